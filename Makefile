@@ -1,0 +1,160 @@
+# haste: plain make and cc; everything that is built lies in build/. `make help` lists the targets.
+#
+# Variables: CC, CXX, NVCC, CFLAGS, CXXFLAGS, CPPFLAGS, LDFLAGS, GPU_ARCH (sm_90, ...), PREFIX, DESTDIR, BUILD,
+#   werror=1   warnings are errors          openmp=0, zlib=0   do without, though they are there
+#   only=NAMES make units: only tests whose name contains one of the words
+#   RUN=...    put before every program that is run, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
+
+BUILD    ?= build
+PREFIX   ?= /usr/local
+CFLAGS   ?= -O3 -fno-math-errno
+CXXFLAGS ?= $(CFLAGS)
+NVCC     ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
+
+WARN     := -Wall -Wextra -Wpedantic -Wconversion -Wshadow $(if $(filter 1,$(werror)),-Werror)
+HEADERS  := $(wildcard haste.h haste_cuda.cuh)
+VERSION  := $(shell awk '/define HASTE_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' haste.h 2>/dev/null)
+
+# ---- what this machine has -----------------------------------------------------------------------------------------
+
+# $(call probe,FLAGS): yes, where an empty program can be built with them
+probe = $(shell mkdir -p $(BUILD); p=$(BUILD)/probe.$$$$; echo 'int main(void) { return 0; }' | \
+          $(CC) $(CFLAGS) -x c - $(1) -o $$p >/dev/null 2>&1 && echo yes; rm -f $$p $$p.d)
+
+ifneq ($(filter-out help clean install uninstall,$(or $(MAKECMDGOALS),all)),)
+    ifneq ($(openmp),0)
+        OPENMP := $(if $(call probe,-fopenmp -include omp.h),-fopenmp)
+    endif
+    ifneq ($(zlib),0)
+        ZLIB := $(if $(call probe,-include zlib.h -lz),yes)
+    endif
+    HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
+endif
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+    BLAS   := $(if $(call probe,-include cblas.h -lopenblas),yes)
+    NATIVE := $(if $(call probe,-march=native),-march=native)
+endif
+
+FLAGS     = -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) $(OPENMP)
+CXX_FLAGS = -std=c++17 $(WARN) $(CXXFLAGS) $(CPPFLAGS) $(OPENMP)
+FOUND     = haste $(VERSION): $(CC)$(if $(OPENMP),, [no OpenMP: one thread])$(if $(ZLIB),, [no zlib: the programs read no .gz])
+quote     = '$(subst ','\'',$(1))'
+
+# ---- targets -------------------------------------------------------------------------------------------------------
+
+UNITS    := $(filter-out tests/test_compile_%,$(wildcard tests/test_*.c))
+UNITS    := $(if $(only),$(foreach t,$(UNITS),$(if $(strip $(foreach o,$(only),$(findstring $(o),$(t)))),$(t))),$(UNITS))
+TESTS    := $(UNITS:tests/%.c=$(BUILD)/tests/%)
+EXAMPLES := $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/haste-minimal
+
+.PHONY: all train test units examples bench cxx sanitize symbols install uninstall clean help FORCE
+.DELETE_ON_ERROR:
+
+all: found $(EXAMPLES) $(TESTS)        ## programs and tests
+
+found:
+	@echo $(call quote,$(FOUND))
+
+train: $(BUILD)/haste-train            ## train on made-up data, under a minute (ARGS="..." goes to haste-train)
+	$(RUN) $(BUILD)/haste-train $(ARGS)
+
+examples: $(EXAMPLES)                  ## build/haste-train, build/haste-predict, build/haste-minimal
+
+# Runs each test, all of them even if one fails; the exit status says whether all passed.
+run_tests = @passed=0; failed=0; names=; for t in $(1); do                                                         \
+                if case $$t in *.sh) $(SETTINGS) sh $$t;; *) $(RUN) $$t;; esac; then passed=$$((passed + 1));      \
+                else failed=$$((failed + 1)); names="$$names $$t"; echo "$$t FAILED"; fi;                          \
+            done;                                                                                                  \
+            [ -z "$$names" ] || echo "failed:$$names";                                                             \
+            echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
+
+SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(GPU_ARCH)) \
+           OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN))
+
+test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines
+	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
+	$(call run_tests,$(TESTS) tests/compile.sh tests/programs.sh)
+
+units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
+	@echo $(call quote,$(FOUND))
+	$(call run_tests,$(TESTS))
+
+programs: $(EXAMPLES)                  ## only the tests of the programs
+	$(call run_tests,tests/programs.sh)
+
+compile:                               ## only the tests of how haste.h compiles
+	$(call run_tests,tests/compile.sh)
+
+.PHONY: found programs compile
+
+cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
+	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal)
+
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+
+sanitize:                              ## units and programs under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='$(SANITIZE)' sanitized
+sanitized: $(TESTS) $(EXAMPLES)
+	$(call run_tests,$(TESTS) tests/programs.sh)
+.PHONY: sanitized
+
+# What one implementation object gives and takes. No -fopenmp: its outlined functions are the compiler's affair.
+symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothing is global, nothing prints or exits
+	@bad=$$(nm -g --defined-only $< | awk '$$3 !~ /^_?haste_[a-z]/ { print $$3 }'); [ -z "$$bad" ] || { echo "exported:" $$bad; exit 1; }
+	@bad=$$(nm $< | awk '$$2 ~ /^[BbCcDdSs]$$/ { print $$3 }'); [ -z "$$bad" ] || { echo "writable:" $$bad; exit 1; }
+	@bad=$$(nm -u $< | awk '$$2 ~ /^_?_?(printf|fprintf|vprintf|puts|putchar|perror|exit|_exit|_Exit|abort|assert_fail|assert_rtn|rand|srand|setlocale)(_chk)?$$/ { print $$2 }'); \
+	    [ -z "$$bad" ] || { echo "calls:" $$bad; exit 1; }
+	@echo "symbols: $$(nm -g --defined-only $< | wc -l) exported, all of them haste_; no writable data"
+
+bench: $(BUILD)/haste-bench            ## the table of CPU benchmarks, about three minutes (ARGS="--csv FILE", ARGS=--help)
+	$(RUN) $(BUILD)/haste-bench $(ARGS)
+
+install:                               ## the headers to PREFIX/include (default /usr/local; DESTDIR respected)
+	mkdir -p $(DESTDIR)$(PREFIX)/include
+	cp $(HEADERS) $(DESTDIR)$(PREFIX)/include
+
+uninstall:                             ## and away again
+	rm -f $(HEADERS:%=$(DESTDIR)$(PREFIX)/include/%)
+
+clean:                                 ## removes build/
+	rm -rf $(BUILD)
+
+help:                                  ## this list
+	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+# ---- how things are built ------------------------------------------------------------------------------------------
+
+# Remembers the command line, so that a change of compiler or flags builds everything anew.
+COMMAND = $(CC) $(FLAGS) $(CXX) $(CXX_FLAGS) $(LDFLAGS) $(ZLIB) $(BLAS)
+$(BUILD)/command: FORCE
+	@mkdir -p $(BUILD)/tests $(BUILD)/cxx
+	@echo $(call quote,$(COMMAND)) | cmp -s - $@ || echo $(call quote,$(COMMAND)) > $@
+FORCE:
+
+TRACK = -MMD -MP -MF $@.d -MT $@
+GZ    = $(if $(ZLIB),-DHASTE_ZLIB)
+LIBS  = $(LDFLAGS) $(if $(ZLIB),-lz) -lm
+
+$(BUILD)/tests/%: tests/%.c haste.h $(BUILD)/command
+	$(CC) $(FLAGS) $(GZ) -I. -Iexamples $(TRACK) $< -o $@ $(LIBS)
+
+$(BUILD)/haste-%: examples/%.c haste.h $(BUILD)/command
+	$(CC) $(FLAGS) $(GZ) -I. $(TRACK) $< -o $@ $(LIBS)
+
+$(BUILD)/cxx/haste-%: examples/%.c haste.h $(BUILD)/command
+	$(CXX) $(CXX_FLAGS) $(GZ) -I. $(TRACK) -x c++ $< -o $@ $(LIBS)
+
+$(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
+	$(CXX) $(CXX_FLAGS) $(GZ) -I. -Iexamples $(TRACK) -x c++ $< -o $@ $(LIBS)
+
+$(BUILD)/haste.o: haste.h $(BUILD)/command
+	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
+
+# The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
+$(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.h $(BUILD)/command
+	$(CC) -std=gnu99 $(WARN) -O3 -ffast-math $(NATIVE) $(CPPFLAGS) $(or $(OPENMP),-Wno-unknown-pragmas) $(if $(BLAS),-DBENCH_BLAS) -c bench/baseline.c -o $(BUILD)/baseline.o
+	$(CC) $(FLAGS) -DBENCH_FLAGS=$(call quote,"$(strip $(CFLAGS) $(OPENMP))") \
+	    -DBENCH_BASELINE=$(call quote,"-O3 -ffast-math $(NATIVE) $(OPENMP)") -I. \
+	    bench/bench_cpu.c $(BUILD)/baseline.o -o $@ $(LDFLAGS) $(if $(BLAS),-lopenblas) -lm
+
+-include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/cxx/*.d)

@@ -1,0 +1,228 @@
+/* encoder.h: an embedding bag, the smallest encoder of sparse documents, for the example programs.
+
+       h = drop(act(bias + sum over features j of a document: value[j] * row[j]))        [D]
+
+   act is relu or nothing; drop zeroes a share of h in training and scales the rest up. Trained with Adam, "lazily": a row, and
+   its two moments, change only in steps whose batch has the feature. One thread per document forward, one per feature
+   backward, sums in the order of the documents: the same bits for any number of threads. */
+#ifndef ENCODER_H
+#define ENCODER_H
+
+#include "data.h"
+
+#ifdef _OPENMP
+    #include <omp.h>
+#endif
+
+/* sqrtf may set errno, which keeps loops with it from being vectorised; nothing here reads errno. */
+#if defined(__GNUC__) && !defined(__clang__)
+    #pragma GCC push_options
+    #pragma GCC optimize("no-math-errno")
+#endif
+
+typedef struct encoder {
+    int32_t  features, width;               /* V, D */
+    int      relu;
+    double   dropout;
+    uint64_t seed;
+    int      threads;
+    int64_t  step;                          /* updates so far: Adam's t, and the counter of dropout */
+    float   *row, *first, *second;          /* [V + 1, D] embeddings and their moments; row V is the bias */
+
+    /* What backward needs, grown to the largest batch. */
+    int32_t *count;                         /* [V] pairs of each feature in the batch; 0 between calls */
+    int32_t *touched;                       /* the features of the batch */
+    int64_t *start;                         /* where each one's pairs begin */
+    int32_t *sample;                        /* pairs, feature by feature */
+    float   *value;
+    float   *gradient;                      /* [threads, D] */
+    int64_t  pairs, touched_room, start_room, sample_room, value_room;
+} encoder;
+
+static inline uint64_t encoder_random(uint64_t seed, uint64_t stream, uint64_t position)
+{
+    uint64_t z = seed * UINT64_C(0x9e3779b97f4a7c15) + stream;
+    int i;
+    for (i = 0; i < 2; i++) {
+        z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+        z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+        z ^= z >> 31;
+        if (i == 0) z += (position + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    }
+    return z;
+}
+
+/* Bytes of row, first and second together; 0 where they overflow. */
+static inline size_t encoder_bytes(int32_t features, int32_t width)
+{
+    uint64_t count = ((uint64_t)features + 1) * (uint64_t)width;
+    return count > SIZE_MAX / (3 * sizeof(float)) ? 0 : (size_t)count * 3 * sizeof(float);
+}
+
+static inline void encoder_free(encoder *e)
+{
+    free(e->row);
+    free(e->count);
+    free(e->touched);
+    free(e->start);
+    free(e->sample);
+    free(e->value);
+    free(e->gradient);
+    memset(e, 0, sizeof *e);
+}
+
+/* Scratch for training; the embeddings are e->row already, or made by encoder_create. */
+static inline int encoder_scratch(encoder *e)
+{
+    if (e->threads < 1) e->threads = 1;
+    e->count = (int32_t *)calloc((size_t)e->features, sizeof(int32_t));
+    e->gradient = (float *)malloc((size_t)e->threads * (size_t)e->width * sizeof(float));
+    return e->count && e->gradient;
+}
+
+/* Embeddings uniform in +-scale, bias and moments 0. features, width, seed, threads etc. are set by the caller. 0: out of memory. */
+static inline int encoder_create(encoder *e, double scale)
+{
+    int64_t count = ((int64_t)e->features + 1) * e->width, i;
+    size_t bytes = encoder_bytes(e->features, e->width);
+    e->row = bytes ? (float *)malloc(bytes) : NULL;
+    if (!e->row || !encoder_scratch(e)) { encoder_free(e); return 0; }
+    e->first = e->row + count;
+    e->second = e->first + count;
+    for (i = 0; i < count - e->width; i++)
+        e->row[i] = (float)(scale * ((double)(encoder_random(e->seed, 1, (uint64_t)i) >> 40) / 8388608.0 - 1));
+    memset(e->row + count - e->width, 0, (size_t)(2 * count + e->width) * sizeof(float));
+    return 1;
+}
+
+/* Sixteen random bits decide on each element, the same ones forward and backward. */
+static inline void encoder_drop(const encoder *e, int32_t sample, float *h)
+{
+    uint64_t limit = (uint64_t)(e->dropout * 65536), bits = 0;
+    float scale = (float)(65536.0 / (double)(65536 - limit));
+    int32_t d;
+    for (d = 0; d < e->width; d++) {
+        if (d % 4 == 0) bits = encoder_random(e->seed + 2 + (uint64_t)e->step, (uint64_t)sample, (uint64_t)d);
+        h[d] *= (bits & 65535) < limit ? 0 : scale;
+        bits >>= 16;
+    }
+}
+
+/* h [B, D] (=) of the documents named; training: with dropout. */
+static inline void encoder_forward(const encoder *e, const data_set *data, const int64_t *document, int32_t B, int training, float *h)
+{
+    const int32_t D = e->width;
+    int32_t b;
+#ifdef _OPENMP
+    #pragma omp parallel for num_threads(e->threads) schedule(static)
+#endif
+    for (b = 0; b < B; b++) {
+        float *out = h + (int64_t)b * D;
+        int64_t j;
+        int32_t d;
+        memcpy(out, e->row + (int64_t)e->features * D, (size_t)D * sizeof(float));
+        for (j = data->feature_offset[document[b]]; j < data->feature_offset[document[b] + 1]; j++) {
+            const float *row = e->row + (int64_t)data->feature[j] * D;
+            const float value = data->value[j];
+            for (d = 0; d < D; d++) out[d] += value * row[d];
+        }
+        if (e->relu) for (d = 0; d < D; d++) out[d] = out[d] > 0 ? out[d] : 0;
+        if (training && e->dropout > 0) encoder_drop(e, b, out);
+    }
+}
+
+/* One row's Adam step from its gradient. */
+static inline void encoder_adam(const encoder *e, int64_t r, const float *gradient, float lr, float correct1, float correct2)
+{
+    const int32_t D = e->width;
+    float *row = e->row + r * D, *first = e->first + r * D, *second = e->second + r * D;
+    int32_t d;
+#ifdef _OPENMP
+    #pragma omp simd
+#endif
+    for (d = 0; d < D; d++) {
+        float g = gradient[d];
+        float m = first[d] + .1f * (g - first[d]), v = second[d] + .001f * (g * g - second[d]);
+        first[d] = m;
+        second[d] = v;
+        row[d] -= lr * (m * correct1) / (sqrtf(v * correct2) + 1e-8f);
+    }
+}
+
+/* From h and d loss / d h of the same documents (overwritten): one update of their embeddings and of the bias.
+   0: out of memory, nothing changed. */
+static inline int encoder_backward(encoder *e, const data_set *data, const int64_t *document, int32_t B, const float *h, float *grad_h,
+                                   float lr)
+{
+    const int32_t D = e->width;
+    int64_t pairs = 0, rows = 0, i, j;
+    int32_t b, d;
+    float correct1, correct2;
+
+    for (b = 0; b < B; b++) pairs += data->feature_offset[document[b] + 1] - data->feature_offset[document[b]];
+    if (!data_reserve((void **)&e->touched, &e->touched_room, pairs, sizeof(int32_t)) ||
+        !data_reserve((void **)&e->start, &e->start_room, pairs + 1, sizeof(int64_t)) ||
+        !data_reserve((void **)&e->sample, &e->sample_room, pairs, sizeof(int32_t)) ||
+        !data_reserve((void **)&e->value, &e->value_room, pairs, sizeof(float)))
+        return 0;
+
+#ifdef _OPENMP
+    #pragma omp parallel for num_threads(e->threads) schedule(static) private(d)
+#endif
+    for (b = 0; b < B; b++) {
+        float *g = grad_h + (int64_t)b * D;
+        if (e->dropout > 0) encoder_drop(e, b, g);
+        if (e->relu) for (d = 0; d < D; d++) g[d] = h[(int64_t)b * D + d] > 0 ? g[d] : 0;
+    }
+
+    /* Order the batch's pairs by feature: count, then place. count becomes each feature's next place. */
+    for (b = 0; b < B; b++)
+        for (j = data->feature_offset[document[b]]; j < data->feature_offset[document[b] + 1]; j++)
+            if (e->count[data->feature[j]]++ == 0) e->touched[rows++] = data->feature[j];
+    for (i = 0, pairs = 0; i < rows; i++) {
+        int32_t n = e->count[e->touched[i]];
+        e->start[i] = pairs;
+        e->count[e->touched[i]] = (int32_t)pairs;
+        pairs += n;
+    }
+    e->start[rows] = pairs;
+    for (b = 0; b < B; b++)
+        for (j = data->feature_offset[document[b]]; j < data->feature_offset[document[b] + 1]; j++) {
+            const int32_t place = e->count[data->feature[j]]++;
+            e->sample[place] = b;
+            e->value[place] = data->value[j];
+        }
+    for (i = 0; i < rows; i++) e->count[e->touched[i]] = 0;
+
+    e->step++;
+    correct1 = (float)(1 / (1 - pow(.9, (double)e->step)));
+    correct2 = (float)(1 / (1 - pow(.999, (double)e->step)));
+#ifdef _OPENMP
+    #pragma omp parallel for num_threads(e->threads) schedule(dynamic, 32) private(j, d)
+#endif
+    for (i = 0; i <= rows; i++) {
+#ifdef _OPENMP
+        float *sum = e->gradient + (int64_t)omp_get_thread_num() * D;
+#else
+        float *sum = e->gradient;
+#endif
+        memset(sum, 0, (size_t)D * sizeof(float));
+        if (i == rows) {   /* the bias: in every document, with value 1 */
+            for (j = 0; j < B; j++)
+                for (d = 0; d < D; d++) sum[d] += grad_h[j * D + d];
+        } else {
+            for (j = e->start[i]; j < e->start[i + 1]; j++) {
+                const float *g = grad_h + (int64_t)e->sample[j] * D, value = e->value[j];
+                for (d = 0; d < D; d++) sum[d] += value * g[d];
+            }
+        }
+        encoder_adam(e, i == rows ? e->features : e->touched[i], sum, lr, correct1, correct2);
+    }
+    return 1;
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+    #pragma GCC pop_options
+#endif
+
+#endif /* ENCODER_H */

@@ -1,0 +1,70 @@
+/* model.h: what haste-train keeps in a model file beside the layer, and haste-predict takes from it.
+
+       encoder.shape    a model_shape
+       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs
+       encoder.first    their Adam moments, to go on training
+       encoder.second
+       idf              [V] weights of features
+       frequency        [L] int64: training documents of each label
+       settings         the options that made the model, as text
+       progress         a model_progress */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "haste.h"
+#include "encoder.h"
+
+#define MODEL_VERSION 1
+
+typedef struct model_shape {
+    int64_t version;
+    int64_t features, width;     /* V, D */
+    int64_t dense;               /* 1: inputs come as dense rows; there is no encoder */
+    int64_t relu;
+    int64_t tfidf, unit;         /* how values are weighted: data_weigh */
+    int64_t documents;           /* of the training split */
+} model_shape;
+
+typedef struct model_progress {
+    int64_t  step, encoder_step; /* updates done */
+    int64_t  moved;              /* inputs moved by rewiring in this epoch so far */
+    uint64_t fingerprint;        /* of the training documents */
+    double   loss;               /* sum over the samples of this epoch so far */
+    double   seconds;            /* of training so far */
+} model_progress;
+
+/* A section of exactly so many bytes; NULL with a message otherwise. */
+static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path, char *error)
+{
+    const haste_section *section = haste_file_find(file, name);
+    if (!section) { data_fail(error, "%s: no section '%s': not a model of haste-train", path, name); return NULL; }
+    if (bytes != 0 && section->bytes != bytes) {
+        data_fail(error, "%s: section '%s' has %llu bytes; expected %llu", path, name, (unsigned long long)section->bytes,
+                  (unsigned long long)bytes);
+        return NULL;
+    }
+    return section->data;
+}
+
+/* The shape, checked against the layer. */
+static inline int model_read_shape(const haste_file *file, const char *path, model_shape *shape, char *error)
+{
+    const void *bytes = model_section(file, "encoder.shape", sizeof *shape, path, error);
+    if (!bytes) return 0;
+    memcpy(shape, bytes, sizeof *shape);
+    if (shape->version != MODEL_VERSION)
+        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version, MODEL_VERSION);
+    if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs || shape->documents < 1)
+        return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs", path,
+                         (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
+    return 1;
+}
+
+/* Brings documents into the form that the model was trained on. */
+static inline void model_weigh(data_set *data, const model_shape *shape, const float *weight)
+{
+    if (!shape->dense) data_weigh(data, weight, (int)shape->tfidf, (int)shape->unit);
+    else if (shape->unit) data_unit_rows(data);
+}
+
+#endif /* MODEL_H */

@@ -1,0 +1,888 @@
+/* haste-train: trains an extreme classifier on documents and says how good it is.
+
+       haste-train                                      a made-up data set, half a minute
+       haste-train TRAIN TEST --save model.haste        files of the Extreme Classification Repository, see data.h
+       haste-train --help
+
+   Sparse documents go through an embedding bag (encoder.h) into the layer (haste.h); dense .npy features go straight into the
+   layer. What is learnt from data (feature weights, frequencies, groups) is learnt from the training split only, and TEST is
+   scored but decides nothing.
+
+   cc -std=c99 -O3 -fopenmp -I. examples/train.c -o build/haste-train -lm [-DHASTE_ZLIB -lz] */
+#define _POSIX_C_SOURCE 200809L
+#define HASTE_IMPLEMENTATION
+#include "haste.h"
+#include "data.h"
+#include "encoder.h"
+#include "model.h"
+#include "options.h"
+#include "synthetic.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TOP       5
+#define EMBEDDING 256   /* dimensions of label embeddings for grouping */
+
+/* ---- >>settings ---------------------------------------------------------------------------------------------- */
+
+typedef struct settings {
+    double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, warmup, floor;
+    double      rewire_share, rewire_end;
+    int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
+    int         grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
+    int         dense, uniform, eval_test, help;
+    const char *features, *test_features, *save, *resume, *log;
+} settings;
+
+enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
+enum { VALUES_TFIDF, VALUES_UNIT, VALUES_RAW };
+enum { ACTIVATION_RELU, ACTIVATION_NONE };
+
+/* Every default stands here. */
+static settings settings_default(void)
+{
+    settings s;
+    memset(&s, 0, sizeof s);
+    /* model */
+    s.hidden       = 256;
+    s.activation   = ACTIVATION_RELU;
+    s.values       = VALUES_TFIDF;
+    s.head         = 0;
+    s.fan_in       = 64;
+    s.group_size   = 32;
+    s.grouping     = GROUPING_SEMANTIC;
+    s.dtype        = HASTE_F32;
+    /* training */
+    s.epochs       = 15;
+    s.batch        = 128;
+    s.loss         = HASTE_BCE;
+    s.optimizer    = HASTE_MOMENTUM;   /* rare labels starve under Adam, which divides by the size of rare gradients */
+    s.lr           = 5;                /* the gradient is a mean over the batch: 0.04 a document */
+    s.encoder_lr   = 0.005;
+    s.encoder_init = 0.1;
+    s.momentum     = 0.9;
+    s.weight_decay = 0;
+    s.dropout      = 0.4;
+    s.warmup       = 0.05;
+    s.floor        = 0;
+    s.seed         = 1;
+    /* rewiring */
+    s.rewire_share = 0.1;
+    s.rewire_every = 300;
+    s.rewire_end   = 0.7;
+    s.growth       = HASTE_GROW_GRADIENT;
+    s.prune        = HASTE_PRUNE_MAGNITUDE;
+    s.scope        = HASTE_SCOPE_BLOCK;
+    /* the run */
+    s.chunks       = 16;
+    s.path         = HASTE_PATH_AUTO;
+    return s;
+}
+
+#define OPTION_ROOM 64
+static int settings_options(settings *s, option *table)
+{
+    const option all[] = {
+        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Data:", 0 },
+        { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
+        { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
+        { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
+        { OPTION_REAL, "valid", "SHARE", &s->valid, 0, .9, 1, "share of TRAIN held out and scored after each epoch", 0 },
+        { OPTION_COUNT, "limit-train", "N", &s->limit_train, 0, 1e15, 1, "only the first N documents of TRAIN; 0: all", 0 },
+        { OPTION_FLAG, "eval-test", NULL, &s->eval_test, 0, 1, 0, "score TEST after each epoch too (it decides nothing)", 0 },
+        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Model:", 0 },
+        { OPTION_COUNT, "hidden", "D", &s->hidden, 1, 65536, 1, "width of the encoder: inputs of the layer", 0 },
+        { OPTION_CHOICE, "activation", "relu|none", &s->activation, 0, 0, 1, "of the encoder", 0 },
+        { OPTION_FLAG, "dense", NULL, &s->dense, 0, 1, 1, "the dense layer of the same model, to see what sparsity costs", 0 },
+        { OPTION_REAL, "head", "H", &s->head, 0, 2147483647, 1, "most frequent labels that get dense weights; below 1: a share of all", 0 },
+        { OPTION_COUNT, "fan-in", "F", &s->fan_in, 1, 65536, 1, "inputs of each group of labels", 0 },
+        { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
+        { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },
+        { OPTION_CHOICE, "dtype", "f32|bf16", &s->dtype, 0, 0, 1, "weights and optimizer state of the layer", 0 },
+        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 1, 1e6, 1, "passes over TRAIN; 8 over made-up data", 0 },
+        { OPTION_COUNT, "batch", "B", &s->batch, 1, 65536, 1, "documents in a step", 0 },
+        { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, softmax", 0 },
+        { OPTION_CHOICE, "optimizer", "sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; the encoder has Adam", 0 },
+        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer", 0 },
+        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder", 0 },
+        { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
+        { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
+        { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
+        { OPTION_REAL, "dropout", "SHARE", &s->dropout, 0, .99, 1, "of the layer's inputs", 0 },
+        { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
+        { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
+        { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
+        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Rewiring:", 0 },
+        { OPTION_REAL, "rewire-share", "RHO", &s->rewire_share, 0, 1, 1, "of inputs moved at first, falling to 0; 0: never", 0 },
+        { OPTION_COUNT, "rewire-every", "STEPS", &s->rewire_every, 1, 1e15, 1, "steps between two moves", 0 },
+        { OPTION_REAL, "rewire-end", "SHARE", &s->rewire_end, 0, 1, 1, "share of training after which nothing moves", 0 },
+        { OPTION_CHOICE, "growth", "random|gradient", &s->growth, 0, 0, 1, "new inputs", 0 },
+        { OPTION_CHOICE, "prune", "magnitude|saliency", &s->prune, 0, 0, 1, "what is given up", 0 },
+        { OPTION_CHOICE, "scope", "block|group", &s->scope, 0, 0, 1, "the lowest scores of all groups together, or of each", 0 },
+        { OPTION_FLAG, "uniform", NULL, &s->uniform, 0, 1, 1, "new inputs begin with small random weights instead of 0", 0 },
+        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
+        { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here, after each epoch and when stopped by a signal", 0 },
+        { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model, bit for bit; keeps it there unless --save", 0 },
+        { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
+        { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
+        { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
+        { OPTION_COUNT, "chunks", "N", &s->chunks, 1, 4096, 1, "parts that the layer's work is cut into", 0 },
+        { OPTION_CHOICE, "path", "auto|portable|avx2|avx512|neon", &s->path, 0, 0, 0, "instructions to use", 0 },
+        { OPTION_FLAG, "help", NULL, &s->help, 0, 1, 0, "this text", 0 }
+    };
+    memcpy(table, all, sizeof all);
+    return (int)(sizeof all / sizeof all[0]);
+}
+
+/* ---- >>small things ------------------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t stop_signal;
+static int progress_shown;
+
+static void on_signal(int number) { stop_signal = number; }
+
+static void catch_signals(void (*handler)(int))
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double peak_mib(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+    return (double)usage.ru_maxrss / 1048576;
+#else
+    return (double)usage.ru_maxrss / 1024;
+#endif
+}
+
+static double mib(size_t bytes) { return (double)bytes / 1048576; }
+
+static void clear_progress(void)
+{
+    if (progress_shown) fprintf(stderr, "\r%78s\r", "");
+    progress_shown = 0;
+}
+
+/* Ends the program: 2 for a mistake on the command line, 1 for anything else. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3), noreturn))
+#endif
+static void die(int code, const char *format, ...)
+{
+    va_list arguments;
+    clear_progress();
+    fflush(stdout);
+    fprintf(stderr, "haste-train: ");
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(code);
+}
+
+static void *need(size_t count, size_t width)
+{
+    void *memory = count <= SIZE_MAX / width ? malloc(count * width + 1) : NULL;
+    if (!memory) die(1, "out of memory (%.0f MiB)", (double)count * (double)width / 1048576);
+    return memory;
+}
+
+/* ---- >>the run ----------------------------------------------------------------------------------------------- */
+
+typedef struct trainer {
+    settings        s;
+    option          table[OPTION_ROOM];
+    int             options, fan_in_given, epochs_given;
+    const char     *train_path, *test_path;
+
+    data_set        train, test;            /* test.documents = 0: none */
+    int64_t        *document, *test_document; /* the training split, then the held-out documents; all of TEST */
+    int64_t         count, held_out;
+    double          best;                   /* P@1 that is possible on made-up data; 0: not known */
+    float          *weight;                 /* [V] of features */
+    int64_t        *frequency;              /* [L] */
+    double         *propensity;             /* [L] */
+
+    model_shape     shape;
+    model_progress  progress;
+    encoder         bag;                    /* with dense inputs only its dropout is used */
+    haste_layer     layer;
+    haste_file      file;                   /* the model that training is resumed from: owns layer and bag then */
+    haste_workspace work;
+
+    int64_t        *label_offset;           /* [batch + 1] the labels of the documents of a batch */
+    int32_t        *label;
+    int64_t         label_room;
+    float          *x, *grad_x;             /* [batch, D] */
+    int32_t        *top;                    /* [batch, TOP] */
+} trainer;
+
+/* The labels of B documents, one list after the other. */
+static haste_lists gather_labels(trainer *t, const data_set *data, const int64_t *document, int32_t B)
+{
+    haste_lists lists;
+    int64_t total = 0;
+    int32_t b;
+    t->label_offset[0] = 0;
+    for (b = 0; b < B; b++) {
+        int64_t begin = data->label_offset[document[b]], n = data->label_offset[document[b] + 1] - begin;
+        if (!data_reserve((void **)&t->label, &t->label_room, total + n, sizeof(int32_t))) die(1, "out of memory");
+        if (n > 0) memcpy(t->label + total, data->label + begin, (size_t)n * sizeof(int32_t));
+        total += n;
+        t->label_offset[b + 1] = total;
+    }
+    lists.offset = t->label_offset;
+    lists.id = t->label;
+    return lists;
+}
+
+static void encode(trainer *t, const data_set *data, const int64_t *document, int32_t B, int training)
+{
+    int32_t b;
+    if (!t->shape.dense) {
+        encoder_forward(&t->bag, data, document, B, training, t->x);
+        return;
+    }
+    for (b = 0; b < B; b++) {
+        float *x = t->x + (int64_t)b * data->width;
+        memcpy(x, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
+        if (training && t->bag.dropout > 0) encoder_drop(&t->bag, b, x);
+    }
+}
+
+/* Scores n documents. 0: a signal came first. */
+static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics)
+{
+    haste_error error;
+    int64_t i;
+    if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
+    for (i = 0; i < n; i += t->work.batch) {
+        int32_t B = (int32_t)(n - i < t->work.batch ? n - i : t->work.batch);
+        haste_lists truth;
+        if (stop_signal) return 0;
+        encode(t, data, document + i, B, 0);
+        truth = gather_labels(t, data, document + i, B);
+        if (haste_top_k(&t->layer, &t->work, t->x, B, TOP, NULL, t->top, NULL, &error) != HASTE_OK ||
+            haste_metrics_add(metrics, t->top, B, t->layer.labels, truth, t->propensity, NULL, &error) != HASTE_OK)
+            die(1, "scoring documents: %s", error.text);
+    }
+    return 1;
+}
+
+static void print_scores(const char *name, const haste_metrics *metrics)
+{
+    haste_scores one = haste_metrics_get(metrics, 1), three = haste_metrics_get(metrics, 3), five = haste_metrics_get(metrics, 5);
+    printf("  %s P@1 %.2f P@3 %.2f P@5 %.2f nDCG@5 %.2f PSP@1 %.2f @3 %.2f @5 %.2f", name, one.precision, three.precision, five.precision,
+           five.ndcg, one.psp, three.psp, five.psp);
+}
+
+static void log_scores(FILE *log, const haste_metrics *metrics)
+{
+    static const int at[] = { 1, 3, 5 };
+    int i;
+    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).precision : 0);
+    fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, 5).ndcg : 0);
+    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).psp : 0);
+}
+
+static FILE *open_log(const trainer *t)
+{
+    static const char *const name[] = { "P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@3", "PSP@5" };
+    FILE *log = fopen(t->s.log, "a");
+    int i;
+    if (!log) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
+    fseek(log, 0, SEEK_END);
+    if (ftell(log) == 0) {
+        fprintf(log, "epoch,step,seconds,loss,lr,moved");
+        for (i = 0; i < 14; i++) fprintf(log, ",%s_%s", i < 7 ? "valid" : "test", name[i % 7]);
+        fputc('\n', log);
+    }
+    return log;
+}
+
+static void write_log(const trainer *t, int64_t epoch, double loss, double lr, const haste_metrics *valid, const haste_metrics *test)
+{
+    FILE *log = open_log(t);
+    fprintf(log, "%lld,%lld,%.3f,%.6g,%.6g,%lld", (long long)epoch, (long long)t->progress.step, t->progress.seconds, loss, lr,
+            (long long)t->progress.moved);
+    log_scores(log, valid);
+    log_scores(log, test);
+    fputc('\n', log);
+    if (fclose(log) != 0) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
+}
+
+/* ---- >>saving and resuming ----------------------------------------------------------------------------------- */
+
+static void add_section(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
+{
+    haste_section *s = &section[(*count)++];
+    memset(s, 0, sizeof *s);
+    memcpy(s->name, name, strlen(name));
+    s->data = data;
+    s->bytes = bytes;
+}
+
+static void save(trainer *t)
+{
+    haste_section section[8];
+    haste_error error;
+    int32_t count = 0;
+    size_t bytes = encoder_bytes(t->bag.features, t->bag.width) / 3;
+    char *text = options_write(t->table, t->options);
+    if (!text) die(1, "out of memory");
+    t->progress.encoder_step = t->bag.step;
+    add_section(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
+    if (!t->shape.dense) {
+        add_section(section, &count, "encoder", t->bag.row, bytes);
+        add_section(section, &count, "encoder.first", t->bag.first, bytes);
+        add_section(section, &count, "encoder.second", t->bag.second, bytes);
+        add_section(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
+    }
+    add_section(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
+    add_section(section, &count, "settings", text, strlen(text));
+    add_section(section, &count, "progress", &t->progress, sizeof t->progress);
+    if (haste_save(t->s.save, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
+    free(text);
+}
+
+/* Reads the model and, before the data are read, the options that made it. */
+static void open_resumed(trainer *t)
+{
+    char text[DATA_ERROR];
+    haste_error error;
+    const haste_section *section;
+    const void *progress;
+    if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    progress = model_section(&t->file, "progress", sizeof t->progress, t->s.resume, text);
+    if (!progress || !model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
+        !model_section(&t->file, "settings", 0, t->s.resume, text))
+        die(1, "%s", text);
+    memcpy(&t->progress, progress, sizeof t->progress);
+    section = haste_file_find(&t->file, "settings");
+    if (!options_read(t->table, t->options, (const char *)section->data, (size_t)section->bytes, t->s.resume, text))
+        die(2, "%s", text);
+    if (!t->s.save) t->s.save = t->s.resume;
+    t->layer = t->file.layer;
+}
+
+/* What the training documents are, in one number: a resumed run must see the same ones. */
+static uint64_t fingerprint(const data_set *data)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+    int64_t i, labels = data->label_offset[data->documents], features = data->feature_offset[data->documents];
+    for (i = 0; i <= data->documents; i++) {
+        hash = (hash ^ (uint64_t)data->label_offset[i]) * UINT64_C(1099511628211);
+        hash = (hash ^ (uint64_t)data->feature_offset[i]) * UINT64_C(1099511628211);
+    }
+    for (i = 0; i < labels; i++) hash = (hash ^ (uint64_t)data->label[i]) * UINT64_C(1099511628211);
+    for (i = 0; i < features; i++) hash = (hash ^ (uint64_t)data->feature[i]) * UINT64_C(1099511628211);
+    for (i = 0; i < features + (data->dense ? data->documents * data->width : 0); i++) {
+        uint32_t bits;
+        memcpy(&bits, i < features ? &data->value[i] : &data->dense[i - features], sizeof bits);
+        hash = (hash ^ bits) * UINT64_C(1099511628211);
+    }
+    return hash;
+}
+
+/* ---- >>preparation ------------------------------------------------------------------------------------------- */
+
+static void check_settings(const trainer *t)
+{
+    const settings *s = &t->s;
+    if (s->group_size % 8 != 0) die(2, "--group-size %lld: expected a multiple of 8", (long long)s->group_size);
+    if (t->fan_in_given && !s->dense && !s->features && s->fan_in > s->hidden)
+        die(2, "--fan-in %lld: more than the %lld inputs of --hidden", (long long)s->fan_in, (long long)s->hidden);
+    if (s->features && !t->train_path) die(2, "--features needs TRAIN, which gives the labels");
+    if ((s->test_features != NULL) != (s->features && t->test_path))
+        die(2, s->test_features ? "--test-features needs --features and TEST" : "TEST needs --test-features where TRAIN has --features");
+}
+
+static void read_data(trainer *t)
+{
+    char error[DATA_ERROR];
+    double begin = now(), ignored;
+    int64_t i;
+    if (!t->train_path) {
+        int64_t n = t->s.limit_train > 0 ? t->s.limit_train : 30000;
+        printf("data       made up (give TRAIN and TEST to learn from files)\n");
+        if (!synthetic_make(&t->train, (uint64_t)t->s.seed, 0, n, &ignored) ||
+            !synthetic_make(&t->test, (uint64_t)t->s.seed, n, 5000, &t->best)) die(1, "out of memory");
+    } else {
+        if (!data_read(&t->train, t->train_path, t->s.limit_train, error)) die(1, "%s", error);
+        if (t->s.features && !data_read_npy(&t->train, t->s.features, t->s.limit_train, error)) die(1, "%s", error);
+    }
+    if (t->test_path) {
+        if (!data_read(&t->test, t->test_path, 0, error)) die(1, "%s", error);
+        if (t->s.test_features && !data_read_npy(&t->test, t->s.test_features, 0, error)) die(1, "%s", error);
+        if (t->test.labels != t->train.labels || (!t->s.features && t->test.features != t->train.features))
+            die(1, "%s:1: %ld features and %ld labels; %s has %ld and %ld", t->test_path, (long)t->test.features, (long)t->test.labels,
+                t->train_path, (long)t->train.features, (long)t->train.labels);
+        if (t->test.width != t->train.width)
+            die(1, "%s: %ld inputs; %s has %ld", t->s.test_features, (long)t->test.width, t->s.features, (long)t->train.width);
+    }
+    printf("train      %lld documents, %ld features, %ld labels; %.1f features and %.1f labels each\n", (long long)t->train.documents,
+           (long)t->train.features, (long)t->train.labels,
+           (double)t->train.feature_offset[t->train.documents] / (double)t->train.documents,
+           (double)t->train.label_offset[t->train.documents] / (double)t->train.documents);
+    if (t->test.documents > 0) printf("test       %lld documents\n", (long long)t->test.documents);
+    printf("read in    %.1f s\n", now() - begin);
+
+    /* The held-out documents: those with the smallest random numbers would do; a shuffle with its own seed is simpler. */
+    t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
+    for (i = 0; i < t->train.documents; i++) t->document[i] = i;
+    t->held_out = (int64_t)(t->s.valid * (double)t->train.documents);
+    t->count = t->train.documents - t->held_out;
+    if (t->held_out > 0)
+        for (i = t->train.documents - 1; i > 0; i--) {
+            int64_t j = (int64_t)(encoder_random((uint64_t)t->s.seed, 5, (uint64_t)i) % (uint64_t)(i + 1)), swap = t->document[i];
+            t->document[i] = t->document[j];
+            t->document[j] = swap;
+        }
+    t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
+    for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
+}
+
+/* Feature weights, label frequencies and propensities, all from the training split. */
+static void learn_statistics(trainer *t)
+{
+    char error[DATA_ERROR];
+    haste_error why;
+    model_shape shape;
+    uint64_t hash = fingerprint(&t->train);
+    memset(&shape, 0, sizeof shape);
+    shape.version = MODEL_VERSION;
+    shape.dense = t->train.dense != NULL;
+    shape.features = t->train.features;
+    shape.width = shape.dense ? t->train.width : t->s.hidden;
+    shape.relu = t->s.activation == ACTIVATION_RELU;
+    shape.tfidf = t->s.values == VALUES_TFIDF;
+    shape.unit = t->s.values != VALUES_RAW;
+    shape.documents = t->count;
+    if (t->s.resume && (hash != t->progress.fingerprint || memcmp(&shape, &t->shape, sizeof shape) != 0 ||
+                        t->layer.labels != t->train.labels))
+        die(1, "%s was trained on other documents than %s", t->s.resume, t->train_path ? t->train_path : "these");
+    t->shape = shape;
+    t->progress.fingerprint = hash;
+
+    t->weight = (float *)need((size_t)shape.features, sizeof(float));
+    t->frequency = (int64_t *)need((size_t)t->train.labels, sizeof(int64_t));
+    t->propensity = (double *)need((size_t)t->train.labels, sizeof(double));
+    if (!data_feature_weights(&t->train, t->document, t->count, (int)shape.tfidf, t->weight, error)) die(1, "%s", error);
+    model_weigh(&t->train, &shape, t->weight);
+    model_weigh(&t->test, &shape, t->weight);
+    data_label_frequency(&t->train, t->document, t->count, t->frequency);
+    if (haste_propensity(t->frequency, t->train.labels, t->count, 0, 0, t->propensity, &why) != HASTE_OK) die(1, "%s", why.text);
+}
+
+/* Labels embedded as the mean of their documents. */
+static float *embed_labels(trainer *t, int32_t *width)
+{
+    int32_t L = t->train.labels, E = t->shape.dense ? (int32_t)t->shape.width : EMBEDDING;
+    float *embedding = (float *)need((size_t)L, (size_t)E * sizeof(float)), *value = NULL;
+    int64_t *offset = (int64_t *)need((size_t)t->work.batch + 1, sizeof(int64_t)), i, j;
+    int64_t feature_room = 0, value_room = 0;
+    int32_t *feature = NULL, b;
+    haste_error error;
+    memset(embedding, 0, (size_t)L * (size_t)E * sizeof(float));
+    for (i = 0; i < t->count; i += t->work.batch) {
+        int32_t B = (int32_t)(t->count - i < t->work.batch ? t->count - i : t->work.batch);
+        haste_lists positives = gather_labels(t, &t->train, t->document + i, B);
+        haste_status status;
+        if (t->shape.dense) {
+            encode(t, &t->train, t->document + i, B, 0);
+            status = haste_embed_dense(embedding, L, E, t->x, B, positives, &error);
+        } else {
+            haste_sparse x;
+            offset[0] = 0;
+            for (b = 0; b < B; b++) {
+                int64_t begin = t->train.feature_offset[t->document[i + b]];
+                int64_t n = t->train.feature_offset[t->document[i + b] + 1] - begin;
+                if (!data_reserve((void **)&feature, &feature_room, offset[b] + n, sizeof(int32_t)) ||
+                    !data_reserve((void **)&value, &value_room, offset[b] + n, sizeof(float))) die(1, "out of memory");
+                for (j = 0; j < n; j++) {
+                    feature[offset[b] + j] = t->train.feature[begin + j];
+                    value[offset[b] + j] = t->train.value[begin + j];
+                }
+                offset[b + 1] = offset[b] + n;
+            }
+            x.offset = offset;
+            x.feature = feature;
+            x.value = value;
+            status = haste_embed_sparse(embedding, L, E, (uint64_t)t->s.seed, x, B, positives, &error);
+        }
+        if (status != HASTE_OK) die(1, "embedding labels: %s", error.text);
+    }
+    if (haste_embed_finish(embedding, L, E, &error) != HASTE_OK) die(1, "embedding labels: %s", error.text);
+    free(offset);
+    free(feature);
+    free(value);
+    *width = E;
+    return embedding;
+}
+
+/* The order of labels: the head by frequency, the rest as --grouping says. */
+static int32_t *order_labels(trainer *t, int64_t head)
+{
+    int32_t L = t->train.labels, *order = (int32_t *)need((size_t)L, sizeof(int32_t));
+    haste_error error;
+    if (haste_order_by_frequency(t->frequency, L, order, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (head == L) return order;
+    if (t->s.grouping == GROUPING_RANDOM && haste_order_random(order + head, L - head, (uint64_t)t->s.seed, &error) != HASTE_OK)
+        die(1, "%s", error.text);
+    if (t->s.grouping == GROUPING_SEMANTIC) {
+        double begin = now();
+        haste_group_options options;
+        haste_group_report report;
+        int32_t E;
+        float *embedding = embed_labels(t, &E);
+        memset(&options, 0, sizeof options);
+        options.group_size = (int32_t)t->s.group_size;
+        options.threads = t->bag.threads;
+        options.seed = (uint64_t)t->s.seed;
+        if (haste_group(embedding, L, E, order + head, L - head, &options, &report, &error) != HASTE_OK)
+            die(1, "grouping: %s", error.text);
+        free(embedding);
+        printf("grouping   semantic: cohesion %.3f (random order %.3f, by frequency %.3f), %.1f s\n", report.cohesion, report.random,
+               report.given, now() - begin);
+    }
+    return order;
+}
+
+static int64_t most_labels(const data_set *data, int64_t batch)
+{
+    /* The largest batch there can be: `batch` documents with the most labels. Counted by number of labels. */
+    int64_t most = 0, i, n, total = 0, *with;
+    for (i = 0; i < data->documents; i++) {
+        n = data->label_offset[i + 1] - data->label_offset[i];
+        if (n > most) most = n;
+    }
+    with = (int64_t *)need((size_t)most + 1, sizeof(int64_t));
+    memset(with, 0, ((size_t)most + 1) * sizeof(int64_t));
+    for (i = 0; i < data->documents; i++) with[data->label_offset[i + 1] - data->label_offset[i]]++;
+    for (n = most; n > 0 && batch > 0; n--) {
+        int64_t taken = with[n] < batch ? with[n] : batch;
+        total += taken * n;
+        batch -= taken;
+    }
+    free(with);
+    return total > 0 ? total : 1;
+}
+
+static void make_model(trainer *t)
+{
+    settings *s = &t->s;
+    const int32_t L = t->train.labels, D = (int32_t)t->shape.width;
+    haste_layer_options layer;
+    haste_workspace_options work;
+    haste_plan plan;
+    haste_error error;
+    int64_t head = s->dense ? L : s->head < 1 ? (int64_t)(s->head * L) : s->head < L ? (int64_t)s->head : L;
+    int32_t batch = s->batch > 256 ? (int32_t)s->batch : 256;   /* at least 256: scoring is faster in larger batches */
+    char text[DATA_ERROR];
+    double data;
+
+    if (s->fan_in > D && t->fan_in_given && !s->dense) die(2, "--fan-in %lld: more than the %ld inputs", (long long)s->fan_in, (long)D);
+    if (s->fan_in > D) s->fan_in = D;
+    memset(&work, 0, sizeof work);
+    work.batch = batch;
+    work.ids = most_labels(&t->train, s->batch);
+    work.top_k = TOP;
+    work.chunks = (int32_t)s->chunks;
+    work.threads = (int32_t)s->threads;
+    work.path = (haste_path)s->path;
+
+    memset(&plan, 0, sizeof plan);
+    memset(&layer, 0, sizeof layer);
+    layer.labels = L;
+    layer.inputs = D;
+    if (head > 0) {
+        layer.block[layer.block_count].labels = head;
+        layer.block[layer.block_count].fan_in = HASTE_DENSE;
+        layer.block[layer.block_count++].group_size = (int32_t)s->group_size;
+    }
+    if (head < L) {
+        layer.block[layer.block_count].labels = L - head;
+        layer.block[layer.block_count].fan_in = (int32_t)s->fan_in;
+        layer.block[layer.block_count++].group_size = (int32_t)s->group_size;
+    }
+    layer.frequency = t->frequency;
+    layer.samples = t->count;
+    layer.loss = (haste_loss)s->loss;
+    layer.optimizer = (haste_optimizer)s->optimizer;
+    layer.dtype = layer.state_dtype = (haste_dtype)s->dtype;
+    layer.seed = (uint64_t)s->seed;
+    if (haste_plan_bytes(&layer, &work, &plan, &error) != HASTE_OK) die(1, "%s", error.text);
+
+    t->bag.features = t->train.features;
+    t->bag.width = D;
+    t->bag.relu = (int)t->shape.relu;
+    t->bag.dropout = s->dropout;
+    t->bag.seed = (uint64_t)s->seed;
+#ifdef _OPENMP
+    t->bag.threads = s->threads > 0 ? (int)s->threads : omp_get_max_threads();
+#else
+    t->bag.threads = 1;
+#endif
+    t->label_offset = (int64_t *)need((size_t)batch + 1, sizeof(int64_t));
+    t->x = (float *)need((size_t)batch * (size_t)D, sizeof(float));
+    t->grad_x = (float *)need((size_t)batch * (size_t)D, sizeof(float));
+    t->top = (int32_t *)need((size_t)batch * TOP, sizeof(int32_t));
+
+    t->work.batch = batch;   /* what order_labels goes by */
+    if (s->resume) {
+        const size_t bytes = encoder_bytes(t->bag.features, D) / 3;
+        if (t->layer.optimizer != layer.optimizer || t->layer.dtype != layer.dtype || t->layer.loss != layer.loss)
+            die(1, "%s: the layer is not what the settings beside it say", s->resume);
+        if (!t->shape.dense) {
+            t->bag.row = (float *)(uintptr_t)model_section(&t->file, "encoder", bytes, s->resume, text);
+            if (t->bag.row) t->bag.first = (float *)(uintptr_t)model_section(&t->file, "encoder.first", bytes, s->resume, text);
+            if (t->bag.first) t->bag.second = (float *)(uintptr_t)model_section(&t->file, "encoder.second", bytes, s->resume, text);
+            if (!t->bag.second) die(1, "%s", text);
+            if (!encoder_scratch(&t->bag)) die(1, "out of memory");
+        }
+        t->bag.step = t->progress.encoder_step;
+    } else {
+        int32_t *order = order_labels(t, head);
+        layer.order = order;
+        if (!t->shape.dense && !encoder_create(&t->bag, s->encoder_init))
+            die(1, "out of memory for the encoder (%.0f MiB)", mib(encoder_bytes(t->train.features, D)));
+        if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
+        free(order);
+    }
+    if (haste_workspace_create(&t->work, &t->layer, &work, &error) != HASTE_OK) die(1, "%s", error.text);
+
+    data = 16.0 * (double)(t->train.documents + t->test.documents) + 4.0 * (double)(t->train.label_offset[t->train.documents]) +
+           8.0 * (double)t->train.feature_offset[t->train.documents] + 4.0 * (double)t->train.width * (double)t->train.documents;
+    if (t->shape.dense) printf("inputs     %ld dense\n", (long)D);
+    else printf("encoder    %ld features x %ld, %s, dropout %g\n", (long)t->train.features, (long)D,
+                t->shape.relu ? "relu" : "linear", s->dropout);
+    printf("layer      %ld labels", (long)L);
+    if (head > 0) printf("; %lld dense", (long long)head);
+    if (head < L) printf("; %lld in groups of %lld with %lld of %ld inputs", (long long)(L - head), (long long)s->group_size,
+                         (long long)s->fan_in, (long)D);
+    printf("; %.2f million parameters\n", (double)plan.parameters / 1e6);
+    printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer), mib(plan.weight),
+           mib(plan.workspace), t->shape.dense ? 0 : mib(encoder_bytes(t->train.features, D)), data / 1048576);
+    printf("runs on    %s, %ld thread%s\n", haste_path_text(t->work.path), (long)t->work.threads, t->work.threads == 1 ? "" : "s");
+}
+
+/* ---- >>training ---------------------------------------------------------------------------------------------- */
+
+/* The training split in the order of an epoch: document[] itself stays as it is. */
+static void shuffle(const trainer *t, int64_t epoch, int64_t *order)
+{
+    int64_t i;
+    memcpy(order, t->document, (size_t)t->count * sizeof(int64_t));
+    for (i = t->count - 1; i > 0; i--) {
+        uint64_t random = encoder_random((uint64_t)t->s.seed, (uint64_t)epoch + (UINT64_C(1) << 32), (uint64_t)i);
+        int64_t j = (int64_t)(random % (uint64_t)(i + 1)), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* One step on B documents. Returns the summed loss. */
+static double train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
+{
+    settings *s = &t->s;
+    haste_step_options step;
+    haste_rewire_options rewire;
+    haste_error error;
+    haste_lists positives = gather_labels(t, &t->train, document, B);
+    haste_status status;
+    double loss = 0, share;
+    int64_t moved = 0;
+
+    encode(t, &t->train, document, B, 1);
+    memset(&step, 0, sizeof step);
+    step.lr = (float)(s->lr * factor);
+    step.momentum = (float)s->momentum;
+    step.weight_decay = (float)s->weight_decay;
+    if (!t->shape.dense) memset(t->grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float));
+    status = haste_train_step(&t->layer, &t->work, t->x, B, positives, &step, &loss, t->shape.dense ? NULL : t->grad_x, &error);
+    if (status == HASTE_ERR_NONFINITE)
+        die(1, "training diverged in step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step + 1,
+            error.text);
+    if (status != HASTE_OK) die(1, "step %lld: %s", (long long)t->progress.step + 1, error.text);
+    t->progress.step++;
+
+    share = haste_rewire_share(t->progress.step, (int64_t)(s->rewire_end * (double)total), s->rewire_share);
+    if (t->progress.step % s->rewire_every == 0 && share > 0) {
+        memset(&rewire, 0, sizeof rewire);
+        rewire.share = (float)share;
+        rewire.prune = (haste_prune)s->prune;
+        rewire.scope = (haste_scope)s->scope;
+        rewire.growth = (haste_growth)s->growth;
+        rewire.uniform = s->uniform;
+        if (haste_rewire(&t->layer, &t->work, &rewire, t->x, B, positives, &moved, &error) != HASTE_OK)
+            die(1, "rewiring: %s", error.text);
+        t->progress.moved += moved;
+    }
+
+    if (t->shape.dense) t->bag.step++;
+    else if (!encoder_backward(&t->bag, &t->train, document, B, t->x, t->grad_x, (float)(s->encoder_lr * factor)))
+        die(1, "out of memory");
+    return loss * B;
+}
+
+static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
+{
+    haste_metrics valid, test;
+    double loss = t->progress.loss / (double)t->count;
+    int has_valid, has_test;
+    clear_progress();
+    printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
+    has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid);
+    if (has_valid) print_scores("valid", &valid);
+    has_test = t->s.eval_test && t->test.documents > 0 && evaluate(t, &t->test, t->test_document, t->test.documents, &test);
+    if (has_test) print_scores("test", &test);
+    if (t->progress.moved > 0) printf("  moved %lld", (long long)t->progress.moved);
+    printf("  %.1f s\n", seconds);
+    fflush(stdout);
+    if (t->s.log) write_log(t, epoch, loss, lr, has_valid ? &valid : NULL, has_test ? &test : NULL);
+    t->progress.loss = 0;
+    t->progress.moved = 0;
+    if (t->s.save) save(t);
+}
+
+static void train(trainer *t)
+{
+    settings *s = &t->s;
+    const int64_t batches = (t->count + s->batch - 1) / s->batch, total = batches * s->epochs;
+    const int64_t last = s->stop_after > 0 && s->stop_after < s->epochs ? batches * s->stop_after : total;
+    const int64_t warmup = (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), first_step = t->progress.step;
+    const int terminal = isatty(2);
+    int64_t *order = (int64_t *)need((size_t)t->count, sizeof(int64_t)), shuffled = -1;
+    double shown = now(), epoch_begin = t->progress.seconds, run_begin = t->progress.seconds;
+
+    if (s->log) fclose(open_log(t));
+    if (s->save && !s->resume) save(t);   /* a path that cannot be written shows now, not after the first epoch */
+    if (t->progress.step > 0) printf("resumed    after %lld of %lld steps\n", (long long)t->progress.step, (long long)total);
+    fflush(stdout);
+    catch_signals(on_signal);
+    while (t->progress.step < last && !stop_signal) {
+        const int64_t epoch = t->progress.step / batches, batch = t->progress.step % batches;
+        const int32_t B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
+        const double factor = haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
+        double end;
+        if (shuffled != epoch) {
+            shuffle(t, epoch, order);
+            shuffled = epoch;
+        }
+        t->progress.loss += train_batch(t, order + batch * s->batch, B, factor, total);
+        end = now();
+        t->progress.seconds += end - begin;
+        if (terminal && end - shown > .2) {
+            double run = t->progress.seconds - run_begin, rate = (double)(t->progress.step - first_step) / run;
+            int64_t left = (int64_t)((double)(last - t->progress.step) / rate);
+            int64_t seen = (batch + 1) * s->batch < t->count ? (batch + 1) * s->batch : t->count;
+            fprintf(stderr, "\repoch %lld/%lld  batch %lld/%lld  loss %.4f  %.0f samples/s  %lld:%02lld left   ", (long long)epoch + 1,
+                    (long long)s->epochs, (long long)batch + 1, (long long)batches, t->progress.loss / (double)seen,
+                    rate * (double)s->batch, (long long)(left / 60), (long long)(left % 60));
+            progress_shown = 1;
+            shown = end;
+        }
+        if (t->progress.step % batches == 0) {
+            end_epoch(t, epoch + 1, s->lr * factor, t->progress.seconds - epoch_begin);
+            epoch_begin = t->progress.seconds;
+        }
+    }
+    free(order);
+    clear_progress();
+    if (stop_signal && t->progress.step < last) {
+        if (s->save) save(t);
+        printf("stopped    after %lld of %lld steps; ", (long long)t->progress.step, (long long)total);
+        if (s->save) printf("go on with --resume %s\n", s->save);
+        else printf("nothing is kept without --save\n");
+        fflush(stdout);
+        exit(128 + stop_signal);
+    }
+    stop_signal = 0;
+    catch_signals(SIG_DFL);
+}
+
+/* Scores TEST (without it: what --valid held out) and prints the line for scripts. */
+static void finish(trainer *t)
+{
+    haste_metrics metrics;
+    const char *name = t->test.documents > 0 ? "test" : "valid";
+    const double begin = now();
+    const int64_t batches = (t->count + t->s.batch - 1) / t->s.batch;
+    int64_t n = t->test.documents > 0 ? t->test.documents : t->held_out;
+    if (t->test.documents > 0) evaluate(t, &t->test, t->test_document, n, &metrics);
+    else if (n > 0) evaluate(t, &t->train, t->document + t->count, n, &metrics);
+    if (n > 0) {
+        double seconds = now() - begin;
+        printf("%-9s", name);
+        print_scores("", &metrics);
+        printf("  %.1f s, %.0f documents/s\n", seconds, (double)n / seconds);
+        if (t->best > 0) {
+            double got = haste_metrics_get(&metrics, 1).precision;
+            printf("best       P@1 %.2f is the best possible; reached %.1f%% of it\n", t->best, 100 * got / t->best);
+        }
+    }
+    printf("result");
+    if (n > 0) {
+        haste_scores one = haste_metrics_get(&metrics, 1), three = haste_metrics_get(&metrics, 3), five = haste_metrics_get(&metrics, 5);
+        printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
+               five.ndcg, one.psp, three.psp, five.psp);
+    }
+    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f\n", (long long)(t->progress.step / batches), t->progress.seconds, peak_mib());
+}
+
+int main(int argc, char **argv)
+{
+    static trainer t;   /* zeroed, and too large to be comfortable on a stack */
+    const char *file[2] = { NULL, NULL };
+    char error[DATA_ERROR];
+    int files = 0, i;
+
+    t.s = settings_default();
+    t.options = settings_options(&t.s, t.table);
+    if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
+    if (t.s.help) {
+        printf("usage: haste-train [TRAIN [TEST]] [options]\n\n"
+               "Trains an extreme classifier on TRAIN and scores it on TEST: text files of the Extreme Classification\n"
+               "Repository, .gz as well%s. Without files it learns a made-up data set. Defaults stand in brackets.\n",
+#ifdef HASTE_ZLIB
+               ""
+#else
+               " (not in this build: no zlib)"
+#endif
+               );
+        options_help(t.table, t.options, stdout);
+        return 0;
+    }
+    t.train_path = file[0];
+    t.test_path = file[1];
+    for (i = 0; i < t.options; i++) {
+        if (strcmp(t.table[i].name, "fan-in") == 0) t.fan_in_given = t.table[i].given;
+        if (strcmp(t.table[i].name, "epochs") == 0) t.epochs_given = t.table[i].given;
+    }
+    if (!t.train_path && !t.epochs_given) t.s.epochs = 8;   /* enough for made-up data */
+    check_settings(&t);
+    if (t.s.resume) open_resumed(&t);
+    read_data(&t);
+    learn_statistics(&t);
+    make_model(&t);
+    train(&t);
+    finish(&t);
+    return fflush(stdout) == 0 ? 0 : 1;
+}

@@ -1,0 +1,5055 @@
+#ifndef HASTE_H
+#define HASTE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HASTE_VERSION_MAJOR 0
+#define HASTE_VERSION_MINOR 1
+#define HASTE_VERSION_PATCH 0
+
+#if defined(HASTE_STATIC)
+    #define HASTE_API static
+#elif defined(__cplusplus)
+    #define HASTE_API extern "C"
+#else
+    #define HASTE_API extern
+#endif
+
+/* ---- >>types ------------------------------------------------------------------------------------------------- */
+
+#define HASTE_MAX_BLOCKS   8
+#define HASTE_MAX_SECTIONS 32
+#define HASTE_DENSE        (-1)   /* fan_in of a dense block: every input of its slice */
+
+typedef enum haste_status {
+    HASTE_OK = 0,
+    HASTE_ERR_ARG,        /* a null pointer, or a size or option outside its range */
+    HASTE_ERR_SIZE,       /* a product of sizes overflows, or a buffer or workspace is too small */
+    HASTE_ERR_MEMORY,     /* an allocation failed */
+    HASTE_ERR_DATA,       /* offsets that descend, a label id out of range, a value that is not finite */
+    HASTE_ERR_NONFINITE,  /* a logit became infinite or NaN during the pass */
+    HASTE_ERR_STATE,      /* a layer breaks an invariant, or gradients are still pending */
+    HASTE_ERR_FILE,       /* a file could not be opened, read, written or renamed */
+    HASTE_ERR_FORMAT      /* not a model file, a damaged one, or one of another version */
+} haste_status;
+
+/* What went wrong, in words: which argument, its value, what was expected. The last argument of every function
+   that can fail; NULL when the status alone will do. Written only on failure. */
+typedef struct haste_error {
+    haste_status status;
+    char         text[240];
+} haste_error;
+
+typedef enum haste_dtype { HASTE_F32 = 0, HASTE_BF16 = 1 } haste_dtype;
+
+typedef enum haste_loss {
+    HASTE_BCE           = 0,  /* sigmoid binary cross-entropy, summed over labels, mean over samples (paper, eq. 3) */
+    HASTE_SQUARED_HINGE = 1,  /* max(0, 1 - y*z)^2 with y = +-1, summed and averaged likewise */
+    HASTE_SOFTMAX       = 2   /* cross-entropy with target 1/n on each of the n positives; 0 for an empty row */
+} haste_loss;
+
+/* The optimizer decides which state arrays a layer has. PyTorch's meaning, see haste_train_step. */
+typedef enum haste_optimizer { HASTE_SGD = 0, HASTE_MOMENTUM = 1, HASTE_ADAMW = 2 } haste_optimizer;
+
+/* Which instructions the kernels use. The same path gives the same bits for any number of threads. */
+typedef enum haste_path {
+    HASTE_PATH_AUTO = 0,   /* the best that this processor has */
+    HASTE_PATH_PORTABLE,   /* plain C */
+    HASTE_PATH_AVX2,       /* AVX2 and FMA */
+    HASTE_PATH_AVX512,     /* AVX-512 F */
+    HASTE_PATH_NEON        /* 64-bit Arm */
+} haste_path;
+
+/* Lists of label ids, one list per sample (CSR): sample b has id[offset[b]] .. id[offset[b+1] - 1].
+   offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
+   unordered, and may name a label twice (it counts once). */
+typedef struct haste_lists {
+    const int64_t *offset;
+    const int32_t *id;
+} haste_lists;
+
+/* Sparse feature vectors, one per sample (CSR): as haste_lists, with a value beside each feature. */
+typedef struct haste_sparse {
+    const int64_t *offset;
+    const int32_t *feature;
+    const float   *value;
+} haste_sparse;
+
+/* A block: G groups of S labels, all with fan-in F and the same slice of x.
+
+       group g:   index [F]     weight [F, S]                    bias [S]
+                      3           .12  -.02   .31 ...              -7.1  -6.8  -7.3 ...
+                     17          -.40   .25   .08 ...
+                     40           .07  -.11   .19 ...
+                                  one column per label: slots first_slot + g*S, first_slot + g*S + 1, ...
+
+   A row of the weight belongs to one input, so pruning and regrowing an input touches one row. index counts from
+   column `begin` of x and ascends strictly within a group. A dense block has no index (NULL) and F = end - begin.
+   Slots past the last label hold weight 0 and bias 0, and take part in nothing. */
+typedef struct haste_block {
+    int64_t   groups;           /* G = ceil(labels / S) */
+    int64_t   labels;           /* slots with a label; the remaining G*S - labels are padding */
+    int64_t   first_slot;       /* slot of the block's first label */
+    int32_t   group_size;       /* S: a multiple of 8 from 8 to 256 */
+    int32_t   fan_in;           /* F: 1 .. end - begin */
+    int32_t   begin, end;       /* the slice of x it reads: columns begin .. end - 1 */
+    uint16_t *index;            /* [G, F]    or NULL: dense */
+    void     *weight;           /* [G, F, S] of the layer's dtype */
+    float    *bias;             /* [G, S] */
+    void     *weight_state[2];  /* [G, F, S] of the layer's state_dtype: velocity, or Adam's two moments; or NULL */
+    float    *bias_state[2];    /* [G, S]    or NULL */
+} haste_block;
+
+/* A layer: plain pointers and sizes, nothing hidden. It owns its arrays only where haste_layer_create made it; the
+   caller may as well fill in his own (then haste_layer_check says whether they make sense).
+   A slot is a position in the layer's own label order; users speak label ids, and slots show only in raw logits.
+   Any number of threads may read one layer; a layer has one writer. */
+typedef struct haste_layer {
+    int32_t         labels, inputs;           /* L, D */
+    int64_t         slots;                    /* all blocks' G*S together; below 2^31 */
+    haste_dtype     dtype, state_dtype;
+    haste_loss      loss;
+    haste_optimizer optimizer;
+    int32_t         block_count;
+    haste_block     block[HASTE_MAX_BLOCKS];
+    int32_t        *label_of;                 /* [slots] label id, or -1: padding */
+    int32_t        *slot_of;                  /* [L]     its inverse */
+    uint64_t        seed;                     /* of every random decision of this layer */
+    int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
+    int64_t         rewires;                  /* calls of haste_rewire so far */
+    int32_t         pending;                  /* micro-batches accumulated and not yet applied */
+    void           *memory;                   /* what haste_layer_free gives back, or NULL */
+    size_t          bytes;                    /* its size */
+} haste_layer;
+
+/* Options: all zero means the default. */
+typedef struct haste_block_options {
+    int64_t labels;        /* how many labels it takes, in the order given; 0 in the last block: all that are left */
+    int32_t group_size;    /* S; 0: 32 */
+    int32_t fan_in;        /* F; 0: 64, or the slice's width where that is smaller; HASTE_DENSE: the slice's width,
+                              without an index */
+    int32_t begin, end;    /* slice of x; both 0: all of it */
+} haste_block_options;
+
+typedef struct haste_layer_options {
+    int32_t             labels;             /* L: 1 .. 2^31 - 1, and slots (L rounded up to groups) below 2^31 */
+    int32_t             inputs;             /* D: 1 .. 65,536 */
+    int32_t             block_count;        /* 0: one sparse block with the defaults above */
+    haste_block_options block[HASTE_MAX_BLOCKS];
+    const int32_t      *order;              /* [L] a permutation of the label ids: which label sits where; NULL: 0, 1, 2 ... */
+    const int64_t      *frequency;          /* [L] training positives of each label id: the bias starts at the prior.
+                                               NULL: bias 0 */
+    int64_t             samples;            /* N: training samples behind frequency */
+    haste_loss          loss;
+    haste_optimizer     optimizer;
+    haste_dtype         dtype, state_dtype; /* bfloat16 is rounded stochastically */
+    int32_t             zero_weights;       /* 1: start at 0; 0: uniform in +-1/sqrt(F) */
+    uint64_t            seed;
+} haste_layer_options;
+
+/* Everything that a batch needs besides the layer, allocated once. One workspace serves one call at a time; threads that
+   read the same layer bring one workspace each. */
+typedef struct haste_workspace_options {
+    int32_t    batch;      /* the largest B; 0: 128 */
+    int64_t    ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
+    int32_t    top_k;      /* the largest k of haste_top_k; 0: 16 */
+    int32_t    chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
+                              number of threads is not; 0: 16 */
+    int32_t    threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
+    haste_path path;
+} haste_workspace_options;
+
+typedef struct haste_workspace {
+    int32_t    batch, top_k, chunks, threads;   /* as above, never 0 */
+    int64_t    ids;
+    haste_path path;                            /* the one in use, never AUTO */
+    int32_t    inputs, max_group, max_fan_in, max_width; /* of the layer it was sized for: D, and the largest S, F and slice */
+    float     *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
+    float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
+    float     *tile;          /* [threads][haste__tile_count]     one group's logits, gradients and weights */
+    uint64_t  *pair;          /* [2][ids]                         (slot, sample), sorted */
+    int64_t   *row;           /* [batch + 1]                      distinct ids per sample; counts of haste_above */
+    double    *sum;           /* [chunks][2 * batch + 2]          loss, and softmax's running maximum and sum */
+    float     *shift;         /* [2][batch + 32]                  softmax's largest logit, and the factor of its gradient */
+    float     *best_score;    /* [threads][batch][top_k] */
+    int32_t   *best_id;       /* [threads][batch][top_k] */
+    int32_t   *best_count;    /* [threads][batch] */
+    int32_t   *count;         /* [chunks][batch]                  hits of haste_above */
+    int32_t   *flag;          /* [chunks]                         groups with a logit that is not finite */
+    void      *memory;        /* what haste_workspace_free gives back, or NULL */
+    size_t     bytes;         /* its size */
+} haste_workspace;
+
+/* Bytes that a layer and its companions take. Equal to what is then allocated. */
+typedef struct haste_plan {
+    size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part before */
+    size_t layer;                               /* their sum: what haste_layer_create allocates */
+    size_t workspace;                           /* what haste_workspace_create allocates */
+    size_t gradient;                            /* what haste_gradient_create allocates (only to accumulate gradients) */
+    size_t rewire;                              /* what haste_rewire allocates while it runs */
+    int64_t parameters;                         /* weights and biases of labels, padding not counted */
+} haste_plan;
+
+/* Gradients as large as the weights: for accumulation over micro-batches and for those who bring their own optimizer.
+   Training with haste_train_step alone never needs one. */
+typedef struct haste_gradient {
+    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted */
+    float *bias[HASTE_MAX_BLOCKS];     /* [G, S]; NULL: not wanted */
+    void  *memory;
+    size_t bytes;
+} haste_gradient;
+
+typedef struct haste_step_options {
+    float   lr;                  /* learning rate; 0 updates nothing but the optimizer's state */
+    float   momentum;            /* HASTE_MOMENTUM; 0: .9 */
+    float   beta1, beta2, eps;   /* HASTE_ADAMW; 0: .9, .999, 1e-8 */
+    float   weight_decay;        /* wd; the bias is not decayed */
+    int64_t divisor;             /* what the summed loss and gradients are divided by; 0: B */
+} haste_step_options;
+
+/* ---- >>api status and planning ------------------------------------------------------------------------------- */
+
+/* haste_version: MAJOR*10000 + MINOR*100 + PATCH of the implementation that was linked. */
+HASTE_API int haste_version(void);
+
+/* haste_status_text: a short sentence for a status; never NULL. */
+HASTE_API const char *haste_status_text(haste_status status);
+
+/* haste_path_text: "portable", "avx2", ...; haste_path_best: what HASTE_PATH_AUTO becomes on this processor. */
+HASTE_API const char *haste_path_text(haste_path path);
+HASTE_API haste_path  haste_path_best(void);
+
+/* haste_plan_bytes: the memory that a layer and its companions will take, before anything is allocated.
+
+     options   the layer's
+     work      the workspace's, or NULL: the defaults
+     plan      out (=)
+
+   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for what haste_layer_create would refuse. O(1). Thread-safe. */
+HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work,
+                                        haste_plan *plan, haste_error *error);
+
+/* ---- >>api layer --------------------------------------------------------------------------------------------- */
+
+/* haste_layer_create: a layer with its own memory; haste_layer_free gives it back (and zeroes the struct).
+   haste_layer_init: the same in the caller's memory: plan.layer bytes, 64-byte aligned, which must outlive the layer.
+
+   Indices: F distinct inputs a group, uniform, from (seed, group), ascending. Weights: uniform in +-1/sqrt(F) from
+   (seed, slot, input's place), or 0; padding 0. Bias: with p = (n + .5) / (N + 1) from frequency n,
+   log(p / (1 - p)) for BCE, 2p - 1 for the squared hinge, log p for softmax: with a million labels this is what makes the
+   first steps sane. State: 0.
+
+   Returns HASTE_ERR_ARG: sizes, F above the slice's width, S not a multiple of 8 in 8..256, blocks whose labels do
+   not sum to L, an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE; HASTE_ERR_MEMORY.
+   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written). O(L*F). Paper: sections 3.1 and 3.3. */
+HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
+HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
+                                        haste_error *error);
+HASTE_API void         haste_layer_free(haste_layer *layer);
+
+/* haste_layer_check: every invariant of a layer: sizes, slices, strictly ascending indices, padding at 0, label_of and
+   slot_of inverse to each other, finite weights, biases and state. Returns HASTE_ERR_STATE and names the first violation.
+   O(L*F). Reads only. */
+HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
+
+/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S, F and slices are
+   not larger than those it was made for. */
+HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
+                                              haste_error *error);
+HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
+                                            void *memory, size_t bytes, haste_error *error);
+HASTE_API void         haste_workspace_free(haste_workspace *work);
+
+/* haste_gradient_create: zeroed buffers for all blocks, plan.gradient bytes; haste_gradient_free gives them back. */
+HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
+HASTE_API void         haste_gradient_free(haste_gradient *gradient);
+
+/* ---- >>api training ------------------------------------------------------------------------------------------ */
+
+/* haste_train_step: the whole layer in ONE pass over the weights: logits, loss, its gradient, the update of weights and
+   biases, and the gradient for x. Never a [B, L] array, never a gradient as large as the weights.
+
+     layer      updated; layer->step += 1
+     work       scratch
+     x          [B, D] row-major
+     B          samples, 1 .. work->batch
+     positives  B lists of label ids
+     options    learning rate etc.; NULL is an error
+     loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
+     grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
+
+   SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
+   correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
+
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
+   nothing is changed. HASTE_ERR_STATE while gradients are pending. HASTE_ERR_NONFINITE: groups with a logit that is not
+   finite were left as they were, the others updated; grad_x and loss are unspecified.
+   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it uses
+   work->threads threads. The same bits for any number of them. A group whose weight gradient reaches 1e18 counts as not finite. Paper: section 3.2 (its three kernels, fused). */
+HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
+                                        const haste_step_options *options, double *loss, float *grad_x, haste_error *error);
+
+/* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates nothing;
+   layer->pending += 1. options->divisor is then the size of the whole batch; loss (=) and grad_x (+=) are divided by it too.
+   haste_apply: one update from the accumulated gradients, which are then zeroed; layer->step += 1, pending = 0.
+   Groups with a logit that is not finite add nothing. Errors as above. */
+HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
+                                        const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
+                                        haste_error *error);
+HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
+                                   const haste_step_options *options, haste_error *error);
+
+/* haste_forward: logits of a batch, in slot order (layer->label_of names the label of a slot).
+
+     logits[b, first_slot + g*S + s] = bias[g,s] + sum over f < F of weight[g,f,s] * x[b, begin + index[g,f]]
+
+     logits   [B, slots] row-major (=); padding slots become 0
+
+   For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one workspace
+   each. Errors as in haste_train_step. Paper: section 3.1. */
+HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits,
+                                     haste_error *error);
+
+/* haste_backward: gradients from logit gradients.
+
+     grad_weight[g,f,s] = sum over b of grad_logits[b, slot] * x[b, begin + index[g,f]]
+     grad_x[b,d]       += sum over the groups that read d, and their labels, of grad_logits[b, slot] * weight[g,f,s]
+     grad_bias[g,s]     = sum over b of grad_logits[b, slot]
+
+     grad_logits  [B, slots] row-major; padding slots are not read
+     gradient     (=) its arrays, padding 0; NULL: not wanted
+     grad_x       [B, D] (+=); NULL: not wanted
+
+   4*B*L*F flops. Errors as in haste_train_step; grad_logits must be finite (not checked). Paper: section 3.2. */
+HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                      const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
+
+/* ---- >>api prediction ---------------------------------------------------------------------------------------- */
+
+/* haste_score: logits of given labels: score[j - offset[0]] belongs to candidates.id[j] of its sample.
+
+     score   [offset[B] - offset[0]] (=)
+
+   2*F flops a candidate: any B and any number of candidates, no limit from the workspace but its D. */
+HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
+                                   float *score, haste_error *error);
+
+/* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
+   weights: never a [B, L] array.
+
+     excluded  B lists of ids that must not come back, or NULL
+     id        [B, k] (=): label ids; -1 where fewer than k labels are left
+     score     [B, k] (=): their logits; -inf beside id -1. NULL: not wanted
+
+   1 <= k <= work->top_k. 2*B*L*F flops; reads the weights once. A logit that is not finite is an error
+   (HASTE_ERR_NONFINITE; id and score are then unspecified). Thread-safe with one workspace each. */
+HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
+                                   const haste_lists *excluded, int32_t *id, float *score, haste_error *error);
+
+/* haste_above: all labels with a logit above a threshold, each sample's best first, ties by id.
+
+     offset     [B+1] (=): where each sample's labels begin, from 0
+     id, score  [capacity] (=)
+     needed     (=): how many there are in all
+
+   Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and id and score untouched. Two passes over
+   the weights. For a probability p under BCE the threshold is log(p / (1 - p)). */
+HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
+                                   const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
+                                   int64_t *needed, haste_error *error);
+
+/* ---- >>api grouping ------------------------------------------------------------------------------------------ */
+
+/* haste_order_by_frequency: label ids, most frequent first, ties by id: order [L] (=). The first H are the paper's head. */
+HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error);
+
+/* haste_order_random: shuffles order[0..n) from seed. */
+HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error);
+
+/* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of its
+   labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after the last.
+
+     embedding  [L, E] row-major (+=)
+     x          sparse: [B] bags over any number of features, each reduced to E dimensions by a random projection with entries
+                +-1/sqrt(E) made from (seed, feature, dimension), never stored
+                dense: [B, E] row-major
+     positives  B lists of label ids
+
+   haste_embed_finish scales every row to length 1; rows of labels without positives stay 0. Paper: eq. 1. */
+HASTE_API haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
+                                          haste_lists positives, haste_error *error);
+HASTE_API haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
+                                         haste_lists positives, haste_error *error);
+HASTE_API haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error);
+
+typedef struct haste_group_options {
+    int32_t  group_size;   /* S; 0: 32 */
+    int32_t  iterations;   /* rounds of exchanges between groups that are alike, after the bisection; 0: 16 */
+    int32_t  threads;      /* 0: as many as OpenMP would use; the result is the same for any number */
+    uint64_t seed;
+} haste_group_options;
+
+/* Mean over labels (with an embedding) of the cosine to the centroid of their group. */
+typedef struct haste_group_report {
+    double cohesion;   /* of the order found */
+    double random;     /* of a random order of the same labels */
+    double given;      /* of the order passed in */
+    int64_t empty;     /* labels without an embedding; they come last */
+} haste_group_report;
+
+/* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to the
+   centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
+
+     embedding  [L, E] rows of length 1 or 0, from haste_embed_finish
+     order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
+     report     out (=), or NULL
+
+   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last. Extra
+   memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB a thread. Deterministic in the seed, and the same for
+   any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose length is neither 1 nor 0. */
+HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
+                                   const haste_group_options *options, haste_group_report *report, haste_error *error);
+
+/* haste_cohesion: the measure above for any order. cohesion out (=). */
+HASTE_API haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
+                                      double *cohesion, haste_error *error);
+
+/* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
+
+typedef enum haste_prune  { HASTE_PRUNE_MAGNITUDE = 0, HASTE_PRUNE_SALIENCY = 1 } haste_prune;
+typedef enum haste_scope  { HASTE_SCOPE_BLOCK = 0, HASTE_SCOPE_GROUP = 1 } haste_scope;
+typedef enum haste_growth { HASTE_GROW_RANDOM = 0, HASTE_GROW_GRADIENT = 1 } haste_growth;
+
+typedef struct haste_rewire_options {
+    float        share;        /* rho: the share of all (group, input) places to move; 0 .. 1 */
+    float        group_share;  /* at most this share of one group's places; 0: .5 */
+    haste_prune  prune;        /* score of a place: mean |w| over the group's labels, or mean |w * gradient| */
+    haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
+    haste_growth growth;       /* new inputs: uniform at random, or those with the largest mean |gradient| (RigL's rule) */
+    int32_t      uniform;      /* 1: new weights uniform in +-1/sqrt(F); 0: new weights 0 */
+} haste_rewire_options;
+
+/* haste_rewire: prune the inputs that matter least to their group, and grow others in their place.
+
+     layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
+     work       scratch; its threads do the work
+     x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and zeroed lists
+     moved      out (=): how many places moved; or NULL
+
+   Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and width - F,
+   and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest floor(share*F) of each
+   group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown inputs were not in the group
+   and were not just pruned from it; their weights are new and their optimizer state is 0; indices stay distinct and ascending.
+   Random growth repeats from (seed, rewires). Gradient growth works group by group from the batch, for groups that move something:
+   2*B*S*D flops each, never an [L, D] array.
+
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_STATE while gradients are pending;
+   HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group
+   whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged, bit for bit.
+   The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
+HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
+                                    const float *x, int32_t B, haste_lists positives, int64_t *moved, haste_error *error);
+
+/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`, then half a
+   cosine to `floor` at step `total` and after. Pass layer->step + 1 and no step is lost to a factor of 0.
+   haste_rewire_share: share * half a cosine from 1 at step 0 to 0 at `end` and after. Pure. */
+HASTE_API double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor);
+HASTE_API double haste_rewire_share(int64_t step, int64_t end, double share);
+
+/* ---- >>api metrics ------------------------------------------------------------------------------------------- */
+
+#define HASTE_MAX_K 64
+
+/* Sums over samples; read them with haste_metrics_get. */
+typedef struct haste_metrics {
+    int32_t k;                                    /* depth: 1 .. HASTE_MAX_K */
+    int64_t samples;                              /* all samples, those without a positive included */
+    double  hits[HASTE_MAX_K];                    /* [i]: samples whose prediction at rank i is right */
+    double  ndcg[HASTE_MAX_K], recall[HASTE_MAX_K];
+    double  psp[HASTE_MAX_K], psp_best[HASTE_MAX_K];
+    double  psndcg[HASTE_MAX_K], psndcg_best[HASTE_MAX_K];
+} haste_metrics;
+
+/* The five measures at one k, in percent. */
+typedef struct haste_scores { double precision, ndcg, recall, psp, psndcg; } haste_scores;
+
+/* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from TRAINING
+   frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else A >= 0, B > 0.
+   Natural logarithm. For N below 3, where C would be negative, it is 0: every label counts 1. */
+HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
+                                        haste_error *error);
+
+/* haste_metrics_init: zero sums for depth k. haste_metrics_add: adds B samples.
+
+     id          [B, k] predictions, best first; -1: none. A repeated id counts once; both keep their rank
+     truth       B lists of positives (a label twice counts once)
+     propensity  [L] of haste_propensity, or NULL: then psp and psndcg count every label 1
+     filter      B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL.
+                 Ask haste_top_k to exclude them, else a filtered list is shorter than k: what follows moves up a rank.
+
+   Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
+
+   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth, r_1 .. r_k the predictions, N the samples:
+     precision  1/N sum over samples of |{r_1..r_k} in y| / k; a sample without positives counts 0
+     ndcg       1/N sum of DCG@k / ideal DCG@min(k, |y|), gain 1 / log2(rank + 1)
+     recall     1/N sum of |{r_1..r_k} in y| / |y|; 0 where y is empty
+     psp        sum of 1/(p k) over hits, divided by the same sum for the best possible predictions, over all samples
+     psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1), i <= min(k, |y|)
+   Paper: section 4; Jain et al. 2016. */
+HASTE_API haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error);
+HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
+                                         const double *propensity, const haste_lists *filter, haste_error *error);
+HASTE_API haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k);
+
+/* ---- >>api files --------------------------------------------------------------------------------------------- */
+
+/* A named run of the caller's own bytes, kept in the model file beside the layer. */
+typedef struct haste_section {
+    char        name[24];   /* ends with 0; names beginning with "haste." are the library's */
+    const void *data;
+    uint64_t    bytes;
+} haste_section;
+
+/* A loaded file. The layer's arrays and the sections lie in its memory. */
+typedef struct haste_file {
+    haste_layer   layer;
+    int32_t       section_count;                  /* the caller's sections only */
+    haste_section section[HASTE_MAX_SECTIONS];
+    void         *memory;
+    size_t        bytes;
+    int32_t       mapped;                         /* 1: memory is a read-only mapping; the layer can predict, not train */
+} haste_file;
+
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the same
+   folder, flushed, then renamed: a crash leaves the old file or the new one.
+
+     dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state; otherwise pass layer->dtype
+
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending gradients, and for
+   a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
+
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 1: map the file
+   read-only (for prediction) where the system can (elsewhere as 0), all checked but weights and their state, which are not even
+   read; 0: read it into memory, to train on. Training goes on bit for bit. On failure *file is unchanged.
+   haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
+HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                                  int32_t section_count, haste_error *error);
+HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
+HASTE_API void         haste_file_free(haste_file *file);
+HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
+
+/* ---- >>api reference ----------------------------------------------------------------------------------------- */
+
+/* The same operations, slow and obvious, in double precision: what the tests compare with, and what to read first.
+   Arrays are in the layouts above. They check nothing and allocate nothing, except that haste_top_k_ref needs logits.
+
+   haste_forward_ref    logits [B, slots] (=)
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B
+   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be NULL
+   haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
+   haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
+HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
+HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives, int64_t divisor,
+                                double *loss, double *grad_logits);
+HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
+                                    double *const *grad_weight, double *const *grad_bias, double *grad_x);
+HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_options *options, int64_t t, int decay,
+                                  double w, double g, double *m, double *v);
+HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded, int64_t excluded_count,
+                                 int32_t *id, double *score);
+
+#endif /* HASTE_H */
+
+/* ================================================================================================================
+   End of the API. What follows is the implementation, compiled where HASTE_IMPLEMENTATION is defined.
+   ================================================================================================================ */
+
+#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE)
+#define HASTE_IMPLEMENTATION_DONE
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(HASTE_MALLOC) && defined(HASTE_FREE)
+    /* the caller's */
+#elif !defined(HASTE_MALLOC) && !defined(HASTE_FREE)
+    #define HASTE_MALLOC(bytes) malloc(bytes)
+    #define HASTE_FREE(memory)  free(memory)
+#else
+    #error "define both of HASTE_MALLOC and HASTE_FREE, or neither"
+#endif
+
+#if defined(_OPENMP) && !defined(HASTE_PARALLEL_FOR)
+    #include <omp.h>
+#endif
+
+#if defined(__GNUC__)
+    #define HASTE__INLINE   static inline __attribute__((always_inline))
+    #define HASTE__RESTRICT __restrict
+    #define HASTE__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#elif defined(_MSC_VER)
+    #define HASTE__INLINE   static __forceinline
+    #define HASTE__RESTRICT __restrict
+    #define HASTE__PRINTF(text, first)
+#else
+    #define HASTE__INLINE   static inline
+    #define HASTE__RESTRICT
+    #define HASTE__PRINTF(text, first)
+#endif
+
+/* Samples in a block of the feature-major batch: an input of a block is one row of 32 floats, two cache lines. */
+#define HASTE__SAMPLES 32
+#define HASTE__ALIGN   64
+
+/* ---- >>status ------------------------------------------------------------------------------------------------ */
+
+int haste_version(void)
+{
+    return HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH;
+}
+
+const char *haste_status_text(haste_status status)
+{
+    switch (status) {
+    case HASTE_OK:            return "no error";
+    case HASTE_ERR_ARG:       return "an argument is missing or outside its range";
+    case HASTE_ERR_SIZE:      return "a size overflows, or a buffer is too small";
+    case HASTE_ERR_MEMORY:    return "out of memory";
+    case HASTE_ERR_DATA:      return "the data are malformed or not finite";
+    case HASTE_ERR_NONFINITE: return "a logit became infinite or NaN";
+    case HASTE_ERR_STATE:     return "the layer is not in a state that allows this";
+    case HASTE_ERR_FILE:      return "a file could not be read or written";
+    case HASTE_ERR_FORMAT:    return "the file is not a usable model file";
+    }
+    return "unknown status";
+}
+
+/* Records what went wrong and returns the status, so that a check is one line: return haste__fail(error, ...). */
+static haste_status haste__fail(haste_error *error, haste_status status, const char *format, ...) HASTE__PRINTF(3, 4);
+static haste_status haste__fail(haste_error *error, haste_status status, const char *format, ...)
+{
+    if (error) {
+        va_list arguments;
+        error->status = status;
+        va_start(arguments, format);
+        vsnprintf(error->text, sizeof error->text, format, arguments);
+        va_end(arguments);
+    }
+    return status;
+}
+
+/* ---- >>sizes ------------------------------------------------------------------------------------------------- */
+
+/* *size *= factor; 0 on overflow. */
+static int haste__multiply(size_t *size, uint64_t factor)
+{
+    if (factor != 0 && *size > SIZE_MAX / factor) return 0;
+    *size *= (size_t)factor;
+    return 1;
+}
+
+/* The next offset of an array of count * width bytes that begins 64-byte aligned at *end. 0 on overflow. */
+static int haste__place(size_t *end, uint64_t count, size_t width, size_t *offset)
+{
+    size_t bytes = width;
+    if (!haste__multiply(&bytes, count) || *end > SIZE_MAX - HASTE__ALIGN || bytes > SIZE_MAX - HASTE__ALIGN - *end) return 0;
+    *offset = *end;
+    *end = (*end + bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
+    return 1;
+}
+
+/* Memory aligned to 64 bytes from an allocator that promises less: the pointer to give back is kept just below. */
+static void *haste__allocate(size_t bytes)
+{
+    char *base, *aligned;
+    if (bytes > SIZE_MAX - HASTE__ALIGN - sizeof(void *)) return NULL;
+    base = (char *)HASTE_MALLOC(bytes + HASTE__ALIGN + sizeof(void *));
+    if (!base) return NULL;
+    aligned = base + sizeof(void *);
+    aligned += (HASTE__ALIGN - (uintptr_t)aligned % HASTE__ALIGN) % HASTE__ALIGN;
+    memcpy(aligned - sizeof(void *), &base, sizeof base);
+    return aligned;
+}
+
+static void haste__release(void *memory)
+{
+    char *base;
+    if (!memory) return;
+    memcpy(&base, (char *)memory - sizeof(void *), sizeof base);
+    HASTE_FREE(base);
+}
+
+/* ---- >>random ------------------------------------------------------------------------------------------------ */
+
+/* Random decisions come from a counter, not from a state: the same (seed, stream, position) gives the same number on any
+   thread and on any device. `stream` separates uses that share positions; the step counter goes into its upper bits. */
+enum {
+    HASTE__STREAM_INDEX = 1, HASTE__STREAM_WEIGHT, HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
+    HASTE__STREAM_ROUND_STATE1, HASTE__STREAM_GROW, HASTE__STREAM_GROW_WEIGHT, HASTE__STREAM_SHUFFLE,
+    HASTE__STREAM_PROJECT, HASTE__STREAM_GROUP
+};
+
+HASTE__INLINE uint64_t haste__mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+HASTE__INLINE uint64_t haste__random(uint64_t seed, uint64_t stream, uint64_t position)
+{
+    return haste__mix(haste__mix(seed ^ (stream * UINT64_C(0x9e3779b97f4a7c15))) + (position + 1) * UINT64_C(0x9e3779b97f4a7c15));
+}
+
+/* Uniform in [0, 1), a multiple of 2^-24. */
+HASTE__INLINE float haste__uniform(uint64_t random) { return (float)(random >> 40) * (1.0f / 16777216.0f); }
+
+/* Uniform in 0 .. n - 1 (n < 2^32), with a bias below n / 2^32. */
+HASTE__INLINE uint32_t haste__below(uint64_t random, uint32_t n) { return (uint32_t)(((random >> 32) * n) >> 32); }
+
+/* ---- >>bfloat16 ---------------------------------------------------------------------------------------------- */
+
+HASTE__INLINE float haste__from_bf16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Rounds up with the probability that makes the expectation exact: `noise` is uniform in 0 .. 65,535. Nearest-even
+   rounding is noise = 0x7fff plus the lowest bit kept. Infinities and NaN stay what they are. */
+HASTE__INLINE uint16_t haste__to_bf16_noise(float value, uint32_t noise)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits += noise;
+    else if (bits & 0x007fffffu) bits |= 0x00400000u;
+    return (uint16_t)(bits >> 16);
+}
+
+HASTE__INLINE uint16_t haste__to_bf16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return haste__to_bf16_noise(value, 0x7fffu + ((bits >> 16) & 1u));
+}
+
+/* ---- >>threads ----------------------------------------------------------------------------------------------- */
+
+/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads at
+   once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory.
+   HASTE_PARALLEL_FOR(n, threads, task, context) replaces it with the caller's own. */
+typedef void haste__task(void *context, int64_t i, int thread);
+
+static void haste__parallel(int64_t n, int threads, haste__task *task, void *context)
+{
+#if defined(HASTE_PARALLEL_FOR)
+    HASTE_PARALLEL_FOR(n, threads, task, context);
+#elif defined(_OPENMP)
+    int64_t i;
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (n > 1 && threads > 1)
+    for (i = 0; i < n; i++) task(context, i, omp_get_thread_num());
+#else
+    int64_t i;
+    (void)threads;
+    for (i = 0; i < n; i++) task(context, i, 0);
+#endif
+}
+
+/* The number of threads an option of 0 stands for. */
+static int haste__threads(int32_t wanted)
+{
+    if (wanted > 0) return wanted;
+#if defined(_OPENMP) && !defined(HASTE_PARALLEL_FOR)
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+/* ---- >>kernels ----------------------------------------------------------------------------------------------- */
+
+/* All arithmetic on a group is done by a handful of kernels, compiled once for each path:
+
+     forward      z[s][b]        += sum over f of w[f][s] * x[index f][b]       32 samples b at a time
+     grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]
+     grad_weight  dw[f][s]       += sum over b of x[index f][b] * dzt[b][s]
+
+   x and dx are blocks [width][32] of the feature-major batch, so an input is one contiguous row found through the
+   index: nothing is gathered or copied. All three are the same small matrix product: MR rows of C stay in registers while k
+   runs, one row of B is loaded per k, and each row of C adds its own scalar a(i, k) times that row. */
+
+#if defined(HASTE_NO_SIMD) || defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
+    #define HASTE__X86 0
+    #define HASTE__NEON 0
+#else
+    #if defined(__GNUC__) && defined(__x86_64__)
+        #define HASTE__X86 1
+        #include <immintrin.h>
+    #else
+        #define HASTE__X86 0
+    #endif
+    #if defined(__aarch64__) && defined(__ARM_NEON)
+        #define HASTE__NEON 1
+        #include <arm_neon.h>
+    #else
+        #define HASTE__NEON 0
+    #endif
+#endif
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
+    #define HASTE__UNROLL _Pragma("GCC unroll 8")   /* without it C would live in memory */
+#else
+    #define HASTE__UNROLL
+#endif
+
+/* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
+#if defined(__GNUC__)
+typedef float haste__lanes __attribute__((vector_size(16)));
+enum { HASTE__LANES = 4 };
+#else
+typedef float haste__lanes;
+enum { HASTE__LANES = 1 };
+#endif
+
+HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
+HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
+#define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
+
+/* The functions below run over every logit, so loops over them must become vector code at plain -O2. Compilers do that only
+   where nothing can trap or branch: hence comparisons of floats are made on their bits. */
+HASTE__INLINE uint32_t haste__bits(float value) { uint32_t bits; memcpy(&bits, &value, sizeof bits); return bits; }
+HASTE__INLINE float haste__float(uint32_t bits) { float value; memcpy(&value, &bits, sizeof value); return value; }
+
+/* e^-a for a >= 0, relative error below 2e-7; from 87 on (and for NaN) it stays at e^-87. */
+HASTE__INLINE float haste__exp(float a)
+{
+    uint32_t bits = haste__bits(a) & 0x7fffffffu, most = 0x42ae0000u;   /* 87 */
+    float x = -haste__float(bits < most ? bits : most), n, r, p;
+    int32_t i = (int32_t)(x * 1.44269504f - 0.5f);   /* truncation, after - .5: rounds to nearest */
+    n = (float)i;
+    r = x - n * 0.693359375f;                        /* ln 2 in two parts; n * the first is exact */
+    r = r + n * 2.12194440e-4f;
+    p = 0.00138358016f;
+    p = p * r + 0.00837564503f;
+    p = p * r + 0.0416682887f;
+    p = p * r + 0.166664102f;
+    p = p * r + 0.499999916f;
+    p = p * r + 1.00000004f;
+    p = p * r + 1.0f;
+    return p * haste__float((uint32_t)(i + 127) << 23);
+}
+
+/* log(1 + e) for 0 <= e <= 1, relative error below 2e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
+   the error must be relative. */
+HASTE__INLINE float haste__log1p(float e)
+{
+    float p = 0.00523269267f;
+    p = p * e - 0.0295052324f;
+    p = p * e + 0.0782259415f;
+    p = p * e - 0.136632449f;
+    p = p * e + 0.191060063f;
+    p = p * e - 0.248429821f;
+    p = p * e + 0.333190968f;
+    p = p * e - 0.499994931f;
+    p = p * e + 0.99999997f;
+    return p * e;
+}
+
+/* The loss functions take one tile of logits z [rows][32], treat every label as negative, and replace z by
+   d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL.
+   They return 0 where a logit was not finite. */
+HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss)
+{
+    uint32_t largest = 0;
+    int b, s;
+    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
+        for (b = 0; b < HASTE__SAMPLES; b++) {
+            float v = z[b], a = fabsf(v), e = haste__exp(a), r = scale / (1 + e);
+            uint32_t size = haste__bits(a), negative = 0u - (haste__bits(v) >> 31);   /* all ones, or 0 */
+            largest = size > largest ? size : largest;
+            if (loss) loss[b] += 0.5f * (v + a) + haste__log1p(e);
+            z[b] = haste__float((haste__bits(r) & ~negative) | (haste__bits(e * r) & negative));
+        }
+    return largest < 0x7f800000u;
+}
+
+HASTE__INLINE int haste__hinge_body(float *z, int rows, float scale, float *loss)
+{
+    uint32_t largest = 0;
+    int b, s;
+    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
+        for (b = 0; b < HASTE__SAMPLES; b++) {
+            float v = z[b] + 1, m = 0.5f * (v + fabsf(v));
+            uint32_t size = haste__bits(fabsf(z[b]));
+            largest = size > largest ? size : largest;
+            if (loss) loss[b] += m * m;
+            z[b] = 2 * scale * m;
+        }
+    return largest < 0x7f800000u;
+}
+
+/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
+HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight)
+{
+    uint32_t largest = 0;
+    int b, s;
+    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
+        for (b = 0; b < HASTE__SAMPLES; b++) {
+            float d = shift[b] - z[b];   /* >= 0, but for a logit that is not finite */
+            uint32_t size = haste__bits(fabsf(z[b]));
+            largest = size > largest ? size : largest;
+            z[b] = haste__exp(0.5f * (d + fabsf(d))) * weight[b];
+        }
+    return largest < 0x7f800000u;
+}
+
+/* Softmax, first pass: the tile's largest logit of each sample and the sum of e^(z - largest). */
+HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, float *sum)
+{
+    uint32_t largest = 0;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b++) { best[b] = z[b]; sum[b] = 0; }
+    for (s = 0; s < rows; s++)
+        for (b = 0; b < HASTE__SAMPLES; b++) {
+            float v = z[s * HASTE__SAMPLES + b], d = v - best[b];
+            uint32_t size = haste__bits(fabsf(v)), above = (haste__bits(d) >> 31) - 1u;   /* all ones where d >= 0 */
+            largest = size > largest ? size : largest;
+            best[b] = haste__float((haste__bits(v) & above) | (haste__bits(best[b]) & ~above));
+        }
+    for (s = 0; s < rows; s++)
+        for (b = 0; b < HASTE__SAMPLES; b++) sum[b] += haste__exp(best[b] - z[s * HASTE__SAMPLES + b]);
+    return largest < 0x7f800000u;
+}
+
+/* A float's bits as an integer of the same order (but -0 < +0). */
+HASTE__INLINE int32_t haste__order(float value)
+{
+    uint32_t bits = haste__bits(value);
+    return (int32_t)(bits ^ ((0u - (bits >> 31)) & 0x7fffffffu));
+}
+
+/* Which rows of a tile hold a logit that is not below its sample's floor, or is NaN or -inf: hit [rows] (=). */
+HASTE__INLINE void haste__scan_body(const float *z, int rows, const float *floor, unsigned char *hit)
+{
+    int b, s;
+    for (s = 0; s < rows; s++, z += HASTE__SAMPLES) {
+        int32_t any = 0;
+        for (b = 0; b < HASTE__SAMPLES; b++) {
+            int32_t v = haste__order(z[b]);   /* above every floor: +inf and NaN; below -FLT_MAX: -inf and negative NaN */
+            any |= (v >= haste__order(floor[b])) | (v < -0x7f7fffff - 1);
+        }
+        hit[s] = (unsigned char)(any != 0);
+    }
+}
+
+/* The hyper-parameters of one update, with Adam's bias corrections worked out. */
+typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
+
+HASTE__INLINE void haste__sgd_body(float *w, const float *g, int n, const haste__rule *r)
+{
+    int i;
+    for (i = 0; i < n; i++) w[i] -= r->lr * (g[i] + r->decay * w[i]);
+}
+
+HASTE__INLINE void haste__momentum_body(float *w, const float *g, float *v, int n, const haste__rule *r)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        v[i] = r->momentum * v[i] + (g[i] + r->decay * w[i]);
+        w[i] -= r->lr * v[i];
+    }
+}
+
+HASTE__INLINE void haste__adamw_body(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        m[i] = r->beta1 * m[i] + (1 - r->beta1) * g[i];
+        v[i] = r->beta2 * v[i] + (1 - r->beta2) * (g[i] * g[i]);
+        w[i] = w[i] - r->lr * r->decay * w[i] - r->lr * (m[i] * r->correct1) / (sqrtf(v[i] * r->correct2) + r->eps);
+    }
+}
+
+typedef struct haste__kernels {
+    void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *x, float *z);
+    void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw);
+    int  (*bce)(float *z, int rows, float scale, float *loss);
+    int  (*hinge)(float *z, int rows, float scale, float *loss);
+    int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
+    int  (*sumexp)(const float *z, int rows, float *largest, float *sum);
+    void (*scan)(const float *z, int rows, const float *floor, unsigned char *hit);
+    void (*sgd)(float *w, const float *g, int n, const haste__rule *rule);
+    void (*momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule);
+    void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
+} haste__kernels;
+
+/* C[i][0 .. NV*W) += sum over k < K of a[i][k*step] * B[k][0 .. NV*W), for MR rows i; rows of B are `stride` floats apart, and
+   taken through `index` where it is not NULL. A macro because the vector type differs; MR * NV accumulators, 8 of them,
+   hide the latency of the multiply-add on every processor we know. */
+#define HASTE__TILE(name, ATTRIBUTE, V, W, LOAD, STORE, AXPY)                                                                   \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, const float *const *a, ptrdiff_t step,   \
+                                                      const float *b, ptrdiff_t stride, const uint16_t *index, int K)           \
+    {                                                                                                                           \
+        V sum[8][2], row[2];                                                                                                    \
+        int i, v, k;                                                                                                            \
+        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                                  \
+            HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = LOAD(c[i] + v * W);                                              \
+        for (k = 0; k < K; k++) {                                                                                               \
+            const float *bk = b + (index ? (ptrdiff_t)index[k] : (ptrdiff_t)k) * stride;                                        \
+            HASTE__UNROLL for (v = 0; v < NV; v++) row[v] = LOAD(bk + v * W);                                                   \
+            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
+                float scalar = a[i][k * step];                                                                                  \
+                HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                             \
+            }                                                                                                                   \
+        }                                                                                                                       \
+        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                                  \
+            HASTE__UNROLL for (v = 0; v < NV; v++) STORE(c[i] + v * W, sum[i][v]);                                              \
+    }                                                                                                                           \
+                                                                                                                                \
+    ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *x, float *z)\
+    {                                                                                                                           \
+        int s, b, i;                                                                                                            \
+        for (s = 0; s < S; s += 4)                                                                                              \
+            for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                       \
+                const float *a[4];                                                                                              \
+                float *c[4];                                                                                                    \
+                HASTE__UNROLL for (i = 0; i < 4; i++) { a[i] = w + s + i; c[i] = z + (s + i) * HASTE__SAMPLES + b; }            \
+                haste__##name##_tile(4, 2, c, a, S, x + b, HASTE__SAMPLES, index, F);                                           \
+            }                                                                                                                   \
+    }                                                                                                                           \
+                                                                                                                                \
+    /* MR inputs f .. f + MR - 1 at once */                                                                                     \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_input_rows(int MR, int f, int S, const uint16_t *index, const float *w,   \
+                                                                 const float *dz, float *dx)                                    \
+    {                                                                                                                           \
+        const float *a[4];                                                                                                      \
+        float *c[4];                                                                                                            \
+        int b, i;                                                                                                               \
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                           \
+            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
+                a[i] = w + (ptrdiff_t)(f + i) * S;                                                                              \
+                c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                        \
+            }                                                                                                                   \
+            haste__##name##_tile(MR, 2, c, a, 1, dz + b, HASTE__SAMPLES, NULL, S);                                              \
+        }                                                                                                                       \
+    }                                                                                                                           \
+                                                                                                                                \
+    ATTRIBUTE static void haste__##name##_grad_input(int S, int F, const uint16_t *index, const float *w, const float *dz,      \
+                                                     float *dx)                                                                 \
+    {                                                                                                                           \
+        int f = 0;                                                                                                              \
+        for (; f + 4 <= F; f += 4) haste__##name##_grad_input_rows(4, f, S, index, w, dz, dx);                                  \
+        for (; f < F; f++) haste__##name##_grad_input_rows(1, f, S, index, w, dz, dx);                                          \
+    }                                                                                                                           \
+                                                                                                                                \
+    /* MR inputs and NV * W labels from s on */                                                                                 \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S, const uint16_t *index,   \
+                                                                  const float *x, const float *dzt, float *dw)                  \
+    {                                                                                                                           \
+        const float *a[8];                                                                                                      \
+        float *c[8];                                                                                                            \
+        int i;                                                                                                                  \
+        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                                \
+            a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                                 \
+            c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                             \
+        }                                                                                                                       \
+        haste__##name##_tile(MR, NV, c, a, 1, dzt + s, S, NULL, HASTE__SAMPLES);                                                \
+    }                                                                                                                           \
+                                                                                                                                \
+    /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                      \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,    \
+                                                                 const float *dzt, float *dw)                                   \
+    {                                                                                                                           \
+        int f;                                                                                                                  \
+        for (; s + 2 * W <= S; s += 2 * W) {                                                                                    \
+            for (f = 0; f + 4 <= F; f += 4) haste__##name##_grad_weight_rows(4, 2, f, s, S, index, x, dzt, dw);                 \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, dzt, dw);                              \
+        }                                                                                                                       \
+        for (; s + W <= S; s += W) {                                                                                            \
+            for (f = 0; f + 8 <= F; f += 8) haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, dzt, dw);                 \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, dzt, dw);                              \
+        }                                                                                                                       \
+        return s;                                                                                                               \
+    }                                                                                                                           \
+                                                                                                                                \
+    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                      \
+    { return loss ? haste__bce_body(z, rows, scale, loss) : haste__bce_body(z, rows, scale, NULL); }                            \
+    ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                    \
+    { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                        \
+    ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)                   \
+    { return haste__softmax_body(z, rows, shift, weight); }                                                                     \
+    ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                           \
+    { return haste__sumexp_body(z, rows, largest, sum); }                                                                       \
+    ATTRIBUTE static void haste__##name##_scan(const float *z, int rows, const float *floor, unsigned char *hit)                \
+    { haste__scan_body(z, rows, floor, hit); }                                                                                  \
+    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *rule)                         \
+    { haste__sgd_body(w, g, n, rule); }                                                                                         \
+    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *rule)          \
+    { haste__momentum_body(w, g, v, n, rule); }                                                                                 \
+    ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)   \
+    { haste__adamw_body(w, g, m, v, n, rule); }
+
+#define HASTE__KERNEL_TABLE(name)                                                                                               \
+    { haste__##name##_forward, haste__##name##_grad_input, haste__##name##_grad_weight, haste__##name##_bce,                    \
+      haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd,        \
+      haste__##name##_momentum, haste__##name##_adamw }
+
+HASTE__TILE(portable, , haste__lanes, HASTE__LANES, haste__lanes_load, haste__lanes_store, HASTE__LANES_AXPY)
+
+static void haste__portable_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+{
+    haste__portable_grad_weight_from(0, S, F, index, x, dzt, dw);
+}
+
+#if HASTE__X86
+#define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
+#define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
+#define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
+
+HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, HASTE__AVX2_AXPY)
+
+HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+{
+    haste__avx2_grad_weight_from(0, S, F, index, x, dzt, dw);
+}
+
+HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_AXPY)
+
+HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+{
+    int s = haste__avx512_grad_weight_from(0, S, F, index, x, dzt, dw);
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, dzt, dw);   /* S is a multiple of 8 */
+}
+#endif
+
+#if HASTE__NEON
+#define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
+
+HASTE__TILE(neon, , float32x4_t, 4, vld1q_f32, vst1q_f32, HASTE__NEON_AXPY)
+
+static void haste__neon_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+{
+    haste__neon_grad_weight_from(0, S, F, index, x, dzt, dw);
+}
+#endif
+
+/* The kernels of a path, or NULL where this processor (or this build) does not have it. */
+static const haste__kernels *haste__path_kernels(haste_path path)
+{
+    static const haste__kernels portable = HASTE__KERNEL_TABLE(portable);
+#if HASTE__X86
+    static const haste__kernels avx2 = HASTE__KERNEL_TABLE(avx2), avx512 = HASTE__KERNEL_TABLE(avx512);
+    if (path == HASTE_PATH_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (path == HASTE_PATH_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) return &avx512;
+#endif
+#if HASTE__NEON
+    static const haste__kernels neon = HASTE__KERNEL_TABLE(neon);
+    if (path == HASTE_PATH_NEON) return &neon;
+#endif
+    return path == HASTE_PATH_PORTABLE ? &portable : NULL;
+}
+
+haste_path haste_path_best(void)
+{
+    if (haste__path_kernels(HASTE_PATH_AVX512)) return HASTE_PATH_AVX512;
+    if (haste__path_kernels(HASTE_PATH_AVX2)) return HASTE_PATH_AVX2;
+    if (haste__path_kernels(HASTE_PATH_NEON)) return HASTE_PATH_NEON;
+    return HASTE_PATH_PORTABLE;
+}
+
+const char *haste_path_text(haste_path path)
+{
+    switch (path) {
+    case HASTE_PATH_AUTO:     return "auto";
+    case HASTE_PATH_PORTABLE: return "portable";
+    case HASTE_PATH_AVX2:     return "avx2";
+    case HASTE_PATH_AVX512:   return "avx512";
+    case HASTE_PATH_NEON:     return "neon";
+    }
+    return "unknown";
+}
+
+/* ---- >>layout ------------------------------------------------------------------------------------------------ */
+
+static size_t haste__width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
+static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; }   /* SGD 0, momentum 1, AdamW 2 */
+
+/* Sizes of a layer from its options, without memory. */
+static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_options *o, haste_error *error)
+{
+    haste_block_options one;
+    int64_t placed = 0;
+    int i, blocks;
+    memset(&one, 0, sizeof one);
+    if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (o->labels < 1) return haste__fail(error, HASTE_ERR_ARG, "labels = %d, expected at least 1", (int)o->labels);
+    if (o->inputs < 1 || o->inputs > 65536)
+        return haste__fail(error, HASTE_ERR_ARG, "inputs = %d, expected 1 to 65536", (int)o->inputs);
+    if (o->block_count < 0 || o->block_count > HASTE_MAX_BLOCKS)
+        return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count, HASTE_MAX_BLOCKS);
+    if ((unsigned)o->loss > HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "loss = %d is unknown", (int)o->loss);
+    if ((unsigned)o->optimizer > HASTE_ADAMW)
+        return haste__fail(error, HASTE_ERR_ARG, "optimizer = %d is unknown", (int)o->optimizer);
+    if ((unsigned)o->dtype > HASTE_BF16 || (unsigned)o->state_dtype > HASTE_BF16)
+        return haste__fail(error, HASTE_ERR_ARG, "dtype = %d, state_dtype = %d: one is unknown", (int)o->dtype, (int)o->state_dtype);
+    if (o->samples < 0) return haste__fail(error, HASTE_ERR_ARG, "samples = %lld is negative", (long long)o->samples);
+
+    memset(layer, 0, sizeof *layer);
+    layer->labels = o->labels;
+    layer->inputs = o->inputs;
+    layer->dtype = o->dtype;
+    layer->state_dtype = o->state_dtype;
+    layer->loss = o->loss;
+    layer->optimizer = o->optimizer;
+    layer->seed = o->seed;
+    blocks = layer->block_count = o->block_count ? o->block_count : 1;
+    for (i = 0; i < blocks; i++) {
+        const haste_block_options *bo = o->block_count ? &o->block[i] : &one;
+        haste_block *block = &layer->block[i];
+        int32_t width;
+        block->begin = bo->begin;
+        block->end = bo->begin == 0 && bo->end == 0 ? o->inputs : bo->end;
+        if (block->begin < 0 || block->end <= block->begin || block->end > o->inputs)
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", i,
+                               (int)bo->begin, (int)bo->end, (int)o->inputs);
+        width = block->end - block->begin;
+        block->group_size = bo->group_size ? bo->group_size : 32;
+        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8 != 0)
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d].group_size = %d, expected a multiple of 8 from 8 to 256", i,
+                               (int)bo->group_size);
+        if (bo->fan_in == HASTE_DENSE) block->fan_in = width;
+        else if (bo->fan_in == 0) block->fan_in = width < 64 ? width : 64;
+        else block->fan_in = bo->fan_in;
+        if (block->fan_in < 1 || block->fan_in > width)
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d].fan_in = %d, expected 1 to the %d inputs of its slice", i,
+                               (int)bo->fan_in, (int)width);
+        block->labels = bo->labels;
+        if (bo->labels == 0 && i == blocks - 1) block->labels = o->labels - placed;
+        if (block->labels < 1 || block->labels > o->labels - placed)
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d].labels = %lld, expected 1 to the %lld labels that are left", i,
+                               (long long)bo->labels, (long long)(o->labels - placed));
+        placed += block->labels;
+        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        block->first_slot = layer->slots;
+        layer->slots += block->groups * block->group_size;
+    }
+    if (placed != o->labels)
+        return haste__fail(error, HASTE_ERR_ARG, "the blocks take %lld labels, expected all %d", (long long)placed, (int)o->labels);
+    if (layer->slots > INT32_MAX)
+        return haste__fail(error, HASTE_ERR_SIZE, "%lld slots, expected below 2^31: use fewer labels or smaller groups",
+                           (long long)layer->slots);
+    return HASTE_OK;
+}
+
+/* Places the arrays one after the other; sets pointers only where there is memory. The same walk plans and allocates, so
+   the two cannot differ. The array `dense` says which blocks have no index. */
+static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, char *memory, haste_plan *plan, haste_error *error)
+{
+    size_t end = 0, start, at;
+    int i, k, states = haste__states(layer->optimizer), ok = 1;
+    memset(plan, 0, sizeof *plan);
+    #define HASTE__ARRAY(pointer, type, count, width)                                                                  \
+        if (ok && (ok = haste__place(&end, (uint64_t)(count), (width), &at)) != 0 && memory) pointer = (type)(void *)(memory + at)
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;          /* < 2^31 */
+        uint64_t weights = slots * (uint64_t)block->fan_in;                              /* < 2^47 */
+        plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
+        start = end;
+        if (!dense[i]) HASTE__ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
+        plan->index += end - start; start = end;
+        HASTE__ARRAY(block->weight, void *, weights, haste__width(layer->dtype));
+        plan->weight += end - start; start = end;
+        HASTE__ARRAY(block->bias, float *, slots, sizeof(float));
+        plan->bias += end - start; start = end;
+        for (k = 0; k < states; k++) {
+            HASTE__ARRAY(block->weight_state[k], void *, weights, haste__width(layer->state_dtype));
+            HASTE__ARRAY(block->bias_state[k], float *, slots, sizeof(float));
+        }
+        plan->state += end - start;
+    }
+    start = end;
+    HASTE__ARRAY(layer->label_of, int32_t *, layer->slots, sizeof(int32_t));
+    HASTE__ARRAY(layer->slot_of, int32_t *, layer->labels, sizeof(int32_t));
+    plan->order = end - start;
+    plan->layer = end;
+    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
+    return HASTE_OK;
+}
+
+/* What haste_rewire will allocate; see there. */
+static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes, haste_error *error);
+
+static void haste__dense_blocks(const haste_layer_options *o, int *dense)
+{
+    int i;
+    for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
+}
+
+/* One thread's scratch: all logits of a group and, transposed, their gradients; its weights and their gradient as float32. */
+static int haste__tile_count(const haste_workspace *work, size_t *count)
+{
+    size_t logits = 2, weights = 2;
+    if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
+        !haste__multiply(&logits, (uint64_t)work->max_group) ||
+        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 - weights) return 0;
+    *count = (logits + weights + (size_t)work->max_group + 15) / 16 * 16;
+    return 1;
+}
+
+static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
+                                           haste_error *error)
+{
+    haste_workspace_options o;
+    int i;
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    memset(work, 0, sizeof *work);
+    work->batch = o.batch ? o.batch : 128;
+    work->ids = o.ids ? o.ids : 64 * (int64_t)work->batch;
+    work->top_k = o.top_k ? o.top_k : 16;
+    work->chunks = o.chunks ? o.chunks : 16;
+    work->threads = haste__threads(o.threads);
+    work->path = o.path == HASTE_PATH_AUTO ? haste_path_best() : o.path;
+    if (work->batch < 1) return haste__fail(error, HASTE_ERR_ARG, "batch = %d, expected at least 1", (int)o.batch);
+    if (work->ids < 1 || work->ids > INT64_MAX / 64) return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
+    if (work->top_k < 1) return haste__fail(error, HASTE_ERR_ARG, "top_k = %d, expected at least 1", (int)o.top_k);
+    if (work->chunks < 1 || work->chunks > 1024)
+        return haste__fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to 1024", (int)o.chunks);
+    if (o.threads < 0 || o.threads > 4096) return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
+    if (!haste__path_kernels(work->path))
+        return haste__fail(error, HASTE_ERR_ARG, "path = %d (%s) is not available on this processor", (int)o.path, haste_path_text(o.path));
+    work->inputs = layer->inputs;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        if (block->group_size > work->max_group) work->max_group = block->group_size;
+        if (block->fan_in > work->max_fan_in) work->max_fan_in = block->fan_in;
+        if (block->end - block->begin > work->max_width) work->max_width = block->end - block->begin;
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__workspace_arrange(haste_workspace *work, char *memory, size_t *bytes, haste_error *error)
+{
+    size_t end = 0, at, tile, xt = HASTE__SAMPLES, batch = (size_t)work->batch;
+    size_t threads = (size_t)work->threads, chunks = (size_t)work->chunks, best = threads;
+    int ok = haste__tile_count(work, &tile);
+    ok = ok && haste__multiply(&xt, (uint64_t)work->inputs) &&
+         haste__multiply(&xt, ((uint64_t)batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES);
+    ok = ok && haste__multiply(&best, batch);
+    HASTE__ARRAY(work->x, float *, xt, sizeof(float));
+    HASTE__ARRAY(work->grad_x, float *, xt, sizeof(float) * chunks);
+    HASTE__ARRAY(work->tile, float *, tile, sizeof(float) * threads);
+    HASTE__ARRAY(work->pair, uint64_t *, work->ids, 2 * sizeof(uint64_t));
+    HASTE__ARRAY(work->row, int64_t *, batch + 1, sizeof(int64_t));
+    HASTE__ARRAY(work->sum, double *, 2 * batch + 2, sizeof(double) * chunks);
+    HASTE__ARRAY(work->shift, float *, batch + HASTE__SAMPLES, 2 * sizeof(float));
+    HASTE__ARRAY(work->best_score, float *, best, sizeof(float) * (size_t)work->top_k);
+    HASTE__ARRAY(work->best_id, int32_t *, best, sizeof(int32_t) * (size_t)work->top_k);
+    HASTE__ARRAY(work->best_count, int32_t *, best, sizeof(int32_t));
+    HASTE__ARRAY(work->count, int32_t *, batch, sizeof(int32_t) * chunks);
+    HASTE__ARRAY(work->flag, int32_t *, chunks, sizeof(int32_t));
+    #undef HASTE__ARRAY
+    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work, haste_plan *plan,
+                              haste_error *error)
+{
+    haste_layer layer;
+    haste_workspace workspace;
+    haste_plan p;
+    haste_status status;
+    int i, dense[HASTE_MAX_BLOCKS];
+    size_t at, end = 0;
+    if (!plan) return haste__fail(error, HASTE_ERR_ARG, "plan is NULL");
+    status = haste__layer_shape(&layer, options, error);
+    if (status != HASTE_OK) return status;
+    haste__dense_blocks(options, dense);
+    status = haste__layer_arrange(&layer, dense, NULL, &p, error);
+    if (status == HASTE_OK) status = haste__workspace_shape(&workspace, &layer, work, error);
+    if (status == HASTE_OK) status = haste__workspace_arrange(&workspace, NULL, &p.workspace, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer.block_count; i++) {
+        const haste_block *block = &layer.block[i];
+        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
+        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &at) || !haste__place(&end, slots, sizeof(float), &at))
+            return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
+    }
+    p.gradient = end;
+    status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
+    if (status == HASTE_OK) *plan = p;
+    return status;
+}
+
+/* ---- >>layer ------------------------------------------------------------------------------------------------- */
+
+/* F distinct numbers below `width`, ascending: Floyd's sampling marks them in a bitmap, which is then read in order. */
+static void haste__draw_index(uint16_t *index, int32_t F, int32_t width, uint64_t seed, uint64_t group)
+{
+    uint64_t bitmap[65536 / 64];
+    int32_t j, word, n = 0;
+    memset(bitmap, 0, (size_t)(width + 63) / 64 * sizeof *bitmap);
+    for (j = width - F; j < width; j++) {
+        uint32_t t = haste__below(haste__random(seed, HASTE__STREAM_INDEX, group << 16 | (uint64_t)(j - (width - F))), (uint32_t)j + 1);
+        if (bitmap[t / 64] >> (t % 64) & 1) t = (uint32_t)j;
+        bitmap[t / 64] |= UINT64_C(1) << (t % 64);
+    }
+    for (word = 0; word < (width + 63) / 64; word++)
+        for (j = 0; j < 64; j++)
+            if (bitmap[word] >> j & 1) index[n++] = (uint16_t)(word * 64 + j);
+}
+
+/* The weight that a place starts with, also after regrowing (`stream` then differs from call to call). */
+static float haste__draw_weight(uint64_t seed, uint64_t stream, int64_t slot, int32_t f, int32_t F)
+{
+    float u = haste__uniform(haste__random(seed, stream, (uint64_t)slot << 16 | (uint64_t)f));
+    return (2 * u - 1) / (float)sqrt((double)F);
+}
+
+static void haste__store(void *array, haste_dtype dtype, size_t i, float value)
+{
+    if (dtype == HASTE_BF16) ((uint16_t *)array)[i] = haste__to_bf16(value);
+    else ((float *)array)[i] = value;
+}
+
+static float haste__load(const void *array, haste_dtype dtype, size_t i)
+{
+    return dtype == HASTE_BF16 ? haste__from_bf16(((const uint16_t *)array)[i]) : ((const float *)array)[i];
+}
+
+static float haste__prior(haste_loss loss, int64_t n, int64_t N)
+{
+    double p = ((double)n + .5) / ((double)N + 1);
+    return (float)(loss == HASTE_BCE ? log(p / (1 - p)) : loss == HASTE_SQUARED_HINGE ? 2 * p - 1 : log(p));
+}
+
+/* Labels of a group: S, or fewer in the last group of a block. */
+HASTE__INLINE int haste__group_labels(const haste_block *block, int64_t g)
+{
+    int64_t left = block->labels - g * block->group_size;
+    return left < block->group_size ? (int)left : block->group_size;
+}
+
+haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes, haste_error *error)
+{
+    haste_layer l;
+    haste_plan plan;
+    haste_status status;
+    int i, dense[HASTE_MAX_BLOCKS];
+    int64_t slot = 0, placed = 0, group = 0, g;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    status = haste__layer_shape(&l, options, error);
+    if (status != HASTE_OK) return status;
+    haste__dense_blocks(options, dense);
+    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
+    if (status != HASTE_OK) return status;
+    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory, HASTE__ALIGN);
+    if (bytes < plan.layer)
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes, (unsigned long long)plan.layer);
+    if (options->frequency)
+        for (i = 0; i < l.labels; i++)
+            if (options->frequency[i] < 0 || options->frequency[i] > options->samples)
+                return haste__fail(error, HASTE_ERR_ARG, "frequency[%d] = %lld, expected 0 to samples = %lld", i,
+                                   (long long)options->frequency[i], (long long)options->samples);
+
+    haste__layer_arrange(&l, dense, (char *)memory, &plan, error);
+    for (i = 0; i < l.labels; i++) l.slot_of[i] = -1;
+    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
+    for (i = 0; i < l.block_count; i++) {
+        const haste_block *block = &l.block[i];
+        int64_t j;
+        for (j = 0; j < block->labels; j++, placed++) {
+            int32_t id = options->order ? options->order[placed] : (int32_t)placed;
+            if (id < 0 || id >= l.labels || l.slot_of[id] >= 0)
+                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
+                                   id < 0 || id >= l.labels ? "expected an id below labels" : "this id stood before, expected a permutation");
+            l.slot_of[id] = (int32_t)(block->first_slot + j);
+            l.label_of[block->first_slot + j] = id;
+        }
+    }
+
+    memset(memory, 0, plan.layer - plan.order);
+    for (i = 0; i < l.block_count; i++) {
+        haste_block *block = &l.block[i];
+        int32_t S = block->group_size, F = block->fan_in, f;
+        for (g = 0; g < block->groups; g++, group++) {
+            int s, labels = haste__group_labels(block, g);
+            int64_t first = block->first_slot + g * S;
+            if (block->index) haste__draw_index(block->index + g * F, F, block->end - block->begin, l.seed, (uint64_t)group);
+            for (f = 0; f < F && !options->zero_weights; f++)
+                for (s = 0; s < labels; s++)
+                    haste__store(block->weight, l.dtype, (size_t)((g * F + f) * S + s),
+                                 haste__draw_weight(l.seed, HASTE__STREAM_WEIGHT, first + s, f, F));
+            for (s = 0; s < labels && options->frequency; s++)
+                block->bias[g * S + s] = haste__prior(l.loss, options->frequency[l.label_of[first + s]], options->samples);
+        }
+    }
+    *layer = l;
+    return HASTE_OK;
+}
+
+haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error)
+{
+    haste_plan plan;
+    haste_layer l;
+    haste_status status;
+    int dense[HASTE_MAX_BLOCKS];
+    void *memory;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    status = haste__layer_shape(&l, options, error);
+    if (status != HASTE_OK) return status;
+    haste__dense_blocks(options, dense);
+    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
+    if (status != HASTE_OK) return status;
+    memory = haste__allocate(plan.layer);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
+    status = haste_layer_init(&l, options, memory, plan.layer, error);
+    if (status != HASTE_OK) { haste__release(memory); return status; }
+    l.memory = memory;
+    l.bytes = plan.layer;
+    *layer = l;
+    return HASTE_OK;
+}
+
+void haste_layer_free(haste_layer *layer)
+{
+    if (!layer) return;
+    haste__release(layer->memory);
+    memset(layer, 0, sizeof *layer);
+}
+
+/* Sizes and pointers only: what every call checks before it trusts a layer. O(blocks). */
+static haste_status haste__layer_quick(const haste_layer *layer, haste_error *error)
+{
+    int i, k;
+    int64_t slots = 0, labels = 0;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer", (int)layer->labels,
+                           (int)layer->inputs, (int)layer->block_count);
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 || (unsigned)layer->loss > HASTE_SOFTMAX ||
+        (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
+        return haste__fail(error, HASTE_ERR_STATE, "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    if (!layer->label_of || !layer->slot_of) return haste__fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
+            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i, (int)b->begin,
+                               (int)b->end, (int)b->fan_in, (int)layer->inputs);
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 || b->labels > layer->labels ||
+            b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
+            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld, first_slot = %lld disagree",
+                               i, (long long)b->labels, (int)b->group_size, (long long)b->groups, (long long)b->first_slot);
+        if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
+            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
+        for (k = 0; k < 2; k++)
+            if (k < haste__states(layer->optimizer) && (!b->weight_state[k] || !b->bias_state[k]))
+                return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
+        slots += b->groups * b->group_size;
+        labels += b->labels;
+    }
+    if (slots != layer->slots || slots > INT32_MAX || labels != layer->labels)
+        return haste__fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d", (long long)slots,
+                           (long long)labels, (long long)layer->slots, (int)layer->labels);
+    return HASTE_OK;
+}
+
+haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
+{
+    haste_status status = haste__layer_quick(layer, error);
+    int i, k;
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        int32_t S = b->group_size, F = b->fan_in;
+        int64_t g, j;
+        for (g = 0; g < b->groups; g++) {
+            int f, s, labels = haste__group_labels(b, g);
+            const uint16_t *index = b->index ? b->index + g * F : NULL;
+            for (f = 0; f < F && index; f++)
+                if (index[f] >= b->end - b->begin || (f > 0 && index[f] <= index[f - 1]))
+                    return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d], group %lld: index[%d] = %d, expected ascending below %d", i,
+                                       (long long)g, f, index[f], (int)(b->end - b->begin));
+            for (k = -1; k < haste__states(layer->optimizer); k++) {
+                const void *array = k < 0 ? b->weight : b->weight_state[k];
+                const float *bias = k < 0 ? b->bias : b->bias_state[k];
+                haste_dtype dtype = k < 0 ? layer->dtype : layer->state_dtype;
+                const char *name = k < 0 ? "weight or bias" : "state";
+                for (f = -1; f < F; f++)
+                    for (s = 0; s < S; s++) {
+                        float value = f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
+                        if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
+                            (k == 1 && value < 0))   /* Adam's second moment */
+                            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d], group %lld, label %d, input %d: %s is %g, expected %s", i,
+                                               (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" : k == 1 ? "a finite number from 0" : "a finite number");
+                    }
+            }
+        }
+        for (j = 0; j < b->groups * S; j++) {
+            int64_t slot = b->first_slot + j;
+            int32_t id = layer->label_of[slot];
+            if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
+                return haste__fail(error, HASTE_ERR_STATE, "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding",
+                                   (long long)slot, (int)id);
+        }
+    }
+    return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
+}
+
+haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options, void *memory,
+                                  size_t bytes, haste_error *error)
+{
+    haste_workspace w;
+    size_t needed;
+    haste_status status;
+    if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
+    status = haste__layer_quick(layer, error);
+    if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
+    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &needed, error);
+    if (status != HASTE_OK) return status;
+    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory, HASTE__ALIGN);
+    if (bytes < needed)
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes, (unsigned long long)needed);
+    haste__workspace_arrange(&w, (char *)memory, &needed, error);
+    *work = w;
+    return HASTE_OK;
+}
+
+haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options, haste_error *error)
+{
+    haste_workspace w;
+    size_t bytes;
+    void *memory;
+    haste_status status;
+    if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
+    status = haste__layer_quick(layer, error);
+    if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
+    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &bytes, error);
+    if (status != HASTE_OK) return status;
+    memory = haste__allocate(bytes);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)bytes);
+    status = haste_workspace_init(&w, layer, options, memory, bytes, error);
+    if (status != HASTE_OK) { haste__release(memory); return status; }
+    w.memory = memory;
+    w.bytes = bytes;
+    *work = w;
+    return HASTE_OK;
+}
+
+void haste_workspace_free(haste_workspace *work)
+{
+    if (!work) return;
+    haste__release(work->memory);
+    memset(work, 0, sizeof *work);
+}
+
+haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
+{
+    haste_gradient result;
+    size_t end = 0, weight[HASTE_MAX_BLOCKS], bias[HASTE_MAX_BLOCKS];
+    int i;
+    haste_status status;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    status = haste__layer_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    memset(&result, 0, sizeof result);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
+        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &weight[i]) ||
+            !haste__place(&end, slots, sizeof(float), &bias[i])) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
+    }
+    result.memory = haste__allocate(end);
+    if (!result.memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes", (unsigned long long)end);
+    result.bytes = end;
+    memset(result.memory, 0, end);
+    for (i = 0; i < layer->block_count; i++) {
+        result.weight[i] = (float *)(void *)((char *)result.memory + weight[i]);
+        result.bias[i] = (float *)(void *)((char *)result.memory + bias[i]);
+    }
+    *gradient = result;
+    return HASTE_OK;
+}
+
+void haste_gradient_free(haste_gradient *gradient)
+{
+    if (!gradient) return;
+    haste__release(gradient->memory);
+    memset(gradient, 0, sizeof *gradient);
+}
+
+/* ---- >>batch ------------------------------------------------------------------------------------------------- */
+
+/* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread from
+   its first group to its last, so results depend on the chunks and never on the threads. */
+typedef struct haste__pass {
+    const haste_layer     *layer;
+    haste_layer           *trained;         /* the same layer where the pass updates it, else NULL */
+    haste_workspace       *work;
+    const haste__kernels  *kernel;
+    const float           *x;               /* [B, D], the caller's */
+    float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
+    int                    B;
+    int                    tiles;           /* ceil(B / 32) blocks of samples */
+    const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
+    float                  scale;           /* of logit gradients: 1 / divisor */
+    const float           *shift, *weight;  /* softmax: [tiles*32] each */
+    int                    want_loss;
+    haste_gradient        *gradient;        /* where weight gradients go instead of an update */
+    int                    add;             /* += rather than = there */
+    const float           *grad_logits;     /* [B, slots]: given rather than computed */
+    float                 *logits;          /* [B, slots]: wanted */
+    haste__rule            rule;
+    int                    k;               /* top-k */
+    float                  threshold;       /* haste_above */
+    const int64_t         *offset;
+    int32_t               *id;
+    float                 *score;
+} haste__pass;
+
+/* One group on its way through a thread. */
+typedef struct haste__group {
+    const haste_block *block;
+    int                number;              /* of the block */
+    int64_t            g;
+    int                S, F, labels;        /* labels < S only in the last group of a block */
+    int64_t            slot;                /* of its first label */
+    const uint16_t    *index;
+    const float       *w;                   /* [F, S] as float32: the weights themselves, or a widened copy */
+    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed */
+    float             *copy, *dw, *db;      /* [F, S], [F, S], [S] */
+    const uint64_t    *pair, *pair_end;     /* its pairs */
+} haste__group;
+
+/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][32], zeros past B. */
+static void haste__transpose_in(void *context, int64_t tile, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
+    int D = pass->layer->inputs, b, d, n = pass->B - (int)tile * HASTE__SAMPLES;
+    float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
+    (void)thread;
+    if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
+    for (d = 0; d < D; d++) {
+        for (b = 0; b < n; b++) out[(size_t)d * HASTE__SAMPLES + (size_t)b] = x[(size_t)b * (size_t)D + (size_t)d];
+        for (; b < HASTE__SAMPLES; b++) out[(size_t)d * HASTE__SAMPLES + (size_t)b] = 0;
+    }
+}
+
+/* Sums the chunks' input gradients in their order and adds them to the caller's [B, D]. */
+static void haste__transpose_out(void *context, int64_t tile, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
+    int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
+    size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
+    float *first = pass->work->grad_x + (size_t)tile * row;
+    (void)thread;
+    if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
+    for (c = 1; c < chunks; c++) {
+        const float *other = first + (size_t)c * chunk;
+        size_t i;
+        for (i = 0; i < row; i++) first[i] += other[i];
+    }
+    for (d = 0; d < D; d++)
+        for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
+}
+
+/* Bottom-up merge sort with a second buffer of the same size; returns the one that holds the result. */
+static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
+{
+    int64_t width, i;
+    for (width = 1; width < n; width *= 2) {
+        uint64_t *t;
+        for (i = 0; i < n; i += 2 * width) {
+            int64_t left = i, middle = i + width < n ? i + width : n, right = middle, end = i + 2 * width < n ? i + 2 * width : n, k;
+            for (k = i; k < end; k++) b[k] = right >= end || (left < middle && a[left] <= a[right]) ? a[left++] : a[right++];
+        }
+        t = a; a = b; b = t;
+    }
+    return a;
+}
+
+/* Checks B lists of label ids. `most` ids are allowed. */
+static haste_status haste__lists_check(const haste_layer *layer, int32_t B, haste_lists lists, int64_t most, const char *name,
+                                       haste_error *error)
+{
+    int64_t i;
+    if (!lists.offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    if (lists.offset[0] < 0) return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
+    for (i = 0; i < B; i++)
+        if (lists.offset[i + 1] < lists.offset[i])
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name, (long long)(i + 1),
+                               (long long)lists.offset[i + 1], (long long)lists.offset[i]);
+    if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
+    if (!lists.id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (lists.offset[B] - lists.offset[0] > most)
+        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
+                           (long long)(lists.offset[B] - lists.offset[0]), (long long)most);
+    for (i = lists.offset[0]; i < lists.offset[B]; i++)
+        if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i, (int)lists.id[i],
+                               (int)layer->labels - 1);
+    return HASTE_OK;
+}
+
+/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in work->row. */
+static void haste__lists_sort(haste__pass *pass, haste_lists lists)
+{
+    haste_workspace *work = pass->work;
+    uint64_t *pair = work->pair;
+    int64_t b, i, n = 0, kept = 0;
+    for (b = 0; b < pass->B; b++)
+        for (i = lists.offset[b]; i < lists.offset[b + 1]; i++)
+            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists.id[i]] << 32 | (uint64_t)b;
+    pair = haste__sort(pair, work->pair + work->ids, n);
+    memset(work->row, 0, (size_t)pass->B * sizeof *work->row);
+    for (i = 0; i < n; i++)
+        if (i == 0 || pair[i] != pair[i - 1]) {
+            work->row[pair[i] & 0xffffffffu]++;
+            pair[kept++] = pair[i];
+        }
+    pass->pair = pair;
+    pass->pair_end = pair + kept;
+}
+
+/* The first pair of a slot or of a later one. */
+static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot)
+{
+    while (first < end) {
+        const uint64_t *middle = first + (end - first) / 2;
+        if ((int64_t)(*middle >> 32) < slot) first = middle + 1;
+        else end = middle;
+    }
+    return first;
+}
+
+/* May this layer use this workspace? */
+static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_error *error)
+{
+    haste_status status = haste__layer_quick(layer, error);
+    int j;
+    if (status != HASTE_OK) return status;
+    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (layer->inputs > work->inputs)
+        return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d", (int)work->inputs, (int)layer->inputs);
+    for (j = 0; j < layer->block_count; j++)
+        if (layer->block[j].group_size > work->max_group || layer->block[j].fan_in > work->max_fan_in)
+            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and %d", (int)work->max_group,
+                               (int)work->max_fan_in, j, (int)layer->block[j].group_size, (int)layer->block[j].fan_in);
+    return HASTE_OK;
+}
+
+static void haste__pass_make(haste__pass *pass, const haste_layer *layer, haste_workspace *work)
+{
+    memset(pass, 0, sizeof *pass);
+    pass->layer = layer;
+    pass->work = work;
+    pass->kernel = haste__path_kernels(work->path);
+    pass->scale = 1;
+}
+
+/* Checks what all calls with a batch share, and makes the pass. Writes nothing else. The batch must fit the workspace in all
+   calls but haste_score. */
+static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                      int must_fit, haste_error *error)
+{
+    haste_status status = haste__work_check(layer, work, error);
+    size_t i, n;
+    if (status != HASTE_OK) return status;
+    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
+    if (B < 1) return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
+    if (must_fit && B > work->batch)
+        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B, (int)work->batch);
+    n = (size_t)B * (size_t)layer->inputs;
+    for (i = 0; i < n; i++)
+        if (!(fabsf(x[i]) <= FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite", (long long)(i / (size_t)layer->inputs),
+                               (long long)(i % (size_t)layer->inputs), (double)x[i]);
+    haste__pass_make(pass, layer, work);
+    pass->x = x;
+    pass->B = B;
+    pass->tiles = (B + HASTE__SAMPLES - 1) / HASTE__SAMPLES;
+    return HASTE_OK;
+}
+
+/* Makes the feature-major batch, after all checks. */
+static void haste__pass_load(haste__pass *pass)
+{
+    haste__parallel(pass->tiles, pass->work->threads, haste__transpose_in, pass);
+}
+
+/* ---- >>groups ------------------------------------------------------------------------------------------------ */
+
+/* Groups of a block that belong to a chunk: chunks are equal shares of the layer's weights. */
+static void haste__chunk_groups(const haste_layer *layer, int number, int64_t chunk, int chunks, int64_t *first, int64_t *last)
+{
+    int64_t before = 0, total = 0, unit = 0, bound[2], side;   /* below 2^47 weights, at most 2^10 chunks */
+    int i;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        int64_t cost = block->group_size * (int64_t)block->fan_in;
+        if (i < number) before += block->groups * cost;
+        if (i == number) unit = cost;
+        total += block->groups * cost;
+    }
+    for (side = 0; side < 2; side++) {
+        int64_t wanted = (chunk + side) * total - before * chunks;   /* the first group with (before + g * unit) * chunks >= chunk * total */
+        int64_t g = wanted <= 0 ? 0 : (wanted + unit * chunks - 1) / (unit * chunks);
+        bound[side] = g < layer->block[number].groups ? g : layer->block[number].groups;
+    }
+    *first = bound[0];
+    *last = bound[1];
+}
+
+static void haste__widen(float *out, const void *array, haste_dtype dtype, size_t first, int n)
+{
+    int i;
+    if (dtype == HASTE_BF16) {
+        const uint16_t *in = (const uint16_t *)array + first;
+        for (i = 0; i < n; i++) out[i] = haste__from_bf16(in[i]);
+    } else memcpy(out, (const float *)array + first, (size_t)n * sizeof *out);
+}
+
+/* Stores n float32 numbers; bfloat16 is rounded stochastically. `first` and n are multiples of 8, so a random word serves four.
+   `position` counts places over the whole layer, so that no two blocks round alike. */
+static void haste__narrow(void *array, haste_dtype dtype, size_t first, const float *in, int n, uint64_t seed, uint64_t stream,
+                          uint64_t position)
+{
+    int i, j;
+    if (dtype == HASTE_BF16) {
+        uint16_t *out = (uint16_t *)array + first;
+        for (i = 0; i < n; i += 4) {
+            uint64_t noise = haste__random(seed, stream, position + (uint64_t)i);
+            for (j = 0; j < 4; j++) out[i + j] = haste__to_bf16_noise(in[i + j], (uint32_t)(noise >> (16 * j)) & 0xffffu);
+        }
+    } else memcpy((float *)array + first, in, (size_t)n * sizeof *in);
+}
+
+/* Everything about group g of a block that a pass needs, in this thread's scratch. */
+static void haste__group_open(haste__group *group, const haste__pass *pass, int number, int64_t g, int thread)
+{
+    const haste_block *block = &pass->layer->block[number];
+    size_t tile = 0, logits, weights;
+    haste__tile_count(pass->work, &tile);   /* cannot fail: the workspace was made with it */
+    group->block = block;
+    group->number = number;
+    group->g = g;
+    group->S = block->group_size;
+    group->F = block->fan_in;
+    group->labels = haste__group_labels(block, g);
+    group->slot = block->first_slot + g * block->group_size;
+    group->index = block->index ? block->index + g * block->fan_in : NULL;
+    logits = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)group->S;
+    weights = (size_t)group->F * (size_t)group->S;
+    group->z = pass->work->tile + tile * (size_t)thread;
+    group->zt = group->z + logits;
+    group->dw = group->zt + logits;
+    group->copy = group->dw + weights;
+    group->db = group->copy + weights;
+    if (pass->layer->dtype == HASTE_BF16) {
+        haste__widen(group->copy, block->weight, HASTE_BF16, (size_t)g * weights, (int)weights);
+        group->w = group->copy;
+    } else group->w = (const float *)block->weight + (size_t)g * weights;
+    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot);
+    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S);
+}
+
+/* Block of samples `tile` of the group's slice: rows of 32. */
+static const float *haste__group_x(const haste__pass *pass, const haste__group *group, int tile)
+{
+    return pass->work->x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
+}
+
+static void haste__group_logits(const haste__pass *pass, haste__group *group, int tile)
+{
+    const float *bias = group->block->bias + group->g * group->S;
+    float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+    int s, b;
+    memset(z, 0, (size_t)group->S * HASTE__SAMPLES * sizeof *z);
+    pass->kernel->forward(group->S, group->F, group->index, group->w, haste__group_x(pass, group, tile), z);
+    for (s = 0; s < group->S; s++)   /* last: a prior near -14 would cost the sum its last bits */
+        for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] += bias[s];
+}
+
+/* The place of a pair's logit in group->z. */
+HASTE__INLINE float *haste__pair_z(const haste__group *group, uint64_t pair)
+{
+    size_t s = (size_t)((int64_t)(pair >> 32) - group->slot), b = (size_t)(pair & 0xffffffffu);
+    return group->z + (b / HASTE__SAMPLES * (size_t)group->S + s) * HASTE__SAMPLES + b % HASTE__SAMPLES;
+}
+
+/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not divided. 0: a logit was not
+   finite, and the group must be left alone. */
+static int haste__group_loss(const haste__pass *pass, haste__group *group, double *loss)
+{
+    const haste_loss kind = pass->layer->loss;
+    const uint64_t *p;
+    float column[HASTE__SAMPLES];
+    double sum = 0;
+    int tile, b, finite = 1;
+    for (tile = 0; tile < pass->tiles; tile++) haste__group_logits(pass, group, tile);
+    /* Positives first, while z still holds logits; zt is free until the transposition and keeps what the hinge needs. */
+    for (p = group->pair; p < group->pair_end; p++) {
+        float z = *haste__pair_z(group, *p);
+        if (kind == HASTE_BCE) sum -= z;
+        else if (kind == HASTE_SOFTMAX) sum -= (double)z / (double)pass->work->row[*p & 0xffffffffu];
+        else {
+            float wrong = z > -1 ? z + 1 : 0, right = z < 1 ? 1 - z : 0;
+            sum += (double)right * right - (double)wrong * wrong;
+            group->zt[p - group->pair] = -2 * pass->scale * right;
+        }
+    }
+    for (tile = 0; tile < pass->tiles; tile++) {
+        float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+        float *column_or_null = pass->want_loss ? column : NULL;
+        int n = pass->B - tile * HASTE__SAMPLES;
+        memset(column, 0, sizeof column);
+        if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
+        else if (kind == HASTE_SQUARED_HINGE) finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
+        else finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES, pass->weight + tile * HASTE__SAMPLES);
+        for (b = 0; b < n && b < HASTE__SAMPLES; b++) sum += column[b];
+    }
+    for (p = group->pair; p < group->pair_end; p++) {
+        float *z = haste__pair_z(group, *p);
+        if (kind == HASTE_BCE) *z -= pass->scale;
+        else if (kind == HASTE_SOFTMAX) *z -= pass->scale / (float)pass->work->row[*p & 0xffffffffu];
+        else *z = group->zt[p - group->pair];
+    }
+    *loss += sum;
+    return finite;
+}
+
+/* Zeroes what is no logit, and fills zt and db from z. */
+static void haste__group_transpose(const haste__pass *pass, haste__group *group)
+{
+    int tile, s, b, S = group->S;
+    for (s = 0; s < S; s++) group->db[s] = 0;
+    for (tile = 0; tile < pass->tiles; tile++) {
+        float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES, *zt = group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES;
+        int n = pass->B - tile * HASTE__SAMPLES;
+        for (s = group->labels; s < S; s++)
+            for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
+        for (b = n; b < HASTE__SAMPLES; b++)
+            for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
+        for (b = 0; b < HASTE__SAMPLES; b++)
+            for (s = 0; s < S; s++) zt[b * S + s] = z[s * HASTE__SAMPLES + b];
+        for (b = 0; b < HASTE__SAMPLES; b++)
+            for (s = 0; s < S; s++) group->db[s] += zt[b * S + s];
+    }
+}
+
+/* dw = the gradient of the group's weights, from zt. */
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group)
+{
+    int tile;
+    memset(group->dw, 0, (size_t)group->F * (size_t)group->S * sizeof *group->dw);
+    for (tile = 0; tile < pass->tiles; tile++)
+        pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
+                                  group->zt + (size_t)tile * (size_t)group->S * HASTE__SAMPLES, group->dw);
+}
+
+/* Adds to the chunk's input gradients, from z. */
+static void haste__group_grad_x(const haste__pass *pass, haste__group *group, int64_t chunk)
+{
+    size_t D = (size_t)pass->layer->inputs;
+    float *dx = pass->work->grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
+    int tile;
+    for (tile = 0; tile < pass->tiles; tile++)
+        pass->kernel->grad_input(group->S, group->F, group->index, group->w,
+                                 group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
+                                 dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
+}
+
+/* The optimizer on n numbers beginning at `first` of an array and its states; a stack buffer at a time. */
+static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state, haste_dtype state_dtype,
+                          size_t first, const float *g, int n, uint64_t position, const haste__rule *rule)
+{
+    float w[256], m[256], v[256];
+    const haste_layer *layer = pass->layer;
+    uint64_t step = (uint64_t)layer->step << 8;
+    int i, count;
+    for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
+        count = n - i < 256 ? n - i : 256;
+        haste__widen(w, array, dtype, first, count);
+        if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(w, g + i, count, rule);
+        else {
+            haste__widen(m, state[0], state_dtype, first, count);
+            if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(w, g + i, m, count, rule);
+            else {
+                haste__widen(v, state[1], state_dtype, first, count);
+                pass->kernel->adamw(w, g + i, m, v, count, rule);
+                haste__narrow(state[1], state_dtype, first, v, count, layer->seed, step | HASTE__STREAM_ROUND_STATE1, position);
+            }
+            haste__narrow(state[0], state_dtype, first, m, count, layer->seed, step | HASTE__STREAM_ROUND_STATE0, position);
+        }
+        haste__narrow(array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
+    }
+}
+
+/* One optimizer step of a group from gradients dw [F, S] and db [S]. */
+static void haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
+{
+    const haste_layer *layer = pass->layer;
+    haste_block *block = &pass->trained->block[number];
+    int S = block->group_size, n = S * block->fan_in;
+    uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
+    haste__rule no_decay = pass->rule;
+    void *bias_state[2];
+    no_decay.decay = 0;
+    bias_state[0] = block->bias_state[0];
+    bias_state[1] = block->bias_state[1];
+    haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype, (size_t)g * (size_t)n, dw, n, position,
+                  &pass->rule);
+    haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay);
+}
+
+/* Are n gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
+static int haste__group_sane(const float *gradient, int n)
+{
+    uint32_t largest = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        uint32_t size = haste__bits(gradient[i]) & 0x7fffffffu;
+        largest = size > largest ? size : largest;
+    }
+    return largest < 0x5d5e0b6bu;   /* 1e18 */
+}
+
+/* From the logit gradients in z: input gradient, weight gradient, and what is to become of it. 0: the gradient is not usable and
+   the group was left alone. */
+static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
+{
+    int i, S = group->S, n = S * group->F;
+    haste__group_transpose(pass, group);
+    if (pass->grad_x) haste__group_grad_x(pass, group, chunk);
+    if (pass->trained) {
+        haste__group_grad_weight(pass, group);
+        if (!haste__group_sane(group->dw, n) || !haste__group_sane(group->db, S)) return 0;
+        haste__group_update(pass, group->number, group->g, group->dw, group->db);
+    } else if (pass->gradient) {
+        float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
+        if (weight) {
+            weight += (size_t)group->g * (size_t)n;
+            haste__group_grad_weight(pass, group);
+            if (pass->add && !(haste__group_sane(group->dw, n) && haste__group_sane(group->db, S))) return 0;
+            if (pass->add) for (i = 0; i < n; i++) weight[i] += group->dw[i];
+            else memcpy(weight, group->dw, (size_t)n * sizeof *weight);
+        }
+        if (bias) {
+            bias += group->g * S;
+            for (i = 0; i < S; i++) bias[i] = pass->add ? bias[i] + group->db[i] : group->db[i];
+        }
+    }
+    return 1;
+}
+
+/* ---- >>train ------------------------------------------------------------------------------------------------- */
+
+static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
+{
+    return pass->work->sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+}
+
+/* Calls the body for every group of the chunk. */
+#define HASTE__FOR_GROUPS(pass, chunk, number, g)                                                                      \
+    for (number = 0; number < (pass)->layer->block_count; number++)                                                    \
+        for (haste__chunk_groups((pass)->layer, number, chunk, (pass)->work->chunks, &g, &last); g < last; g++)
+
+static void haste__train_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    double loss = 0;
+    int number, bad = 0;
+    int64_t g, last;
+    if (pass->grad_x) {
+        size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
+        memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
+    }
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        haste__group_open(&group, pass, number, g, thread);
+        if (pass->grad_logits) {
+            int tile, s, b;
+            size_t slots = (size_t)pass->layer->slots;
+            for (tile = 0; tile < pass->tiles; tile++)
+                for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
+                    const float *row = pass->grad_logits + (size_t)(tile * HASTE__SAMPLES + b) * slots + (size_t)group.slot;
+                    for (s = 0; s < group.labels; s++) group.z[((size_t)tile * (size_t)group.S + (size_t)s) * HASTE__SAMPLES + (size_t)b] = row[s];
+                }
+        } else if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
+        if (!haste__group_backward(pass, &group, chunk)) bad++;
+    }
+    haste__chunk_sum(pass, chunk)[0] = loss;
+    pass->work->flag[chunk] = bad;
+}
+
+/* Softmax, first pass: each sample's running maximum and sum of exponentials over the chunk's groups. */
+static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    double *largest = haste__chunk_sum(pass, chunk) + 2, *sum = largest + pass->work->batch;
+    float tile_largest[HASTE__SAMPLES], tile_sum[HASTE__SAMPLES];
+    int number, tile, b;
+    int64_t g, last;
+    for (b = 0; b < pass->B; b++) { largest[b] = -DBL_MAX; sum[b] = 0; }
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        haste__group_open(&group, pass, number, g, thread);
+        for (tile = 0; tile < pass->tiles; tile++) {
+            haste__group_logits(pass, &group, tile);
+            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest, tile_sum))
+                continue;   /* reported by the second pass */
+            for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
+                int i = tile * HASTE__SAMPLES + b;
+                if (tile_largest[b] > largest[i]) {
+                    sum[i] *= exp(largest[i] - (double)tile_largest[b]);
+                    largest[i] = tile_largest[b];
+                }
+                sum[i] += (double)tile_sum[b] * exp((double)tile_largest[b] - largest[i]);
+            }
+        }
+    }
+}
+
+/* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes e^(z - largest) its
+   gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that count. */
+static double haste__softmax_sums(haste__pass *pass)
+{
+    haste_workspace *work = pass->work;
+    float *shift = work->shift, *weight = work->shift + work->batch + HASTE__SAMPLES;
+    double total = 0;
+    int b, c;
+    haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
+    for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
+        double largest = -DBL_MAX, sum = 0;
+        shift[b] = weight[b] = 0;
+        if (b >= pass->B) continue;
+        for (c = 0; c < work->chunks; c++) {
+            double l = haste__chunk_sum(pass, c)[2 + b];
+            if (l > largest) largest = l;
+        }
+        for (c = 0; c < work->chunks; c++) {
+            const double *l = haste__chunk_sum(pass, c) + 2 + b;
+            if (l[0] > -DBL_MAX) sum += l[work->batch] * exp(l[0] - largest);
+        }
+        if (pass->work->row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
+        shift[b] = (float)largest;   /* exact: it is one of the logits */
+        weight[b] = (float)((double)pass->scale / sum);
+        total += largest + log(sum);
+    }
+    pass->shift = shift;
+    pass->weight = weight;
+    return total;
+}
+
+/* train_step and accumulate: everything but where the gradients go, which the pass knows. */
+static haste_status haste__train(haste__pass *pass, haste_lists positives, double *loss, float *grad_x, haste_error *error)
+{
+    haste_workspace *work = pass->work;
+    double total = 0;
+    int chunk, bad = 0;
+    haste__lists_sort(pass, positives);
+    pass->want_loss = loss != NULL;
+    pass->grad_x = grad_x;
+    if (pass->layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(pass);
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
+    for (chunk = 0; chunk < work->chunks; chunk++) {
+        total += haste__chunk_sum(pass, chunk)[0];
+        bad += work->flag[chunk];
+    }
+    if (loss) *loss = total * (double)pass->scale;
+    if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
+    if (bad) return haste__fail(error, HASTE_ERR_NONFINITE, "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
+    return HASTE_OK;
+}
+
+static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o, haste_error *error)
+{
+    double t = (double)layer->step + 1;
+    if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (!(o->lr >= 0 && o->lr <= FLT_MAX)) return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
+    if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
+        return haste__fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1", (double)o->momentum,
+                           (double)o->beta1, (double)o->beta2);
+    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0", (double)o->eps,
+                           (double)o->weight_decay);
+    if (o->divisor < 0) return haste__fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
+    rule->lr = o->lr;
+    rule->momentum = o->momentum > 0 ? o->momentum : .9f;
+    rule->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
+    rule->beta2 = o->beta2 > 0 ? o->beta2 : .999f;
+    rule->eps = o->eps > 0 ? o->eps : 1e-8f;
+    rule->decay = o->weight_decay;
+    rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
+    rule->correct2 = (float)(1 / (1 - pow((double)rule->beta2, t)));
+    return HASTE_OK;
+}
+
+haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
+                              const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
+{
+    haste__pass pass;
+    haste__rule rule;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
+    if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+    if (status != HASTE_OK) return status;
+    if (layer->pending) return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)layer->pending);
+    pass.trained = layer;
+    pass.rule = rule;
+    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
+    haste__pass_load(&pass);
+    status = haste__train(&pass, positives, loss, grad_x, error);
+    layer->step++;
+    return status;
+}
+
+/* The gradient's arrays: all there? */
+static haste_status haste__gradient_check(const haste_layer *layer, const haste_gradient *gradient, haste_error *error)
+{
+    int i;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    for (i = 0; i < layer->block_count; i++)
+        if (!gradient->weight[i] || !gradient->bias[i])
+            return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+    return HASTE_OK;
+}
+
+haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
+                              const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x, haste_error *error)
+{
+    haste__pass pass;
+    haste__rule rule;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
+    if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    pass.gradient = gradient;
+    pass.add = 1;
+    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
+    haste__pass_load(&pass);
+    status = haste__train(&pass, positives, loss, grad_x, error);
+    layer->pending++;
+    return status;
+}
+
+static void haste__apply_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    int number;
+    int64_t g, last;
+    (void)thread;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        int S = pass->layer->block[number].group_size, n = S * pass->layer->block[number].fan_in;
+        float *dw = pass->gradient->weight[number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[number] + g * S;
+        haste__group_update(pass, number, g, dw, db);
+        memset(dw, 0, (size_t)n * sizeof *dw);
+        memset(db, 0, (size_t)S * sizeof *db);
+    }
+}
+
+haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient, const haste_step_options *options,
+                         haste_error *error)
+{
+    haste__pass pass;
+    haste__rule rule;
+    haste_status status = haste__work_check(layer, work, error);
+    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    haste__pass_make(&pass, layer, work);
+    pass.trained = layer;
+    pass.gradient = gradient;
+    pass.rule = rule;
+    haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
+    layer->step++;
+    layer->pending = 0;
+    return HASTE_OK;
+}
+
+/* ---- >>forward and backward ---------------------------------------------------------------------------------- */
+
+static void haste__forward_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    int number, tile, s, b;
+    int64_t g, last;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        haste__group_open(&group, pass, number, g, thread);
+        for (tile = 0; tile < pass->tiles; tile++) {
+            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
+            haste__group_logits(pass, &group, tile);
+            for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
+                float *row = pass->logits + (size_t)(tile * HASTE__SAMPLES + b) * (size_t)pass->layer->slots + (size_t)group.slot;
+                for (s = 0; s < group.S; s++) row[s] = s < group.labels ? z[s * HASTE__SAMPLES + b] : 0;
+            }
+        }
+    }
+}
+
+haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits, haste_error *error)
+{
+    haste__pass pass;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status != HASTE_OK) return status;
+    if (!logits) return haste__fail(error, HASTE_ERR_ARG, "logits is NULL");
+    haste__pass_load(&pass);
+    pass.logits = logits;
+    haste__parallel(work->chunks, work->threads, haste__forward_chunk, &pass);
+    return HASTE_OK;
+}
+
+haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, const float *grad_logits,
+                            haste_gradient *gradient, float *grad_x, haste_error *error)
+{
+    haste__pass pass;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status != HASTE_OK) return status;
+    if (!grad_logits) return haste__fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
+    haste__pass_load(&pass);
+    pass.grad_logits = grad_logits;
+    pass.gradient = gradient;
+    pass.grad_x = grad_x;
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
+    if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
+    return HASTE_OK;
+}
+
+/* ---- >>predict ----------------------------------------------------------------------------------------------- */
+
+static void haste__score_sample(void *context, int64_t b, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    const haste_layer *layer = pass->layer;
+    const float *x = pass->x + (size_t)b * (size_t)layer->inputs;
+    int64_t j;
+    (void)thread;
+    for (j = pass->offset[b]; j < pass->offset[b + 1]; j++) {
+        int64_t slot = layer->slot_of[pass->id[j]], g;
+        const haste_block *block = layer->block;
+        int32_t f, s;
+        float sum;
+        while (slot >= block->first_slot + block->groups * block->group_size) block++;
+        g = (slot - block->first_slot) / block->group_size;
+        s = (int32_t)((slot - block->first_slot) % block->group_size);
+        sum = 0;
+        for (f = 0; f < block->fan_in; f++) {
+            int64_t place = g * block->fan_in + f;
+            sum += haste__load(block->weight, layer->dtype, (size_t)(place * block->group_size + s)) *
+                   x[block->begin + (block->index ? block->index[place] : f)];
+        }
+        pass->score[j - pass->offset[0]] = sum + block->bias[g * block->group_size + s];
+    }
+}
+
+haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates, float *score,
+                         haste_error *error)
+{
+    haste__pass pass;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
+    if (status == HASTE_OK) status = haste__lists_check(layer, B, candidates, INT64_MAX, "candidates", error);
+    if (status != HASTE_OK) return status;
+    if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
+    pass.offset = candidates.offset;
+    pass.id = (int32_t *)(uintptr_t)candidates.id;   /* read only */
+    pass.score = score;
+    haste__parallel(B, work->threads, haste__score_sample, &pass);
+    return HASTE_OK;
+}
+
+/* Does (score, id) stand before (other, other_id)? */
+HASTE__INLINE int haste__before(float score, int32_t id, float other, int32_t other_id)
+{
+    return score > other || (score == other && id < other_id);
+}
+
+/* Inserts a candidate into a sample's list of at most k, which stays sorted. */
+static void haste__best_insert(float *score, int32_t *id, int32_t *count, int k, float new_score, int32_t new_id)
+{
+    int i = *count;
+    if (i == k) {
+        if (!haste__before(new_score, new_id, score[k - 1], id[k - 1])) return;
+        i--;
+    } else (*count)++;
+    for (; i > 0 && haste__before(new_score, new_id, score[i - 1], id[i - 1]); i--) {
+        score[i] = score[i - 1];
+        id[i] = id[i - 1];
+    }
+    score[i] = new_score;
+    id[i] = new_id;
+}
+
+/* Sorts one sample's labels, best first: heapsort, since there may be many and there is no second buffer. */
+static void haste__sort_labels(float *score, int32_t *id, int64_t n)
+{
+    int64_t start = n / 2, end = n, root, child;
+    while (end > 1) {
+        float s;
+        int32_t i;
+        if (start > 0) start--;
+        else {
+            end--;
+            s = score[end]; score[end] = score[0]; score[0] = s;
+            i = id[end]; id[end] = id[0]; id[0] = i;
+        }
+        s = score[start];
+        i = id[start];
+        for (root = start; (child = 2 * root + 1) < end; root = child) {   /* the worst label sits at the root */
+            if (child + 1 < end && haste__before(score[child], id[child], score[child + 1], id[child + 1])) child++;
+            if (!haste__before(s, i, score[child], id[child])) break;
+            score[root] = score[child];
+            id[root] = id[child];
+        }
+        score[root] = s;
+        id[root] = i;
+    }
+}
+
+/* Logits of a tile with excluded labels at -inf. `hit` says which rows may hold something at or above the floor. */
+static void haste__group_scan(const haste__pass *pass, haste__group *group, int tile, const float *floor, unsigned char *hit)
+{
+    const uint64_t *p;
+    float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+    haste__group_logits(pass, group, tile);
+    for (p = group->pair; p < group->pair_end; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) = -HUGE_VALF;
+    pass->kernel->scan(z, group->labels, floor, hit);
+}
+
+/* Was (slot, sample) excluded? Asked only where a logit is -inf. */
+static int haste__excluded(const haste__group *group, int64_t slot, int64_t sample)
+{
+    const uint64_t *p;
+    for (p = group->pair; p < group->pair_end; p++)
+        if (*p == ((uint64_t)slot << 32 | (uint64_t)sample)) return 1;
+    return 0;
+}
+
+static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    haste_workspace *work = pass->work;
+    size_t first = (size_t)thread * (size_t)work->batch;
+    float floor[HASTE__SAMPLES];
+    unsigned char hit[256];
+    int number, tile, s, b, bad = 0;
+    int64_t g, last;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        haste__group_open(&group, pass, number, g, thread);
+        for (tile = 0; tile < pass->tiles; tile++) {
+            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
+            int n = pass->B - tile * HASTE__SAMPLES;
+            if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
+            for (b = 0; b < HASTE__SAMPLES; b++) {
+                size_t sample = first + (size_t)(tile * HASTE__SAMPLES + b);
+                floor[b] = b >= n ? HUGE_VALF : work->best_count[sample] < pass->k ? -FLT_MAX
+                         : work->best_score[sample * (size_t)work->top_k + (size_t)pass->k - 1];
+            }
+            haste__group_scan(pass, &group, tile, floor, hit);
+            for (s = 0; s < group.labels; s++) {
+                if (!hit[s]) continue;
+                for (b = 0; b < n; b++) {
+                    float v = z[s * HASTE__SAMPLES + b];
+                    size_t sample = first + (size_t)(tile * HASTE__SAMPLES + b), at = sample * (size_t)work->top_k;
+                    if (v < floor[b] && v >= -FLT_MAX) continue;
+                    if (fabsf(v) <= FLT_MAX)
+                        haste__best_insert(work->best_score + at, work->best_id + at, &work->best_count[sample], pass->k, v,
+                                           pass->layer->label_of[group.slot + s]);
+                    else if (!(v < 0) || !haste__excluded(&group, group.slot + s, tile * HASTE__SAMPLES + b)) bad = 1;
+                }
+            }
+        }
+    }
+    work->flag[chunk] = bad;
+}
+
+/* Did a chunk meet a logit that is not finite? */
+static haste_status haste__flag_status(const haste__pass *pass, haste_error *error)
+{
+    int chunk;
+    for (chunk = 0; chunk < pass->work->chunks; chunk++)
+        if (pass->work->flag[chunk]) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
+    return HASTE_OK;
+}
+
+haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
+                         const haste_lists *excluded, int32_t *id, float *score, haste_error *error)
+{
+    haste__pass pass;
+    int b, i, thread;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__lists_check(layer, B, *excluded, work->ids, "excluded", error);
+    if (status != HASTE_OK) return status;
+    if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
+    if (k > work->top_k) return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k, (int)work->top_k);
+    haste__pass_load(&pass);
+    if (excluded) haste__lists_sort(&pass, *excluded);
+    pass.k = k;
+    for (thread = 0; thread < work->threads; thread++)
+        memset(work->best_count + (size_t)thread * (size_t)work->batch, 0, (size_t)B * sizeof *work->best_count);
+    haste__parallel(work->chunks, work->threads, haste__top_k_chunk, &pass);
+    status = haste__flag_status(&pass, error);
+    if (status != HASTE_OK) return status;
+    for (b = 0; b < B; b++) {
+        float *best = work->best_score + (size_t)b * (size_t)work->top_k;
+        int32_t *best_id = work->best_id + (size_t)b * (size_t)work->top_k;
+        for (thread = 1; thread < work->threads; thread++) {
+            size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
+            for (i = 0; i < work->best_count[sample]; i++)
+                haste__best_insert(best, best_id, &work->best_count[b], k, work->best_score[sample * (size_t)work->top_k + (size_t)i],
+                                   work->best_id[sample * (size_t)work->top_k + (size_t)i]);
+        }
+        for (i = 0; i < k; i++) {
+            int found = i < work->best_count[b];
+            id[(size_t)b * (size_t)k + (size_t)i] = found ? best_id[i] : -1;
+            if (score) score[(size_t)b * (size_t)k + (size_t)i] = found ? best[i] : -HUGE_VALF;
+        }
+    }
+    return HASTE_OK;
+}
+
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset plus
+   the hits of earlier chunks, which work->count then holds. */
+static void haste__above_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    int32_t *count = pass->work->count + (size_t)chunk * (size_t)pass->work->batch;
+    float floor[HASTE__SAMPLES];
+    unsigned char hit[256];
+    int number, tile, s, b, bad = 0;
+    int64_t g, last;
+    for (b = 0; b < HASTE__SAMPLES; b++) floor[b] = pass->threshold;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        haste__group_open(&group, pass, number, g, thread);
+        for (tile = 0; tile < pass->tiles; tile++) {
+            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
+            int n = pass->B - tile * HASTE__SAMPLES;
+            haste__group_scan(pass, &group, tile, floor, hit);
+            for (s = 0; s < group.labels; s++) {
+                if (!hit[s]) continue;
+                for (b = 0; b < n && b < HASTE__SAMPLES; b++) {
+                    float v = z[s * HASTE__SAMPLES + b];
+                    int sample = tile * HASTE__SAMPLES + b;
+                    if (v < -FLT_MAX && haste__excluded(&group, group.slot + s, sample)) continue;
+                    if (!(fabsf(v) <= FLT_MAX)) bad = 1;
+                    else if (v > pass->threshold) {
+                        if (pass->id) {
+                            int64_t at = pass->offset[sample] + count[sample];
+                            pass->id[at] = pass->layer->label_of[group.slot + s];
+                            pass->score[at] = v;
+                        }
+                        count[sample]++;
+                    }
+                }
+            }
+        }
+    }
+    pass->work->flag[chunk] = bad;
+}
+
+haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
+                         const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity, int64_t *needed,
+                         haste_error *error)
+{
+    haste__pass pass;
+    int b, chunk;
+    int64_t total = 0;
+    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__lists_check(layer, B, *excluded, work->ids, "excluded", error);
+    if (status != HASTE_OK) return status;
+    if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
+    if (capacity < 0 || (capacity > 0 && (!id || !score)))
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id, (void *)score);
+    if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
+    haste__pass_load(&pass);
+    if (excluded) haste__lists_sort(&pass, *excluded);
+    pass.threshold = threshold;
+    memset(work->count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *work->count);
+    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
+    status = haste__flag_status(&pass, error);
+    if (status != HASTE_OK) return status;
+    for (b = 0; b < B; b++) {
+        int64_t own = 0;
+        for (chunk = 0; chunk < work->chunks; chunk++) {
+            int32_t *count = &work->count[(size_t)chunk * (size_t)work->batch + (size_t)b], n = *count;
+            *count = (int32_t)own;   /* at most L < 2^31 */
+            own += n;
+        }
+        offset[b] = total;
+        total += own;
+    }
+    offset[B] = *needed = total;
+    if (total > capacity)
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity, (long long)total);
+    if (total == 0) return HASTE_OK;
+    pass.offset = offset;
+    pass.id = id;
+    pass.score = score;
+    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
+    for (b = 0; b < B; b++) haste__sort_labels(score + offset[b], id + offset[b], offset[b + 1] - offset[b]);
+    return HASTE_OK;
+}
+
+/* ---- >>group ------------------------------------------------------------------------------------------------- */
+
+/* Fixed sizes, so that how work is cut never depends on the number of threads. */
+enum {
+    HASTE__GROUP_CHUNK   = 1024,    /* labels in one piece of a sum */
+    HASTE__GROUP_CHUNKS  = 32,      /* pieces of the largest sum; larger parts are judged by a sample */
+    HASTE__GROUP_SAMPLE  = 16384,   /* labels of that sample; below CHUNK * CHUNKS */
+    HASTE__GROUP_SUBTREE = 8192,    /* a part of at most so many labels is one thread's work from there on down */
+    HASTE__GROUP_POWER   = 3,       /* steps towards the direction in which a part is longest */
+    HASTE__GROUP_ROUNDS  = 3,       /* at most so many rounds of balanced 2-means after them */
+    HASTE__GROUP_WINDOW  = 64,      /* groups among which labels are exchanged; a multiple of 4 */
+    HASTE__GROUP_ITERATIONS = 16    /* rounds of exchanges */
+};
+
+/* a . b. 32 sums side by side: the order of the additions is fixed, and a compiler can use vectors. */
+static float haste__group_dot(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n)
+{
+    float sum[32] = {0};
+    int32_t i = 0, j;
+    for (; i + 32 <= n; i += 32)
+        for (j = 0; j < 32; j++) sum[j] += a[i + j] * b[i + j];
+    for (j = 0; i < n; i++, j++) sum[j] += a[i] * b[i];
+    for (j = 0; j < 16; j++) sum[j] += sum[j + 16];
+    for (j = 0; j < 8; j++) sum[j] += sum[j + 8];
+    for (j = 0; j < 4; j++) sum[j] += sum[j + 4];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/* out[k] = a . b[k], for 4 rows of b, which share what is loaded of a: three times as fast as one at a time. */
+static void haste__group_dot4(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n, float *HASTE__RESTRICT out)
+{
+    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
+    float sum[4][4] = {{0}};
+    int32_t i, j;
+    for (i = 0; i + 4 <= n; i += 4)
+        for (j = 0; j < 4; j++) {
+            sum[0][j] += a[i + j] * b[i + j];
+            sum[1][j] += a[i + j] * b1[i + j];
+            sum[2][j] += a[i + j] * b2[i + j];
+            sum[3][j] += a[i + j] * b3[i + j];
+        }
+    for (j = 0; i < n; i++, j++) {
+        sum[0][j] += a[i] * b[i];
+        sum[1][j] += a[i] * b1[i];
+        sum[2][j] += a[i] * b2[i];
+        sum[3][j] += a[i] * b3[i];
+    }
+    for (j = 0; j < 4; j++) out[j] = (sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3]);
+}
+
+/* sum += weight * row */
+static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RESTRICT row, float weight, int32_t n)
+{
+    int32_t i = 0, j;
+    for (; i + 32 <= n; i += 32)
+        for (j = 0; j < 32; j++) sum[i + j] += weight * row[i + j];
+    for (; i < n; i++) sum[i] += weight * row[i];
+}
+
+/* haste__parallel, but never a parallel region inside another. */
+static void haste__group_each(int64_t n, int threads, haste__task *task, void *context)
+{
+    int64_t i;
+    if (threads > 1) haste__parallel(n, threads, task, context);
+    else for (i = 0; i < n; i++) task(context, i, 0);
+}
+
+/* ---- >>label orders ------------------------------------------------------------------------------------------ */
+
+haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error)
+{
+    int64_t most = 0, count[256], sum, n;
+    size_t bytes = sizeof(int32_t);
+    int32_t *from, *to, *scratch, *swap, i;
+    int shift, digit;
+    if (!frequency) return haste__fail(error, HASTE_ERR_ARG, "frequency is NULL");
+    if (!order) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
+    for (i = 0; i < L; i++) {
+        if (frequency[i] < 0)
+            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld: expected 0 or more", (long)i, (long long)frequency[i]);
+        if (frequency[i] > most) most = frequency[i];
+    }
+    if (!haste__multiply(&bytes, (uint64_t)L)) return haste__fail(error, HASTE_ERR_SIZE, "L = %ld labels do not fit in memory", (long)L);
+    scratch = (int32_t *)haste__allocate(bytes);
+    if (!scratch) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort L = %ld labels", (long)L);
+
+    /* Radix sort by how much is missing to the most frequent, from the lowest digit up. It is stable, so ties stay by id. */
+    from = order;
+    to = scratch;
+    for (i = 0; i < L; i++) from[i] = i;
+    for (shift = 0; shift < 64 && most >> shift != 0; shift += 8) {
+        memset(count, 0, sizeof count);
+        for (i = 0; i < L; i++) count[((most - frequency[i]) >> shift) & 255]++;
+        for (sum = 0, digit = 0; digit < 256; digit++) { n = count[digit]; count[digit] = sum; sum += n; }
+        for (i = 0; i < L; i++) to[count[((most - frequency[from[i]]) >> shift) & 255]++] = from[i];
+        swap = from; from = to; to = swap;
+    }
+    if (from != order) memcpy(order, from, bytes);
+    haste__release(scratch);
+    return HASTE_OK;
+}
+
+static void haste__shuffle(int32_t *order, int64_t n, uint64_t seed)
+{
+    int64_t i;
+    for (i = n - 1; i > 0; i--) {
+        int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
+        int32_t id = order[i];
+        order[i] = order[j];
+        order[j] = id;
+    }
+}
+
+haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
+{
+    if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld: expected 0 .. 2^31 - 1", (long long)n);
+    if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
+    haste__shuffle(order, n, seed);
+    return HASTE_OK;
+}
+
+/* ---- >>label embeddings -------------------------------------------------------------------------------------- */
+
+static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_t E, haste_error *error)
+{
+    size_t bytes = sizeof(float);
+    if (!embedding) return haste__fail(error, HASTE_ERR_ARG, "embedding is NULL");
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
+    if (E < 1) return haste__fail(error, HASTE_ERR_ARG, "E = %ld: expected at least 1 dimension", (long)E);
+    if (!haste__multiply(&bytes, (uint64_t)L) || !haste__multiply(&bytes, (uint64_t)E))
+        return haste__fail(error, HASTE_ERR_SIZE, "an embedding of L = %ld times E = %ld floats does not fit in memory", (long)L, (long)E);
+    return HASTE_OK;
+}
+
+static haste_status haste__embed_offsets(const int64_t *offset, int32_t B, const char *name, haste_error *error)
+{
+    int32_t b;
+    if (!offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    if (offset[0] < 0) return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld: expected 0 or more", name, (long long)offset[0]);
+    for (b = 0; b < B; b++)
+        if (offset[b + 1] < offset[b])
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%ld] = %lld is below the one before it, %lld", name, (long)b + 1,
+                               (long long)offset[b + 1], (long long)offset[b]);
+    return HASTE_OK;
+}
+
+static int haste__ascending(const int32_t *id, int64_t n)
+{
+    int64_t i;
+    for (i = 1; i < n; i++) if (id[i] <= id[i - 1]) return 0;
+    return 1;
+}
+
+/* Checks the lists. *longest: the longest list that must be sorted before its distinct labels are known. */
+static haste_status haste__embed_lists(haste_lists positives, int32_t B, int32_t L, int64_t *longest, haste_error *error)
+{
+    int64_t i;
+    int32_t b;
+    haste_status status = haste__embed_offsets(positives.offset, B, "positives", error);
+    if (status) return status;
+    if (!positives.id && positives.offset[B] > positives.offset[0]) return haste__fail(error, HASTE_ERR_ARG, "positives.id is NULL");
+    *longest = 0;
+    for (b = 0; b < B; b++) {
+        int64_t first = positives.offset[b], n = positives.offset[b + 1] - first;
+        for (i = first; i < first + n; i++)
+            if (positives.id[i] < 0 || positives.id[i] >= L)
+                return haste__fail(error, HASTE_ERR_DATA, "positives.id[%lld] = %ld of sample %ld: expected 0 .. %ld", (long long)i,
+                                   (long)positives.id[i], (long)b, (long)L - 1);
+        if (n > *longest && !haste__ascending(positives.id + first, n)) *longest = n;
+    }
+    return HASTE_OK;
+}
+
+/* Heap sort: in place, and no order of the ids makes it slow. */
+static void haste__sort_ids(int32_t *id, int64_t n)
+{
+    int64_t start = n / 2, end = n;
+    while (end > 1) {
+        int64_t root, child;
+        int32_t value;
+        if (start > 0) value = id[--start];
+        else { value = id[--end]; id[end] = id[0]; }
+        for (root = start; (child = 2 * root + 1) < end; root = child) {
+            if (child + 1 < end && id[child + 1] > id[child]) child++;
+            if (id[child] <= value) break;
+            id[root] = id[child];
+        }
+        id[root] = value;
+    }
+}
+
+/* Adds a sample to the rows of its distinct labels. */
+static void haste__embed_add(float *embedding, int32_t E, const float *row, const int32_t *id, int64_t n, int32_t *sorted)
+{
+    int64_t i;
+    if (!haste__ascending(id, n)) {
+        memcpy(sorted, id, (size_t)n * sizeof *id);
+        haste__sort_ids(sorted, n);
+        id = sorted;
+    }
+    for (i = 0; i < n; i++)
+        if (i == 0 || id[i] != id[i - 1]) haste__group_add(embedding + (int64_t)id[i] * E, row, 1, E);
+}
+
+/* row [ceil(E/64)*64] (=): the unit-length sample, projected. Returns 0 for a sample without features. */
+static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature, const float *value,
+                                int64_t n)
+{
+    int64_t i, words = ((int64_t)E + 63) / 64, w;
+    double norm = 0;
+    int byte, bit;
+    for (i = 0; i < n; i++) norm += (double)value[i] * (double)value[i];
+    if (norm <= 0) return 0;
+    norm = 1 / sqrt(norm * (double)E);
+    memset(row, 0, (size_t)words * 64 * sizeof *row);
+    for (i = 0; i < n; i++) {
+        float scaled = (float)((double)value[i] * norm);
+        for (w = 0; w < words; w++) {
+            uint64_t bits = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
+            float *HASTE__RESTRICT out = row + w * 64;
+            for (byte = 0; byte < 8; byte++, bits >>= 8) {
+                const float *HASTE__RESTRICT signs = sign[bits & 255];
+                for (bit = 0; bit < 8; bit++) out[byte * 8 + bit] += scaled * signs[bit];
+            }
+        }
+    }
+    return 1;
+}
+
+haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
+                                haste_lists positives, haste_error *error)
+{
+    float sign[256][8], *row;   /* a random byte as eight signs */
+    char *memory;
+    size_t end = 0, row_at, sorted_at;
+    int64_t i, longest;
+    int32_t b;
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status) return status;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
+    if (B == 0) return HASTE_OK;
+    if ((status = haste__embed_offsets(x.offset, B, "x", error)) != HASTE_OK) return status;
+    if (x.offset[B] > x.offset[0] && !x.feature) return haste__fail(error, HASTE_ERR_ARG, "x.feature is NULL");
+    if (x.offset[B] > x.offset[0] && !x.value) return haste__fail(error, HASTE_ERR_ARG, "x.value is NULL");
+    for (i = x.offset[0]; i < x.offset[B]; i++) {
+        if (x.feature[i] < 0)
+            return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld: expected 0 or more", (long long)i, (long)x.feature[i]);
+        if (!(fabsf(x.value[i]) <= FLT_MAX)) return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
+    }
+    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
+    if (!haste__place(&end, ((uint64_t)E + 63) / 64 * 64, sizeof(float), &row_at) ||
+        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
+    row = (float *)(void *)(memory + row_at);
+
+    for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
+    for (b = 0; b < B; b++) {
+        int64_t first = x.offset[b], label = positives.offset[b];
+        if (positives.offset[b + 1] > label &&
+            haste__embed_project(row, E, seed, sign, x.feature + first, x.value + first, x.offset[b + 1] - first))
+            haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
+                             (int32_t *)(void *)(memory + sorted_at));
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
+haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
+                               haste_lists positives, haste_error *error)
+{
+    char *memory;
+    float *row;
+    size_t end = 0, row_at, sorted_at, count = sizeof(float);
+    int64_t i, longest;
+    int32_t b, e;
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status) return status;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
+    if (B == 0) return HASTE_OK;
+    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
+    if (!haste__multiply(&count, (uint64_t)B) || !haste__multiply(&count, (uint64_t)E))
+        return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B, (long)E);
+    for (i = 0; i < (int64_t)B * E; i++)
+        if (!(fabsf(x[i]) <= FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
+    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
+    if (!haste__place(&end, (uint64_t)E, sizeof(float), &row_at) ||
+        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
+    row = (float *)(void *)(memory + row_at);
+
+    for (b = 0; b < B; b++) {
+        const float *sample = x + (int64_t)b * E;
+        int64_t label = positives.offset[b];
+        double norm = 0;
+        if (positives.offset[b + 1] == label) continue;
+        for (e = 0; e < E; e++) norm += (double)sample[e] * (double)sample[e];
+        if (norm <= 0) continue;
+        norm = 1 / sqrt(norm);
+        for (e = 0; e < E; e++) row[e] = (float)((double)sample[e] * norm);
+        haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
+                         (int32_t *)(void *)(memory + sorted_at));
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
+haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error)
+{
+    int32_t l, e;
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status) return status;
+    for (l = 0; l < L; l++)
+        for (e = 0; e < E; e++)
+            if (!(fabsf(embedding[(int64_t)l * E + e]) <= FLT_MAX))
+                return haste__fail(error, HASTE_ERR_DATA, "embedding[%ld][%ld] is not finite", (long)l, (long)e);
+    for (l = 0; l < L; l++) {
+        float *row = embedding + (int64_t)l * E;
+        double norm = 0;
+        for (e = 0; e < E; e++) norm += (double)row[e] * (double)row[e];
+        if (norm <= 0) continue;
+        norm = 1 / sqrt(norm);
+        for (e = 0; e < E; e++) row[e] = (float)((double)row[e] * norm);
+    }
+    return HASTE_OK;
+}
+
+/* ---- >>balanced bisection ------------------------------------------------------------------------------------ */
+
+/* Labels (or groups, in the search for groups that are alike) to be arranged, and the scratch memory for it. */
+typedef struct haste__grouping {
+    const float *embedding;   /* [.., E] */
+    int32_t      E, S;
+    int32_t      threads;
+    uint64_t     seed;
+    int32_t     *order;       /* [n] rows of the embedding, rearranged in place */
+    int64_t      n;
+    float       *score;       /* [n] */
+    int64_t     *part;        /* [groups][2] begin and end of the parts that are one thread's work */
+    int64_t      parts;
+    float       *sums;        /* [threads][1 + CHUNKS][E] */
+    double      *total;       /* [threads][2][E] */
+} haste__grouping;
+
+/* One part of the order that is being split. */
+typedef struct haste__split {
+    const haste__grouping *grouping;
+    int64_t begin, end;       /* where scores are wanted */
+    int64_t sum_end;          /* sums run over begin .. sum_end - 1 */
+    int     weighted;         /* 1: each row times its score minus `center` */
+    float   center;
+    float  *direction;        /* [E] */
+    float  *sums;             /* [CHUNKS][E] */
+} haste__split;
+
+static const float *haste__group_row(const haste__grouping *grouping, int64_t i)
+{
+    return grouping->embedding + (int64_t)grouping->order[i] * grouping->E;
+}
+
+static void haste__split_score_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__split *split = (const haste__split *)context;
+    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
+    (void)thread;
+    if (last > split->end) last = split->end;
+    for (; i < last; i++)
+        split->grouping->score[i] = haste__group_dot(haste__group_row(split->grouping, i), split->direction, split->grouping->E);
+}
+
+static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__split *split = (const haste__split *)context;
+    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
+    int32_t E = split->grouping->E;
+    float *sum = split->sums + chunk * E;
+    (void)thread;
+    if (last > split->sum_end) last = split->sum_end;
+    memset(sum, 0, (size_t)E * sizeof *sum);
+    for (; i < last; i++)
+        haste__group_add(sum, haste__group_row(split->grouping, i), split->weighted ? split->grouping->score[i] - split->center : 1, E);
+}
+
+static void haste__split_score(haste__split *split, int64_t end, int threads)
+{
+    split->end = end;
+    haste__group_each((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk, split);
+}
+
+/* sum [E] (=): of the rows from begin to end - 1, or of their weighted rows. Returns its length. */
+static double haste__split_sum(haste__split *split, int64_t end, int weighted, int threads, double *sum)
+{
+    int64_t chunks = (end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, c;
+    int32_t E = split->grouping->E, e;
+    double square = 0;
+    split->sum_end = end;
+    split->weighted = weighted;
+    haste__group_each(chunks, threads, haste__split_sum_chunk, split);
+    for (e = 0; e < E; e++) sum[e] = 0;
+    for (c = 0; c < chunks; c++)
+        for (e = 0; e < E; e++) sum[e] += (double)split->sums[c * E + e];
+    for (e = 0; e < E; e++) square += sum[e] * sum[e];
+    return sqrt(square);
+}
+
+static void haste__group_swap(float *score, int32_t *order, int64_t i, int64_t j)
+{
+    float s = score[i];
+    int32_t id = order[i];
+    score[i] = score[j];
+    order[i] = order[j];
+    score[j] = s;
+    order[j] = id;
+}
+
+/* Brings the entries with the highest scores of begin .. end - 1 in front of `middle`; ties by id, so the outcome is unique. */
+static void haste__group_select(float *score, int32_t *order, int64_t begin, int64_t end, int64_t middle)
+{
+    #define HASTE__BEFORE(s, id, s2, id2) ((s) > (s2) || ((s) == (s2) && (id) < (id2)))
+    int64_t first = begin, last = end - 1;
+    while (first < last) {
+        int64_t m = first + (last - first) / 2, i = first, j = last;
+        float s;
+        int32_t id;
+        if (HASTE__BEFORE(score[m], order[m], score[first], order[first])) haste__group_swap(score, order, m, first);
+        if (HASTE__BEFORE(score[last], order[last], score[first], order[first])) haste__group_swap(score, order, last, first);
+        if (HASTE__BEFORE(score[last], order[last], score[m], order[m])) haste__group_swap(score, order, last, m);
+        s = score[m];
+        id = order[m];
+        while (i <= j) {
+            while (HASTE__BEFORE(score[i], order[i], s, id)) i++;
+            while (HASTE__BEFORE(s, id, score[j], order[j])) j--;
+            if (i <= j) haste__group_swap(score, order, i++, j--);
+        }
+        if (middle <= j) last = j;
+        else if (middle >= i) first = i;
+        else return;
+    }
+    #undef HASTE__BEFORE
+}
+
+/* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the direction
+   in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the labels that
+   are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
+static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_t middle, int64_t end, int threads, int thread)
+{
+    int64_t n = end - begin, known = n, known_middle = middle, i;
+    int32_t E = grouping->E, e;
+    double *total = grouping->total + (int64_t)thread * 2 * E, *half = total + E, best = 0;
+    uint64_t random = haste__random(grouping->seed, HASTE__STREAM_GROUP, (uint64_t)begin + (uint64_t)end);
+    const float *a, *b;
+    haste__split split;
+    int round;
+    memset(&split, 0, sizeof split);
+    split.grouping = grouping;
+    split.begin = begin;
+    split.direction = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * E;
+    split.sums = split.direction + E;
+    if (n > (int64_t)HASTE__GROUP_CHUNK * HASTE__GROUP_CHUNKS) {
+        known = HASTE__GROUP_SAMPLE;
+        known_middle = begin + known * (middle - begin) / n;
+        for (i = 0; i < known; i++) haste__group_swap(grouping->score, grouping->order, begin + i, begin + i * (n / known));
+    }
+
+    a = haste__group_row(grouping, begin + haste__below(random, (uint32_t)known));
+    b = haste__group_row(grouping, begin + haste__below(haste__mix(random), (uint32_t)known));
+    for (e = 0; e < E; e++) split.direction[e] = a[e] - b[e];
+    haste__split_sum(&split, begin + known, 0, threads, total);
+    for (round = 0; round < HASTE__GROUP_POWER; round++) {
+        double center = 0, length;
+        for (e = 0; e < E; e++) center += total[e] * (double)split.direction[e];
+        split.center = (float)(center / (double)known);
+        haste__split_score(&split, begin + known, threads);
+        length = haste__split_sum(&split, begin + known, 1, threads, half);
+        if (length <= 0) break;
+        for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length);
+    }
+    for (round = 0; round < HASTE__GROUP_ROUNDS; round++) {
+        double length, other = 0;
+        haste__split_score(&split, begin + known, threads);
+        haste__group_select(grouping->score, grouping->order, begin, begin + known, known_middle);
+        length = haste__split_sum(&split, known_middle, 0, threads, half);
+        for (e = 0; e < E; e++) other += (total[e] - half[e]) * (total[e] - half[e]);
+        other = sqrt(other);
+        if (length <= 0 || other <= 0 || length + other <= best * (1 + 1e-6)) break;
+        best = length + other;   /* the summed cosine of all to their centroid */
+        for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length - (total[e] - half[e]) / other);
+    }
+    haste__split_score(&split, end, threads);
+    haste__group_select(grouping->score, grouping->order, begin, end, middle);
+}
+
+/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small enough
+   for one thread are put down in grouping->part instead. */
+static void haste__bisect_all(haste__grouping *grouping, int64_t begin, int64_t end, int collect, int thread)
+{
+    int64_t groups = (end - begin + grouping->S - 1) / grouping->S, middle = begin + groups / 2 * grouping->S;
+    if (groups < 2) return;
+    if (collect && end - begin <= HASTE__GROUP_SUBTREE) {
+        grouping->part[2 * grouping->parts] = begin;
+        grouping->part[2 * grouping->parts++ + 1] = end;
+        return;
+    }
+    haste__bisect(grouping, begin, middle, end, collect ? grouping->threads : 1, thread);
+    haste__bisect_all(grouping, begin, middle, collect, thread);
+    haste__bisect_all(grouping, middle, end, collect, thread);
+}
+
+static void haste__bisect_part(void *context, int64_t i, int thread)
+{
+    haste__grouping *grouping = (haste__grouping *)context;
+    haste__bisect_all(grouping, grouping->part[2 * i], grouping->part[2 * i + 1], 0, thread);
+}
+
+static void haste__bisect_run(haste__grouping *grouping)
+{
+    grouping->parts = 0;
+    haste__bisect_all(grouping, 0, grouping->n, 1, 0);
+    haste__group_each(grouping->parts, grouping->threads, haste__bisect_part, grouping);
+}
+
+/* ---- >>exchanges --------------------------------------------------------------------------------------------- */
+
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum over a group is
+   the length of the sum of its rows, so the effect of an exchange is exact and cheap to tell. A window is a set of groups that is
+   one thread's work; each round cuts the groups into other windows. */
+typedef struct haste__exchange {
+    const haste__grouping *grouping;
+    const int32_t *list;      /* [groups] group numbers: a window is a run of them */
+    int64_t  groups;
+    float   *sum;             /* [threads][WINDOW][E] sum of each group's rows */
+    float   *gain;            /* [threads][WINDOW*S][WINDOW] what moving a label to another group would earn, to first order */
+    uint8_t *moved;           /* [threads][WINDOW*S] */
+    int64_t *count;           /* [windows] exchanges made */
+} haste__exchange;
+
+/* The best label among `size` to move to group `to`; -1: all have been moved. */
+static int32_t haste__exchange_best(const float *gain, const uint8_t *moved, int32_t size, int32_t to)
+{
+    int32_t i, best = -1;
+    for (i = 0; i < size; i++)
+        if (!moved[i] && (best < 0 || gain[(int64_t)i * HASTE__GROUP_WINDOW + to] > gain[(int64_t)best * HASTE__GROUP_WINDOW + to]))
+            best = i;
+    return best;
+}
+
+static void haste__exchange_window(void *context, int64_t window, int thread)
+{
+    const haste__exchange *exchange = (const haste__exchange *)context;
+    const haste__grouping *grouping = exchange->grouping;
+    const int32_t E = grouping->E, S = grouping->S, *list = exchange->list + window * HASTE__GROUP_WINDOW;
+    int64_t left = exchange->groups - window * HASTE__GROUP_WINDOW, count = 0;
+    int32_t W = left < HASTE__GROUP_WINDOW ? (int32_t)left : HASTE__GROUP_WINDOW, g, h, i, j, size[HASTE__GROUP_WINDOW];
+    int64_t begin[HASTE__GROUP_WINDOW];
+    double square[HASTE__GROUP_WINDOW];     /* |sum|^2 */
+    float inverse[HASTE__GROUP_WINDOW];     /* 1 / |sum| */
+    float *sum = exchange->sum + (int64_t)thread * HASTE__GROUP_WINDOW * E;
+    float *gain = exchange->gain + (int64_t)thread * HASTE__GROUP_WINDOW * S * HASTE__GROUP_WINDOW;
+    uint8_t *moved = exchange->moved + (int64_t)thread * HASTE__GROUP_WINDOW * S;
+    const double least = 1e-4;   /* a smaller gain is not worth an exchange */
+
+    memset(sum, 0, (size_t)HASTE__GROUP_WINDOW * (size_t)E * sizeof *sum);
+    memset(moved, 0, (size_t)W * (size_t)S);
+    for (g = 0; g < W; g++) {
+        begin[g] = (int64_t)list[g] * S;
+        size[g] = grouping->n - begin[g] < S ? (int32_t)(grouping->n - begin[g]) : S;
+        for (i = 0; i < size[g]; i++) haste__group_add(sum + (int64_t)g * E, haste__group_row(grouping, begin[g] + i), 1, E);
+        square[g] = (double)haste__group_dot(sum + (int64_t)g * E, sum + (int64_t)g * E, E);
+        inverse[g] = square[g] > 0 ? (float)(1 / sqrt(square[g])) : 0;
+    }
+
+    /* |sum + x| is about |sum| + (x . sum + 1/2) / |sum|, and |sum - x| about |sum| - (x . sum - 1/2) / |sum|. */
+    for (g = 0; g < W; g++)
+        for (i = 0; i < size[g]; i++) {
+            float *p = gain + ((int64_t)g * S + i) * HASTE__GROUP_WINDOW, own;
+            const float *x = haste__group_row(grouping, begin[g] + i);
+            for (h = 0; h < W; h += 4) haste__group_dot4(x, sum + (int64_t)h * E, E, p + h);
+            own = (p[g] - 0.5f) * inverse[g];
+            for (h = 0; h < W; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
+        }
+
+    for (g = 0; g < W; g++)
+        for (h = g + 1; h < W; h++) {
+            float *sum_g = sum + (int64_t)g * E, *sum_h = sum + (int64_t)h * E;
+            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW, *gain_h = gain + (int64_t)h * S * HASTE__GROUP_WINDOW;
+            for (;;) {
+                const float *x, *y;
+                double xy, new_g, new_h;
+                int32_t id;
+                i = haste__exchange_best(gain_g, moved + (int64_t)g * S, size[g], h);
+                j = haste__exchange_best(gain_h, moved + (int64_t)h * S, size[h], g);
+                if (i < 0 || j < 0) break;
+                if ((double)gain_g[(int64_t)i * HASTE__GROUP_WINDOW + h] + (double)gain_h[(int64_t)j * HASTE__GROUP_WINDOW + g] <= least) break;
+                x = haste__group_row(grouping, begin[g] + i);
+                y = haste__group_row(grouping, begin[h] + j);
+                xy = (double)haste__group_dot(x, y, E);
+                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) - (double)haste__group_dot(sum_g, x, E));
+                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) - (double)haste__group_dot(sum_h, y, E));
+                if (new_g < 0) new_g = 0;
+                if (new_h < 0) new_h = 0;
+                if (sqrt(new_g) + sqrt(new_h) <= sqrt(square[g]) + sqrt(square[h]) + least) break;
+                haste__group_add(sum_g, y, 1, E);
+                haste__group_add(sum_g, x, -1, E);
+                haste__group_add(sum_h, x, 1, E);
+                haste__group_add(sum_h, y, -1, E);
+                square[g] = new_g;
+                square[h] = new_h;
+                id = grouping->order[begin[g] + i];
+                grouping->order[begin[g] + i] = grouping->order[begin[h] + j];
+                grouping->order[begin[h] + j] = id;
+                moved[(int64_t)g * S + i] = moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
+                count++;
+            }
+        }
+    exchange->count[window] = count;
+}
+
+/* Unit-length centroids of the groups: what the search for alike groups bisects. */
+typedef struct haste__centroids { const haste__grouping *grouping; float *row; } haste__centroids;
+
+static void haste__centroid(void *context, int64_t group, int thread)
+{
+    const haste__centroids *centroids = (const haste__centroids *)context;
+    const haste__grouping *grouping = centroids->grouping;
+    int32_t E = grouping->E, e;
+    float *row = centroids->row + group * E, square;
+    int64_t i;
+    (void)thread;
+    memset(row, 0, (size_t)E * sizeof *row);
+    for (i = group * grouping->S; i < (group + 1) * grouping->S; i++) haste__group_add(row, haste__group_row(grouping, i), 1, E);
+    square = haste__group_dot(row, row, E);
+    if (square > 0) for (e = 0; e < E; e++) row[e] /= sqrtf(square);
+}
+
+/* list [n / S] and centroid [n / S][E] are scratch memory. */
+static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exchange, int32_t *list, float *centroid, int32_t rounds)
+{
+    haste__grouping among = *grouping;
+    haste__centroids centroids;
+    int64_t full = grouping->n / grouping->S, i, count;
+    int32_t round;
+    centroids.grouping = grouping;
+    centroids.row = centroid;
+    exchange->grouping = grouping;
+    exchange->list = list;
+    among.embedding = centroid;
+    among.S = HASTE__GROUP_WINDOW;
+    among.order = list;
+    among.n = full;
+    for (round = 0; round < rounds; round++) {
+        exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;   /* a short group has one chance */
+        for (i = 0; i < exchange->groups; i++) list[i] = (int32_t)i;
+        if (round > 0) {
+            haste__group_each(full, grouping->threads, haste__centroid, &centroids);
+            among.seed = grouping->seed + (uint64_t)round;
+            haste__bisect_run(&among);
+        }
+        i = (exchange->groups + HASTE__GROUP_WINDOW - 1) / HASTE__GROUP_WINDOW;
+        haste__group_each(i, grouping->threads, haste__exchange_window, exchange);
+        for (count = 0; i > 0; i--) count += exchange->count[i - 1];
+        if (count == 0) break;
+    }
+}
+
+/* ---- >>cohesion and grouping --------------------------------------------------------------------------------- */
+
+/* score[g] (=): summed cosine of a group's labels to its centroid. Uses sums [threads][1 + CHUNKS][E]. */
+static void haste__cohesion_group(void *context, int64_t group, int thread)
+{
+    const haste__grouping *grouping = (const haste__grouping *)context;
+    int64_t i = group * grouping->S, last = i + grouping->S < grouping->n ? i + grouping->S : grouping->n;
+    float *sum = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * grouping->E;
+    memset(sum, 0, (size_t)grouping->E * sizeof *sum);
+    for (; i < last; i++) haste__group_add(sum, haste__group_row(grouping, i), 1, grouping->E);
+    grouping->score[group] = sqrtf(haste__group_dot(sum, sum, grouping->E));
+}
+
+static double haste__cohesion(haste__grouping *grouping, int64_t labels)
+{
+    int64_t groups = (grouping->n + grouping->S - 1) / grouping->S, g;
+    double sum = 0;
+    haste__group_each(groups, grouping->threads, haste__cohesion_group, grouping);
+    for (g = 0; g < groups; g++) sum += (double)grouping->score[g];
+    return labels > 0 ? sum / (double)labels : 0;
+}
+
+static void haste__group_square_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__grouping *grouping = (const haste__grouping *)context;
+    int64_t i = chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK : grouping->n;
+    (void)thread;
+    for (; i < last; i++)
+        grouping->score[i] = haste__group_dot(haste__group_row(grouping, i), haste__group_row(grouping, i), grouping->E);
+}
+
+static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
+                                       haste_error *error)
+{
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status) return status;
+    if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld: expected 0 .. L = %ld", (long long)n, (long)L);
+    if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
+    if (S < 8 || S > 256 || S % 8 != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld: expected a multiple of 8 from 8 to 256", (long)S);
+    return HASTE_OK;
+}
+
+/* Checks the order and its rows. score [n] (=): 1 or 0 for each of them; *labels: how many are not 0. seen: a bit per label. */
+static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uint64_t *seen, int64_t *labels, haste_error *error)
+{
+    int64_t i;
+    memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
+    for (i = 0; i < grouping->n; i++) {
+        int32_t id = grouping->order[i];
+        if (id < 0 || id >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: expected 0 .. %ld", (long long)i, (long)id, (long)L - 1);
+        if (seen[id / 64] >> (id % 64) & 1)
+            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i, (long)id);
+        seen[id / 64] |= UINT64_C(1) << (id % 64);
+    }
+    haste__group_each((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads, haste__group_square_chunk, grouping);
+    *labels = 0;
+    for (i = 0; i < grouping->n; i++) {
+        if (grouping->score[i] == 0) continue;
+        if (!(fabsf(grouping->score[i] - 1) <= 0.02f))
+            return haste__fail(error, HASTE_ERR_DATA, "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
+                               (long)grouping->order[i], (double)grouping->score[i]);
+        ++*labels;
+    }
+    return HASTE_OK;
+}
+
+haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
+                            double *cohesion, haste_error *error)
+{
+    haste__grouping grouping;
+    char *memory;
+    size_t end = 0, score_at, sums_at, seen_at;
+    int64_t labels;
+    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
+    if (status) return status;
+    if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
+    memset(&grouping, 0, sizeof grouping);
+    grouping.embedding = embedding;
+    grouping.E = E;
+    grouping.S = S;
+    grouping.threads = haste__threads(0);
+    grouping.order = (int32_t *)(uintptr_t)order;   /* only read here */
+    grouping.n = n;
+    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
+        !haste__place(&end, (uint64_t)grouping.threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
+        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for L = %ld, E = %ld overflows", (long)L, (long)E);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
+    grouping.score = (float *)(void *)(memory + score_at);
+    grouping.sums = (float *)(void *)(memory + sums_at);
+    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
+    if (!status) *cohesion = haste__cohesion(&grouping, labels);
+    haste__release(memory);
+    return status;
+}
+
+haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
+                         const haste_group_options *options, haste_group_report *report, haste_error *error)
+{
+    const int32_t W = HASTE__GROUP_WINDOW, S = options && options->group_size ? options->group_size : 32;
+    haste__grouping grouping;
+    haste__exchange exchange;
+    haste_group_report found;
+    char *memory;
+    int32_t *copy;
+    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at, centroid_at;
+    uint64_t threads, groups;
+    int64_t labels, i, front, back;
+    int32_t rounds = options && options->iterations ? options->iterations : HASTE__GROUP_ITERATIONS;
+    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
+    if (status) return status;
+    if (rounds < 0) return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld: expected 0 (default) or more", (long)rounds);
+    if (options && options->threads < 0)
+        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld: expected 0 (default) or more", (long)options->threads);
+
+    memset(&grouping, 0, sizeof grouping);
+    memset(&exchange, 0, sizeof exchange);
+    memset(&found, 0, sizeof found);
+    grouping.embedding = embedding;
+    grouping.E = E;
+    grouping.S = S;
+    grouping.threads = haste__threads(options ? options->threads : 0);
+    grouping.seed = options ? options->seed : 0;
+    grouping.order = order;
+    grouping.n = n;
+    groups = ((uint64_t)n + (uint64_t)S - 1) / (uint64_t)S;
+    threads = (uint64_t)grouping.threads;
+    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
+        !haste__place(&end, (uint64_t)n, sizeof(int32_t), &copy_at) ||
+        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at) ||
+        !haste__place(&end, groups * 2, sizeof(int64_t), &part_at) ||
+        !haste__place(&end, threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
+        !haste__place(&end, threads * 2 * (uint64_t)E, sizeof(double), &total_at) ||
+        !haste__place(&end, threads * (uint64_t)W * (uint64_t)E, sizeof(float), &sum_at) ||
+        !haste__place(&end, threads * (uint64_t)(W * S) * (uint64_t)W, sizeof(float), &gain_at) ||
+        !haste__place(&end, threads * (uint64_t)(W * S), 1, &moved_at) ||
+        !haste__place(&end, groups / (uint64_t)W + 1, sizeof(int64_t), &count_at) ||
+        !haste__place(&end, groups, sizeof(int32_t), &list_at) ||
+        !haste__place(&end, (uint64_t)(n / S) * (uint64_t)E, sizeof(float), &centroid_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for n = %lld, E = %ld overflows", (long long)n, (long)E);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
+    grouping.score = (float *)(void *)(memory + score_at);
+    grouping.part = (int64_t *)(void *)(memory + part_at);
+    grouping.sums = (float *)(void *)(memory + sums_at);
+    grouping.total = (double *)(void *)(memory + total_at);
+    exchange.sum = (float *)(void *)(memory + sum_at);
+    exchange.gain = (float *)(void *)(memory + gain_at);
+    exchange.moved = (uint8_t *)(void *)(memory + moved_at);
+    exchange.count = (int64_t *)(void *)(memory + count_at);
+    copy = (int32_t *)(void *)(memory + copy_at);
+
+    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
+    if (status) {
+        haste__release(memory);
+        return status;
+    }
+    if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
+    for (i = 0, front = 0, back = labels; i < n; i++) order[grouping.score[i] != 0 ? front++ : back++] = copy[i];
+    if (report) {
+        found.empty = n - labels;
+        grouping.order = copy;
+        found.given = haste__cohesion(&grouping, labels);
+        if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
+        haste__shuffle(copy, labels, grouping.seed);
+        found.random = haste__cohesion(&grouping, labels);
+        grouping.order = order;
+    }
+    grouping.n = labels;
+    haste__bisect_run(&grouping);
+    haste__exchange_run(&grouping, &exchange, (int32_t *)(void *)(memory + list_at), (float *)(void *)(memory + centroid_at), rounds);
+    if (report) {
+        found.cohesion = haste__cohesion(&grouping, labels);
+        *report = found;
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
+/* ---- >>rewire ------------------------------------------------------------------------------------------------ */
+
+/* A place is one input of one group: p = g*F + f in its block. One 32-bit number a place carries all decisions: first the
+   bits of its score (floats from 0 on sort like their bits), then, where the place moves, its new input. */
+#define HASTE__KEEP 0xffffffffu   /* neither the bits of a score nor an input */
+
+typedef struct haste__rewire {
+    haste__pass                 pass;
+    haste_layer                *layer;
+    const haste_rewire_options *options;
+    uint32_t                   *place[HASTE_MAX_BLOCKS];   /* [G, F] of the blocks that can change, else NULL */
+    uint64_t                   *key;                       /* [threads][2*width]: what is selected from and sorted */
+    uint16_t                   *input;                     /* [threads][width]: inputs that are not in the group */
+    size_t                      width;                     /* of the widest slice of a block that can change */
+    int64_t                     limit[HASTE_MAX_BLOCKS];   /* the most places that one group moves */
+    int64_t                     moves[HASTE_MAX_BLOCKS];   /* how many places the block moves */
+    uint32_t                    bound[HASTE_MAX_BLOCKS];   /* those with (score, p) up to (bound, last) */
+    int64_t                     last[HASTE_MAX_BLOCKS];
+} haste__rewire;
+
+/* Places the arrays; sets pointers only where there is memory. A group that reads its whole slice has nothing to move to. */
+static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work, char *memory,
+                                          size_t *bytes, haste_error *error)
+{
+    size_t end = 0, at = 0, threads = (size_t)work->threads;
+    int i, ok = 1;
+    r->width = 0;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        size_t width = (size_t)(block->end - block->begin);
+        r->place[i] = NULL;
+        if ((size_t)block->fan_in == width) continue;
+        if (width > r->width) r->width = width;
+        ok = ok && haste__place(&end, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t), &at);
+        if (ok && memory) r->place[i] = (uint32_t *)(void *)(memory + at);
+    }
+    ok = ok && haste__place(&end, threads * 2 * r->width, sizeof(uint64_t), &at);   /* below 2^12 * 2^17 */
+    if (ok && memory) r->key = (uint64_t *)(void *)(memory + at);
+    ok = ok && haste__place(&end, threads * r->width, sizeof(uint16_t), &at);
+    if (ok && memory) r->input = (uint16_t *)(void *)(memory + at);
+    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes, haste_error *error)
+{
+    haste__rewire r;
+    return haste__rewire_arrange(&r, layer, work, NULL, bytes, error);
+}
+
+/* Moves the k smallest of n distinct keys to the front, in no order of their own. */
+static void haste__select(uint64_t *key, int64_t n, int64_t k)
+{
+    int64_t first = 0, last = n - 1;
+    while (first < last && k < n) {
+        uint64_t pivot = key[first + (last - first) / 2];
+        int64_t i = first, j = last;
+        while (i <= j) {
+            while (key[i] < pivot) i++;
+            while (key[j] > pivot) j--;
+            if (i <= j) { uint64_t t = key[i]; key[i++] = key[j]; key[j--] = t; }
+        }
+        if (k <= j) last = j;   /* key[0..j] are smaller than key[i..], and between them stands at most the pivot */
+        else if (k >= i) first = i;
+        else return;
+    }
+}
+
+/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder one. */
+static float haste__row_mean(const float *a, const float *b, int S, int labels)
+{
+    float sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+    int s, j;
+    if (b) for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j] * b[s + j]);
+    else   for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j]);
+    return (((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]))) / (float)labels;
+}
+
+/* The group's logit gradients, transposed, from the batch. 0: a logit is not finite. */
+static int haste__group_slopes(const haste__pass *pass, haste__group *group)
+{
+    double loss = 0;
+    if (!haste__group_loss(pass, group, &loss)) return 0;
+    haste__group_transpose(pass, group);
+    return 1;
+}
+
+/* First: scores of the `limit` lowest places of each group. The others of the group stay, whatever happens elsewhere. */
+static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__rewire *r = (const haste__rewire *)context;
+    const haste__pass *pass = &r->pass;
+    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
+    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, number, f, bad = 0;
+    int64_t g, last, i;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste__group group;
+        uint32_t *place;
+        if (r->moves[number] == 0) continue;
+        haste__group_open(&group, pass, number, g, thread);
+        if (saliency) {
+            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
+            haste__group_grad_weight(pass, &group);
+        }
+        place = r->place[number] + g * group.F;
+        for (f = 0; f < group.F; f++) {
+            size_t row = (size_t)f * (size_t)group.S;
+            uint32_t bits = haste__bits(haste__row_mean(group.w + row, saliency ? group.dw + row : NULL, group.S, group.labels));
+            if (bits >= 0x7f800000u) bad = 1;
+            key[f] = (uint64_t)bits << 32 | (uint64_t)f;
+            place[f] = HASTE__KEEP;
+        }
+        haste__select(key, group.F, r->limit[number]);
+        for (i = 0; i < r->limit[number]; i++) place[key[i] & 0xffffffffu] = (uint32_t)(key[i] >> 32);
+    }
+    pass->work->flag[chunk] = bad;
+}
+
+/* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already found. */
+static void haste__rewire_bound(haste__rewire *r, int number)
+{
+    static const int shift[4] = { 32, 21, 10, 0 };
+    const haste_block *block = &r->layer->block[number];
+    const uint32_t *place = r->place[number];
+    int64_t count[2048], places = block->groups * block->fan_in, left = r->moves[number], p;
+    uint64_t found = 0, bin;
+    int level;
+    for (level = 0; level < 3; level++) {
+        int high = shift[level], low = shift[level + 1];
+        memset(count, 0, sizeof count);
+        for (p = 0; p < places; p++)
+            if ((uint64_t)place[p] >> high == found >> high) count[place[p] >> low & ((1u << (high - low)) - 1)]++;
+        for (bin = 0; left > count[bin]; bin++) left -= count[bin];
+        found |= bin << low;
+    }
+    for (p = 0; place[p] != (uint32_t)found || --left > 0; p++) { }
+    r->bound[number] = (uint32_t)found;
+    r->last[number] = p;
+}
+
+/* Third: the new inputs of the places that move. Nothing is written to the layer yet: a later group may still fail. */
+static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__rewire *r = (const haste__rewire *)context;
+    const haste__pass *pass = &r->pass;
+    const haste_layer *layer = r->layer;
+    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint16_t *input = r->input + (size_t)thread * r->width;
+    int number, i, f, bad = 0;
+    int64_t g, last;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        const haste_block *block = &layer->block[number];
+        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
+        const uint16_t *index;
+        uint32_t *place;
+        if (r->moves[number] == 0) continue;
+        index = block->index + g * F;
+        place = r->place[number] + g * F;
+        for (f = 0; f < F; f++) {
+            int moves = place[f] < r->bound[number] || (place[f] == r->bound[number] && g * F + f <= r->last[number]);
+            place[f] = moves ? 0 : HASTE__KEEP;
+            wanted += moves;
+        }
+        if (wanted == 0) continue;
+        for (c = f = 0; c < width; c++)   /* the group as it was: what is pruned now cannot come back at once */
+            if (f < F && index[f] == c) f++;
+            else input[n++] = (uint16_t)c;
+        if (r->options->growth == HASTE_GROW_RANDOM) {   /* the beginning of a shuffle */
+            uint64_t number_of_group = (uint64_t)g;
+            for (i = 0; i < number; i++) number_of_group += (uint64_t)layer->block[i].groups;
+            for (i = 0; i < wanted; i++) {
+                uint64_t random = haste__random(layer->seed, stream, number_of_group << 16 | (uint64_t)i);
+                int other = i + (int)haste__below(random, (uint32_t)(n - i));
+                uint16_t t = input[i];
+                input[i] = input[other];
+                input[other] = t;
+            }
+        } else {
+            haste__group group;
+            haste__group_open(&group, pass, number, g, thread);
+            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
+            for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
+                group.F = count = n - c < F ? n - c : F;
+                group.index = input + c;
+                haste__group_grad_weight(pass, &group);
+                for (i = 0; i < count; i++) {
+                    float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
+                    uint32_t bits = haste__bits(mean);
+                    if (bits >= 0x7f800000u) bad = 1;
+                    key[c + i] = (uint64_t)~bits << 32 | input[c + i];   /* the largest first, ties to the smaller input */
+                }
+            }
+            haste__select(key, n, wanted);
+            for (i = 0; i < wanted; i++) input[i] = (uint16_t)(key[i] & 0xffffu);
+        }
+        for (f = i = 0; f < F; f++)
+            if (place[f] != HASTE__KEEP) place[f] = input[i++];
+    }
+    pass->work->flag[chunk] = bad;
+}
+
+/* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
+static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *order, const uint32_t *place,
+                               void *scratch)
+{
+    char *to = (char *)array + first * row;
+    int f;
+    memcpy(scratch, to, (size_t)F * row);
+    for (f = 0; f < F; f++, to += row) {
+        size_t from = (size_t)(order[f] & 0xffffffffu);
+        if (place[from] == HASTE__KEEP) memcpy(to, (char *)scratch + from * row, row);
+        else memset(to, 0, row);
+    }
+}
+
+/* Last: the layer changes. */
+static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__rewire *r = (const haste__rewire *)context;
+    const haste__pass *pass = &r->pass;
+    haste_layer *layer = r->layer;
+    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
+    size_t tile = 0;
+    float *scratch;
+    int number, f, s, k;
+    int64_t g, last;
+    haste__tile_count(pass->work, &tile);   /* at least twice the largest group's weights */
+    scratch = pass->work->tile + tile * (size_t)thread;
+    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+        haste_block *block = &layer->block[number];
+        int F = block->fan_in, S = block->group_size, labels = haste__group_labels(block, g), moves = 0;
+        size_t first = (size_t)g * (size_t)F, row;
+        const uint32_t *place;
+        const uint64_t *order;
+        uint16_t *index;
+        if (r->moves[number] == 0) continue;
+        index = block->index + first;
+        place = r->place[number] + first;
+        for (f = 0; f < F; f++) {
+            moves += place[f] != HASTE__KEEP;
+            key[f] = (uint64_t)(place[f] == HASTE__KEEP ? index[f] : place[f]) << 32 | (uint64_t)f;
+        }
+        if (moves == 0) continue;
+        order = haste__sort(key, key + F, F);
+        row = (size_t)S * haste__width(layer->dtype);
+        haste__rewire_rows(block->weight, first, row, F, order, place, scratch);
+        row = (size_t)S * haste__width(layer->state_dtype);
+        for (k = 0; k < haste__states(layer->optimizer); k++)
+            haste__rewire_rows(block->weight_state[k], first, row, F, order, place, scratch);
+        for (f = 0; f < F; f++) {
+            index[f] = (uint16_t)(order[f] >> 32);
+            if (!r->options->uniform || place[order[f] & 0xffffffffu] == HASTE__KEEP) continue;
+            for (s = 0; s < labels; s++)
+                haste__store(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
+                             haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
+        }
+    }
+}
+
+/* share * n rounded down, but for the share's own rounding: .7f lies below .7, and yet .7 of 10 is 7. */
+static int64_t haste__share_of(float share, int64_t n)
+{
+    int64_t m = (int64_t)((double)share * (1 + 1.0 / 8388608) * (double)n);
+    return m < n ? m : n;
+}
+
+static haste_status haste__rewire_options_check(const haste_rewire_options *o, haste_error *error)
+{
+    if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (!(o->share >= 0 && o->share <= 1))
+        return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (!(o->group_share >= 0 && o->group_share <= 1))
+        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
+    if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
+        (unsigned)o->growth > HASTE_GROW_GRADIENT)
+        return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune, (int)o->scope,
+                           (int)o->growth);
+    return HASTE_OK;
+}
+
+/* Did a chunk meet something that is not finite? */
+static haste_status haste__rewire_flags(const haste_workspace *work, haste_error *error)
+{
+    int chunk;
+    for (chunk = 0; chunk < work->chunks; chunk++)
+        if (work->flag[chunk])
+            return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+    return HASTE_OK;
+}
+
+haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x, int32_t B,
+                          haste_lists positives, int64_t *moved, haste_error *error)
+{
+    haste__rewire r;
+    haste_status status = haste__layer_quick(layer, error);
+    size_t bytes = 0;
+    char *memory;
+    int64_t total = 0;
+    int i, batch;
+    if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
+    if (status != HASTE_OK) return status;
+    if (layer->pending)
+        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)layer->pending);
+    memset(&r, 0, sizeof r);
+    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    if (batch) {
+        status = haste__pass_begin(&r.pass, layer, work, x, B, 1, error);
+        if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+    } else {
+        status = haste__work_check(layer, work, error);
+        if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
+    }
+    if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, NULL, &bytes, error);
+    if (status != HASTE_OK) return status;
+
+    r.layer = layer;
+    r.options = options;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
+        int64_t limit = haste__share_of(options->group_share > 0 ? options->group_share : .5f, F);
+        if (limit > spare) limit = spare;
+        if (options->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(options->share, wanted);
+        else if (limit > haste__share_of(options->share, F)) limit = haste__share_of(options->share, F);
+        r.limit[i] = limit;
+        r.moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
+        total += r.moves[i];
+    }
+    if (total > 0) {
+        memory = (char *)haste__allocate(bytes);
+        if (!memory)
+            return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs", (unsigned long long)bytes);
+        haste__rewire_arrange(&r, layer, work, memory, &bytes, error);
+        if (batch) {
+            r.pass.scale = (float)(1.0 / (double)B);
+            haste__pass_load(&r.pass);
+            haste__lists_sort(&r.pass, positives);
+            if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
+        }
+        haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, &r);
+        status = haste__rewire_flags(work, error);
+        if (status == HASTE_OK) {
+            for (i = 0; i < layer->block_count; i++)
+                if (r.moves[i] > 0) haste__rewire_bound(&r, i);
+            haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, &r);
+            status = haste__rewire_flags(work, error);
+        }
+        if (status == HASTE_OK) haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, &r);
+        haste__release(memory);
+        if (status != HASTE_OK) return status;
+    }
+    layer->rewires++;
+    if (moved) *moved = total;
+    return HASTE_OK;
+}
+
+/* 1 at part 0, 0 at part 1. */
+static double haste__half_cosine(double part) { return 0.5 + 0.5 * cos(3.14159265358979323846 * part); }
+
+double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor)
+{
+    if (step < 0) step = 0;
+    if (step >= total) return floor;
+    if (step < warmup) return (double)step / (double)warmup;
+    return floor + (1 - floor) * haste__half_cosine((double)(step - warmup) / (double)(total - warmup));
+}
+
+double haste_rewire_share(int64_t step, int64_t end, double share)
+{
+    if (step < 0) step = 0;
+    return step >= end ? 0 : share * haste__half_cosine((double)step / (double)end);
+}
+/* ---- >>metrics ----------------------------------------------------------------------------------------------- */
+
+haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out, haste_error *error)
+{
+    double C;
+    int32_t l;
+    if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L is %ld, expected at least 1", (long)L);
+    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N is %lld, expected at least one training sample", (long long)N);
+    if (A == 0 && B == 0) { A = 0.55; B = 1.5; }
+    if (!(A >= 0 && A <= 100)) return haste__fail(error, HASTE_ERR_ARG, "A is %g, expected 0 .. 100", A);
+    if (!(B > 0 && B <= 1e9))   /* at B = 0 a label without positives would divide by 0 */
+        return haste__fail(error, HASTE_ERR_ARG, "B is %g, expected above 0 and at most 1e9", B);
+    for (l = 0; l < L; l++)
+        if (frequency[l] < 0 || frequency[l] > N)
+            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] is %lld, expected 0 .. N = %lld", (long)l,
+                               (long long)frequency[l], (long long)N);
+    C = log((double)N) - 1;
+    if (C < 0) C = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
+    /* (B+1)^A (n+B)^-A as one power: neither factor can overflow by itself. */
+    for (l = 0; l < L; l++) out[l] = 1 + C * pow((B + 1) / ((double)frequency[l] + B), A);
+    return HASTE_OK;
+}
+
+haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error)
+{
+    if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
+    if (k < 1 || k > HASTE_MAX_K) return haste__fail(error, HASTE_ERR_ARG, "k is %ld, expected 1 .. %d", (long)k, HASTE_MAX_K);
+    memset(metrics, 0, sizeof *metrics);
+    metrics->k = k;
+    return HASTE_OK;
+}
+
+/* Offsets and ids of one argument; *longest (in, out) is the length of the longest list seen. */
+static haste_status haste__metrics_lists(const haste_lists *lists, int32_t B, int32_t L, const char *name, int64_t *longest,
+                                         haste_error *error)
+{
+    int64_t b, j;
+    if (!lists->offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    for (b = 0; b < B; b++) {
+        if (lists->offset[b] < 0 || lists->offset[b + 1] < lists->offset[b])
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld], [%lld] are %lld, %lld: expected ascending from 0 or above",
+                               name, (long long)b, (long long)b + 1, (long long)lists->offset[b], (long long)lists->offset[b + 1]);
+        if (lists->offset[b + 1] - lists->offset[b] > *longest) *longest = lists->offset[b + 1] - lists->offset[b];
+    }
+    if (!lists->id && lists->offset[B] > lists->offset[0]) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    for (j = lists->offset[0]; j < lists->offset[B]; j++)
+        if (lists->id[j] < 0 || lists->id[j] >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] is %ld, expected 0 .. L - 1 = %ld", name, (long long)j,
+                               (long)lists->id[j], (long)L - 1);
+    return HASTE_OK;
+}
+
+static void haste__metrics_sift(int32_t *heap, int64_t parent, int64_t n)
+{
+    int32_t value = heap[parent];
+    int64_t child;
+    while ((child = 2 * parent + 1) < n) {
+        if (child + 1 < n && heap[child + 1] > heap[child]) child++;
+        if (heap[child] <= value) break;
+        heap[parent] = heap[child];
+        parent = child;
+    }
+    heap[parent] = value;
+}
+
+/* Copies n ids to `to`, ascending and each once; returns how many are left. A heap sort, because qsort may allocate; lists
+   that ascend already, as most do, cost one look. */
+static int64_t haste__metrics_sort(const int32_t *from, int64_t n, int32_t *to)
+{
+    int64_t i, count = 0;
+    int ascending = 1;
+    for (i = 0; i < n; i++) {
+        to[i] = from[i];
+        if (i > 0 && from[i] < from[i - 1]) ascending = 0;
+    }
+    if (!ascending) {
+        for (i = n / 2 - 1; i >= 0; i--) haste__metrics_sift(to, i, n);
+        for (i = n - 1; i > 0; i--) {
+            int32_t largest = to[0];
+            to[0] = to[i];
+            to[i] = largest;
+            haste__metrics_sift(to, 0, i);
+        }
+    }
+    for (i = 0; i < n; i++)
+        if (count == 0 || to[i] != to[count - 1]) to[count++] = to[i];
+    return count;
+}
+
+static int haste__metrics_contains(const int32_t *sorted, int64_t n, int32_t id)
+{
+    int64_t low = 0, high = n;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (sorted[middle] < id) low = middle + 1; else high = middle;
+    }
+    return low < n && sorted[low] == id;
+}
+
+/* One sample: id [k] are its predictions, y [y_count] and removed [removed_count] its truth and filter, ascending and
+   distinct. */
+static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int32_t *y, int64_t y_count, const int32_t *removed,
+                                  int64_t removed_count, const double *propensity, const double *gain)
+{
+    double best[HASTE_MAX_K];   /* the largest inverse propensities of y, descending */
+    double dcg = 0, dcg_norm = 0, ps = 0, ps_best = 0, ps_dcg = 0, ps_dcg_best = 0;
+    int32_t ranked[HASTE_MAX_K];
+    int32_t k = metrics->k, ranks = 0, best_count = 0, hits = 0, i, j;
+    int64_t count = 0, n;
+
+    metrics->samples++;
+    for (n = 0; n < y_count; n++)
+        if (!haste__metrics_contains(removed, removed_count, y[n])) y[count++] = y[n];
+    if (count == 0) return;   /* every measure is 0 then, the best attainable too */
+
+    for (n = 0; n < count; n++) {   /* insertion into at most k places: linear in the length of the list */
+        double value = propensity ? propensity[y[n]] : 1;
+        if (best_count == k && value <= best[k - 1]) continue;
+        for (j = best_count < k ? best_count++ : k - 1; j > 0 && best[j - 1] < value; j--) best[j] = best[j - 1];
+        best[j] = value;
+    }
+
+    /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are wrong. */
+    for (i = 0; i < k; i++) {
+        if (id[i] >= 0 && haste__metrics_contains(removed, removed_count, id[i])) continue;
+        ranked[ranks] = id[i];
+        for (j = 0; j < ranks; j++) if (ranked[j] == id[i]) { ranked[ranks] = -1; break; }
+        ranks++;
+    }
+
+    for (i = 0; i < k; i++) {
+        if (i < ranks && ranked[i] >= 0 && haste__metrics_contains(y, count, ranked[i])) {
+            double value = propensity ? propensity[ranked[i]] : 1;
+            hits++;
+            metrics->hits[i] += 1;
+            dcg += gain[i];
+            ps += value;
+            ps_dcg += value * gain[i];
+        }
+        if (i < best_count) {
+            dcg_norm += gain[i];
+            ps_best += best[i];
+            ps_dcg_best += best[i] * gain[i];
+        }
+        metrics->ndcg[i] += dcg / dcg_norm;
+        metrics->recall[i] += (double)hits / (double)count;
+        metrics->psp[i] += ps;             /* without 1/k, which both sums share */
+        metrics->psp_best[i] += ps_best;
+        metrics->psndcg[i] += ps_dcg / dcg_norm;
+        metrics->psndcg_best[i] += ps_dcg_best / dcg_norm;
+    }
+}
+
+haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
+                               const double *propensity, const haste_lists *filter, haste_error *error)
+{
+    enum { HASTE__METRICS_SMALL = 256 };
+    int32_t small[2 * HASTE__METRICS_SMALL], *y = small, *removed = small + HASTE__METRICS_SMALL, b, i;
+    double gain[HASTE_MAX_K];
+    int64_t longest = 0, j;
+    haste_status status;
+    void *memory = NULL;
+
+    if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
+    if (metrics->k < 1 || metrics->k > HASTE_MAX_K)
+        return haste__fail(error, HASTE_ERR_ARG, "metrics->k is %ld, expected 1 .. %d: call haste_metrics_init first",
+                           (long)metrics->k, HASTE_MAX_K);
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B is %ld, expected 0 or more", (long)B);
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L is %ld, expected at least 1", (long)L);
+    if (B == 0) return HASTE_OK;
+    if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    for (j = 0; j < (int64_t)B * metrics->k; j++)
+        if (id[j] < -1 || id[j] >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] is %ld, expected -1 .. L - 1 = %ld", (long long)j, (long)id[j],
+                               (long)L - 1);
+    status = haste__metrics_lists(&truth, B, L, "truth", &longest, error);
+    if (!status && filter) status = haste__metrics_lists(filter, B, L, "filter", &longest, error);
+    if (status) return status;
+    for (j = truth.offset[0]; propensity && j < truth.offset[B]; j++)
+        if (!(propensity[truth.id[j]] > 0 && propensity[truth.id[j]] <= DBL_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] is %g, expected above 0 and finite", (long)truth.id[j],
+                               propensity[truth.id[j]]);
+
+    if (longest > HASTE__METRICS_SMALL) {
+        size_t bytes = 2 * sizeof(int32_t);
+        memory = haste__multiply(&bytes, (uint64_t)longest) ? haste__allocate(bytes) : NULL;
+        if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort a list of %lld ids", (long long)longest);
+        y = (int32_t *)memory;
+        removed = y + longest;
+    }
+    for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
+    for (b = 0; b < B; b++) {
+        int64_t y_count = 0, removed_count = 0;
+        if (truth.offset[b + 1] > truth.offset[b])
+            y_count = haste__metrics_sort(truth.id + truth.offset[b], truth.offset[b + 1] - truth.offset[b], y);
+        if (filter && filter->offset[b + 1] > filter->offset[b])
+            removed_count = haste__metrics_sort(filter->id + filter->offset[b], filter->offset[b + 1] - filter->offset[b], removed);
+        haste__metrics_sample(metrics, id + (size_t)b * (size_t)metrics->k, y, y_count, removed, removed_count, propensity, gain);
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
+haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k)
+{
+    haste_scores scores;
+    memset(&scores, 0, sizeof scores);
+    if (!metrics || k < 1 || k > metrics->k || k > HASTE_MAX_K) {
+        scores.precision = scores.ndcg = scores.recall = scores.psp = scores.psndcg = NAN;
+    } else if (metrics->samples > 0) {
+        double N = (double)metrics->samples, hits = 0;
+        int32_t i;
+        for (i = 0; i < k; i++) hits += metrics->hits[i];
+        scores.precision = 100 * hits / (N * k);
+        scores.ndcg = 100 * metrics->ndcg[k - 1] / N;
+        scores.recall = 100 * metrics->recall[k - 1] / N;
+        if (metrics->psp_best[k - 1] > 0) scores.psp = 100 * metrics->psp[k - 1] / metrics->psp_best[k - 1];
+        if (metrics->psndcg_best[k - 1] > 0) scores.psndcg = 100 * metrics->psndcg[k - 1] / metrics->psndcg_best[k - 1];
+    }
+    return scores;
+}
+
+/* ---- >>file --------------------------------------------------------------------------------------------------
+
+   The model file: a header, then the sections one after the other, each at a multiple of 64 bytes, zeros between.
+
+       0   8    "HASTE", CR LF, ^Z: spoilt by whatever takes the file for text
+       8   4    byte-order mark 0x01020304      12  4  version of the format
+      16   8    bytes of the file               24  8  bytes of the header: 64 + 48 * sections, rounded up to 64
+      32   4    sections                        36  4  0           40  16  0
+      56   8    checksum of the rest of the header
+      64  48    of each section: name [24], offset, bytes, checksum
+
+   Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
+   block its arrays as they lie in memory, the caller's. Numbers have the byte order of the writer; a reader of the other order
+   sees it by the mark and refuses. The sections of a layer follow from haste.layer, so a reader compares the table with the one
+   it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could not have computed. */
+
+#if defined(__unix__) || defined(__unix) || defined(__APPLE__)
+    #define HASTE__POSIX
+    #include <fcntl.h>
+    #include <sys/mman.h>
+    #include <unistd.h>
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus)
+        extern int fsync(int descriptor);   /* -std=c99 hides it in <unistd.h> */
+    #endif
+#elif defined(_WIN32)
+    #if defined(__cplusplus)
+    extern "C"
+    #endif
+    __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+#endif
+
+#define HASTE__FILE_MAGIC   "HASTE\r\n\x1a"
+#define HASTE__FILE_ORDER   UINT32_C(0x01020304)
+#define HASTE__FILE_VERSION UINT32_C(1)
+#define HASTE__FILE_PREFIX  64
+#define HASTE__FILE_ENTRY   48
+#define HASTE__FILE_PIECE   16384   /* bytes that are read or written, and checked, at a time */
+#define HASTE__FILE_TABLE   (3 + 7 * HASTE_MAX_BLOCKS + HASTE_MAX_SECTIONS)
+#define HASTE__FILE_HEADER  ((HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * HASTE__FILE_TABLE + 63) / 64 * 64)
+#define HASTE__FILE_LAYER   (64 + 48 * HASTE_MAX_BLOCKS)
+
+/* A section: what the table says of it, and where its bytes are. */
+typedef struct haste__entry {
+    char        name[24];
+    uint64_t    offset, bytes, checksum;
+    const void *data;    /* when saving */
+    int         round;   /* when saving: data is float32 and is stored as bfloat16 */
+} haste__entry;
+
+/* The end of a long path: its beginning matters less than the reason, which must fit into the message too. */
+static const char *haste__path_tail(const char *path)
+{
+    size_t length = strlen(path);
+    return length > 120 ? path + length - 120 : path;
+}
+
+#define HASTE__CHECKSUM_FACTOR UINT64_C(0xd6e8feb86659fd93)
+
+HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
+{
+    lane ^= word;
+    return (lane << 29 | lane >> 35) * HASTE__CHECKSUM_FACTOR;   /* rotated: else the upper bits would only reach each other */
+}
+
+/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs as
+   fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen. Bytes that are
+   missing in the last 32 count as 0; the length is mixed in. */
+static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
+{
+    const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t a = seed + step, b = seed + 2 * step, c = seed + 3 * step, d = seed + 4 * step, word[4], sum;
+    const unsigned char *at = (const unsigned char *)data;
+    unsigned char tail[sizeof word];
+    size_t left = bytes;
+    while (left > 0) {
+        if (left < sizeof word) {
+            memset(tail, 0, sizeof tail);
+            memcpy(tail, at, left);
+            at = tail;
+            left = sizeof tail;
+        }
+        memcpy(word, at, sizeof word);
+        a = haste__checksum_word(a, word[0]);
+        b = haste__checksum_word(b, word[1]);
+        c = haste__checksum_word(c, word[2]);
+        d = haste__checksum_word(d, word[3]);
+        at += sizeof word;
+        left -= sizeof word;
+    }
+    sum = haste__mix((uint64_t)bytes * HASTE__CHECKSUM_FACTOR + a);
+    sum = haste__mix(sum * HASTE__CHECKSUM_FACTOR + b);
+    sum = haste__mix(sum * HASTE__CHECKSUM_FACTOR + c);
+    return haste__mix(sum * HASTE__CHECKSUM_FACTOR + d);
+}
+
+/* The checksum of a section is chained over its pieces, so that it can be made while writing. */
+static uint64_t haste__checksum_section(const void *data, uint64_t bytes)
+{
+    const unsigned char *at = (const unsigned char *)data;
+    uint64_t sum = 0;
+    while (bytes > 0) {
+        size_t piece = bytes < HASTE__FILE_PIECE ? (size_t)bytes : HASTE__FILE_PIECE;
+        sum = haste__checksum(at, piece, sum);
+        at += piece;
+        bytes -= piece;
+    }
+    return sum;
+}
+
+/* The checksum of a header: all but the eight bytes where it is kept. */
+static uint64_t haste__checksum_header(const unsigned char *header, size_t bytes)
+{
+    uint64_t sum = haste__checksum(header, HASTE__FILE_PREFIX - 8, 0);
+    return haste__checksum(header + HASTE__FILE_PREFIX, bytes - HASTE__FILE_PREFIX, sum);
+}
+
+/* Fixed-width numbers from and to a byte position. */
+static void haste__put32(unsigned char **at, int64_t value)  { int32_t v = (int32_t)value; memcpy(*at, &v, 4); *at += 4; }
+static void haste__put64(unsigned char **at, uint64_t value) { memcpy(*at, &value, 8); *at += 8; }
+static int32_t  haste__get32(const unsigned char **at) { int32_t v;  memcpy(&v, *at, 4); *at += 4; return v; }
+static uint64_t haste__get64(const unsigned char **at) { uint64_t v; memcpy(&v, *at, 8); *at += 8; return v; }
+
+/* The layer's scalars: 64 bytes, and 48 of each block. Returns their number. */
+static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype, unsigned char *out)
+{
+    unsigned char *at = out;
+    int same = dtype == layer->dtype, i;
+    haste__put32(&at, layer->labels);
+    haste__put32(&at, layer->inputs);
+    haste__put64(&at, (uint64_t)layer->slots);
+    haste__put32(&at, dtype);
+    haste__put32(&at, same ? layer->state_dtype : HASTE_F32);
+    haste__put32(&at, layer->loss);
+    haste__put32(&at, same ? layer->optimizer : HASTE_SGD);
+    haste__put64(&at, layer->seed);
+    haste__put64(&at, (uint64_t)layer->step);
+    haste__put64(&at, (uint64_t)layer->rewires);
+    haste__put32(&at, layer->block_count);
+    haste__put32(&at, 0);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        haste__put64(&at, (uint64_t)block->groups);
+        haste__put64(&at, (uint64_t)block->labels);
+        haste__put64(&at, (uint64_t)block->first_slot);
+        haste__put32(&at, block->group_size);
+        haste__put32(&at, block->fan_in);
+        haste__put32(&at, block->begin);
+        haste__put32(&at, block->end);
+        haste__put32(&at, block->index == NULL);
+        haste__put32(&at, 0);
+    }
+    return (size_t)(at - out);
+}
+
+/* The other way, with every number checked; dense [block_count] says which blocks have no index. The layer gets no pointers. */
+static haste_status haste__file_get_layer(const unsigned char *at, uint64_t bytes, const char *path, haste_layer *layer, int *dense,
+                                          haste_error *error)
+{
+    const char *wrong = NULL;
+    int32_t number[6], zero;
+    int64_t labels = 0, slots = 0;
+    int i;
+    memset(layer, 0, sizeof *layer);
+    if (bytes < 64) return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
+                                       (unsigned long long)bytes);
+    layer->labels = haste__get32(&at);
+    layer->inputs = haste__get32(&at);
+    layer->slots = (int64_t)haste__get64(&at);
+    for (i = 0; i < 4; i++) number[i] = haste__get32(&at);   /* enumerations, once they are known to be in range */
+    layer->seed = haste__get64(&at);
+    layer->step = (int64_t)haste__get64(&at);
+    layer->rewires = (int64_t)haste__get64(&at);
+    layer->block_count = haste__get32(&at);
+    zero = haste__get32(&at);
+    if (layer->labels < 1) wrong = "labels";
+    else if (layer->inputs < 1 || layer->inputs > 65536) wrong = "inputs";
+    else if (layer->slots < layer->labels || layer->slots > INT32_MAX) wrong = "slots";
+    else if (number[0] < HASTE_F32 || number[0] > HASTE_BF16) wrong = "dtype";
+    else if (number[1] < HASTE_F32 || number[1] > HASTE_BF16) wrong = "state_dtype";
+    else if (number[2] < HASTE_BCE || number[2] > HASTE_SOFTMAX) wrong = "loss";
+    else if (number[3] < HASTE_SGD || number[3] > HASTE_ADAMW) wrong = "optimizer";
+    else if (layer->step < 0 || layer->step > INT64_MAX / 2) wrong = "step";
+    else if (layer->rewires < 0 || layer->rewires > INT64_MAX / 2) wrong = "rewires";
+    else if (layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS) wrong = "block_count";
+    else if (zero != 0) wrong = "the reserved word";
+    else if (bytes != 64 + 48 * (uint64_t)layer->block_count) wrong = "the length";
+    if (wrong) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s in haste.layer is out of range", path, wrong);
+    layer->dtype = (haste_dtype)number[0];
+    layer->state_dtype = (haste_dtype)number[1];
+    layer->loss = (haste_loss)number[2];
+    layer->optimizer = (haste_optimizer)number[3];
+
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        block->groups = (int64_t)haste__get64(&at);
+        block->labels = (int64_t)haste__get64(&at);
+        block->first_slot = (int64_t)haste__get64(&at);
+        block->group_size = haste__get32(&at);
+        block->fan_in = haste__get32(&at);
+        block->begin = haste__get32(&at);
+        block->end = haste__get32(&at);
+        dense[i] = haste__get32(&at);
+        zero = haste__get32(&at);
+        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8) wrong = "group_size";
+        else if (block->begin < 0 || block->begin >= block->end || block->end > layer->inputs) wrong = "the slice";
+        else if (block->fan_in < 1 || block->fan_in > block->end - block->begin) wrong = "fan_in";
+        else if (dense[i] != 0 && (dense[i] != 1 || block->fan_in != block->end - block->begin)) wrong = "the mark of a dense block";
+        else if (block->labels < 1 || block->labels > layer->labels - labels) wrong = "labels";
+        else if (block->groups != (block->labels + block->group_size - 1) / block->group_size) wrong = "groups";
+        else if (block->first_slot != slots) wrong = "first_slot";
+        else if (zero != 0) wrong = "the reserved word";
+        if (wrong) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s of block %d in haste.layer is out of range", path, wrong, i);
+        labels += block->labels;
+        slots += block->groups * block->group_size;   /* at most 2^31 + 255 a block */
+    }
+    if (labels != layer->labels || slots != layer->slots)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the blocks hold %lld labels in %lld slots, haste.layer says %ld in %lld",
+                           path, (long long)labels, (long long)slots, (long)layer->labels, (long long)layer->slots);
+    return HASTE_OK;
+}
+
+/* One more section of the library's own; 0 when its size overflows. */
+static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, uint64_t width,
+                             const void *data)
+{
+    haste__entry *entry = &table[*count];
+    size_t bytes = 1;
+    if (!haste__multiply(&bytes, elements) || !haste__multiply(&bytes, width)) return 0;
+    memset(entry, 0, sizeof *entry);
+    if (block < 0) snprintf(entry->name, sizeof entry->name, "haste.%s", part);
+    else snprintf(entry->name, sizeof entry->name, "haste.%d.%s", block, part);
+    entry->bytes = bytes;
+    entry->data = data;
+    (*count)++;
+    return 1;
+}
+
+/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks them in the
+   same order. */
+static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_optimizer optimizer, const int *dense,
+                             haste__entry *table, int *count)
+{
+    static const char *const names[2][2] = { { "weight_state0", "bias_state0" }, { "weight_state1", "bias_state1" } };
+    int i, j, ok;
+    *count = 0;
+    ok = haste__file_entry(table, count, -1, "layer", 64 + 48 * (uint64_t)layer->block_count, 1, NULL)
+      && haste__file_entry(table, count, -1, "label_of", (uint64_t)layer->slots, 4, layer->label_of)
+      && haste__file_entry(table, count, -1, "slot_of", (uint64_t)layer->labels, 4, layer->slot_of);
+    for (i = 0; ok && i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;   /* below 2^32 */
+        uint64_t fan_in = (uint64_t)block->fan_in;
+        if (!dense[i]) ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
+        ok = ok && haste__file_entry(table, count, i, "weight", slots * fan_in, haste__width(dtype), block->weight)
+                && haste__file_entry(table, count, i, "bias", slots, 4, block->bias);
+        if (ok && dtype != layer->dtype) table[*count - 2].round = 1;
+        for (j = 0; ok && j < haste__states(optimizer); j++)
+            ok = haste__file_entry(table, count, i, names[j][0], slots * fan_in, haste__width(layer->state_dtype),
+                                   block->weight_state[j])
+              && haste__file_entry(table, count, i, names[j][1], slots, 4, block->bias_state[j]);
+    }
+    return ok;
+}
+
+/* Points the layer's arrays into the file's memory. */
+static void haste__file_attach(haste_layer *layer, const int *dense, const haste__entry *table, char *memory)
+{
+    const haste__entry *entry = table + 1;   /* after haste.layer */
+    int i, j;
+    layer->label_of = (int32_t *)(void *)(memory + entry++->offset);
+    layer->slot_of = (int32_t *)(void *)(memory + entry++->offset);
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        if (!dense[i]) block->index = (uint16_t *)(void *)(memory + entry++->offset);
+        block->weight = memory + entry++->offset;
+        block->bias = (float *)(void *)(memory + entry++->offset);
+        for (j = 0; j < haste__states(layer->optimizer); j++) {
+            block->weight_state[j] = memory + entry++->offset;
+            block->bias_state[j] = (float *)(void *)(memory + entry++->offset);
+        }
+    }
+}
+
+/* Why a name cannot be a caller's section, or NULL where it can. */
+static const char *haste__file_bad_name(const char *name, const haste__entry *earlier, int count)
+{
+    int i;
+    if (!memchr(name, 0, sizeof earlier->name)) return "does not end within 24 bytes";
+    if (!name[0]) return "is empty";
+    if (strncmp(name, "haste.", 6) == 0) return "begins with \"haste.\", which is the library's";
+    for (i = 0; i < count; i++) if (strcmp(name, earlier[i].name) == 0) return "comes twice";
+    return NULL;
+}
+
+/* ---- >>save -------------------------------------------------------------------------------------------------- */
+
+/* Writes a section and the zeros after it; its checksum is made on the way. errno says why it failed; 0 where bfloat16 cannot
+   hold a weight. */
+static int haste__file_write(FILE *out, haste__entry *entry)
+{
+    static const char zeros[HASTE__ALIGN] = { 0 };
+    uint16_t rounded[HASTE__FILE_PIECE / 2];
+    const char *at = (const char *)entry->data;
+    uint64_t left = entry->bytes;
+    size_t padding = (size_t)((HASTE__ALIGN - entry->bytes % HASTE__ALIGN) % HASTE__ALIGN);
+    entry->checksum = 0;
+    while (left > 0) {
+        size_t piece = left < HASTE__FILE_PIECE ? (size_t)left : HASTE__FILE_PIECE, i;
+        const void *from = at;
+        if (entry->round) {
+            for (i = 0; i < piece / 2; i++) {
+                float value;
+                memcpy(&value, at + 4 * i, 4);
+                rounded[i] = haste__to_bf16(value);
+                if ((rounded[i] & 0x7f80u) == 0x7f80u) { errno = 0; return 0; }   /* the last 0.2% of float32's range */
+            }
+            from = rounded;
+            at += piece;   /* a float is two bfloat16 */
+        }
+        entry->checksum = haste__checksum(from, piece, entry->checksum);
+        if (fwrite(from, 1, piece, out) != piece) return 0;
+        at += piece;
+        left -= piece;
+    }
+    return padding == 0 || fwrite(zeros, 1, padding, out) == padding;
+}
+
+/* The header, once the table is complete. Returns its bytes; out [HASTE__FILE_HEADER] */
+static size_t haste__file_put_header(const haste__entry *table, int count, uint64_t file_bytes, unsigned char *out)
+{
+    size_t bytes = (size_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
+    unsigned char *at = out + 8;
+    int i;
+    memset(out, 0, bytes);
+    memcpy(out, HASTE__FILE_MAGIC, 8);
+    haste__put32(&at, HASTE__FILE_ORDER);
+    haste__put32(&at, HASTE__FILE_VERSION);
+    haste__put64(&at, file_bytes);
+    haste__put64(&at, bytes);
+    haste__put32(&at, count);
+    at = out + HASTE__FILE_PREFIX;
+    for (i = 0; i < count; i++) {
+        memcpy(at, table[i].name, sizeof table[i].name);
+        at += sizeof table[i].name;
+        haste__put64(&at, table[i].offset);
+        haste__put64(&at, table[i].bytes);
+        haste__put64(&at, table[i].checksum);
+    }
+    at = out + HASTE__FILE_PREFIX - 8;
+    haste__put64(&at, haste__checksum_header(out, bytes));
+    return bytes;
+}
+
+/* Makes what was written to a file, or a rename in a folder, reach the disk. 0: it did not. */
+static int haste__file_sync(const char *path)
+{
+#if defined(HASTE__POSIX)
+    int descriptor = open(path, O_RDONLY), ok;
+    if (descriptor < 0) return 0;
+    ok = fsync(descriptor) == 0;
+    if (close(descriptor) != 0) ok = 0;
+    return ok;
+#else
+    (void)path;
+    return 1;
+#endif
+}
+
+static int haste__file_rename(const char *from, const char *to)
+{
+#if defined(_WIN32)
+    return MoveFileExA(from, to, 1 | 8) ? 1 : (errno = EACCES, 0);   /* rename() does not replace; 8: wait for the disk */
+#else
+    return rename(from, to) == 0;
+#endif
+}
+
+/* Writes the whole file under a temporary name and closes it. 0: it failed, and errno says why, or is 0 as in haste__file_write. */
+static int haste__file_write_all(const char *temporary, haste__entry *table, int count, uint64_t file_bytes, unsigned char *header)
+{
+    FILE *out = fopen(temporary, "wb");
+    size_t header_bytes = (size_t)table[0].offset;
+    int ok, i, reason;
+    if (!out) return 0;
+    /* Zeros first, the header when the checksums are known: until then it is no model file. */
+    memset(header, 0, header_bytes);
+    ok = fwrite(header, 1, header_bytes, out) == header_bytes;
+    for (i = 0; ok && i < count; i++) ok = haste__file_write(out, &table[i]);
+    if (ok) {
+        haste__file_put_header(table, count, file_bytes, header);
+        ok = fseek(out, 0, SEEK_SET) == 0 && fwrite(header, 1, header_bytes, out) == header_bytes && fflush(out) == 0;
+    }
+    reason = errno;
+    if (fclose(out) != 0 && ok) { ok = 0; reason = errno; }
+    if (ok && !haste__file_sync(temporary)) { ok = 0; reason = errno; }
+    errno = reason;
+    return ok;
+}
+
+haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                        int32_t section_count, haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE];
+    unsigned char header[HASTE__FILE_HEADER], scalars[HASTE__FILE_LAYER];
+    int dense[HASTE_MAX_BLOCKS], count, own, i, ok, reason;
+    size_t length, folder;
+    uint64_t file_bytes;
+    long process = 0;
+    char *temporary;
+    haste_status status;
+
+    if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
+        return haste__fail(error, HASTE_ERR_ARG, "section_count is %ld, expected 0 .. %d", (long)section_count, HASTE_MAX_SECTIONS);
+    if (section_count > 0 && !sections)
+        return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
+    if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
+        return haste__fail(error, HASTE_ERR_ARG, "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32",
+                           (int)dtype, (int)layer->dtype);
+    if (layer->pending != 0)
+        return haste__fail(error, HASTE_ERR_STATE, "gradients of %ld micro-batches are pending: call haste_apply first",
+                           (long)layer->pending);
+    status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
+    if (status) return status;
+    if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
+        return haste__fail(error, HASTE_ERR_STATE, "step is %lld and rewires %lld: expected 0 .. 2^62", (long long)layer->step,
+                           (long long)layer->rewires);
+
+    for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
+    if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &count))
+        return haste__fail(error, HASTE_ERR_SIZE, "the layer's arrays overflow size_t");
+    table[0].data = scalars;
+    haste__file_put_layer(layer, dtype, scalars);
+    own = count;
+    for (i = 0; i < section_count; i++, count++) {
+        const char *bad = haste__file_bad_name(sections[i].name, table + own, count - own);
+        if (bad) return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i, sections[i].name, bad);
+        if (!sections[i].data && sections[i].bytes > 0)
+            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", sections[i].name,
+                               (unsigned long long)sections[i].bytes);
+        memset(&table[count], 0, sizeof table[count]);
+        memcpy(table[count].name, sections[i].name, strlen(sections[i].name));
+        table[count].bytes = sections[i].bytes;
+        table[count].data = sections[i].data;
+    }
+    file_bytes = (uint64_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
+    for (i = 0; i < count; i++) {
+        table[i].offset = file_bytes;
+        if (table[i].bytes > INT64_MAX / 4 - file_bytes)
+            return haste__fail(error, HASTE_ERR_SIZE, "section \"%s\" has %llu bytes: too many", table[i].name,
+                               (unsigned long long)table[i].bytes);
+        file_bytes = (file_bytes + table[i].bytes + 63) / 64 * 64;
+    }
+
+    length = strlen(path);
+    temporary = (char *)haste__allocate(length + 64);
+    if (!temporary) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the name of a temporary file");
+#if defined(HASTE__POSIX)
+    process = (long)getpid();
+#endif
+    /* The process and the place of its stack tell apart those who save to one path at once. */
+    snprintf(temporary, length + 64, "%s.tmp%lx-%llx", path, (unsigned long)process, (unsigned long long)(uintptr_t)table);
+    errno = 0;
+    ok = haste__file_write_all(temporary, table, count, file_bytes, header);
+    reason = errno;
+    if (ok && !haste__file_rename(temporary, path)) { ok = 0; reason = errno; }
+    if (!ok) remove(temporary);
+    if (ok) {
+        /* Without this a crash may still bring back the old file, whole; some file systems refuse it. */
+        for (folder = length; folder > 0 && path[folder - 1] != '/'; folder--) { }
+        memcpy(temporary, folder ? path : ".", folder ? folder : 1);
+        temporary[folder ? folder : 1] = 0;
+        haste__file_sync(temporary);
+    }
+    haste__release(temporary);
+    if (!ok && reason == 0)
+        return haste__fail(error, HASTE_ERR_STATE, "a weight is beyond the range of bfloat16; %s is unchanged", haste__path_tail(path));
+    if (!ok) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: %s", haste__path_tail(path), strerror(reason));
+    return HASTE_OK;
+}
+
+/* ---- >>load -------------------------------------------------------------------------------------------------- */
+
+/* The first 64 bytes, for a file of `bytes` bytes. */
+static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64_t bytes, const char *path, haste_error *error)
+{
+    const unsigned char *at = prefix + 8;
+    uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at);
+    uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at);
+    int32_t count = haste__get32(&at);
+    if (memcmp(prefix, HASTE__FILE_MAGIC, 8) != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
+    if (order != HASTE__FILE_ORDER)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s was written by a machine of another byte order (mark %08lx)", path,
+                           (unsigned long)order);
+    if (version != HASTE__FILE_VERSION)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s has format version %lu, expected %lu", path, (unsigned long)version,
+                           (unsigned long)HASTE__FILE_VERSION);
+    if (file_bytes != bytes)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s has %llu bytes, its header says %llu", path, (unsigned long long)bytes,
+                           (unsigned long long)file_bytes);
+    if (count < 1 || count > HASTE__FILE_TABLE || header_bytes > bytes
+        || header_bytes != ((uint64_t)count * HASTE__FILE_ENTRY + HASTE__FILE_PREFIX + 63) / 64 * 64)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range", path,
+                           (unsigned long long)header_bytes, (long)count);
+    return HASTE_OK;
+}
+
+/* What a mapped layer needs in order not to be read out of bounds: the label order and the indices. haste_layer_check would
+   read the weights too. */
+static haste_status haste__file_check_ids(const haste_layer *layer, const char *path, haste_error *error)
+{
+    int i;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        int32_t width = block->end - block->begin, f;
+        int64_t g, j;
+        for (j = 0; j < block->groups * block->group_size; j++) {
+            int64_t slot = block->first_slot + j;
+            int32_t id = layer->label_of[slot];
+            /* As many slots as labels, each named back by its label: slot_of is checked with it. */
+            if (j >= block->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
+                return haste__fail(error, HASTE_ERR_FORMAT, "%s: label_of[%lld] is %ld, which disagrees with slot_of or the padding",
+                                   path, (long long)slot, (long)id);
+        }
+        for (g = 0; block->index && g < block->groups; g++) {
+            const uint16_t *index = block->index + g * block->fan_in;
+            for (f = 0; f < block->fan_in; f++)
+                if (index[f] >= width || (f > 0 && index[f] <= index[f - 1]))
+                    return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d, group %lld: index[%ld] is %u, expected ascending below %ld",
+                                       path, i, (long long)g, (long)f, (unsigned)index[f], (long)width);
+        }
+    }
+    return HASTE_OK;
+}
+
+/* Makes sense of a whole file in memory, 64-byte aligned. */
+static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file, haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE], wanted[HASTE__FILE_TABLE];
+    const unsigned char *at = (const unsigned char *)memory + 24;
+    uint64_t end = haste__get64(&at), stored;
+    int dense[HASTE_MAX_BLOCKS], count = haste__get32(&at), own, i;
+    haste_error detail;
+    haste_status status;
+    size_t n;
+
+    at = (const unsigned char *)memory + HASTE__FILE_PREFIX - 8;
+    stored = haste__get64(&at);
+    if (stored != haste__checksum_header((const unsigned char *)memory, (size_t)end))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of the header is wrong", path);
+
+    /* Every section begins where the one before ended: none can overlap another or leave the file. */
+    for (i = 0; i < count; i++) {
+        memset(&table[i], 0, sizeof table[i]);
+        memcpy(table[i].name, at, sizeof table[i].name);
+        at += sizeof table[i].name;
+        table[i].offset = haste__get64(&at);
+        table[i].bytes = haste__get64(&at);
+        table[i].checksum = haste__get64(&at);
+        if (table[i].offset != end || table[i].bytes > bytes - end || bytes - end < (table[i].bytes + 63) / 64 * 64)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file", path, i,
+                               (unsigned long long)table[i].bytes, (unsigned long long)table[i].offset);
+        end += (table[i].bytes + 63) / 64 * 64;
+    }
+    if (end != bytes)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path, (unsigned long long)end,
+                           (unsigned long long)bytes);
+
+    if (memcmp(table[0].name, "haste.layer", sizeof "haste.layer") != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
+    status = haste__file_get_layer((const unsigned char *)memory + table[0].offset, table[0].bytes, path, &file->layer, dense, error);
+    if (status) return status;
+    if (!haste__file_table(&file->layer, file->layer.dtype, file->layer.optimizer, dense, wanted, &own))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
+    for (i = 0; i < own; i++)
+        if (i >= count || memcmp(table[i].name, wanted[i].name, strlen(wanted[i].name) + 1) != 0 || table[i].bytes != wanted[i].bytes)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i, wanted[i].name,
+                               (unsigned long long)wanted[i].bytes);
+    file->section_count = count - own;
+    if (file->section_count > HASTE_MAX_SECTIONS)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %d sections of the caller, at most %d are possible", path, count - own,
+                           HASTE_MAX_SECTIONS);
+    for (i = own; i < count; i++) {
+        const char *bad = haste__file_bad_name(table[i].name, table + own, i - own);
+        haste_section *section = &file->section[i - own];
+        if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
+        memcpy(section->name, table[i].name, sizeof section->name);
+        section->data = memory + table[i].offset;
+        section->bytes = table[i].bytes;
+    }
+
+    for (i = 0; i < count; i++) {
+        /* A mapped file's large arrays are left on the disk until they are used. */
+        if (mapped && i < own && strstr(table[i].name, ".weight")) continue;
+        if (haste__checksum_section(memory + table[i].offset, table[i].bytes) != table[i].checksum)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, table[i].name);
+        for (n = (size_t)(table[i].offset + table[i].bytes); n % 64; n++)
+            if (memory[n]) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, table[i].name);
+    }
+
+    haste__file_attach(&file->layer, dense, table, memory);
+    if (mapped) return haste__file_check_ids(&file->layer, path, error);
+    if (haste_layer_check(&file->layer, &detail)) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
+    return HASTE_OK;
+}
+
+/* The size of an open file, which is then at its beginning; -1 where there is none. */
+static int64_t haste__file_size(FILE *in)
+{
+#if defined(_WIN32)
+    int64_t bytes = _fseeki64(in, 0, SEEK_END) == 0 ? _ftelli64(in) : -1;   /* long has 32 bits there */
+#else
+    int64_t bytes = fseek(in, 0, SEEK_END) == 0 ? (int64_t)ftell(in) : -1;
+#endif
+    return bytes >= 0 && fseek(in, 0, SEEK_SET) == 0 ? bytes : -1;
+}
+
+/* The whole file in memory of our own; nothing is allocated before the prefix agrees with the file's size. */
+static haste_status haste__file_read(const char *path, const char *tail, haste_file *file, haste_error *error)
+{
+    unsigned char prefix[HASTE__FILE_PREFIX];
+    FILE *in = fopen(path, "rb");
+    haste_status status = HASTE_OK;
+    char *memory = NULL;
+    int64_t bytes;
+    int reason;
+    if (!in) return haste__fail(error, HASTE_ERR_FILE, "cannot open %s: %s", tail, strerror(errno));
+    errno = 0;
+    if (fread(prefix, 1, sizeof prefix, in) != sizeof prefix) {
+        reason = errno;
+        if (ferror(in)) status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, strerror(reason));
+        else status = haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
+        fclose(in);
+        return status;
+    }
+    bytes = haste__file_size(in);
+    if (bytes < 0 || (uint64_t)bytes > SIZE_MAX)
+        status = haste__fail(error, HASTE_ERR_FILE, "cannot learn the size of %s, or it is too large", tail);
+    if (!status) status = haste__file_check_prefix(prefix, (uint64_t)bytes, tail, error);
+    if (!status) {
+        memory = (char *)haste__allocate((size_t)bytes);
+        if (!memory) status = haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %lld bytes of %s", (long long)bytes, tail);
+    }
+    errno = 0;
+    if (!status && fread(memory, 1, (size_t)bytes, in) != (size_t)bytes)
+        status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) : "it became shorter");
+    fclose(in);
+    /* The prefix is checked again where it will be used: the file may have been replaced in between. */
+    if (!status) status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
+    if (!status) status = haste__file_parse(memory, (uint64_t)bytes, 0, tail, file, error);
+    if (status) { haste__release(memory); return status; }
+    file->memory = memory;
+    file->bytes = (size_t)bytes;
+    return HASTE_OK;
+}
+
+#if defined(HASTE__POSIX)
+/* The same without a copy. Whoever shortens a mapped file in place takes the memory away; haste_save replaces it, and the
+   mapping keeps the old one. */
+static haste_status haste__file_map(const char *path, const char *tail, haste_file *file, haste_error *error)
+{
+    int descriptor = open(path, O_RDONLY), reason;
+    haste_status status;
+    void *memory;
+    int64_t bytes;
+    if (descriptor < 0) return haste__fail(error, HASTE_ERR_FILE, "cannot open %s: %s", tail, strerror(errno));
+    bytes = (int64_t)lseek(descriptor, 0, SEEK_END);
+    if (bytes >= 0 && bytes < HASTE__FILE_PREFIX) {
+        close(descriptor);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
+    }
+    memory = MAP_FAILED;
+    if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX) memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    reason = errno;
+    close(descriptor);
+    if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));
+    status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
+    if (!status) status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
+    if (status) { munmap(memory, (size_t)bytes); return status; }
+    file->memory = memory;
+    file->bytes = (size_t)bytes;
+    file->mapped = 1;
+    return HASTE_OK;
+}
+#endif
+
+haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error)
+{
+    haste_file loaded;
+    haste_status status;
+    if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
+    if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
+    if (map != 0 && map != 1) return haste__fail(error, HASTE_ERR_ARG, "map is %ld, expected 0 or 1", (long)map);
+    memset(&loaded, 0, sizeof loaded);
+#if defined(HASTE__POSIX)
+    if (map) status = haste__file_map(path, haste__path_tail(path), &loaded, error);
+    else
+#endif
+    status = haste__file_read(path, haste__path_tail(path), &loaded, error);
+    if (!status) *file = loaded;
+    return status;
+}
+
+void haste_file_free(haste_file *file)
+{
+    if (!file) return;
+#if defined(HASTE__POSIX)
+    if (file->mapped && file->memory) munmap(file->memory, file->bytes);
+#endif
+    if (!file->mapped) haste__release(file->memory);
+    memset(file, 0, sizeof *file);
+}
+
+const haste_section *haste_file_find(const haste_file *file, const char *name)
+{
+    int32_t i;
+    if (!file || !name) return NULL;
+    for (i = 0; i < file->section_count; i++) if (strcmp(file->section[i].name, name) == 0) return &file->section[i];
+    return NULL;
+}
+
+
+/* ---- >>reference --------------------------------------------------------------------------------------------- */
+
+/* Plain loops in double over the layouts of haste_block: no blocking, no sharing of work, one formula a function. */
+
+static double haste__weight_ref(const haste_layer *layer, const haste_block *block, int64_t g, int64_t f, int64_t s)
+{
+    int64_t place = (g * block->fan_in + f) * block->group_size + s;
+    return layer->dtype == HASTE_BF16 ? (double)haste__from_bf16(((const uint16_t *)block->weight)[place])
+                                      : (double)((const float *)block->weight)[place];
+}
+
+/* The column of x that input f of group g reads. */
+static int64_t haste__column_ref(const haste_block *block, int64_t g, int64_t f)
+{
+    return block->begin + (block->index ? (int64_t)block->index[g * block->fan_in + f] : f);
+}
+
+void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits)
+{
+    int64_t b, g, f, s;
+    int32_t k;
+    for (b = 0; b < B; b++) {
+        for (k = 0; k < layer->block_count; k++) {
+            const haste_block *block = &layer->block[k];
+            for (g = 0; g < block->groups; g++) {
+                for (s = 0; s < block->group_size; s++) {
+                    int64_t place = g * block->group_size + s;
+                    double z = 0;
+                    if (place < block->labels) {   /* the rest is padding */
+                        z = (double)block->bias[place];
+                        for (f = 0; f < block->fan_in; f++) {
+                            z += haste__weight_ref(layer, block, g, f, s)
+                               * (double)x[b * layer->inputs + haste__column_ref(block, g, f)];
+                        }
+                    }
+                    logits[b * layer->slots + block->first_slot + place] = z;
+                }
+            }
+        }
+    }
+}
+
+void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives, int64_t divisor,
+                    double *loss, double *grad_logits)
+{
+    int64_t b, j, slot;
+    double total = 0, scale = 1.0 / (double)(divisor ? divisor : B);
+    for (b = 0; b < B; b++) {
+        const double *z = logits + b * layer->slots;
+        double *grad = grad_logits + b * layer->slots;
+        double n = 0, largest = -HUGE_VAL, sum = 0;
+
+        /* grad first holds y: marking a slot twice leaves one positive. */
+        for (slot = 0; slot < layer->slots; slot++) grad[slot] = 0;
+        for (j = positives.offset[b]; j < positives.offset[b + 1]; j++) {
+            slot = layer->slot_of[positives.id[j]];
+            if (grad[slot] == 0) n++;
+            grad[slot] = 1;
+        }
+
+        if (layer->loss == HASTE_SOFTMAX) {
+            for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0 && z[slot] > largest) largest = z[slot];
+            for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0) sum += exp(z[slot] - largest);
+        }
+        for (slot = 0; slot < layer->slots; slot++) {
+            double y = grad[slot], value = 0, slope = 0;
+            if (layer->label_of[slot] < 0) continue;
+            switch (layer->loss) {
+            case HASTE_BCE: {   /* softplus(z) - y*z, and sigmoid(z) - y, with an exponential that cannot overflow */
+                double e = exp(-fabs(z[slot]));
+                value = (z[slot] > 0 ? z[slot] : 0) + log1p(e) - y * z[slot];
+                slope = (z[slot] > 0 ? 1 : e) / (1 + e) - y;
+                break;
+            }
+            case HASTE_SQUARED_HINGE: {
+                double sign = 2 * y - 1, margin = 1 - sign * z[slot];
+                if (margin > 0) { value = margin * margin; slope = -2 * sign * margin; }
+                break;
+            }
+            case HASTE_SOFTMAX:
+                if (n > 0) {
+                    if (y > 0) value = (largest + log(sum) - z[slot]) / n;
+                    slope = exp(z[slot] - largest) / sum - y / n;
+                }
+                break;
+            }
+            total += value;
+            grad[slot] = slope * scale;
+        }
+    }
+    *loss = total * scale;
+}
+
+void haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
+                        double *const *grad_weight, double *const *grad_bias, double *grad_x)
+{
+    int64_t b, g, f, s, i;
+    int32_t k;
+    if (grad_x) for (i = 0; i < (int64_t)B * layer->inputs; i++) grad_x[i] = 0;
+    for (k = 0; k < layer->block_count; k++) {
+        const haste_block *block = &layer->block[k];
+        double *grad_w = grad_weight ? grad_weight[k] : NULL, *grad_b = grad_bias ? grad_bias[k] : NULL;
+        int64_t S = block->group_size, F = block->fan_in;
+        if (grad_w) for (i = 0; i < block->groups * F * S; i++) grad_w[i] = 0;
+        if (grad_b) for (i = 0; i < block->groups * S; i++) grad_b[i] = 0;
+        for (g = 0; g < block->groups; g++) {
+            for (s = 0; s < S && g * S + s < block->labels; s++) {
+                for (b = 0; b < B; b++) {
+                    double slope = grad_logits[b * layer->slots + block->first_slot + g * S + s];
+                    if (grad_b) grad_b[g * S + s] += slope;
+                    for (f = 0; f < F; f++) {
+                        int64_t column = b * layer->inputs + haste__column_ref(block, g, f);
+                        if (grad_w) grad_w[(g * F + f) * S + s] += slope * (double)x[column];
+                        if (grad_x) grad_x[column] += slope * haste__weight_ref(layer, block, g, f, s);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* The defaults are the float nearest to .9 and so on, because that is what an option set to .9f holds. */
+double haste_update_ref(haste_optimizer optimizer, const haste_step_options *options, int64_t t, int decay,
+                        double w, double g, double *m, double *v)
+{
+    double lr = (double)options->lr, wd = decay ? (double)options->weight_decay : 0;
+    double mu    = (double)(options->momentum != 0 ? options->momentum : .9f);
+    double beta1 = (double)(options->beta1 != 0 ? options->beta1 : .9f);
+    double beta2 = (double)(options->beta2 != 0 ? options->beta2 : .999f);
+    double eps   = (double)(options->eps != 0 ? options->eps : 1e-8f);
+    switch (optimizer) {
+    case HASTE_SGD:
+        return w - lr * (g + wd * w);
+    case HASTE_MOMENTUM:
+        *m = mu * *m + g + wd * w;
+        return w - lr * *m;
+    case HASTE_ADAMW:
+        *m = beta1 * *m + (1 - beta1) * g;
+        *v = beta2 * *v + (1 - beta2) * g * g;
+        return w - lr * wd * w - lr * (*m / (1 - pow(beta1, (double)t))) / (sqrt(*v / (1 - pow(beta2, (double)t))) + eps);
+    }
+    return w;
+}
+
+/* Rank after rank, the best label that comes after the one just found. */
+void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded, int64_t excluded_count,
+                     int32_t *id, double *score)
+{
+    int64_t slot, j;
+    int32_t rank;
+    for (rank = 0; rank < k; rank++) {
+        int32_t best = -1;
+        double best_score = -HUGE_VAL;
+        for (slot = 0; slot < layer->slots; slot++) {
+            int32_t label = layer->label_of[slot];
+            double z = logits[slot];
+            if (label < 0) continue;
+            if (rank > 0 && (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1]))) continue;
+            if (best >= 0 && (z < best_score || (z == best_score && label > best))) continue;
+            for (j = 0; j < excluded_count && excluded[j] != label; j++) { }
+            if (j < excluded_count) continue;
+            best = label;
+            best_score = z;
+        }
+        id[rank] = best;
+        score[rank] = best_score;
+    }
+}
+
+#endif /* HASTE_IMPLEMENTATION */

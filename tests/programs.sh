@@ -1,0 +1,260 @@
+#!/bin/sh
+# The programs from the shell: options, a small training run, saving, resuming, signals, prediction, and what they say about bad
+# input. Run by `make test`; alone: sh tests/programs.sh [NAME] (BUILD: where the programs are, default build).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+only=${1-}
+bin=$(cd "${BUILD:-build}" && pwd) || exit 1
+RUN=${RUN-}
+if [ -z "${ZLIB+set}" ]; then ZLIB=yes; fi
+train="$RUN $bin/haste-train" predict="$RUN $bin/haste-predict"
+rm -rf "$bin/programs"
+mkdir -p "$bin/programs" && cd "$bin/programs" || exit 1
+count=0
+failed=0
+name=
+
+# begin NAME: what the next checks are about; false where it was not asked for.
+begin() { name=$1; case $1 in *"$only"*) return 0 ;; esac; return 1; }
+# ok CONDITION...: a command that must succeed; what the last program said is shown if it does not.
+ok() {
+    count=$((count + 1))
+    if "$@" >check.log 2>&1; then return 0; fi
+    failed=$((failed + 1))
+    echo "programs.sh: $name: failed: $*"
+    for f in check.log out err; do [ -s $f ] && head -n 5 $f | sed "s/^/    $f: /"; done
+    return 1
+}
+# run CODE COMMAND...: runs a program, output into out and err, and checks its exit status.
+run() {
+    want=$1
+    shift
+    "$@" >out 2>err </dev/null
+    got=$?
+    ok [ "$got" = "$want" ]
+}
+# says FILE PATTERN: a line of the file matches.
+says() { ok grep -Eq -e "$2" "$1"; }
+# fails CODE MESSAGE COMMAND...: exits with the code, explains on standard error in one line, prints no result.
+fails() {
+    code=$1 message=$2
+    shift 2
+    run "$code" "$@"
+    ok grep -Fq -e "$message" err
+    ok [ "$(wc -l <err)" = 1 ]
+    ok sh -c '! grep -q "^result" out'
+}
+same() { ok cmp "$1" "$2"; }
+# The last line without its time and memory.
+result() { tail -n 1 "$1" | sed 's/ seconds=.*//'; }
+precision() { tail -n 1 "$1" | sed 's/.*P@1=\([0-9]*\).*/\1/'; }
+
+# 120 documents: label l of 12 has the words 2l and 2l + 1; every document also has one word of 6 that says nothing.
+make_data() {
+    awk -v first="$1" 'BEGIN {
+        print 120, 30, 12
+        for (i = 0; i < 120; i++) { l = (i * 7 + first) % 12; print l " " 2 * l ":1 " 2 * l + 1 ":0.5 " 24 + (i + first) % 6 ":1" }
+    }'
+}
+make_data 0 >train.txt
+make_data 3 >test.txt
+small="--hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
+number='[0-9]+\.[0-9]+'
+
+if begin minimal; then
+    run 0 $RUN "$bin/haste-minimal"
+    says out '^right: (5[89]|6[0-4]) of 64$'
+    ok [ ! -e minimal.haste ]
+fi
+
+if begin options; then
+    run 0 $train --help
+    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size; do says out "^  --$option "; done
+    run 0 $predict --help
+    for option in top-k threshold batch exclude threads; do says out "^  --$option "; done
+    fails 2 "unknown option --bogus" $train --bogus
+    fails 2 "--epochs needs a value" $train --epochs
+    fails 2 "--epochs 0: expected a whole number from 1 to" $train --epochs 0
+    fails 2 "--epochs 1.5: expected a whole number" $train --epochs 1.5
+    fails 2 "--lr nan: expected a number" $train --lr nan
+    fails 2 "--loss bad: expected bce|hinge|softmax" $train --loss=bad
+    fails 2 "--group-size 12: expected a multiple of 8" $train --group-size 12
+    fails 2 "one file name too many" $train train.txt test.txt more.txt
+    fails 2 "more than the 32 inputs of --hidden" $train train.txt --hidden 32 --fan-in 64
+    fails 2 "expected a model and a file of documents" $predict train.txt
+    fails 2 "unknown option --bogus" $predict --bogus
+fi
+
+if begin training; then
+    run 0 $train train.txt test.txt $small --save model.haste --log log.csv --valid .1 --eval-test
+    ok sh -c 'tail -n 1 out | grep -Eq "^result P@1=[0-9.]+ P@3=[0-9.]+ P@5=[0-9.]+ nDCG@5=[0-9.]+ PSP@1=[0-9.]+ PSP@3=[0-9.]+ PSP@5=[0-9.]+ epochs=8 seconds=[0-9.]+ peak_mib=[0-9]+$"'
+    ok [ "$(precision out)" -ge 95 ]
+    says out "^epoch 8/8  loss $number  valid P@1 $number .*  test P@1 $number"
+    ok [ ! -s err ]                                   # no terminal, so no progress line
+    ok [ "$(wc -l <log.csv)" = 9 ]
+    says log.csv '^epoch,step,seconds,loss,lr,moved,valid_P@1'
+    ok [ "$(awk -F , '{ print NF }' log.csv | sort -u | wc -l)" = 1 ]
+    ok [ "$(ls | grep -c 'model\.haste')" = 1 ]       # no temporary file is left
+    says out 'moved [1-9]'                            # inputs were rewired on the way
+
+    # Every kind of layer learns this.
+    for option in --dense "--loss softmax" "--loss hinge" "--optimizer momentum --lr .5" "--optimizer sgd --lr 2" "--dtype bf16" \
+                  "--head 4" "--head .5" "--grouping random" "--grouping frequency" "--growth random" "--prune saliency" "--scope group" \
+                  "--path portable" "--values raw" "--activation none" "--rewire-share 0" "--hidden 10" "--batch 1 --epochs 2" "--uniform"; do
+        name="training $option"
+        run 0 $train train.txt test.txt --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 --dropout 0 \
+              --rewire-every 5 $option
+        ok [ "$(precision out)" -ge 90 ]
+    done
+fi
+
+if begin repeat; then
+    run 0 $train train.txt test.txt $small --threads 1 --save one.haste
+    result out >one.result
+    run 0 $train train.txt test.txt $small --threads 2 --save two.haste
+    result out >two.result
+    same one.result two.result
+    run 0 $train train.txt test.txt $small --threads 1 --seed 2 --save other.haste
+    ok sh -c '! cmp -s one.haste other.haste'
+    run 0 $predict one.haste test.txt && mv out one.out
+    run 0 $predict two.haste test.txt --threads 2
+    same out one.out
+fi
+
+if begin resume; then
+    run 0 $train train.txt test.txt $small --save whole.haste
+    result out >whole.result
+    run 0 $train train.txt test.txt $small --save part.haste --stop-after 3
+    says out '^epoch 3/8'
+    run 0 $train train.txt test.txt --resume part.haste
+    says out '^resumed +after'
+    result out >part.result
+    same whole.result part.result
+    $predict whole.haste test.txt >whole.out 2>/dev/null
+    $predict part.haste test.txt >part.out 2>/dev/null
+    same whole.out part.out
+    fails 1 "other documents" $train test.txt --resume part.haste
+    fails 2 "cannot change on the way" $train train.txt --resume part.haste --hidden 64
+    fails 1 "missing.haste" $train train.txt --resume missing.haste
+    head -c 1000 part.haste >short.haste
+    fails 1 "short.haste" $train train.txt --resume short.haste
+    fails 1 "train.txt" $train train.txt --resume train.txt
+fi
+
+if begin signal; then
+    for signal in INT TERM; do
+        rm -f stopped.haste
+        # A background job of sh ignores SIGINT, and so would its child: the trainer sets its own handlers.
+        $train train.txt test.txt --hidden 32 --fan-in 16 --batch 1 --epochs 100000 --rewire-share 0 --save stopped.haste >out 2>err &
+        pid=$!
+        tries=0
+        while [ ! -e stopped.haste ] && [ $tries -lt 100 ]; do sleep .1; tries=$((tries + 1)); done
+        kill -$signal $pid
+        wait $pid
+        got=$?
+        if [ $signal = INT ]; then ok [ $got = 130 ]; else ok [ $got = 143 ]; fi
+        says out '^stopped +after .* --resume stopped\.haste$'
+    done
+    run 0 $predict stopped.haste test.txt
+fi
+
+if begin predict; then
+    [ -e model.haste ] || $train train.txt test.txt $small --save model.haste >/dev/null
+    run 0 $predict model.haste test.txt
+    ok [ "$(wc -l <out)" = 120 ]
+    says err '^at 1 +P (9[5-9]|100)\.'
+    says err 'latency +median'
+    cp out all.out
+    ok [ "$(awk '{ print NF }' all.out | sort -u)" = 5 ]
+    ok awk '{ for (i = 1; i <= NF; i++) { split($i, a, ":"); if (i > 1 && a[2] > before) exit 1; before = a[2]; if (a[2] < 0 || a[2] > 1) exit 1 } }' all.out
+    run 0 $predict model.haste test.txt --batch 1
+    same out all.out
+    run 0 $predict model.haste test.txt --top-k 1
+    cut -d ' ' -f 1 all.out >first.out
+    same out first.out
+    run 0 $predict model.haste test.txt --top-k 1000            # more than there are labels
+    ok [ "$(awk '{ print NF }' out | sort -u)" = 12 ]
+    run 0 $predict model.haste test.txt --logits
+    ok grep -q -e '-' out
+    run 0 $predict model.haste test.txt --threshold .5
+    ok [ "$(wc -l <out)" = 120 ]
+    ok awk '{ for (i = 1; i <= NF; i++) { split($i, a, ":"); if (a[2] <= .5) exit 1 } }' out
+    run 0 $predict model.haste test.txt --exclude test.txt      # its own labels must not come back
+    ok sh -c 'tail -n +2 test.txt | cut -d " " -f 1 | paste -d " " - out | awk "{ for (i = 2; i <= NF; i++) if (index(\$i, \$1 \":\") == 1) exit 1 }"'
+    fails 1 "missing.haste" $predict missing.haste test.txt
+    fails 1 "test.txt" $predict test.txt test.txt
+    head -c 2000 model.haste >short.haste
+    fails 1 "short.haste" $predict short.haste test.txt
+    fails 1 "missing.txt" $predict model.haste missing.txt
+    fails 2 "expected a probability between 0 and 1" $predict model.haste test.txt --threshold 2
+fi
+
+# bad TEXT MESSAGE: the trainer refuses a file with this text (printf's escapes) and says so.
+bad() { printf "$1" >bad.txt; fails 1 "$2" $train bad.txt --epochs 1; }
+good() { printf "$1" >good.txt; run 0 $train good.txt --epochs 1 --hidden 8 --fan-in 8; }
+
+if begin reader; then
+    bad '' "bad.txt:1: the file is empty"
+    bad 'x\n' "bad.txt:1: expected a first line with three numbers"
+    bad '2 4\n' "bad.txt:1: expected a first line with three numbers"
+    bad '0 4 3\n' "bad.txt:1: 0 documents"
+    bad '1 99999999999 3\n0 1:1\n' "bad.txt:1: 99999999999 features"
+    bad '2 4 3\n0 1:1\n3 1:1\n' "bad.txt:3: label 3 is not below L = 3 (ids count from 0)"
+    bad '2 4 3\n0 1:1\n1,70000 1:1\n' "bad.txt:3: label 70000 is not below L = 3"
+    bad '2 4 3\n0 1:1\n1 4:1\n' "bad.txt:3: feature 4 is not below V = 4 (ids count from 0)"
+    bad '2 4 3\n0 1:1\n-1 1:1\n' "bad.txt:3: expected a label id, found '-1'"
+    bad '2 4 3\n0 1:1\n1,,2 1:1\n' "bad.txt:3: expected a label id"
+    bad '2 4 3\n0 1:1\n1 word\n' "bad.txt:3: expected feature:value, found 'word'"
+    bad '2 4 3\n0 1:1\n1 2:nan\n' "bad.txt:3: the value of feature 2 should be a finite number, found 'nan'"
+    bad '2 4 3\n0 1:1\n1 2:1e99\n' "bad.txt:3: the value of feature 2 should be a finite number"
+    bad '2 4 3\n0 1:1\n1 2:\n' "bad.txt:3: the value of feature 2 should be a finite number"
+    bad '3 4 3\n0 1:1\n1 1:1\n' "the file ends after 2 documents; line 1 promises 3"
+    bad '1 4 3\n0 1:1\n1 1:1\n' "bad.txt:3: one document more than the 1 that line 1 promises"
+    fails 1 "missing.txt: cannot open" $train missing.txt
+    fails 1 "cannot read" $train .
+    printf '1 4 3\n0 1:1\n' >other.txt
+    fails 1 "other.txt:1:" $train train.txt other.txt
+    good '4 4 3\r\n0 1:1\r\n1,2 2:1 3:.5\r\n0 1:1\r\n2 0:1\r\n'      # carriage returns
+    good '5 4 3\n0 1:1\n 2:1\n\n3:1 2:1\n1,1,1 0:2'                    # no labels, nothing at all, a label thrice, no last newline
+    run 0 $train good.txt good.txt --epochs 1 --hidden 8
+    if [ -n "$ZLIB" ] && command -v gzip >/dev/null 2>&1; then
+        gzip -c train.txt >train.txt.gz
+        run 0 $train train.txt.gz test.txt $small
+        result out >gz.result
+        run 0 $train train.txt test.txt $small
+        result out >plain.result
+        same gz.result plain.result
+        head -c $(($(wc -c <train.txt.gz) / 2)) train.txt.gz >short.txt.gz
+        fails 1 "short.txt.gz: after line" $train short.txt.gz
+    elif [ -z "$ZLIB" ]; then
+        printf '\037\213' >train.txt.gz
+        fails 1 "built without zlib" $train train.txt.gz
+    fi
+fi
+
+# Dense features: document i is the unit vector of its label. A .npy file is a header of 128 bytes, then little-endian floats.
+if begin dense; then
+    zero='\000\000\000\000' one='\000\000\200\077'
+    dict="{'descr': '<f4', 'fortran_order': False, 'shape': (36, 12), }"
+    { printf '\223NUMPY\001\000\166\000'; printf '%-117s\n' "$dict"
+      i=0; while [ $i -lt 36 ]; do
+          row= j=0; while [ $j -lt 12 ]; do if [ $((i % 12)) = $j ]; then row=$row$one; else row=$row$zero; fi; j=$((j + 1)); done
+          printf "$row"; i=$((i + 1)); done; } >dense.npy
+    awk 'BEGIN { print 36, 1, 12; for (i = 0; i < 36; i++) print i % 12 " 0:1" }' >dense.txt
+    ok [ "$(wc -c <dense.npy)" = $((128 + 36 * 48)) ]
+    run 0 $train dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 --lr .05 \
+          --epochs 20 --dropout 0 --save dense.haste
+    ok [ "$(precision out)" -ge 95 ]
+    run 0 $predict dense.haste dense.npy --top-k 1
+    ok [ "$(wc -l <out)" = 36 ]
+    fails 1 "dense features" $predict dense.haste dense.txt
+    fails 1 "sparse documents" sh -c "[ -e model.haste ] || $train train.txt $small --save model.haste >/dev/null; $predict model.haste dense.npy"
+    fails 2 "--features needs TRAIN" $train --features dense.npy
+    fails 1 "36 rows for 120 documents" $train train.txt --features dense.npy
+    head -c 500 dense.npy >short.npy
+    fails 1 "short.npy: ends too early" $train dense.txt --features short.npy
+    fails 1 "not a .npy file" $train dense.txt --features dense.txt
+fi
+
+printf '%-22s %9d checks, %d failed\n' programs.sh $count $failed
+[ $failed = 0 ] && [ $count != 0 ]

@@ -1,0 +1,243 @@
+/* Logits: a case worked by hand, then odd shapes against double, judged by the error of a naive float32 loop. */
+#define HASTE_IMPLEMENTATION
+#include "../haste.h"
+#include "check.h"
+#include "layers.h"
+
+static const int32_t batches[] = { 1, 7, 31, 32, 33, 64, 97 };
+enum { BATCHES = sizeof batches / sizeof batches[0] };
+
+/* Two samples, three labels, F = 2 of D = 3 inputs:
+
+       x = 1   2  -1     index = 0, 2      weight = 1  0.5  -2   (input 0)    bias = 0.25  -1  3
+           0  -3   4                                3  -1    0   (input 2)
+
+   sample 0:  1*1 + 3*-1 + .25 = -1.75     .5*1 + -1*-1 - 1 = .5     -2*1 + 0*-1 + 3 = 1
+   sample 1:  1*0 + 3*4  + .25 = 12.25     .5*0 + -1*4 - 1  = -5     -2*0 + 0*4 + 3  = 3       (all exact) */
+static void by_hand(void)
+{
+    static const float x[6] = { 1, 2, -1, 0, -3, 4 }, weight[6] = { 1, .5f, -2, 3, -1, 0 }, bias[3] = { .25f, -1, 3 };
+    static const float expected[6] = { -1.75f, .5f, 1, 12.25f, -5, 3 };
+    static const int32_t order[3] = { 2, 0, 1 };   /* changes who owns a slot, not the logits by slot */
+    int path, type, i;
+    for (path = 0; path < TEST_PATHS; path++) for (type = 0; type < 2; type++) {
+        haste_layer_options options;
+        haste_layer layer;
+        haste_workspace work;
+        haste_block *block;
+        float logits[16];
+        double logits_ref[16];
+        if (test_path_missing(test_paths[path])) continue;
+        memset(&options, 0, sizeof options);
+        options.labels = 3;
+        options.inputs = 3;
+        options.block_count = 1;
+        options.block[0].group_size = 8;
+        options.block[0].fan_in = 2;
+        options.order = order;
+        options.dtype = type ? HASTE_BF16 : HASTE_F32;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        block = &layer.block[0];
+        block->index[0] = 0;
+        block->index[1] = 2;
+        for (i = 0; i < 6; i++) test_put(layer.dtype, block->weight, (size_t)(i / 3 * 8 + i % 3), weight[i]);
+        for (i = 0; i < 3; i++) block->bias[i] = bias[i];
+        CHECK(layer.label_of[0] == 2 && layer.slot_of[2] == 0 && layer.slot_of[1] == 2);
+        work = test_workspace(&layer, 2, 1, test_paths[path]);
+        CHECK_STATUS(haste_forward(&layer, &work, x, 2, logits, &test_error), HASTE_OK, test_error);
+        haste_forward_ref(&layer, x, 2, logits_ref);
+        for (i = 0; i < 16; i++) {
+            float want = i % 8 < 3 ? expected[i / 8 * 3 + i % 8] : 0;
+            CHECK(logits[i] == want);
+            CHECK(logits_ref[i] == (double)want);
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+static void against_double(void)
+{
+    int i, path, type, n;
+    for (i = 0; i < TEST_SHAPES; i++) for (type = 0; type < 2; type++) {
+        const test_shape *shape = &test_shapes[i];
+        haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        for (n = 0; n < BATCHES; n++) {
+            int32_t B = batches[n];
+            test_batch batch;
+            size_t count = (size_t)B * (size_t)layer.slots, j;
+            float *naive, *x_before;
+            double *exact;
+            test_errors naive_errors;
+            if (shape->inputs > 10000 && B != (type ? 33 : 7)) continue;   /* time */
+            if (B > 33 && (i + type + n) % 3 != 0) continue;
+            batch = test_make_batch(&layer, B);
+            naive = (float *)test_alloc(count * 4);
+            exact = test_doubles(count);
+            x_before = (float *)test_alloc((size_t)B * (size_t)layer.inputs * 4);
+            memcpy(x_before, batch.x, (size_t)B * (size_t)layer.inputs * 4);
+            memset(&naive_errors, 0, sizeof naive_errors);
+            haste_forward_ref(&layer, batch.x, B, exact);
+            naive_forward(&layer, batch.x, B, naive);
+            for (j = 0; j < count; j++) test_add_error(&naive_errors, (double)naive[j], exact[j]);
+            for (path = 0; path < TEST_PATHS; path++) {
+                haste_workspace work;
+                float *logits = check_floats(count + 1) + 1;   /* aligned to a float only */
+                test_errors errors;
+                char what[200];
+                int bad = 0;
+                if (test_path_missing(test_paths[path])) { free(logits - 1); continue; }
+                work = test_workspace(&layer, B, 2, test_paths[path]);
+                memset(work.memory, 0xff, work.bytes);   /* scratch: nothing in it may matter */
+                CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, logits, &test_error), HASTE_OK, test_error);
+                CHECK(check_guard(logits, count));
+                memset(&errors, 0, sizeof errors);
+                for (j = 0; j < count; j++) {
+                    test_add_error(&errors, (double)logits[j], exact[j]);
+                    if (layer.label_of[j % (size_t)layer.slots] < 0 && logits[j] != 0) bad++;
+                }
+                CHECK(bad == 0);
+                CHECK(memcmp(x_before, batch.x, (size_t)B * (size_t)layer.inputs * 4) == 0);
+                snprintf(what, sizeof what, "logits, %s, %s, B %d, %s", shape->name, type ? "bf16" : "f32", (int)B,
+                         haste_path_text(work.path));
+                test_judge(&errors, &naive_errors, what, __LINE__);
+                haste_workspace_free(&work);
+                free(logits - 1);
+            }
+            free(naive);
+            free(exact);
+            free(x_before);
+            test_free_batch(&batch);
+        }
+        haste_layer_free(&layer);
+    }
+}
+
+/* The same bits for any number of threads, any size of workspace, and a workspace used before. */
+static void same_bits(void)
+{
+    static const int32_t threads[] = { 1, 2, 3, 5 };
+    int i, path, t;
+    for (i = 2; i < 12; i += 3) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        test_batch batch = test_make_batch(&layer, 45);
+        size_t count = 45 * (size_t)layer.slots;
+        float *first = check_floats(count), *logits = check_floats(count);
+        if (!test_path_missing(test_paths[path])) {
+            for (t = 0; t < 4; t++) {
+                haste_workspace work = test_workspace(&layer, t == 3 ? 200 : 45, threads[t], test_paths[path]);
+                CHECK_STATUS(haste_forward(&layer, &work, batch.x + 5 * layer.inputs, 40, logits, &test_error), HASTE_OK, test_error);
+                CHECK_STATUS(haste_forward(&layer, &work, batch.x, 45, t ? logits : first, &test_error), HASTE_OK, test_error);
+                if (t) CHECK(memcmp(first, logits, count * 4) == 0);
+                /* one sample alone */
+                CHECK_STATUS(haste_forward(&layer, &work, batch.x + 44 * layer.inputs, 1, logits, &test_error), HASTE_OK, test_error);
+                CHECK_NEAR((double)logits[0], (double)first[44 * layer.slots], 1e-5);
+                CHECK(check_guard(logits, count) && check_guard(first, count));
+                haste_workspace_free(&work);
+            }
+        }
+        free(first);
+        free(logits);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
+/* What a block's slice leaves out does not matter, however large. */
+static void slices(void)
+{
+    int path;
+    for (path = 0; path < TEST_PATHS; path++) {
+        static const test_shape shape = { "slice", 70, 90, 2, { { 30, 16, 9, 20, 50 }, { 0, 8, HASTE_DENSE, 31, 60 } }, 0 };
+        haste_layer_options options = test_options(&shape, HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        test_batch batch = test_make_batch(&layer, 35);
+        size_t count = 35 * (size_t)layer.slots;
+        float *first = check_floats(count), *logits = check_floats(count);
+        haste_workspace work;
+        int32_t b, d;
+        if (!test_path_missing(test_paths[path])) {
+            work = test_workspace(&layer, 35, 1, test_paths[path]);
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, 35, first, &test_error), HASTE_OK, test_error);
+            for (b = 0; b < 35; b++) for (d = 0; d < 90; d++) if (d < 20 || d >= 60) batch.x[b * 90 + d] = 3e38f;
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, 35, logits, &test_error), HASTE_OK, test_error);
+            CHECK(memcmp(first, logits, count * 4) == 0);
+            haste_workspace_free(&work);
+        }
+        free(first);
+        free(logits);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
+/* x that is not finite is refused wherever it stands, read or not, and the output is untouched. */
+static void not_finite(void)
+{
+    static const float bad[] = { HUGE_VALF, -HUGE_VALF, 0 };
+    int path, i, at;
+    for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(&test_shapes[4], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        test_batch batch = test_make_batch(&layer, 34);
+        size_t count = 34 * (size_t)layer.slots, n = 34 * (size_t)layer.inputs;
+        float *logits = check_floats(count);
+        if (!test_path_missing(test_paths[path])) {
+            haste_workspace work = test_workspace(&layer, 34, 1, test_paths[path]);
+            for (i = 0; i < 3; i++) for (at = 0; at < 3; at++) {
+                size_t place = at == 0 ? 0 : at == 1 ? n - 1 : n / 2 + 1;
+                float keep = batch.x[place];
+                batch.x[place] = i < 2 ? bad[i] : bad[0] - bad[0];
+                CHECK_STATUS(haste_forward(&layer, &work, batch.x, 34, logits, &test_error), HASTE_ERR_DATA, test_error);
+                CHECK(strchr(test_error.text, 'x') != NULL);
+                CHECK(check_guard(logits, 0) && check_guard(logits + count - CHECK_GUARD, CHECK_GUARD));
+                batch.x[place] = keep;
+            }
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, 34, logits, &test_error), HASTE_OK, test_error);
+            haste_workspace_free(&work);
+        }
+        free(logits);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
+/* The largest batch that fits is not special: B = batch, and B far below it, in one workspace made for a larger layer. */
+static void other_workspaces(void)
+{
+    haste_layer_options options = test_options(&test_shapes[12], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32), small_options;
+    haste_layer large = test_layer(&options), small;
+    haste_workspace work = test_workspace(&large, 70, 2, HASTE_PATH_AUTO), own;
+    test_batch batch;
+    float *a, *b;
+    small_options = test_options(&test_shapes[1], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    small = test_layer(&small_options);
+    own = test_workspace(&small, 70, 2, HASTE_PATH_AUTO);
+    batch = test_make_batch(&small, 70);
+    a = check_floats(70 * 8);
+    b = check_floats(70 * 8);
+    CHECK_STATUS(haste_forward(&small, &own, batch.x, 70, a, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_forward(&small, &work, batch.x, 70, b, &test_error), HASTE_OK, test_error);
+    CHECK(memcmp(a, b, 70 * 8 * 4) == 0);
+    free(a);
+    free(b);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_workspace_free(&own);
+    haste_layer_free(&large);
+    haste_layer_free(&small);
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(argc, argv);
+    RUN(by_hand);
+    RUN(against_double);
+    RUN(same_bits);
+    RUN(slices);
+    RUN(not_finite);
+    RUN(other_workspaces);
+    return check_end();
+}

@@ -1,0 +1,529 @@
+/* Prediction: top-k, all labels above a threshold, scores of given labels. */
+#include <pthread.h>
+#define HASTE_IMPLEMENTATION
+#include "../haste.h"
+#include "check.h"
+#include "layers.h"
+
+/* Unsorted lists of ids that must not come back: none in sample 0, all labels in sample 1, up to 20 in others, some twice. */
+typedef struct { int64_t *offset; int32_t *id; haste_lists lists; } exclusions;
+
+static exclusions make_exclusions(const haste_layer *layer, int32_t B)
+{
+    exclusions e;
+    int32_t b, i;
+    e.offset = (int64_t *)test_alloc(((size_t)B + 1) * sizeof(int64_t));
+    e.id = (int32_t *)test_alloc(((size_t)layer->labels + (size_t)B * 20 + 5) * sizeof(int32_t));
+    e.offset[0] = 5;
+    for (b = 0; b < B; b++) {
+        int32_t n = b == 0 ? 0 : b == 1 ? layer->labels : (int32_t)(check_random() % 20u);
+        for (i = 0; i < n; i++) {
+            e.id[e.offset[b] + i] = b == 1 ? (i * 7 + 3) % layer->labels : (int32_t)(check_random() % (uint32_t)layer->labels);
+            if (b == 1 && layer->labels % 7 == 0) e.id[e.offset[b] + i] = layer->labels - 1 - i;
+            if (b > 1 && i > 0 && i % 3 == 0) e.id[e.offset[b] + i] = e.id[e.offset[b] + i - 1];
+        }
+        e.offset[b + 1] = e.offset[b] + n;
+    }
+    e.lists.offset = e.offset;
+    e.lists.id = e.id;
+    return e;
+}
+
+static void free_exclusions(exclusions *e) { free(e->offset); free(e->id); }
+
+static int is_excluded(const haste_lists *excluded, int32_t b, int32_t id)
+{
+    int64_t j;
+    if (!excluded) return 0;
+    for (j = excluded->offset[b]; j < excluded->offset[b + 1]; j++) if (excluded->id[j] == id) return 1;
+    return 0;
+}
+
+/* Is a list of k right? It must be as long as there are labels, in order by (score, id), each score near its exact logit,
+   without repetition or exclusion, and no label left out may be better than the last by more than rounding. */
+static void judge_list(const haste_layer *layer, const double *logits, const haste_lists *excluded, int32_t b, int32_t k, const int32_t *id,
+                       const float *score, int32_t *seen, int32_t mark, const char *what)
+{
+    const double near = 3e-6;
+    int64_t slot, left = 0;
+    int32_t i, bad = 0, found = 0;
+    for (slot = 0; slot < layer->slots; slot++) left += layer->label_of[slot] >= 0 && !is_excluded(excluded, b, layer->label_of[slot]);
+    for (i = 0; i < k; i++) {
+        if (i >= left) { if (id[i] != -1 || !(score[i] == -HUGE_VALF)) bad |= 1; continue; }
+        if (id[i] < 0 || id[i] >= layer->labels) { bad |= 2; break; }
+        if (seen[id[i]] == mark || is_excluded(excluded, b, id[i])) bad |= 4;
+        seen[id[i]] = mark;
+        if (!(fabs((double)score[i] - logits[layer->slot_of[id[i]]]) <= near)) bad |= 8;
+        if (i > 0 && !(score[i - 1] > score[i] || (score[i - 1] == score[i] && id[i - 1] < id[i]))) bad |= 16;
+        found++;
+    }
+    for (slot = 0; slot < layer->slots && found == k; slot++) {
+        int32_t label = layer->label_of[slot];
+        if (label >= 0 && seen[label] != mark && logits[slot] > (double)score[k - 1] + near && !is_excluded(excluded, b, label)) bad |= 32;
+    }
+    if (!CHECK(bad == 0)) printf("    sample %d, k %d: faults %d: %s\n", (int)b, (int)k, (int)bad, what);
+}
+
+static void top_k(void)
+{
+    static const int32_t ks[] = { 1, 5, 17, 64 };
+    int i, path, n, type;
+    for (i = 0; i < TEST_SHAPES; i++) for (type = 0; type < 2; type++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        int32_t B = test_shapes[i].inputs > 10000 ? 7 : 20 + 13 * (i % 4), *seen, mark = 0, b, k;
+        test_batch batch;
+        exclusions excluded;
+        double *logits;
+        haste_workspace work;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, B);
+        excluded = make_exclusions(&layer, B);
+        logits = test_doubles((size_t)B * (size_t)layer.slots);
+        seen = (int32_t *)test_zeros((size_t)layer.labels * 4);
+        haste_forward_ref(&layer, batch.x, B, logits);
+        work = test_workspace(&layer, B + i % 3, 2, test_paths[path]);
+        memset(work.memory, 0xff, work.bytes);
+        for (n = 0; n < 8; n++) {
+            const haste_lists *lists = n % 2 ? &excluded.lists : NULL;
+            int32_t *id, *id_alone;
+            float *score;
+            char what[100];
+            k = ks[n / 2];
+            id = (int32_t *)(void *)check_floats((size_t)(B * k));
+            id_alone = (int32_t *)(void *)check_floats((size_t)(B * k));
+            score = check_floats((size_t)(B * k));
+            snprintf(what, sizeof what, "%s, %s, %s", test_shapes[i].name, haste_path_text(work.path), n % 2 ? "exclusions" : "all");
+            CHECK_STATUS(haste_top_k(&layer, &work, batch.x, B, k, lists, id, score, &test_error), HASTE_OK, test_error);
+            CHECK(check_guard(score, (size_t)(B * k)) && check_guard((float *)(void *)id, (size_t)(B * k)));
+            for (b = 0; b < B; b++) judge_list(&layer, logits + b * layer.slots, lists, b, k, id + b * k, score + b * k, seen, ++mark, what);
+            CHECK_STATUS(haste_top_k(&layer, &work, batch.x, B, k, lists, id_alone, NULL, &test_error), HASTE_OK, test_error);
+            CHECK(memcmp(id, id_alone, (size_t)(B * k) * 4) == 0);
+            free(id);
+            free(id_alone);
+            free(score);
+        }
+        free(logits);
+        free(seen);
+        free_exclusions(&excluded);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* The public reference says the same where logits are far apart: biases 0, 1, 2 ... in random order, small weights. */
+static void reference(void)
+{
+    haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    test_batch batch = test_make_batch(&layer, 33);
+    exclusions excluded = make_exclusions(&layer, 33);
+    haste_workspace work = test_workspace(&layer, 33, 2, HASTE_PATH_AUTO);
+    double *logits = test_doubles((size_t)33 * (size_t)layer.slots), want_score[64];
+    int32_t id[33 * 64], want[64], l, b, i, k;
+    float score[33 * 64];
+    for (l = 0; l < layer.labels; l++) {
+        int64_t slot = layer.slot_of[l];
+        for (i = 0; slot >= layer.block[i].first_slot + test_places(&layer.block[i]); i++) { }
+        layer.block[i].bias[slot - layer.block[i].first_slot] = (float)(l * 77 % layer.labels);
+    }
+    for (i = 0; i < layer.block_count; i++)
+        for (l = 0; l < test_weights(&layer.block[i]); l++) ((float *)layer.block[i].weight)[l] *= .001f;
+    haste_forward_ref(&layer, batch.x, 33, logits);
+    for (k = 1; k <= 64; k += 21) {
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 33, k, &excluded.lists, id, score, &test_error), HASTE_OK, test_error);
+        for (b = 0; b < 33; b++) {
+            haste_top_k_ref(&layer, logits + b * layer.slots, k, excluded.id + excluded.offset[b], excluded.offset[b + 1] - excluded.offset[b], want,
+                            want_score);
+            CHECK(memcmp(id + b * k, want, (size_t)k * 4) == 0);
+            for (i = 0; i < k; i++) {
+                if (want[i] < 0) CHECK(score[b * k + i] == -HUGE_VALF && want_score[i] == -HUGE_VAL);
+                else CHECK_NEAR((double)score[b * k + i], want_score[i], 1e-4);
+            }
+        }
+    }
+    free(logits);
+    free_exclusions(&excluded);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+}
+
+/* Weights 0 and two values of bias: ties everywhere, also across groups, chunks and threads; ids ascend within a tie. */
+static void ties(void)
+{
+    static const int32_t threads[] = { 1, 2, 3, 5 };
+    int i, path, t;
+    for (i = 3; i < 13; i++) for (path = 0; path < TEST_PATHS; path++) for (t = 0; t < 4; t++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        test_batch batch;
+        haste_workspace work;
+        int32_t id[34 * 64], l, b, k = 64, bad = 0, block, want;
+        float score[34 * 64];
+        if (test_path_missing(test_paths[path])) continue;
+        options.zero_weights = 1;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        for (l = 0; l < layer.labels; l++) {   /* -0 ties with 0 */
+            int64_t slot = layer.slot_of[l];
+            for (block = 0; slot >= layer.block[block].first_slot + test_places(&layer.block[block]); block++) { }
+            layer.block[block].bias[slot - layer.block[block].first_slot] = l % 3 == 1 ? 2.f : l % 3 == 0 ? 0.f : -0.f;
+        }
+        batch = test_make_batch(&layer, 34);
+        work = test_workspace(&layer, 34, threads[t], test_paths[path]);
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 34, k, NULL, id, score, &test_error), HASTE_OK, test_error);
+        for (b = 0; b < 34; b++) {
+            int32_t rank = 0;
+            for (want = 1; want < layer.labels && rank < k; want += 3, rank++) if (id[b * k + rank] != want || score[b * k + rank] != 2) bad++;
+            for (want = 0; want < layer.labels && rank < k; want++) if (want % 3 != 1) {
+                if (id[b * k + rank] != want || score[b * k + rank] != 0) bad++;
+                rank++;
+            }
+            for (; rank < k; rank++) if (id[b * k + rank] != -1) bad++;
+        }
+        CHECK(bad == 0);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+static int compare(const void *a, const void *b) { double x = *(const double *)a, y = *(const double *)b; return (x > y) - (x < y); }
+
+static void above(void)
+{
+    int i, path, n;
+    for (i = 0; i < TEST_SHAPES; i++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, i % 2 ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        int32_t B = test_shapes[i].inputs > 10000 ? 7 : 35, b;
+        test_batch batch;
+        exclusions excluded;
+        double *logits, *sorted, thresholds[5];
+        size_t count = 0, j, capacity;
+        haste_workspace work;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, B);
+        excluded = make_exclusions(&layer, B);
+        logits = test_doubles((size_t)B * (size_t)layer.slots);
+        sorted = test_doubles((size_t)B * (size_t)layer.slots);
+        haste_forward_ref(&layer, batch.x, B, logits);
+        for (j = 0; j < (size_t)B * (size_t)layer.slots; j++) if (layer.label_of[j % (size_t)layer.slots] >= 0) sorted[count++] = logits[j];
+        qsort(sorted, count, sizeof *sorted, compare);
+        thresholds[0] = -HUGE_VAL;
+        thresholds[1] = HUGE_VAL;
+        for (n = 2; n < 5; n++) {   /* in the widest of ten gaps near a quantile: rounding does not decide */
+            size_t at = count * (size_t)(n == 2 ? 50 : n == 3 ? 90 : 20) / 100, k;
+            double widest = -1;
+            thresholds[n] = 0;
+            for (k = at > 5 ? at - 5 : 0; k + 1 < count && k < at + 5; k++)
+                if (sorted[k + 1] - sorted[k] > widest) { widest = sorted[k + 1] - sorted[k]; thresholds[n] = (sorted[k + 1] + sorted[k]) / 2; }
+        }
+        work = test_workspace(&layer, B, 3, test_paths[path]);
+        memset(work.memory, 0xff, work.bytes);
+        capacity = count + 7;
+        for (n = 0; n < 10; n++) {
+            const haste_lists *lists = n % 2 ? &excluded.lists : NULL;
+            float threshold = (float)thresholds[n / 2];
+            int64_t *offset = (int64_t *)test_alloc(((size_t)B + 2) * sizeof(int64_t)), needed = -5, want = 0;
+            int32_t *id = (int32_t *)(void *)check_floats(capacity), bad = 0;
+            float *score = check_floats(capacity);
+            offset[B + 1] = -99;
+            for (b = 0; b < B; b++) for (j = 0; j < (size_t)layer.slots; j++)
+                want += layer.label_of[j] >= 0 && logits[(size_t)b * (size_t)layer.slots + j] > (double)threshold
+                        && !is_excluded(lists, b, layer.label_of[j]);
+            CHECK_STATUS(haste_above(&layer, &work, batch.x, B, threshold, lists, offset, id, score, (int64_t)capacity, &needed, &test_error), HASTE_OK,
+                         test_error);
+            CHECK(needed == want);
+            CHECK(offset[0] == 0 && offset[B] == needed && offset[B + 1] == -99);
+            CHECK(check_guard(score + (needed > 0 && needed < (int64_t)capacity ? needed : 0), 0));
+            if (needed == want) for (b = 0; b < B; b++) {
+                int64_t at, own = 0;
+                for (j = 0; j < (size_t)layer.slots; j++)
+                    own += layer.label_of[j] >= 0 && logits[(size_t)b * (size_t)layer.slots + j] > (double)threshold
+                           && !is_excluded(lists, b, layer.label_of[j]);
+                if (offset[b + 1] - offset[b] != own) bad |= 1;
+                for (at = offset[b]; at < offset[b + 1]; at++) {
+                    if (id[at] < 0 || id[at] >= layer.labels || is_excluded(lists, b, id[at])) { bad |= 2; continue; }
+                    if (!(score[at] > threshold) || !(fabs((double)score[at] - logits[b * layer.slots + layer.slot_of[id[at]]]) < 3e-6)) bad |= 4;
+                    if (at > offset[b] && !(score[at - 1] > score[at] || (score[at - 1] == score[at] && id[at - 1] < id[at]))) bad |= 8;
+                }
+            }
+            if (!CHECK(bad == 0)) printf("    faults %d: %s, threshold %g\n", (int)bad, test_shapes[i].name, (double)threshold);
+            for (j = (size_t)(needed > 0 ? needed : 0); j < capacity + CHECK_GUARD; j++) if (id[j] != -1 || score[j] == score[j]) bad = 100;
+            CHECK(bad < 100);   /* nothing is written past what was needed */
+
+            if (want > 0) {   /* one too few: told how many, and nothing is touched; then exactly enough */
+                int32_t *short_id = (int32_t *)(void *)check_floats(capacity);
+                float *short_score = check_floats(capacity);
+                int64_t *short_offset = (int64_t *)test_alloc(((size_t)B + 1) * sizeof(int64_t));
+                needed = -5;
+                CHECK_STATUS(haste_above(&layer, &work, batch.x, B, threshold, lists, short_offset, short_id, short_score, want - 1, &needed, &test_error),
+                             HASTE_ERR_SIZE, test_error);
+                CHECK(needed == want && memcmp(offset, short_offset, ((size_t)B + 1) * sizeof(int64_t)) == 0);
+                for (j = 0; j < capacity; j++) if (short_id[j] != -1 || short_score[j] == short_score[j]) break;
+                CHECK(j == capacity);
+                needed = -5;
+                CHECK_STATUS(haste_above(&layer, &work, batch.x, B, threshold, lists, short_offset, short_id, short_score, 0, &needed, &test_error),
+                             HASTE_ERR_SIZE, test_error);
+                CHECK(needed == want);
+                CHECK_STATUS(haste_above(&layer, &work, batch.x, B, threshold, lists, short_offset, short_id, short_score, want, &needed, &test_error),
+                             HASTE_OK, test_error);
+                CHECK(memcmp(id, short_id, capacity * 4) == 0 && memcmp(score, short_score, capacity * 4) == 0);
+                free(short_id);
+                free(short_score);
+                free(short_offset);
+            }
+            free(offset);
+            free(id);
+            free(score);
+        }
+        free(logits);
+        free(sorted);
+        free_exclusions(&excluded);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Strictly above: a logit equal to the threshold stays out. Ties come by id. */
+static void above_is_strict(void)
+{
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer;
+    haste_workspace work;
+    test_batch batch;
+    int64_t offset[4], needed;
+    int32_t id[3000], l, i;
+    float score[3000];
+    options.zero_weights = 1;
+    CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+    for (l = 0; l < layer.labels; l++) layer.block[0].bias[layer.slot_of[l]] = (float)(l % 4);
+    work = test_workspace(&layer, 3, 2, HASTE_PATH_AUTO);
+    batch = test_make_batch(&layer, 3);
+    CHECK_STATUS(haste_above(&layer, &work, batch.x, 3, 1, NULL, offset, id, score, 3000, &needed, &test_error), HASTE_OK, test_error);
+    CHECK(needed == 3 * 166 && offset[1] == 166);   /* of 333 labels, 83 have 2 and 83 have 3 */
+    for (i = 0; i < 83; i++) CHECK(id[166 + i] == 4 * i + 3 && score[i] == 3 && id[166 + 83 + i] == 4 * i + 2 && score[83 + i] == 2);
+    CHECK_STATUS(haste_above(&layer, &work, batch.x, 3, 3, NULL, offset, id, score, 0, &needed, &test_error), HASTE_OK, test_error);
+    CHECK(needed == 0 && offset[3] == 0);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+}
+
+static void score(void)
+{
+    int i, path, n;
+    for (i = 0; i < TEST_SHAPES; i++) for (path = 0; path < TEST_PATHS; path++) for (n = 0; n < 2; n++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, n ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        int32_t B = test_shapes[i].inputs > 10000 ? 3 : 33, b;
+        test_batch batch;
+        haste_workspace work;
+        haste_workspace_options work_options;
+        int64_t *offset, at;
+        int32_t *id;
+        float *scores, *logits, *naive;
+        double *exact;
+        test_errors got, naive_errors;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, B);
+        /* Every sample's candidates are all labels, backwards, the first one twice; sample 2 has none. The workspace is
+           made for one sample and one id: neither B nor the number of candidates is limited by it. */
+        offset = (int64_t *)test_alloc(((size_t)B + 1) * sizeof(int64_t));
+        id = (int32_t *)test_alloc(((size_t)B * ((size_t)layer.labels + 1) + 4) * sizeof(int32_t));
+        offset[0] = 4;
+        for (b = 0; b < B; b++) {
+            at = offset[b];
+            if (b != 2) {
+                int32_t l;
+                for (l = layer.labels - 1; l >= 0; l--) id[at++] = l;
+                id[at++] = layer.labels - 1;
+            }
+            offset[b + 1] = at;
+        }
+        memset(&work_options, 0, sizeof work_options);
+        work_options.batch = 1;
+        work_options.ids = 1;
+        work_options.chunks = 1;
+        work_options.threads = 2;
+        work_options.path = test_paths[path];
+        CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
+        {
+            haste_lists candidates;
+            size_t count = (size_t)(offset[B] - offset[0]), j = 0;
+            candidates.offset = offset;
+            candidates.id = id;
+            scores = check_floats(count);
+            exact = test_doubles((size_t)B * (size_t)layer.slots);
+            naive = (float *)test_alloc((size_t)B * (size_t)layer.slots * 4);
+            logits = (float *)test_alloc((size_t)B * (size_t)layer.slots * 4);
+            haste_forward_ref(&layer, batch.x, B, exact);
+            naive_forward(&layer, batch.x, B, naive);
+            CHECK_STATUS(haste_score(&layer, &work, batch.x, B, candidates, scores, &test_error), HASTE_OK, test_error);
+            CHECK(check_guard(scores, count));
+            memset(&got, 0, sizeof got);
+            naive_errors = got;
+            for (b = 0; b < B; b++) for (at = offset[b]; at < offset[b + 1]; at++, j++) {
+                size_t place = (size_t)(b * layer.slots + layer.slot_of[id[at]]);
+                test_add_error(&got, (double)scores[j], exact[place]);
+                test_add_error(&naive_errors, (double)naive[place], exact[place]);
+            }
+            test_judge(&got, &naive_errors, test_shapes[i].name, __LINE__);
+        }
+        free(offset);
+        free(id);
+        free(scores);
+        free(exact);
+        free(naive);
+        free(logits);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Threads, a used workspace and a larger one change nothing. */
+static void same_bits(void)
+{
+    static const int32_t threads[] = { 1, 2, 3, 5 };
+    int i, path, t;
+    for (i = 5; i < 13; i++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options), before = test_copy(&layer);
+        test_batch batch = test_make_batch(&layer, 40);
+        exclusions excluded = make_exclusions(&layer, 40);
+        static int32_t id[2][40 * 20], all[2][40 * 700];
+        static float score[2][40 * 20], all_score[2][40 * 700], scores[2][300];
+        static int64_t offset[2][41];
+        int64_t needed[2] = { 0, 0 };
+        if (!test_path_missing(test_paths[path])) for (t = 0; t < 4; t++) {
+            haste_workspace work = test_workspace(&layer, t == 2 ? 99 : 40, threads[t], test_paths[path]);
+            int w = t > 0;
+            if (t > 1) CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 17, 3, NULL, id[1], score[1], &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 40, 20, &excluded.lists, id[w], score[w], &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_above(&layer, &work, batch.x, 40, .5f, &excluded.lists, offset[w], all[w], all_score[w], 40 * 700, &needed[w], &test_error),
+                         HASTE_OK, test_error);
+            CHECK_STATUS(haste_score(&layer, &work, batch.x, 40, batch.positives, scores[w], &test_error), HASTE_OK, test_error);
+            if (w) {
+                CHECK(memcmp(id[0], id[1], sizeof id[0]) == 0 && memcmp(score[0], score[1], sizeof score[0]) == 0);
+                CHECK(needed[0] == needed[1] && memcmp(offset[0], offset[1], sizeof offset[0]) == 0);
+                CHECK(memcmp(all[0], all[1], (size_t)needed[0] * 4) == 0 && memcmp(all_score[0], all_score[1], (size_t)needed[0] * 4) == 0);
+                CHECK(memcmp(scores[0], scores[1], (size_t)(batch.offset[40] - batch.offset[0]) * 4) == 0);
+            }
+            haste_workspace_free(&work);
+        }
+        CHECK(test_difference(&layer, &before) == NULL);
+        free_exclusions(&excluded);
+        test_free_batch(&batch);
+        haste_layer_free(&before);
+        haste_layer_free(&layer);
+    }
+}
+
+/* A logit that is not finite anywhere is an error, even if it would not make the list; -inf of an excluded label is none. */
+static void not_finite(void)
+{
+    static const float huge[] = { 3e38f, -3e38f };
+    int path, kind, excluded_too;
+    for (path = 0; path < TEST_PATHS; path++) for (kind = 0; kind < 3; kind++) for (excluded_too = 0; excluded_too < 2; excluded_too++) {
+        haste_layer_options options = test_options(&test_shapes[10], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        test_batch batch;
+        haste_workspace work;
+        int64_t offset[36] = { 0 }, above_offset[36], needed;
+        int32_t bad_label, id[35 * 64], *all, b;
+        float score[35 * 64], *all_score;
+        haste_lists lists;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, 35);
+        bad_label = layer.label_of[13];
+        for (b = 0; b < 35; b++) batch.x[b * 37] = batch.x[b * 37 + 1] = b == 33 ? 4.f : 0.f;   /* sample 33 only */
+        ((float *)layer.block[0].weight)[1 * 37 * 8 + 5] = huge[kind % 2];     /* group 1, input 0, label 5: slot 13 */
+        if (kind == 2) ((float *)layer.block[0].weight)[(1 * 37 + 1) * 8 + 5] = -3e38f;
+        for (b = 33; b < 35; b++) offset[b + 1] = 1;
+        lists.offset = offset;
+        lists.id = &bad_label;
+        work = test_workspace(&layer, 35, 1, test_paths[path]);
+        all = (int32_t *)test_alloc(35 * 61 * 4);
+        all_score = (float *)test_alloc(35 * 61 * 4);
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 35, 2, excluded_too ? &lists : NULL, id, score, &test_error),
+                     excluded_too ? HASTE_OK : HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 35, 64, excluded_too ? &lists : NULL, id, score, &test_error),
+                     excluded_too ? HASTE_OK : HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_above(&layer, &work, batch.x, 35, 3, excluded_too ? &lists : NULL, above_offset, all, all_score, 35 * 61, &needed, &test_error),
+                     excluded_too ? HASTE_OK : HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 33, 64, NULL, id, score, &test_error), HASTE_OK, test_error);
+        free(all);
+        free(all_score);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Two threads read one layer, each with its own workspace. */
+typedef struct { const haste_layer *layer; const float *x; int32_t id[30 * 10]; float logits[30 * 256]; int failed; } reader;
+
+static void *read_layer(void *argument)
+{
+    reader *r = (reader *)argument;
+    haste_workspace work;
+    haste_workspace_options options;
+    int i;
+    memset(&options, 0, sizeof options);
+    options.batch = 30;
+    options.threads = 2;
+    r->failed = haste_workspace_create(&work, r->layer, &options, NULL) != HASTE_OK;
+    for (i = 0; i < 50 && !r->failed; i++) {
+        r->failed |= haste_top_k(r->layer, &work, r->x, 30, 10, NULL, r->id, NULL, NULL) != HASTE_OK;
+        r->failed |= haste_forward(r->layer, &work, r->x, 30, r->logits, NULL) != HASTE_OK;
+    }
+    haste_workspace_free(&work);
+    return NULL;
+}
+
+static void many_readers(void)
+{
+    static reader readers[3];
+    pthread_t threads[3];
+    haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    test_batch batch = test_make_batch(&layer, 30);
+    int i;
+    CHECK(layer.slots <= 256);
+    for (i = 0; i < 3; i++) {
+        readers[i].layer = &layer;
+        readers[i].x = batch.x;
+        CHECK(pthread_create(&threads[i], NULL, read_layer, &readers[i]) == 0);
+    }
+    for (i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (i = 0; i < 3; i++) {
+        CHECK(!readers[i].failed);
+        CHECK(memcmp(readers[0].id, readers[i].id, sizeof readers[0].id) == 0);
+        CHECK(memcmp(readers[0].logits, readers[i].logits, sizeof readers[0].logits) == 0);
+    }
+    test_free_batch(&batch);
+    haste_layer_free(&layer);
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(argc, argv);
+    RUN(top_k);
+    RUN(reference);
+    RUN(ties);
+    RUN(above);
+    RUN(above_is_strict);
+    RUN(score);
+    RUN(same_bits);
+    RUN(not_finite);
+    RUN(many_readers);
+    return check_end();
+}

@@ -1,0 +1,810 @@
+/* Rewiring: what goes, what comes, what stays; against slow versions in double that know nothing of the library's own way. */
+#include <stddef.h>
+
+static void *counting_malloc(size_t bytes);
+static void  counting_free(void *memory);
+#define HASTE_MALLOC(bytes) counting_malloc(bytes)
+#define HASTE_FREE(memory)  counting_free(memory)
+#define HASTE_IMPLEMENTATION
+#include "../haste.h"
+#include "check.h"
+#include "layers.h"
+
+static int    held, calls, fail_at = -1;
+static size_t last_bytes;
+static void *counting_malloc(size_t bytes)
+{
+    void *p = calls == fail_at ? NULL : malloc(bytes);
+    if (p) held++;
+    calls++;
+    last_bytes = bytes;
+    return p;
+}
+static void counting_free(void *memory) { if (memory) held--; free(memory); }
+
+static const haste_loss  losses[] = { HASTE_BCE, HASTE_SQUARED_HINGE, HASTE_SOFTMAX };
+static const haste_lists no_lists = { NULL, NULL };
+
+static haste_rewire_options rewire_options(float share, haste_prune prune, haste_scope scope, haste_growth growth)
+{
+    haste_rewire_options options;
+    memset(&options, 0, sizeof options);
+    options.share = share;
+    options.prune = prune;
+    options.scope = scope;
+    options.growth = growth;
+    return options;
+}
+
+/* One block of `groups` full groups. */
+static haste_layer_options one_block(int64_t groups, int32_t S, int32_t F, int32_t D)
+{
+    haste_layer_options options;
+    memset(&options, 0, sizeof options);
+    options.labels = (int32_t)groups * S;
+    options.inputs = D;
+    options.block_count = 1;
+    options.block[0].group_size = S;
+    options.block[0].fan_in = F;
+    options.seed = 11;
+    return options;
+}
+
+/* Weights with few bits: sums over labels are then exact in any order and any precision, and ties are common. */
+static void coarse_weights(haste_layer *layer, int levels)
+{
+    int32_t k;
+    for (k = 0; k < layer->block_count; k++) {
+        haste_block *block = &layer->block[k];
+        int64_t S = block->group_size, F = block->fan_in, i;
+        for (i = 0; i < block->groups * F * S; i++) {
+            int64_t slot = i / (F * S) * S + i % S;
+            float value = (float)((int32_t)(check_random() % (uint32_t)(2 * levels + 1)) - levels) / 64;
+            test_put(layer->dtype, block->weight, (size_t)i, slot < block->labels ? value : 0);
+        }
+    }
+}
+
+static int place_of(const haste_block *block, int64_t g, int input)   /* of an input in a group, or -1 */
+{
+    int32_t f;
+    for (f = 0; f < block->fan_in; f++) if (block->index[g * block->fan_in + f] == input) return (int)f;
+    return -1;
+}
+
+static int64_t lower(double share, int64_t n)   /* floor, for shares with one or two decimals */
+{
+    return (int64_t)floor(share * (double)n + 1e-4);
+}
+
+static int64_t limit_of(const haste_block *block, const haste_rewire_options *o)
+{
+    int64_t limit = lower(o->group_share > 0 ? (double)o->group_share : .5, block->fan_in);
+    if (limit > block->end - block->begin - block->fan_in) limit = block->end - block->begin - block->fan_in;
+    if (o->scope == HASTE_SCOPE_BLOCK || limit <= lower((double)o->share, block->fan_in)) return limit;
+    return lower((double)o->share, block->fan_in);
+}
+
+/* Mean |w|, or mean |w * gradient|, of every place of a block. gradient: of haste_backward_ref, or NULL. */
+static void place_scores(const haste_layer *layer, int32_t k, const double *gradient, double *score)
+{
+    const haste_block *block = &layer->block[k];
+    int64_t S = block->group_size, p, s;
+    for (p = 0; p < block->groups * block->fan_in; p++) {
+        int64_t g = p / block->fan_in, labels = block->labels - g * S < S ? block->labels - g * S : S;
+        double sum = 0;
+        for (s = 0; s < labels; s++)
+            sum += fabs((double)test_get(layer->dtype, block->weight, (size_t)(p * S + s)) * (gradient ? gradient[p * S + s] : 1));
+        score[p] = sum / (double)labels;
+    }
+}
+
+typedef struct { double score; int64_t place; } scored;
+static int scored_order(const void *a, const void *b)
+{
+    const scored *x = (const scored *)a, *y = (const scored *)b;
+    if (x->score != y->score) return x->score < y->score ? -1 : 1;
+    return x->place < y->place ? -1 : 1;
+}
+
+/* Which places must go: all places of the block from the lowest score on, until there are enough; full groups are passed over. */
+static int64_t expected_moves(const haste_block *block, const haste_rewire_options *o, const double *score, char *moves)
+{
+    int64_t F = block->fan_in, places = block->groups * F, p, n = 0, limit = limit_of(block, o);
+    int64_t most = o->scope == HASTE_SCOPE_BLOCK ? lower((double)o->share, places) : places;
+    scored *list = (scored *)test_alloc((size_t)places * sizeof *list);
+    int64_t *group = (int64_t *)test_zeros((size_t)block->groups * sizeof *group);
+    for (p = 0; p < places; p++) { list[p].score = score[p]; list[p].place = p; moves[p] = 0; }
+    qsort(list, (size_t)places, sizeof *list, scored_order);
+    for (p = 0; p < places && n < most; p++) {
+        int64_t at = list[p].place;
+        if (group[at / F] >= limit) continue;
+        group[at / F]++;
+        moves[at] = 1;
+        n++;
+    }
+    free(list);
+    free(group);
+    return n;
+}
+
+/* For scores that the library rounds otherwise than we do: no place that went scores clearly above one that stayed and could have
+   gone instead. */
+static void check_lowest(const haste_block *block, const haste_rewire_options *o, const double *score, const char *moves)
+{
+    int64_t F = block->fan_in, g, f, limit = limit_of(block, o);
+    double largest_moved = -1, smallest_free = HUGE_VAL;
+    for (g = 0; g < block->groups; g++) {
+        double moved = -1, kept = HUGE_VAL;
+        int64_t n = 0;
+        for (f = 0; f < F; f++) {
+            double v = score[g * F + f];
+            if (moves[g * F + f]) { n++; if (v > moved) moved = v; }
+            else if (v < kept) kept = v;
+        }
+        CHECK(n <= limit);
+        CHECK(moved <= kept * (1 + 1e-4) + 1e-9);
+        if (moved > largest_moved) largest_moved = moved;
+        if (n < limit && kept < smallest_free) smallest_free = kept;
+    }
+    CHECK(largest_moved <= smallest_free * (1 + 1e-4) + 1e-9);
+}
+
+/* Mean |gradient| of every input of the slice for one group. */
+static void input_scores(const haste_layer *layer, const haste_block *block, int64_t g, const float *x, int32_t B,
+                         const double *slope, double *score)
+{
+    int64_t S = block->group_size, labels = block->labels - g * S < S ? block->labels - g * S : S, s, b;
+    int32_t c;
+    for (c = 0; c < block->end - block->begin; c++) {
+        score[c] = 0;
+        for (s = 0; s < labels; s++) {
+            double sum = 0;
+            for (b = 0; b < B; b++)
+                sum += slope[b * layer->slots + block->first_slot + g * S + s] * (double)x[b * layer->inputs + block->begin + c];
+            score[c] += fabs(sum) / (double)labels;
+        }
+    }
+}
+
+/* Everything that must hold between a layer and what one call made of it. */
+static void check_rewired(const haste_layer *before, const haste_layer *after, const haste_rewire_options *o, const test_batch *batch,
+                          int64_t moved)
+{
+    double *logits = NULL, *slope = NULL, *gradient[HASTE_MAX_BLOCKS], loss;
+    int64_t total = 0;
+    int32_t k;
+    int state;
+    CHECK_STATUS(haste_layer_check(after, &test_error), HASTE_OK, test_error);
+    CHECK(after->rewires == before->rewires + 1 && after->step == before->step && after->pending == 0);
+    CHECK(memcmp(before->label_of, after->label_of, (size_t)before->slots * 4) == 0);
+    CHECK(memcmp(before->slot_of, after->slot_of, (size_t)before->labels * 4) == 0);
+    memset(gradient, 0, sizeof gradient);
+    if (batch) {
+        logits = test_doubles((size_t)batch->B * (size_t)before->slots);
+        slope = test_doubles((size_t)batch->B * (size_t)before->slots);
+        for (k = 0; k < before->block_count; k++) gradient[k] = test_doubles((size_t)test_weights(&before->block[k]));
+        haste_forward_ref(before, batch->x, batch->B, logits);
+        haste_loss_ref(before, logits, batch->B, batch->positives, 0, &loss, slope);
+        haste_backward_ref(before, batch->x, batch->B, slope, gradient, NULL, NULL);
+    }
+    for (k = 0; k < before->block_count; k++) {
+        const haste_block *b = &before->block[k], *a = &after->block[k];
+        int64_t S = b->group_size, F = b->fan_in, places = b->groups * F, g, f, p, wanted, n = 0;
+        int32_t width = b->end - b->begin, c;
+        double *score = test_doubles((size_t)places), *input_score = test_doubles((size_t)width);
+        char *moves = (char *)test_zeros((size_t)places), *expected = (char *)test_zeros((size_t)places);
+        CHECK(a->fan_in == b->fan_in && a->groups == b->groups);
+        CHECK(memcmp(a->bias, b->bias, (size_t)test_places(b) * 4) == 0);
+        for (state = 0; state < 2; state++)
+            if (b->bias_state[state]) CHECK(memcmp(a->bias_state[state], b->bias_state[state], (size_t)test_places(b) * 4) == 0);
+        for (p = 0; p < places && F < width; p++) {
+            moves[p] = place_of(a, p / F, b->index[p]) < 0;   /* a pruned input may not have come back, so this finds them all */
+            n += moves[p];
+        }
+        total += n;
+        place_scores(before, k, o->prune == HASTE_PRUNE_SALIENCY ? gradient[k] : NULL, score);
+        wanted = expected_moves(b, o, score, expected);
+        CHECK(n == wanted);
+        if (o->prune == HASTE_PRUNE_MAGNITUDE) CHECK(memcmp(moves, expected, (size_t)places) == 0);
+        else check_lowest(b, o, score, moves);
+
+        for (g = 0; g < b->groups; g++) {
+            int64_t labels = b->labels - g * S < S ? b->labels - g * S : S, s, grown = 0, went = 0;
+            double smallest_grown = HUGE_VAL, largest_left = 0, largest = 0;
+            for (f = 0; f < F; f++) {
+                int from = b->index ? place_of(b, g, a->index[g * F + f]) : (int)f;
+                went += moves[g * F + f];
+                for (state = -1; state < 2; state++) {
+                    const char *to = (const char *)(state < 0 ? a->weight : a->weight_state[state]);
+                    const char *origin = (const char *)(state < 0 ? b->weight : b->weight_state[state]);
+                    haste_dtype dtype = state < 0 ? before->dtype : before->state_dtype;
+                    size_t row = (size_t)S * test_width(dtype), at = (size_t)(g * F + f);
+                    int others = 0;
+                    if (!to) continue;
+                    if (from >= 0) { CHECK(memcmp(to + at * row, origin + (size_t)(g * F + from) * row, row) == 0); continue; }
+                    for (s = 0; s < S; s++) {
+                        float value = test_get(dtype, to, at * (size_t)S + (size_t)s);
+                        if (state < 0 && o->uniform && s < labels) {
+                            others += value != 0;
+                            CHECK(fabs((double)value) <= (1 + 0x1p-8) / sqrt((double)F));
+                        } else CHECK(value == 0);
+                    }
+                    if (state < 0 && o->uniform) CHECK(others > 0);
+                }
+                grown += from < 0;
+            }
+            CHECK(grown == went);
+            if (o->growth == HASTE_GROW_RANDOM || grown == 0) continue;
+            input_scores(before, b, g, batch->x, batch->B, slope, input_score);
+            for (c = 0; c < width; c++) {
+                if (input_score[c] > largest) largest = input_score[c];
+                if (place_of(b, g, c) >= 0) continue;
+                if (place_of(a, g, c) >= 0) { if (input_score[c] < smallest_grown) smallest_grown = input_score[c]; }
+                else if (input_score[c] > largest_left) largest_left = input_score[c];
+            }
+            CHECK(smallest_grown >= largest_left - 1e-5 * largest);
+        }
+        free(score);
+        free(input_score);
+        free(moves);
+        free(expected);
+    }
+    CHECK(moved == total);
+    free(logits);
+    free(slope);
+    for (k = 0; k < before->block_count; k++) free(gradient[k]);
+}
+
+/* One call on a copy, checked. The copy takes the layer's place. */
+static int64_t rewire_checked(haste_layer *layer, haste_workspace *work, const haste_rewire_options *o, const test_batch *batch)
+{
+    haste_layer before = test_copy(layer);
+    int64_t moved = -1;
+    int needed = o->prune == HASTE_PRUNE_SALIENCY || o->growth == HASTE_GROW_GRADIENT;
+    CHECK_STATUS(haste_rewire(layer, work, o, needed ? batch->x : NULL, needed ? batch->B : 0, needed ? batch->positives : no_lists,
+                              &moved, &test_error), HASTE_OK, test_error);
+    check_rewired(&before, layer, o, needed ? batch : NULL, moved);
+    haste_layer_free(&before);
+    return moved;
+}
+
+/* ---- subjects ---- */
+
+/* All shapes, types and ways of choosing; magnitudes are coarse, so that ties decide much. */
+static void magnitude_exactly(void)
+{
+    static const float shares[] = { 0, .02f, .3f, .7f, 1 }, caps[] = { 0, .2f, 1 };
+    int i, type, share, cap;
+    for (i = 0; i < TEST_SHAPES; i++) for (type = 0; type < 3; type++) {
+        static const haste_optimizer optimizers[] = { HASTE_SGD, HASTE_MOMENTUM, HASTE_ADAMW };
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, optimizers[(i + type) % 3],
+                                                   type ? HASTE_BF16 : HASTE_F32, type == 2 ? HASTE_BF16 : HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 1, 1 + type, HASTE_PATH_AUTO);
+        for (share = 0; share < 5; share++) for (cap = 0; cap < 3; cap++) {
+            haste_rewire_options o = rewire_options(shares[share], HASTE_PRUNE_MAGNITUDE, (haste_scope)((share + cap + type) % 2),
+                                                    HASTE_GROW_RANDOM);
+            o.group_share = caps[cap];
+            o.uniform = (share + type) % 2;
+            coarse_weights(&layer, 1 + share);
+            rewire_checked(&layer, &work, &o, NULL);
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* F = 4 of D = 8, S = 8 with one label each that counts; scores in 64ths:
+
+       group 0:  1 1 9 1     group 1:  2 1 7 7     group 2:  5 5 5 5     share .5: six places
+
+   At most half a group: group 0 gives places 0 and 1 (its third 1 must stay), group 1 gives 1 and 0, then group 2 its first two. */
+static void by_hand(void)
+{
+    static const float score[12] = { 1, 1, 9, 1, 2, 1, 7, 7, 5, 5, 5, 5 };
+    static const int goes[12] = { 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0 };
+    haste_layer_options options = one_block(3, 8, 4, 8);
+    haste_layer layer, before;
+    haste_workspace work;
+    haste_rewire_options o = rewire_options(.5f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_BLOCK, HASTE_GROW_RANDOM);
+    int64_t moved = 0;
+    int p, s;
+    options.zero_weights = 1;
+    layer = test_layer(&options);
+    for (p = 0; p < 12; p++) for (s = 0; s < 8; s++) ((float *)layer.block[0].weight)[p * 8 + s] = s == p % 8 ? score[p] / 8 : 0;
+    before = test_copy(&layer);
+    work = test_workspace(&layer, 1, 1, HASTE_PATH_AUTO);
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+    CHECK(moved == 6);
+    for (p = 0; p < 12; p++) CHECK((place_of(&layer.block[0], p / 4, before.block[0].index[p]) < 0) == goes[p]);
+    haste_layer_free(&before);
+    haste_layer_free(&layer);
+
+    /* Without the cap group 0's third 1 goes too, and group 2 gives one less. */
+    layer = test_layer(&options);
+    for (p = 0; p < 12; p++) for (s = 0; s < 8; s++) ((float *)layer.block[0].weight)[p * 8 + s] = s == p % 8 ? score[p] / 8 : 0;
+    before = test_copy(&layer);
+    o.group_share = 1;
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+    CHECK(moved == 6);
+    for (p = 0; p < 12; p++)
+        CHECK((place_of(&layer.block[0], p / 4, before.block[0].index[p]) < 0) == (p == 3 ? 1 : p == 9 ? 0 : goes[p]));
+    haste_workspace_free(&work);
+    haste_layer_free(&before);
+    haste_layer_free(&layer);
+}
+
+/* Saliency and gradient growth with all losses, against dense gradients in double. */
+static void from_a_batch(void)
+{
+    static const int shapes[] = { 1, 3, 4, 6, 7, 9, 10, 11, 12 };
+    static const int32_t batches[] = { 5, 33, 70 };
+    int i, loss, n, path;
+    for (path = 0; path < 2; path++) for (i = 0; i < 9; i++) for (loss = 0; loss < 3; loss++) for (n = 0; n < 3; n++) {
+        int mode = (i + loss + n) % 3;   /* which of the two needs the batch, or both */
+        haste_layer_options options = test_options(&test_shapes[shapes[i]], losses[loss], (haste_optimizer)((i + n) % 3),
+                                                   n == 1 ? HASTE_BF16 : HASTE_F32, loss == 1 ? HASTE_BF16 : HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 70, 1 + n, path ? HASTE_PATH_PORTABLE : HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, batches[n]);
+        haste_rewire_options o = rewire_options(n == 2 ? .9f : .15f, mode == 0 ? HASTE_PRUNE_MAGNITUDE : HASTE_PRUNE_SALIENCY,
+                                                (haste_scope)(i % 2), mode == 1 ? HASTE_GROW_RANDOM : HASTE_GROW_GRADIENT);
+        if (n == 0) o.group_share = 1;
+        o.uniform = loss == 2;
+        if (mode == 0) coarse_weights(&layer, 20);
+        rewire_checked(&layer, &work, &o, &batch);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Hundreds of calls with training between: the layer stays a layer. */
+static void many_times(void)
+{
+    int type, i;
+    for (type = 0; type < 2; type++) {
+        haste_layer_options options = test_options(&test_shapes[11], losses[type], type ? HASTE_ADAMW : HASTE_MOMENTUM,
+                                                   type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 33, 2, HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, 33);
+        haste_step_options step;
+        memset(&step, 0, sizeof step);
+        step.lr = .01f;
+        for (i = 0; i < 200; i++) {
+            haste_rewire_options o = rewire_options((float)(i % 7) / 7, (haste_prune)(i % 2), (haste_scope)(i / 2 % 2),
+                                                    (haste_growth)(i / 4 % 2));
+            o.group_share = (float)(i % 5) / 4;
+            o.uniform = i / 8 % 2;
+            CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, batch.B, batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_train_step(&layer, &work, batch.x, batch.B, batch.positives, &step, NULL, NULL, &test_error), HASTE_OK,
+                         test_error);
+        }
+        CHECK(layer.rewires == 200);
+        CHECK(layer.block[1].fan_in == 8 && layer.block[2].fan_in == 12);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Every input that is not in a group is as likely as the others. Drawing without replacement spreads even more evenly than the
+   chi-square distribution says. */
+static void random_growth_is_uniform(void)
+{
+    int kind;
+    for (kind = 0; kind < 2; kind++) {   /* many groups once, and few groups often */
+        haste_layer_options options = one_block(kind ? 3 : 1000, 8, 8, 40);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 1, 1, HASTE_PATH_AUTO);
+        haste_rewire_options o = rewire_options(.5f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_GROUP, HASTE_GROW_RANDOM);
+        static double count[3][32], pairs[32];   /* by place among the 32 that are not in the group; kind 1: of each group alone */
+        int repeat, repeats = kind ? 1000 : 3, g, groups = kind ? 3 : 1000, rows = kind ? 3 : 1, row, c, i;
+        memset(count, 0, sizeof count);
+        memset(pairs, 0, sizeof pairs);
+        for (repeat = 0; repeat < repeats; repeat++) {
+            haste_layer before = test_copy(&layer);
+            int64_t moved = 0;
+            CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+            CHECK(moved == groups * 4);
+            for (g = 0; g < groups; g++) {
+                int n = 0, previous = -1;
+                for (c = 0; c < 40; c++) {
+                    if (place_of(&before.block[0], g, c) >= 0) continue;
+                    if (place_of(&layer.block[0], g, c) >= 0) {
+                        count[kind ? g : 0][n]++;
+                        if (previous >= 0) pairs[n - previous]++;
+                        previous = n;
+                    }
+                    n++;
+                }
+            }
+            haste_layer_free(&before);
+        }
+        for (row = 0; row < rows; row++) {
+            double expected = repeats * groups * 4 / (32.0 * rows), chi = 0;
+            for (i = 0; i < 32; i++) chi += (count[row][i] - expected) * (count[row][i] - expected) / expected;
+            CHECK(chi < 31 + 5 * sqrt(62.0));
+        }
+        {   /* distances of neighbours: d with probability C(32 - d, 3) / C(32, 4), as four drawn without preference have */
+            double n = repeats * groups * 3, chi = 0;
+            int bins = 0;
+            for (i = 1; i <= 20; i++) {
+                double expected = n * (32 - i) * (31 - i) * (30 - i) / 6 / 35960;
+                chi += (pairs[i] - expected) * (pairs[i] - expected) / expected;
+                bins++;
+            }
+            CHECK(chi < bins + 6 * sqrt(2.0 * bins));
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* The same bits from the same state on any number of threads, other ones from the next call or another seed. */
+static void repeatable(void)
+{
+    int mode, threads, chunks;
+    for (mode = 0; mode < 8; mode++) {
+        haste_layer_options options = test_options(&test_shapes[11], losses[mode % 3], HASTE_ADAMW,
+                                                   mode % 2 ? HASTE_BF16 : HASTE_F32, HASTE_BF16);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 40, 1, HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, 40);
+        haste_rewire_options o = rewire_options(.3f, (haste_prune)(mode % 2), (haste_scope)(mode / 2 % 2), (haste_growth)(mode / 4));
+        haste_layer first = test_copy(&layer);
+        int64_t moved = 0, again = -1;
+        o.uniform = 1;
+        CHECK_STATUS(haste_rewire(&first, &work, &o, batch.x, 40, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK(moved > 0);
+        haste_workspace_free(&work);
+        for (threads = 1; threads <= 3; threads++) for (chunks = 1; chunks < 40; chunks += 12) {
+            haste_layer other = test_copy(&layer);
+            haste_workspace_options work_options;
+            memset(&work_options, 0, sizeof work_options);
+            work_options.threads = threads;
+            work_options.chunks = layer.loss == HASTE_SOFTMAX ? 5 : chunks;   /* the log-sum-exp depends on the chunks */
+            CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&other, &work, &o, batch.x, 40, batch.positives, &again, &test_error), HASTE_OK, test_error);
+            CHECK(again == moved);
+            CHECK(test_difference(&first, &other) == NULL);
+            haste_workspace_free(&work);
+            haste_layer_free(&other);
+        }
+        work = test_workspace(&layer, 40, 1, HASTE_PATH_AUTO);
+        {
+            haste_layer next = test_copy(&layer), seed = test_copy(&layer);
+            next.rewires++;
+            seed.seed++;
+            CHECK_STATUS(haste_rewire(&next, &work, &o, batch.x, 40, batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&seed, &work, &o, batch.x, 40, batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            next.rewires = seed.rewires = first.rewires;
+            CHECK(test_difference(&first, &next) != NULL);   /* by the weights, where growth follows the gradient */
+            CHECK(test_difference(&first, &seed) != NULL);
+            if (o.growth == HASTE_GROW_RANDOM) {
+                const haste_block *block = &first.block[2];
+                size_t bytes = (size_t)(block->groups * block->fan_in) * 2;
+                CHECK(memcmp(block->index, next.block[2].index, bytes) != 0);
+                CHECK(memcmp(block->index, seed.block[2].index, bytes) != 0);
+            }
+            haste_layer_free(&next);
+            haste_layer_free(&seed);
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&first);
+        haste_layer_free(&layer);
+        test_free_batch(&batch);
+    }
+}
+
+/* A call that must fail and leave everything as it was. */
+#define REFUSED(call, status_wanted)                                                                                   \
+    do {                                                                                                               \
+        moved = -5;                                                                                                    \
+        test_error.text[0] = 0;                                                                                        \
+        CHECK_STATUS(call, status_wanted, test_error);                                                                 \
+        CHECK(test_error.text[0] != 0 && test_error.status == (status_wanted));                                        \
+        CHECK(moved == -5);                                                                                            \
+        CHECK(test_difference(&layer, &before) == NULL);                                                               \
+        CHECK(held == held_before);                                                                                    \
+    } while (0)
+
+static void errors(void)
+{
+    haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, HASTE_F32, HASTE_F32);
+    haste_layer_options small_options = one_block(3, 8, 4, 8);
+    haste_layer layer = test_layer(&options), before = test_copy(&layer), small = test_layer(&small_options);
+    haste_workspace work = test_workspace(&layer, 10, 1, HASTE_PATH_AUTO), none, tiny = test_workspace(&small, 10, 1, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, 10), large = test_make_batch(&layer, 11);
+    const haste_rewire_options plain = rewire_options(.3f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_BLOCK, HASTE_GROW_RANDOM);
+    const haste_rewire_options salient = rewire_options(.3f, HASTE_PRUNE_SALIENCY, HASTE_SCOPE_BLOCK, HASTE_GROW_RANDOM);
+    const haste_rewire_options grow = rewire_options(.3f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_GROUP, HASTE_GROW_GRADIENT);
+    haste_rewire_options o;
+    haste_lists bad;
+    int32_t bad_id[1] = { 200 };
+    int64_t bad_offset[11], moved, i;
+    int held_before = held;
+    float keep;
+    memset(&none, 0, sizeof none);
+    REFUSED(haste_rewire(NULL, &work, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, NULL, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &none, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &work, NULL, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &tiny, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_SIZE);
+    REFUSED(haste_rewire(&layer, &tiny, &grow, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_SIZE);
+    for (i = 0; i < 6; i++) {
+        float wrong = i % 3 == 0 ? -.01f : i % 3 == 1 ? 1.01f : HUGE_VALF - HUGE_VALF;
+        o = plain;
+        if (i < 3) o.share = wrong; else o.group_share = wrong;
+        REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+    }
+    for (i = 0; i < 3; i++) {   /* bytes, since C++ has no enum with a value of none */
+        int unknown = 2;
+        o = plain;
+        memcpy(i == 0 ? (void *)&o.prune : i == 1 ? (void *)&o.scope : (void *)&o.growth, &unknown, sizeof unknown);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+    }
+    for (i = 0; i < 2; i++) {
+        o = i ? salient : grow;
+        REFUSED(haste_rewire(&layer, &work, &o, NULL, 10, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 0, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, -1, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, large.x, 11, large.positives, &moved, &test_error), HASTE_ERR_SIZE);
+        keep = batch.x[77];
+        batch.x[77] = HUGE_VALF;
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_DATA);
+        batch.x[77] = keep;
+    }
+    memset(bad_offset, 0, sizeof bad_offset);
+    bad.offset = bad_offset;
+    bad.id = bad_id;
+    bad_offset[10] = 1;
+    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, bad, &moved, &test_error), HASTE_ERR_DATA);
+    bad_id[0] = 0;
+    bad_offset[3] = 5;
+    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, bad, &moved, &test_error), HASTE_ERR_DATA);
+    bad_offset[3] = 0;
+
+    layer.pending = before.pending = 2;
+    REFUSED(haste_rewire(&layer, &work, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_STATE);
+    layer.pending = before.pending = 0;
+
+    for (i = 0; i < 2; i++) {   /* the one allocation fails */
+        calls = 0;
+        fail_at = 0;
+        o = i ? grow : plain;
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_MEMORY);
+        fail_at = -1;
+        CHECK(calls == 1);
+    }
+
+    /* The batch is not read where nothing needs it. */
+    moved = 0;
+    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, -3, bad, &moved, &test_error), HASTE_OK, test_error);
+    CHECK(moved > 0);
+    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, 0, no_lists, NULL, NULL), HASTE_OK, test_error);
+    CHECK(haste_rewire(&layer, &work, NULL, NULL, 0, no_lists, NULL, NULL) == HASTE_ERR_ARG);
+    CHECK(held == held_before);
+    test_free_batch(&batch);
+    test_free_batch(&large);
+    haste_workspace_free(&work);
+    haste_workspace_free(&tiny);
+    haste_layer_free(&layer);
+    haste_layer_free(&before);
+    haste_layer_free(&small);
+}
+
+/* One group overflows: nothing changes anywhere, whichever part meets it. */
+static void overflow_changes_nothing(void)
+{
+    int loss, mode;
+    for (loss = 0; loss < 3; loss++) for (mode = 0; mode < 4; mode++) {
+        haste_layer_options options = one_block(40, 8, 6, 30);
+        haste_layer layer, before;
+        haste_workspace work;
+        test_batch batch;
+        haste_rewire_options o = rewire_options(.4f, (haste_prune)(mode % 2), HASTE_SCOPE_GROUP, (haste_growth)(mode / 2));
+        int64_t moved;
+        int held_before, f;
+        options.loss = losses[loss];
+        options.labels -= 3;
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, 35);
+        work = test_workspace(&layer, 35, 2, HASTE_PATH_AUTO);
+        for (f = 0; f < 6; f++)   /* the last group, which is short: label 2 */
+            ((float *)layer.block[0].weight)[(39 * 6 + f) * 8 + 2] = mode == 0 ? HUGE_VALF - HUGE_VALF : 3e38f;
+        before = test_copy(&layer);
+        held_before = held;
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 35, batch.positives, &moved, &test_error), HASTE_ERR_NONFINITE);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&before);
+        test_free_batch(&batch);
+    }
+}
+
+/* Where there is nowhere to go, or nothing is asked for, nothing moves, but the call counts. */
+static void nothing_to_move(void)
+{
+    int i, mode;
+    for (i = 0; i < 4; i++) for (mode = 0; mode < 8; mode++) {
+        haste_layer_options options = one_block(5, 16, 7, 9);
+        haste_layer layer, before;
+        haste_workspace work;
+        test_batch batch;
+        haste_rewire_options o = rewire_options(1, (haste_prune)(mode % 2), (haste_scope)(mode / 2 % 2), (haste_growth)(mode / 4));
+        int64_t moved = -1;
+        o.group_share = 1;
+        if (i == 0) options.block[0].fan_in = 9;              /* with an index */
+        if (i == 1) options.block[0].fan_in = HASTE_DENSE;    /* without */
+        if (i == 2) o.share = 0;
+        if (i == 3) o.group_share = .14f;                     /* of 7: not even one */
+        layer = test_layer(&options);
+        before = test_copy(&layer);
+        batch = test_make_batch(&layer, 5);
+        work = test_workspace(&layer, 5, 1, HASTE_PATH_AUTO);
+        calls = 0;
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 5, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK(moved == 0 && calls == 0);
+        CHECK(layer.rewires == 1);
+        before.rewires = 1;
+        CHECK(test_difference(&layer, &before) == NULL);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&before);
+        test_free_batch(&batch);
+    }
+}
+
+/* One place a group, one spare input, the widest slice. */
+static void corners(void)
+{
+    /* F, D, and how many places of a group move */
+    static const int32_t shape[4][3] = { { 1, 2, 1 }, { 1, 50, 1 }, { 63, 64, 1 }, { 600, 65536, 90 } };
+    int i, mode;
+    for (i = 0; i < 4; i++) for (mode = 0; mode < 4; mode++) {
+        haste_layer_options options = one_block(3, 8, shape[i][0], shape[i][1]);
+        haste_layer layer = test_layer(&options);
+        haste_workspace work = test_workspace(&layer, 3, 1, HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, 3);
+        haste_rewire_options o = rewire_options(i == 3 ? .15f : 1, HASTE_PRUNE_MAGNITUDE, (haste_scope)(mode % 2),
+                                                (haste_growth)(mode / 2));
+        o.group_share = 1;
+        coarse_weights(&layer, 3);
+        CHECK(rewire_checked(&layer, &work, &o, &batch) == 3 * shape[i][2]);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        test_free_batch(&batch);
+    }
+}
+
+/* What is planned is what one call allocates, whatever its options. */
+static void plan_is_what_is_allocated(void)
+{
+    int i, mode;
+    for (i = 0; i < TEST_SHAPES; i++) for (mode = 0; mode < 4; mode++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_workspace_options work_options;
+        haste_layer layer = test_layer(&options);
+        haste_workspace work;
+        haste_plan plan;
+        test_batch batch = test_make_batch(&layer, 2);
+        haste_rewire_options o = rewire_options(1, (haste_prune)(mode % 2), HASTE_SCOPE_BLOCK, (haste_growth)(mode / 2));
+        int64_t moved = -1;
+        memset(&work_options, 0, sizeof work_options);
+        work_options.batch = 2;
+        work_options.chunks = 2;
+        work_options.threads = 1 + mode;
+        o.group_share = 1;
+        CHECK_STATUS(haste_plan_bytes(&options, &work_options, &plan, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
+        calls = 0;
+        last_bytes = 0;
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 2, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        if (moved == 0) CHECK(calls == 0 && plan.rewire == 0);
+        else CHECK(calls == 1 && last_bytes == plan.rewire + 64 + sizeof(void *));   /* what alignment takes */
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        test_free_batch(&batch);
+    }
+}
+
+/* Each group's labels are told apart by three inputs that only this group has; the rest of x is noise. Growth along the gradient
+   finds them all; drawing at random hardly does so in as many calls. */
+static void planted_inputs_are_found(void)
+{
+    int growth, loss, found[2];
+    for (loss = 0; loss < 3; loss++) {
+        for (growth = 0; growth < 2; growth++) {
+            haste_layer_options options = one_block(6, 8, 8, 192);
+            haste_layer layer;
+            haste_workspace work;
+            haste_step_options step;
+            haste_rewire_options o = rewire_options(.4f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_BLOCK, (haste_growth)growth);
+            static float x[96 * 192];
+            int32_t id[96];
+            int64_t offset[97], frequency[48];
+            haste_lists positives;
+            int i, b, d, g;
+            options.loss = losses[loss];
+            options.optimizer = HASTE_ADAMW;
+            for (i = 0; i < 48; i++) frequency[i] = 1;
+            options.frequency = frequency;
+            options.samples = 48;
+            CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+            work = test_workspace(&layer, 96, 1, HASTE_PATH_AUTO);
+            memset(&step, 0, sizeof step);
+            step.lr = .02f;
+            positives.offset = offset;
+            positives.id = id;
+            check_seed = 5;
+            for (i = 0; i <= 96; i++) offset[i] = i;
+            for (i = 0; i < 200; i++) {
+                for (b = 0; b < 96; b++) {
+                    id[b] = (int32_t)(check_random() % 48u);
+                    for (d = 0; d < 192; d++) x[b * 192 + d] = .3f * check_normal();
+                    for (d = 0; d < 3; d++)   /* group g owns inputs 5 + 31*g + 3*d */
+                        x[b * 192 + 5 + 31 * (id[b] / 8) + 3 * d] += id[b] >> d & 1 ? 1.5f : -1.5f;
+                }
+                if (i % 20 == 19) {
+                    o.share = (float)haste_rewire_share(i, 200, .4);
+                    CHECK_STATUS(haste_rewire(&layer, &work, &o, x, 96, positives, NULL, &test_error), HASTE_OK, test_error);
+                }
+                CHECK_STATUS(haste_train_step(&layer, &work, x, 96, positives, &step, NULL, NULL, &test_error), HASTE_OK, test_error);
+            }
+            found[growth] = 0;
+            for (g = 0; g < 6; g++) for (d = 0; d < 3; d++) found[growth] += place_of(&layer.block[0], g, 5 + 31 * g + 3 * d) >= 0;
+            haste_workspace_free(&work);
+            haste_layer_free(&layer);
+        }
+        CHECK(found[HASTE_GROW_GRADIENT] == 18);
+        CHECK(found[HASTE_GROW_RANDOM] < 18);
+        if (check_filter)
+            printf("  %s: gradient growth found %d of 18, random growth %d\n", test_loss_name(losses[loss]), found[1], found[0]);
+    }
+}
+
+static void schedules(void)
+{
+    const double pi = 3.14159265358979323846;
+    int64_t i;
+    CHECK(haste_schedule(0, 10, 110, .1) == 0);
+    CHECK_NEAR(haste_schedule(3, 10, 110, .1), .3, 1e-15);
+    CHECK(haste_schedule(10, 10, 110, .1) == 1);
+    CHECK_NEAR(haste_schedule(60, 10, 110, .1), .55, 1e-15);
+    CHECK_NEAR(haste_schedule(35, 10, 110, .1), .1 + .9 * .5 * (1 + sqrt(.5)), 1e-15);
+    CHECK(haste_schedule(110, 10, 110, .1) == .1 && haste_schedule(INT64_MAX, 10, 110, .1) == .1);
+    CHECK(haste_schedule(0, 0, 100, 0) == 1);
+    CHECK(haste_schedule(-5, 0, 100, 0) == 1 && haste_schedule(-5, 10, 100, 0) == 0);
+    CHECK(haste_schedule(0, 0, 0, .25) == .25);
+    CHECK(haste_schedule(5, 10, 5, .25) == .25 && haste_schedule(4, 10, 5, .25) == .4);
+    for (i = 10; i < 110; i++) CHECK(haste_schedule(i + 1, 10, 110, .1) < haste_schedule(i, 10, 110, .1));
+    CHECK(haste_rewire_share(0, 100, .3) == .3 && haste_rewire_share(-1, 100, .3) == .3);
+    CHECK(haste_rewire_share(100, 100, .3) == 0 && haste_rewire_share(INT64_MAX, 100, .3) == 0);
+    CHECK(haste_rewire_share(0, 0, .3) == 0);
+    for (i = 0; i < 100; i++) CHECK_NEAR(haste_rewire_share(i, 100, .3), .15 * (1 + cos(pi * (double)i / 100)), 1e-15);
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(argc, argv);
+    RUN(magnitude_exactly);
+    RUN(by_hand);
+    RUN(from_a_batch);
+    RUN(many_times);
+    RUN(random_growth_is_uniform);
+    RUN(repeatable);
+    RUN(errors);
+    RUN(overflow_changes_nothing);
+    RUN(nothing_to_move);
+    RUN(corners);
+    RUN(plan_is_what_is_allocated);
+    RUN(planted_inputs_are_found);
+    RUN(schedules);
+    CHECK(held == 0);
+    return check_end();
+}

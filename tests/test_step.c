@@ -1,0 +1,1130 @@
+/* The fused training step: every optimizer, loss and type against the reference in double, stochastic rounding, determinism,
+   accumulation, and what happens at the edges. */
+#include <stdint.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+/* Tasks in an order and on threads of our choosing: what no result may depend on. */
+static void schedule(int64_t n, int threads, void (*task)(void *context, int64_t i, int thread), void *context);
+#define HASTE_PARALLEL_FOR(n, threads, task, context) schedule((n), (threads), (task), (context))
+#define HASTE_IMPLEMENTATION
+#include "../haste.h"
+#include "check.h"
+#include "layers.h"
+
+enum { ASCENDING, DESCENDING, SHUFFLED, PARALLEL };
+static int schedule_kind = ASCENDING;
+
+static void schedule(int64_t n, int threads, void (*task)(void *context, int64_t i, int thread), void *context)
+{
+    int64_t i;
+    if (schedule_kind == ASCENDING) for (i = 0; i < n; i++) task(context, i, 0);
+    else if (schedule_kind == DESCENDING) for (i = n; i-- > 0;) task(context, i, (int)(i % threads));
+    else if (schedule_kind == SHUFFLED) {
+        int64_t stride = n % 7 ? 7 : n % 5 ? 5 : 1;   /* visits all */
+        for (i = 0; i < n; i++) task(context, i * stride % n, (int)(i * 3 % threads));
+    } else {
+#if defined(_OPENMP)
+        #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+        for (i = 0; i < n; i++) task(context, i, omp_get_thread_num());
+#else
+        for (i = 0; i < n; i++) task(context, i, (int)(i % threads));
+#endif
+    }
+}
+
+static const haste_loss      losses[]     = { HASTE_BCE, HASTE_SQUARED_HINGE, HASTE_SOFTMAX };
+static const haste_optimizer optimizers[] = { HASTE_SGD, HASTE_MOMENTUM, HASTE_ADAMW };
+static const char *const     optimizer_name[] = { "sgd", "momentum", "adamw" };
+
+/* Kind 0: everything given. 1: everything left at its default. */
+static haste_step_options step_options(int kind)
+{
+    haste_step_options options;
+    memset(&options, 0, sizeof options);
+    options.lr = .3f;
+    if (kind == 0) {
+        options.momentum = .8f;
+        options.beta1 = .7f;
+        options.beta2 = .95f;
+        options.eps = 1e-3f;
+        options.weight_decay = .05f;
+    }
+    return options;
+}
+
+/* ---- against double ---- */
+
+typedef struct {
+    test_gradients gradient;
+    double *logits, *grad_logits, *grad_x, loss;
+    float  *naive_logits, *naive_grad_logits, *naive_grad_x, naive_loss;
+} reference;
+
+static reference make_reference(const haste_layer *layer, int32_t B)
+{
+    reference r;
+    size_t count = (size_t)B * (size_t)layer->slots, inputs = (size_t)B * (size_t)layer->inputs;
+    r.gradient = test_make_gradients(layer);
+    r.logits = test_doubles(count);
+    r.grad_logits = test_doubles(count);
+    r.grad_x = test_doubles(inputs);
+    r.naive_logits = (float *)test_zeros(count * 4);
+    r.naive_grad_logits = (float *)test_zeros(count * 4);
+    r.naive_grad_x = (float *)test_zeros(inputs * 4);
+    r.loss = r.naive_loss = 0;
+    return r;
+}
+
+static void free_reference(reference *r, const haste_layer *layer)
+{
+    test_free_gradients(&r->gradient, layer);
+    free(r->logits);
+    free(r->grad_logits);
+    free(r->grad_x);
+    free(r->naive_logits);
+    free(r->naive_grad_logits);
+    free(r->naive_grad_x);
+}
+
+static void compute(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
+{
+    haste_forward_ref(layer, batch->x, batch->B, r->logits);
+    haste_loss_ref(layer, r->logits, batch->B, batch->positives, divisor, &r->loss, r->grad_logits);
+    haste_backward_ref(layer, batch->x, batch->B, r->grad_logits, r->gradient.weight, r->gradient.bias, r->grad_x);
+    naive_forward(layer, batch->x, batch->B, r->naive_logits);
+    naive_loss(layer, r->naive_logits, batch->B, batch->positives, divisor, &r->naive_loss, r->naive_grad_logits);
+    naive_backward(layer, batch->x, batch->B, r->naive_grad_logits, r->gradient.naive_weight, r->gradient.naive_bias, r->naive_grad_x);
+}
+
+/* Is `after` what one update makes of `before`? float32: by the errors of the naive version. bfloat16: one of the two
+   neighbours of the exact value, which itself is known only to within those errors. */
+static void judge_update(const haste_layer *before, const haste_layer *after, const reference *r, const haste_step_options *options,
+                         const char *what)
+{
+    test_errors got[4], naive[4];   /* weight, state 0, state 1, bias with its states */
+    int64_t t = before->step + 1, i;
+    int32_t k, bad = 0, pass;
+    int kind;
+    memset(got, 0, sizeof got);
+    memset(naive, 0, sizeof naive);
+    for (pass = 0; pass < 2; pass++) for (k = 0; k < before->block_count; k++) {   /* errors first, then bfloat16 neighbours */
+        const haste_block *b = &before->block[k], *a = &after->block[k];
+        int64_t S = b->group_size, F = b->fan_in;
+        for (i = 0; i < test_weights(b); i++) {
+            double w = (double)test_get(before->dtype, b->weight, (size_t)i), state[2] = { 0, 0 }, exact;
+            float naive_state[2] = { 0, 0 }, naive_w, after_w = test_get(after->dtype, a->weight, (size_t)i), after_state[2] = { 0, 0 };
+            for (kind = 0; kind < 2; kind++) if (b->weight_state[kind]) {
+                naive_state[kind] = test_get(before->state_dtype, b->weight_state[kind], (size_t)i);
+                state[kind] = (double)naive_state[kind];
+                after_state[kind] = test_get(after->state_dtype, a->weight_state[kind], (size_t)i);
+            }
+            if (i / (F * S) * S + i % S >= b->labels) {   /* padding */
+                if (after_w != 0 || after_state[0] != 0 || after_state[1] != 0) bad++;
+                continue;
+            }
+            naive_w = naive_update(before->optimizer, options, t, 1, (float)w, r->gradient.naive_weight[k][i], &naive_state[0], &naive_state[1]);
+            exact = haste_update_ref(before->optimizer, options, t, 1, w, r->gradient.weight[k][i], &state[0], &state[1]);
+            if (pass == 0) {
+                if (before->dtype == HASTE_F32) test_add_error(&got[0], (double)after_w, exact);
+                test_add_error(&naive[0], (double)naive_w, exact);
+                for (kind = 0; kind < 2; kind++) if (b->weight_state[kind]) {
+                    if (before->state_dtype == HASTE_F32) test_add_error(&got[1 + kind], (double)after_state[kind], state[kind]);
+                    test_add_error(&naive[1 + kind], (double)naive_state[kind], state[kind]);
+                }
+                continue;
+            }
+            for (kind = -1; kind < 2; kind++) {
+                double value = kind < 0 ? exact : state[kind], stored = (double)(kind < 0 ? after_w : after_state[kind]);
+                double slack = test_allowed(&naive[kind + 1]), low, high, none;
+                if ((kind < 0 ? before->dtype : before->state_dtype) == HASTE_F32 || (kind >= 0 && !b->weight_state[kind])) continue;
+                test_bf16_neighbours(value - slack, &low, &none);
+                test_bf16_neighbours(value + slack, &none, &high);
+                if (!(stored >= low && stored <= high)) bad++;
+            }
+        }
+        for (i = 0; i < test_places(b) && pass == 0; i++) {
+            double state[2] = { 0, 0 }, exact;
+            float naive_state[2] = { 0, 0 }, naive_w;
+            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) state[kind] = (double)(naive_state[kind] = b->bias_state[kind][i]);
+            if (i >= b->labels) {
+                if (a->bias[i] != 0 || (a->bias_state[0] && a->bias_state[0][i] != 0) || (a->bias_state[1] && a->bias_state[1][i] != 0)) bad++;
+                continue;
+            }
+            naive_w = naive_update(before->optimizer, options, t, 0, b->bias[i], r->gradient.naive_bias[k][i], &naive_state[0], &naive_state[1]);
+            exact = haste_update_ref(before->optimizer, options, t, 0, (double)b->bias[i], r->gradient.bias[k][i], &state[0], &state[1]);
+            test_add_error(&got[3], (double)a->bias[i], exact);
+            test_add_error(&naive[3], (double)naive_w, exact);
+            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) {
+                test_add_error(&got[3], (double)a->bias_state[kind][i], state[kind]);
+                test_add_error(&naive[3], (double)naive_state[kind], state[kind]);
+            }
+        }
+    }
+    CHECK(bad == 0);
+    if (bad) printf("    %d wrong in padding or bfloat16: %s\n", (int)bad, what);
+    test_judge(&got[0], &naive[0], what, __LINE__);
+    test_judge(&got[1], &naive[1], what, __LINE__);
+    test_judge(&got[2], &naive[2], what, __LINE__);
+    test_judge(&got[3], &naive[3], what, __LINE__);
+}
+
+static void judge_rest(const reference *r, const float *grad_x, const float *filled, size_t inputs, double loss, int32_t B, const char *what)
+{
+    test_errors got, naive;
+    size_t j;
+    memset(&got, 0, sizeof got);
+    naive = got;
+    for (j = 0; j < inputs; j++) {
+        test_add_error(&got, (double)grad_x[j] - (double)filled[j], r->grad_x[j]);
+        test_add_error(&naive, (double)(float)(filled[j] + r->naive_grad_x[j]) - (double)filled[j], r->grad_x[j]);
+    }
+    test_judge(&got, &naive, what, __LINE__);
+    check_near(loss, r->loss, 2 * fabs((double)r->naive_loss - r->loss) + 3e-7 * r->loss * (B < 10 ? 3 : 1), __FILE__, __LINE__, what);
+}
+
+static void against_double(void)
+{
+    static const int shapes[] = { 1, 3, 4, 7, 10, 11, 12 };
+    static const int32_t batches[] = { 33, 7, 64, 1, 20, 45, 32 };
+    int i, path, loss, optimizer, type, step;
+    for (i = 0; i < 7; i++) for (loss = 0; loss < 3; loss++) for (optimizer = 0; optimizer < 3; optimizer++) for (type = 0; type < 4; type++) {
+        const test_shape *shape = &test_shapes[shapes[i]];
+        haste_layer_options layer_options = test_options(shape, losses[loss], optimizers[optimizer], type & 1 ? HASTE_BF16 : HASTE_F32,
+                                                         type & 2 ? HASTE_BF16 : HASTE_F32);
+        haste_layer first;
+        int32_t B = batches[i];
+        if (optimizer == 0 && type >= 2) continue;           /* no state */
+        if (type && (i + loss + optimizer + type) % 3) continue;   /* time */
+        first = test_layer(&layer_options);
+        for (path = 0; path < TEST_PATHS; path++) {
+            haste_layer layer;
+            haste_workspace work;
+            haste_step_options options = step_options((i + optimizer) % 2);
+            reference r;
+            if (test_path_missing(test_paths[path])) continue;
+            layer = test_copy(&first);
+            work = test_workspace(&layer, B, 3, test_paths[path]);
+            memset(work.memory, 0xff, work.bytes);
+            r = make_reference(&layer, B);
+            options.divisor = i % 2 ? 0 : B + 3;
+            for (step = 0; step < (i < 4 ? 5 : 1); step++) {
+                test_batch batch = test_make_batch(&layer, B);
+                haste_layer before = test_copy(&layer);
+                size_t inputs = (size_t)B * (size_t)layer.inputs, j;
+                float *grad_x = check_floats(inputs + 1) + 1, *filled = (float *)test_alloc(inputs * 4);
+                double got_loss = -1;
+                char what[200];
+                for (j = 0; j < inputs; j++) grad_x[j] = filled[j] = step % 2 ? check_normal() * .01f : 0;
+                compute(&r, &before, &batch, options.divisor);
+                CHECK_STATUS(haste_train_step(&layer, &work, batch.x, B, batch.positives, &options, &got_loss, grad_x, &test_error), HASTE_OK,
+                             test_error);
+                snprintf(what, sizeof what, "step %d, %s, %s, %s, %s weights, %s state, %s", step + 1, shape->name,
+                         test_loss_name(losses[loss]), optimizer_name[optimizer], type & 1 ? "bf16" : "f32", type & 2 ? "bf16" : "f32",
+                         haste_path_text(work.path));
+                CHECK(check_guard(grad_x, inputs));
+                CHECK(layer.step == before.step + 1 && layer.pending == 0 && layer.rewires == 0);
+                CHECK(memcmp(layer.label_of, before.label_of, (size_t)layer.slots * 4) == 0);
+                judge_rest(&r, grad_x, filled, inputs, got_loss, B, what);
+                judge_update(&before, &layer, &r, &options, what);
+                free(grad_x - 1);
+                free(filled);
+                haste_layer_free(&before);
+                test_free_batch(&batch);
+            }
+            CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+            free_reference(&r, &layer);
+            haste_workspace_free(&work);
+            haste_layer_free(&layer);
+        }
+        haste_layer_free(&first);
+    }
+}
+
+/* One label, one input, two steps of each optimizer by hand. x = 2, weight .5, bias 0: z = 1; the label is negative and the
+   loss squared hinge, so loss = (1 + 1)^2 = 4, d/dz = 2 * 2 = 4, d/dw = 8, d/db = 4. lr = 1/16, wd = 1/2. */
+static void by_hand(void)
+{
+    static const float x[1] = { 2 };
+    static const int64_t offset[2] = { 0, 0 };
+    haste_lists none = { offset, NULL };
+    int path, optimizer;
+    for (path = 0; path < TEST_PATHS; path++) for (optimizer = 0; optimizer < 3; optimizer++) {
+        haste_layer_options layer_options = test_options(&test_shapes[0], HASTE_SQUARED_HINGE, optimizers[optimizer], HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        haste_workspace work;
+        haste_step_options options;
+        double loss;
+        float grad_x[1] = { 1 }, *w, *bias;
+        if (test_path_missing(test_paths[path])) continue;
+        CHECK_STATUS(haste_layer_create(&layer, &layer_options, &test_error), HASTE_OK, test_error);
+        work = test_workspace(&layer, 1, 1, test_paths[path]);
+        w = (float *)layer.block[0].weight;
+        bias = layer.block[0].bias;
+        w[0] = .5f;
+        memset(&options, 0, sizeof options);
+        options.lr = 1 / 16.f;
+        options.weight_decay = .5f;
+        options.momentum = .5f;
+        options.beta1 = .5f;
+        options.beta2 = .75f;
+        options.eps = 1;
+        CHECK_STATUS(haste_train_step(&layer, &work, x, 1, none, &options, &loss, grad_x, &test_error), HASTE_OK, test_error);
+        CHECK(loss == 4);
+        CHECK(grad_x[0] == 1 + 4 * .5f);   /* with the weight before the step */
+        if (optimizer < 2) {   /* g = 8 + .25: w = .5 - 8.25/16; b = -4/16 */
+            CHECK(w[0] == .5f - 8.25f / 16);
+            CHECK(bias[0] == -.25f);
+            if (optimizer == 1) CHECK(((float *)layer.block[0].weight_state[0])[0] == 8.25f && layer.block[0].bias_state[0][0] == 4);
+        } else {   /* w - w/32, then m = 4, v = 16, both corrected 8 and 64: 8 / (8 + 1) */
+            CHECK_NEAR((double)w[0], .5 - .5 / 32 - 8. / 9 / 16, 1e-7);
+            CHECK_NEAR((double)bias[0], -4. / 5 / 16, 1e-8);
+            CHECK(((float *)layer.block[0].weight_state[0])[0] == 4 && ((float *)layer.block[0].weight_state[1])[0] == 16);
+        }
+        if (optimizer == 1) {   /* second step from w = .5: the velocity carries over: v = .5 * 8.25 + 8.25 = 12.375; b: .5*4 + 4 = 6 */
+            w[0] = .5f;
+            bias[0] = 0;
+            CHECK_STATUS(haste_train_step(&layer, &work, x, 1, none, &options, &loss, NULL, &test_error), HASTE_OK, test_error);
+            CHECK(w[0] == .5f - 12.375f / 16);
+            CHECK(bias[0] == -6.f / 16);
+        }
+        if (optimizer == 2) {   /* m = 6, v = 28; corrections 1 - 1/4, 1 - 9/16: mhat = 8, vhat = 64 again */
+            w[0] = .5f;
+            bias[0] = 0;
+            CHECK_STATUS(haste_train_step(&layer, &work, x, 1, none, &options, &loss, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_NEAR((double)w[0], .5 - .5 / 32 - 8. / 9 / 16, 1e-7);
+            CHECK(((float *)layer.block[0].weight_state[0])[0] == 6 && ((float *)layer.block[0].weight_state[1])[0] == 28);
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* ---- one run, many variations that must not change a bit ---- */
+
+typedef struct { haste_layer layer; float *grad_x; double loss; size_t inputs; } outcome;
+
+static outcome run_step(const haste_layer *start, const test_batch *batch, haste_lists positives, const haste_step_options *options, int steps,
+                        int32_t work_batch, int32_t threads, haste_path path, int want_loss, int want_grad_x)
+{
+    outcome o;
+    haste_workspace work = test_workspace(start, work_batch, threads, path);
+    int i;
+    o.layer = test_copy(start);
+    o.inputs = (size_t)batch->B * (size_t)start->inputs;
+    o.grad_x = (float *)test_zeros(o.inputs * 4);
+    o.loss = 0;
+    for (i = 0; i < steps; i++)
+        CHECK_STATUS(haste_train_step(&o.layer, &work, batch->x, batch->B, positives, options, want_loss ? &o.loss : NULL,
+                                      want_grad_x ? o.grad_x : NULL, &test_error), HASTE_OK, test_error);
+    haste_workspace_free(&work);
+    return o;
+}
+
+static void free_outcome(outcome *o) { haste_layer_free(&o->layer); free(o->grad_x); }
+
+static int same_outcome(const outcome *a, const outcome *b)
+{
+    const char *difference = test_difference(&a->layer, &b->layer);
+    if (difference) printf("    differs: %s\n", difference);
+    return !difference && memcmp(a->grad_x, b->grad_x, a->inputs * 4) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
+}
+
+static void same_bits(void)
+{
+    static const int32_t threads[] = { 1, 2, 3, 5 };
+    int i, path, loss, t, kind;
+    for (i = 3; i < 13; i += 4) for (loss = 0; loss < 3; loss++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options layer_options = test_options(&test_shapes[i], losses[loss], HASTE_ADAMW, loss == 1 ? HASTE_F32 : HASTE_BF16, HASTE_BF16);
+        haste_layer start = test_layer(&layer_options);
+        test_batch batch = test_make_batch(&start, 43);
+        haste_step_options options = step_options(0);
+        if (!test_path_missing(test_paths[path])) {
+            outcome first = run_step(&start, &batch, batch.positives, &options, 3, 43, 1, test_paths[path], 1, 1), other;
+            for (t = 0; t < 4; t++) for (kind = DESCENDING; kind <= PARALLEL; kind++) {
+                schedule_kind = kind;
+                other = run_step(&start, &batch, batch.positives, &options, 3, 43, threads[t], test_paths[path], 1, 1);
+                CHECK(same_outcome(&first, &other));
+                free_outcome(&other);
+            }
+            schedule_kind = ASCENDING;
+            /* a larger workspace */
+            other = run_step(&start, &batch, batch.positives, &options, 3, 130, 2, test_paths[path], 1, 1);
+            CHECK(same_outcome(&first, &other));
+            free_outcome(&other);
+            /* without loss, without grad_x: the same weights */
+            other = run_step(&start, &batch, batch.positives, &options, 3, 43, 2, test_paths[path], 0, 1);
+            CHECK(test_difference(&first.layer, &other.layer) == NULL);
+            CHECK(memcmp(first.grad_x, other.grad_x, first.inputs * 4) == 0);
+            free_outcome(&other);
+            other = run_step(&start, &batch, batch.positives, &options, 3, 43, 2, test_paths[path], 1, 0);
+            CHECK(test_difference(&first.layer, &other.layer) == NULL);
+            CHECK(first.loss == other.loss);
+            free_outcome(&other);
+            other = run_step(&start, &batch, batch.positives, &options, 3, 43, 2, test_paths[path], 0, 0);
+            CHECK(test_difference(&first.layer, &other.layer) == NULL);
+            free_outcome(&other);
+            free_outcome(&first);
+        }
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* A workspace that has served other batches, other calls and another layer. */
+static void used_workspace(void)
+{
+    int path;
+    for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options layer_options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_MOMENTUM, HASTE_F32, HASTE_F32);
+        haste_layer start = test_layer(&layer_options), layer, other;
+        test_batch large = test_make_batch(&start, 97), small = test_make_batch(&start, 6), foreign;
+        haste_step_options options = step_options(1);
+        outcome fresh;
+        haste_workspace work;
+        float *logits = check_floats(97 * (size_t)start.slots);
+        double loss;
+        layer_options = test_options(&test_shapes[4], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+        layer_options.block[0].fan_in = 12;   /* not larger than the workspace's layer */
+        other = test_layer(&layer_options);
+        foreign = test_make_batch(&other, 50);
+        if (!test_path_missing(test_paths[path])) {
+            fresh = run_step(&start, &small, small.positives, &options, 1, 97, 2, test_paths[path], 1, 1);
+            work = test_workspace(&start, 97, 2, test_paths[path]);
+            layer = test_copy(&start);
+            CHECK_STATUS(haste_train_step(&layer, &work, large.x, 97, large.positives, &options, &loss, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_forward(&layer, &work, large.x, 97, logits, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_train_step(&other, &work, foreign.x, 50, foreign.positives, &options, &loss, NULL, &test_error), HASTE_OK, test_error);
+            haste_layer_free(&layer);
+            layer = test_copy(&start);
+            memset(fresh.grad_x, 0, fresh.inputs * 4);
+            {
+                outcome again;
+                again.layer = layer;
+                again.inputs = fresh.inputs;
+                again.grad_x = (float *)test_zeros(again.inputs * 4);
+                free_outcome(&fresh);
+                fresh = run_step(&start, &small, small.positives, &options, 1, 97, 2, test_paths[path], 1, 1);
+                CHECK_STATUS(haste_train_step(&again.layer, &work, small.x, 6, small.positives, &options, &again.loss, again.grad_x, &test_error),
+                             HASTE_OK, test_error);
+                CHECK(same_outcome(&fresh, &again));
+                free_outcome(&again);
+            }
+            free_outcome(&fresh);
+            haste_workspace_free(&work);
+        }
+        free(logits);
+        test_free_batch(&large);
+        test_free_batch(&small);
+        test_free_batch(&foreign);
+        haste_layer_free(&start);
+        haste_layer_free(&other);
+    }
+}
+
+/* ---- lists ---- */
+
+/* Order, duplicates and where the offsets begin make no difference; positives do. */
+static void lists(void)
+{
+    /*                  sample 0    1 (empty)  2         3              4                 */
+    static const int64_t messy_offset[] = { 2, 7, 7, 9, 15, 16 }, tidy_offset[] = { 0, 3, 3, 4, 7, 8 };
+    static const int32_t messy[] = { -1, 99999, 50, 3, 50, 7, 3,   12, 12,   60, 0, 33, 0, 60, 60,   5 };
+    static const int32_t tidy[] = { 3, 7, 50,   12,   0, 33, 60,   5 };
+    haste_lists messy_lists = { messy_offset, messy }, tidy_lists = { tidy_offset, tidy };
+    int loss, path;
+    for (loss = 0; loss < 3; loss++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options layer_options = test_options(&test_shapes[10], losses[loss], HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer start = test_layer(&layer_options);
+        test_batch batch = test_make_batch(&start, 5);
+        haste_step_options options = step_options(0);
+        if (!test_path_missing(test_paths[path])) {
+            static const int64_t no_offset[] = { 9, 9, 9, 9, 9, 9 };
+            haste_lists empty = { no_offset, NULL };
+            outcome a = run_step(&start, &batch, tidy_lists, &options, 1, 5, 1, test_paths[path], 1, 1);
+            outcome b = run_step(&start, &batch, messy_lists, &options, 1, 5, 1, test_paths[path], 1, 1), c;
+            reference r = make_reference(&start, 5);
+            CHECK(same_outcome(&a, &b));
+            /* no positive at all */
+            c = run_step(&start, &batch, empty, &options, 1, 5, 1, test_paths[path], 1, 1);
+            test_free_batch(&batch);
+            batch = test_make_batch(&start, 5);
+            memset(batch.offset, 0, 6 * sizeof *batch.offset);
+            compute(&r, &start, &batch, 0);
+            if (losses[loss] == HASTE_SOFTMAX) {
+                size_t j;
+                int other = 0;
+                CHECK(c.loss == 0);
+                for (j = 0; j < c.inputs; j++) other += c.grad_x[j] != 0;
+                CHECK(other == 0);
+                options.weight_decay = 0;
+                free_outcome(&c);
+                c = run_step(&start, &batch, empty, &options, 1, 5, 1, test_paths[path], 1, 1);
+                c.layer.step = start.step;
+                CHECK(test_difference(&c.layer, &start) == NULL);
+            } else CHECK(c.loss > 0 && c.loss != a.loss);
+            free_reference(&r, &start);
+            free_outcome(&a);
+            free_outcome(&b);
+            free_outcome(&c);
+        }
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* Every label positive in every sample, and thousands of ids. */
+static void all_positive(void)
+{
+    int loss, path;
+    for (loss = 0; loss < 3; loss++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options layer_options = test_options(&test_shapes[4], losses[loss], HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer start = test_layer(&layer_options);
+        test_batch batch = test_make_batch(&start, 40);
+        haste_step_options options = step_options(0);
+        int32_t b, l;
+        if (!test_path_missing(test_paths[path])) {
+            reference r = make_reference(&start, 40);
+            outcome o;
+            float *zeros = (float *)test_zeros((size_t)40 * 33 * 4);
+            free(batch.id);
+            batch.id = (int32_t *)test_alloc((size_t)(40 * start.labels) * sizeof(int32_t));
+            batch.positives.id = batch.id;
+            batch.offset[0] = 0;
+            for (b = 0; b < 40; b++) {
+                for (l = 0; l < start.labels; l++) batch.id[b * start.labels + l] = (l * 5 + b) % start.labels;
+                batch.offset[b + 1] = (int64_t)(b + 1) * start.labels;
+            }
+            compute(&r, &start, &batch, 0);
+            o = run_step(&start, &batch, batch.positives, &options, 1, 40, 2, test_paths[path], 1, 1);
+            judge_rest(&r, o.grad_x, zeros, o.inputs, o.loss, 40, "all positive");
+            judge_update(&start, &o.layer, &r, &options, "all positive");
+            free(zeros);
+            free_outcome(&o);
+            free_reference(&r, &start);
+        }
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* ---- stochastic rounding ---- */
+
+/* One block, or two, of weights 1; x = 0, so the gradient of the weights is their decay alone. With lr * wd = .3 / 256
+   the exact result lies .3 of the way from 1 to its neighbour 1 - 1/256: three in ten must go there. */
+static haste_layer ones(int32_t blocks, int32_t labels, uint64_t seed)
+{
+    haste_layer_options options;
+    haste_layer layer;
+    int32_t k;
+    int64_t i;
+    memset(&options, 0, sizeof options);
+    options.labels = labels * blocks;
+    options.inputs = 16;
+    options.block_count = blocks;
+    for (k = 0; k < blocks; k++) {
+        options.block[k].labels = labels;
+        options.block[k].group_size = 16;
+        options.block[k].fan_in = 16;
+    }
+    options.optimizer = HASTE_SGD;
+    options.dtype = HASTE_BF16;
+    options.seed = seed;
+    if (haste_layer_create(&layer, &options, &test_error) != HASTE_OK) { printf("no layer: %s\n", test_error.text); exit(1); }
+    for (k = 0; k < blocks; k++) for (i = 0; i < test_weights(&layer.block[k]); i++) test_put(HASTE_BF16, layer.block[k].weight, (size_t)i, 1);
+    return layer;
+}
+
+static const float    zeros_16[16] = { 0 };
+static const int64_t  no_positive[2] = { 0, 0 };
+
+/* down[i]: 1 where weight i of a block went to 1 - 1/256, 0 where it stayed; anything else fails. */
+static void decay(haste_layer *layer, haste_path path, float share, unsigned char *down)
+{
+    haste_workspace work = test_workspace(layer, 1, 1, path);
+    haste_step_options options;
+    haste_lists none = { no_positive, NULL };
+    int64_t i, n = 0, other = 0;
+    int32_t k;
+    memset(&options, 0, sizeof options);
+    options.lr = 1;
+    options.weight_decay = share / 256;
+    CHECK_STATUS(haste_train_step(layer, &work, zeros_16, 1, none, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+    for (k = 0; k < layer->block_count; k++) for (i = 0; i < test_weights(&layer->block[k]); i++) {
+        float w = test_get(HASTE_BF16, layer->block[k].weight, (size_t)i);
+        if (w != 1 && w != 1 - 1 / 256.f) other++;
+        down[n++] = w != 1;
+    }
+    CHECK(other == 0);
+    haste_workspace_free(&work);
+}
+
+static void check_share(int64_t hits, int64_t n, double p, int line)
+{
+    double deviation = sqrt(p * (1 - p) / (double)n);
+    check_near((double)hits / (double)n, p, 5 * deviation, __FILE__, line, "share of weights rounded down");
+}
+
+static void rounding_is_unbiased(void)
+{
+    static const float shares[] = { .3f, .5f, 1 / 64.f, .99f };
+    enum { L = 512, N = L * 16, SEEDS = 400, SMALL = 16 * 16 };
+    static unsigned char down[N], before[N], block_down[2 * N];
+    static int64_t place[SMALL], place_step[SMALL];
+    int path, i, j;
+    for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer layer;
+        int64_t hits, pairs[4] = { 0, 0, 0, 0 };
+        if (test_path_missing(test_paths[path])) continue;
+        /* over weights */
+        for (i = 0; i < 4; i++) {
+            layer = ones(1, L, 11);
+            decay(&layer, test_paths[path], shares[i], down);
+            for (hits = 0, j = 0; j < N; j++) hits += down[j];
+            check_share(hits, N, (double)shares[i], __LINE__);
+            if (i == 1) {   /* half go down: neighbours in a row, in a column and in a group must not agree by design */
+                static const int apart[4] = { 1, 16, 4, 256 };
+                int a;
+                for (a = 0; a < 4; a++) {
+                    for (j = 0; j + apart[a] < N; j++) pairs[a] += down[j] == down[j + apart[a]];
+                    check_share(pairs[a], N - apart[a], .5, __LINE__);
+                }
+                memcpy(before, down, N);
+            }
+            haste_layer_free(&layer);
+        }
+        /* the same seed and step repeat; another seed, or another step, does not */
+        layer = ones(1, L, 11);
+        decay(&layer, test_paths[path], .5f, down);
+        CHECK(memcmp(before, down, N) == 0);
+        haste_layer_free(&layer);
+        layer = ones(1, L, 12);
+        decay(&layer, test_paths[path], .5f, down);
+        for (hits = 0, j = 0; j < N; j++) hits += down[j] == before[j];
+        check_share(hits, N, .5, __LINE__);
+        haste_layer_free(&layer);
+        layer = ones(1, L, 11);
+        layer.step = 1;
+        decay(&layer, test_paths[path], .5f, down);
+        for (hits = 0, j = 0; j < N; j++) hits += down[j] == before[j];
+        check_share(hits, N, .5, __LINE__);
+        haste_layer_free(&layer);
+        /* two blocks do not round alike */
+        layer = ones(2, L, 11);
+        decay(&layer, test_paths[path], .5f, block_down);
+        for (hits = 0, j = 0; j < N; j++) hits += block_down[j] == block_down[N + j];
+        check_share(hits, N, .5, __LINE__);
+        haste_layer_free(&layer);
+    }
+    /* each place over many seeds and over many steps: no place leans to one side */
+    memset(place, 0, sizeof place);
+    memset(place_step, 0, sizeof place_step);
+    for (i = 0; i < SEEDS; i++) {
+        haste_layer layer = ones(1, 16, (uint64_t)i + 1000);
+        decay(&layer, HASTE_PATH_AUTO, .3f, down);
+        for (j = 0; j < SMALL; j++) place[j] += down[j];
+        haste_layer_free(&layer);
+        layer = ones(1, 16, 5);
+        layer.step = i;
+        decay(&layer, HASTE_PATH_AUTO, .3f, down);
+        for (j = 0; j < SMALL; j++) place_step[j] += down[j];
+        haste_layer_free(&layer);
+    }
+    for (j = 0; j < SMALL; j++) {
+        check_share(place[j], SEEDS, .3, __LINE__);
+        check_share(place_step[j], SEEDS, .3, __LINE__);
+    }
+}
+
+/* What is exact in bfloat16 stays; tiny updates are not lost on average (nearest rounding would lose them all). */
+static void rounding_keeps(void)
+{
+    int path, i, j;
+    for (path = 0; path < TEST_PATHS; path++) {
+        static unsigned char down[256 * 16];
+        haste_layer layer;
+        haste_workspace work;
+        haste_step_options options;
+        haste_lists none = { no_positive, NULL };
+        double mean = 0;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = ones(1, 256, 3);
+        decay(&layer, test_paths[path], 0, down);
+        for (j = 0, i = 0; i < 256 * 16; i++) j += down[i];
+        CHECK(j == 0);
+        work = test_workspace(&layer, 1, 1, test_paths[path]);
+        memset(&options, 0, sizeof options);
+        options.lr = 1;
+        options.weight_decay = 1e-4f;   /* far below half a step of bfloat16 */
+        for (i = 0; i < 100; i++)
+            CHECK_STATUS(haste_train_step(&layer, &work, zeros_16, 1, none, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+        for (i = 0; i < 256 * 16; i++) mean += (double)test_get(HASTE_BF16, layer.block[0].weight, (size_t)i) / (256 * 16);
+        CHECK_NEAR(mean, pow(1 - 1e-4, 100), 5e-4);   /* .99005; one weight's deviation .0063 */
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* Both states of Adam in bfloat16, unbiased too, and rounded independently of each other and of the weight. */
+static void rounding_of_states(void)
+{
+    int path, optimizer, i;
+    for (path = 0; path < TEST_PATHS; path++) for (optimizer = 1; optimizer < 3; optimizer++) {
+        enum { L = 512, N = L * 16 };
+        haste_layer_options layer_options;
+        haste_layer layer;
+        haste_workspace work;
+        haste_step_options options;
+        haste_lists none = { no_positive, NULL };
+        int64_t down[2] = { 0, 0 }, agree = 0, other = 0;
+        if (test_path_missing(test_paths[path])) continue;
+        memset(&layer_options, 0, sizeof layer_options);
+        layer_options.labels = L;
+        layer_options.inputs = 16;
+        layer_options.block_count = 1;
+        layer_options.block[0].group_size = 16;
+        layer_options.block[0].fan_in = 16;
+        layer_options.optimizer = optimizers[optimizer];
+        layer_options.state_dtype = HASTE_BF16;
+        CHECK_STATUS(haste_layer_create(&layer, &layer_options, &test_error), HASTE_OK, test_error);
+        for (i = 0; i < N; i++) {
+            test_put(HASTE_BF16, layer.block[0].weight_state[0], (size_t)i, 1);
+            if (optimizer == 2) test_put(HASTE_BF16, layer.block[0].weight_state[1], (size_t)i, 1);
+        }
+        work = test_workspace(&layer, 1, 1, test_paths[path]);
+        memset(&options, 0, sizeof options);
+        options.momentum = options.beta1 = options.beta2 = 1 - .5f / 256;   /* the state goes half way from 1 to 1 - 1/256 */
+        CHECK_STATUS(haste_train_step(&layer, &work, zeros_16, 1, none, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+        for (i = 0; i < N; i++) {
+            float m = test_get(HASTE_BF16, layer.block[0].weight_state[0], (size_t)i), v = 1;
+            if (optimizer == 2) v = test_get(HASTE_BF16, layer.block[0].weight_state[1], (size_t)i);
+            if ((m != 1 && m != 1 - 1 / 256.f) || (v != 1 && v != 1 - 1 / 256.f)) other++;
+            down[0] += m != 1;
+            down[1] += v != 1;
+            agree += m == v;
+        }
+        CHECK(other == 0);
+        check_share(down[0], N, .5, __LINE__);
+        if (optimizer == 2) {
+            check_share(down[1], N, .5, __LINE__);
+            check_share(agree, N, .5, __LINE__);
+        }
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* ---- learning rate 0, defaults ---- */
+
+static void rate_zero_and_defaults(void)
+{
+    int optimizer;
+    for (optimizer = 0; optimizer < 3; optimizer++) {
+        haste_layer_options layer_options = test_options(&test_shapes[11], HASTE_BCE, optimizers[optimizer], HASTE_BF16, HASTE_F32);
+        haste_layer start = test_layer(&layer_options);
+        test_batch batch = test_make_batch(&start, 9);
+        haste_step_options options, given;
+        outcome a, b;
+        int32_t k;
+        memset(&options, 0, sizeof options);
+        options.weight_decay = .1f;
+        a = run_step(&start, &batch, batch.positives, &options, 1, 9, 1, HASTE_PATH_AUTO, 1, 1);
+        for (k = 0; k < start.block_count; k++) {
+            CHECK(memcmp(a.layer.block[k].weight, start.block[k].weight, (size_t)test_weights(&start.block[k]) * 2) == 0);
+            CHECK(memcmp(a.layer.block[k].bias, start.block[k].bias, (size_t)test_places(&start.block[k]) * 4) == 0);
+            if (optimizer) CHECK(memcmp(a.layer.block[k].bias_state[0], start.block[k].bias_state[0], (size_t)test_places(&start.block[k]) * 4) != 0);
+        }
+        CHECK(a.layer.step == 1);
+        free_outcome(&a);
+        options.lr = .1f;
+        given = options;
+        given.momentum = .9f;
+        given.beta1 = .9f;
+        given.beta2 = .999f;
+        given.eps = 1e-8f;
+        given.divisor = 9;
+        a = run_step(&start, &batch, batch.positives, &options, 2, 9, 1, HASTE_PATH_AUTO, 1, 1);
+        b = run_step(&start, &batch, batch.positives, &given, 2, 9, 1, HASTE_PATH_AUTO, 1, 1);
+        CHECK(same_outcome(&a, &b));
+        free_outcome(&a);
+        free_outcome(&b);
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* ---- accumulation ---- */
+
+static void accumulation(void)
+{
+    int path, optimizer, loss, type, i;
+    for (path = 0; path < TEST_PATHS; path++) for (optimizer = 0; optimizer < 3; optimizer++) for (loss = 0; loss < 3; loss++)
+    for (type = 0; type < 2; type++) {
+        static const int shapes[] = { 4, 11, 12 };
+        const test_shape *shape = &test_shapes[shapes[(optimizer + loss) % 3]];
+        haste_layer_options layer_options = test_options(shape, losses[loss], optimizers[optimizer], type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer start, layer, before;
+        test_batch batch;
+        haste_workspace work;
+        haste_gradient gradient;
+        haste_step_options options = step_options(0);
+        reference r;
+        double loss_part[2] = { -1, -1 };
+        float *grad_x, *zeros, *unchanged;
+        size_t inputs;
+        int64_t other = 0, j;
+        int32_t k;
+        char what[100];
+        if (test_path_missing(test_paths[path])) continue;
+        start = test_layer(&layer_options);
+        layer = test_copy(&start);
+        batch = test_make_batch(&layer, 40);
+        inputs = (size_t)40 * (size_t)layer.inputs;
+        grad_x = (float *)test_zeros(inputs * 4);
+        zeros = (float *)test_zeros(inputs * 4);
+        unchanged = (float *)test_zeros(inputs * 4);
+        work = test_workspace(&layer, 30, 2, test_paths[path]);
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        options.divisor = 40;
+        r = make_reference(&layer, 40);
+        compute(&r, &layer, &batch, 40);
+        for (i = 0; i < 2; i++) {   /* 23 samples, then 17; the second half's lists begin far above 0 */
+            int32_t first = i ? 23 : 0, n = i ? 17 : 23;
+            haste_lists part;
+            part.offset = batch.offset + first;
+            part.id = batch.id;
+            CHECK_STATUS(haste_accumulate(&layer, &work, batch.x + (size_t)first * (size_t)layer.inputs, n, part, &options, &gradient, &loss_part[i],
+                                          grad_x + (size_t)first * (size_t)layer.inputs, &test_error), HASTE_OK, test_error);
+            CHECK(layer.pending == i + 1 && layer.step == 0);
+            layer.pending = 0;
+            CHECK(test_difference(&layer, &start) == NULL);   /* nothing but pending has changed */
+            layer.pending = i + 1;
+        }
+        snprintf(what, sizeof what, "accumulated, %s, %s, %s, %s", shape->name, test_loss_name(losses[loss]), optimizer_name[optimizer],
+                 haste_path_text(work.path));
+        judge_rest(&r, grad_x, zeros, inputs, loss_part[0] + loss_part[1], 40, what);
+
+        /* While gradients are pending, steps, rewiring and saving are refused and change nothing. */
+        before = test_copy(&layer);
+        {
+            double untouched = -5;
+            int64_t moved = -5;
+            haste_rewire_options rewire;
+            memset(&rewire, 0, sizeof rewire);
+            rewire.share = .1f;
+            CHECK_STATUS(haste_train_step(&layer, &work, batch.x, 9, batch.positives, &options, &untouched, unchanged, &test_error), HASTE_ERR_STATE,
+                         test_error);
+            CHECK(test_error.status == HASTE_ERR_STATE && strlen(test_error.text) > 10);
+            CHECK(untouched == -5 && memcmp(unchanged, zeros, inputs * 4) == 0);
+            CHECK_STATUS(haste_rewire(&layer, &work, &rewire, NULL, 0, batch.positives, &moved, &test_error), HASTE_ERR_STATE, test_error);
+            CHECK(moved == -5);
+            CHECK_STATUS(haste_save("test_step_must_not_exist.tmp", &layer, layer.dtype, NULL, 0, &test_error), HASTE_ERR_STATE, test_error);
+            CHECK(remove("test_step_must_not_exist.tmp") != 0);
+            CHECK(test_difference(&layer, &before) == NULL);
+        }
+        CHECK_STATUS(haste_apply(&layer, &work, &gradient, &options, &test_error), HASTE_OK, test_error);
+        CHECK(layer.pending == 0 && layer.step == 1);
+        judge_update(&start, &layer, &r, &options, what);
+        for (k = 0; k < layer.block_count; k++) {
+            for (j = 0; j < test_weights(&layer.block[k]); j++) other += gradient.weight[k][j] != 0;
+            for (j = 0; j < test_places(&layer.block[k]); j++) other += gradient.bias[k][j] != 0;
+        }
+        CHECK(other == 0);
+        /* and a step is possible again */
+        CHECK_STATUS(haste_train_step(&layer, &work, batch.x, 9, batch.positives, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+        free_reference(&r, &layer);
+        haste_gradient_free(&gradient);
+        haste_workspace_free(&work);
+        test_free_batch(&batch);
+        free(grad_x);
+        free(zeros);
+        free(unchanged);
+        haste_layer_free(&before);
+        haste_layer_free(&layer);
+        haste_layer_free(&start);
+    }
+}
+
+/* What is accumulated is the gradient, judged as such; a second call adds the same once more. */
+static void accumulated_gradient(void)
+{
+    int path, loss, i;
+    for (path = 0; path < TEST_PATHS; path++) for (loss = 0; loss < 3; loss++) for (i = 3; i < 13; i += 3) {
+        haste_layer_options layer_options = test_options(&test_shapes[i], losses[loss], HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        test_batch batch;
+        haste_workspace work;
+        haste_gradient gradient;
+        haste_step_options options = step_options(0);
+        reference r;
+        test_errors got, naive;
+        int32_t k;
+        int64_t j;
+        double loss_value;
+        if (test_path_missing(test_paths[path])) continue;
+        layer = test_layer(&layer_options);
+        batch = test_make_batch(&layer, 37);
+        work = test_workspace(&layer, 37, 2, test_paths[path]);
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        r = make_reference(&layer, 37);
+        compute(&r, &layer, &batch, 0);
+        CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, 37, batch.positives, &options, &gradient, NULL, NULL, &test_error), HASTE_OK, test_error);
+        memset(&got, 0, sizeof got);
+        naive = got;
+        for (k = 0; k < layer.block_count; k++) {
+            for (j = 0; j < test_weights(&layer.block[k]); j++) {
+                test_add_error(&got, (double)gradient.weight[k][j], r.gradient.weight[k][j]);
+                test_add_error(&naive, (double)r.gradient.naive_weight[k][j], r.gradient.weight[k][j]);
+            }
+            for (j = 0; j < test_places(&layer.block[k]); j++) {
+                test_add_error(&got, (double)gradient.bias[k][j], r.gradient.bias[k][j]);
+                test_add_error(&naive, (double)r.gradient.naive_bias[k][j], r.gradient.bias[k][j]);
+            }
+        }
+        test_judge(&got, &naive, test_shapes[i].name, __LINE__);
+        CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, 37, batch.positives, &options, &gradient, &loss_value, NULL, &test_error), HASTE_OK,
+                     test_error);
+        CHECK_NEAR(loss_value, r.loss, 1e-6 * r.loss);
+        CHECK(layer.pending == 2);
+        for (j = 0; j < test_weights(&layer.block[0]); j += 7)
+            CHECK_NEAR((double)gradient.weight[0][j], 2 * r.gradient.weight[0][j], 1e-5 * naive.scale);
+        free_reference(&r, &layer);
+        haste_gradient_free(&gradient);
+        haste_workspace_free(&work);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
+/* A loss of one's own: forward, logit gradients, backward, apply, without haste_accumulate. */
+static void own_loss(void)
+{
+    haste_layer_options layer_options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, HASTE_F32, HASTE_F32);
+    haste_layer start = test_layer(&layer_options), layer = test_copy(&start);
+    test_batch batch = test_make_batch(&layer, 37);
+    haste_workspace work = test_workspace(&layer, 37, 2, HASTE_PATH_AUTO);
+    haste_gradient gradient;
+    haste_step_options options = step_options(0);
+    size_t count = (size_t)37 * (size_t)layer.slots, j;
+    float *logits = check_floats(count), *grad = check_floats(count);
+    reference r = make_reference(&layer, 37);
+    compute(&r, &layer, &batch, 0);
+    CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_forward(&layer, &work, batch.x, 37, logits, &test_error), HASTE_OK, test_error);
+    for (j = 0; j < count; j++) grad[j] = (float)r.grad_logits[j];
+    CHECK_STATUS(haste_backward(&layer, &work, batch.x, 37, grad, &gradient, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_apply(&layer, &work, &gradient, &options, &test_error), HASTE_OK, test_error);
+    judge_update(&start, &layer, &r, &options, "own loss");
+    free_reference(&r, &layer);
+    haste_gradient_free(&gradient);
+    haste_workspace_free(&work);
+    test_free_batch(&batch);
+    free(logits);
+    free(grad);
+    haste_layer_free(&layer);
+    haste_layer_free(&start);
+}
+
+/* ---- the edges of float32 ---- */
+
+/* Logits around +-size: the loss is finite and right, and so are the gradients. */
+static void large_logits(void)
+{
+    static const float sizes[] = { 30, 100, 1000, 1e5f };
+    int path, loss, i;
+    for (path = 0; path < TEST_PATHS; path++) for (loss = 0; loss < 3; loss++) for (i = 0; i < 4; i++) {
+        haste_layer_options layer_options = test_options(&test_shapes[10], losses[loss], HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer start;
+        test_batch batch;
+        haste_step_options options = step_options(0);
+        reference r;
+        outcome o;
+        int32_t s;
+        size_t j;
+        double allowed;
+        if (test_path_missing(test_paths[path])) continue;
+        start = test_layer(&layer_options);
+        batch = test_make_batch(&start, 35);
+        for (s = 0; s < start.labels; s++) start.block[0].bias[s] = (check_random() & 1 ? sizes[i] : -sizes[i]) * (1 + .001f * (float)(s % 5));
+        r = make_reference(&start, 35);
+        compute(&r, &start, &batch, 0);
+        o = run_step(&start, &batch, batch.positives, &options, 1, 35, 2, test_paths[path], 1, 1);
+        CHECK(o.loss > 0 && o.loss < 1e30);
+        /* Rounding a logit of this size moves the loss and, relatively, a gradient by its last bit. */
+        allowed = (double)sizes[i] * 0x1p-22;
+        CHECK_NEAR(o.loss, r.loss, 3e-7 * r.loss + allowed);
+        for (j = 0; j < o.inputs; j++) CHECK_NEAR((double)o.grad_x[j], r.grad_x[j], (allowed + 1e-6) * (losses[loss] == HASTE_SQUARED_HINGE ? 50 : 5));
+        CHECK_STATUS(haste_layer_check(&o.layer, &test_error), HASTE_OK, test_error);
+        free_outcome(&o);
+        free_reference(&r, &start);
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* A loss of labels far below 0, as with a million labels at their prior: each adds e^-14, and none may be lost. */
+static void small_losses(void)
+{
+    static const float biases[] = { -8, -14, -40 };
+    int path, i;
+    for (path = 0; path < TEST_PATHS; path++) for (i = 0; i < 3; i++) {
+        haste_layer_options layer_options;
+        haste_layer layer;
+        haste_workspace work;
+        haste_step_options options;
+        static const int64_t offset[3] = { 0, 0, 0 };
+        haste_lists none = { offset, NULL };
+        float x[16] = { 0 };
+        double loss, want = 3000 * log1p(exp((double)biases[i]));
+        int32_t s;
+        if (test_path_missing(test_paths[path])) continue;
+        memset(&layer_options, 0, sizeof layer_options);
+        layer_options.labels = 3000;
+        layer_options.inputs = 8;
+        CHECK_STATUS(haste_layer_create(&layer, &layer_options, &test_error), HASTE_OK, test_error);
+        for (s = 0; s < 3000; s++) layer.block[0].bias[s] = biases[i];
+        work = test_workspace(&layer, 2, 1, test_paths[path]);
+        memset(&options, 0, sizeof options);
+        options.lr = 1;
+        CHECK_STATUS(haste_train_step(&layer, &work, x, 2, none, &options, &loss, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_NEAR(loss / want, 1, 1e-6);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* One group's logits overflow: it stays as it was, the others learn what they would have learnt, and the status says so. */
+static void not_finite(void)
+{
+    int path, loss, optimizer, kind;
+    for (path = 0; path < TEST_PATHS; path++) for (loss = 0; loss < 3; loss++) for (optimizer = 0; optimizer < 3; optimizer++) for (kind = 0; kind < 3; kind++) {
+        haste_layer_options layer_options = test_options(&test_shapes[3], losses[loss], optimizers[optimizer], HASTE_F32, HASTE_F32);
+        haste_layer start, broken, layer;
+        test_batch batch;
+        haste_workspace work;
+        haste_step_options options = step_options(0);
+        outcome sound;
+        double value = 0;
+        int64_t S = 16, F = 16, g, bad = 4;
+        float *grad_x, *w;
+        haste_gradient gradient;
+        haste_status status;
+        if (test_path_missing(test_paths[path])) continue;
+        start = test_layer(&layer_options);
+        batch = test_make_batch(&start, 35);
+        sound = run_step(&start, &batch, batch.positives, &options, 1, 35, 2, test_paths[path], 1, 1);
+        broken = test_copy(&start);
+        w = (float *)broken.block[0].weight + bad * F * S;
+        w[3] = kind == 1 ? -3e38f : 3e38f;       /* slot 3 of the group, its first input: +inf, -inf */
+        if (kind == 2) { w[3] = 3e38f; w[S + 3] = -3e38f; }   /* or NaN, where the inputs' signs agree */
+        {
+            const uint16_t *index = broken.block[0].index + bad * F;
+            batch.x[34 * 64 + index[0]] = 4;    /* the last sample only */
+            batch.x[34 * 64 + index[1]] = 4;
+        }
+        free_outcome(&sound);
+        sound = run_step(&start, &batch, batch.positives, &options, 1, 35, 2, test_paths[path], 1, 1);
+        layer = test_copy(&broken);
+        work = test_workspace(&layer, 35, 2, test_paths[path]);
+        grad_x = (float *)test_zeros((size_t)35 * 64 * 4);
+        status = haste_train_step(&layer, &work, batch.x, 35, batch.positives, &options, &value, grad_x, &test_error);
+        CHECK(status == HASTE_ERR_NONFINITE);
+        CHECK(test_error.status == HASTE_ERR_NONFINITE && strlen(test_error.text) > 10);
+        CHECK(layer.step == 1);
+        for (g = 0; g < layer.block[0].groups; g++) {
+            const haste_layer *same = g == bad ? &broken : &sound.layer;
+            int i;
+            if (g != bad && losses[loss] == HASTE_SOFTMAX) {   /* its sum lacks the group: changed, and finite */
+                CHECK(memcmp((float *)layer.block[0].weight + g * F * S, (float *)broken.block[0].weight + g * F * S, (size_t)(F * S) * 4) != 0);
+                continue;
+            }
+            CHECK(memcmp((float *)layer.block[0].weight + g * F * S, (float *)same->block[0].weight + g * F * S, (size_t)(F * S) * 4) == 0);
+            CHECK(memcmp(layer.block[0].bias + g * S, same->block[0].bias + g * S, (size_t)S * 4) == 0);
+            for (i = 0; i < optimizer; i++) {
+                CHECK(memcmp((float *)layer.block[0].weight_state[i] + g * F * S, (float *)same->block[0].weight_state[i] + g * F * S,
+                             (size_t)(F * S) * 4) == 0);
+                CHECK(memcmp(layer.block[0].bias_state[i] + g * S, same->block[0].bias_state[i] + g * S, (size_t)S * 4) == 0);
+            }
+        }
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        /* accumulated: the group adds nothing */
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        haste_layer_free(&layer);
+        layer = test_copy(&broken);
+        CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, 35, batch.positives, &options, &gradient, NULL, NULL, &test_error), HASTE_ERR_NONFINITE,
+                     test_error);
+        {
+            int64_t j, other = 0, finite = 0;
+            for (j = 0; j < F * S; j++) other += gradient.weight[0][bad * F * S + j] != 0;
+            for (j = 0; j < S; j++) other += gradient.bias[0][bad * S + j] != 0;
+            for (j = 0; j < test_weights(&layer.block[0]); j++) finite += fabsf(gradient.weight[0][j]) < 1e30f;
+            CHECK(other == 0);
+            CHECK(finite == test_weights(&layer.block[0]));
+            CHECK(gradient.weight[0][0] != 0);
+        }
+        haste_gradient_free(&gradient);
+        free(grad_x);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&broken);
+        free_outcome(&sound);
+        test_free_batch(&batch);
+        haste_layer_free(&start);
+    }
+}
+
+/* It learns: three samples, each with a label of its own. */
+static void it_learns(void)
+{
+    int loss, optimizer, type, i;
+    for (loss = 0; loss < 3; loss++) for (optimizer = 0; optimizer < 3; optimizer++) for (type = 0; type < 2; type++) {
+        static const int64_t offset[] = { 0, 1, 2, 3 };
+        static const int32_t id[] = { 17, 44, 60 };
+        haste_lists positives = { offset, id };
+        haste_layer_options layer_options = test_options(&test_shapes[10], losses[loss], optimizers[optimizer], type ? HASTE_BF16 : HASTE_F32,
+                                                         type ? HASTE_BF16 : HASTE_F32);
+        haste_layer layer;
+        haste_workspace work;
+        haste_step_options options;
+        test_batch batch;
+        double first = 0, last = 0;
+        int32_t best[3];
+        CHECK_STATUS(haste_layer_create(&layer, &layer_options, &test_error), HASTE_OK, test_error);
+        work = test_workspace(&layer, 3, 2, HASTE_PATH_AUTO);
+        batch = test_make_batch(&layer, 3);
+        memset(&options, 0, sizeof options);
+        options.lr = optimizer == 2 ? .01f : .02f;
+        for (i = 0; i < 300; i++)
+            CHECK_STATUS(haste_train_step(&layer, &work, batch.x, 3, positives, &options, i ? &last : &first, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(last < first / 4);
+        CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 3, 1, NULL, best, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(best[0] == 17 && best[1] == 44 && best[2] == 60);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(argc, argv);
+    RUN(by_hand);
+    RUN(against_double);
+    RUN(same_bits);
+    RUN(used_workspace);
+    RUN(lists);
+    RUN(all_positive);
+    RUN(rounding_is_unbiased);
+    RUN(rounding_keeps);
+    RUN(rounding_of_states);
+    RUN(rate_zero_and_defaults);
+    RUN(accumulation);
+    RUN(accumulated_gradient);
+    RUN(own_loss);
+    RUN(large_logits);
+    RUN(small_losses);
+    RUN(not_finite);
+    RUN(it_learns);
+    return check_end();
+}
