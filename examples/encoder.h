@@ -2,8 +2,10 @@
 
        h = drop(act(bias + sum over features j of a document: value[j] * row[j]))        [D]
 
-   act is relu or nothing; drop zeroes a share of h in training and scales the rest up. Trained with Adam, "lazily": a row, and
-   its two moments, change only in steps whose batch has the feature. One thread per document forward, one per feature
+   act is relu or nothing; drop zeroes a share of h in training and scales the rest up. Trained with Adam without momentum
+   (beta1 = 0): a row changes only in steps whose batch has the feature, and its second moment then catches up with the steps
+   between. Adam's momentum would go on moving a rare feature's row for some ten steps after its document; a version that applies
+   momentum only to the rows at hand moves such rows ten times too little, and lost 5 points of P@1 on a long tail. One thread per document forward, one per feature
    backward, sums in the order of the documents: the same bits for any number of threads. */
 #ifndef ENCODER_H
 #define ENCODER_H
@@ -27,7 +29,8 @@ typedef struct encoder {
     uint64_t seed;
     int      threads;
     int64_t  step;                          /* updates so far: Adam's t, and the counter of dropout */
-    float   *row, *first, *second;          /* [V + 1, D] embeddings and their moments; row V is the bias */
+    float   *row, *moment;                  /* [V + 1, D] embeddings and their second moments; row V is the bias */
+    int64_t *seen;                          /* [V + 1] the step that a row last changed in */
 
     /* What backward needs, grown to the largest batch. */
     int32_t *count;                         /* [V] pairs of each feature in the batch; 0 between calls */
@@ -52,16 +55,18 @@ static inline uint64_t encoder_random(uint64_t seed, uint64_t stream, uint64_t p
     return z;
 }
 
-/* Bytes of row, first and second together; 0 where they overflow. */
+/* Bytes of row, and of moment; 0 where they overflow. */
 static inline size_t encoder_bytes(int32_t features, int32_t width)
 {
     uint64_t count = ((uint64_t)features + 1) * (uint64_t)width;
-    return count > SIZE_MAX / (3 * sizeof(float)) ? 0 : (size_t)count * 3 * sizeof(float);
+    return count > SIZE_MAX / sizeof(float) ? 0 : (size_t)count * sizeof(float);
 }
 
 static inline void encoder_free(encoder *e)
 {
     free(e->row);
+    free(e->moment);
+    free(e->seen);
     free(e->count);
     free(e->touched);
     free(e->start);
@@ -83,15 +88,14 @@ static inline int encoder_scratch(encoder *e)
 /* Embeddings uniform in +-scale, bias and moments 0. features, width, seed, threads etc. are set by the caller. 0: out of memory. */
 static inline int encoder_create(encoder *e, double scale)
 {
-    int64_t count = ((int64_t)e->features + 1) * e->width, i;
-    size_t bytes = encoder_bytes(e->features, e->width);
+    size_t bytes = encoder_bytes(e->features, e->width), rows = (size_t)e->features + 1, count = bytes / sizeof(float), i;
     e->row = bytes ? (float *)malloc(bytes) : NULL;
-    if (!e->row || !encoder_scratch(e)) { encoder_free(e); return 0; }
-    e->first = e->row + count;
-    e->second = e->first + count;
-    for (i = 0; i < count - e->width; i++)
+    e->moment = bytes ? (float *)calloc(count, sizeof(float)) : NULL;
+    e->seen = (int64_t *)calloc(rows, sizeof(int64_t));
+    if (!e->row || !e->moment || !e->seen || !encoder_scratch(e)) { encoder_free(e); return 0; }
+    for (i = 0; i < count - (size_t)e->width; i++)
         e->row[i] = (float)(scale * ((double)(encoder_random(e->seed, 1, (uint64_t)i) >> 40) / 8388608.0 - 1));
-    memset(e->row + count - e->width, 0, (size_t)(2 * count + e->width) * sizeof(float));
+    for (; i < count; i++) e->row[i] = 0;
     return 1;
 }
 
@@ -131,21 +135,21 @@ static inline void encoder_forward(const encoder *e, const data_set *data, const
     }
 }
 
-/* One row's Adam step from its gradient. */
-static inline void encoder_adam(const encoder *e, int64_t r, const float *gradient, float lr, float correct1, float correct2)
+/* One row's step from its gradient. `correct` is Adam's bias correction. */
+static inline void encoder_adam(const encoder *e, int64_t r, const float *gradient, float lr, float correct)
 {
     const int32_t D = e->width;
-    float *row = e->row + r * D, *first = e->first + r * D, *second = e->second + r * D;
+    const float decay = (float)pow(.999, (double)(e->step - e->seen[r]));
+    float *row = e->row + r * D, *moment = e->moment + r * D;
     int32_t d;
+    e->seen[r] = e->step;
 #ifdef _OPENMP
     #pragma omp simd
 #endif
     for (d = 0; d < D; d++) {
-        float g = gradient[d];
-        float m = first[d] + .1f * (g - first[d]), v = second[d] + .001f * (g * g - second[d]);
-        first[d] = m;
-        second[d] = v;
-        row[d] -= lr * (m * correct1) / (sqrtf(v * correct2) + 1e-8f);
+        float g = gradient[d], v = decay * moment[d] + .001f * (g * g);
+        moment[d] = v;
+        row[d] -= lr * g / (sqrtf(v * correct) + 1e-8f);
     }
 }
 
@@ -157,7 +161,7 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
     const int32_t D = e->width;
     int64_t pairs = 0, rows = 0, i, j;
     int32_t b, d;
-    float correct1, correct2;
+    float correct;
 
     for (b = 0; b < B; b++) pairs += data->feature_offset[document[b] + 1] - data->feature_offset[document[b]];
     if (!data_reserve((void **)&e->touched, &e->touched_room, pairs, sizeof(int32_t)) ||
@@ -195,8 +199,7 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
     for (i = 0; i < rows; i++) e->count[e->touched[i]] = 0;
 
     e->step++;
-    correct1 = (float)(1 / (1 - pow(.9, (double)e->step)));
-    correct2 = (float)(1 / (1 - pow(.999, (double)e->step)));
+    correct = (float)(1 / (1 - pow(.999, (double)e->step)));
 #ifdef _OPENMP
     #pragma omp parallel for num_threads(e->threads) schedule(dynamic, 32) private(j, d)
 #endif
@@ -216,7 +219,7 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
                 for (d = 0; d < D; d++) sum[d] += value * g[d];
             }
         }
-        encoder_adam(e, i == rows ? e->features : e->touched[i], sum, lr, correct1, correct2);
+        encoder_adam(e, i == rows ? e->features : e->touched[i], sum, lr, correct);
     }
     return 1;
 }

@@ -2,8 +2,8 @@
 
        encoder.shape    a model_shape
        encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs
-       encoder.first    their Adam moments, to go on training
-       encoder.second
+       encoder.moment   their second moments, and the step each row last changed in, to go on training
+       encoder.seen     [V + 1] int64
        idf              [V] weights of features
        frequency        [L] int64: training documents of each label
        settings         the options that made the model, as text

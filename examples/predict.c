@@ -124,7 +124,7 @@ static void open_model(predictor *p)
     p->bag.width = (int32_t)p->shape.width;
     p->bag.relu = p->shape.relu != 0;
     if (!p->shape.dense) {
-        const size_t bytes = encoder_bytes(p->bag.features, p->bag.width) / 3;
+        const size_t bytes = encoder_bytes(p->bag.features, p->bag.width);
         p->bag.row = (float *)(uintptr_t)model_section(&p->file, "encoder", bytes, p->model_path, text);
         if (p->bag.row)
             p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float), p->model_path, text);
