@@ -1,3 +1,78 @@
+/* haste.h - version 0.1.0 - MIT licence at the end of the file
+
+   An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE: Hardware-Aware
+   Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and libm.
+
+   Do this:
+       #define HASTE_IMPLEMENTATION
+       #include "haste.h"
+   in ONE .c or .cpp file, and include it plainly everywhere else. Compile with -O2 or -O3; -fopenmp for threads.
+
+       haste_layer_options options = {0};                  // zero means default
+       options.labels = 670091;                            // L
+       options.inputs = 768;                               // D
+       haste_layer_create(&layer, &options, &error);       // statuses are left out here; check them
+       haste_workspace_create(&work, &layer, NULL, &error);
+       for each batch:
+           haste_train_step(&layer, &work, x, B, positives, &step, &loss, grad_x, &error);
+       haste_top_k(&layer, &work, x, B, 5, NULL, id, score, &error);
+       haste_save("model.haste", &layer, layer.dtype, NULL, 0, &error);
+
+   examples/minimal.c is this in full, compiled and run by the tests.
+
+   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights of their own,
+                so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent labels may have a
+                dense block of their own. While training, inputs that matter little to a group are pruned and others grown.
+                One call does logits, loss, gradients and update group by group: there is never a [B, L] array.
+   WHAT IT IS NOT   An encoder, an autograd, a GPU library (yet), a retrieval index: top-k reads every weight.
+
+   CONTENTS (search for the marks)
+       >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
+       >>api metrics  >>api files  >>api reference
+       >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>batch  >>groups  >>train
+       >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+
+   TERMS   the same letters everywhere
+       B  samples in a batch          L  labels               S  labels in a group (group size)
+       D  inputs (features) of x      F  inputs of a group    G  groups = ceil(labels of a block / S)
+       block: groups with one S, one F and one slice of x      slot: a position in the layer's own label order
+       [B, D] is row-major. (=) means overwritten, (+=) added to.
+
+   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte. Nothing is allocated in the per-batch calls;
+       haste_rewire, haste_embed_*, haste_group, haste_metrics_add (for long lists), haste_save and haste_load take scratch while
+       they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the
+       caller's memory.
+   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error, unless
+       that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or asserts.
+   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call, OpenMP
+       where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR(n, threads, task, context), which calls
+       task(context, i, thread) for each i in 0 .. n - 1. There are no globals.
+   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path give the
+       same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
+       (seed, step, position).
+   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums over f run
+       in order. A logit that is not finite stops its group's update and is reported.
+
+   OPTIONS   where the implementation is compiled, unless said otherwise
+       HASTE_STATIC         (where both halves are in one file) all functions static
+       HASTE_MALLOC, _FREE  both or neither
+       HASTE_PARALLEL_FOR   the caller's threads; OpenMP is then not used
+       HASTE_NO_SIMD        the portable kernels alone; else AVX-512, AVX2 (at run time) or NEON
+       gcc vectorises AdamW only with -fno-math-errno (square roots).
+
+   LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's width. Sizes
+       and products are 64-bit and checked.
+
+   FROM THE PAPER TO THE FUNCTIONS
+       3.1 layer, group-shared support        haste_block, haste_forward           eq. 1-2, Algorithm 2: grouping   haste_embed_*, haste_group
+       3.2 the three kernels                  haste_train_step (one pass)          Algorithm 3: prune and regrow    haste_rewire
+       3.3 dense head, projections            blocks with HASTE_DENSE and slices   eq. 3: loss                      HASTE_BCE
+
+   WHERE WE DIFFER, AND WHY
+       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is reset.
+       Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from balanced bisection and
+       exchanges, so that none in the middle is short. The step is one pass; logits and weight gradients are never stored.
+*/
 #ifndef HASTE_H
 #define HASTE_H
 
@@ -8,7 +83,9 @@
 #define HASTE_VERSION_MINOR 1
 #define HASTE_VERSION_PATCH 0
 
-#if defined(HASTE_STATIC)
+#if defined(HASTE_STATIC) && defined(__GNUC__)
+    #define HASTE_API static __attribute__((unused))
+#elif defined(HASTE_STATIC)
     #define HASTE_API static
 #elif defined(__cplusplus)
     #define HASTE_API extern "C"
@@ -804,7 +881,9 @@ static int haste__threads(int32_t wanted)
     #endif
 #endif
 
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
+#if defined(__CUDACC__)
+    #define HASTE__UNROLL   /* nvcc's front end warns of the pragma */
+#elif defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
     #define HASTE__UNROLL _Pragma("GCC unroll 8")   /* without it C would live in memory */
 #else
     #define HASTE__UNROLL
@@ -2989,7 +3068,7 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     char *memory;
     float *row;
     size_t end = 0, row_at, sorted_at, count = sizeof(float);
-    int64_t i, longest;
+    int64_t i, longest = 0;
     int32_t b, e;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
@@ -5053,3 +5132,31 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 }
 
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ---- >>history -------------------------------------------------------------------------------------------------
+
+   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references
+
+   ----------------------------------------------------------------------------------------------------------------
+MIT License
+
+Copyright (c) 2026 the haste authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+   ---------------------------------------------------------------------------------------------------------------- */
