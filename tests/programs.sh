@@ -58,7 +58,7 @@ make_data() {
 }
 make_data 0 >train.txt
 make_data 3 >test.txt
-small="--hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
+small="--head 0 --hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
 number='[0-9]+\.[0-9]+'
 
 if begin minimal; then
@@ -74,10 +74,10 @@ if begin options; then
     for option in top-k threshold batch exclude threads; do says out "^  --$option "; done
     fails 2 "unknown option --bogus" $train --bogus
     fails 2 "--epochs needs a value" $train --epochs
-    fails 2 "--epochs 0: expected a whole number from 1 to" $train --epochs 0
+    fails 2 "--epochs -1: expected a whole number from 0 to" $train --epochs -1
     fails 2 "--epochs 1.5: expected a whole number" $train --epochs 1.5
     fails 2 "--lr nan: expected a number" $train --lr nan
-    fails 2 "--loss bad: expected bce|hinge|softmax" $train --loss=bad
+    fails 2 "--loss bad: expected chosen|bce|hinge|softmax" $train --loss=bad
     fails 2 "--group-size 12: expected a multiple of 8" $train --group-size 12
     fails 2 "one file name too many" $train train.txt test.txt more.txt
     fails 2 "more than the 32 inputs of --hidden" $train train.txt --hidden 32 --fan-in 64
@@ -102,7 +102,7 @@ if begin training; then
                   "--head 4" "--head .5" "--grouping random" "--grouping frequency" "--growth random" "--prune saliency" "--scope group" \
                   "--path portable" "--values raw" "--activation none" "--rewire-share 0" "--hidden 10" "--batch 1 --epochs 2" "--uniform"; do
         name="training $option"
-        run 0 $train train.txt test.txt --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 --dropout 0 \
+        run 0 $train train.txt test.txt --head 0 --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 --dropout 0 \
               --rewire-every 5 $option
         ok [ "$(precision out)" -ge 90 ]
     done
