@@ -622,6 +622,7 @@ static void make_model(trainer *t)
     haste_workspace_options work;
     haste_plan plan;
     haste_error error;
+    static const char *const loss_name[] = { "bce", "hinge", "softmax" }, *const optimizer_name[] = { "sgd", "momentum", "adamw" };
     int64_t head = s->dense ? L : head_labels(s->head, L);
     int32_t batch = s->batch > 256 ? (int32_t)s->batch : 256;   /* at least 256: scoring is faster in larger batches */
     char text[DATA_ERROR];
@@ -707,6 +708,9 @@ static void make_model(trainer *t)
     if (head < L) printf("; %lld in groups of %lld with %lld of %ld inputs", (long long)(L - head), (long long)s->group_size,
                          (long long)s->fan_in, (long)D);
     printf("; %.2f million parameters\n", (double)plan.parameters / 1e6);
+    printf("training   %lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", (long long)s->epochs,
+           (long long)((t->count + s->batch - 1) / s->batch), (long long)s->batch, loss_name[s->loss - 1], optimizer_name[s->optimizer - 1],
+           s->lr, s->encoder_lr);
     printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer), mib(plan.weight),
            mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->train.features, D)), data / 1048576);
     printf("runs on    %s, %ld thread%s\n", haste_path_text(t->work.path), (long)t->work.threads, t->work.threads == 1 ? "" : "s");

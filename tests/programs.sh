@@ -4,6 +4,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 only=${1-}
+root=$(pwd)
 bin=$(cd "${BUILD:-build}" && pwd) || exit 1
 RUN=${RUN-}
 if [ -z "${ZLIB+set}" ]; then ZLIB=yes; fi
@@ -65,6 +66,14 @@ if begin minimal; then
     run 0 $RUN "$bin/haste-minimal"
     says out '^right: (5[89]|6[0-4]) of 64$'
     ok [ ! -e minimal.haste ]
+fi
+
+if begin readme; then   # its example is the text of examples/minimal.c
+    awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/README.md" >readme.txt
+    first=$(grep -nFx "$(head -n 1 readme.txt)" "$root/examples/minimal.c" | head -n 1 | cut -d : -f 1)
+    ok [ "$(wc -l <readme.txt)" -ge 10 ]
+    tail -n "+${first:-1}" "$root/examples/minimal.c" | head -n "$(wc -l <readme.txt)" >minimal.txt
+    same readme.txt minimal.txt
 fi
 
 if begin options; then
