@@ -38,7 +38,7 @@
        block: groups with one S, one F and one slice of x      slot: a position in the layer's own label order
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
-   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte. Nothing is allocated in the per-batch calls;
+   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to align). Nothing is allocated in the per-batch calls;
        haste_rewire, haste_embed_*, haste_group, haste_metrics_add (for long lists), haste_save and haste_load take scratch while
        they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the
        caller's memory.
@@ -51,14 +51,14 @@
        same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
        (seed, step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums over f run
-       in order. A logit that is not finite stops its group's update and is reported.
+       in order. In training and search a logit that is not finite stops its group's update and is reported.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR   the caller's threads; OpenMP is then not used
        HASTE_NO_SIMD        the portable kernels alone; else AVX-512, AVX2 (at run time) or NEON
-       gcc vectorises AdamW only with -fno-math-errno (square roots).
+       gcc vectorises AdamW only with -fno-math-errno (square roots). -ffast-math is refused: it would drop the checks for NaN.
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's width. Sizes
        and products are 64-bit and checked.
@@ -241,7 +241,7 @@ typedef struct haste_workspace {
     int32_t    batch, top_k, chunks, threads;   /* as above, never 0 */
     int64_t    ids;
     haste_path path;                            /* the one in use, never AUTO */
-    int32_t    inputs, max_group, max_fan_in, max_width; /* of the layer it was sized for: D, and the largest S, F and slice */
+    int32_t    inputs, max_group, max_fan_in; /* of the layer it was sized for: D, and the largest S and F */
     float     *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
     float     *tile;          /* [threads][haste__tile_count]     one group's logits, gradients and weights */
@@ -258,7 +258,8 @@ typedef struct haste_workspace {
     size_t     bytes;         /* its size */
 } haste_workspace;
 
-/* Bytes that a layer and its companions take. Equal to what is then allocated. */
+/* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
+   each time, to align). */
 typedef struct haste_plan {
     size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part before */
     size_t layer;                               /* their sum: what haste_layer_create allocates */
@@ -271,8 +272,8 @@ typedef struct haste_plan {
 /* Gradients as large as the weights: for accumulation over micro-batches and for those who bring their own optimizer.
    Training with haste_train_step alone never needs one. */
 typedef struct haste_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted */
-    float *bias[HASTE_MAX_BLOCKS];     /* [G, S]; NULL: not wanted */
+    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
+    float *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
     void  *memory;
     size_t bytes;
 } haste_gradient;
@@ -303,7 +304,8 @@ HASTE_API haste_path  haste_path_best(void);
      work      the workspace's, or NULL: the defaults
      plan      out (=)
 
-   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for what haste_layer_create would refuse. O(1). Thread-safe. */
+   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for sizes and options that the functions which allocate would refuse; order and
+   frequency are not read. O(1). Thread-safe. */
 HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work,
                                         haste_plan *plan, haste_error *error);
 
@@ -330,8 +332,8 @@ HASTE_API void         haste_layer_free(haste_layer *layer);
    O(L*F). Reads only. */
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
-/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S, F and slices are
-   not larger than those it was made for. */
+/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
+   than those it was made for. */
 HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
                                               haste_error *error);
 HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
@@ -370,7 +372,7 @@ HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *wor
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates nothing;
    layer->pending += 1. options->divisor is then the size of the whole batch; loss (=) and grad_x (+=) are divided by it too.
    haste_apply: one update from the accumulated gradients, which are then zeroed; layer->step += 1, pending = 0.
-   Groups with a logit that is not finite add nothing. Errors as above. */
+   Groups with a logit or gradient that is not usable add nothing, and haste_apply leaves them as they were. Errors as above. */
 HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
                                         const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
                                         haste_error *error);
@@ -384,7 +386,7 @@ HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, ha
      logits   [B, slots] row-major (=); padding slots become 0
 
    For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one workspace
-   each. Errors as in haste_train_step. Paper: section 3.1. */
+   each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is. Paper: section 3.1. */
 HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits,
                                      haste_error *error);
 
@@ -398,7 +400,7 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      gradient     (=) its arrays, padding 0; NULL: not wanted
      grad_x       [B, D] (+=); NULL: not wanted
 
-   4*B*L*F flops. Errors as in haste_train_step; grad_logits must be finite (not checked). Paper: section 3.2. */
+   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; grad_logits is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
 
@@ -408,7 +410,7 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
 
      score   [offset[B] - offset[0]] (=)
 
-   2*F flops a candidate: any B and any number of candidates, no limit from the workspace but its D. */
+   2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG, HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
                                    float *score, haste_error *error);
 
@@ -652,6 +654,10 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+    #error "haste.h looks for NaN and infinities: compile its implementation without -ffast-math and -ffinite-math-only"
+#endif
 
 #if defined(HASTE_MALLOC) && defined(HASTE_FREE)
     /* the caller's */
@@ -926,7 +932,7 @@ HASTE__INLINE float haste__exp(float a)
     return p * haste__float((uint32_t)(i + 127) << 23);
 }
 
-/* log(1 + e) for 0 <= e <= 1, relative error below 2e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
+/* log(1 + e) for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
    the error must be relative. */
 HASTE__INLINE float haste__log1p(float e)
 {
@@ -1401,7 +1407,8 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->chunks = o.chunks ? o.chunks : 16;
     work->threads = haste__threads(o.threads);
     work->path = o.path == HASTE_PATH_AUTO ? haste_path_best() : o.path;
-    if (work->batch < 1) return haste__fail(error, HASTE_ERR_ARG, "batch = %d, expected at least 1", (int)o.batch);
+    if (work->batch < 1 || work->batch > 1 << 30)
+        return haste__fail(error, work->batch < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "batch = %d, expected 1 to 2^30", (int)o.batch);
     if (work->ids < 1 || work->ids > INT64_MAX / 64) return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
     if (work->top_k < 1) return haste__fail(error, HASTE_ERR_ARG, "top_k = %d, expected at least 1", (int)o.top_k);
     if (work->chunks < 1 || work->chunks > 1024)
@@ -1414,7 +1421,6 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
         const haste_block *block = &layer->block[i];
         if (block->group_size > work->max_group) work->max_group = block->group_size;
         if (block->fan_in > work->max_fan_in) work->max_fan_in = block->fan_in;
-        if (block->end - block->begin > work->max_width) work->max_width = block->end - block->begin;
     }
     return HASTE_OK;
 }
@@ -1908,12 +1914,13 @@ static void haste__lists_sort(haste__pass *pass, haste_lists lists)
     pass->pair_end = pair + kept;
 }
 
-/* The first pair of a slot or of a later one. */
-static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot)
+/* The first pair from (slot, sample) on. */
+static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
 {
+    const uint64_t wanted = (uint64_t)slot << 32 | (uint64_t)sample;
     while (first < end) {
         const uint64_t *middle = first + (end - first) / 2;
-        if ((int64_t)(*middle >> 32) < slot) first = middle + 1;
+        if (*middle < wanted) first = middle + 1;
         else end = middle;
     }
     return first;
@@ -1949,9 +1956,10 @@ static void haste__pass_make(haste__pass *pass, const haste_layer *layer, haste_
 static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       int must_fit, haste_error *error)
 {
-    haste_status status = haste__work_check(layer, work, error);
+    haste_status status = must_fit ? haste__work_check(layer, work, error) : haste__layer_quick(layer, error);
     size_t i, n;
     if (status != HASTE_OK) return status;
+    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if (B < 1) return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
     if (must_fit && B > work->batch)
@@ -1964,7 +1972,7 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
     haste__pass_make(pass, layer, work);
     pass->x = x;
     pass->B = B;
-    pass->tiles = (B + HASTE__SAMPLES - 1) / HASTE__SAMPLES;
+    pass->tiles = (B - 1) / HASTE__SAMPLES + 1;
     return HASTE_OK;
 }
 
@@ -2046,8 +2054,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
         haste__widen(group->copy, block->weight, HASTE_BF16, (size_t)g * weights, (int)weights);
         group->w = group->copy;
     } else group->w = (const float *)block->weight + (size_t)g * weights;
-    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot);
-    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S);
+    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
+    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
 
 /* Block of samples `tile` of the group's slice: rows of 32. */
@@ -2084,16 +2092,17 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     double sum = 0;
     int tile, b, finite = 1;
     for (tile = 0; tile < pass->tiles; tile++) haste__group_logits(pass, group, tile);
-    /* Positives first, while z still holds logits; zt is free until the transposition and keeps what the hinge needs. */
+    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the kernel sees one
+       that costs a negative nothing: adding the loss of a negative and taking it away again would lose all small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
-        float z = *haste__pair_z(group, *p);
-        if (kind == HASTE_BCE) sum -= z;
-        else if (kind == HASTE_SOFTMAX) sum -= (double)z / (double)pass->work->row[*p & 0xffffffffu];
-        else {
-            float wrong = z > -1 ? z + 1 : 0, right = z < 1 ? 1 - z : 0;
-            sum += (double)right * right - (double)wrong * wrong;
-            group->zt[p - group->pair] = -2 * pass->scale * right;
-        }
+        float *z = haste__pair_z(group, *p);
+        double v = (double)*z;
+        finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
+        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->work->row[*p & 0xffffffffu]; continue; }
+        group->zt[p - group->pair] = *z;
+        *z = kind == HASTE_BCE ? -87.0f : -1.0f;
+        if (kind == HASTE_BCE) sum += (v < 0 ? -v : 0) + log1p(exp(-fabs(v)));
+        else if (v < 1) sum += (1 - v) * (1 - v);
     }
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
@@ -2106,10 +2115,10 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         for (b = 0; b < n && b < HASTE__SAMPLES; b++) sum += column[b];
     }
     for (p = group->pair; p < group->pair_end; p++) {
-        float *z = haste__pair_z(group, *p);
-        if (kind == HASTE_BCE) *z -= pass->scale;
-        else if (kind == HASTE_SOFTMAX) *z -= pass->scale / (float)pass->work->row[*p & 0xffffffffu];
-        else *z = group->zt[p - group->pair];
+        float *z = haste__pair_z(group, *p), v = group->zt[p - group->pair];
+        if (kind == HASTE_BCE) *z = (float)(-(double)pass->scale / (1 + exp((double)v)));
+        else if (kind == HASTE_SQUARED_HINGE) *z = v < 1 ? -2 * pass->scale * (1 - v) : 0;
+        else *z -= pass->scale / (float)pass->work->row[*p & 0xffffffffu];
     }
     *loss += sum;
     return finite;
@@ -2338,25 +2347,30 @@ static double haste__softmax_sums(haste__pass *pass)
     return total;
 }
 
+/* How many groups were left alone? */
+static haste_status haste__bad_groups(const haste__pass *pass, haste_error *error)
+{
+    int chunk, bad = 0;
+    for (chunk = 0; chunk < pass->work->chunks; chunk++) bad += pass->work->flag[chunk];
+    if (bad) return haste__fail(error, HASTE_ERR_NONFINITE, "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
+    return HASTE_OK;
+}
+
 /* train_step and accumulate: everything but where the gradients go, which the pass knows. */
 static haste_status haste__train(haste__pass *pass, haste_lists positives, double *loss, float *grad_x, haste_error *error)
 {
     haste_workspace *work = pass->work;
     double total = 0;
-    int chunk, bad = 0;
+    int chunk;
     haste__lists_sort(pass, positives);
     pass->want_loss = loss != NULL;
     pass->grad_x = grad_x;
     if (pass->layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(pass);
     haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
-    for (chunk = 0; chunk < work->chunks; chunk++) {
-        total += haste__chunk_sum(pass, chunk)[0];
-        bad += work->flag[chunk];
-    }
+    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(pass, chunk)[0];
     if (loss) *loss = total * (double)pass->scale;
     if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
-    if (bad) return haste__fail(error, HASTE_ERR_NONFINITE, "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
-    return HASTE_OK;
+    return haste__bad_groups(pass, error);
 }
 
 static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o, haste_error *error)
@@ -2434,16 +2448,18 @@ haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const f
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    int number;
+    int number, bad = 0;
     int64_t g, last;
     (void)thread;
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         int S = pass->layer->block[number].group_size, n = S * pass->layer->block[number].fan_in;
         float *dw = pass->gradient->weight[number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[number] + g * S;
-        haste__group_update(pass, number, g, dw, db);
+        if (haste__group_sane(dw, n) && haste__group_sane(db, S)) haste__group_update(pass, number, g, dw, db);
+        else bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
+    pass->work->flag[chunk] = bad;
 }
 
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient, const haste_step_options *options,
@@ -2462,7 +2478,7 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
     layer->pending = 0;
-    return HASTE_OK;
+    return haste__bad_groups(&pass, error);
 }
 
 /* ---- >>forward and backward ---------------------------------------------------------------------------------- */
@@ -2618,10 +2634,8 @@ static void haste__group_scan(const haste__pass *pass, haste__group *group, int 
 /* Was (slot, sample) excluded? Asked only where a logit is -inf. */
 static int haste__excluded(const haste__group *group, int64_t slot, int64_t sample)
 {
-    const uint64_t *p;
-    for (p = group->pair; p < group->pair_end; p++)
-        if (*p == ((uint64_t)slot << 32 | (uint64_t)sample)) return 1;
-    return 0;
+    const uint64_t *p = haste__pair_find(group->pair, group->pair_end, slot, sample);
+    return p < group->pair_end && *p == ((uint64_t)slot << 32 | (uint64_t)sample);
 }
 
 static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
@@ -2644,6 +2658,7 @@ static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
                 size_t sample = first + (size_t)(tile * HASTE__SAMPLES + b);
                 floor[b] = b >= n ? HUGE_VALF : work->best_count[sample] < pass->k ? -FLT_MAX
                          : work->best_score[sample * (size_t)work->top_k + (size_t)pass->k - 1];
+                if (floor[b] == 0) floor[b] = -0.0f;   /* the scan orders -0 below +0; as scores they tie */
             }
             haste__group_scan(pass, &group, tile, floor, hit);
             for (s = 0; s < group.labels; s++) {
