@@ -109,12 +109,12 @@ static int settings_options(settings *s, option *table)
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 256, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "chosen|bce|hinge|softmax", &s->loss, 0, 0, 1, "chosen: softmax with a tail of rare labels, else bce", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
-        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .003 with a tail, else .002; others 5", 0 },
+        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .005 with a tail, else .002; others 5", 0 },
         { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder", 0 },
         { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
         { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
         { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
-        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .7 to .45, less for more documents", 0 },
+        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
         { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
@@ -601,17 +601,17 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels)
     const double n = (double)(documents > 0 ? documents : 1);
     const int tail = head_labels(-1, labels) < labels;
     if (s->batch == 0) for (s->batch = 32; s->batch < 256 && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 4 > 2.5e6 ? 4 : n * 15 < 2.5e6 ? 15 : (int64_t)(2.5e6 / n + .5);
+    if (s->epochs == 0) s->epochs = n * 4 > 4e6 ? 4 : n * 15 < 4e6 ? 15 : (int64_t)(4e6 / n + .5);
     if (s->dropout < 0) {
         s->dropout = .7 - .45 * log10(n / 5000);
-        s->dropout = s->dropout > .7 ? .7 : s->dropout < .45 ? .45 : s->dropout;
+        s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
     }
     /* In a long tail a weight waits thousands of steps for its next positive, and binary cross-entropy, which must first lift each
        label alone from its prior, learns slowly or not at all in few epochs; softmax compares labels from the first step. Where
        all labels are frequent, binary cross-entropy is better by 1 to 2 points. --dense keeps these choices. */
     if (s->loss == CHOSEN) s->loss = 1 + (tail ? HASTE_SOFTMAX : HASTE_BCE);
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
-    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : tail ? .003 : .002;
+    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : tail ? .005 : .002;
 }
 
 static void make_model(trainer *t)
