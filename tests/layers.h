@@ -428,9 +428,10 @@ static double test_allowed(const test_errors *naive) { return 4 * naive->largest
 static int test_judge(const test_errors *got, const test_errors *naive, const char *what, int line)
 {
     double rms = got->n ? sqrt(got->square / (double)got->n) : 0, naive_rms = naive->n ? sqrt(naive->square / (double)naive->n) : 0;
-    /* Softmax gradients have a heavy tail: where one label holds most of the probability, the error of its logit decides, and the naive
-       version's largest error is a single draw from that tail. Hence its rms bounds the largest too. */
-    double largest = 128 * naive_rms > test_allowed(naive) ? 128 * naive_rms : test_allowed(naive);
+    /* Under softmax alone: where one label holds most of the probability, the error of its logit decides, so errors have a heavy tail
+       from which the naive version's worst is a single draw. There its rms may bound the worst instead. Seen once, on NEON: 5.6 times. */
+    double largest = test_allowed(naive);
+    if (strstr(what, "softmax") && 128 * naive_rms > largest) largest = 128 * naive_rms;
     int ok = got->largest <= largest && rms <= 2 * naive_rms + test_floor(naive) / 2;
     if (!check_that(ok, __FILE__, line, what) && check_failures < 20) {
         printf("    line %d: largest error %.3g at %lld (naive %.3g), rms %.3g (naive %.3g), largest value %.3g, of %lld\n", line,
