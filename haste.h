@@ -861,12 +861,12 @@ static int haste__threads(int32_t wanted)
 
 /* All arithmetic on a group is done by a handful of kernels, compiled once for each path:
 
-     forward      z[s][b]        += sum over f of w[f][s] * x[index f][b]       32 samples b at a time
-     grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]
-     grad_weight  dw[f][s]       += sum over b of x[index f][b] * dzt[b][s]
+     forward      z[s][b]         = sum over f of w[f][s] * x[index f][b] + bias[s]     32 samples b at a time
+     grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]                    32 samples at a time
+     grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             all samples
 
    x and dx are blocks [width][32] of the feature-major batch, so an input is one contiguous row found through the
-   index: nothing is gathered or copied. All three are the same small matrix product: MR rows of C stay in registers while k
+   index: nothing is gathered or copied. All are the same small matrix product: MR rows of C stay in registers while k
    runs, one row of B is loaded per k, and each row of C adds its own scalar a(i, k) times that row. */
 
 #if defined(HASTE_NO_SIMD) || defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
@@ -906,112 +906,127 @@ enum { HASTE__LANES = 1 };
 
 HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
 HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
+HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
 #define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
+
+#if (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)) && !defined(__CUDACC__)
+    #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
+#endif
 
 /* The functions below run over every logit, so loops over them must become vector code at plain -O2. Compilers do that only
    where nothing can trap or branch: hence comparisons of floats are made on their bits. */
 HASTE__INLINE uint32_t haste__bits(float value) { uint32_t bits; memcpy(&bits, &value, sizeof bits); return bits; }
 HASTE__INLINE float haste__float(uint32_t bits) { float value; memcpy(&value, &bits, sizeof value); return value; }
 
+/* a * b + c, as one operation where the path has it: fmaf is then an instruction, else a call. */
+#define HASTE__MA(a, b, c) (fused ? fmaf((a), (b), (c)) : (a) * (b) + (c))
+
 /* e^-a for a >= 0, relative error below 2e-7; from 87 on (and for NaN) it stays at e^-87. */
-HASTE__INLINE float haste__exp(float a)
+HASTE__INLINE float haste__exp(float a, const int fused)
 {
     uint32_t bits = haste__bits(a) & 0x7fffffffu, most = 0x42ae0000u;   /* 87 */
     float x = -haste__float(bits < most ? bits : most), n, r, p;
-    int32_t i = (int32_t)(x * 1.44269504f - 0.5f);   /* truncation, after - .5: rounds to nearest */
+    int32_t i = (int32_t)(HASTE__MA(x, 1.44269504f, -0.5f));   /* truncation, after - .5: rounds to nearest */
     n = (float)i;
-    r = x - n * 0.693359375f;                        /* ln 2 in two parts; n * the first is exact */
-    r = r + n * 2.12194440e-4f;
-    p = 0.00138358016f;
-    p = p * r + 0.00837564503f;
-    p = p * r + 0.0416682887f;
-    p = p * r + 0.166664102f;
-    p = p * r + 0.499999916f;
-    p = p * r + 1.00000004f;
-    p = p * r + 1.0f;
+    r = HASTE__MA(n, -0.693359375f, x);              /* ln 2 in two parts; n * the first is exact */
+    r = HASTE__MA(n, 2.12194440e-4f, r);
+    p = HASTE__MA(0.00138358016f, r, 0.00837564503f);
+    p = HASTE__MA(p, r, 0.0416682887f);
+    p = HASTE__MA(p, r, 0.166664102f);
+    p = HASTE__MA(p, r, 0.499999916f);
+    p = HASTE__MA(p, r, 1.00000004f);
+    p = HASTE__MA(p, r, 1.0f);
     return p * haste__float((uint32_t)(i + 127) << 23);
 }
 
 /* log(1 + e) for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
    the error must be relative. */
-HASTE__INLINE float haste__log1p(float e)
+HASTE__INLINE float haste__log1p(float e, const int fused)
 {
-    float p = 0.00523269267f;
-    p = p * e - 0.0295052324f;
-    p = p * e + 0.0782259415f;
-    p = p * e - 0.136632449f;
-    p = p * e + 0.191060063f;
-    p = p * e - 0.248429821f;
-    p = p * e + 0.333190968f;
-    p = p * e - 0.499994931f;
-    p = p * e + 0.99999997f;
+    float p = HASTE__MA(0.00523269267f, e, -0.0295052324f);
+    p = HASTE__MA(p, e, 0.0782259415f);
+    p = HASTE__MA(p, e, -0.136632449f);
+    p = HASTE__MA(p, e, 0.191060063f);
+    p = HASTE__MA(p, e, -0.248429821f);
+    p = HASTE__MA(p, e, 0.333190968f);
+    p = HASTE__MA(p, e, -0.499994931f);
+    p = HASTE__MA(p, e, 0.99999997f);
     return p * e;
+}
+
+/* Are 32 numbers finite? largest: the bits of their sizes. */
+HASTE__INLINE int haste__finite(const uint32_t *largest)
+{
+    uint32_t most = 0;
+    int b;
+    for (b = 0; b < HASTE__SAMPLES; b++) most = largest[b] > most ? largest[b] : most;
+    return most < 0x7f800000u;
 }
 
 /* The loss functions take one tile of logits z [rows][32], treat every label as negative, and replace z by
    d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL.
    They return 0 where a logit was not finite. */
-HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss)
+HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss, const int fused)
 {
-    uint32_t largest = 0;
+    uint32_t largest[HASTE__SAMPLES] = { 0 };
     int b, s;
     for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
         for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[b], a = fabsf(v), e = haste__exp(a), r = scale / (1 + e);
+            float v = z[b], a = fabsf(v), e = haste__exp(a, fused), r = scale / (1 + e);
             uint32_t size = haste__bits(a), negative = 0u - (haste__bits(v) >> 31);   /* all ones, or 0 */
-            largest = size > largest ? size : largest;
-            if (loss) loss[b] += 0.5f * (v + a) + haste__log1p(e);
+            largest[b] = size > largest[b] ? size : largest[b];
+            if (loss) loss[b] += HASTE__MA(0.5f, v + a, haste__log1p(e, fused));
             z[b] = haste__float((haste__bits(r) & ~negative) | (haste__bits(e * r) & negative));
         }
-    return largest < 0x7f800000u;
+    return haste__finite(largest);
 }
 
 HASTE__INLINE int haste__hinge_body(float *z, int rows, float scale, float *loss)
 {
-    uint32_t largest = 0;
+    uint32_t largest[HASTE__SAMPLES] = { 0 };
     int b, s;
     for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
         for (b = 0; b < HASTE__SAMPLES; b++) {
             float v = z[b] + 1, m = 0.5f * (v + fabsf(v));
             uint32_t size = haste__bits(fabsf(z[b]));
-            largest = size > largest ? size : largest;
+            largest[b] = size > largest[b] ? size : largest[b];
             if (loss) loss[b] += m * m;
             z[b] = 2 * scale * m;
         }
-    return largest < 0x7f800000u;
+    return haste__finite(largest);
 }
 
 /* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
-HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight)
+HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight, const int fused)
 {
-    uint32_t largest = 0;
+    uint32_t largest[HASTE__SAMPLES] = { 0 };
     int b, s;
     for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
         for (b = 0; b < HASTE__SAMPLES; b++) {
             float d = shift[b] - z[b];   /* >= 0, but for a logit that is not finite */
             uint32_t size = haste__bits(fabsf(z[b]));
-            largest = size > largest ? size : largest;
-            z[b] = haste__exp(0.5f * (d + fabsf(d))) * weight[b];
+            largest[b] = size > largest[b] ? size : largest[b];
+            z[b] = haste__exp(0.5f * (d + fabsf(d)), fused) * weight[b];
         }
-    return largest < 0x7f800000u;
+    return haste__finite(largest);
 }
 
-/* Softmax, first pass: the tile's largest logit of each sample and the sum of e^(z - largest). */
-HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, float *sum)
+/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
+HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, float *sum, const int fused)
 {
-    uint32_t largest = 0;
+    uint32_t largest[HASTE__SAMPLES] = { 0 };
     int b, s;
-    for (b = 0; b < HASTE__SAMPLES; b++) { best[b] = z[b]; sum[b] = 0; }
+    for (b = 0; b < HASTE__SAMPLES; b++) sum[b] = 0;
     for (s = 0; s < rows; s++)
         for (b = 0; b < HASTE__SAMPLES; b++) {
             float v = z[s * HASTE__SAMPLES + b], d = v - best[b];
             uint32_t size = haste__bits(fabsf(v)), above = (haste__bits(d) >> 31) - 1u;   /* all ones where d >= 0 */
-            largest = size > largest ? size : largest;
+            largest[b] = size > largest[b] ? size : largest[b];
             best[b] = haste__float((haste__bits(v) & above) | (haste__bits(best[b]) & ~above));
         }
     for (s = 0; s < rows; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) sum[b] += haste__exp(best[b] - z[s * HASTE__SAMPLES + b]);
-    return largest < 0x7f800000u;
+        for (b = 0; b < HASTE__SAMPLES; b++) sum[b] += haste__exp(best[b] - z[s * HASTE__SAMPLES + b], fused);
+    return haste__finite(largest);
 }
 
 /* A float's bits as an integer of the same order (but -0 < +0). */
@@ -1033,6 +1048,52 @@ HASTE__INLINE void haste__scan_body(const float *z, int rows, const float *floor
         }
         hit[s] = (unsigned char)(any != 0);
     }
+}
+
+/* One tile: zt [32][S] = z [S][32] transposed, and db [S] += the sums of its columns. In blocks of 4 by 4 where the compiler can move
+   lanes: element by element, this took as long as half a matrix product. */
+HASTE__INLINE void haste__transpose_body(int S, const float *z, float *zt, float *db)
+{
+    int s, b;
+#if defined(HASTE__SHUFFLE)
+    for (s = 0; s < S; s += 4) {
+        haste__lanes sum = haste__lanes_load(db + s);
+        HASTE__UNROLL for (b = 0; b < HASTE__SAMPLES; b += 4) {
+            const float *from = z + s * HASTE__SAMPLES + b;
+            float *to = zt + b * S + s;
+            haste__lanes r0 = haste__lanes_load(from), r1 = haste__lanes_load(from + HASTE__SAMPLES);
+            haste__lanes r2 = haste__lanes_load(from + 2 * HASTE__SAMPLES), r3 = haste__lanes_load(from + 3 * HASTE__SAMPLES);
+            haste__lanes t0 = HASTE__SHUFFLE(r0, r1, 0, 4, 1, 5), t1 = HASTE__SHUFFLE(r2, r3, 0, 4, 1, 5);
+            haste__lanes t2 = HASTE__SHUFFLE(r0, r1, 2, 6, 3, 7), t3 = HASTE__SHUFFLE(r2, r3, 2, 6, 3, 7);
+            r0 = HASTE__SHUFFLE(t0, t1, 0, 1, 4, 5); r1 = HASTE__SHUFFLE(t0, t1, 2, 3, 6, 7);
+            r2 = HASTE__SHUFFLE(t2, t3, 0, 1, 4, 5); r3 = HASTE__SHUFFLE(t2, t3, 2, 3, 6, 7);
+            haste__lanes_store(to, r0); haste__lanes_store(to + S, r1);
+            haste__lanes_store(to + 2 * S, r2); haste__lanes_store(to + 3 * S, r3);
+            sum = sum + r0 + r1 + r2 + r3;
+        }
+        haste__lanes_store(db + s, sum);
+    }
+#else
+    for (b = 0; b < HASTE__SAMPLES; b++)
+        for (s = 0; s < S; s++) {
+            zt[b * S + s] = z[s * HASTE__SAMPLES + b];
+            db[s] += zt[b * S + s];
+        }
+#endif
+}
+
+/* The largest |g| of n numbers, n a multiple of 8, as bits: these sort like floats, infinities and NaN above all others. */
+HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
+{
+    uint32_t largest[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, most = 0;
+    int i, j;
+    for (i = 0; i < n; i += 8)
+        for (j = 0; j < 8; j++) {
+            uint32_t size = haste__bits(g[i + j]) & 0x7fffffffu;
+            largest[j] = size > largest[j] ? size : largest[j];
+        }
+    for (j = 0; j < 8; j++) most = largest[j] > most ? largest[j] : most;
+    return most;
 }
 
 /* The hyper-parameters of one update, with Adam's bias corrections worked out. */
@@ -1064,9 +1125,11 @@ HASTE__INLINE void haste__adamw_body(float *w, const float *g, float *m, float *
 }
 
 typedef struct haste__kernels {
-    void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *x, float *z);
+    void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw);
+    void (*transpose)(int S, const float *z, float *zt, float *db);
+    uint32_t (*size)(const float *g, int n);
     int  (*bce)(float *z, int rows, float scale, float *loss);
     int  (*hinge)(float *z, int rows, float scale, float *loss);
     int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
@@ -1077,122 +1140,146 @@ typedef struct haste__kernels {
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
 } haste__kernels;
 
-/* C[i][0 .. NV*W) += sum over k < K of a[i][k*step] * B[k][0 .. NV*W), for MR rows i; rows of B are `stride` floats apart, and
-   taken through `index` where it is not NULL. A macro because the vector type differs; MR * NV accumulators, 8 of them,
-   hide the latency of the multiply-add on every processor we know. */
-#define HASTE__TILE(name, ATTRIBUTE, V, W, LOAD, STORE, AXPY)                                                                   \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, const float *const *a, ptrdiff_t step,   \
-                                                      const float *b, ptrdiff_t stride, const uint16_t *index, int K)           \
-    {                                                                                                                           \
-        V sum[8][2], row[2];                                                                                                    \
-        int i, v, k;                                                                                                            \
-        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                                  \
-            HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = LOAD(c[i] + v * W);                                              \
-        for (k = 0; k < K; k++) {                                                                                               \
-            const float *bk = b + (index ? (ptrdiff_t)index[k] : (ptrdiff_t)k) * stride;                                        \
-            HASTE__UNROLL for (v = 0; v < NV; v++) row[v] = LOAD(bk + v * W);                                                   \
-            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-                float scalar = a[i][k * step];                                                                                  \
-                HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                             \
-            }                                                                                                                   \
-        }                                                                                                                       \
-        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                                  \
-            HASTE__UNROLL for (v = 0; v < NV; v++) STORE(c[i] + v * W, sum[i][v]);                                              \
-    }                                                                                                                           \
-                                                                                                                                \
-    ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *x, float *z)\
-    {                                                                                                                           \
-        int s, b, i;                                                                                                            \
-        for (s = 0; s < S; s += 4)                                                                                              \
-            for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                       \
-                const float *a[4];                                                                                              \
-                float *c[4];                                                                                                    \
-                HASTE__UNROLL for (i = 0; i < 4; i++) { a[i] = w + s + i; c[i] = z + (s + i) * HASTE__SAMPLES + b; }            \
-                haste__##name##_tile(4, 2, c, a, S, x + b, HASTE__SAMPLES, index, F);                                           \
-            }                                                                                                                   \
-    }                                                                                                                           \
-                                                                                                                                \
-    /* MR inputs f .. f + MR - 1 at once */                                                                                     \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_input_rows(int MR, int f, int S, const uint16_t *index, const float *w,   \
-                                                                 const float *dz, float *dx)                                    \
-    {                                                                                                                           \
-        const float *a[4];                                                                                                      \
-        float *c[4];                                                                                                            \
-        int b, i;                                                                                                               \
-        for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                           \
-            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-                a[i] = w + (ptrdiff_t)(f + i) * S;                                                                              \
-                c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                        \
-            }                                                                                                                   \
-            haste__##name##_tile(MR, 2, c, a, 1, dz + b, HASTE__SAMPLES, NULL, S);                                              \
-        }                                                                                                                       \
-    }                                                                                                                           \
-                                                                                                                                \
-    ATTRIBUTE static void haste__##name##_grad_input(int S, int F, const uint16_t *index, const float *w, const float *dz,      \
-                                                     float *dx)                                                                 \
-    {                                                                                                                           \
-        int f = 0;                                                                                                              \
-        for (; f + 4 <= F; f += 4) haste__##name##_grad_input_rows(4, f, S, index, w, dz, dx);                                  \
-        for (; f < F; f++) haste__##name##_grad_input_rows(1, f, S, index, w, dz, dx);                                          \
-    }                                                                                                                           \
-                                                                                                                                \
-    /* MR inputs and NV * W labels from s on */                                                                                 \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S, const uint16_t *index,   \
-                                                                  const float *x, const float *dzt, float *dw)                  \
-    {                                                                                                                           \
-        const float *a[8];                                                                                                      \
-        float *c[8];                                                                                                            \
-        int i;                                                                                                                  \
-        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                                \
-            a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                                 \
-            c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                             \
-        }                                                                                                                       \
-        haste__##name##_tile(MR, NV, c, a, 1, dzt + s, S, NULL, HASTE__SAMPLES);                                                \
-    }                                                                                                                           \
-                                                                                                                                \
-    /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                      \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,    \
-                                                                 const float *dzt, float *dw)                                   \
-    {                                                                                                                           \
-        int f;                                                                                                                  \
-        for (; s + 2 * W <= S; s += 2 * W) {                                                                                    \
-            for (f = 0; f + 4 <= F; f += 4) haste__##name##_grad_weight_rows(4, 2, f, s, S, index, x, dzt, dw);                 \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, dzt, dw);                              \
-        }                                                                                                                       \
-        for (; s + W <= S; s += W) {                                                                                            \
-            for (f = 0; f + 8 <= F; f += 8) haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, dzt, dw);                 \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, dzt, dw);                              \
-        }                                                                                                                       \
-        return s;                                                                                                               \
-    }                                                                                                                           \
-                                                                                                                                \
-    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                      \
-    { return loss ? haste__bce_body(z, rows, scale, loss) : haste__bce_body(z, rows, scale, NULL); }                            \
-    ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                    \
-    { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                        \
-    ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)                   \
-    { return haste__softmax_body(z, rows, shift, weight); }                                                                     \
-    ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                           \
-    { return haste__sumexp_body(z, rows, largest, sum); }                                                                       \
-    ATTRIBUTE static void haste__##name##_scan(const float *z, int rows, const float *floor, unsigned char *hit)                \
-    { haste__scan_body(z, rows, floor, hit); }                                                                                  \
-    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *rule)                         \
-    { haste__sgd_body(w, g, n, rule); }                                                                                         \
-    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *rule)          \
-    { haste__momentum_body(w, g, v, n, rule); }                                                                                 \
-    ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)   \
-    { haste__adamw_body(w, g, m, v, n, rule); }
+/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i, plus bias[i] unless that is NULL, plus what C holds where
+   `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i]; rows of B are `stride` floats apart, and taken through `rows` where
+   it is not NULL. All this T times, a moving by `jump` and B to its next rows, while C stays in registers. A macro because the
+   vector type differs; R is how many rows of two vectors the registers hold, and hides the latency of the multiply-add. */
+#define HASTE__TILE(name, ATTRIBUTE, V, W, R, LOAD, STORE, SET1, AXPY, FUSED)                                               \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
+                                                      ptrdiff_t step, int near, const float *b, ptrdiff_t stride,           \
+                                                      const uint16_t *rows, int K, int T, ptrdiff_t jump,                   \
+                                                      const float *bias)                                                    \
+    {                                                                                                                       \
+        const V zero = { 0 };                                                                                               \
+        const float *at[8];                                                                                                 \
+        V sum[8][2], row[2];                                                                                                \
+        int i, v, k;                                                                                                        \
+        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
+            at[i] = a[i];                                                                                                   \
+            HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = zero;                                                        \
+        }                                                                                                                   \
+        for (; T > 0; T--) {                                                                                                \
+            for (k = 0; k < K; k++) {                                                                                       \
+                const float *bk = b + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                                  \
+                HASTE__UNROLL for (v = 0; v < NV; v++) row[v] = LOAD(bk + v * W);                                           \
+                HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
+                    float scalar = near ? at[0][k * step + i] : at[i][k * step];                                            \
+                    HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                     \
+                }                                                                                                           \
+            }                                                                                                               \
+            HASTE__UNROLL for (i = 0; i < MR; i++) at[i] += jump;                                                           \
+            b += K * stride;                                                                                                \
+        }                                                                                                                   \
+        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
+            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
+                if (bias) sum[i][v] = sum[i][v] + SET1(bias[i]);                                                            \
+                if (add) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                                        \
+                STORE(c[i] + v * W, sum[i][v]);                                                                             \
+            }                                                                                                               \
+    }                                                                                                                       \
+                                                                                                                            \
+    ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *bias,   \
+                                                  const float *x, float *z)                                                 \
+    {                                                                                                                       \
+        int s, b, i;                                                                                                        \
+        for (s = 0; s < S; s += R)                                                                                          \
+            for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                   \
+                const float *a[R];                                                                                          \
+                float *c[R];                                                                                                \
+                HASTE__UNROLL for (i = 0; i < R; i++) { a[i] = w + s + i; c[i] = z + (s + i) * HASTE__SAMPLES + b; }        \
+                haste__##name##_tile(R, 2, c, 0, a, S, 1, x + b, HASTE__SAMPLES, index, F, 1, 0, bias + s);                 \
+            }                                                                                                               \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* MR inputs f .. f + MR - 1 at once */                                                                                 \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_input_rows(int MR, int f, int S, const uint16_t *index,               \
+                                                                 const float *w, const float *dz, float *dx)                \
+    {                                                                                                                       \
+        const float *a[R];                                                                                                  \
+        float *c[R];                                                                                                        \
+        int b, i;                                                                                                           \
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                       \
+            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                        \
+                a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
+                c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
+            }                                                                                                               \
+            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, dz + b, HASTE__SAMPLES, NULL, S, 1, 0, NULL);                        \
+        }                                                                                                                   \
+    }                                                                                                                       \
+                                                                                                                            \
+    ATTRIBUTE static void haste__##name##_grad_input(int S, int F, const uint16_t *index, const float *w, const float *dz,  \
+                                                     float *dx)                                                             \
+    {                                                                                                                       \
+        int f = 0;                                                                                                          \
+        for (; f + R <= F; f += R) haste__##name##_grad_input_rows(R, f, S, index, w, dz, dx);                              \
+        for (; f < F; f++) haste__##name##_grad_input_rows(1, f, S, index, w, dz, dx);                                      \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* MR inputs and NV * W labels from s on */                                                                             \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
+                                                                  const uint16_t *index, const float *x, ptrdiff_t jump,    \
+                                                                  int tiles, const float *dzt, float *dw)                   \
+    {                                                                                                                       \
+        const float *a[8];                                                                                                  \
+        float *c[8];                                                                                                        \
+        int i;                                                                                                              \
+        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
+            a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
+            c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
+        }                                                                                                                   \
+        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL);                   \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
+                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw)    \
+    {                                                                                                                       \
+        int f;                                                                                                              \
+        for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
+            for (f = 0; f + R <= F; f += R)                                                                                 \
+                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw);                            \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw);             \
+        }                                                                                                                   \
+        for (; s + W <= S; s += W) {                                                                                        \
+            for (f = 0; f + 8 <= F; f += 8)                                                                                 \
+                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw);                            \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw);             \
+        }                                                                                                                   \
+        return s;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    ATTRIBUTE static void haste__##name##_transpose(int S, const float *z, float *zt, float *db)                            \
+    { haste__transpose_body(S, z, zt, db); }                                                                                \
+    ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
+    { return haste__size_body(g, n); }                                                                                      \
+    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                  \
+    { return loss ? haste__bce_body(z, rows, scale, loss, FUSED) : haste__bce_body(z, rows, scale, NULL, FUSED); }          \
+    ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                \
+    { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                    \
+    ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)               \
+    { return haste__softmax_body(z, rows, shift, weight, FUSED); }                                                          \
+    ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                       \
+    { return haste__sumexp_body(z, rows, largest, sum, FUSED); }                                                            \
+    ATTRIBUTE static void haste__##name##_scan(const float *z, int rows, const float *floor, unsigned char *hit)            \
+    { haste__scan_body(z, rows, floor, hit); }                                                                              \
+    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *rule)                     \
+    { haste__sgd_body(w, g, n, rule); }                                                                                     \
+    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *rule)      \
+    { haste__momentum_body(w, g, v, n, rule); }                                                                             \
+    ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)  \
+    { haste__adamw_body(w, g, m, v, n, r); }
 
-#define HASTE__KERNEL_TABLE(name)                                                                                               \
-    { haste__##name##_forward, haste__##name##_grad_input, haste__##name##_grad_weight, haste__##name##_bce,                    \
-      haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd,        \
-      haste__##name##_momentum, haste__##name##_adamw }
+#define HASTE__KERNEL_TABLE(name)                                                                                           \
+    { haste__##name##_forward, haste__##name##_grad_input, haste__##name##_grad_weight, haste__##name##_transpose,          \
+      haste__##name##_size, haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp,    \
+      haste__##name##_scan, haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, , haste__lanes, HASTE__LANES, haste__lanes_load, haste__lanes_store, HASTE__LANES_AXPY)
+HASTE__TILE(portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_set, HASTE__LANES_AXPY, 0)
 
-static void haste__portable_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+static void haste__portable_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
+                                        const float *dzt, float *dw)
 {
-    haste__portable_grad_weight_from(0, S, F, index, x, dzt, dw);
+    haste__portable_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
 }
 
 #if HASTE__X86
@@ -1201,30 +1288,33 @@ static void haste__portable_grad_weight(int S, int F, const uint16_t *index, con
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, _mm256_loadu_ps, _mm256_storeu_ps, HASTE__AVX2_AXPY)
+HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, HASTE__AVX2_AXPY, 1)
 
-HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
+                                                       int tiles, const float *dzt, float *dw)
 {
-    haste__avx2_grad_weight_from(0, S, F, index, x, dzt, dw);
+    haste__avx2_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
 }
 
-HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_AXPY)
+HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, HASTE__AVX512_AXPY, 1)
 
-HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
+                                                           int tiles, const float *dzt, float *dw)
 {
-    int s = haste__avx512_grad_weight_from(0, S, F, index, x, dzt, dw);
-    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, dzt, dw);   /* S is a multiple of 8 */
+    int s = haste__avx512_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw);   /* S is a multiple of 8 */
 }
 #endif
 
 #if HASTE__NEON
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, , float32x4_t, 4, vld1q_f32, vst1q_f32, HASTE__NEON_AXPY)
+HASTE__TILE(neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vdupq_n_f32, HASTE__NEON_AXPY, 1)
 
-static void haste__neon_grad_weight(int S, int F, const uint16_t *index, const float *x, const float *dzt, float *dw)
+static void haste__neon_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
+                                    const float *dzt, float *dw)
 {
-    haste__neon_grad_weight_from(0, S, F, index, x, dzt, dw);
+    haste__neon_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
 }
 #endif
 
@@ -2005,28 +2095,28 @@ static void haste__chunk_groups(const haste_layer *layer, int number, int64_t ch
     *last = bound[1];
 }
 
-static void haste__widen(float *out, const void *array, haste_dtype dtype, size_t first, int n)
+/* n numbers of an array as float32: where they are, or, of bfloat16, in `out`. */
+static float *haste__widen(float *out, void *array, haste_dtype dtype, size_t first, int n)
 {
+    const uint16_t *in = (const uint16_t *)array + first;
     int i;
-    if (dtype == HASTE_BF16) {
-        const uint16_t *in = (const uint16_t *)array + first;
-        for (i = 0; i < n; i++) out[i] = haste__from_bf16(in[i]);
-    } else memcpy(out, (const float *)array + first, (size_t)n * sizeof *out);
+    if (dtype == HASTE_F32) return (float *)array + first;
+    for (i = 0; i < n; i++) out[i] = haste__from_bf16(in[i]);
+    return out;
 }
 
-/* Stores n float32 numbers; bfloat16 is rounded stochastically. `first` and n are multiples of 8, so a random word serves four.
+/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `first` and n are multiples of 8, so a random word serves four.
    `position` counts places over the whole layer, so that no two blocks round alike. */
 static void haste__narrow(void *array, haste_dtype dtype, size_t first, const float *in, int n, uint64_t seed, uint64_t stream,
                           uint64_t position)
 {
+    uint16_t *out = (uint16_t *)array + first;
     int i, j;
-    if (dtype == HASTE_BF16) {
-        uint16_t *out = (uint16_t *)array + first;
-        for (i = 0; i < n; i += 4) {
-            uint64_t noise = haste__random(seed, stream, position + (uint64_t)i);
-            for (j = 0; j < 4; j++) out[i + j] = haste__to_bf16_noise(in[i + j], (uint32_t)(noise >> (16 * j)) & 0xffffu);
-        }
-    } else memcpy((float *)array + first, in, (size_t)n * sizeof *in);
+    if (dtype == HASTE_F32) return;
+    for (i = 0; i < n; i += 4) {
+        uint64_t noise = haste__random(seed, stream, position + (uint64_t)i);
+        for (j = 0; j < 4; j++) out[i + j] = haste__to_bf16_noise(in[i + j], (uint32_t)(noise >> (16 * j)) & 0xffffu);
+    }
 }
 
 /* Everything about group g of a block that a pass needs, in this thread's scratch. */
@@ -2050,10 +2140,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->dw = group->zt + logits;
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
-    if (pass->layer->dtype == HASTE_BF16) {
-        haste__widen(group->copy, block->weight, HASTE_BF16, (size_t)g * weights, (int)weights);
-        group->w = group->copy;
-    } else group->w = (const float *)block->weight + (size_t)g * weights;
+    group->w = haste__widen(group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
@@ -2066,13 +2153,9 @@ static const float *haste__group_x(const haste__pass *pass, const haste__group *
 
 static void haste__group_logits(const haste__pass *pass, haste__group *group, int tile)
 {
-    const float *bias = group->block->bias + group->g * group->S;
-    float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
-    int s, b;
-    memset(z, 0, (size_t)group->S * HASTE__SAMPLES * sizeof *z);
-    pass->kernel->forward(group->S, group->F, group->index, group->w, haste__group_x(pass, group, tile), z);
-    for (s = 0; s < group->S; s++)   /* last: a prior near -14 would cost the sum its last bits */
-        for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] += bias[s];
+    /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
+    pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
+                          haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES);
 }
 
 /* The place of a pair's logit in group->z. */
@@ -2136,21 +2219,15 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
             for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
         for (b = n; b < HASTE__SAMPLES; b++)
             for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
-        for (b = 0; b < HASTE__SAMPLES; b++)
-            for (s = 0; s < S; s++) zt[b * S + s] = z[s * HASTE__SAMPLES + b];
-        for (b = 0; b < HASTE__SAMPLES; b++)
-            for (s = 0; s < S; s++) group->db[s] += zt[b * S + s];
+        pass->kernel->transpose(S, z, zt, group->db);
     }
 }
 
 /* dw = the gradient of the group's weights, from zt. */
 static void haste__group_grad_weight(const haste__pass *pass, haste__group *group)
 {
-    int tile;
-    memset(group->dw, 0, (size_t)group->F * (size_t)group->S * sizeof *group->dw);
-    for (tile = 0; tile < pass->tiles; tile++)
-        pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
-                                  group->zt + (size_t)tile * (size_t)group->S * HASTE__SAMPLES, group->dw);
+    pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, 0),
+                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw);
 }
 
 /* Adds to the chunk's input gradients, from z. */
@@ -2165,23 +2242,23 @@ static void haste__group_grad_x(const haste__pass *pass, haste__group *group, in
                                  dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
 }
 
-/* The optimizer on n numbers beginning at `first` of an array and its states; a stack buffer at a time. */
+/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a time. */
 static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state, haste_dtype state_dtype,
                           size_t first, const float *g, int n, uint64_t position, const haste__rule *rule)
 {
-    float w[256], m[256], v[256];
+    float buffer[3][256], *w, *m, *v;
     const haste_layer *layer = pass->layer;
     uint64_t step = (uint64_t)layer->step << 8;
     int i, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
         count = n - i < 256 ? n - i : 256;
-        haste__widen(w, array, dtype, first, count);
+        w = haste__widen(buffer[0], array, dtype, first, count);
         if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(w, g + i, count, rule);
         else {
-            haste__widen(m, state[0], state_dtype, first, count);
+            m = haste__widen(buffer[1], state[0], state_dtype, first, count);
             if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(w, g + i, m, count, rule);
             else {
-                haste__widen(v, state[1], state_dtype, first, count);
+                v = haste__widen(buffer[2], state[1], state_dtype, first, count);
                 pass->kernel->adamw(w, g + i, m, v, count, rule);
                 haste__narrow(state[1], state_dtype, first, v, count, layer->seed, step | HASTE__STREAM_ROUND_STATE1, position);
             }
@@ -2208,16 +2285,11 @@ static void haste__group_update(const haste__pass *pass, int number, int64_t g, 
     haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay);
 }
 
-/* Are n gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
-static int haste__group_sane(const float *gradient, int n)
+/* Are the gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
+static int haste__group_sane(const haste__pass *pass, const float *dw, int n, const float *db, int S)
 {
-    uint32_t largest = 0;
-    int i;
-    for (i = 0; i < n; i++) {
-        uint32_t size = haste__bits(gradient[i]) & 0x7fffffffu;
-        largest = size > largest ? size : largest;
-    }
-    return largest < 0x5d5e0b6bu;   /* 1e18 */
+    const uint32_t most = 0x5d5e0b6bu;   /* 1e18 */
+    return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
 }
 
 /* From the logit gradients in z: input gradient, weight gradient, and what is to become of it. 0: the gradient is not usable and
@@ -2229,14 +2301,14 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
     if (pass->grad_x) haste__group_grad_x(pass, group, chunk);
     if (pass->trained) {
         haste__group_grad_weight(pass, group);
-        if (!haste__group_sane(group->dw, n) || !haste__group_sane(group->db, S)) return 0;
+        if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         haste__group_update(pass, group->number, group->g, group->dw, group->db);
     } else if (pass->gradient) {
         float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
         if (weight) {
             weight += (size_t)group->g * (size_t)n;
             haste__group_grad_weight(pass, group);
-            if (pass->add && !(haste__group_sane(group->dw, n) && haste__group_sane(group->db, S))) return 0;
+            if (pass->add && !haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
             if (pass->add) for (i = 0; i < n; i++) weight[i] += group->dw[i];
             else memcpy(weight, group->dw, (size_t)n * sizeof *weight);
         }
@@ -2296,21 +2368,22 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     float tile_largest[HASTE__SAMPLES], tile_sum[HASTE__SAMPLES];
     int number, tile, b;
     int64_t g, last;
-    for (b = 0; b < pass->B; b++) { largest[b] = -DBL_MAX; sum[b] = 0; }
+    for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
         haste__group_open(&group, pass, number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
+            int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
+            if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
+            for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
             if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest, tile_sum))
                 continue;   /* reported by the second pass */
-            for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
-                int i = tile * HASTE__SAMPLES + b;
-                if (tile_largest[b] > largest[i]) {
-                    sum[i] *= exp(largest[i] - (double)tile_largest[b]);
-                    largest[i] = tile_largest[b];
-                }
-                sum[i] += (double)tile_sum[b] * exp((double)tile_largest[b] - largest[i]);
+            for (b = 0; b < n; b++) {
+                double before = largest[first + b], now = (double)tile_largest[b];
+                if (now > before) sum[first + b] *= exp(before - now);
+                largest[first + b] = now;
+                sum[first + b] += (double)tile_sum[b];
             }
         }
     }
@@ -2326,7 +2399,7 @@ static double haste__softmax_sums(haste__pass *pass)
     int b, c;
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
     for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
-        double largest = -DBL_MAX, sum = 0;
+        double largest = -FLT_MAX, sum = 0;
         shift[b] = weight[b] = 0;
         if (b >= pass->B) continue;
         for (c = 0; c < work->chunks; c++) {
@@ -2335,7 +2408,7 @@ static double haste__softmax_sums(haste__pass *pass)
         }
         for (c = 0; c < work->chunks; c++) {
             const double *l = haste__chunk_sum(pass, c) + 2 + b;
-            if (l[0] > -DBL_MAX) sum += l[work->batch] * exp(l[0] - largest);
+            sum += l[work->batch] * exp(l[0] - largest);
         }
         if (pass->work->row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
         shift[b] = (float)largest;   /* exact: it is one of the logits */
@@ -2454,7 +2527,7 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         int S = pass->layer->block[number].group_size, n = S * pass->layer->block[number].fan_in;
         float *dw = pass->gradient->weight[number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[number] + g * S;
-        if (haste__group_sane(dw, n) && haste__group_sane(db, S)) haste__group_update(pass, number, g, dw, db);
+        if (haste__group_sane(pass, dw, n, db, S)) haste__group_update(pass, number, g, dw, db);
         else bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
