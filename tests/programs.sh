@@ -86,7 +86,7 @@ if begin options; then
     fails 2 "--epochs -1: expected a whole number from 0 to" $train --epochs -1
     fails 2 "--epochs 1.5: expected a whole number" $train --epochs 1.5
     fails 2 "--lr nan: expected a number" $train --lr nan
-    fails 2 "--loss bad: expected chosen|bce|hinge|softmax" $train --loss=bad
+    fails 2 "--loss bad: expected bce|hinge|softmax" $train --loss=bad
     fails 2 "--group-size 12: expected a multiple of 8" $train --group-size 12
     fails 2 "one file name too many" $train train.txt test.txt more.txt
     fails 2 "more than the 32 inputs of --hidden" $train train.txt --hidden 32 --fan-in 64
