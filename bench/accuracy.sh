@@ -18,15 +18,15 @@ row() {   # what stands in the first four columns, then options
                     printf "%s | %s | %s | %s | %s | %s | %s | %.1f | %s |\n", cells, v["P@1"], v["P@3"], v["P@5"], v["PSP@1"], v["PSP@3"],
                            v["PSP@5"], v["seconds"] / v["epochs"], v["peak_mib"] }'
 }
-row "dense" - - -                                      "$@" --dense
-for grouping in semantic frequency random; do
-    for growth in gradient random; do
-        row "92% sparse, F 40" $grouping $growth 32    "$@" --fan-in 40 --grouping $grouping --growth $growth
-    done
-done
-row "92% sparse, F 40" semantic "none" 32              "$@" --fan-in 40 --rewire-share 0
-row "92% sparse, F 40" semantic gradient 16            "$@" --fan-in 40 --group-size 16
-row "92% sparse, F 40" semantic gradient 64            "$@" --fan-in 40 --group-size 64
-row "83% sparse, F 88" semantic gradient 32            "$@" --fan-in 88
-row "83% sparse, F 88" semantic random 32              "$@" --fan-in 88 --growth random
-row "83% sparse, F 88" random gradient 32              "$@" --fan-in 88 --grouping random
+row "dense" - - -                                          "$@" --dense
+row "92% sparse, F 40" frequency gradient 32               "$@" --fan-in 40
+row "92% sparse, F 40" semantic  gradient 32               "$@" --fan-in 40 --grouping semantic
+row "92% sparse, F 40" random    gradient 32               "$@" --fan-in 40 --grouping random
+row "92% sparse, F 40" frequency random 32                 "$@" --fan-in 40 --growth random
+row "92% sparse, F 40" semantic  random 32                 "$@" --fan-in 40 --grouping semantic --growth random
+row "92% sparse, F 40" frequency "never rewired" 32        "$@" --fan-in 40 --rewire-share 0
+row "92% sparse, F 40" frequency gradient 16               "$@" --fan-in 40 --group-size 16
+row "92% sparse, F 40" frequency gradient 64               "$@" --fan-in 40 --group-size 64
+row "83% sparse, F 88" frequency gradient 32               "$@" --fan-in 88
+row "83% sparse, F 88" semantic  gradient 32               "$@" --fan-in 88 --grouping semantic
+row "75% sparse, F 128 (default)" frequency gradient 32    "$@"

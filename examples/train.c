@@ -54,7 +54,7 @@ static settings settings_default(void)
     s.head         = -1;
     s.fan_in       = 0;
     s.group_size   = 32;
-    s.grouping     = GROUPING_SEMANTIC;
+    s.grouping     = GROUPING_FREQUENCY;
     s.dtype        = HASTE_F32;
     /* training */
     s.epochs       = 0;
@@ -600,7 +600,7 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels, int6
     const double n = (double)(documents > 0 ? documents : 1);
     const int tail = head_labels(-1, labels) < labels;
     if (s->batch == 0) for (s->batch = 32; s->batch < 256 && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 4 > 4e6 ? 4 : n * 15 < 4e6 ? 15 : (int64_t)(4e6 / n + .5);
+    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? 4 : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
     /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
        relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */

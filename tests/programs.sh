@@ -108,7 +108,7 @@ if begin training; then
 
     # Every kind of layer learns this.
     for option in --dense "--loss softmax" "--loss hinge" "--optimizer momentum --lr .5" "--optimizer sgd --lr 2" "--dtype bf16" \
-                  "--head 4" "--head .5" "--grouping random" "--grouping frequency" "--growth random" "--prune saliency" "--scope group" \
+                  "--head 4" "--head .5" "--grouping random" "--grouping semantic" "--growth random" "--prune saliency" "--scope group" \
                   "--path portable" "--values raw" "--activation none" "--rewire-share 0" "--hidden 10" "--batch 1 --epochs 2" "--uniform"; do
         name="training $option"
         run 0 $train train.txt test.txt --head 0 --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 --dropout 0 \
