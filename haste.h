@@ -251,6 +251,7 @@ typedef struct haste_workspace {
     float     *shift;         /* [2][batch + 32]                  softmax's largest logit, and the factor of its gradient */
     float     *best_score;    /* [threads][batch][top_k] */
     int32_t   *best_id;       /* [threads][batch][top_k] */
+    float     *best_floor;    /* [threads][batch]                 what a logit must reach to be kept */
     int32_t   *best_count;    /* [threads][batch] */
     int32_t   *count;         /* [chunks][batch]                  hits of haste_above */
     int32_t   *flag;          /* [chunks]                         groups with a logit that is not finite */
@@ -895,6 +896,13 @@ static int haste__threads(int32_t wanted)
     #define HASTE__UNROLL
 #endif
 
+/* Asks for the cache line `ahead` floats behind p. */
+#if defined(__GNUC__)
+    #define HASTE__PREFETCH(p, ahead) __builtin_prefetch((p) + (ahead), 0, 2)
+#else
+    #define HASTE__PREFETCH(p, ahead) ((void)(p), (void)(ahead))
+#endif
+
 /* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
 #if defined(__GNUC__)
 typedef float haste__lanes __attribute__((vector_size(16)));
@@ -1029,24 +1037,17 @@ HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, floa
     return haste__finite(largest);
 }
 
-/* A float's bits as an integer of the same order (but -0 < +0). */
-HASTE__INLINE int32_t haste__order(float value)
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf: hit [samples] (=). */
+HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const float *floor, unsigned char *hit)
 {
-    uint32_t bits = haste__bits(value);
-    return (int32_t)(bits ^ ((0u - (bits >> 31)) & 0x7fffffffu));
-}
-
-/* Which rows of a tile hold a logit that is not below its sample's floor, or is NaN or -inf: hit [rows] (=). */
-HASTE__INLINE void haste__scan_body(const float *z, int rows, const float *floor, unsigned char *hit)
-{
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES) {
-        int32_t any = 0;
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            int32_t v = haste__order(z[b]);   /* above every floor: +inf and NaN; below -FLT_MAX: -inf and negative NaN */
-            any |= (v >= haste__order(floor[b])) | (v < -0x7f7fffff - 1);
-        }
-        hit[s] = (unsigned char)(any != 0);
+    int b, s, j;
+    for (b = 0; b < samples; b++) {
+        float least = floor[b];
+        int any[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+        for (s = 0; s < S; s += 8, z += 8)
+            for (j = 0; j < 8; j++) any[j] |= !(z[j] < least) | !(z[j] >= -FLT_MAX);
+        for (j = 1; j < 8; j++) any[0] |= any[j];
+        hit[b] = (unsigned char)any[0];
     }
 }
 
@@ -1124,8 +1125,17 @@ HASTE__INLINE void haste__adamw_body(float *w, const float *g, float *m, float *
     }
 }
 
+/* What predict computes of a group: z[b*stride + s] for `samples` samples, whose batch has `pitch` floats an input. */
+typedef struct haste__rows {
+    int             S, F, samples, stream;
+    const uint16_t *index;
+    ptrdiff_t       pitch, stride, ahead;
+} haste__rows;
+
 typedef struct haste__kernels {
-    void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z);
+    void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
+                    ptrdiff_t ahead);
+    void (*predict)(const haste__rows *r, const float *w, const float *bias, const float *x, float *z);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw);
     void (*transpose)(int S, const float *z, float *zt, float *db);
@@ -1134,36 +1144,47 @@ typedef struct haste__kernels {
     int  (*hinge)(float *z, int rows, float scale, float *loss);
     int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
     int  (*sumexp)(const float *z, int rows, float *largest, float *sum);
-    void (*scan)(const float *z, int rows, const float *floor, unsigned char *hit);
+    void (*scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit);
     void (*sgd)(float *w, const float *g, int n, const haste__rule *rule);
     void (*momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule);
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
 } haste__kernels;
 
-/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i, plus bias[i] unless that is NULL, plus what C holds where
-   `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i]; rows of B are `stride` floats apart, and taken through `rows` where
-   it is not NULL. All this T times, a moving by `jump` and B to its next rows, while C stays in registers. A macro because the
-   vector type differs; R is how many rows of two vectors the registers hold, and hides the latency of the multiply-add. */
-#define HASTE__TILE(name, ATTRIBUTE, V, W, R, LOAD, STORE, SET1, AXPY, FUSED)                                               \
+/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless these are
+   NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through `columns` unless that
+   is NULL; rows of B are `stride` floats apart, and taken through `rows` unless that is NULL. All this T times, a moving by `jump` and
+   B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2)
+   is fetched on the way. A macro because the vector type differs; R is how many
+   rows of two vectors the registers hold, which hides the latency of the multiply-add. */
+#define HASTE__TILE(name, ATTRIBUTE, V, W, R, LOAD, STORE, STREAM, SET1, AXPY, FUSED)                                       \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
-                                                      ptrdiff_t step, int near, const float *b, ptrdiff_t stride,           \
-                                                      const uint16_t *rows, int K, int T, ptrdiff_t jump,                   \
-                                                      const float *bias)                                                    \
+                                                      ptrdiff_t step, int near, const uint16_t *columns, const float *b,    \
+                                                      ptrdiff_t stride, const uint16_t *rows, int K, int T, ptrdiff_t jump, \
+                                                      const float *bias, const float *bias_row, int stream, int fetch,      \
+                                                      ptrdiff_t ahead)                                                      \
     {                                                                                                                       \
         const V zero = { 0 };                                                                                               \
         const float *at[8];                                                                                                 \
-        V sum[8][2], row[2];                                                                                                \
+        V sum[8][4], row[4];                                                                                                \
         int i, v, k;                                                                                                        \
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            at[i] = a[i];                                                                                                   \
-            HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = zero;                                                        \
+            at[i] = a[near ? 0 : i];                                                                                        \
+            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
+                sum[i][v] = zero;                                                                                           \
+                if (add) HASTE__PREFETCH(c[i] + v * W, 0);                                                                  \
+            }                                                                                                               \
         }                                                                                                                   \
         for (; T > 0; T--) {                                                                                                \
             for (k = 0; k < K; k++) {                                                                                       \
+                const ptrdiff_t ak = (columns ? (ptrdiff_t)columns[k] : (ptrdiff_t)k) * step;                               \
                 const float *bk = b + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                                  \
-                HASTE__UNROLL for (v = 0; v < NV; v++) row[v] = LOAD(bk + v * W);                                           \
+                if (fetch == 1) HASTE__PREFETCH(at[0] + ak, ahead);                                                         \
+                HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                    \
+                    row[v] = LOAD(bk + v * W);                                                                              \
+                    if (fetch == 2) HASTE__PREFETCH(bk + v * W, ahead);                                                     \
+                }                                                                                                           \
                 HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
-                    float scalar = near ? at[0][k * step + i] : at[i][k * step];                                            \
+                    float scalar = near ? at[0][ak + i] : at[i][ak];                                                        \
                     HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                     \
                 }                                                                                                           \
             }                                                                                                               \
@@ -1173,21 +1194,24 @@ typedef struct haste__kernels {
         HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
                 if (bias) sum[i][v] = sum[i][v] + SET1(bias[i]);                                                            \
+                if (bias_row) sum[i][v] = sum[i][v] + LOAD(bias_row + v * W);                                               \
                 if (add) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                                        \
-                STORE(c[i] + v * W, sum[i][v]);                                                                             \
+                if (stream) STREAM(c[i] + v * W, sum[i][v]);                                                                \
+                else STORE(c[i] + v * W, sum[i][v]);                                                                        \
             }                                                                                                               \
     }                                                                                                                       \
                                                                                                                             \
     ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *bias,   \
-                                                  const float *x, float *z)                                                 \
+                                                  const float *x, float *z, ptrdiff_t ahead)                                \
     {                                                                                                                       \
         int s, b, i;                                                                                                        \
         for (s = 0; s < S; s += R)                                                                                          \
             for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                   \
-                const float *a[R];                                                                                          \
+                const float *a = w + s;                                                                                     \
                 float *c[R];                                                                                                \
-                HASTE__UNROLL for (i = 0; i < R; i++) { a[i] = w + s + i; c[i] = z + (s + i) * HASTE__SAMPLES + b; }        \
-                haste__##name##_tile(R, 2, c, 0, a, S, 1, x + b, HASTE__SAMPLES, index, F, 1, 0, bias + s);                 \
+                HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
+                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, HASTE__SAMPLES, index, F, 1, 0, bias + s, NULL, 0,  \
+                                     1, ahead);                                                                             \
             }                                                                                                               \
     }                                                                                                                       \
                                                                                                                             \
@@ -1203,7 +1227,7 @@ typedef struct haste__kernels {
                 a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
                 c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
             }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, dz + b, HASTE__SAMPLES, NULL, S, 1, 0, NULL);                        \
+            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0, 0);   \
         }                                                                                                                   \
     }                                                                                                                       \
                                                                                                                             \
@@ -1227,7 +1251,8 @@ typedef struct haste__kernels {
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL);                   \
+        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,     \
+                             0, 0);                                                                                         \
     }                                                                                                                       \
                                                                                                                             \
     /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
@@ -1248,8 +1273,43 @@ typedef struct haste__kernels {
         return s;                                                                                                           \
     }                                                                                                                       \
                                                                                                                             \
-    ATTRIBUTE static void haste__##name##_transpose(int S, const float *z, float *zt, float *db)                            \
-    { haste__transpose_body(S, z, zt, db); }                                                                                \
+    /* Logits of MR samples and NV * W labels, in rows of labels; all pointers are at the first sample and label. */        \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, const haste__rows *r, const float *w,         \
+                                                              const float *bias, const float *x, float *z, int stream)      \
+    {                                                                                                                       \
+        float *c[8];                                                                                                        \
+        int i;                                                                                                              \
+        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = z + i * r->stride;                                                    \
+        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, r->S, NULL, r->F, 1, 0, NULL, bias, stream,        \
+                             2, r->ahead);                                                                                  \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, const float *w, const float *bias,\
+                                                             const float *x, float *z, int stream)                          \
+    {                                                                                                                       \
+        int b;                                                                                                              \
+        if (r->samples < 4)                                                                                                 \
+            for (; s + 4 * W <= r->S; s += 4 * W)                                                                           \
+                for (b = 0; b < r->samples; b++)                                                                            \
+                    haste__##name##_predict_rows(1, 4, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);           \
+        for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
+            for (b = 0; b + R <= r->samples; b += R)                                                                        \
+                haste__##name##_predict_rows(R, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (; b + 4 <= r->samples; b += 4)                                                                             \
+                haste__##name##_predict_rows(4, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (; b < r->samples; b++)                                                                                     \
+                haste__##name##_predict_rows(1, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+        }                                                                                                                   \
+        for (; s + W <= r->S; s += W) {                                                                                     \
+            for (b = 0; b + 8 <= r->samples; b += 8)                                                                        \
+                haste__##name##_predict_rows(8, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (; b < r->samples; b++)                                                                                     \
+                haste__##name##_predict_rows(1, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+        }                                                                                                                   \
+        return s;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
     ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
     { return haste__size_body(g, n); }                                                                                      \
     ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                  \
@@ -1260,8 +1320,8 @@ typedef struct haste__kernels {
     { return haste__softmax_body(z, rows, shift, weight, FUSED); }                                                          \
     ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                       \
     { return haste__sumexp_body(z, rows, largest, sum, FUSED); }                                                            \
-    ATTRIBUTE static void haste__##name##_scan(const float *z, int rows, const float *floor, unsigned char *hit)            \
-    { haste__scan_body(z, rows, floor, hit); }                                                                              \
+    ATTRIBUTE static void haste__##name##_scan(const float *z, int samples, int S, const float *floor, unsigned char *hit)  \
+    { haste__scan_body(z, samples, S, floor, hit); }                                                                        \
     ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *rule)                     \
     { haste__sgd_body(w, g, n, rule); }                                                                                     \
     ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *rule)      \
@@ -1270,11 +1330,18 @@ typedef struct haste__kernels {
     { haste__adamw_body(w, g, m, v, n, r); }
 
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
-    { haste__##name##_forward, haste__##name##_grad_input, haste__##name##_grad_weight, haste__##name##_transpose,          \
-      haste__##name##_size, haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp,    \
-      haste__##name##_scan, haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
+    { haste__##name##_forward, haste__##name##_predict, haste__##name##_grad_input, haste__##name##_grad_weight,            \
+      haste__##name##_transpose, haste__##name##_size, haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, \
+      haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_set, HASTE__LANES_AXPY, 0)
+HASTE__TILE(portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, HASTE__LANES_AXPY, 0)
+
+static void haste__portable_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+
+static void haste__portable_predict(const haste__rows *r, const float *w, const float *bias, const float *x, float *z)
+{
+    haste__portable_predict_from(0, r, w, bias, x, z, 0);
+}
 
 static void haste__portable_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
                                         const float *dzt, float *dw)
@@ -1286,9 +1353,46 @@ static void haste__portable_grad_weight(int S, int F, const uint16_t *index, con
 #define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
 #define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
+#define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, HASTE__AVX2_AXPY, 1)
+HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, HASTE__AVX2_AXPY, 1)
+
+/* As haste__transpose_body, in blocks of 8 labels by 4 samples; rows s and s + 4 share a register. On AVX-512 too: wider registers would
+   need more shuffles, not fewer. */
+HASTE__TARGET_AVX2 static void haste__avx2_transpose(int S, const float *z, float *zt, float *db)
+{
+    int s, b, i;
+    for (s = 0; s < S; s += 8) {
+        __m256 sum = _mm256_loadu_ps(db + s);
+        for (b = 0; b < HASTE__SAMPLES; b += 4) {
+            const float *from = z + s * HASTE__SAMPLES + b;
+            float *to = zt + b * S + s;
+            __m256 r[4], t0, t1, t2, t3;
+            HASTE__UNROLL for (i = 0; i < 4; i++)
+                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * HASTE__SAMPLES)),
+                                            _mm_loadu_ps(from + (i + 4) * HASTE__SAMPLES), 1);
+            t0 = _mm256_unpacklo_ps(r[0], r[1]);
+            t1 = _mm256_unpacklo_ps(r[2], r[3]);
+            t2 = _mm256_unpackhi_ps(r[0], r[1]);
+            t3 = _mm256_unpackhi_ps(r[2], r[3]);
+            r[0] = _mm256_shuffle_ps(t0, t1, 0x44);
+            r[1] = _mm256_shuffle_ps(t0, t1, 0xee);
+            r[2] = _mm256_shuffle_ps(t2, t3, 0x44);
+            r[3] = _mm256_shuffle_ps(t2, t3, 0xee);
+            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(to + i * S, r[i]);
+            sum = sum + r[0] + r[1] + r[2] + r[3];
+        }
+        _mm256_storeu_ps(db + s, sum);
+    }
+}
+
+HASTE__TARGET_AVX2 static void haste__avx2_predict(const haste__rows *r, const float *w, const float *bias, const float *x,
+                                                   float *z)
+{
+    if (r->stream) haste__avx2_predict_from(0, r, w, bias, x, z, 1);
+    else haste__avx2_predict_from(0, r, w, bias, x, z, 0);
+}
 
 HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
                                                        int tiles, const float *dzt, float *dw)
@@ -1296,7 +1400,22 @@ HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint1
     haste__avx2_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
 }
 
-HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, HASTE__AVX512_AXPY, 1)
+HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_AXPY, 1)
+
+HASTE__TARGET_AVX512 static void haste__avx512_transpose(int S, const float *z, float *zt, float *db)
+{
+    haste__avx2_transpose(S, z, zt, db);
+}
+
+HASTE__TARGET_AVX512 static void haste__avx512_predict(const haste__rows *r, const float *w, const float *bias, const float *x,
+                                                       float *z)
+{
+    if (r->stream) haste__avx512_predict_from(0, r, w, bias, x, z, 1);   /* S is then a multiple of 16 */
+    else {
+        int s = haste__avx512_predict_from(0, r, w, bias, x, z, 0);
+        if (s < r->S) haste__avx2_predict_from(s, r, w, bias, x, z, 0);   /* S is a multiple of 8 */
+    }
+}
 
 HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
                                                            int tiles, const float *dzt, float *dw)
@@ -1309,7 +1428,14 @@ HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const u
 #if HASTE__NEON
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vdupq_n_f32, HASTE__NEON_AXPY, 1)
+HASTE__TILE(neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, HASTE__NEON_AXPY, 1)
+
+static void haste__neon_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+
+static void haste__neon_predict(const haste__rows *r, const float *w, const float *bias, const float *x, float *z)
+{
+    haste__neon_predict_from(0, r, w, bias, x, z, 0);
+}
 
 static void haste__neon_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
                                     const float *dzt, float *dw)
@@ -1532,6 +1658,7 @@ static haste_status haste__workspace_arrange(haste_workspace *work, char *memory
     HASTE__ARRAY(work->shift, float *, batch + HASTE__SAMPLES, 2 * sizeof(float));
     HASTE__ARRAY(work->best_score, float *, best, sizeof(float) * (size_t)work->top_k);
     HASTE__ARRAY(work->best_id, int32_t *, best, sizeof(int32_t) * (size_t)work->top_k);
+    HASTE__ARRAY(work->best_floor, float *, best, sizeof(float));
     HASTE__ARRAY(work->best_count, int32_t *, best, sizeof(int32_t));
     HASTE__ARRAY(work->count, int32_t *, batch, sizeof(int32_t) * chunks);
     HASTE__ARRAY(work->flag, int32_t *, chunks, sizeof(int32_t));
@@ -1882,6 +2009,7 @@ typedef struct haste__pass {
     float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
     int                    B;
     int                    tiles;           /* ceil(B / 32) blocks of samples */
+    int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
@@ -1907,24 +2035,40 @@ typedef struct haste__group {
     int64_t            slot;                /* of its first label */
     const uint16_t    *index;
     const float       *w;                   /* [F, S] as float32: the weights themselves, or a widened copy */
+    ptrdiff_t          ahead;               /* how far behind w the next group's weights lie; 0: nowhere */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed */
     float             *copy, *dw, *db;      /* [F, S], [F, S], [S] */
     const uint64_t    *pair, *pair_end;     /* its pairs */
 } haste__group;
 
-/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][32], zeros past B. */
-static void haste__transpose_in(void *context, int64_t tile, int thread)
+/* Samples of a block: 32 but in the last. */
+static int haste__tile_samples(const haste__pass *pass, int tile)
 {
-    const haste__pass *pass = (const haste__pass *)context;
-    const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
-    int D = pass->layer->inputs, b, d, n = pass->B - (int)tile * HASTE__SAMPLES;
-    float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
-    (void)thread;
-    if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
-    for (d = 0; d < D; d++) {
-        for (b = 0; b < n; b++) out[(size_t)d * HASTE__SAMPLES + (size_t)b] = x[(size_t)b * (size_t)D + (size_t)d];
-        for (; b < HASTE__SAMPLES; b++) out[(size_t)d * HASTE__SAMPLES + (size_t)b] = 0;
+    int n = pass->B - tile * HASTE__SAMPLES;
+    return n < HASTE__SAMPLES ? n : HASTE__SAMPLES;
+}
+
+/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is little beside a
+   pass over the weights, and threads that wait for each other cost more where the machine has other work. */
+static void haste__pass_load(const haste__pass *pass)
+{
+    int D = pass->layer->inputs, tile, b, d;
+    for (tile = 0; tile < pass->tiles; tile++) {
+        const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)D;
+        float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
+        int n = haste__tile_samples(pass, tile);
+        for (d = 0; d < D; d++, out += pass->pitch) {
+            for (b = 0; b < n; b++) out[b] = x[(size_t)b * (size_t)D + (size_t)d];
+            for (; b < pass->pitch; b++) out[b] = 0;
+        }
     }
+}
+
+/* Where only logits are wanted, a small batch is packed: an input then takes fewer cache lines. */
+static void haste__pass_load_rows(haste__pass *pass)
+{
+    if (pass->B < HASTE__SAMPLES) pass->pitch = pass->B;
+    haste__pass_load(pass);
 }
 
 /* Sums the chunks' input gradients in their order and adds them to the caller's [B, D]. */
@@ -2063,13 +2207,8 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
     pass->x = x;
     pass->B = B;
     pass->tiles = (B - 1) / HASTE__SAMPLES + 1;
+    pass->pitch = HASTE__SAMPLES;
     return HASTE_OK;
-}
-
-/* Makes the feature-major batch, after all checks. */
-static void haste__pass_load(haste__pass *pass)
-{
-    haste__parallel(pass->tiles, pass->work->threads, haste__transpose_in, pass);
 }
 
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
@@ -2140,6 +2279,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->dw = group->zt + logits;
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
+    group->ahead = pass->layer->dtype == HASTE_F32 && g + 1 < block->groups ? (ptrdiff_t)weights : 0;
     group->w = haste__widen(group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
@@ -2151,11 +2291,30 @@ static const float *haste__group_x(const haste__pass *pass, const haste__group *
     return pass->work->x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
+/* Logits of a tile to group->z [S][32], as training wants them. */
 static void haste__group_logits(const haste__pass *pass, haste__group *group, int tile)
 {
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
-                          haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES);
+                          haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
+                          tile == 0 ? group->ahead : 0);
+}
+
+/* Where only logits are wanted: those of a tile as rows of labels, `stride` apart. The pass was loaded by haste__pass_load_rows.
+   Each logit is the same sum in the same order as above. */
+static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride, int stream)
+{
+    const float *x = pass->work->x + (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES;
+    haste__rows rows;
+    rows.S = group->S;
+    rows.F = group->F;
+    rows.samples = haste__tile_samples(pass, tile);
+    rows.stream = stream;
+    rows.index = group->index;
+    rows.pitch = pass->pitch;
+    rows.stride = (ptrdiff_t)stride;
+    rows.ahead = tile == 0 && rows.samples >= 8 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
+    pass->kernel->predict(&rows, group->w, group->block->bias + group->g * group->S, x + group->block->begin * pass->pitch, z);
 }
 
 /* The place of a pair's logit in group->z. */
@@ -2559,19 +2718,18 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    int number, tile, s, b;
+    size_t slots = (size_t)pass->layer->slots;
+    int number, tile;
     int64_t g, last;
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
+        float *z;
+        int stream;
         haste__group_open(&group, pass, number, g, thread);
-        for (tile = 0; tile < pass->tiles; tile++) {
-            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
-            haste__group_logits(pass, &group, tile);
-            for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
-                float *row = pass->logits + (size_t)(tile * HASTE__SAMPLES + b) * (size_t)pass->layer->slots + (size_t)group.slot;
-                for (s = 0; s < group.S; s++) row[s] = s < group.labels ? z[s * HASTE__SAMPLES + b] : 0;
-            }
-        }
+        z = pass->logits + group.slot;
+        /* 16 MiB do not stay in a cache, so they need not go through one; only whole cache lines can do without. */
+        stream = (size_t)pass->B * slots >= (size_t)1 << 22 && ((uintptr_t)z | slots * sizeof *z | (size_t)group.S * sizeof *z) % 64 == 0;
+        for (tile = 0; tile < pass->tiles; tile++, z += HASTE__SAMPLES * slots) haste__group_rows(pass, &group, tile, z, slots, stream);
     }
 }
 
@@ -2581,7 +2739,7 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
     if (status != HASTE_OK) return status;
     if (!logits) return haste__fail(error, HASTE_ERR_ARG, "logits is NULL");
-    haste__pass_load(&pass);
+    haste__pass_load_rows(&pass);
     pass.logits = logits;
     haste__parallel(work->chunks, work->threads, haste__forward_chunk, &pass);
     return HASTE_OK;
@@ -2693,15 +2851,16 @@ static void haste__sort_labels(float *score, int32_t *id, int64_t n)
     }
 }
 
-/* Logits of a tile with excluded labels at -inf. `hit` says which rows may hold something at or above the floor. */
-static void haste__group_scan(const haste__pass *pass, haste__group *group, int tile, const float *floor, unsigned char *hit)
+/* Logits of all samples, group->z [B][S], with excluded labels at -inf. */
+static void haste__group_scores(const haste__pass *pass, haste__group *group)
 {
     const uint64_t *p;
-    float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
-    haste__group_logits(pass, group, tile);
+    size_t S = (size_t)group->S;
+    int tile;
+    for (tile = 0; tile < pass->tiles; tile++)
+        haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S, 0);
     for (p = group->pair; p < group->pair_end; p++)
-        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) = -HUGE_VALF;
-    pass->kernel->scan(z, group->labels, floor, hit);
+        group->z[(size_t)(*p & 0xffffffffu) * S + (size_t)((int64_t)(*p >> 32) - group->slot)] = -HUGE_VALF;
 }
 
 /* Was (slot, sample) excluded? Asked only where a logit is -inf. */
@@ -2716,34 +2875,28 @@ static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
     const haste__pass *pass = (const haste__pass *)context;
     haste_workspace *work = pass->work;
     size_t first = (size_t)thread * (size_t)work->batch;
-    float floor[HASTE__SAMPLES];
-    unsigned char hit[256];
+    float *floor = work->best_floor + first;
+    unsigned char hit[HASTE__SAMPLES];
     int number, tile, s, b, bad = 0;
     int64_t g, last;
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
         haste__group_open(&group, pass, number, g, thread);
+        haste__group_scores(pass, &group);
         for (tile = 0; tile < pass->tiles; tile++) {
-            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
-            int n = pass->B - tile * HASTE__SAMPLES;
-            if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
-            for (b = 0; b < HASTE__SAMPLES; b++) {
-                size_t sample = first + (size_t)(tile * HASTE__SAMPLES + b);
-                floor[b] = b >= n ? HUGE_VALF : work->best_count[sample] < pass->k ? -FLT_MAX
-                         : work->best_score[sample * (size_t)work->top_k + (size_t)pass->k - 1];
-                if (floor[b] == 0) floor[b] = -0.0f;   /* the scan orders -0 below +0; as scores they tie */
-            }
-            haste__group_scan(pass, &group, tile, floor, hit);
-            for (s = 0; s < group.labels; s++) {
-                if (!hit[s]) continue;
-                for (b = 0; b < n; b++) {
-                    float v = z[s * HASTE__SAMPLES + b];
-                    size_t sample = first + (size_t)(tile * HASTE__SAMPLES + b), at = sample * (size_t)work->top_k;
+            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
+            pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor + begin, hit);
+            for (b = begin; b < begin + n; b++) {
+                const float *z = group.z + (size_t)b * (size_t)group.S;
+                float *score = work->best_score + (first + (size_t)b) * (size_t)work->top_k;
+                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k, *count = &work->best_count[first + (size_t)b];
+                if (!hit[b - begin]) continue;
+                for (s = 0; s < group.labels; s++) {
+                    float v = z[s];
                     if (v < floor[b] && v >= -FLT_MAX) continue;
-                    if (fabsf(v) <= FLT_MAX)
-                        haste__best_insert(work->best_score + at, work->best_id + at, &work->best_count[sample], pass->k, v,
-                                           pass->layer->label_of[group.slot + s]);
-                    else if (!(v < 0) || !haste__excluded(&group, group.slot + s, tile * HASTE__SAMPLES + b)) bad = 1;
+                    if (fabsf(v) <= FLT_MAX) haste__best_insert(score, id, count, pass->k, v, pass->layer->label_of[group.slot + s]);
+                    else if (!(v < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
+                    if (*count == pass->k) floor[b] = score[pass->k - 1];
                 }
             }
         }
@@ -2771,11 +2924,14 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
     if (k > work->top_k) return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k, (int)work->top_k);
-    haste__pass_load(&pass);
+    haste__pass_load_rows(&pass);
     if (excluded) haste__lists_sort(&pass, *excluded);
     pass.k = k;
     for (thread = 0; thread < work->threads; thread++)
-        memset(work->best_count + (size_t)thread * (size_t)work->batch, 0, (size_t)B * sizeof *work->best_count);
+        for (b = 0; b < B; b++) {
+            work->best_count[(size_t)thread * (size_t)work->batch + (size_t)b] = 0;
+            work->best_floor[(size_t)thread * (size_t)work->batch + (size_t)b] = -FLT_MAX;
+        }
     haste__parallel(work->chunks, work->threads, haste__top_k_chunk, &pass);
     status = haste__flag_status(&pass, error);
     if (status != HASTE_OK) return status;
@@ -2804,31 +2960,31 @@ static void haste__above_chunk(void *context, int64_t chunk, int thread)
     const haste__pass *pass = (const haste__pass *)context;
     int32_t *count = pass->work->count + (size_t)chunk * (size_t)pass->work->batch;
     float floor[HASTE__SAMPLES];
-    unsigned char hit[256];
+    unsigned char hit[HASTE__SAMPLES];
     int number, tile, s, b, bad = 0;
     int64_t g, last;
     for (b = 0; b < HASTE__SAMPLES; b++) floor[b] = pass->threshold;
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
         haste__group_open(&group, pass, number, g, thread);
+        haste__group_scores(pass, &group);
         for (tile = 0; tile < pass->tiles; tile++) {
-            const float *z = group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES;
-            int n = pass->B - tile * HASTE__SAMPLES;
-            haste__group_scan(pass, &group, tile, floor, hit);
-            for (s = 0; s < group.labels; s++) {
-                if (!hit[s]) continue;
-                for (b = 0; b < n && b < HASTE__SAMPLES; b++) {
-                    float v = z[s * HASTE__SAMPLES + b];
-                    int sample = tile * HASTE__SAMPLES + b;
-                    if (v < -FLT_MAX && haste__excluded(&group, group.slot + s, sample)) continue;
+            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
+            pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor, hit);
+            for (b = begin; b < begin + n; b++) {
+                const float *z = group.z + (size_t)b * (size_t)group.S;
+                if (!hit[b - begin]) continue;
+                for (s = 0; s < group.labels; s++) {
+                    float v = z[s];
+                    if (v < -FLT_MAX && haste__excluded(&group, group.slot + s, b)) continue;
                     if (!(fabsf(v) <= FLT_MAX)) bad = 1;
                     else if (v > pass->threshold) {
                         if (pass->id) {
-                            int64_t at = pass->offset[sample] + count[sample];
+                            int64_t at = pass->offset[b] + count[b];
                             pass->id[at] = pass->layer->label_of[group.slot + s];
                             pass->score[at] = v;
                         }
-                        count[sample]++;
+                        count[b]++;
                     }
                 }
             }
@@ -2851,7 +3007,7 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
         return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id, (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
-    haste__pass_load(&pass);
+    haste__pass_load_rows(&pass);
     if (excluded) haste__lists_sort(&pass, *excluded);
     pass.threshold = threshold;
     memset(work->count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *work->count);

@@ -695,6 +695,7 @@ static void plan_is_what_is_allocated(void)
         test_batch batch = test_make_batch(&layer, 2);
         haste_rewire_options o = rewire_options(1, (haste_prune)(mode % 2), HASTE_SCOPE_BLOCK, (haste_growth)(mode / 2));
         int64_t moved = -1;
+        memset(&plan, 0, sizeof plan);
         memset(&work_options, 0, sizeof work_options);
         work_options.batch = 2;
         work_options.chunks = 2;
