@@ -2,6 +2,7 @@
 #
 # Variables: CC, CXX, NVCC, CFLAGS, CXXFLAGS, CPPFLAGS, LDFLAGS, GPU_ARCH (sm_90, ...), PREFIX, DESTDIR, BUILD,
 #   werror=1   warnings are errors          openmp=0, zlib=0   do without, though they are there
+#   GPU_ARCH   one or more, "sm_80 sm_90a"; without it: that of the GPU found here, else sm_90a
 #   only=NAMES make units: only tests whose name contains one of the words
 #   RUN=...    put before every program that is run, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
 
@@ -68,12 +69,12 @@ run_tests = @passed=0; failed=0; names=; for t in $(1); do                      
             [ -z "$$names" ] || echo "failed:$$names";                                                             \
             echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
 
-SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(GPU_ARCH)) \
+SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(firstword $(GPU_ARCH))) \
            OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN))
 
 test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines
 	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
-	$(call run_tests,$(TESTS) tests/compile.sh tests/programs.sh)
+	$(call run_tests,$(TESTS) tests/compile.sh tests/compile_cuda.sh tests/programs.sh)
 
 units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
 	@echo $(call quote,$(FOUND))
@@ -97,6 +98,33 @@ sanitize:                              ## units and programs under AddressSaniti
 sanitized: $(TESTS) $(EXAMPLES)
 	$(call run_tests,$(TESTS) tests/programs.sh)
 .PHONY: sanitized
+
+# CUDA. One object holds the implementation of haste_cuda.cuh; a C program links against it, haste.o and the CUDA runtime.
+GPU_FOUND  = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+CUDA_ARCH  = $(or $(GPU_ARCH),$(if $(GPU_FOUND),sm_$(GPU_FOUND:90=90a),sm_90a))
+CUDA_FLAGS = -std=c++17 -O3 $(foreach a,$(CUDA_ARCH:sm_%=%),-gencode=arch=compute_$(a),code=sm_$(a)) -I. -Xcompiler -Wall,-Wextra \
+             $(if $(filter 1,$(werror)),-Werror all-warnings) $(CPPFLAGS) $(NVCCFLAGS)
+CUDA_TESTS = $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_c
+
+cuda: $(BUILD)/haste_cuda.o $(CUDA_TESTS)   ## the CUDA object and its tests, with NVCC for GPU_ARCH
+
+test-cuda: $(CUDA_TESTS)               ## the tests on the device (without one they say so and pass)
+	$(call run_tests,$(CUDA_TESTS))
+.PHONY: cuda test-cuda
+
+$(BUILD)/cuda_command: FORCE
+	@mkdir -p $(BUILD)/tests
+	@echo $(call quote,$(NVCC) $(CUDA_FLAGS)) | cmp -s - $@ || echo $(call quote,$(NVCC) $(CUDA_FLAGS)) > $@
+
+$(BUILD)/haste_cuda.o: haste_cuda.cuh haste.h $(BUILD)/cuda_command
+	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_IMPLEMENTATION -x cu -c haste_cuda.cuh -o $@
+
+$(BUILD)/tests/test_cuda: tests/test_cuda.cu haste_cuda.cuh haste.h tests/check.h tests/layers.h $(BUILD)/cuda_command
+	$(NVCC) $(CUDA_FLAGS) $< -o $@
+
+$(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o
+	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -c $< -o $@.o
+	$(NVCC) -Xcompiler -no-pie $@.o $(BUILD)/haste_cuda.o $(BUILD)/haste.o -o $@ -lm
 
 # What one implementation object gives and takes. No -fopenmp: its outlined functions are the compiler's affair.
 symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothing is global, nothing prints or exits

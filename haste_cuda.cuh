@@ -1,0 +1,4045 @@
+/* haste_cuda.cuh - version 0.1.0 - MIT licence at the end of haste.h
+
+   The output layer of haste.h on an NVIDIA GPU: the same words with haste_cuda_ before them, device pointers, the caller's stream.
+   Nothing but the CUDA runtime.
+
+   Do this:
+       #define HASTE_CUDA_IMPLEMENTATION
+       #include "haste_cuda.cuh"
+   in ONE .cu file, and include it plainly everywhere else: in C, C++ or CUDA files; this half needs no CUDA header. The functions of
+   haste.h must be linked too: define HASTE_IMPLEMENTATION in the same file, or in a .c file (where the CPU gets its vector kernels).
+
+       haste_layer_create(&host, &options, &error);                              // or haste_load; statuses are left out here
+       haste_cuda_upload(&layer, &host, NULL, stream, &error);
+       haste_cuda_workspace_create(&work, &layer, NULL, &error);
+       for each batch:
+           haste_cuda_train_step(&layer, &work, dev_x, HASTE_CUDA_F32, B, positives, &step, dev_loss, dev_grad_x, HASTE_CUDA_F32, stream, &error);
+       haste_cuda_top_k(&layer, &work, dev_x, HASTE_CUDA_F32, B, 5, NULL, dev_id, dev_score, stream, &error);
+       haste_cuda_check(&work, stream, &error);                                  // waits; says what only the device could see
+       haste_cuda_download(&layer, &host, stream, &error);
+
+   DEVICES   compute capability 8.0 and up. CUDA 12 or newer. Objects live on the device that was current when they were made, and must be
+       used with it current.
+   STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that say so wait
+       for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
+   ERRORS   As in haste.h: a status, and a sentence in haste_error. HASTE_ERR_DEVICE: a CUDA call failed or the device cannot do it. What
+       only the device can see (a bad id or list on the device, a value that is not finite) skips the pair, or leaves the group as it
+       was, and sets a flag that haste_cuda_check reads.
+   ARITHMETIC   what is multiplied, and where sums are kept
+       weights    operation                       operands                             sums
+       float32    all                             float32                              float32
+       bfloat16   step, forward, backward,        bfloat16: x and logit gradients are  float32
+                  top-k, above, rewire            rounded to nearest
+       bfloat16   score; top-k with B <= 4        bfloat16 weights, x as it is given   float32
+       Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added up in float64.
+   DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
+       options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
+   LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert. Indices, biases and
+       gradient buffers are as in haste.h.
+
+   KERNELS   A block is a CUDA thread block here; 128 threads everywhere.
+       prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
+       prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
+       group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
+       forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
+       stream           a warp takes one group after the other for at most 4 samples: the k best at memory speed
+*/
+#ifndef HASTE_CUDA_CUH
+#define HASTE_CUDA_CUH
+
+#include "haste.h"
+
+/* A cudaStream_t, without CUDA's headers. */
+typedef struct CUstream_st *haste_cuda_stream;
+
+/* A CUDA call failed, or the device cannot do what is asked. haste_cuda_status_text knows it, haste_status_text does not. */
+#define HASTE_ERR_DEVICE ((haste_status)9)
+
+/* What the caller's arrays on the device hold. */
+typedef enum haste_cuda_type { HASTE_CUDA_F32 = 0, HASTE_CUDA_BF16 = 1, HASTE_CUDA_F16 = 2 } haste_cuda_type;
+
+/* Which kernels train a block. A path fixes the order of its weights on the device, so it is chosen when the layer is made.
+   Whatever a path does not take (another B, say) the general kernels do. */
+typedef enum haste_cuda_path {
+    HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
+    HASTE_CUDA_GENERAL,       /* any shape */
+    HASTE_CUDA_WIDE,          /* S >= 16: tiles of gathered inputs */
+    HASTE_CUDA_NARROW         /* S 16 and 32, small batches: the batch stays in shared memory */
+} haste_cuda_path;
+
+/* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call returns. */
+typedef struct haste_cuda_lists {
+    const int64_t *offset;    /* [B+1] */
+    const int32_t *id;
+    int32_t        on_host;
+} haste_cuda_lists;
+
+/* Options: all zero means the default. */
+typedef struct haste_cuda_options {
+    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
+    int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
+    int64_t         first_slot, end_slot;     /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
+} haste_cuda_options;
+
+/* A layer on the device: a haste_layer whose arrays are device pointers. It holds slots first_slot .. first_slot + slots - 1 of the
+   whole layer: all of them, or those of a shard; ids are always those of the whole layer, slots count from the layer's own first. */
+typedef struct haste_cuda_layer {
+    int32_t         labels, inputs;           /* L of the whole layer, D */
+    int64_t         slots;                    /* of this layer */
+    int64_t         first_slot;               /* of the whole layer: where this one begins; else 0 */
+    haste_dtype     dtype, state_dtype;
+    haste_loss      loss;
+    haste_optimizer optimizer;
+    int32_t         block_count;
+    haste_block     block[HASTE_MAX_BLOCKS];  /* device pointers; first_slot counts from this layer's first slot */
+    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* never AUTO */
+    int64_t         group_base[HASTE_MAX_BLOCKS];   /* groups of the whole layer before the block's first: random numbers count them */
+    int32_t        *label_of;                 /* [slots], device */
+    int32_t        *slot_of;                  /* [L], device: slots of the whole layer */
+    uint64_t        seed;
+    int64_t         step, rewires;
+    int32_t         pending;
+    int32_t         device;
+    void           *memory;                   /* device memory that haste_cuda_layer_free gives back, or NULL: a view */
+    size_t          bytes;
+} haste_cuda_layer;
+
+typedef struct haste_cuda_workspace_options {
+    int32_t batch;            /* the largest B; 0: 128 */
+    int64_t ids;              /* the most ids of one batch's lists; 0: 64 * batch */
+    int32_t top_k;            /* the largest k, at most 64; 0: 16 */
+    int32_t deterministic;    /* 1: grad_x in a fixed order */
+    int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of its own; 0: 64 */
+} haste_cuda_workspace_options;
+
+/* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host lists. */
+typedef struct haste_cuda_workspace {
+    int32_t   batch, top_k, deterministic, chunks;
+    int64_t   ids;
+    int32_t   inputs;                  /* D of the layer it was made for */
+    int64_t   groups;                  /* groups of its blocks together */
+    haste_dtype dtype;
+    int32_t   max_fan_in, tiles;       /* tiles: blocks of 64 samples */
+    int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a persistent kernel */
+    void     *x;                       /* [tiles][D][64] float or bfloat16 */
+    float    *grad_x;                  /* [replicas][tiles][D][64] */
+    void     *slopes;                  /* [parts][tiles][64][64] logit gradients of groups with F > 64 */
+    int32_t  *head;                    /* [groups] */
+    void     *node;                    /* [ids] */
+    int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
+    float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
+    float    *partial;                 /* [blocks' parts][2][tiles*64] softmax: maximum and sum of each part */
+    double   *loss;                    /* [blocks][2048] */
+    uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
+    float    *best_score;              /* [lists][top_k] */
+    int32_t  *best_id;
+    int64_t  *count;                   /* [2][batch+1] haste_cuda_above */
+    int64_t  *offset;                  /* [batch+1] device copies of host lists */
+    int32_t  *id;                      /* [ids] */
+    uint32_t *flag;                    /* [8] */
+    void     *pinned;                  /* host: two buffers for host lists */
+    void     *event[2];                /* when they may be filled again */
+    int32_t   turn;
+    int32_t   device;
+    void     *memory;
+    size_t    bytes, pinned_bytes;
+} haste_cuda_workspace;
+
+/* Gradients as large as the weights, on the device, in the order of haste_gradient. */
+typedef struct haste_cuda_gradient {
+    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] */
+    float *bias[HASTE_MAX_BLOCKS];     /* [G, S] */
+    void  *memory;
+    size_t bytes;
+} haste_cuda_gradient;
+
+/* Bytes of device memory (pinned: of host memory) that will be allocated, each in one piece. */
+typedef struct haste_cuda_plan {
+    size_t layer, workspace, pinned, gradient, rewire;
+} haste_cuda_plan;
+
+/* ---- >>api status, planning, paths --------------------------------------------------------------------------- */
+
+/* haste_cuda_status_text: as haste_status_text, with HASTE_ERR_DEVICE. haste_cuda_path_text: "general", "wide", "narrow", "auto". */
+HASTE_API const char *haste_cuda_status_text(haste_status status);
+HASTE_API const char *haste_cuda_path_text(haste_cuda_path path);
+
+/* haste_cuda_supported: HASTE_OK where the current device can run this, else HASTE_ERR_DEVICE and why not. */
+HASTE_API haste_status haste_cuda_supported(haste_error *error);
+
+/* haste_cuda_plan_bytes: what the functions below will allocate, byte for byte. options, work and cuda as they will be passed there (work and
+   cuda may be NULL). Needs no device. */
+HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
+                                             const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error);
+
+/* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a faster one
+   (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general one. */
+HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
+
+/* ---- >>api layer --------------------------------------------------------------------------------------------- */
+
+/* haste_cuda_upload: a layer on the device from one on the host: one allocation, weights converted to the path's order.
+   haste_cuda_download: back into a host layer of the same shape, which the caller has made: weights, indices, biases, state, label order,
+     step, rewires and seed. A shard writes its own slots only.
+   haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an upload.
+   haste_cuda_layer_view: a layer on the caller's own device memory. `arrays` is a haste_layer with device pointers in the order of
+     haste.h, 16-byte aligned; all its paths are general. Owns nothing.
+   haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one device. Both
+     ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels are passed over.
+     Its step and rewires count on their own.
+   haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
+
+   Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY, HASTE_ERR_DEVICE;
+   on failure *layer is unchanged (a download may have been written in part). */
+HASTE_API haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options,
+                                         haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options, const haste_cuda_options *cuda,
+                                               haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *arrays, haste_error *error);
+HASTE_API haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot, int64_t end_slot,
+                                              haste_error *error);
+HASTE_API void         haste_cuda_layer_free(haste_cuda_layer *layer);
+
+/* haste_cuda_workspace_create, _free; haste_cuda_gradient_create (zeroed), _free: plan.workspace + plan.pinned, and plan.gradient bytes. A
+   workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than those it was made for. */
+HASTE_API haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
+                                                   const haste_cuda_workspace_options *options, haste_error *error);
+HASTE_API void         haste_cuda_workspace_free(haste_cuda_workspace *work);
+HASTE_API haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, haste_error *error);
+HASTE_API void         haste_cuda_gradient_free(haste_cuda_gradient *gradient);
+
+/* haste_cuda_check: waits for the stream and reads, then clears, what the device has noticed since the last check:
+   HASTE_ERR_DATA: an id out of range or lists that are malformed or too long (those pairs were skipped);
+   HASTE_ERR_NONFINITE: a logit or gradient that is not finite: runs of at most 64 labels of a group were left as they were, the others
+   updated; grad_x, loss, top-k of those calls are unspecified. HASTE_ERR_DEVICE: a kernel failed. */
+HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stream, haste_error *error);
+
+/* ---- >>api training ------------------------------------------------------------------------------------------ */
+
+/* haste_cuda_train_step: haste_train_step. One pass over the weights of all blocks.
+
+     x          [B, D] row-major, device, of x_type
+     positives  B lists, on device or host. Host lists are copied to pinned memory first; the call waits only where the step before the last
+                has not yet consumed its own
+     loss       device pointer (or mapped host pointer) to one double (=), or NULL
+     grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
+     The rest as in haste.h. layer->step += 1 when the work is queued.
+
+   Adam's eps, decays and corrections as on the CPU. x that is not finite makes logits that are not. HASTE_ERR_ARG, HASTE_ERR_SIZE,
+   HASTE_ERR_DATA (host lists), HASTE_ERR_STATE: nothing is changed. */
+HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options, double *loss,
+                                             void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
+
+/* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply. */
+HASTE_API haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options,
+                                             haste_cuda_gradient *gradient, double *loss, void *grad_x, haste_cuda_type grad_x_type,
+                                             haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
+                                        const haste_step_options *options, haste_cuda_stream stream, haste_error *error);
+
+/* haste_cuda_forward: logits [B, slots] (=), float32 or bfloat16, in slot order; padding slots become 0.
+   haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=), grad_x (+=); either may be NULL, and
+   so may arrays of `gradient`. With bfloat16 weights logit gradients are rounded to bfloat16. */
+HASTE_API haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                          int32_t B, void *logits, haste_cuda_type logits_type, haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                           int32_t B, const void *grad_logits, haste_cuda_type grad_logits_type,
+                                           haste_cuda_gradient *gradient, void *grad_x, haste_cuda_type grad_x_type,
+                                           haste_cuda_stream stream, haste_error *error);
+
+/* ---- >>api prediction ---------------------------------------------------------------------------------------- */
+
+/* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device.
+   haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
+   haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream. Where
+     *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched.
+   Logits that are not finite are reported by haste_cuda_check. */
+HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                        int32_t B, haste_cuda_lists candidates, float *score, haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                        int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score,
+                                        haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+                                        int32_t B, float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id,
+                                        float *score, int64_t capacity, int64_t *needed, haste_cuda_stream stream, haste_error *error);
+
+/* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
+
+/* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their last bits, so
+   that those near a tie may fall otherwise. Allocates plan.rewire bytes and waits for the stream. HASTE_ERR_NONFINITE: nothing changed.
+   A shard (or range) ranks its own places only. */
+HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options,
+                                         const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
+                                         haste_cuda_stream stream, haste_error *error);
+
+#endif /* HASTE_CUDA_CUH */
+
+/* ================================================================================================================
+   End of the API. What follows is the implementation, compiled where HASTE_CUDA_IMPLEMENTATION is defined.
+   ================================================================================================================ */
+
+#if defined(HASTE_CUDA_IMPLEMENTATION) && !defined(HASTE_CUDA_IMPLEMENTATION_DONE)
+#define HASTE_CUDA_IMPLEMENTATION_DONE
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* >>instructions */
+#if !defined(__CUDACC__)
+    #error "the implementation of haste_cuda.cuh is CUDA: define HASTE_CUDA_IMPLEMENTATION in a .cu file, compiled by nvcc"
+#endif
+#include <cuda_runtime.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+/* Device memory; tests let it fail. */
+#if !defined(HASTE_CUDA_MALLOC) && !defined(HASTE_CUDA_FREE)
+    #define HASTE_CUDA_MALLOC(pointer, bytes) cudaMalloc((pointer), (bytes))
+    #define HASTE_CUDA_FREE(pointer)          cudaFree(pointer)
+#elif !defined(HASTE_CUDA_MALLOC) || !defined(HASTE_CUDA_FREE)
+    #error "define both of HASTE_CUDA_MALLOC and HASTE_CUDA_FREE, or neither"
+#endif
+
+#define HASTE__CU_LAUNCH(kernel, grid, threads, shared, stream, ...) \
+    kernel<<<(grid), (threads), (shared), (cudaStream_t)(stream)>>>(__VA_ARGS__)
+#define HASTE__CU_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
+/* 16 bytes from global to shared memory, zeros where they are not wanted; haste__cu_copy_wait makes one's own visible to oneself. */
+static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *from, bool wanted)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+/* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
+static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+
+/* c [16][8] += a [16][16] b [16][8], bfloat16 with float32 sums. */
+static __device__ __forceinline__ void haste__cu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* p[0..3] += v, somewhere in global memory; p 16-byte aligned. */
+static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b, float c, float d)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("red.global.v4.f32.add [%0], {%1,%2,%3,%4};" :: "l"(p), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+#else
+    atomicAdd(p, a); atomicAdd(p + 1, b); atomicAdd(p + 2, c); atomicAdd(p + 3, d);
+#endif
+}
+
+/* 16 bytes that are read once: past the first cache. */
+static __device__ __forceinline__ uint4 haste__cu_load_once(const void *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+/* >>end of instructions */
+
+enum {
+    HASTE__CU_TILE    = 64,     /* samples in a tile: one row of x */
+    HASTE__CU_RUN     = 64,     /* labels, or inputs, that a thread block works on at once */
+    HASTE__CU_THREADS = 128,
+    HASTE__CU_PARTS   = 1024,   /* the most thread blocks of a persistent kernel, per tile in the forward kernels */
+    HASTE__CU_SUMS    = 2048,   /* loss sums of a block */
+    HASTE__CU_FEW     = 4,      /* samples that the streaming kernel takes */
+    HASTE__CU_MAX_K   = 64
+};
+enum { HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE = 1, HASTE__CU_FLAG_DONE = 2, HASTE__CU_FLAG_STOP = 3, HASTE__CU_FLAGS = 8 };
+
+/* One positive (or excluded) pair, hanging in the list of its group. Lists have no order and may name a pair twice. */
+typedef struct haste__cu_node {
+    int32_t  next, b;
+    uint16_t s, unused;
+} haste__cu_node;
+
+/* A block and a batch, as the kernels of a pass take them. */
+typedef struct haste__cu_pass {
+    /* the block */
+    int64_t groups, first_slot;   /* G; slot of its first label in this layer */
+    int64_t first_group;          /* its first group among all groups of this layer: head[first_group + g] */
+    int64_t round_slot;           /* slot of its first label in the whole layer: random numbers count these */
+    int64_t labels;               /* slots with a label */
+    int64_t slots;                /* of this layer: the row length of logits */
+    int32_t S, F, begin, width;
+    int32_t path;                 /* haste_cuda_path: the order of weights inside a group */
+    const uint16_t *index;        /* [G, F], NULL: dense */
+    void   *weight;               /* [G][F*S] */
+    void   *state[2];
+    float  *bias, *bias_state[2]; /* [G, S] */
+    const int32_t *label_of;      /* [slots] */
+    /* the batch */
+    int32_t B, D, tiles;
+    const void *x;                /* [tiles][D][64] of the layer's dtype */
+    float  *grad_x;               /* [replicas][tiles][D][64] (+=), or NULL */
+    int32_t replicas, deterministic;
+    const int32_t *head;
+    const haste__cu_node *node;
+    /* what to do */
+    int32_t loss, optimizer, state_f32;
+    float   scale;                /* 1 / divisor */
+    float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
+    const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
+    double *loss_sum;             /* [gridDim.x] (=), or NULL */
+    uint32_t *flag;
+    uint64_t key_weight, key_state[2];   /* random numbers of this step */
+    uint64_t seed;
+    int64_t  step;
+    /* the general kernels only */
+    const void *given;            /* [B, slots] logit gradients, instead of a loss */
+    int32_t given_bf16;
+    int32_t update;               /* 1: update the weights; else gradients go to: */
+    float  *grad_weight, *grad_bias;   /* [G, F, S], [G, S] or NULL */
+    int32_t add;                  /* += there */
+    void   *slopes;               /* scratch: [gridDim.x][tiles][64][64] */
+    /* the forward kernels only */
+    int32_t first, k, parts;      /* first: of the blocks, so nothing is continued */
+    void   *logits;
+    int32_t logits_bf16;
+    float  *partial;              /* [parts][2][tiles*64] */
+    float  *best_score;           /* [parts][tiles*64][k] */
+    int32_t *best_id;
+    uint32_t *floor;              /* [tiles*64] */
+    float   threshold;
+    int64_t *count;               /* [B] hits, or where the next one goes */
+    int32_t *hit_id;              /* NULL: count only */
+    float   *hit_score;
+} haste__cu_pass;
+
+/* ---- >>status ------------------------------------------------------------------------------------------------ */
+
+#if defined(__GNUC__)
+static haste_status haste__cu_fail(haste_error *error, haste_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+#endif
+static haste_status haste__cu_fail(haste_error *error, haste_status status, const char *format, ...)
+{
+    if (error) {
+        va_list arguments;
+        error->status = status;
+        va_start(arguments, format);
+        vsnprintf(error->text, sizeof error->text, format, arguments);
+        va_end(arguments);
+    }
+    return status;
+}
+
+const char *haste_cuda_status_text(haste_status status)
+{
+    return status == HASTE_ERR_DEVICE ? "a CUDA call failed, or the device cannot do this" : haste_status_text(status);
+}
+
+/* A CUDA result as a status. Reading the last error too keeps a failed call from being blamed on a later one. */
+static haste_status haste__cu_result(cudaError_t result, const char *what, haste_error *error)
+{
+    if (result == cudaSuccess) return HASTE_OK;
+    cudaGetLastError();
+    if (result == cudaErrorMemoryAllocation) return haste__cu_fail(error, HASTE_ERR_MEMORY, "%s: no device memory", what);
+    return haste__cu_fail(error, HASTE_ERR_DEVICE, "%s: %s", what, cudaGetErrorString(result));
+}
+
+#define HASTE__CU_TRY(call, what)                                                       \
+    do {                                                                                \
+        haste_status haste__cu_status = haste__cu_result((call), (what), error);        \
+        if (haste__cu_status != HASTE_OK) return haste__cu_status;                      \
+    } while (0)
+#define HASTE__CU_LAUNCHED(what) HASTE__CU_TRY(cudaGetLastError(), (what))
+
+haste_status haste_cuda_supported(haste_error *error)
+{
+    int device = 0, major = 0;
+    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    if (major < 8)
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.x, expected at least 8.0", device, major);
+    return HASTE_OK;
+}
+
+/* ---- >>sizes ------------------------------------------------------------------------------------------------- */
+
+/* The next offset of an array of count * width bytes at *end; arrays begin 256-byte aligned. 0 on overflow. */
+static int haste__cu_array(size_t *end, uint64_t count, uint64_t width, size_t *offset)
+{
+    if (width != 0 && count > (SIZE_MAX / 4) / width) return 0;
+    if (*end > SIZE_MAX / 4) return 0;
+    *offset = *end;
+    *end = (*end + (size_t)(count * width) + 255) / 256 * 256;
+    return 1;
+}
+
+static size_t haste__cu_width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
+static int    haste__cu_states(haste_optimizer optimizer) { return (int)optimizer; }
+
+/* ---- >>random ------------------------------------------------------------------------------------------------ */
+
+/* The generator of haste.h, and its streams. */
+enum {
+    HASTE__CU_STREAM_INDEX = 1, HASTE__CU_STREAM_WEIGHT, HASTE__CU_STREAM_ROUND_WEIGHT, HASTE__CU_STREAM_ROUND_STATE0,
+    HASTE__CU_STREAM_ROUND_STATE1, HASTE__CU_STREAM_GROW, HASTE__CU_STREAM_GROW_WEIGHT
+};
+#define HASTE__CU_GOLDEN UINT64_C(0x9e3779b97f4a7c15)
+
+static __host__ __device__ __forceinline__ uint64_t haste__cu_mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+/* A stream's key is made once; then one mix a number. */
+static __host__ __device__ __forceinline__ uint64_t haste__cu_key(uint64_t seed, uint64_t stream)
+{
+    return haste__cu_mix(seed ^ (stream * HASTE__CU_GOLDEN));
+}
+static __host__ __device__ __forceinline__ uint64_t haste__cu_random(uint64_t key, uint64_t position)
+{
+    return haste__cu_mix(key + (position + 1) * HASTE__CU_GOLDEN);
+}
+static __host__ __device__ __forceinline__ uint32_t haste__cu_below(uint64_t random, uint32_t n)
+{
+    return (uint32_t)(((random >> 32) * n) >> 32);
+}
+
+/* ---- >>stored numbers ---------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float haste__cu_from_bf16(uint32_t half) { return __uint_as_float(half << 16); }
+
+/* As haste__to_bf16_noise: rounds up with the probability that makes the expectation exact. */
+static __device__ __forceinline__ uint32_t haste__cu_to_bf16_noise(float value, uint32_t noise)
+{
+    uint32_t bits = __float_as_uint(value);
+    if ((bits & 0x7f800000u) != 0x7f800000u) bits += noise;
+    else if (bits & 0x007fffffu) bits |= 0x00400000u;
+    return bits >> 16;
+}
+static __device__ __forceinline__ uint32_t haste__cu_to_bf16(float value)
+{
+    return haste__cu_to_bf16_noise(value, 0x7fffu + ((__float_as_uint(value) >> 16) & 1u));
+}
+static __device__ __forceinline__ uint32_t haste__cu_pack(float low, float high)   /* to nearest */
+{
+    return haste__cu_to_bf16(low) | haste__cu_to_bf16(high) << 16;
+}
+
+/* Element types of weights: uint16_t is bfloat16. */
+static __device__ __forceinline__ float haste__cu_get(const float *p) { return *p; }
+static __device__ __forceinline__ float haste__cu_get(const uint16_t *p) { return haste__cu_from_bf16(*p); }
+static __device__ __forceinline__ void haste__cu_put(float *p, float value) { *p = value; }
+static __device__ __forceinline__ void haste__cu_put(uint16_t *p, float value) { *p = (uint16_t)haste__cu_to_bf16(value); }
+
+/* Eight consecutive ones, 16-byte aligned. */
+static __device__ __forceinline__ void haste__cu_get8(float *out, const float *p)
+{
+    float4 a = *(const float4 *)p, b = *(const float4 *)(p + 4);
+    out[0] = a.x; out[1] = a.y; out[2] = a.z; out[3] = a.w; out[4] = b.x; out[5] = b.y; out[6] = b.z; out[7] = b.w;
+}
+static __device__ __forceinline__ void haste__cu_unpack8(float *out, uint4 v)
+{
+    const uint32_t word[4] = { v.x, v.y, v.z, v.w };
+    #pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[2 * i] = haste__cu_from_bf16(word[i]);
+        out[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);
+    }
+}
+static __device__ __forceinline__ void haste__cu_get8(float *out, const uint16_t *p) { haste__cu_unpack8(out, *(const uint4 *)p); }
+
+/* Rounds eight numbers stochastically, or stores them as they are. Position as on the CPU: a word of noise serves four. */
+static __device__ __forceinline__ void haste__cu_put8(float *p, const float *v, uint64_t, uint64_t)
+{
+    *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);
+    *(float4 *)(p + 4) = make_float4(v[4], v[5], v[6], v[7]);
+}
+static __device__ __forceinline__ void haste__cu_put8(uint16_t *p, const float *v, uint64_t key, uint64_t position)
+{
+    uint32_t word[4];
+    #pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint64_t noise = haste__cu_random(key, position + 4 * i);
+        #pragma unroll
+        for (int j = 0; j < 2; j++) {
+            uint32_t n = (uint32_t)(noise >> (32 * j));
+            word[2 * i + j] = haste__cu_to_bf16_noise(v[4 * i + 2 * j], n & 0xffffu) |
+                              haste__cu_to_bf16_noise(v[4 * i + 2 * j + 1], n >> 16) << 16;
+        }
+    }
+    *(uint4 *)p = make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+static __device__ __forceinline__ float haste__cu_read(const void *array, int type, size_t i)
+{
+    if (type == HASTE_CUDA_F32) return ((const float *)array)[i];
+    if (type == HASTE_CUDA_BF16) return haste__cu_from_bf16(((const uint16_t *)array)[i]);
+    return __half2float(((const __half *)array)[i]);
+}
+
+/* ---- >>layout ------------------------------------------------------------------------------------------------ */
+
+/* Where weight (f, s) of a group lies in the order of a path. */
+static __host__ __device__ __forceinline__ int64_t haste__cu_place(int path, int S, int F, int f, int s)
+{
+    (void)path; (void)F;   /* paths with an order of their own are told apart here */
+    return (int64_t)f * S + s;
+}
+static __host__ __device__ __forceinline__ int haste__cu_natural(int path) { return path == HASTE_CUDA_GENERAL; }
+
+static __device__ __forceinline__ float haste__cu_order_float(uint32_t key)   /* the inverse of the next */
+{
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+/* A float as a number of the same order; -0 and +0 tie. */
+static __device__ __forceinline__ uint32_t haste__cu_order_key(float value)
+{
+    uint32_t bits = __float_as_uint(value + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static __device__ __forceinline__ bool haste__cu_finite(float v) { return fabsf(v) <= FLT_MAX; }
+/* Small enough to be squared, as Adam does; see haste.h. */
+static __device__ __forceinline__ bool haste__cu_sane(float v) { return fabsf(v) < 1e18f; }
+
+static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pass &p, int64_t g)
+{
+    int64_t left = p.labels - g * p.S;
+    return left < p.S ? (int)left : p.S;
+}
+
+/* ---- >>batch ------------------------------------------------------------------------------------------------- */
+
+/* x [B, D] to [tiles][D][64]. Block: 64 samples x 32 inputs. */
+template <typename T>
+static __global__ void haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out)
+{
+    __shared__ float part[HASTE__CU_TILE][33];
+    int64_t tile = blockIdx.x;
+    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
+    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
+        int64_t sample = tile * HASTE__CU_TILE + b;
+        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type, (size_t)sample * (size_t)D + (size_t)(d0 + lane)) : 0.0f;
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
+        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
+        if (d0 + d < D) haste__cu_put(out + ((size_t)tile * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b, part[b][d]);
+    }
+}
+
+/* The replicas' sums, added to grad_x [B, D]. Block: 64 samples x 32 inputs. */
+static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int replicas, int tiles, int B, int D, void *grad_x, int type)
+{
+    __shared__ float part[32][HASTE__CU_TILE + 1];
+    int64_t tile = blockIdx.x;
+    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
+    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
+        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
+        float sum = 0;
+        if (d0 + d < D)
+            for (int r = 0; r < replicas; r++)
+                sum += sums[(((size_t)r * (size_t)tiles + (size_t)tile) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b];
+        part[d][b] = sum;
+    }
+    __syncthreads();
+    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
+        int64_t sample = tile * HASTE__CU_TILE + b;
+        size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + lane);
+        if (sample >= B || d0 + lane >= D) continue;
+        if (type == HASTE_CUDA_F32) ((float *)grad_x)[at] += part[lane][b];
+        else haste__cu_put((uint16_t *)grad_x + at, haste__cu_get((uint16_t *)grad_x + at) + part[lane][b]);
+    }
+}
+
+/* Where the labels of a layer are. */
+typedef struct haste__cu_map {
+    int64_t first_slot[HASTE_MAX_BLOCKS + 1], first_group[HASTE_MAX_BLOCKS];
+    int64_t shard;                /* first slot of this layer in the whole layer */
+    int32_t S[HASTE_MAX_BLOCKS];
+    int32_t blocks, labels;
+    const int32_t *slot_of;
+} haste__cu_map;
+
+/* Hangs every pair into its group's list, and counts each sample's distinct ids where `row` is wanted. Warp: one sample. */
+static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const int64_t *offset, const int32_t *id, int B, int64_t most,
+                                                      int32_t *head, haste__cu_node *node, int32_t *row, uint32_t *flag)
+{
+    int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
+    int lane = (int)threadIdx.x % 32, distinct = 0;
+    if (b >= B) return;
+    start = offset[0];
+    first = offset[b];
+    end = offset[b + 1];
+    if (start < 0 || first < start || end < first || end - start > most) {   /* nothing of this row can be trusted */
+        if (lane == 0) {
+            atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u);
+            if (row) row[b] = 0;
+        }
+        return;
+    }
+    for (int64_t i = first + lane; i < end; i += 32) {
+        int32_t label = id[i];
+        int64_t slot;
+        int k = 0;
+        if (label < 0 || label >= map.labels) { atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+        if (row) {
+            int64_t j = first;
+            while (j < i && id[j] != label) j++;
+            distinct += j == i;
+        }
+        slot = map.slot_of[label] - map.shard;
+        if (slot < 0 || slot >= map.first_slot[map.blocks]) continue;   /* another shard's */
+        while (slot >= map.first_slot[k + 1]) k++;
+        slot -= map.first_slot[k];
+        haste__cu_node *n = &node[i - start];
+        n->b = (int32_t)b;
+        n->s = (uint16_t)(slot % map.S[k]);
+        n->next = atomicExch(&head[map.first_group[k] + slot / map.S[k]], (int32_t)(i - start));
+    }
+    if (row) {
+        for (int step = 16; step > 0; step /= 2) distinct += __shfl_xor_sync(0xffffffffu, distinct, step);
+        if (lane == 0) row[b] = distinct;
+    }
+}
+
+/* Marks the pairs of group g, labels s0 .. s0 + 63 and one tile in bits [64][2]. Called by all threads, between barriers. */
+static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int64_t g, int s0, int tile, uint32_t *bits)
+{
+    if (threadIdx.x == 0 && p.head)
+        for (int32_t n = p.head[p.first_group + g]; n >= 0; n = p.node[n].next) {
+            int s = (int)p.node[n].s - s0, b = p.node[n].b - tile * HASTE__CU_TILE;
+            if (s >= 0 && s < HASTE__CU_RUN && b >= 0 && b < HASTE__CU_TILE) bits[2 * s + b / 32] |= 1u << (b % 32);
+        }
+}
+
+/* ---- >>products ---------------------------------------------------------------------------------------------- */
+
+/* The three small products that everything is made of, on tiles in shared memory:
+
+     logits   acc[s][b] += sum over f of w[f][s] * x[f][b]
+     inputs   c[f][b]    = sum over s of w[f][s] * z[s][b], added to the rows of grad_x
+     weights  acc[f][s] += sum over b of x[f][b] * z[s][b]
+
+   w [64][SP], x [64][64] and z [SP][64] have rows a few elements longer, so that neighbours lie in different banks. SP is 16, 32 or
+   64: the labels of a run, rounded up. bfloat16 (T = uint16_t) takes the tensor cores, float32 plain multiply-adds.
+   A thread holds SP/2 of the sums; haste__cu_where says which. */
+template <typename T, int SP> struct haste__cu_tile {
+    enum {
+        PAD = 16 / sizeof(T), LW = SP + PAD, LX = HASTE__CU_TILE + PAD, LD = SP + 4,
+        X = 64 * LW * (int)sizeof(T), Z = X + 64 * LX * (int)sizeof(T), Y = Z + SP * LX * (int)sizeof(T), DB = Y + 512,
+        BYTES = DB + 4 * SP * 4 + 64
+    };
+};   /* gradients of weights, float [64][LD], take the place of x and z when those are used up */
+
+template <int SP> static __device__ __forceinline__ void haste__cu_where(const uint16_t *, int i, int *s, int *b)
+{
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    *s = i / 8 * 16 + lane / 4 + (i & 2 ? 8 : 0);
+    *b = warp * 16 + (i & 4 ? 8 : 0) + lane % 4 * 2 + (i & 1);
+}
+template <int SP> static __device__ __forceinline__ void haste__cu_where(const float *, int i, int *s, int *b)
+{
+    *s = (int)threadIdx.x / 16 * (SP / 8) + i / 4;
+    *b = (int)threadIdx.x % 16 * 4 + i % 4;
+}
+
+template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const uint16_t *w, const uint16_t *x, int rows)
+{
+    typedef haste__cu_tile<uint16_t, SP> tile;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    #pragma unroll
+    for (int k = 0; k < 64; k += 16) {
+        uint32_t b[4], a[4];
+        if (k >= rows) break;
+        haste__cu_ldmatrix_trans(b, x + (k + (lane & 15)) * tile::LX + warp * 16 + (lane >> 4) * 8);
+        #pragma unroll
+        for (int m = 0; m < SP / 16; m++) {
+            haste__cu_ldmatrix_trans(a, w + (k + (lane & 7) + (lane >> 4) * 8) * tile::LW + m * 16 + ((lane >> 3) & 1) * 8);
+            haste__cu_mma(acc + m * 8, a, b[0], b[1]);
+            haste__cu_mma(acc + m * 8 + 4, a, b[2], b[3]);
+        }
+    }
+}
+template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const float *w, const float *x, int rows)
+{
+    typedef haste__cu_tile<float, SP> tile;
+    const float *from_w = w + (int)threadIdx.x / 16 * (SP / 8), *from_x = x + (int)threadIdx.x % 16 * 4;
+    for (int k = 0; k < rows; k++) {
+        float4 b = *(const float4 *)(from_x + k * tile::LX);
+        float a[SP / 8];
+        #pragma unroll
+        for (int j = 0; j < SP / 8; j++) a[j] = from_w[k * tile::LW + j];
+        #pragma unroll
+        for (int j = 0; j < SP / 8; j++) {
+            acc[4 * j] += a[j] * b.x; acc[4 * j + 1] += a[j] * b.y; acc[4 * j + 2] += a[j] * b.z; acc[4 * j + 3] += a[j] * b.w;
+        }
+    }
+}
+
+template <int SP> static __device__ __forceinline__ void haste__cu_weights(float *acc, const uint16_t *x, const uint16_t *z, int rows)
+{
+    typedef haste__cu_tile<uint16_t, SP> tile;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    if (warp * 16 >= rows) return;
+    #pragma unroll
+    for (int k = 0; k < 64; k += 16) {
+        uint32_t a[4], b[4];
+        haste__cu_ldmatrix(a, x + (warp * 16 + (lane & 15)) * tile::LX + k + (lane >> 4) * 8);
+        #pragma unroll
+        for (int n = 0; n < SP / 16; n++) {
+            haste__cu_ldmatrix(b, z + (n * 16 + (lane & 7) + (lane >> 4) * 8) * tile::LX + k + ((lane >> 3) & 1) * 8);
+            haste__cu_mma(acc + n * 8, a, b[0], b[1]);
+            haste__cu_mma(acc + n * 8 + 4, a, b[2], b[3]);
+        }
+    }
+}
+template <int SP> static __device__ __forceinline__ void haste__cu_weights(float *acc, const float *x, const float *z, int)
+{
+    typedef haste__cu_tile<float, SP> tile;
+    const float *from_x = x + (int)threadIdx.x % 16 * tile::LX, *from_z = z + (int)threadIdx.x / 16 * (SP / 8) * tile::LX;
+    for (int k = 0; k < HASTE__CU_TILE; k += 4) {
+        float4 a[4];
+        #pragma unroll
+        for (int i = 0; i < 4; i++) a[i] = *(const float4 *)(from_x + i * 16 * tile::LX + k);
+        #pragma unroll
+        for (int j = 0; j < SP / 8; j++) {
+            float4 b = *(const float4 *)(from_z + j * tile::LX + k);
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                acc[i * (SP / 8) + j] += (a[i].x * b.x + a[i].y * b.y) + (a[i].z * b.z + a[i].w * b.w);
+        }
+    }
+}
+
+/* The sums of haste__cu_weights, to out [64][LD]. */
+template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const uint16_t *, const float *acc, float *out)
+{
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i += 2)
+        *(float2 *)(out + (warp * 16 + lane / 4 + (i & 2 ? 8 : 0)) * haste__cu_tile<uint16_t, SP>::LD + i / 4 * 8 + lane % 4 * 2) =
+            make_float2(acc[i], acc[i + 1]);
+}
+template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const float *, const float *acc, float *out)
+{
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i++)
+        out[((int)threadIdx.x % 16 + i / (SP / 8) * 16) * haste__cu_tile<float, SP>::LD + (int)threadIdx.x / 16 * (SP / 8) + i % (SP / 8)] =
+            acc[i];
+}
+
+/* Column of x, counted in its slice, that input f of a group reads. */
+static __device__ __forceinline__ int haste__cu_column(const haste__cu_pass &p, int64_t g, int f)
+{
+    return p.index ? (int)__ldg(p.index + g * p.F + f) : f;
+}
+
+/* grad_x points at the slice's first row of the tile. */
+template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0, int rows,
+                                                                          const uint16_t *w, const uint16_t *z, float *grad_x)
+{
+    typedef haste__cu_tile<uint16_t, SP> tile;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, odd = lane & 1;
+    float c[8][4] = {};
+    if (warp * 16 >= rows) return;
+    #pragma unroll
+    for (int k = 0; k < SP; k += 16) {
+        uint32_t a[4], b[4];
+        haste__cu_ldmatrix(a, w + (warp * 16 + (lane & 15)) * tile::LW + k + (lane >> 4) * 8);
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            haste__cu_ldmatrix_trans(b, z + (k + (lane & 15)) * tile::LX + j * 16 + (lane >> 4) * 8);
+            haste__cu_mma(c[2 * j], a, b[0], b[1]);
+            haste__cu_mma(c[2 * j + 1], a, b[2], b[3]);
+        }
+    }
+    #pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int f = warp * 16 + lane / 4 + half * 8;
+        float *row = f < rows ? grad_x + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE : NULL;
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {   /* neighbours exchange pairs, so that each holds four samples in a row of one of two tiles */
+            float own0 = odd ? c[2 * j + 1][2 * half] : c[2 * j][2 * half], own1 = odd ? c[2 * j + 1][2 * half + 1] : c[2 * j][2 * half + 1];
+            float give0 = odd ? c[2 * j][2 * half] : c[2 * j + 1][2 * half], give1 = odd ? c[2 * j][2 * half + 1] : c[2 * j + 1][2 * half + 1];
+            float got0 = __shfl_xor_sync(0xffffffffu, give0, 1), got1 = __shfl_xor_sync(0xffffffffu, give1, 1);
+            if (!row) continue;
+            if (odd) haste__cu_add4(row + j * 16 + 8 + (lane % 4 - 1) * 2, got0, got1, own0, own1);
+            else     haste__cu_add4(row + j * 16 + lane % 4 * 2, own0, own1, got0, got1);
+        }
+    }
+}
+template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0, int rows,
+                                                                          const float *w, const float *z, float *grad_x)
+{
+    typedef haste__cu_tile<float, SP> tile;
+    int f1 = (int)threadIdx.x / 16 * 8, b = (int)threadIdx.x % 16 * 4;
+    float c[8][4] = {};
+    if (f1 >= rows) return;
+    for (int k = 0; k < SP; k += 4) {
+        float4 v[4];
+        #pragma unroll
+        for (int j = 0; j < 4; j++) v[j] = *(const float4 *)(z + (k + j) * tile::LX + b);
+        #pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float4 a = *(const float4 *)(w + (f1 + i) * tile::LW + k);
+            c[i][0] += a.x * v[0].x + a.y * v[1].x + a.z * v[2].x + a.w * v[3].x;
+            c[i][1] += a.x * v[0].y + a.y * v[1].y + a.z * v[2].y + a.w * v[3].y;
+            c[i][2] += a.x * v[0].z + a.y * v[1].z + a.z * v[2].z + a.w * v[3].z;
+            c[i][3] += a.x * v[0].w + a.y * v[1].w + a.z * v[2].w + a.w * v[3].w;
+        }
+    }
+    #pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (f1 + i < rows)
+            haste__cu_add4(grad_x + (size_t)haste__cu_column(p, g, f0 + f1 + i) * HASTE__CU_TILE + b, c[i][0], c[i][1], c[i][2], c[i][3]);
+}
+
+/* Weights of inputs f0 .. f0 + rows - 1 and labels s0 .. s0 + run - 1 of group g, zeros around them. */
+template <typename T, int SP>
+static __device__ __forceinline__ void haste__cu_fetch_weights(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0, int run, T *w)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    const T *from = (const T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S;
+    for (int i = (int)threadIdx.x; i < 64 * (SP / 8); i += HASTE__CU_THREADS) {
+        int f = i / (SP / 8), c = i % (SP / 8) * 8;
+        bool wanted = f < rows && c < run;
+        T *to = w + f * tile::LW + c;
+        if (haste__cu_natural(p.path)) {
+            const T *row = from + (wanted ? (size_t)(f0 + f) * (size_t)p.S + (size_t)(s0 + c) : 0);
+            haste__cu_copy16(to, row, wanted);
+            if (sizeof(T) == 4) haste__cu_copy16(to + 4, row + 4, wanted);
+        } else
+            for (int j = 0; j < 8; j++) to[j] = wanted ? from[haste__cu_place(p.path, p.S, p.F, f0 + f, s0 + c + j)] : (T)0;
+    }
+}
+
+/* The inputs of group g in a tile of samples. */
+template <typename T, int SP>
+static __device__ __forceinline__ void haste__cu_fetch_x(const haste__cu_pass &p, int64_t g, int f0, int rows, int64_t tile_number, T *x)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    enum { N = HASTE__CU_TILE * sizeof(T) / 16 };
+    const T *from = (const T *)p.x + ((size_t)tile_number * (size_t)p.D + (size_t)p.begin) * HASTE__CU_TILE;
+    for (int i = (int)threadIdx.x; i < 64 * N; i += HASTE__CU_THREADS) {
+        int f = i / N, c = i % N * (int)(16 / sizeof(T));
+        bool wanted = f < rows;
+        haste__cu_copy16(x + f * tile::LX + c, wanted ? from + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE + c : from, wanted);
+    }
+}
+
+/* ---- >>loss -------------------------------------------------------------------------------------------------- */
+
+/* log(1 + e) for 0 <= e <= 1 with a small relative error, as in haste.h: a million logits near -14 each add 1e-6. */
+static __device__ __forceinline__ float haste__cu_log1p(float e)
+{
+    float p = 0.00523269267f;
+    p = p * e - 0.0295052324f;
+    p = p * e + 0.0782259415f;
+    p = p * e - 0.136632449f;
+    p = p * e + 0.191060063f;
+    p = p * e - 0.248429821f;
+    p = p * e + 0.333190968f;
+    p = p * e - 0.499994931f;
+    p = p * e + 0.99999997f;
+    return p * e;
+}
+
+/* d loss / d z of one logit; *sum += its loss. EXACT: float32 weights; else the fast exponential, whose error is far below bfloat16's. */
+template <bool EXACT>
+static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p, float z, bool positive, int b, float *sum)
+{
+    float v = positive ? -z : z, d;   /* a positive is a negative of the opposite logit */
+    if (p.loss == HASTE_BCE) {
+        float e = EXACT ? expf(-fabsf(z)) : __expf(-fabsf(z)), r = EXACT ? 1 / (1 + e) : __fdividef(1, 1 + e);
+        if (p.loss_sum) *sum += fmaxf(v, 0) + haste__cu_log1p(e);
+        d = v > 0 ? r : e * r;
+    } else if (p.loss == HASTE_SQUARED_HINGE) {
+        float m = fmaxf(1 + v, 0);
+        if (p.loss_sum) *sum += m * m;
+        d = 2 * m;
+    } else {
+        float n = p.factor[b], e = EXACT ? expf(z - p.peak[b]) : __expf(z - p.peak[b]);
+        if (n == 0) return 0;
+        if (positive && p.loss_sum) *sum += ((p.peak[b] - z) - logf(p.inverse[b])) * n;
+        return (e * p.inverse[b] - (positive ? n : 0)) * p.scale;
+    }
+    return (positive ? -d : d) * p.scale;
+}
+
+/* ---- >>update ------------------------------------------------------------------------------------------------ */
+
+/* Eight labels s .. s + 7 of input f, of an array in the path's order. */
+template <typename A> static __device__ __forceinline__ void haste__cu_load8(const haste__cu_pass &p, const A *array, int64_t g, int f, int s,
+                                                                             float *out)
+{
+    array += (size_t)g * (size_t)p.F * (size_t)p.S;
+    if (haste__cu_natural(p.path)) haste__cu_get8(out, array + (size_t)f * (size_t)p.S + s);
+    else for (int j = 0; j < 8; j++) out[j] = haste__cu_get(array + haste__cu_place(p.path, p.S, p.F, f, s + j));
+}
+template <typename A> static __device__ __forceinline__ void haste__cu_store8(const haste__cu_pass &p, A *array, int64_t g, int f, int s,
+                                                                              const float *v, uint64_t key)
+{
+    uint64_t position = ((uint64_t)(p.round_slot + g * p.S) << 16) + (uint64_t)f * (uint64_t)p.S + (uint64_t)s;
+    array += (size_t)g * (size_t)p.F * (size_t)p.S;
+    if (haste__cu_natural(p.path)) haste__cu_put8(array + (size_t)f * (size_t)p.S + s, v, key, position);
+    else {
+        __align__(16) A out[8];
+        haste__cu_put8(out, v, key, position);
+        for (int j = 0; j < 8; j++) array[haste__cu_place(p.path, p.S, p.F, f, s + j)] = out[j];
+    }
+}
+
+static __device__ __forceinline__ void haste__cu_state_load8(const haste__cu_pass &p, int k, int64_t g, int f, int s, float *out)
+{
+    if (p.state_f32) haste__cu_load8(p, (const float *)p.state[k], g, f, s, out);
+    else haste__cu_load8(p, (const uint16_t *)p.state[k], g, f, s, out);
+}
+static __device__ __forceinline__ void haste__cu_state_store8(const haste__cu_pass &p, int k, int64_t g, int f, int s, const float *v)
+{
+    if (p.state_f32) haste__cu_store8(p, (float *)p.state[k], g, f, s, v, p.key_state[k]);
+    else haste__cu_store8(p, (uint16_t *)p.state[k], g, f, s, v, p.key_state[k]);
+}
+
+/* One parameter. m and v are its state before and after. */
+static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, float w, float g, float decay, float *m, float *v)
+{
+    if (p.optimizer == HASTE_SGD) return w - p.lr * (g + decay * w);
+    if (p.optimizer == HASTE_MOMENTUM) {
+        *m = p.momentum * *m + (g + decay * w);
+        return w - p.lr * *m;
+    }
+    *m = p.beta1 * *m + (1 - p.beta1) * g;
+    *v = p.beta2 * *v + (1 - p.beta2) * (g * g);
+    return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
+}
+
+/* The weights w of labels s .. s + 7 of input f, with their gradients. */
+template <typename T>
+static __device__ __forceinline__ void haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w, const float *gradient)
+{
+    float m[8] = {}, v[8] = {};
+    if (p.optimizer != HASTE_SGD) haste__cu_state_load8(p, 0, g, f, s, m);
+    if (p.optimizer == HASTE_ADAMW) haste__cu_state_load8(p, 1, g, f, s, v);
+    #pragma unroll
+    for (int j = 0; j < 8; j++) w[j] = haste__cu_rule(p, w[j], gradient[j], p.decay, &m[j], &v[j]);
+    if (p.optimizer != HASTE_SGD) haste__cu_state_store8(p, 0, g, f, s, m);
+    if (p.optimizer == HASTE_ADAMW) haste__cu_state_store8(p, 1, g, f, s, v);
+    haste__cu_store8(p, (T *)p.weight, g, f, s, w, p.key_weight);
+}
+
+static __device__ __forceinline__ void haste__cu_update_bias(const haste__cu_pass &p, int64_t at, float gradient)
+{
+    float m = p.bias_state[0] ? p.bias_state[0][at] : 0, v = p.bias_state[1] ? p.bias_state[1][at] : 0;
+    p.bias[at] = haste__cu_rule(p, p.bias[at], gradient, 0, &m, &v);
+    if (p.bias_state[0]) p.bias_state[0][at] = m;
+    if (p.bias_state[1]) p.bias_state[1][at] = v;
+}
+
+/* ---- >>groups ------------------------------------------------------------------------------------------------ */
+
+/* Logit gradients from the sums acc: bias, loss, and what is no logit set to 0; then z [SP][64] and sums over samples to db [4][SP].
+   Returns whether a logit was not finite. */
+template <typename T, int SP>
+static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int tile_number, float *acc,
+                                                        const uint32_t *y, T *z, float *db, double *loss)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    int labels = haste__cu_group_labels(p, g) - s0, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    float sum = 0;
+    bool bad = false;
+    if (labels > run) labels = run;
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i++) {
+        int s, b, sample;
+        float d = 0;
+        haste__cu_where<SP>(z, i, &s, &b);
+        sample = tile_number * HASTE__CU_TILE + b;
+        if (s < labels && sample < p.B) {
+            if (p.given) {
+                size_t at = (size_t)sample * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s);
+                d = haste__cu_read(p.given, p.given_bf16 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32, at);
+            } else {
+                float logit = acc[i] + __ldg(p.bias + g * p.S + s0 + s);
+                if (haste__cu_finite(logit)) d = haste__cu_slope<sizeof(T) == 4>(p, logit, y[2 * s + b / 32] >> (b % 32) & 1, sample, &sum);
+                else bad = true;
+            }
+        }
+        acc[i] = d;
+    }
+    if (sizeof(T) == 2) {
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i += 2) {
+            int s, b;
+            haste__cu_where<SP>(z, i, &s, &b);
+            *(uint32_t *)(z + s * tile::LX + b) = haste__cu_pack(acc[i], acc[i + 1]);
+        }
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i += 8)
+            #pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float v = (acc[i + 2 * half] + acc[i + 2 * half + 1]) + (acc[i + 2 * half + 4] + acc[i + 2 * half + 5]);
+                v += __shfl_xor_sync(0xffffffffu, v, 1);
+                v += __shfl_xor_sync(0xffffffffu, v, 2);
+                if (lane % 4 == 0) db[warp * SP + i / 8 * 16 + lane / 4 + half * 8] += v;
+            }
+    } else {
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i += 4) {
+            int s, b;
+            float v = (acc[i] + acc[i + 1]) + (acc[i + 2] + acc[i + 3]);
+            haste__cu_where<SP>(z, i, &s, &b);
+            *(float4 *)(void *)(z + s * tile::LX + b) = make_float4(acc[i], acc[i + 1], acc[i + 2], acc[i + 3]);
+            #pragma unroll
+            for (int step = 1; step < 16; step *= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+            if (lane % 16 == 0) db[s] += v;
+        }
+    }
+    *loss += (double)sum;
+    return bad;
+}
+
+/* Logit gradients of one tile of samples, to z and db, with all of the group's inputs; whole: the weights are not there yet. Begins with a
+   barrier, which ends the use of x and z by what came before; the caller's comes after. */
+template <typename T, int SP>
+static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t, bool whole,
+                                                             unsigned char *memory, float *acc, double *loss)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
+    uint32_t *y = (uint32_t *)(memory + tile::Y);
+    y[threadIdx.x] = 0;
+    __syncthreads();
+    haste__cu_mark(p, g, s0, t, y);
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i++) acc[i] = 0;
+    for (int f0 = 0; f0 < p.F && !(p.given && whole); f0 += HASTE__CU_RUN) {   /* given gradients need no logits */
+        int rows = p.F - f0 < HASTE__CU_RUN ? p.F - f0 : HASTE__CU_RUN;
+        if (f0 > 0) __syncthreads();
+        if (whole) haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
+        haste__cu_fetch_x<T, SP>(p, g, f0, rows, t, x);
+        haste__cu_copy_wait();
+        __syncthreads();
+        if (!p.given) haste__cu_logits<SP>(acc, w, x, rows);
+    }
+    return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, z, (float *)(memory + tile::DB), loss);
+}
+
+/* The sum over the block's threads, in thread 0. `scratch` [4]. */
+static __device__ __forceinline__ double haste__cu_block_sum(double v, double *scratch)
+{
+    #pragma unroll
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
+}
+
+/* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w holds the weights. */
+template <typename T, int SP>
+static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0, int run, const T *w,
+                                                        const float *dw)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    for (int i = (int)threadIdx.x; i < 64 * (SP / 8); i += HASTE__CU_THREADS) {
+        int f = i / (SP / 8), c = i % (SP / 8) * 8;
+        float gradient[8], old[8];
+        if (f >= rows || c >= run) continue;
+        haste__cu_get8(gradient, dw + f * tile::LD + c);
+        if (p.update) {
+            haste__cu_get8(old, w + f * tile::LW + c);
+            haste__cu_update8<T>(p, g, f0 + f, s0 + c, old, gradient);
+        } else {
+            float *to = p.grad_weight + ((size_t)g * (size_t)p.F + (size_t)(f0 + f)) * (size_t)p.S + (size_t)(s0 + c);
+            if (p.add) {
+                haste__cu_get8(old, to);
+                #pragma unroll
+                for (int j = 0; j < 8; j++) gradient[j] += old[j];
+            }
+            haste__cu_put8(to, gradient, 0, 0);
+        }
+    }
+}
+
+/* Everything that trains. Block: one run of at most 64 labels of a group after the other. Where F <= 64, one pass over the tiles of samples
+   does all; else a first pass leaves logit gradients in scratch memory, and a second one takes 64 inputs at a time.
+   Adds to grad_x in no fixed order, except that each thread block of the deterministic mode has a replica of its own. */
+template <typename T, int SP>
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_group_kernel(const haste__cu_pass p)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    HASTE__CU_SHARED(memory);
+    T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
+    float *dw = (float *)(memory + tile::X), *db = (float *)(memory + tile::DB);
+    const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, chunks = (p.F + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
+    const bool want_weights = p.update || p.grad_weight;
+    const size_t tile_rows = (size_t)p.D * HASTE__CU_TILE;
+    float *grad_x = p.grad_x ? p.grad_x + (size_t)(blockIdx.x % p.replicas) * (size_t)p.tiles * tile_rows + (size_t)p.begin * HASTE__CU_TILE
+                             : NULL;
+    T *slopes = (T *)p.slopes + (size_t)blockIdx.x * (size_t)p.tiles * HASTE__CU_RUN * HASTE__CU_TILE;
+    double loss = 0;
+
+    for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
+        const int64_t g = item / subs;
+        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < SP ? p.S - s0 : SP;
+        float sums[SP / 2], acc[SP / 2];
+        bool bad = false;
+        __syncthreads();   /* the item before is done with shared memory */
+        for (int i = (int)threadIdx.x; i < 4 * SP; i += HASTE__CU_THREADS) db[i] = 0;
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i++) sums[i] = 0;
+        if (chunks == 1) haste__cu_fetch_weights<T, SP>(p, g, 0, p.F, s0, run, w);
+
+        for (int t = 0; t < p.tiles; t++) {
+            bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, chunks > 1, memory, acc, &loss);
+            __syncthreads();
+            if (chunks == 1) {
+                if (grad_x) haste__cu_inputs<SP>(p, g, 0, p.F, w, z, grad_x + (size_t)t * tile_rows);
+                if (want_weights) haste__cu_weights<SP>(sums, x, z, p.F);
+            } else
+                for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
+                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE];
+        }
+        bad = __syncthreads_or(bad);
+        if (bad && threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+
+        for (int chunk = 0; chunk < chunks && !bad; chunk++) {
+            int f0 = chunk * HASTE__CU_RUN, rows = p.F - f0 < HASTE__CU_RUN ? p.F - f0 : HASTE__CU_RUN;
+            bool insane = false;
+            if (chunks > 1) {
+                __syncthreads();
+                haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
+                #pragma unroll
+                for (int i = 0; i < SP / 2; i++) sums[i] = 0;
+                for (int t = 0; t < p.tiles; t++) {
+                    const T *from = slopes + (size_t)t * HASTE__CU_RUN * HASTE__CU_TILE;
+                    if (t > 0) __syncthreads();
+                    haste__cu_fetch_x<T, SP>(p, g, f0, rows, t, x);
+                    for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
+                        z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE] = from[i];
+                    haste__cu_copy_wait();
+                    __syncthreads();
+                    if (grad_x) haste__cu_inputs<SP>(p, g, f0, rows, w, z, grad_x + (size_t)t * tile_rows);
+                    if (want_weights) haste__cu_weights<SP>(sums, x, z, rows);
+                }
+                __syncthreads();
+            }
+            if (!want_weights) continue;
+            haste__cu_weights_store<SP>(w, sums, dw);
+            if (!p.given) {
+                #pragma unroll
+                for (int i = 0; i < SP / 2; i++) insane |= !haste__cu_sane(sums[i]);
+            }
+            insane = __syncthreads_or(insane);
+            if (!insane) haste__cu_finish<T, SP>(p, g, f0, rows, s0, run, w, dw);
+            else if (threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+        }
+
+        if ((int)threadIdx.x < run && !bad) {
+            int s = (int)threadIdx.x;
+            float d = (db[s] + db[SP + s]) + (db[2 * SP + s] + db[3 * SP + s]);
+            int64_t at = g * p.S + s0 + s;
+            if (!p.given && !haste__cu_sane(d)) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+            else if (p.update) haste__cu_update_bias(p, at, d);
+            else if (p.grad_bias) p.grad_bias[at] = p.add ? p.grad_bias[at] + d : d;
+        }
+    }
+    if (p.loss_sum) {
+        loss = haste__cu_block_sum(loss, (double *)memory);
+        if (threadIdx.x == 0) p.loss_sum[blockIdx.x] = loss;
+    }
+}
+
+typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
+
+/* The loss of all blocks: sums in a fixed order. Block: all. */
+static __global__ void haste__cu_loss_kernel(const double *sums, int blocks, haste__cu_counts counts, float scale, double *loss)
+{
+    __shared__ double scratch[4];
+    double sum = 0;
+    for (int k = 0; k < blocks; k++)
+        for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS) sum += sums[(size_t)k * HASTE__CU_SUMS + (size_t)i];
+    sum = haste__cu_block_sum(sum, scratch);
+    if (threadIdx.x == 0) *loss = sum * (double)scale;
+}
+
+/* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two passes, since
+   a gradient that is not usable spares the run. */
+template <typename T>
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
+{
+    const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
+    for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
+        const int64_t g = item / subs;
+        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < HASTE__CU_RUN ? p.S - s0 : HASTE__CU_RUN, eights = run / 8;
+        float *from = p.grad_weight + (size_t)g * (size_t)p.F * (size_t)p.S + s0;
+        float *bias = p.grad_bias + g * p.S + s0;
+        int insane = 0;
+        for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights; i += HASTE__CU_THREADS) {
+            float gradient[8];
+            haste__cu_get8(gradient, from + i / eights * p.S + i % eights * 8);
+            for (int j = 0; j < 8; j++) insane |= !haste__cu_sane(gradient[j]);
+        }
+        if ((int)threadIdx.x < run) insane |= !haste__cu_sane(bias[threadIdx.x]);
+        insane = __syncthreads_or(insane);
+        for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights; i += HASTE__CU_THREADS) {
+            float gradient[8], w[8], none[8] = {};
+            int f = (int)(i / eights), c = (int)(i % eights) * 8;
+            float *at = from + (int64_t)f * p.S + c;
+            haste__cu_get8(gradient, at);
+            haste__cu_put8(at, none, 0, 0);
+            if (insane) continue;
+            haste__cu_load8(p, (const T *)p.weight, g, f, s0 + c, w);
+            haste__cu_update8<T>(p, g, f, s0 + c, w, gradient);
+        }
+        if ((int)threadIdx.x < run) {
+            if (!insane) haste__cu_update_bias(p, g * p.S + s0 + (int)threadIdx.x, bias[threadIdx.x]);
+            bias[threadIdx.x] = 0;
+        }
+        if (insane && threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+    }
+}
+
+/* ---- >>forward ----------------------------------------------------------------------------------------------- */
+
+enum { HASTE__CU_LOGITS = 0, HASTE__CU_SUMEXP = 1, HASTE__CU_TOP_K = 2, HASTE__CU_ABOVE = 3 };
+enum { HASTE__CU_LZ = 72 };   /* floats in a row of logits in shared memory: rows 8 banks apart */
+
+template <typename T, int SP> struct haste__cu_forward_tile {
+    enum { Z = haste__cu_tile<T, SP>::Z, Y = Z + SP * HASTE__CU_LZ * 4, LIST = Y + 512 };   /* then top-k: [64][k] scores, [64][k] ids, [64] counts */
+};
+
+/* Does (score, id) stand before (other, other_id)? */
+static __device__ __forceinline__ bool haste__cu_before(float score, int32_t id, float other, int32_t other_id)
+{
+    return score > other || (score == other && id < other_id);
+}
+
+/* Inserts into a list of at most k, sorted, in memory of one thread. */
+static __device__ __forceinline__ void haste__cu_insert(float *score, int32_t *id, int *count, int k, float new_score, int32_t new_id)
+{
+    int i = *count;
+    if (i == k) {
+        if (!haste__cu_before(new_score, new_id, score[k - 1], id[k - 1])) return;
+        i--;
+    } else (*count)++;
+    for (; i > 0 && haste__cu_before(new_score, new_id, score[i - 1], id[i - 1]); i--) {
+        score[i] = score[i - 1];
+        id[i] = id[i - 1];
+    }
+    score[i] = new_score;
+    id[i] = new_id;
+}
+
+/* Logits of one tile of samples (blockIdx.x % tiles) and every parts-th run of labels, and what becomes of them:
+     LOGITS   stored
+     SUMEXP   the running maximum and sum of exponentials of each sample: two threads a sample, each with half of the labels
+     TOP_K    the k best of each sample, in shared memory, then to best_score and best_id; `floor` tells the others what is in vain
+     ABOVE    those above the threshold are counted, or written where count says
+   Neighbouring blocks take the same labels for other samples, so that weights come from the cache. */
+template <typename T, int SP, int MODE>
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_kernel(const haste__cu_pass p)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    typedef haste__cu_forward_tile<T, SP> layout;
+    HASTE__CU_SHARED(memory);
+    T *w = (T *)memory, *x = (T *)(memory + tile::X);
+    float *z = (float *)(memory + layout::Z);
+    uint32_t *y = (uint32_t *)(memory + layout::Y);
+    float *list_score = (float *)(memory + layout::LIST);
+    int32_t *list_id = (int32_t *)(list_score + HASTE__CU_TILE * p.k);
+    int32_t *list_count = list_id + HASTE__CU_TILE * p.k;
+    const int tile_number = (int)(blockIdx.x % (unsigned)p.tiles), part = (int)(blockIdx.x / (unsigned)p.tiles);
+    const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, b = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2;
+    const int sample = tile_number * HASTE__CU_TILE + b;
+    const size_t padded = (size_t)p.tiles * HASTE__CU_TILE;
+    const bool live = sample < p.B;
+    float largest = -FLT_MAX, sum = 0;
+    float *best_score = p.best_score + ((size_t)part * padded + (size_t)sample) * (size_t)p.k;
+    int32_t *best_id = p.best_id + ((size_t)part * padded + (size_t)sample) * (size_t)p.k;
+    bool bad = false;
+
+    if (MODE == HASTE__CU_SUMEXP && !p.first) {
+        largest = p.partial[((size_t)part * 2 + 0) * padded * 2 + (size_t)sample * 2 + half];
+        sum = p.partial[((size_t)part * 2 + 1) * padded * 2 + (size_t)sample * 2 + half];
+    }
+    if (MODE == HASTE__CU_TOP_K && half == 0) {
+        int count = 0;
+        if (!p.first)
+            for (; count < p.k && best_id[count] >= 0; count++) {
+                list_score[b * p.k + count] = best_score[count];
+                list_id[b * p.k + count] = best_id[count];
+            }
+        list_count[b] = count;
+    }
+
+    for (int64_t item = part; item < p.groups * subs; item += p.parts) {
+        const int64_t g = item / subs;
+        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < SP ? p.S - s0 : SP;
+        int labels = haste__cu_group_labels(p, g) - s0;
+        float acc[SP / 2];
+        if (labels > run) labels = run;
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i++) acc[i] = 0;
+        __syncthreads();   /* the item before is done with shared memory */
+        y[threadIdx.x] = 0;
+        for (int f0 = 0; f0 < p.F; f0 += HASTE__CU_RUN) {
+            int rows = p.F - f0 < HASTE__CU_RUN ? p.F - f0 : HASTE__CU_RUN;
+            if (f0 > 0) __syncthreads();
+            haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
+            haste__cu_fetch_x<T, SP>(p, g, f0, rows, tile_number, x);
+            haste__cu_copy_wait();
+            __syncthreads();
+            haste__cu_logits<SP>(acc, w, x, rows);
+        }
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i++) {
+            int s, column;
+            haste__cu_where<SP>(w, i, &s, &column);
+            z[s * HASTE__CU_LZ + column] = acc[i] + (s < labels ? __ldg(p.bias + g * p.S + s0 + s) : 0.0f);
+        }
+        if (MODE == HASTE__CU_TOP_K || MODE == HASTE__CU_ABOVE) haste__cu_mark(p, g, s0, tile_number, y);
+        __syncthreads();
+
+        if (MODE == HASTE__CU_LOGITS) {   /* a warp writes 4 samples x 8 labels at a time */
+            int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+            for (int row = warp * 4 + lane / 8; row < HASTE__CU_TILE; row += 16) {
+                int64_t to = tile_number * (int64_t)HASTE__CU_TILE + row;
+                size_t at = (size_t)to * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0);
+                if (to >= p.B) continue;
+                for (int s = lane % 8; s < run; s += 8) {
+                    float v = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f;
+                    if (p.logits_bf16) haste__cu_put((uint16_t *)p.logits + at + s, v);
+                    else ((float *)p.logits)[at + s] = v;
+                }
+            }
+        } else if (MODE == HASTE__CU_SUMEXP) {
+            float most = largest;
+            for (int s = half; s < labels; s += 2) {
+                float v = z[s * HASTE__CU_LZ + b];
+                if (haste__cu_finite(v) && v > most) most = v;   /* what is not finite is reported by the second pass */
+            }
+            sum *= expf(largest - most);
+            largest = most;
+            for (int s = half; s < labels; s += 2) {
+                float v = z[s * HASTE__CU_LZ + b];
+                if (haste__cu_finite(v)) sum += sizeof(T) == 4 ? expf(v - most) : __expf(v - most);
+            }
+        } else if (MODE == HASTE__CU_TOP_K) {
+            const int32_t *label_of = p.label_of + p.first_slot + g * p.S + s0;
+            const uint32_t others = live ? *(volatile uint32_t *)(p.floor + sample) : 0;
+            float floor = others ? haste__cu_order_float(others) : -FLT_MAX, own;
+            int count = list_count[b];
+            bool inserted = false;
+            if (count == p.k && list_score[b * p.k + p.k - 1] > floor) floor = list_score[b * p.k + p.k - 1];
+            own = floor;
+            for (int s2 = 0; s2 < labels; s2 += 2) {
+                int s = s2 + half;
+                float v = s < labels ? z[s * HASTE__CU_LZ + b] : -INFINITY;
+                bool wanted = live && s < labels && !(y[2 * s + b / 32] >> (b % 32) & 1);
+                if (wanted && !haste__cu_finite(v)) { bad = true; wanted = false; }
+                wanted = wanted && v >= floor;
+                if (__any_sync(0xffffffffu, wanted)) {   /* rare; the two threads of a sample take turns */
+                    for (int turn = 0; turn < 2; turn++) {
+                        if (wanted && half == turn) {
+                            int n = list_count[b];
+                            haste__cu_insert(list_score + b * p.k, list_id + b * p.k, &n, p.k, v, label_of[s]);
+                            list_count[b] = n;
+                        }
+                        __syncwarp();
+                    }
+                    count = list_count[b];
+                    if (count == p.k && list_score[b * p.k + p.k - 1] > floor) floor = list_score[b * p.k + p.k - 1];
+                    inserted = true;
+                }
+            }
+            if (live && half == 0 && inserted && count == p.k && floor > own) atomicMax(p.floor + sample, haste__cu_order_key(floor));
+        } else {
+            const int32_t *label_of = p.label_of + p.first_slot + g * p.S + s0;
+            for (int s = half; live && s < labels; s += 2) {
+                float v = z[s * HASTE__CU_LZ + b];
+                if (y[2 * s + b / 32] >> (b % 32) & 1) continue;
+                if (!haste__cu_finite(v)) bad = true;
+                else if (v > p.threshold) {
+                    int64_t at = (int64_t)atomicAdd((unsigned long long *)p.count + sample, 1ull);
+                    if (p.hit_id) {
+                        p.hit_id[at] = label_of[s];
+                        p.hit_score[at] = v;
+                    }
+                }
+            }
+        }
+    }
+
+    if (MODE == HASTE__CU_SUMEXP) {
+        p.partial[((size_t)part * 2 + 0) * padded * 2 + (size_t)sample * 2 + half] = largest;
+        p.partial[((size_t)part * 2 + 1) * padded * 2 + (size_t)sample * 2 + half] = sum;
+    }
+    if (MODE == HASTE__CU_TOP_K) {
+        __syncwarp();
+        if (live)
+            for (int i = half; i < p.k; i += 2) {
+                bool there = i < list_count[b];
+                best_score[i] = there ? list_score[b * p.k + i] : -INFINITY;
+                best_id[i] = there ? list_id[b * p.k + i] : -1;
+            }
+    }
+    if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+}
+
+/* Softmax: from the parts' maxima and sums to what the second pass needs. norm [4][padded]: largest logit, 1/sum, log-sum-exp, 1/n.
+   Warp: one sample. */
+static __global__ void haste__cu_softmax_kernel(const float *partial, int parts, int B, int64_t padded, const int32_t *row, float *norm)
+{
+    int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
+    int lane = (int)threadIdx.x % 32;
+    float largest = -FLT_MAX;
+    double sum = 0;
+    if (b >= padded) return;
+    for (int i = lane; i < 2 * parts && b < B; i += 32)
+        largest = fmaxf(largest, partial[(size_t)(i / 2) * 4 * (size_t)padded + (size_t)b * 2 + (size_t)(i % 2)]);
+    for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    for (int i = lane; i < 2 * parts && b < B; i += 32) {
+        const float *from = partial + (size_t)(i / 2) * 4 * (size_t)padded + (size_t)b * 2 + (size_t)(i % 2);
+        if (from[2 * padded] > 0) sum += (double)from[2 * padded] * exp((double)from[0] - (double)largest);
+    }
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane == 0) {
+        bool there = b < B && sum > 0 && row[b] > 0;
+        norm[b] = there ? largest : 0.0f;
+        norm[padded + b] = there ? (float)(1 / sum) : 0.0f;
+        norm[2 * padded + b] = there ? (float)((double)largest + log(sum)) : 0.0f;
+        norm[3 * padded + b] = there ? 1.0f / (float)row[b] : 0.0f;
+    }
+}
+
+/* ---- >>top-k ------------------------------------------------------------------------------------------------- */
+
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists] and slot are
+   shared. */
+static __device__ void haste__cu_merge(const float *score, const int32_t *id, int lists, size_t stride, int k, int32_t *out_id, float *out_score,
+                                       uint8_t *head, float *scratch_score, int32_t *scratch_id, int32_t *scratch_list)
+{
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    float s = -INFINITY;
+    int32_t best = -1, list = -1;
+    for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) head[i] = 0;
+    bool fresh = true;
+    for (int rank = 0; rank < k; rank++) {
+        float v;
+        int32_t label, from;
+        if (fresh) {   /* this thread's best among the heads of its lists */
+            s = -INFINITY;
+            best = list = -1;
+            for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) {
+                if (head[i] >= k) continue;
+                size_t at = (size_t)i * stride + head[i];
+                int32_t candidate = id[at];
+                if (candidate >= 0 && (best < 0 || haste__cu_before(score[at], candidate, s, best))) { s = score[at]; best = candidate; list = i; }
+            }
+            fresh = false;
+        }
+        v = s; label = best; from = list;
+        for (int turn = 0; turn < 2; turn++) {
+            for (int step = 16; step > 0; step /= 2) {
+                float other = __shfl_xor_sync(0xffffffffu, v, step);
+                int32_t other_label = __shfl_xor_sync(0xffffffffu, label, step), other_from = __shfl_xor_sync(0xffffffffu, from, step);
+                if (other_label >= 0 && (label < 0 || haste__cu_before(other, other_label, v, label))) { v = other; label = other_label; from = other_from; }
+            }
+            if (turn == 0) {
+                __syncthreads();
+                if (lane == 0) { scratch_score[warp] = v; scratch_id[warp] = label; scratch_list[warp] = from; }
+                __syncthreads();
+                v = lane < warps ? scratch_score[lane] : -INFINITY;
+                label = lane < warps ? scratch_id[lane] : -1;
+                from = lane < warps ? scratch_list[lane] : -1;
+            }
+        }
+        if (label >= 0 && from == list && best == label) { head[from]++; fresh = true; }   /* labels are distinct: only one thread */
+        if (threadIdx.x == 0) {
+            out_id[rank] = label;
+            if (out_score) out_score[rank] = label >= 0 ? v : -INFINITY;
+        }
+    }
+}
+
+/* The parts' lists to the caller's arrays. Block: one sample. */
+static __global__ void haste__cu_merge_kernel(const float *score, const int32_t *id, int parts, int64_t padded, int k, int32_t *out_id,
+                                              float *out_score)
+{
+    __shared__ uint8_t head[HASTE__CU_PARTS];
+    __shared__ float scratch_score[32];
+    __shared__ int32_t scratch_id[32], scratch_list[32];
+    size_t b = blockIdx.x;
+    haste__cu_merge(score + b * (size_t)k, id + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, out_id + b * (size_t)k,
+                    out_score ? out_score + b * (size_t)k : NULL, head, scratch_score, scratch_id, scratch_list);
+}
+
+/* What the streaming kernel needs of each block. */
+typedef struct haste__cu_stream_block {
+    int64_t groups, labels, first_slot;
+    const uint16_t *index;
+    const void *weight;
+    const float *bias;
+    int32_t S, F, begin;
+} haste__cu_stream_block;
+typedef struct haste__cu_stream_args {
+    haste__cu_stream_block block[HASTE_MAX_BLOCKS];
+    int32_t blocks, B, D, k, x_type;
+    const void *x;                    /* [B, D], the caller's */
+    const int32_t *label_of;
+    const int64_t *excluded_offset;   /* device, or NULL */
+    const int32_t *excluded_id;
+    int64_t excluded_most;
+    float   *best_score;              /* [B][blocks of threads][k] */
+    int32_t *best_id;
+    int32_t *id;                      /* [B, k] (=) */
+    float   *score;
+    uint32_t *flag;
+} haste__cu_stream_args;
+
+/* Enters a candidate into a list of k in shared memory, sorted: all lanes of a warp together. Lane i owns entries i and i + 32.
+   Entries beyond the end are (-inf, -1), which stand behind all. */
+static __device__ __forceinline__ void haste__cu_warp_insert(float *score, int32_t *id, int k, float v, int32_t label)
+{
+    int lane = (int)threadIdx.x % 32, place;
+    float s[2];
+    int32_t i[2];
+    bool before[2];
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int at = lane + 32 * h;
+        s[h] = at < k ? score[at] : -INFINITY;
+        i[h] = at < k ? id[at] : -1;
+        before[h] = at < k && i[h] >= 0 && haste__cu_before(s[h], i[h], v, label);
+    }
+    place = __popc(__ballot_sync(0xffffffffu, before[0])) + __popc(__ballot_sync(0xffffffffu, before[1]));
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int at = lane + 32 * h;
+        if (at >= place && at + 1 < k) { score[at + 1] = s[h]; id[at + 1] = i[h]; }
+    }
+    __syncwarp();
+    if (lane == 0 && place < k) { score[place] = v; id[place] = label; }
+    __syncwarp();
+}
+
+/* Was it excluded? All lanes of a warp look through the list. */
+static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream_args &a, int b, int32_t label)
+{
+    bool found = false;
+    if (!a.excluded_offset) return false;
+    int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
+    if (start < 0 || first < start || end < first || end - start > a.excluded_most) return false;   /* flagged by the caller's check */
+    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) found |= a.excluded_id[i] == label;
+    return __any_sync(0xffffffffu, found);
+}
+
+static __device__ __forceinline__ void haste__cu_stream_load(const float *p, float *out, bool wanted)
+{
+    uint4 a = make_uint4(0, 0, 0, 0), b = a;
+    if (wanted) { a = haste__cu_load_once(p); b = haste__cu_load_once(p + 4); }
+    out[0] = __uint_as_float(a.x); out[1] = __uint_as_float(a.y); out[2] = __uint_as_float(a.z); out[3] = __uint_as_float(a.w);
+    out[4] = __uint_as_float(b.x); out[5] = __uint_as_float(b.y); out[6] = __uint_as_float(b.z); out[7] = __uint_as_float(b.w);
+}
+
+enum { HASTE__CU_STREAM_THREADS = 256, HASTE__CU_STREAM_WARPS = 8 };
+
+/* The k best for N <= 4 samples, reading every weight once, 16 bytes a lane, several loads in flight. Warp: one group after the other; a lane
+   owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread block.
+   The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_stream_kernel(const haste__cu_stream_args a)
+{
+    HASTE__CU_SHARED(memory);
+    __shared__ uint32_t floor[N];
+    __shared__ bool last;
+    __shared__ float scratch_score[32];
+    __shared__ int32_t scratch_id[32], scratch_list[32];
+    float *x = (float *)memory;                               /* [N][D] */
+    float *list_score = x + (size_t)N * (size_t)a.D;          /* [warps][N][k] */
+    int32_t *list_id = (int32_t *)(list_score + HASTE__CU_STREAM_WARPS * N * a.k);
+    uint8_t *head = (uint8_t *)(list_id + HASTE__CU_STREAM_WARPS * N * a.k);   /* [PARTS] */
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    bool bad = false;
+
+    for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
+        x[i] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
+    for (int i = (int)threadIdx.x; i < HASTE__CU_STREAM_WARPS * N * a.k; i += HASTE__CU_STREAM_THREADS) {
+        list_score[i] = -INFINITY;
+        list_id[i] = -1;
+    }
+    if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
+    __syncthreads();
+
+    for (int number = 0; number < a.blocks; number++) {
+        const haste__cu_stream_block &block = a.block[number];
+        const int S = block.S, F = block.F, n8 = S / 8, R = 32 / n8, c = lane % n8 * 8, r = lane / n8;
+        const bool busy = r < R;
+        for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups; g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
+            const T *from = (const T *)block.weight + (size_t)g * (size_t)F * (size_t)S + c;
+            const uint16_t *index = block.index ? block.index + g * F : NULL;
+            float acc[N][8], bias[8], check = 0;
+            bool any = false;
+            int64_t left = block.labels - g * S - c;
+            haste__cu_get8(bias, block.bias + g * S + c);
+            #pragma unroll
+            for (int n = 0; n < N; n++)
+                #pragma unroll
+                for (int j = 0; j < 8; j++) acc[n][j] = 0;
+            for (int f0 = 0; f0 < F; f0 += 8 * R) {
+                if (sizeof(T) == 2) {
+                    uint4 word[8];
+                    #pragma unroll
+                    for (int i = 0; i < 8; i++) {
+                        int f = f0 + i * R + r;
+                        word[i] = make_uint4(0, 0, 0, 0);
+                        if (busy && f < F) word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
+                    }
+                    #pragma unroll
+                    for (int i = 0; i < 8; i++) {
+                        int f = f0 + i * R + r, column = busy && f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
+                        float w[8];
+                        haste__cu_unpack8(w, word[i]);
+                        #pragma unroll
+                        for (int n = 0; n < N; n++) {
+                            float v = x[n * a.D + column];
+                            #pragma unroll
+                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
+                        }
+                    }
+                } else {
+                    #pragma unroll
+                    for (int i = 0; i < 8; i++) {
+                        int f = f0 + i * R + r, column = busy && f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
+                        float w[8];
+                        haste__cu_stream_load((const float *)(const void *)(from + (size_t)(busy && f < F ? f : 0) * (size_t)S), w, busy && f < F);
+                        #pragma unroll
+                        for (int n = 0; n < N; n++) {
+                            float v = x[n * a.D + column];
+                            #pragma unroll
+                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
+                        }
+                    }
+                }
+            }
+            /* Lanes of the same labels add up: by halves where their number is a power of two, else one after the other. */
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                if ((n8 & (n8 - 1)) == 0) {
+                    for (int step = n8; step < 32; step *= 2)
+                        #pragma unroll
+                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_xor_sync(0xffffffffu, acc[n][j], step);
+                } else {
+                    float own[8];
+                    #pragma unroll
+                    for (int j = 0; j < 8; j++) own[j] = acc[n][j];
+                    for (int other = 1; other < R; other++)
+                        #pragma unroll
+                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_sync(0xffffffffu, own[j], (lane + other * n8) % 32);
+                }
+                const float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
+                #pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    acc[n][j] += bias[j];
+                    check += j < left ? acc[n][j] * 0 : 0.0f;
+                    any |= j < left && acc[n][j] >= limit;
+                }
+            }
+            bad |= r == 0 && check != 0;   /* NaN, where one was not finite */
+            if (!__any_sync(0xffffffffu, any && r == 0)) continue;
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                float *score = list_score + (warp * N + n) * a.k;
+                int32_t *id = list_id + (warp * N + n) * a.k;
+                #pragma unroll
+                for (int j = 0; j < 8; j++) {
+                    float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
+                    uint32_t who = __ballot_sync(0xffffffffu, r == 0 && n < a.B && j < left && acc[n][j] >= limit && haste__cu_finite(acc[n][j]));
+                    for (; who; who &= who - 1) {
+                        int lane_of = __ffs((int)who) - 1;
+                        float v = __shfl_sync(0xffffffffu, acc[n][j], lane_of);
+                        int32_t label = a.label_of[block.first_slot + g * S + lane_of % n8 * 8 + j];
+                        if (haste__cu_excluded(a, n, label)) continue;
+                        haste__cu_warp_insert(score, id, a.k, v, label);
+                        if (lane == 0 && id[a.k - 1] >= 0) atomicMax(&floor[n], haste__cu_order_key(score[a.k - 1]));
+                    }
+                }
+            }
+        }
+    }
+    if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+
+    for (int n = 0; n < N && n < a.B; n++) {   /* the warps' lists to the block's */
+        size_t at = ((size_t)n * gridDim.x + blockIdx.x) * (size_t)a.k;
+        __syncthreads();
+        haste__cu_merge(list_score + n * a.k, list_id + n * a.k, HASTE__CU_STREAM_WARPS, (size_t)N * (size_t)a.k, a.k, a.best_id + at,
+                        a.best_score + at, head, scratch_score, scratch_id, scratch_list);
+    }
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(&a.flag[HASTE__CU_FLAG_DONE], 1u) == gridDim.x - 1;
+        if (last) a.flag[HASTE__CU_FLAG_DONE] = 0;   /* for the next call on this stream */
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    for (int n = 0; n < N && n < a.B; n++) {
+        size_t at = (size_t)n * gridDim.x * (size_t)a.k;
+        __syncthreads();
+        haste__cu_merge(a.best_score + at, a.best_id + at, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
+                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch_score, scratch_id, scratch_list);
+    }
+}
+
+/* ---- >>above and score --------------------------------------------------------------------------------------- */
+
+/* offset [B+1] from counts, which become offsets too: where each sample's next hit goes. Block: all. Sums of 128 at a time. */
+static __global__ void haste__cu_offset_kernel(int64_t *count, int B, int64_t *offset)
+{
+    __shared__ int64_t part[HASTE__CU_THREADS];
+    int64_t each = ((int64_t)B + HASTE__CU_THREADS - 1) / HASTE__CU_THREADS, first = (int64_t)threadIdx.x * each, end = first + each, sum = 0;
+    if (end > B) end = B;
+    for (int64_t b = first; b < end; b++) sum += count[b];
+    part[threadIdx.x] = sum;
+    __syncthreads();
+    sum = 0;
+    for (unsigned i = 0; i < threadIdx.x; i++) sum += part[i];
+    for (int64_t b = first; b < end; b++) {
+        int64_t n = count[b];
+        offset[b] = count[b] = sum;
+        sum += n;
+    }
+    if (threadIdx.x == HASTE__CU_THREADS - 1) offset[B] = sum;
+}
+
+/* Each sample's hits, best first: bitonic sorting, of which pairs beyond the end are left out (they would hold what comes last). Every
+   comparison puts the better one first, so that this is sound. Block: one sample. */
+static __global__ void haste__cu_sort_kernel(const int64_t *offset, int32_t *id, float *score)
+{
+    int64_t first = offset[blockIdx.x], n = offset[blockIdx.x + 1] - first;
+    id += first;
+    score += first;
+    for (int64_t size = 2; size / 2 < n; size *= 2)
+        for (int64_t step = size / 2; step > 0; step /= 2) {
+            __syncthreads();
+            for (int64_t i = threadIdx.x; i < n; i += HASTE__CU_THREADS) {
+                int64_t other = step == size / 2 ? (i ^ (size - 1)) : (i ^ step);   /* first the mirrored halves, then plain ones */
+                if (other > i && other < n && haste__cu_before(score[other], id[other], score[i], id[i])) {
+                    float s = score[i];
+                    int32_t l = id[i];
+                    score[i] = score[other]; score[other] = s;
+                    id[i] = id[other]; id[other] = l;
+                }
+            }
+        }
+}
+
+/* Logits of given labels. Warp: one candidate after the other of a sample; lanes share the inputs. */
+template <typename T>
+static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu_map map, haste__cu_counts path, const int64_t *offset,
+                                              const int32_t *candidate, float *score)
+{
+    int lane = (int)threadIdx.x % 32;
+    for (int b = (int)blockIdx.x; b < a.B; b += (int)gridDim.x) {
+        int64_t start = offset[0], first = offset[b], end = offset[b + 1];
+        if (start < 0 || first < start || end < first) { atomicExch(&a.flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+        for (int64_t i = first + (int64_t)blockIdx.y * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; i < end;
+             i += (int64_t)gridDim.y * (HASTE__CU_THREADS / 32)) {
+            int32_t label = candidate[i];
+            int64_t slot;
+            int k = 0;
+            float sum = 0;
+            if (label < 0 || label >= map.labels) { atomicExch(&a.flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+            slot = map.slot_of[label] - map.shard;
+            if (slot < 0 || slot >= map.first_slot[map.blocks]) continue;
+            while (slot >= map.first_slot[k + 1]) k++;
+            const haste__cu_stream_block &block = a.block[k];
+            slot -= map.first_slot[k];
+            int64_t g = slot / block.S;
+            int s = (int)(slot % block.S);
+            const T *w = (const T *)block.weight + (size_t)g * (size_t)block.F * (size_t)block.S;
+            for (int f = lane; f < block.F; f += 32)
+                sum += haste__cu_get(w + haste__cu_place(path.n[k], block.S, block.F, f, s)) *
+                       haste__cu_read(a.x, a.x_type, (size_t)b * (size_t)a.D + (size_t)block.begin +
+                                                     (size_t)(block.index ? block.index[g * block.F + f] : f));
+            for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+            if (lane == 0) score[i - start] = sum + block.bias[slot];
+        }
+    }
+}
+
+/* ---- >>making a layer ---------------------------------------------------------------------------------------- */
+
+/* haste__draw_index: Floyd's sampling into a bitmap, read in order. Block: one warp, one group after the other. */
+static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width, uint64_t key)
+{
+    HASTE__CU_SHARED(memory);
+    uint32_t *bitmap = (uint32_t *)memory;
+    const int words = (width + 31) / 32, lane = (int)threadIdx.x;
+    for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
+        int n = 0;
+        __syncwarp();
+        for (int i = lane; i < words; i += 32) bitmap[i] = 0;
+        __syncwarp();
+        if (lane == 0)
+            for (int j = width - F; j < width; j++) {
+                uint64_t position = (uint64_t)(group_base + g) << 16 | (uint64_t)(j - (width - F));
+                uint32_t t = haste__cu_below(haste__cu_random(key, position), (uint32_t)j + 1);
+                if (bitmap[t / 32] >> (t % 32) & 1) t = (uint32_t)j;
+                bitmap[t / 32] |= 1u << (t % 32);
+            }
+        __syncwarp();
+        for (int first = 0; first < words; first += 32) {
+            uint32_t bits = first + lane < words ? bitmap[first + lane] : 0;
+            int before = __popc(bits), own = before, total;
+            for (int step = 1; step < 32; step *= 2) {
+                int other = __shfl_up_sync(0xffffffffu, before, (unsigned)step);
+                if (lane >= step) before += other;
+            }
+            total = __shfl_sync(0xffffffffu, before, 31);
+            before += n - own;
+            for (; bits; bits &= bits - 1) index[g * F + before++] = (uint16_t)((first + lane) * 32 + __ffs((int)bits) - 1);
+            n += total;
+        }
+    }
+}
+
+/* haste__draw_weight, for one row f of a group. key: of the stream. */
+static __device__ __forceinline__ float haste__cu_draw_weight(uint64_t key, int64_t slot, int f, float root)
+{
+    float u = (float)(haste__cu_random(key, (uint64_t)slot << 16 | (uint64_t)f) >> 40) * (1.0f / 16777216.0f);
+    return __fdiv_rn(2 * u - 1, root);
+}
+
+template <typename T> static __global__ void haste__cu_draw_weight_kernel(const haste__cu_pass p, uint64_t key, float root)
+{
+    int64_t group = (int64_t)p.F * p.S, all = p.groups * group, step = (int64_t)gridDim.x * HASTE__CU_THREADS;
+    for (int64_t i = (int64_t)blockIdx.x * HASTE__CU_THREADS + threadIdx.x; i < all; i += step) {
+        int64_t g = i / group;
+        int f = (int)(i % group / p.S), s = (int)(i % p.S);
+        float w = s < haste__cu_group_labels(p, g) ? haste__cu_draw_weight(key, p.round_slot + g * p.S + s, f, root) : 0.0f;
+        haste__cu_put((T *)p.weight + g * group + haste__cu_place(p.path, p.S, p.F, f, s), w);
+    }
+}
+
+/* From the order of haste.h to the path's, or back, group by group through shared memory. Block: one group after the other. */
+template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int path, int back)
+{
+    HASTE__CU_SHARED(memory);
+    T *copy = (T *)memory;
+    const int n = S * F;
+    for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
+        T *group = array + g * n;
+        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) copy[i] = group[i];
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) {
+            int64_t place = haste__cu_place(path, S, F, i / S, i % S);
+            if (back) group[i] = copy[place];
+            else group[place] = copy[i];
+        }
+        __syncthreads();
+    }
+}
+
+/* ---- >>rewire ------------------------------------------------------------------------------------------------ */
+
+/* As in haste.h: one 32-bit number a place p = g*F + f carries all decisions: the bits of its score, later its new input. */
+#define HASTE__CU_KEEP 0xffffffffu
+
+/* Which places of a block move: those with (score, p) up to (bound, last). Found 11 bits at a time. */
+typedef struct haste__cu_bound {
+    uint64_t score, place;       /* what is found of them, from the top */
+    int64_t  left;
+    int32_t  found_score, found_place;   /* how many bits are not found yet */
+} haste__cu_bound;
+
+typedef struct haste__cu_rewire {
+    uint32_t *place;             /* [G, F] of the block */
+    uint64_t *grow;              /* [G, F] random growth: result, swap and value of each draw */
+    haste__cu_bound *bound;
+    uint32_t *count;             /* [2048] */
+    float    *key;               /* [gridDim.x][width] */
+    int32_t  *order;             /* [gridDim.x][2F] */
+    void     *rows;              /* [gridDim.x][F*S] of 4 bytes */
+    uint64_t  key_grow, key_weight;
+    int64_t   group_base;
+    int32_t   limit, uniform, place_bits;
+    float     root;
+} haste__cu_rewire;
+
+/* A mean in the order of sums of haste__row_mean. */
+typedef struct haste__cu_mean { float sum[8]; } haste__cu_mean;
+static __device__ __forceinline__ float haste__cu_mean_get(const haste__cu_mean &m, int labels)
+{
+    return __fdiv_rn(((m.sum[0] + m.sum[4]) + (m.sum[2] + m.sum[6])) + ((m.sum[1] + m.sum[5]) + (m.sum[3] + m.sum[7])), (float)labels);
+}
+
+/* Scores by magnitude. Thread: one place after the other. */
+template <typename T> static __global__ void haste__cu_magnitude_kernel(const haste__cu_pass p, haste__cu_rewire r)
+{
+    int64_t all = p.groups * p.F, step = (int64_t)gridDim.x * HASTE__CU_THREADS;
+    for (int64_t i = (int64_t)blockIdx.x * HASTE__CU_THREADS + threadIdx.x; i < all; i += step) {
+        int64_t g = i / p.F;
+        haste__cu_mean mean = {};
+        for (int s = 0; s < p.S; s += 8) {
+            float w[8];
+            haste__cu_load8(p, (const T *)p.weight, g, (int)(i % p.F), s, w);
+            #pragma unroll
+            for (int j = 0; j < 8; j++) mean.sum[j] += fabsf(w[j]);
+        }
+        uint32_t bits = __float_as_uint(haste__cu_mean_get(mean, haste__cu_group_labels(p, g)));
+        if (bits >= 0x7f800000u) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        r.place[i] = bits;
+    }
+}
+
+/* Does place p of the block move? */
+static __device__ __forceinline__ bool haste__cu_moves(const haste__cu_bound &bound, uint32_t score, int64_t p)
+{
+    return score < (uint32_t)bound.score || (score == (uint32_t)bound.score && (uint64_t)p <= bound.place);
+}
+
+/* Gradients of a group's weights from the batch, group by group: of its own inputs (growth 0), where their mean |w * gradient| becomes the
+   score; or of all inputs of the slice (growth 1), of which the `wanted` largest take the places that move. Block: one group after the
+   other, 64 labels and 64 inputs at a time. */
+template <typename T, int SP>
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kernel(const haste__cu_pass p, const haste__cu_rewire r, int growth)
+{
+    typedef haste__cu_tile<T, SP> tile;
+    HASTE__CU_SHARED(memory);
+    __shared__ int wanted;
+    __shared__ float best_key[4];
+    __shared__ int32_t best_at[4];
+    T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
+    float *dw = (float *)(memory + tile::X);
+    T *slopes = (T *)p.slopes + (size_t)blockIdx.x * (size_t)p.tiles * HASTE__CU_RUN * HASTE__CU_TILE;
+    haste__cu_pass q = p;   /* the inputs whose gradients are wanted */
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    double loss = 0;
+    if (growth) { q.index = NULL; q.F = p.width; }
+    float *key = r.key + (size_t)blockIdx.x * (size_t)p.width;   /* at least F */
+
+    for (int64_t g = blockIdx.x; g < p.groups; g += gridDim.x) {
+        uint32_t *place = r.place + g * p.F;
+        float sums[SP / 2], acc[SP / 2];
+        bool bad = false;
+        const int all_labels = haste__cu_group_labels(p, g);
+        __syncthreads();
+        if (growth) {
+            if (threadIdx.x == 0) wanted = 0;
+            __syncthreads();
+            for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) {
+                bool moves = haste__cu_moves(*r.bound, place[f], g * p.F + f);
+                place[f] = moves ? 0 : HASTE__CU_KEEP;
+                if (moves) atomicAdd(&wanted, 1);
+            }
+            __syncthreads();
+            if (wanted == 0) continue;
+        }
+        for (int i = (int)threadIdx.x; i < q.F; i += HASTE__CU_THREADS) key[i] = 0;
+        for (int s0 = 0; s0 < p.S; s0 += HASTE__CU_RUN) {
+            int run = p.S - s0 < SP ? p.S - s0 : SP;
+            for (int t = 0; t < p.tiles; t++) {
+                bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, memory, acc, &loss);
+                __syncthreads();
+                for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
+                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE];
+            }
+            for (int f0 = 0; f0 < q.F; f0 += HASTE__CU_RUN) {
+                int rows = q.F - f0 < HASTE__CU_RUN ? q.F - f0 : HASTE__CU_RUN;
+                #pragma unroll
+                for (int i = 0; i < SP / 2; i++) sums[i] = 0;
+                for (int t = 0; t < p.tiles; t++) {
+                    __syncthreads();
+                    if (t == 0 && !growth) haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
+                    haste__cu_fetch_x<T, SP>(q, g, f0, rows, t, x);
+                    for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
+                        z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE] =
+                            slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i];
+                    haste__cu_copy_wait();
+                    __syncthreads();
+                    haste__cu_weights<SP>(sums, x, z, rows);
+                }
+                __syncthreads();
+                haste__cu_weights_store<SP>(w, sums, dw);
+                __syncthreads();
+                if ((int)threadIdx.x < rows) {
+                    haste__cu_mean mean = {};
+                    for (int s = 0; s < run; s += 8)
+                        #pragma unroll
+                        for (int j = 0; j < 8; j++) {
+                            float d = dw[(int)threadIdx.x * tile::LD + s + j];
+                            mean.sum[j] = __fadd_rn(mean.sum[j], fabsf(growth ? d : __fmul_rn(haste__cu_get(w + (int)threadIdx.x * tile::LW + s + j), d)));
+                        }
+                    key[f0 + (int)threadIdx.x] += haste__cu_mean_get(mean, all_labels);
+                }
+            }
+            __syncthreads();
+        }
+        for (int i = (int)threadIdx.x; i < q.F; i += HASTE__CU_THREADS) bad |= !haste__cu_finite(key[i]);
+        if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        if (!growth) {
+            for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) place[f] = __float_as_uint(key[f]);
+            continue;
+        }
+        __syncthreads();
+        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) key[p.index[g * p.F + f]] = -1;   /* no candidates */
+        __syncthreads();
+        for (int f = 0, left = wanted; left > 0; f++) {   /* the largest first, ties to the smaller input */
+            float best = -1;
+            int32_t at = -1;
+            if (place[f] == HASTE__CU_KEEP) continue;
+            for (int i = (int)threadIdx.x; i < q.F; i += HASTE__CU_THREADS)
+                if (key[i] > best) { best = key[i]; at = i; }
+            for (int turn = 0; turn < 2; turn++) {
+                for (int step = 16; step > 0; step /= 2) {
+                    float other = __shfl_xor_sync(0xffffffffu, best, step);
+                    int32_t other_at = __shfl_xor_sync(0xffffffffu, at, step);
+                    if (other_at >= 0 && (at < 0 || other > best || (other == best && other_at < at))) { best = other; at = other_at; }
+                }
+                if (turn == 1) break;
+                if (lane == 0) { best_key[warp] = best; best_at[warp] = at; }
+                __syncthreads();
+                best = lane < 4 ? best_key[lane] : -1.0f;
+                at = lane < 4 ? best_at[lane] : -1;
+            }
+            __syncthreads();   /* everybody has read place[f] and the bests */
+            if (threadIdx.x == 0 && at >= 0) { place[f] = (uint32_t)at; key[at] = -1; }
+            __syncthreads();
+            left--;
+        }
+    }
+}
+
+/* All but the `limit` lowest scores of each group stay, whatever happens elsewhere. Block: one group after the other. */
+static __global__ void haste__cu_limit_kernel(haste__cu_rewire r, int64_t groups, int F)
+{
+    HASTE__CU_SHARED(memory);
+    uint32_t *stays = (uint32_t *)memory;   /* a bit a place */
+    for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
+        uint32_t *place = r.place + g * F;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < (F + 31) / 32; i += HASTE__CU_THREADS) stays[i] = 0;
+        __syncthreads();
+        for (int f = (int)threadIdx.x; f < F; f += HASTE__CU_THREADS) {
+            uint32_t own = place[f];
+            int before = 0;
+            for (int other = 0; other < F && before < r.limit; other++)
+                before += place[other] < own || (place[other] == own && other < f);
+            if (before >= r.limit) atomicOr(&stays[f / 32], 1u << (f % 32));
+        }
+        __syncthreads();
+        for (int f = (int)threadIdx.x; f < F; f += HASTE__CU_THREADS)
+            if (stays[f / 32] >> (f % 32) & 1) place[f] = HASTE__CU_KEEP;
+    }
+}
+
+/* The bits that this level looks at: of the score while any are open, then of the place. */
+static __device__ __forceinline__ void haste__cu_level(const haste__cu_bound &b, bool *score, int *shift, int *bits)
+{
+    int open = b.found_score > 0 ? b.found_score : b.found_place;
+    *score = b.found_score > 0;
+    *bits = open < 11 ? open : 11;
+    *shift = open - *bits;
+}
+
+static __global__ void haste__cu_histogram_kernel(haste__cu_rewire r, int64_t places)
+{
+    __shared__ uint32_t count[2048];
+    const haste__cu_bound b = *r.bound;
+    bool score;
+    int shift, bits;
+    haste__cu_level(b, &score, &shift, &bits);
+    for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) count[i] = 0;
+    __syncthreads();
+    for (int64_t p = (int64_t)blockIdx.x * HASTE__CU_THREADS + threadIdx.x; p < places; p += (int64_t)gridDim.x * HASTE__CU_THREADS) {
+        uint64_t own = r.place[p];
+        if (score ? own >> (shift + bits) != b.score >> (shift + bits) : own != b.score) continue;
+        if (!score) {
+            own = (uint64_t)p;
+            if (own >> (shift + bits) != b.place >> (shift + bits)) continue;
+        }
+        atomicAdd(&count[own >> shift & ((1u << bits) - 1)], 1u);
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) if (count[i]) atomicAdd(&r.count[i], count[i]);
+}
+
+/* The bin in which the left-th place lies. One thread. */
+static __global__ void haste__cu_pick_kernel(haste__cu_rewire r)
+{
+    bool score;
+    int shift, bits;
+    uint64_t bin = 0;
+    haste__cu_bound *b = r.bound;
+    if (threadIdx.x == 0) {
+        haste__cu_level(*b, &score, &shift, &bits);
+        for (; bin + 1 < (1u << bits) && b->left > (int64_t)r.count[bin]; bin++) b->left -= r.count[bin];
+        if (score) { b->score |= bin << shift; b->found_score = shift; }
+        else { b->place |= bin << shift; b->found_place = shift; }
+    }
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) r.count[i] = 0;
+}
+
+/* The k-th input that is not in the group: index ascends, and index[j] - j of the missing ones come before it. */
+static __device__ __forceinline__ int haste__cu_missing(const uint16_t *index, int F, int k)
+{
+    int first = 0, end = F;
+    while (first < end) {
+        int middle = (first + end) / 2;
+        if ((int)index[middle] - middle <= k) first = middle + 1;
+        else end = middle;
+    }
+    return k + first;
+}
+
+/* Random growth: the beginning of haste.h's shuffle of the inputs that are not in the group. The shuffled array is never written: a
+   position holds what the last swap put there. Warp: one group after the other. */
+static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups, int F, int width, const uint16_t *all_index)
+{
+    const int lane = (int)threadIdx.x % 32, n = width - F;
+    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < groups; g += (int64_t)gridDim.x * (HASTE__CU_THREADS / 32)) {
+        const uint16_t *index = all_index + g * F;
+        uint32_t *place = r.place + g * F;
+        uint64_t *grow = r.grow + g * F;
+        int wanted = 0;
+        for (int f0 = 0; f0 < F; f0 += 32) {
+            int f = f0 + lane;
+            bool moves = f < F && haste__cu_moves(*r.bound, place[f], g * F + f);
+            uint32_t who = __ballot_sync(0xffffffffu, moves);
+            if (f < F) place[f] = moves ? (uint32_t)(wanted + __popc(who & ((1u << lane) - 1))) : HASTE__CU_KEEP;
+            wanted += __popc(who);
+        }
+        for (int i = 0; i < wanted; i++) {
+            uint64_t random = haste__cu_random(r.key_grow, (uint64_t)(r.group_base + g) << 16 | (uint64_t)i);
+            int other = i + (int)haste__cu_below(random, (uint32_t)(n - i)), last_other = -1, last_own = -1;
+            for (int j = lane; j < i; j += 32) {
+                int swapped = (int)(grow[j] >> 16 & 0xffffu);
+                if (swapped == other) last_other = j;
+                if (swapped == i) last_own = j;
+            }
+            for (int step = 16; step > 0; step /= 2) {
+                int a = __shfl_xor_sync(0xffffffffu, last_other, step), b = __shfl_xor_sync(0xffffffffu, last_own, step);
+                if (a > last_other) last_other = a;
+                if (b > last_own) last_own = b;
+            }
+            if (lane == 0) {
+                uint64_t found = last_other >= 0 ? grow[last_other] & 0xffffu : (uint64_t)haste__cu_missing(index, F, other);
+                uint64_t own = last_own >= 0 ? grow[last_own] & 0xffffu : (uint64_t)haste__cu_missing(index, F, i);
+                grow[i] = found << 32 | (uint64_t)other << 16 | own;
+            }
+            __syncwarp();
+        }
+        for (int f = lane; f < F; f += 32) if (place[f] != HASTE__CU_KEEP) place[f] = (uint32_t)(grow[place[f]] >> 32);
+        __syncwarp();
+    }
+}
+
+/* Puts the rows of one array of group g into their new order; rows that moved become 0. */
+template <typename A>
+static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pass &p, A *array, int64_t g, const int32_t *order,
+                                                             const uint32_t *place, A *copy)
+{
+    A *group = array + (size_t)g * (size_t)p.F * (size_t)p.S;
+    const int64_t n = (int64_t)p.F * p.S;
+    for (int64_t i = threadIdx.x; i < n; i += HASTE__CU_THREADS) copy[i] = group[i];
+    __syncthreads();
+    for (int64_t i = threadIdx.x; i < n; i += HASTE__CU_THREADS) {
+        int f = (int)(i / p.S), s = (int)(i % p.S), from = order[f];
+        group[haste__cu_place(p.path, p.S, p.F, f, s)] =
+            place[from] == HASTE__CU_KEEP ? copy[haste__cu_place(p.path, p.S, p.F, from, s)] : (A)0;
+    }
+    __syncthreads();
+}
+
+/* The layer changes. Block: one group after the other. */
+template <typename T> static __global__ void haste__cu_rewire_kernel(const haste__cu_pass p, const haste__cu_rewire r, uint16_t *all_index)
+{
+    int32_t *order = r.order + (size_t)blockIdx.x * 2 * (size_t)p.F, *input = order + p.F;
+    char *copy = (char *)r.rows + (size_t)blockIdx.x * (size_t)p.F * (size_t)p.S * 4;
+    if (p.flag[HASTE__CU_FLAG_STOP]) return;
+    for (int64_t g = blockIdx.x; g < p.groups; g += gridDim.x) {
+        uint16_t *index = all_index + g * p.F;
+        const uint32_t *place = r.place + g * p.F;
+        int moves = 0;
+        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) moves |= place[f] != HASTE__CU_KEEP;
+        if (!__syncthreads_or(moves)) continue;
+        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) {
+            uint32_t own = place[f] == HASTE__CU_KEEP ? index[f] : place[f];
+            int rank = 0;
+            for (int other = 0; other < p.F; other++) rank += (place[other] == HASTE__CU_KEEP ? index[other] : place[other]) < own;
+            order[rank] = f;
+            input[rank] = (int32_t)own;
+        }
+        __syncthreads();
+        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) index[f] = (uint16_t)input[f];
+        haste__cu_rewire_rows(p, (T *)p.weight, g, order, place, (T *)copy);
+        for (int k = 0; k < 2; k++) {
+            if (!p.state[k]) continue;
+            if (p.state_f32) haste__cu_rewire_rows(p, (float *)p.state[k], g, order, place, (float *)copy);
+            else haste__cu_rewire_rows(p, (uint16_t *)p.state[k], g, order, place, (uint16_t *)copy);
+        }
+        if (r.uniform) {
+            int labels = haste__cu_group_labels(p, g);
+            for (int64_t i = threadIdx.x; i < (int64_t)p.F * p.S; i += HASTE__CU_THREADS) {
+                int f = (int)(i / p.S), s = (int)(i % p.S);
+                if (place[order[f]] == HASTE__CU_KEEP || s >= labels) continue;
+                haste__cu_put((T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S + haste__cu_place(p.path, p.S, p.F, f, s),
+                              haste__cu_draw_weight(r.key_weight, p.round_slot + g * p.S + s, f, r.root));
+            }
+        }
+        __syncthreads();
+    }
+}
+
+/* ---- >>paths ------------------------------------------------------------------------------------------------- */
+
+/* What a fast path is asked: can it train this block? */
+typedef struct haste__cu_question {
+    int32_t S, F, dense, B, D;
+    haste_dtype dtype, state_dtype;
+    haste_loss loss;
+    haste_optimizer optimizer;
+    int32_t major, minor, shared_bytes;   /* of the device: compute capability, shared memory that a block may have */
+    int32_t deterministic;
+} haste__cu_question;
+
+/* 1: it takes the block. 0: *why says what is in the way. */
+static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, const char **why)
+{
+    (void)q;
+    *why = "";
+    switch (path) {
+    case HASTE_CUDA_GENERAL: return 1;
+    case HASTE_CUDA_WIDE:    *why = "this build has no wide kernels"; return 0;
+    case HASTE_CUDA_NARROW:  *why = "this build has no narrow kernels"; return 0;
+    default:                 *why = "no such path"; return 0;
+    }
+}
+
+const char *haste_cuda_path_text(haste_cuda_path path)
+{
+    switch (path) {
+    case HASTE_CUDA_AUTO:    return "auto";
+    case HASTE_CUDA_GENERAL: return "general";
+    case HASTE_CUDA_WIDE:    return "wide";
+    case HASTE_CUDA_NARROW:  return "narrow";
+    }
+    return "unknown";
+}
+
+static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer *layer, int number, int32_t B, haste_error *error)
+{
+    const haste_block *block = &layer->block[number];
+    int device = 0, value = 0;
+    memset(q, 0, sizeof *q);
+    q->S = block->group_size;
+    q->F = block->fan_in;
+    q->dense = block->index == NULL;
+    q->B = B;
+    q->D = layer->inputs;
+    q->dtype = layer->dtype;
+    q->state_dtype = layer->state_dtype;
+    q->loss = layer->loss;
+    q->optimizer = layer->optimizer;
+    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    q->major = value;
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
+    q->minor = value;
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+    q->shared_bytes = value;
+    return HASTE_OK;
+}
+
+haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why)
+{
+    haste__cu_question q;
+    const char *reason = "";
+    haste_cuda_path path = HASTE_CUDA_GENERAL;
+    if (!layer || number < 0 || number >= layer->block_count) reason = "no such block";
+    else if (haste__cu_ask(&q, layer, number, B, NULL) != HASTE_OK) reason = "no device";
+    else {
+        path = layer->path[number];
+        if (path == HASTE_CUDA_GENERAL) {   /* chosen when the layer was made; would a faster one have been possible? */
+            if (haste__cu_takes(HASTE_CUDA_NARROW, &q, &reason) || haste__cu_takes(HASTE_CUDA_WIDE, &q, &reason))
+                reason = "the layer was made with the general path";
+        } else if (!haste__cu_takes(path, &q, &reason)) path = HASTE_CUDA_GENERAL;
+    }
+    if (why) *why = reason;
+    return path;
+}
+
+/* Chooses each block's path, or checks the one that is asked for. */
+static haste_status haste__cu_choose(haste_cuda_layer *layer, const int *dense, const haste_cuda_options *options, haste_error *error)
+{
+    int i;
+    int32_t B = options && options->batch ? options->batch : 128;
+    if (B < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "options.batch = %d, expected at least 1", (int)B);
+    for (i = 0; i < layer->block_count; i++) {
+        haste_cuda_path wanted = options ? options->path[i] : HASTE_CUDA_AUTO;
+        haste__cu_question q;
+        const char *why = "";
+        haste_status status = haste__cu_ask(&q, layer, i, B, error);
+        if (status != HASTE_OK) return status;
+        q.dense = dense[i];
+        if (wanted == HASTE_CUDA_AUTO)
+            layer->path[i] = haste__cu_takes(HASTE_CUDA_NARROW, &q, &why) ? HASTE_CUDA_NARROW :
+                             haste__cu_takes(HASTE_CUDA_WIDE, &q, &why) ? HASTE_CUDA_WIDE : HASTE_CUDA_GENERAL;
+        else if (haste__cu_takes(wanted, &q, &why)) layer->path[i] = wanted;
+        else return haste__cu_fail(error, HASTE_ERR_ARG, "options.path[%d] = %s: %s", i, haste_cuda_path_text(wanted), why);
+    }
+    return HASTE_OK;
+}
+
+/* ---- >>layer ------------------------------------------------------------------------------------------------- */
+
+/* Sizes of a whole layer from options that haste_plan_bytes has found right. */
+static void haste__cu_shape(haste_cuda_layer *layer, const haste_layer_options *o, int *dense)
+{
+    haste_block_options one;
+    int64_t placed = 0, groups = 0;
+    int i;
+    memset(&one, 0, sizeof one);
+    memset(layer, 0, sizeof *layer);
+    layer->labels = o->labels;
+    layer->inputs = o->inputs;
+    layer->dtype = o->dtype;
+    layer->state_dtype = o->state_dtype;
+    layer->loss = o->loss;
+    layer->optimizer = o->optimizer;
+    layer->seed = o->seed;
+    layer->block_count = o->block_count ? o->block_count : 1;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block_options *bo = o->block_count ? &o->block[i] : &one;
+        haste_block *block = &layer->block[i];
+        int32_t width;
+        block->begin = bo->begin;
+        block->end = bo->begin == 0 && bo->end == 0 ? o->inputs : bo->end;
+        width = block->end - block->begin;
+        block->group_size = bo->group_size ? bo->group_size : 32;
+        block->fan_in = bo->fan_in == HASTE_DENSE ? width : bo->fan_in ? bo->fan_in : width < 64 ? width : 64;
+        block->labels = bo->labels ? bo->labels : o->labels - placed;
+        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        block->first_slot = layer->slots;
+        layer->group_base[i] = groups;
+        dense[i] = bo->fan_in == HASTE_DENSE;
+        placed += block->labels;
+        groups += block->groups;
+        layer->slots += block->groups * block->group_size;
+    }
+}
+
+/* Sizes (and pointers) of a whole layer from a haste_layer. */
+static void haste__cu_shape_of(haste_cuda_layer *layer, const haste_layer *from, int *dense)
+{
+    int64_t groups = 0;
+    int i;
+    memset(layer, 0, sizeof *layer);
+    layer->labels = from->labels;
+    layer->inputs = from->inputs;
+    layer->slots = from->slots;
+    layer->dtype = from->dtype;
+    layer->state_dtype = from->state_dtype;
+    layer->loss = from->loss;
+    layer->optimizer = from->optimizer;
+    layer->seed = from->seed;
+    layer->step = from->step;
+    layer->rewires = from->rewires;
+    layer->pending = from->pending;
+    layer->label_of = from->label_of;
+    layer->slot_of = from->slot_of;
+    layer->block_count = from->block_count;
+    for (i = 0; i < from->block_count && i < HASTE_MAX_BLOCKS; i++) {
+        layer->block[i] = from->block[i];
+        layer->path[i] = HASTE_CUDA_GENERAL;
+        layer->group_base[i] = groups;
+        groups += from->block[i].groups;
+        dense[i] = from->block[i].index == NULL;
+    }
+}
+
+/* Sizes and pointers: what every call checks before it trusts a layer. */
+static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *error)
+{
+    int64_t slots = 0, labels = 0;
+    int i, k;
+    if (!layer) return haste__cu_fail(error, HASTE_ERR_ARG, "layer is NULL");
+    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer", (int)layer->labels,
+                              (int)layer->inputs, (int)layer->block_count);
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 || (unsigned)layer->loss > HASTE_SOFTMAX ||
+        (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    if (!layer->label_of || !layer->slot_of) return haste__cu_fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
+            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i, (int)b->begin,
+                                  (int)b->end, (int)b->fan_in, (int)layer->inputs);
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 || b->labels > layer->labels ||
+            b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
+            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld disagree", i,
+                                  (long long)b->labels, (int)b->group_size, (long long)b->groups);
+        if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
+            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
+        if (((uintptr_t)b->weight | (uintptr_t)b->bias | (uintptr_t)b->weight_state[0] | (uintptr_t)b->weight_state[1]) % 16 != 0)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "layer: block[%d]: weight, state or bias is not 16-byte aligned", i);
+        for (k = 0; k < haste__cu_states(layer->optimizer); k++)
+            if (!b->weight_state[k] || !b->bias_state[k])
+                return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
+        slots += b->groups * b->group_size;
+        labels += b->labels;
+    }
+    if (slots != layer->slots || slots > INT32_MAX || labels > layer->labels)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d", (long long)slots,
+                              (long long)labels, (long long)layer->slots, (int)layer->labels);
+    return HASTE_OK;
+}
+
+/* Which groups of a whole layer a part of it holds. */
+typedef struct haste__cu_cut {
+    int     block[HASTE_MAX_BLOCKS];    /* of the whole layer */
+    int64_t group[HASTE_MAX_BLOCKS];    /* its first there */
+} haste__cu_cut;
+
+static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda_layer *whole, int64_t first, int64_t end, haste__cu_cut *cut,
+                                        haste_error *error)
+{
+    int i, n = 0;
+    *part = *whole;
+    memset(cut, 0, sizeof *cut);
+    if (first == 0 && end == 0) end = whole->slots;
+    if (first < 0 || end <= first || end > whole->slots)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected 0 <= first < end <= slots = %lld",
+                              (long long)first, (long long)end, (long long)whole->slots);
+    for (i = 0; i < whole->block_count; i++) {
+        const haste_block *from = &whole->block[i];
+        int64_t S = from->group_size, last = from->first_slot + from->groups * S;
+        int64_t low = first > from->first_slot ? first : from->first_slot, high = end < last ? end : last;
+        haste_block *to = &part->block[n];
+        if (low >= high) continue;
+        low -= from->first_slot;
+        high -= from->first_slot;
+        if (low % S != 0 || high % S != 0)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: block[%d] has groups of %d, expected whole ones",
+                                  (long long)first, (long long)end, i, (int)S);
+        *to = *from;
+        to->groups = (high - low) / S;
+        to->labels = (from->labels < high ? from->labels : high) - low;
+        to->first_slot = from->first_slot + low - first;
+        part->path[n] = whole->path[i];
+        part->group_base[n] = whole->group_base[i] + low / S;
+        cut->block[n] = i;
+        cut->group[n] = low / S;
+        n++;
+    }
+    part->block_count = n;
+    part->slots = end - first;
+    part->first_slot = whole->first_slot + first;
+    return HASTE_OK;
+}
+
+/* Places the arrays; sets pointers only where there is memory. */
+static haste_status haste__cu_arrange(haste_cuda_layer *layer, const int *dense, char *memory, size_t *bytes, haste_error *error)
+{
+    size_t end = 0, at = 0;
+    int i, k, ok = 1;
+    #define HASTE__CU_ARRAY(pointer, type, count, width)                                                             \
+        do {                                                                                                         \
+            ok = ok && haste__cu_array(&end, (uint64_t)(count), (uint64_t)(width), &at);                             \
+            if (ok && memory) pointer = (type)(void *)(memory + at);                                                 \
+        } while (0)
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size, weights = slots * (uint64_t)block->fan_in;
+        block->index = NULL;
+        if (!dense[i]) HASTE__CU_ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
+        HASTE__CU_ARRAY(block->weight, void *, weights, haste__cu_width(layer->dtype));
+        HASTE__CU_ARRAY(block->bias, float *, slots, sizeof(float));
+        for (k = 0; k < 2; k++) {
+            block->weight_state[k] = NULL;
+            block->bias_state[k] = NULL;
+            if (k >= haste__cu_states(layer->optimizer)) continue;
+            HASTE__CU_ARRAY(block->weight_state[k], void *, weights, haste__cu_width(layer->state_dtype));
+            HASTE__CU_ARRAY(block->bias_state[k], float *, slots, sizeof(float));
+        }
+    }
+    HASTE__CU_ARRAY(layer->label_of, int32_t *, layer->slots, sizeof(int32_t));
+    HASTE__CU_ARRAY(layer->slot_of, int32_t *, layer->labels, sizeof(int32_t));
+    if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+/* Memory for a layer whose sizes are known. */
+static haste_status haste__cu_layer_alloc(haste_cuda_layer *layer, const int *dense, haste_error *error)
+{
+    haste_status status = haste__cu_arrange(layer, dense, NULL, &layer->bytes, error);
+    int device = 0;
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    layer->device = device;
+    layer->memory = NULL;
+    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&layer->memory, layer->bytes), "memory for the layer");
+    return haste__cu_arrange(layer, dense, (char *)layer->memory, &layer->bytes, error);
+}
+
+void haste_cuda_layer_free(haste_cuda_layer *layer)
+{
+    if (!layer) return;
+    if (layer->memory) HASTE_CUDA_FREE(layer->memory);
+    memset(layer, 0, sizeof *layer);
+}
+
+static haste_status haste__cu_reorder(void *array, int f32, const haste_block *block, int path, cudaStream_t stream, haste_error *error)
+{
+    int bytes = block->group_size * block->fan_in * (f32 ? 4 : 2);
+    int grid = block->groups < 4096 ? (int)block->groups : 4096;
+    if (haste__cu_natural(path)) return HASTE_OK;
+    if (f32) {
+        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<float>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reorder");
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<float>, grid, HASTE__CU_THREADS, bytes, stream, (float *)array, block->groups,
+                         block->group_size, block->fan_in, path, 0);
+    } else {
+        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<uint16_t>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reorder");
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<uint16_t>, grid, HASTE__CU_THREADS, bytes, stream, (uint16_t *)array, block->groups,
+                         block->group_size, block->fan_in, path, 0);
+    }
+    HASTE__CU_LAUNCHED("reorder");
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_upload_arrays(haste_cuda_layer *layer, const haste_layer *host, const haste__cu_cut *cut, cudaStream_t stream,
+                                            haste_error *error)
+{
+    int i, k;
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *to = &layer->block[i];
+        const haste_block *from = &host->block[cut->block[i]];
+        size_t S = (size_t)to->group_size, F = (size_t)to->fan_in, g = (size_t)cut->group[i], n = (size_t)to->groups;
+        size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
+        haste_status status;
+        if (to->index)
+            HASTE__CU_TRY(cudaMemcpyAsync(to->index, from->index + g * F, n * F * 2, cudaMemcpyHostToDevice, stream), "upload");
+        HASTE__CU_TRY(cudaMemcpyAsync(to->weight, (const char *)from->weight + g * F * S * w, n * F * S * w, cudaMemcpyHostToDevice, stream),
+                      "upload");
+        status = haste__cu_reorder(to->weight, layer->dtype == HASTE_F32, to, layer->path[i], stream, error);
+        if (status != HASTE_OK) return status;
+        HASTE__CU_TRY(cudaMemcpyAsync(to->bias, from->bias + g * S, n * S * 4, cudaMemcpyHostToDevice, stream), "upload");
+        for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
+            HASTE__CU_TRY(cudaMemcpyAsync(to->weight_state[k], (const char *)from->weight_state[k] + g * F * S * v, n * F * S * v,
+                                          cudaMemcpyHostToDevice, stream), "upload");
+            status = haste__cu_reorder(to->weight_state[k], layer->state_dtype == HASTE_F32, to, layer->path[i], stream, error);
+            if (status != HASTE_OK) return status;
+            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k], from->bias_state[k] + g * S, n * S * 4, cudaMemcpyHostToDevice, stream), "upload");
+        }
+    }
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, host->label_of + layer->first_slot, (size_t)layer->slots * 4, cudaMemcpyHostToDevice, stream),
+                  "upload");
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, host->slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream), "upload");
+    HASTE__CU_TRY(cudaStreamSynchronize(stream), "upload");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options, haste_cuda_stream stream,
+                               haste_error *error)
+{
+    haste_cuda_layer whole, l;
+    haste__cu_cut cut;
+    int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
+    haste_status status = haste_cuda_supported(error);
+    if (status != HASTE_OK) return status;
+    if (!layer || !host) return haste__cu_fail(error, HASTE_ERR_ARG, "layer or host is NULL");
+    haste__cu_shape_of(&whole, host, dense);
+    status = haste__cu_quick(&whole, error);
+    if (status != HASTE_OK) return status;
+    if (host->pending) return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)host->pending);
+    status = haste__cu_choose(&whole, dense, options, error);
+    if (status == HASTE_OK)
+        status = haste__cu_cut_layer(&l, &whole, options ? options->first_slot : 0, options ? options->end_slot : 0, &cut, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
+    status = haste__cu_layer_alloc(&l, part_dense, error);
+    if (status != HASTE_OK) return status;
+    status = haste__cu_upload_arrays(&l, host, &cut, (cudaStream_t)stream, error);
+    if (status != HASTE_OK) { HASTE_CUDA_FREE(l.memory); return status; }
+    *layer = l;
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *arrays, haste_error *error)
+{
+    haste_cuda_layer l;
+    int dense[HASTE_MAX_BLOCKS], device = 0;
+    haste_status status = haste_cuda_supported(error);
+    if (status != HASTE_OK) return status;
+    if (!layer || !arrays) return haste__cu_fail(error, HASTE_ERR_ARG, "layer or arrays is NULL");
+    haste__cu_shape_of(&l, arrays, dense);
+    status = haste__cu_quick(&l, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    l.device = device;
+    *layer = l;
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot, int64_t end_slot,
+                                    haste_error *error)
+{
+    haste_cuda_layer v;
+    haste__cu_cut cut;
+    int i, k;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    if (!view) return haste__cu_fail(error, HASTE_ERR_ARG, "view is NULL");
+    status = haste__cu_cut_layer(&v, layer, first_slot, end_slot, &cut, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < v.block_count; i++) {
+        haste_block *b = &v.block[i];
+        size_t g = (size_t)cut.group[i], S = (size_t)b->group_size, F = (size_t)b->fan_in;
+        if (b->index) b->index += g * F;
+        b->weight = (char *)b->weight + g * F * S * haste__cu_width(v.dtype);
+        b->bias += g * S;
+        for (k = 0; k < haste__cu_states(v.optimizer); k++) {
+            b->weight_state[k] = (char *)b->weight_state[k] + g * F * S * haste__cu_width(v.state_dtype);
+            b->bias_state[k] += g * S;
+        }
+    }
+    v.label_of += first_slot;
+    v.memory = NULL;
+    v.bytes = 0;
+    *view = v;
+    return HASTE_OK;
+}
+
+/* One array of a block to the host, in the order of haste.h. */
+static haste_status haste__cu_fetch(void *to, const void *from, const haste_block *block, size_t width, int path, cudaStream_t stream,
+                                    haste_error *error)
+{
+    size_t n = (size_t)block->group_size * (size_t)block->fan_in;
+    int64_t g;
+    char *copy;
+    int f, s;
+    HASTE__CU_TRY(cudaMemcpyAsync(to, from, (size_t)block->groups * n * width, cudaMemcpyDeviceToHost, stream), "download");
+    if (haste__cu_natural(path)) return HASTE_OK;
+    HASTE__CU_TRY(cudaStreamSynchronize(stream), "download");
+    copy = (char *)malloc(n * width);
+    if (!copy) return haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for one group's weights");
+    for (g = 0; g < block->groups; g++) {
+        char *group = (char *)to + (size_t)g * n * width;
+        memcpy(copy, group, n * width);
+        for (f = 0; f < block->fan_in; f++)
+            for (s = 0; s < block->group_size; s++)
+                memcpy(group + ((size_t)f * (size_t)block->group_size + (size_t)s) * width,
+                       copy + (size_t)haste__cu_place(path, block->group_size, block->fan_in, f, s) * width, width);
+    }
+    free(copy);
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream, haste_error *error)
+{
+    haste_cuda_layer whole, part;
+    haste__cu_cut cut;
+    int dense[HASTE_MAX_BLOCKS], i, k;
+    cudaStream_t s = (cudaStream_t)stream;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    if (!host) return haste__cu_fail(error, HASTE_ERR_ARG, "host is NULL");
+    haste__cu_shape_of(&whole, host, dense);
+    status = haste__cu_quick(&whole, error);
+    if (status == HASTE_OK) status = haste__cu_cut_layer(&part, &whole, layer->first_slot, layer->first_slot + layer->slots, &cut, error);
+    if (status != HASTE_OK) return status;
+    if (part.labels != layer->labels || part.inputs != layer->inputs || part.dtype != layer->dtype || part.optimizer != layer->optimizer ||
+        part.state_dtype != layer->state_dtype || part.loss != layer->loss || part.block_count != layer->block_count)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "host is a layer of another shape, type, loss or optimizer");
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *a = &layer->block[i], *b = &part.block[i];
+        if (a->groups != b->groups || a->labels != b->labels || a->group_size != b->group_size || a->fan_in != b->fan_in ||
+            a->begin != b->begin || a->end != b->end || !a->index != !b->index)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "host is a layer of another shape: block[%d] differs", i);
+    }
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *from = &layer->block[i];
+        haste_block *to = &host->block[cut.block[i]];
+        size_t S = (size_t)from->group_size, F = (size_t)from->fan_in, g = (size_t)cut.group[i], n = (size_t)from->groups;
+        size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
+        if (from->index) HASTE__CU_TRY(cudaMemcpyAsync(to->index + g * F, from->index, n * F * 2, cudaMemcpyDeviceToHost, s), "download");
+        status = haste__cu_fetch((char *)to->weight + g * F * S * w, from->weight, from, w, layer->path[i], s, error);
+        if (status != HASTE_OK) return status;
+        HASTE__CU_TRY(cudaMemcpyAsync(to->bias + g * S, from->bias, n * S * 4, cudaMemcpyDeviceToHost, s), "download");
+        for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
+            status = haste__cu_fetch((char *)to->weight_state[k] + g * F * S * v, from->weight_state[k], from, v, layer->path[i], s, error);
+            if (status != HASTE_OK) return status;
+            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k] + g * S, from->bias_state[k], n * S * 4, cudaMemcpyDeviceToHost, s), "download");
+        }
+    }
+    HASTE__CU_TRY(cudaMemcpyAsync(host->label_of + layer->first_slot, layer->label_of, (size_t)layer->slots * 4, cudaMemcpyDeviceToHost, s),
+                  "download");
+    HASTE__CU_TRY(cudaMemcpyAsync(host->slot_of, layer->slot_of, (size_t)layer->labels * 4, cudaMemcpyDeviceToHost, s), "download");
+    HASTE__CU_TRY(cudaStreamSynchronize(s), "download");
+    host->step = layer->step;
+    host->rewires = layer->rewires;
+    host->pending = layer->pending;
+    host->seed = layer->seed;
+    return HASTE_OK;
+}
+
+static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *layer, int number);
+static int haste__cu_device_value(enum cudaDeviceAttr which);
+static int haste__cu_grid(int64_t items);
+
+/* Fills a layer's arrays on the device. `order` are label_of [slots of the whole layer] and slot_of [L] on the host. */
+static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of, const int32_t *slot_of,
+                                         float *bias, cudaStream_t stream, haste_error *error)
+{
+    int i;
+    HASTE__CU_TRY(cudaMemsetAsync(layer->memory, 0, layer->bytes, stream), "cudaMemsetAsync");
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        haste__cu_pass p;
+        float root = (float)sqrt((double)block->fan_in);
+        uint64_t key = haste__cu_key(layer->seed, HASTE__CU_STREAM_WEIGHT);
+        int64_t g, s, n = block->groups * block->group_size;
+        int width = block->end - block->begin, grid = haste__cu_grid(n * block->fan_in / HASTE__CU_THREADS + 1);
+        memset(&p, 0, sizeof p);
+        haste__cu_pass_block(&p, layer, i);
+        if (block->index) {
+            HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4, stream, block->index,
+                             block->groups, layer->group_base[i], block->fan_in, width, haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
+            HASTE__CU_LAUNCHED("draw_index");
+        }
+        if (!o->zero_weights) {
+            if (layer->dtype == HASTE_F32)
+                HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
+            else HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
+            HASTE__CU_LAUNCHED("draw_weight");
+        }
+        if (!o->frequency) continue;
+        for (g = 0; g < n; g++) {   /* the prior, as haste_layer_init */
+            int32_t label = label_of[layer->first_slot + block->first_slot + g];
+            double q;
+            s = label < 0 ? 0 : o->frequency[label];
+            q = ((double)s + .5) / ((double)o->samples + 1);
+            bias[block->first_slot + g] = label < 0 ? 0 : (float)(o->loss == HASTE_BCE ? log(q / (1 - q)) : o->loss == HASTE_SQUARED_HINGE
+                                                                  ? 2 * q - 1 : log(q));
+        }
+        HASTE__CU_TRY(cudaMemcpyAsync(block->bias, bias + block->first_slot, (size_t)n * 4, cudaMemcpyHostToDevice, stream), "upload");
+    }
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, label_of + layer->first_slot, (size_t)layer->slots * 4, cudaMemcpyHostToDevice, stream),
+                  "upload");
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream), "upload");
+    HASTE__CU_TRY(cudaStreamSynchronize(stream), "making the layer");
+    return HASTE_OK;
+}
+
+/* Checks order and frequency, and turns the order into label_of and slot_of. */
+static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_layer_options *o, int32_t *label_of, int32_t *slot_of,
+                                    haste_error *error)
+{
+    int64_t j, placed = 0;
+    int i;
+    for (j = 0; j < o->labels && o->frequency; j++)
+        if (o->frequency[j] < 0 || o->frequency[j] > o->samples)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "frequency[%lld] = %lld, expected 0 to samples = %lld", (long long)j,
+                                  (long long)o->frequency[j], (long long)o->samples);
+    for (j = 0; j < o->labels; j++) slot_of[j] = -1;
+    for (j = 0; j < whole->slots; j++) label_of[j] = -1;
+    for (i = 0; i < whole->block_count; i++)
+        for (j = 0; j < whole->block[i].labels; j++, placed++) {
+            int32_t id = o->order ? o->order[placed] : (int32_t)placed;
+            if (id < 0 || id >= o->labels || slot_of[id] >= 0)
+                return haste__cu_fail(error, HASTE_ERR_ARG, "order[%lld] = %d: expected a permutation of the label ids", (long long)placed, (int)id);
+            slot_of[id] = (int32_t)(whole->block[i].first_slot + j);
+            label_of[whole->block[i].first_slot + j] = id;
+        }
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options, const haste_cuda_options *cuda,
+                                     haste_cuda_stream stream, haste_error *error)
+{
+    haste_cuda_layer whole, l;
+    haste__cu_cut cut;
+    haste_plan plan;
+    int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
+    int32_t *order;
+    float *bias;
+    haste_status status;
+    if (!layer) return haste__cu_fail(error, HASTE_ERR_ARG, "layer is NULL");
+    status = haste_plan_bytes(options, NULL, &plan, error);   /* checks the options */
+    if (status == HASTE_OK) status = haste_cuda_supported(error);
+    if (status != HASTE_OK) return status;
+    haste__cu_shape(&whole, options, dense);
+    status = haste__cu_choose(&whole, dense, cuda, error);
+    if (status == HASTE_OK) status = haste__cu_cut_layer(&l, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
+    order = (int32_t *)malloc(((size_t)whole.slots + (size_t)whole.labels + 1) * sizeof *order);
+    bias = (float *)malloc(((size_t)l.slots + 1) * sizeof *bias);
+    if (!order || !bias) status = haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for the label order");
+    if (status == HASTE_OK) status = haste__cu_order(&whole, options, order, order + whole.slots, error);
+    if (status == HASTE_OK) status = haste__cu_layer_alloc(&l, part_dense, error);
+    if (status == HASTE_OK) {
+        status = haste__cu_layer_fill(&l, options, order, order + whole.slots, bias, (cudaStream_t)stream, error);
+        if (status != HASTE_OK) HASTE_CUDA_FREE(l.memory);
+    }
+    free(order);
+    free(bias);
+    if (status == HASTE_OK) *layer = l;
+    return status;
+}
+
+/* ---- >>workspace --------------------------------------------------------------------------------------------- */
+
+static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const haste_cuda_layer *layer,
+                                              const haste_cuda_workspace_options *options, haste_error *error)
+{
+    haste_cuda_workspace_options o;
+    int i;
+    size_t one;
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    memset(work, 0, sizeof *work);
+    work->batch = o.batch ? o.batch : 128;
+    work->ids = o.ids ? o.ids : 64 * (int64_t)work->batch;
+    work->top_k = o.top_k ? o.top_k : 16;
+    work->deterministic = o.deterministic != 0;
+    work->chunks = o.chunks ? o.chunks : 64;
+    if (work->batch < 1 || work->batch > 1 << 24) return haste__cu_fail(error, HASTE_ERR_ARG, "batch = %d, expected 1 to 2^24", (int)o.batch);
+    if (work->ids < 1 || work->ids > INT32_MAX) return haste__cu_fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^31 - 1", (long long)o.ids);
+    if (work->top_k < 1 || work->top_k > HASTE__CU_MAX_K)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "top_k = %d, expected 1 to %d", (int)o.top_k, (int)HASTE__CU_MAX_K);
+    if (work->chunks < 1 || work->chunks > HASTE__CU_PARTS)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to %d", (int)o.chunks, (int)HASTE__CU_PARTS);
+    work->inputs = layer->inputs;
+    work->dtype = layer->dtype;
+    work->tiles = (work->batch - 1) / HASTE__CU_TILE + 1;
+    for (i = 0; i < layer->block_count; i++) {
+        work->groups += layer->block[i].groups;
+        if (layer->block[i].fan_in > work->max_fan_in) work->max_fan_in = layer->block[i].fan_in;
+    }
+    one = (size_t)work->tiles * (size_t)work->inputs * HASTE__CU_TILE * 4;
+    work->replicas = work->deterministic ? work->chunks : one <= (4u << 20) ? 8 : one <= (16u << 20) ? 2 : 1;
+    work->parts = HASTE__CU_PARTS / work->tiles;   /* of a forward kernel, for each tile */
+    if (work->parts < 32) work->parts = 32;
+    return HASTE_OK;
+}
+
+/* The most thread blocks of the kernels that need scratch memory each. */
+static int haste__cu_workers(int tiles) { return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles : 128; }
+
+static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char *memory, size_t *bytes, haste_error *error)
+{
+    size_t end = 0, at = 0, padded = (size_t)work->tiles * HASTE__CU_TILE, x = padded * (size_t)work->inputs;
+    size_t width = haste__cu_width(work->dtype), batch = (size_t)work->batch, lists = (size_t)work->parts * padded;
+    int ok = 1;
+    if (lists < HASTE__CU_FEW * HASTE__CU_PARTS) lists = HASTE__CU_FEW * HASTE__CU_PARTS;
+    HASTE__CU_ARRAY(work->x, void *, x, width);
+    HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
+    if (work->max_fan_in > HASTE__CU_RUN)
+        HASTE__CU_ARRAY(work->slopes, void *, (uint64_t)haste__cu_workers(work->tiles) * padded, HASTE__CU_RUN * width);
+    HASTE__CU_ARRAY(work->head, int32_t *, work->groups, 4);
+    HASTE__CU_ARRAY(work->node, void *, work->ids, sizeof(haste__cu_node));
+    HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
+    HASTE__CU_ARRAY(work->norm, float *, padded, 16);
+    HASTE__CU_ARRAY(work->partial, float *, (uint64_t)work->parts * padded, 16);
+    HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
+    HASTE__CU_ARRAY(work->floor, uint32_t *, padded, 4);
+    HASTE__CU_ARRAY(work->best_score, float *, lists, 4 * (uint64_t)work->top_k);
+    HASTE__CU_ARRAY(work->best_id, int32_t *, lists, 4 * (uint64_t)work->top_k);
+    HASTE__CU_ARRAY(work->count, int64_t *, batch + 1, 8);
+    HASTE__CU_ARRAY(work->offset, int64_t *, batch + 1, 8);
+    HASTE__CU_ARRAY(work->id, int32_t *, work->ids, 4);
+    HASTE__CU_ARRAY(work->flag, uint32_t *, HASTE__CU_FLAGS, 4);
+    if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
+    *bytes = end;
+    work->pinned_bytes = 2 * (((batch + 1) * 8 + (size_t)work->ids * 4 + 255) / 256 * 256);
+    return HASTE_OK;
+}
+
+void haste_cuda_workspace_free(haste_cuda_workspace *work)
+{
+    int i;
+    if (!work) return;
+    for (i = 0; i < 2; i++) if (work->event[i]) cudaEventDestroy((cudaEvent_t)work->event[i]);
+    if (work->pinned) cudaFreeHost(work->pinned);
+    if (work->memory) HASTE_CUDA_FREE(work->memory);
+    memset(work, 0, sizeof *work);
+}
+
+static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_error *error)
+{
+    int i, device = 0;
+    haste_status status;
+    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    work->device = device;
+    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&work->memory, work->bytes), "memory for the workspace");
+    status = haste__cu_workspace_arrange(work, (char *)work->memory, &work->bytes, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaMallocHost(&work->pinned, work->pinned_bytes), "pinned memory for the workspace");
+    for (i = 0; i < 2; i++) {
+        cudaEvent_t event;
+        HASTE__CU_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+        work->event[i] = event;
+    }
+    HASTE__CU_TRY(cudaMemset(work->flag, 0, HASTE__CU_FLAGS * sizeof(uint32_t)), "cudaMemset");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer, const haste_cuda_workspace_options *options,
+                                         haste_error *error)
+{
+    haste_cuda_workspace w;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    if (!work) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL");
+    status = haste__cu_workspace_shape(&w, layer, options, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &w.bytes, error);
+    if (status != HASTE_OK) return status;
+    status = haste__cu_workspace_make(&w, error);
+    if (status != HASTE_OK) { haste_cuda_workspace_free(&w); return status; }
+    *work = w;
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, char *memory, size_t *bytes,
+                                               haste_error *error)
+{
+    size_t end = 0, at = 0;
+    int i, ok = 1;
+    for (i = 0; i < layer->block_count; i++) {
+        uint64_t slots = (uint64_t)layer->block[i].groups * (uint64_t)layer->block[i].group_size;
+        HASTE__CU_ARRAY(gradient->weight[i], float *, slots * (uint64_t)layer->block[i].fan_in, 4);
+        HASTE__CU_ARRAY(gradient->bias[i], float *, slots, 4);
+    }
+    if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, haste_error *error)
+{
+    haste_cuda_gradient made;
+    cudaError_t result;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    memset(&made, 0, sizeof made);
+    status = haste__cu_gradient_arrange(&made, layer, NULL, &made.bytes, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&made.memory, made.bytes), "memory for gradients");
+    result = cudaMemset(made.memory, 0, made.bytes);
+    if (result != cudaSuccess) {
+        HASTE_CUDA_FREE(made.memory);
+        return haste__cu_result(result, "cudaMemset", error);
+    }
+    haste__cu_gradient_arrange(&made, layer, (char *)made.memory, &made.bytes, error);
+    *gradient = made;
+    return HASTE_OK;
+}
+
+void haste_cuda_gradient_free(haste_cuda_gradient *gradient)
+{
+    if (!gradient) return;
+    if (gradient->memory) HASTE_CUDA_FREE(gradient->memory);
+    memset(gradient, 0, sizeof *gradient);
+}
+
+/* Memory that haste_cuda_rewire takes while it runs. */
+typedef struct haste__cu_rewire_memory {
+    uint32_t *place[HASTE_MAX_BLOCKS];   /* of the blocks that can change */
+    uint64_t *grow;
+    haste__cu_bound *bound;
+    uint32_t *count;
+    float    *key;
+    int32_t  *order;
+    void     *rows, *slopes;
+    int       workers;
+} haste__cu_rewire_memory;
+
+static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const haste_cuda_layer *layer, const int *dense, int tiles, char *memory,
+                                             size_t *bytes, haste_error *error)
+{
+    size_t end = 0, at = 0, places = 0, group = 1, width = 1, F = 1, each;
+    size_t slopes = (size_t)tiles * HASTE__CU_TILE * HASTE__CU_RUN * haste__cu_width(layer->dtype);
+    int i, ok = 1;
+    memset(m, 0, sizeof *m);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        size_t n = (size_t)b->groups * (size_t)b->fan_in, own = (size_t)b->fan_in * (size_t)b->group_size;
+        if (dense[i] || b->fan_in == b->end - b->begin) continue;
+        HASTE__CU_ARRAY(m->place[i], uint32_t *, n, 4);
+        if (n > places) places = n;
+        if (own > group) group = own;
+        if ((size_t)(b->end - b->begin) > width) width = (size_t)(b->end - b->begin);
+        if ((size_t)b->fan_in > F) F = (size_t)b->fan_in;
+    }
+    each = group * 4 + width * 4 + F * 8 + slopes;   /* as many thread blocks as a quarter of a gigabyte allows */
+    m->workers = each * HASTE__CU_PARTS <= (256u << 20) ? HASTE__CU_PARTS : (int)((256u << 20) / each);
+    if (m->workers < 8) m->workers = 8;
+    HASTE__CU_ARRAY(m->grow, uint64_t *, places, 8);
+    HASTE__CU_ARRAY(m->bound, haste__cu_bound *, HASTE_MAX_BLOCKS, sizeof(haste__cu_bound));
+    HASTE__CU_ARRAY(m->count, uint32_t *, 2048, 4);
+    HASTE__CU_ARRAY(m->key, float *, (uint64_t)m->workers * width, 4);
+    HASTE__CU_ARRAY(m->order, int32_t *, (uint64_t)m->workers * F, 8);
+    HASTE__CU_ARRAY(m->rows, void *, (uint64_t)m->workers * group, 4);
+    HASTE__CU_ARRAY(m->slopes, void *, (uint64_t)m->workers, slopes);
+    if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work, const haste_cuda_options *cuda,
+                                   haste_cuda_plan *plan, haste_error *error)
+{
+    haste_cuda_layer whole, layer;
+    haste_cuda_workspace w;
+    haste_cuda_gradient gradient;
+    haste__cu_rewire_memory rewire;
+    haste__cu_cut cut;
+    haste_cuda_plan p;
+    haste_plan host;
+    int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
+    haste_status status;
+    if (!plan) return haste__cu_fail(error, HASTE_ERR_ARG, "plan is NULL");
+    status = haste_plan_bytes(options, NULL, &host, error);
+    if (status != HASTE_OK) return status;
+    memset(&p, 0, sizeof p);
+    memset(&gradient, 0, sizeof gradient);
+    haste__cu_shape(&whole, options, dense);
+    status = haste__cu_cut_layer(&layer, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer.block_count; i++) part_dense[i] = dense[cut.block[i]];
+    status = haste__cu_arrange(&layer, part_dense, NULL, &p.layer, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_shape(&w, &layer, work, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &p.workspace, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
+    if (status == HASTE_OK) status = haste__cu_rewire_arrange(&rewire, &layer, part_dense, w.tiles, NULL, &p.rewire, error);
+    if (status != HASTE_OK) return status;
+    p.pinned = w.pinned_bytes;
+    *plan = p;
+    return HASTE_OK;
+}
+
+/* ---- >>calls ------------------------------------------------------------------------------------------------- */
+
+static int haste__cu_device_value(enum cudaDeviceAttr which)
+{
+    int device = 0, value = 0;
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) cudaGetLastError();
+    return value > 0 ? value : 1;
+}
+
+/* Thread blocks for a kernel that walks over its items in steps of the grid. */
+static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ? (int)items : 8192; }
+
+/* May this layer use this workspace? */
+static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste_error *error)
+{
+    int64_t groups = 0;
+    int i;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status != HASTE_OK) return status;
+    if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (work->device != layer->device)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "the layer lies on device %d, the workspace on device %d", (int)layer->device, (int)work->device);
+    if (layer->dtype != work->dtype) return haste__cu_fail(error, HASTE_ERR_ARG, "the workspace was made for another dtype");
+    if (layer->inputs > work->inputs)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d", (int)work->inputs, (int)layer->inputs);
+    for (i = 0; i < layer->block_count; i++) {
+        groups += layer->block[i].groups;
+        if (layer->block[i].fan_in > HASTE__CU_RUN && layer->block[i].fan_in > work->max_fan_in)
+            return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for F <= %d, block[%d] has %d", (int)work->max_fan_in, i,
+                                  (int)layer->block[i].fan_in);
+    }
+    if (groups > work->groups)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %lld groups, this layer has %lld", (long long)work->groups,
+                              (long long)groups);
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x, haste_cuda_type type,
+                                          int32_t B, int must_fit, haste_error *error)
+{
+    haste_status status = haste__cu_work_check(layer, work, error);
+    if (status != HASTE_OK) return status;
+    if (!x) return haste__cu_fail(error, HASTE_ERR_ARG, "x is NULL");
+    if ((unsigned)type > HASTE_CUDA_F16) return haste__cu_fail(error, HASTE_ERR_ARG, "x_type = %d is unknown", (int)type);
+    if (B < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
+    if (must_fit && B > work->batch)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B, (int)work->batch);
+    return HASTE_OK;
+}
+
+/* Lists: on the host all of it, on the device what can be seen from here. */
+static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B, haste_cuda_lists lists,
+                                          const char *name, haste_error *error)
+{
+    int64_t i;
+    if (!lists.offset) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    if (!lists.on_host) return lists.id ? HASTE_OK : haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (B > work->batch)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d for lists on the host", (int)B,
+                              (int)work->batch);
+    if (lists.offset[0] < 0)
+        return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
+    for (i = 0; i < B; i++)
+        if (lists.offset[i + 1] < lists.offset[i])
+            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name, (long long)(i + 1),
+                                  (long long)lists.offset[i + 1], (long long)lists.offset[i]);
+    if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
+    if (!lists.id) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (lists.offset[B] - lists.offset[0] > work->ids)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
+                              (long long)(lists.offset[B] - lists.offset[0]), (long long)work->ids);
+    for (i = lists.offset[0]; i < lists.offset[B]; i++)
+        if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
+            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i, (int)lists.id[i],
+                                  (int)layer->labels - 1);
+    return HASTE_OK;
+}
+
+/* Host lists become device lists: through one of two pinned buffers, so that only the call before the last has to be waited for. */
+static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_t B, haste_cuda_lists *lists, cudaStream_t stream,
+                                              haste_error *error)
+{
+    char *buffer = (char *)work->pinned + (size_t)work->turn * (work->pinned_bytes / 2);
+    int64_t *offset = (int64_t *)(void *)buffer, first, n;
+    int32_t *id = (int32_t *)(void *)(buffer + ((size_t)work->batch + 1) * 8), b;
+    cudaEvent_t event = (cudaEvent_t)work->event[work->turn];
+    if (!lists->on_host) return HASTE_OK;
+    HASTE__CU_TRY(cudaEventSynchronize(event), "cudaEventSynchronize");
+    first = lists->offset[0];
+    n = lists->offset[B] - first;
+    for (b = 0; b <= B; b++) offset[b] = lists->offset[b] - first;
+    if (n > 0) memcpy(id, lists->id + first, (size_t)n * sizeof *id);
+    HASTE__CU_TRY(cudaMemcpyAsync(work->offset, offset, ((size_t)B + 1) * 8, cudaMemcpyHostToDevice, stream), "copying lists");
+    if (n > 0) HASTE__CU_TRY(cudaMemcpyAsync(work->id, id, (size_t)n * 4, cudaMemcpyHostToDevice, stream), "copying lists");
+    HASTE__CU_TRY(cudaEventRecord(event, stream), "cudaEventRecord");
+    work->turn = 1 - work->turn;
+    lists->offset = work->offset;
+    lists->id = work->id;
+    lists->on_host = 0;
+    return HASTE_OK;
+}
+
+static void haste__cu_map_make(haste__cu_map *map, const haste_cuda_layer *layer)
+{
+    int64_t groups = 0;
+    int i;
+    memset(map, 0, sizeof *map);
+    for (i = 0; i < layer->block_count; i++) {
+        map->first_slot[i] = layer->block[i].first_slot;
+        map->first_group[i] = groups;
+        map->S[i] = layer->block[i].group_size;
+        groups += layer->block[i].groups;
+    }
+    map->first_slot[i] = layer->slots;
+    map->blocks = layer->block_count;
+    map->labels = layer->labels;
+    map->shard = layer->first_slot;
+    map->slot_of = layer->slot_of;
+}
+
+/* What all blocks of a call share. */
+static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B)
+{
+    memset(p, 0, sizeof *p);
+    p->slots = layer->slots;
+    p->label_of = layer->label_of;
+    p->B = B;
+    p->D = layer->inputs;
+    p->tiles = B > 0 ? (B - 1) / HASTE__CU_TILE + 1 : 0;
+    p->replicas = work->replicas;
+    p->deterministic = work->deterministic;
+    p->x = work->x;
+    p->loss = layer->loss;
+    p->optimizer = layer->optimizer;
+    p->state_f32 = layer->state_dtype == HASTE_F32;
+    p->scale = 1;
+    p->flag = work->flag;
+    p->seed = layer->seed;
+    p->step = layer->step;
+    p->slopes = work->slopes;
+}
+
+/* What one block adds to it. */
+static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *layer, int number)
+{
+    const haste_block *block = &layer->block[number];
+    int i;
+    p->groups = block->groups;
+    p->first_slot = block->first_slot;
+    p->round_slot = layer->first_slot + block->first_slot;
+    p->labels = block->labels;
+    p->slots = layer->slots;
+    p->label_of = layer->label_of;
+    p->S = block->group_size;
+    p->F = block->fan_in;
+    p->begin = block->begin;
+    p->width = block->end - block->begin;
+    p->path = layer->path[number];
+    p->index = block->index;
+    p->weight = block->weight;
+    p->bias = block->bias;
+    p->first_group = 0;
+    for (i = 0; i < number; i++) p->first_group += layer->block[i].groups;
+    for (i = 0; i < 2; i++) {
+        p->state[i] = i < haste__cu_states(layer->optimizer) ? block->weight_state[i] : NULL;
+        p->bias_state[i] = i < haste__cu_states(layer->optimizer) ? block->bias_state[i] : NULL;
+    }
+}
+
+static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type type, int32_t B,
+                                        cudaStream_t stream, haste_error *error)
+{
+    dim3 grid((unsigned)((B - 1) / HASTE__CU_TILE + 1), (unsigned)((layer->inputs + 31) / 32));
+    if (layer->dtype == HASTE_F32)
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B, layer->inputs, (float *)work->x);
+    else
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B, layer->inputs,
+                         (uint16_t *)work->x);
+    HASTE__CU_LAUNCHED("preparing x");
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B, haste_cuda_lists lists,
+                                            int count, haste__cu_pass *p, cudaStream_t stream, haste_error *error)
+{
+    haste__cu_map map;
+    int64_t groups = 0;
+    int i;
+    haste_status status = haste__cu_lists_to_device(work, B, &lists, stream, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) groups += layer->block[i].groups;
+    haste__cu_map_make(&map, layer);
+    HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)groups * sizeof *work->head, stream), "cudaMemsetAsync");
+    HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map, lists.offset, lists.id, B,
+                     work->ids, work->head, (haste__cu_node *)work->node, count ? work->row : NULL, work->flag);
+    HASTE__CU_LAUNCHED("preparing lists");
+    p->head = work->head;
+    p->node = (const haste__cu_node *)work->node;
+    return HASTE_OK;
+}
+
+/* How many thread blocks of a kernel the device holds at once; asks for the shared memory that it needs. */
+static haste_status haste__cu_resident(const void *kernel, size_t shared, int *resident, haste_error *error)
+{
+    int each = 0;
+    if (shared > 48 * 1024)
+        HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory for a kernel");
+    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, HASTE__CU_THREADS, shared), "occupancy of a kernel");
+    *resident = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    return HASTE_OK;
+}
+
+static int64_t haste__cu_items(const haste__cu_pass *p) { return p->groups * ((p->S + HASTE__CU_RUN - 1) / HASTE__CU_RUN); }
+
+template <typename T, int SP>
+static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers, int *sums, cudaStream_t stream, haste_error *error)
+{
+    int grid = 1;
+    haste_status status = haste__cu_resident((const void *)haste__cu_group_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES, &grid, error);
+    if (status != HASTE_OK) return status;
+    if (grid > workers) grid = workers;
+    if (p->deterministic) grid = p->replicas;
+    if (haste__cu_items(p) < grid) grid = (int)haste__cu_items(p);
+    HASTE__CU_LAUNCH((haste__cu_group_kernel<T, SP>), grid, HASTE__CU_THREADS, (haste__cu_tile<T, SP>::BYTES), stream, *p);
+    HASTE__CU_LAUNCHED("training a block");
+    *sums = grid;
+    return HASTE_OK;
+}
+
+/* One block, on the general path. */
+static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype dtype, int workers, int *sums, cudaStream_t stream,
+                                           haste_error *error)
+{
+    if (dtype == HASTE_F32)
+        return p->S <= 16 ? haste__cu_launch_group<float, 16>(p, workers, sums, stream, error) :
+               p->S <= 32 ? haste__cu_launch_group<float, 32>(p, workers, sums, stream, error) :
+                            haste__cu_launch_group<float, 64>(p, workers, sums, stream, error);
+    return p->S <= 16 ? haste__cu_launch_group<uint16_t, 16>(p, workers, sums, stream, error) :
+           p->S <= 32 ? haste__cu_launch_group<uint16_t, 32>(p, workers, sums, stream, error) :
+                        haste__cu_launch_group<uint16_t, 64>(p, workers, sums, stream, error);
+}
+
+template <typename T, int SP, int MODE>
+static haste_status haste__cu_launch_forward(const haste__cu_pass *p, int *resident, cudaStream_t stream, haste_error *error)
+{
+    size_t shared = haste__cu_forward_tile<T, SP>::LIST + (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * ((size_t)p->k * 8 + 4) : 0);
+    haste_status status = haste__cu_resident((const void *)haste__cu_forward_kernel<T, SP, MODE>, shared, resident, error);
+    if (status != HASTE_OK || p->parts == 0) return status;   /* parts 0: only a question */
+    HASTE__CU_LAUNCH((haste__cu_forward_kernel<T, SP, MODE>), (unsigned)p->parts * (unsigned)p->tiles, HASTE__CU_THREADS, shared, stream, *p);
+    HASTE__CU_LAUNCHED("forward of a block");
+    return HASTE_OK;
+}
+template <typename T, int SP>
+static haste_status haste__cu_forward_mode(const haste__cu_pass *p, int mode, int *resident, cudaStream_t stream, haste_error *error)
+{
+    switch (mode) {
+    case HASTE__CU_LOGITS: return haste__cu_launch_forward<T, SP, HASTE__CU_LOGITS>(p, resident, stream, error);
+    case HASTE__CU_SUMEXP: return haste__cu_launch_forward<T, SP, HASTE__CU_SUMEXP>(p, resident, stream, error);
+    case HASTE__CU_TOP_K:  return haste__cu_launch_forward<T, SP, HASTE__CU_TOP_K>(p, resident, stream, error);
+    default:               return haste__cu_launch_forward<T, SP, HASTE__CU_ABOVE>(p, resident, stream, error);
+    }
+}
+static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype dtype, int mode, int *resident, cudaStream_t stream,
+                                            haste_error *error)
+{
+    if (dtype == HASTE_F32)
+        return p->S <= 16 ? haste__cu_forward_mode<float, 16>(p, mode, resident, stream, error) :
+               p->S <= 32 ? haste__cu_forward_mode<float, 32>(p, mode, resident, stream, error) :
+                            haste__cu_forward_mode<float, 64>(p, mode, resident, stream, error);
+    return p->S <= 16 ? haste__cu_forward_mode<uint16_t, 16>(p, mode, resident, stream, error) :
+           p->S <= 32 ? haste__cu_forward_mode<uint16_t, 32>(p, mode, resident, stream, error) :
+                        haste__cu_forward_mode<uint16_t, 64>(p, mode, resident, stream, error);
+}
+
+/* All blocks, in one of the forward kernel's modes. The same parts for each block, since what a part found is handed on. */
+static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste__cu_pass *p, int mode,
+                                          cudaStream_t stream, haste_error *error)
+{
+    int i, parts = work->parts, resident = 1;
+    haste_status status;
+    p->parts = 0;
+    for (i = 0; i < layer->block_count; i++) {
+        haste__cu_pass_block(p, layer, i);
+        status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
+        if (status != HASTE_OK) return status;
+        if ((resident + p->tiles - 1) / p->tiles < parts) parts = (resident + p->tiles - 1) / p->tiles;
+    }
+    for (i = 0; i < layer->block_count; i++) {
+        p->parts = parts;
+        p->first = i == 0;
+        haste__cu_pass_block(p, layer, i);
+        status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
+        if (status != HASTE_OK) return status;
+    }
+    return HASTE_OK;
+}
+
+/* Softmax's first pass. work->row holds the counts of positives. */
+static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p, cudaStream_t stream,
+                                      haste_error *error)
+{
+    int64_t padded = (int64_t)p->tiles * HASTE__CU_TILE;
+    haste__cu_pass q = *p;
+    haste_status status;
+    q.partial = work->partial;
+    status = haste__cu_forward_all(layer, work, &q, HASTE__CU_SUMEXP, stream, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_LAUNCH(haste__cu_softmax_kernel, (unsigned)(padded / 4), HASTE__CU_THREADS, 0, stream, work->partial, q.parts, p->B, padded,
+                     work->row, work->norm);
+    HASTE__CU_LAUNCHED("softmax's sums");
+    p->peak = work->norm;
+    p->inverse = work->norm + padded;
+    p->shift = work->norm + 2 * padded;
+    p->factor = work->norm + 3 * padded;
+    return HASTE_OK;
+}
+
+/* Trains every block: what step, accumulate and backward share. p says what is to be done. */
+static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
+                                    const haste_cuda_gradient *gradient, double *loss, void *grad_x, haste_cuda_type grad_x_type,
+                                    cudaStream_t stream, haste_error *error)
+{
+    haste__cu_counts counts;
+    size_t one = (size_t)p->tiles * (size_t)p->D * HASTE__CU_TILE;
+    int i;
+    haste_status status;
+    memset(&counts, 0, sizeof counts);
+    if (grad_x) {
+        HASTE__CU_TRY(cudaMemsetAsync(work->grad_x, 0, one * (size_t)work->replicas * sizeof(float), stream), "cudaMemsetAsync");
+        p->grad_x = work->grad_x;
+    }
+    for (i = 0; i < layer->block_count; i++) {
+        haste_cuda_path path = layer->path[i];
+        haste__cu_question q;
+        const char *why = "";
+        haste__cu_pass_block(p, layer, i);
+        p->grad_weight = gradient ? gradient->weight[i] : NULL;
+        p->grad_bias = gradient ? gradient->bias[i] : NULL;
+        p->loss_sum = loss ? work->loss + (size_t)i * HASTE__CU_SUMS : NULL;
+        if (path != HASTE_CUDA_GENERAL) {   /* fast paths only do steps, of batches that they take */
+            status = haste__cu_ask(&q, layer, i, p->B, error);
+            if (status != HASTE_OK) return status;
+            q.deterministic = work->deterministic;
+            if (!p->update || p->given || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
+        }
+        switch (path) {
+        default:
+            status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
+            if (status != HASTE_OK) return status;
+        }
+    }
+    if (loss) {
+        HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts, p->scale, loss);
+        HASTE__CU_LAUNCHED("the loss");
+    }
+    if (grad_x) {
+        dim3 grid((unsigned)p->tiles, (unsigned)((p->D + 31) / 32));
+        HASTE__CU_LAUNCH(haste__cu_finish_grad_x_kernel, grid, HASTE__CU_THREADS, 0, stream, work->grad_x, (int)work->replicas, p->tiles, p->B,
+                         p->D, grad_x, (int)grad_x_type);
+        HASTE__CU_LAUNCHED("the input gradient");
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o, int32_t B,
+                                        haste_error *error)
+{
+    double t = (double)layer->step + 1;
+    uint64_t step = (uint64_t)layer->step << 8;
+    if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (!(o->lr >= 0 && o->lr <= FLT_MAX)) return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
+    if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1", (double)o->momentum,
+                              (double)o->beta1, (double)o->beta2);
+    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0", (double)o->eps,
+                              (double)o->weight_decay);
+    if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
+    p->lr = o->lr;
+    p->momentum = o->momentum > 0 ? o->momentum : .9f;
+    p->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
+    p->beta2 = o->beta2 > 0 ? o->beta2 : .999f;
+    p->eps = o->eps > 0 ? o->eps : 1e-8f;
+    p->decay = o->weight_decay;
+    p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
+    p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
+    if (B > 0) p->scale = (float)(1.0 / (double)(o->divisor ? o->divisor : B));
+    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_WEIGHT);
+    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE0);
+    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE1);
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, haste_error *error)
+{
+    int i;
+    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    for (i = 0; i < layer->block_count; i++)
+        if (!gradient->weight[i] || !gradient->bias[i])
+            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_grad_x_check(haste_cuda_type type, haste_error *error)
+{
+    if (type == HASTE_CUDA_F32 || type == HASTE_CUDA_BF16) return HASTE_OK;
+    return haste__cu_fail(error, HASTE_ERR_ARG, "type = %d, expected float32 or bfloat16", (int)type);
+}
+
+/* train_step and accumulate; gradient NULL: update. */
+static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                                    haste_cuda_lists positives, const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
+                                    void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
+{
+    haste__cu_pass p;
+    haste_status status;
+    haste__cu_pass_make(&p, layer, work, B);
+    status = haste__cu_rule_make(&p, layer, options, B, error);
+    if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
+    if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
+    if (status == HASTE_OK) status = haste__cu_prepare_x(layer, work, x, x_type, B, stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
+    if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, stream, error);
+    if (status != HASTE_OK) return status;
+    p.update = gradient == NULL;
+    p.add = 1;
+    return haste__cu_train(layer, work, &p, gradient, loss, grad_x, grad_x_type, stream, error);
+}
+
+haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                                   haste_cuda_lists positives, const haste_step_options *options, double *loss, void *grad_x,
+                                   haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
+{
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status != HASTE_OK) return status;
+    if (layer->pending)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first", (int)layer->pending);
+    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, loss, grad_x, grad_x_type, (cudaStream_t)stream, error);
+    if (status == HASTE_OK) layer->step++;
+    return status;
+}
+
+haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                                   haste_cuda_lists positives, const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
+                                   void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
+{
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type, (cudaStream_t)stream, error);
+    if (status == HASTE_OK) layer->pending++;
+    return status;
+}
+
+haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
+                              const haste_step_options *options, haste_cuda_stream stream, haste_error *error)
+{
+    haste__cu_pass p;
+    int i;
+    haste_status status = haste__cu_work_check(layer, work, error);
+    if (status != HASTE_OK) return status;
+    haste__cu_pass_make(&p, layer, work, 0);
+    status = haste__cu_rule_make(&p, layer, options, 0, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        haste__cu_pass_block(&p, layer, i);
+        p.grad_weight = gradient->weight[i];
+        p.grad_bias = gradient->bias[i];
+        if (layer->dtype == HASTE_F32)
+            HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, stream, p);
+        else HASTE__CU_LAUNCH(haste__cu_apply_kernel<uint16_t>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, stream, p);
+        HASTE__CU_LAUNCHED("applying gradients");
+    }
+    layer->step++;
+    layer->pending = 0;
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                                void *logits, haste_cuda_type logits_type, haste_cuda_stream stream, haste_error *error)
+{
+    haste__cu_pass p;
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status == HASTE_OK) status = haste__cu_grad_x_check(logits_type, error);
+    if (status != HASTE_OK) return status;
+    if (!logits) return haste__cu_fail(error, HASTE_ERR_ARG, "logits is NULL");
+    haste__cu_pass_make(&p, layer, work, B);
+    p.logits = logits;
+    p.logits_bf16 = logits_type == HASTE_CUDA_BF16;
+    status = haste__cu_prepare_x(layer, work, x, x_type, B, (cudaStream_t)stream, error);
+    if (status == HASTE_OK) status = haste__cu_forward_all(layer, work, &p, HASTE__CU_LOGITS, (cudaStream_t)stream, error);
+    return status;
+}
+
+haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                                 const void *grad_logits, haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient, void *grad_x,
+                                 haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
+{
+    haste__cu_pass p;
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_logits_type, error);
+    if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
+    if (status != HASTE_OK) return status;
+    if (!grad_logits) return haste__cu_fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
+    haste__cu_pass_make(&p, layer, work, B);
+    p.given = grad_logits;
+    p.given_bf16 = grad_logits_type == HASTE_CUDA_BF16;
+    status = haste__cu_prepare_x(layer, work, x, x_type, B, (cudaStream_t)stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_train(layer, work, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
+    return status;
+}
+
+haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stream, haste_error *error)
+{
+    uint32_t flag[HASTE__CU_FLAGS];
+    if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    HASTE__CU_TRY(cudaMemcpyAsync(flag, work->flag, sizeof flag, cudaMemcpyDeviceToHost, (cudaStream_t)stream), "reading the flags");
+    HASTE__CU_TRY(cudaMemsetAsync(work->flag, 0, sizeof flag, (cudaStream_t)stream), "clearing the flags");
+    HASTE__CU_TRY(cudaStreamSynchronize((cudaStream_t)stream), "waiting for the device");
+    if (flag[HASTE__CU_FLAG_DATA])
+        return haste__cu_fail(error, HASTE_ERR_DATA, "a list on the device had an id out of range, descending offsets, or too many ids");
+    if (flag[HASTE__CU_FLAG_NONFINITE])
+        return haste__cu_fail(error, HASTE_ERR_NONFINITE, "some groups had a logit or gradient that is not finite and were left unchanged");
+    return HASTE_OK;
+}
+
+/* ---- >>prediction calls -------------------------------------------------------------------------------------- */
+
+static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x,
+                                  haste_cuda_type x_type, int32_t B)
+{
+    int i;
+    memset(a, 0, sizeof *a);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        a->block[i].groups = block->groups;
+        a->block[i].labels = block->labels;
+        a->block[i].first_slot = block->first_slot;
+        a->block[i].index = block->index;
+        a->block[i].weight = block->weight;
+        a->block[i].bias = block->bias;
+        a->block[i].S = block->group_size;
+        a->block[i].F = block->fan_in;
+        a->block[i].begin = block->begin;
+    }
+    a->blocks = layer->block_count;
+    a->B = B;
+    a->D = layer->inputs;
+    a->x = x;
+    a->x_type = x_type;
+    a->label_of = layer->label_of;
+    a->flag = work->flag;
+    a->best_score = work->best_score;
+    a->best_id = work->best_id;
+}
+
+template <typename T, int N>
+static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream, haste_error *error)
+{
+    int each = 0, grid;
+    int64_t groups = 0;
+    int i;
+    if (shared > 40 * 1024)   /* besides what the kernel has of its own */
+        HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                      "shared memory for a kernel");
+    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, (const void *)haste__cu_stream_kernel<T, N>, HASTE__CU_STREAM_THREADS,
+                                                                shared), "occupancy of a kernel");
+    grid = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    for (i = 0; i < a->blocks; i++) groups += a->block[i].groups;
+    if ((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS < grid) grid = (int)((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS);
+    if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;
+    HASTE__CU_LAUNCH((haste__cu_stream_kernel<T, N>), grid, HASTE__CU_STREAM_THREADS, shared, stream, *a);
+    HASTE__CU_LAUNCHED("streaming top-k");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                              int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score, haste_cuda_stream stream,
+                              haste_error *error)
+{
+    haste__cu_pass p;
+    haste_cuda_lists lists;
+    cudaStream_t s = (cudaStream_t)stream;
+    int i, natural = 1, few = B == 1 ? 1 : HASTE__CU_FEW;
+    size_t shared;
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
+    if (status != HASTE_OK) return status;
+    if (!id) return haste__cu_fail(error, HASTE_ERR_ARG, "id is NULL");
+    if (k < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
+    if (k > work->top_k)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k, (int)work->top_k);
+    memset(&lists, 0, sizeof lists);
+    if (excluded) {
+        lists = *excluded;
+        status = haste__cu_lists_to_device(work, B, &lists, s, error);
+        if (status != HASTE_OK) return status;
+    }
+    for (i = 0; i < layer->block_count; i++) natural &= haste__cu_natural(layer->path[i]);
+    shared = (size_t)few * (size_t)layer->inputs * 4 + (size_t)HASTE__CU_STREAM_WARPS * (size_t)few * (size_t)k * 8 + HASTE__CU_PARTS;
+    if (natural && B <= HASTE__CU_FEW &&
+        shared + 1024 <= (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin)) {
+        haste__cu_stream_args a;
+        haste__cu_stream_make(&a, layer, work, x, x_type, B);
+        a.k = k;
+        a.id = id;
+        a.score = score;
+        a.excluded_offset = lists.offset;
+        a.excluded_id = lists.id;
+        a.excluded_most = work->ids;
+        if (layer->dtype == HASTE_F32)
+            return B == 1 ? haste__cu_launch_stream<float, 1>(&a, shared, s, error) :
+                            haste__cu_launch_stream<float, HASTE__CU_FEW>(&a, shared, s, error);
+        return B == 1 ? haste__cu_launch_stream<uint16_t, 1>(&a, shared, s, error) :
+                        haste__cu_launch_stream<uint16_t, HASTE__CU_FEW>(&a, shared, s, error);
+    }
+    haste__cu_pass_make(&p, layer, work, B);
+    p.k = k;
+    p.best_score = work->best_score;
+    p.best_id = work->best_id;
+    p.floor = work->floor;
+    status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");   /* below every number */
+    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best_score, work->best_id, p.parts,
+                     (int64_t)p.tiles * HASTE__CU_TILE, k, id, score);
+    HASTE__CU_LAUNCHED("merging the best");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                              float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
+                              int64_t *needed, haste_cuda_stream stream, haste_error *error)
+{
+    haste__cu_pass p;
+    cudaStream_t s = (cudaStream_t)stream;
+    int64_t total = 0;
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
+    if (status != HASTE_OK) return status;
+    if (!offset || !needed) return haste__cu_fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
+    if (capacity < 0 || (capacity > 0 && (!id || !score)))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id, (void *)score);
+    if (threshold != threshold) return haste__cu_fail(error, HASTE_ERR_ARG, "threshold is NaN");
+    haste__cu_pass_make(&p, layer, work, B);
+    p.threshold = threshold;
+    p.count = work->count;
+    status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, *excluded, 0, &p, s, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaMemsetAsync(work->count, 0, (size_t)B * 8, s), "cudaMemsetAsync");
+    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_ABOVE, s, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_LAUNCH(haste__cu_offset_kernel, 1, HASTE__CU_THREADS, 0, s, work->count, B, offset);
+    HASTE__CU_LAUNCHED("counting hits");
+    HASTE__CU_TRY(cudaMemcpyAsync(&total, offset + B, 8, cudaMemcpyDeviceToHost, s), "counting hits");
+    HASTE__CU_TRY(cudaStreamSynchronize(s), "counting hits");
+    *needed = total;
+    if (total > capacity)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity, (long long)total);
+    if (total == 0) return HASTE_OK;
+    p.hit_id = id;
+    p.hit_score = score;
+    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_ABOVE, s, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_LAUNCH(haste__cu_sort_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, offset, id, score);
+    HASTE__CU_LAUNCHED("sorting hits");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+                              haste_cuda_lists candidates, float *score, haste_cuda_stream stream, haste_error *error)
+{
+    haste__cu_stream_args a;
+    haste__cu_map map;
+    haste__cu_counts path;
+    int i;
+    dim3 grid((unsigned)(B < 8192 ? (B > 0 ? B : 1) : 8192), 8);
+    cudaStream_t s = (cudaStream_t)stream;
+    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 0, error);
+    if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, candidates, "candidates", error);
+    if (status != HASTE_OK) return status;
+    if (!score) return haste__cu_fail(error, HASTE_ERR_ARG, "score is NULL");
+    status = haste__cu_lists_to_device(work, B, &candidates, s, error);
+    if (status != HASTE_OK) return status;
+    haste__cu_stream_make(&a, layer, work, x, x_type, B);
+    haste__cu_map_make(&map, layer);
+    memset(&path, 0, sizeof path);
+    for (i = 0; i < layer->block_count; i++) path.n[i] = layer->path[i];
+    if (layer->dtype == HASTE_F32)
+        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset, candidates.id, score);
+    else HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset, candidates.id, score);
+    HASTE__CU_LAUNCHED("scoring");
+    return HASTE_OK;
+}
+
+/* ---- >>rewiring call ----------------------------------------------------------------------------------------- */
+
+template <typename T, int SP>
+static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste__cu_rewire *r, int growth, int workers, cudaStream_t stream,
+                                           haste_error *error)
+{
+    int grid = 1;
+    haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES, &grid, error);
+    if (status != HASTE_OK) return status;
+    if (grid > workers) grid = workers;
+    if (p->groups < grid) grid = (int)p->groups;
+    HASTE__CU_LAUNCH((haste__cu_probe_kernel<T, SP>), grid, HASTE__CU_THREADS, (haste__cu_tile<T, SP>::BYTES), stream, *p, *r, growth);
+    HASTE__CU_LAUNCHED("gradients for rewiring");
+    return HASTE_OK;
+}
+
+static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rewire *r, haste_dtype dtype, int growth, int workers,
+                                    cudaStream_t stream, haste_error *error)
+{
+    if (dtype == HASTE_F32)
+        return p->S <= 16 ? haste__cu_launch_probe<float, 16>(p, r, growth, workers, stream, error) :
+               p->S <= 32 ? haste__cu_launch_probe<float, 32>(p, r, growth, workers, stream, error) :
+                            haste__cu_launch_probe<float, 64>(p, r, growth, workers, stream, error);
+    return p->S <= 16 ? haste__cu_launch_probe<uint16_t, 16>(p, r, growth, workers, stream, error) :
+           p->S <= 32 ? haste__cu_launch_probe<uint16_t, 32>(p, r, growth, workers, stream, error) :
+                        haste__cu_launch_probe<uint16_t, 64>(p, r, growth, workers, stream, error);
+}
+
+/* share * n rounded down, but for the share's own rounding; see haste.h. */
+static int64_t haste__cu_share_of(float share, int64_t n)
+{
+    int64_t m = (int64_t)((double)share * (1 + 1.0 / 8388608) * (double)n);
+    return m < n ? m : n;
+}
+
+static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o, haste_error *error)
+{
+    if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (!(o->share >= 0 && o->share <= 1)) return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (!(o->group_share >= 0 && o->group_share <= 1))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
+    if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP || (unsigned)o->growth > HASTE_GROW_GRADIENT)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune, (int)o->scope,
+                              (int)o->growth);
+    return HASTE_OK;
+}
+
+/* What becomes of one block, up to the point where it changes. */
+static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int number, const haste__cu_pass *p, const haste__cu_rewire *r,
+                                            const haste_rewire_options *options, int64_t moves, int workers, cudaStream_t stream,
+                                            haste_error *error)
+{
+    const haste_block *block = &layer->block[number];
+    int64_t places = block->groups * block->fan_in;
+    haste__cu_bound bound;
+    haste_status status = HASTE_OK;
+    int levels = 3;
+    if (options->prune == HASTE_PRUNE_SALIENCY) status = haste__cu_probe(p, r, layer->dtype, 0, workers, stream, error);
+    else {
+        int grid = haste__cu_grid(places / HASTE__CU_THREADS + 1);
+        if (layer->dtype == HASTE_F32) HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
+        else HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
+        HASTE__CU_LAUNCHED("scores of inputs");
+    }
+    if (status != HASTE_OK) return status;
+    HASTE__CU_LAUNCH(haste__cu_limit_kernel, haste__cu_grid(block->groups), HASTE__CU_THREADS, (size_t)(block->fan_in + 31) / 32 * 4, stream, *r,
+                     block->groups, block->fan_in);
+    HASTE__CU_LAUNCHED("the lowest of each group");
+    memset(&bound, 0, sizeof bound);
+    bound.left = moves;
+    bound.found_score = 32;
+    for (bound.found_place = 1; bound.found_place < 63 && (places - 1) >> bound.found_place; bound.found_place++) { }
+    levels += (bound.found_place + 10) / 11;
+    HASTE__CU_TRY(cudaMemcpyAsync(r->bound, &bound, sizeof bound, cudaMemcpyHostToDevice, stream), "rewiring");
+    HASTE__CU_TRY(cudaMemsetAsync(r->count, 0, 2048 * sizeof(uint32_t), stream), "rewiring");
+    for (; levels > 0; levels--) {
+        HASTE__CU_LAUNCH(haste__cu_histogram_kernel, haste__cu_grid(places / 2048 + 1), HASTE__CU_THREADS, 0, stream, *r, places);
+        HASTE__CU_LAUNCH(haste__cu_pick_kernel, 1, HASTE__CU_THREADS, 0, stream, *r);
+        HASTE__CU_LAUNCHED("the bound of the scores");
+    }
+    if (options->growth == HASTE_GROW_GRADIENT) return haste__cu_probe(p, r, layer->dtype, 1, workers, stream, error);
+    HASTE__CU_LAUNCH(haste__cu_grow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS, 0, stream, *r, block->groups,
+                     block->fan_in, block->end - block->begin, block->index);
+    HASTE__CU_LAUNCHED("growing inputs");
+    return HASTE_OK;
+}
+
+static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memory *m, const haste_cuda_layer *layer, int number,
+                                const haste_rewire_options *options, int64_t limit)
+{
+    uint64_t rewires = (uint64_t)layer->rewires << 8;
+    memset(r, 0, sizeof *r);
+    r->place = m->place[number];
+    r->grow = m->grow;
+    r->bound = m->bound + number;
+    r->count = m->count;
+    r->key = m->key;
+    r->order = m->order;
+    r->rows = m->rows;
+    r->key_grow = haste__cu_key(layer->seed, HASTE__CU_STREAM_GROW | rewires);
+    r->key_weight = haste__cu_key(layer->seed, HASTE__CU_STREAM_GROW_WEIGHT | rewires);
+    r->group_base = layer->group_base[number];
+    r->limit = (int32_t)limit;
+    r->uniform = options->uniform;
+    r->root = (float)sqrt((double)layer->block[number].fan_in);
+}
+
+static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options, const void *x,
+                                         haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int batch, const int64_t *limit,
+                                         const int64_t *moves, const haste__cu_rewire_memory *m, cudaStream_t s, haste_error *error)
+{
+    haste__cu_pass p;
+    haste__cu_rewire r;
+    uint32_t stop = 0;
+    int i;
+    haste_status status = HASTE_OK;
+    haste__cu_pass_make(&p, layer, work, batch ? B : 0);
+    p.slopes = m->slopes;
+    HASTE__CU_TRY(cudaMemsetAsync(work->flag + HASTE__CU_FLAG_STOP, 0, 4, s), "rewiring");
+    if (batch) {
+        p.scale = (float)(1.0 / (double)B);
+        status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
+        if (status == HASTE_OK) status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, s, error);
+        if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, s, error);
+    }
+    for (i = 0; i < layer->block_count && status == HASTE_OK; i++) {
+        if (moves[i] == 0) continue;
+        haste__cu_pass_block(&p, layer, i);
+        haste__cu_rewire_of(&r, m, layer, i, options, limit[i]);
+        status = haste__cu_rewire_decide(layer, i, &p, &r, options, moves[i], m->workers, s, error);
+    }
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        int grid = m->workers;
+        if (moves[i] == 0) continue;
+        haste__cu_pass_block(&p, layer, i);
+        haste__cu_rewire_of(&r, m, layer, i, options, limit[i]);
+        if (layer->block[i].groups < grid) grid = (int)layer->block[i].groups;
+        if (layer->dtype == HASTE_F32)
+            HASTE__CU_LAUNCH(haste__cu_rewire_kernel<float>, grid, HASTE__CU_THREADS, 0, s, p, r, layer->block[i].index);
+        else HASTE__CU_LAUNCH(haste__cu_rewire_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, p, r, layer->block[i].index);
+        HASTE__CU_LAUNCHED("rewiring");
+    }
+    HASTE__CU_TRY(cudaMemcpyAsync(&stop, work->flag + HASTE__CU_FLAG_STOP, 4, cudaMemcpyDeviceToHost, s), "rewiring");
+    HASTE__CU_TRY(cudaStreamSynchronize(s), "rewiring");
+    if (stop) return haste__cu_fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+    return HASTE_OK;
+}
+
+haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options, const void *x,
+                               haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
+                               haste_error *error)
+{
+    haste__cu_rewire_memory m;
+    int64_t limit[HASTE_MAX_BLOCKS], moves[HASTE_MAX_BLOCKS], total = 0;
+    int i, batch, dense[HASTE_MAX_BLOCKS];
+    size_t bytes = 0;
+    void *memory = NULL;
+    haste_status status = haste__cu_quick(layer, error);
+    if (status == HASTE_OK) status = haste__cu_rewire_options_check(options, error);
+    if (status != HASTE_OK) return status;
+    if (layer->pending)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first", (int)layer->pending);
+    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    status = batch ? haste__cu_batch_check(layer, work, x, x_type, B, 1, error) : haste__cu_work_check(layer, work, error);
+    if (status == HASTE_OK && batch) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
+        dense[i] = block->index == NULL;
+        limit[i] = haste__cu_share_of(options->group_share > 0 ? options->group_share : .5f, F);
+        if (limit[i] > spare) limit[i] = spare;
+        if (options->scope == HASTE_SCOPE_BLOCK) wanted = haste__cu_share_of(options->share, wanted);
+        else if (limit[i] > haste__cu_share_of(options->share, F)) limit[i] = haste__cu_share_of(options->share, F);
+        moves[i] = wanted < block->groups * limit[i] ? wanted : block->groups * limit[i];
+        total += moves[i];
+    }
+    if (total > 0) {
+        status = haste__cu_rewire_arrange(&m, layer, dense, work->tiles, NULL, &bytes, error);
+        if (status != HASTE_OK) return status;
+        HASTE__CU_TRY(HASTE_CUDA_MALLOC(&memory, bytes), "memory for rewiring");
+        haste__cu_rewire_arrange(&m, layer, dense, work->tiles, (char *)memory, &bytes, error);
+        status = haste__cu_rewire_all(layer, work, options, x, x_type, B, positives, batch, limit, moves, &m, (cudaStream_t)stream, error);
+        if (status != HASTE_OK) cudaStreamSynchronize((cudaStream_t)stream);   /* nobody may still use the memory */
+        HASTE_CUDA_FREE(memory);
+        if (status != HASTE_OK) return status;
+    }
+    layer->rewires++;
+    if (moved) *moved = total;
+    return HASTE_OK;
+}
+
+#undef HASTE__CU_ARRAY
+#undef HASTE__CU_TRY
+#undef HASTE__CU_LAUNCHED
+#endif /* HASTE_CUDA_IMPLEMENTATION */
+
+/* ---- >>history: at the end of haste.h, as is the licence ----------------------------------------------------- */

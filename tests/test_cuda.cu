@@ -1,0 +1,1443 @@
+// haste_cuda.cuh on a device: every operation against the double references of haste.h, on odd shapes, with poisoned outputs.
+// Without a device it says so and passes. Alone: build/tests/test_cuda NAME runs only the subjects whose name contains NAME.
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+static int       alloc_fail_at = -1;   // the allocation on the device that fails
+static int       alloc_count;
+static size_t    alloc_last;           // its size
+#define HASTE_CUDA_MALLOC(pointer, bytes) (alloc_last = (bytes), alloc_count++ == alloc_fail_at ? cudaErrorMemoryAllocation : cudaMalloc((pointer), (bytes)))
+#define HASTE_CUDA_FREE(pointer)          cudaFree(pointer)
+#define HASTE_IMPLEMENTATION
+#define HASTE_CUDA_IMPLEMENTATION
+#include "haste_cuda.cuh"
+#include "check.h"
+#include "layers.h"
+
+// ---- device memory ---------------------------------------------------------------------------------------------------
+
+static void must(cudaError_t result, const char *what)
+{
+    if (result == cudaSuccess) return;
+    printf("%s: %s\n", what, cudaGetErrorString(result));
+    exit(1);
+}
+#define MUST(call) must((call), #call)
+
+enum { GUARD = 256 };
+
+// n bytes on the device, all 0xff (NaN), with guard bytes after them.
+static void *device_bytes(size_t n)
+{
+    void *p = NULL;
+    MUST(cudaMalloc(&p, n + GUARD));
+    MUST(cudaMemset(p, 0xff, n + GUARD));
+    return p;
+}
+
+static void *device_copy(const void *from, size_t n)
+{
+    void *p = device_bytes(n);
+    if (n) MUST(cudaMemcpy(p, from, n, cudaMemcpyHostToDevice));
+    return p;
+}
+
+// Back to the host, freed on the device; checks the guard.
+static void *host_copy(const void *from, size_t n)
+{
+    char *p = (char *)test_alloc(n + GUARD);
+    size_t i;
+    int whole = 1;
+    MUST(cudaMemcpy(p, from, n + GUARD, cudaMemcpyDeviceToHost));
+    for (i = n; i < n + GUARD; i++) whole &= (unsigned char)p[i] == 0xff;
+    CHECK(whole);
+    return p;
+}
+
+static void *host_take(void *from, size_t n)
+{
+    void *p = host_copy(from, n);
+    MUST(cudaFree(from));
+    return p;
+}
+
+static uint16_t to_bf16(float value)   // to nearest
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+static float round_bf16(float value) { return test_from_bf16(to_bf16(value)); }
+
+static uint16_t to_f16(float value)   // to nearest; normal numbers and 0 only
+{
+    uint32_t bits, sign;
+    memcpy(&bits, &value, 4);
+    sign = bits >> 16 & 0x8000;
+    bits &= 0x7fffffff;
+    if (bits < 0x38800000) return (uint16_t)sign;
+    bits += 0xfff + (bits >> 13 & 1);
+    return (uint16_t)(sign | (bits - 0x38000000) >> 13);
+}
+static float from_f16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)(half & 0x8000) << 16;
+    float value;
+    if (half & 0x7fff) bits |= ((uint32_t)(half & 0x7fff) << 13) + 0x38000000;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+// n numbers as an array of `type` on the device; what was lost in rounding is lost in `numbers` too.
+static void *device_numbers(float *numbers, size_t n, haste_cuda_type type)
+{
+    uint16_t *half = (uint16_t *)test_alloc(n * 2);
+    void *p;
+    size_t i;
+    if (type == HASTE_CUDA_F32) { free(half); return device_copy(numbers, n * 4); }
+    for (i = 0; i < n; i++) {
+        half[i] = type == HASTE_CUDA_BF16 ? to_bf16(numbers[i]) : to_f16(numbers[i]);
+        numbers[i] = type == HASTE_CUDA_BF16 ? test_from_bf16(half[i]) : from_f16(half[i]);
+    }
+    p = device_copy(half, n * 2);
+    free(half);
+    return p;
+}
+
+// A device array of float32 or bfloat16, as floats on the host; freed on the device.
+static float *take_numbers(void *from, size_t n, haste_cuda_type type)
+{
+    void *raw = host_take(from, n * (type == HASTE_CUDA_F32 ? 4 : 2));
+    float *out;
+    size_t i;
+    if (type == HASTE_CUDA_F32) return (float *)raw;
+    out = (float *)test_alloc(n * 4);
+    for (i = 0; i < n; i++) out[i] = test_from_bf16(((uint16_t *)raw)[i]);
+    free(raw);
+    return out;
+}
+
+static haste_cuda_layer upload(const haste_layer *layer)
+{
+    haste_cuda_layer dev;
+    memset(&dev, 0, sizeof dev);
+    if (haste_cuda_upload(&dev, layer, NULL, NULL, &test_error) != HASTE_OK) { printf("no layer: %s\n", test_error.text); exit(1); }
+    return dev;
+}
+
+static haste_cuda_workspace workspace(const haste_cuda_layer *layer, int32_t batch, int deterministic)
+{
+    haste_cuda_workspace work;
+    haste_cuda_workspace_options options;
+    memset(&options, 0, sizeof options);
+    options.batch = batch;
+    options.ids = 100000;
+    options.top_k = 64;
+    options.deterministic = deterministic;
+    options.chunks = layer->inputs > 10000 ? 2 : 5;
+    if (haste_cuda_workspace_create(&work, layer, &options, &test_error) != HASTE_OK) { printf("no workspace: %s\n", test_error.text); exit(1); }
+    return work;
+}
+
+static haste_cuda_lists device_lists(const test_batch *batch)
+{
+    haste_cuda_lists lists;
+    lists.offset = (const int64_t *)device_copy(batch->offset, ((size_t)batch->B + 1) * 8);
+    lists.id = (const int32_t *)device_copy(batch->id, (size_t)batch->offset[batch->B] * 4);
+    lists.on_host = 0;
+    return lists;
+}
+static void free_lists(haste_cuda_lists lists) { cudaFree((void *)lists.offset); cudaFree((void *)lists.id); }
+static haste_cuda_lists host_lists(const test_batch *batch)
+{
+    haste_cuda_lists lists;
+    lists.offset = batch->offset;
+    lists.id = batch->id;
+    lists.on_host = 1;
+    return lists;
+}
+
+// ---- the same precision, naively -------------------------------------------------------------------------------------
+
+// bfloat16 weights go with x and logit gradients rounded to bfloat16, and sums in float32.
+static float *naive_x(const haste_layer *layer, const test_batch *batch)
+{
+    size_t n = (size_t)batch->B * (size_t)layer->inputs, i;
+    float *x = (float *)test_alloc(n * 4);
+    for (i = 0; i < n; i++) x[i] = layer->dtype == HASTE_BF16 ? round_bf16(batch->x[i]) : batch->x[i];
+    return x;
+}
+static void naive_round(const haste_layer *layer, float *grad, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n && layer->dtype == HASTE_BF16; i++) grad[i] = round_bf16(grad[i]);
+}
+
+// ---- layers on the device --------------------------------------------------------------------------------------------
+
+static void round_trip()
+{
+    int i, dtype;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, dtype ? HASTE_ADAMW : HASTE_MOMENTUM, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer layer = test_layer(&options), back;
+        haste_cuda_layer dev = upload(&layer);
+        CHECK(haste_layer_create(&back, &options, NULL) == HASTE_OK);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &back) == NULL);
+        CHECK_STATUS(haste_layer_check(&back, &test_error), HASTE_OK, test_error);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&back);
+    }
+}
+
+// A layer made on the device equals one made on the host.
+static void create_equals_host()
+{
+    int i, dtype, loss;
+    static int64_t frequency[4096];
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (loss = 0; loss < 3; loss++) {
+        haste_layer_options options = test_options(&test_shapes[i], (haste_loss)loss, HASTE_ADAMW, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer, back;
+        haste_cuda_layer dev;
+        int32_t l;
+        const char *difference;
+        for (l = 0; l < options.labels; l++) frequency[l] = l % 7;
+        options.frequency = frequency;
+        options.samples = 1000;
+        CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK && haste_layer_create(&back, &options, NULL) == HASTE_OK);
+        memset(back.memory, 0x3f, (size_t)((char *)back.label_of - (char *)back.memory));
+        CHECK_STATUS(haste_cuda_layer_create(&dev, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        difference = test_difference(&layer, &back);
+        if (difference) printf("    %s: %s differs\n", test_shapes[i].name, difference);
+        CHECK(difference == NULL);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&back);
+    }
+}
+
+// The planner says what is then allocated, byte for byte.
+static void plan()
+{
+    int i, dtype;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_ADAMW, (haste_dtype)dtype, HASTE_BF16);
+        haste_cuda_workspace_options work_options;
+        haste_rewire_options rewire;
+        haste_cuda_lists none;
+        haste_cuda_plan plan;
+        haste_cuda_layer layer;
+        haste_cuda_workspace work;
+        haste_cuda_gradient gradient;
+        memset(&work_options, 0, sizeof work_options);
+        memset(&rewire, 0, sizeof rewire);
+        memset(&none, 0, sizeof none);
+        work_options.batch = 70;
+        work_options.deterministic = dtype;
+        CHECK_STATUS(haste_cuda_plan_bytes(&options, &work_options, NULL, &plan, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_layer_create(&layer, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.layer && layer.bytes == plan.layer);
+        CHECK_STATUS(haste_cuda_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.workspace && work.bytes == plan.workspace && work.pinned_bytes == plan.pinned);
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.gradient);
+        rewire.share = .3f;
+        alloc_last = plan.rewire;   // where no place can move, nothing is allocated
+        CHECK_STATUS(haste_cuda_rewire(&layer, &work, &rewire, NULL, HASTE_CUDA_F32, 0, none, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.rewire);
+        haste_cuda_gradient_free(&gradient);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&layer);
+    }
+}
+
+// ---- forward and backward --------------------------------------------------------------------------------------------
+
+static void forward()
+{
+    static const int32_t batches[] = { 1, 33, 64, 130 };
+    int i, dtype, type, j;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 4; j++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        int32_t B = layer.inputs > 10000 && batches[j] > 33 ? 65 : batches[j];
+        haste_cuda_workspace work = workspace(&dev, B, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        size_t n = (size_t)B * (size_t)layer.slots, k;
+        double *want = test_doubles(n);
+        float *naive = (float *)test_alloc(n * 4);
+        for (type = 0; type < 3; type++) {
+            void *x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)type);
+            haste_cuda_type out_type = type == 1 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32;
+            void *logits = device_bytes(n * (out_type == HASTE_CUDA_F32 ? 4 : 2));
+            test_errors got_errors = {}, naive_errors = {};
+            float *got, *rounded = naive_x(&layer, &batch);
+            haste_forward_ref(&layer, batch.x, B, want);
+            naive_forward(&layer, rounded, B, naive);
+            CHECK_STATUS(haste_cuda_forward(&dev, &work, x, (haste_cuda_type)type, B, logits, out_type, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+            got = take_numbers(logits, n, out_type);
+            for (k = 0; k < n; k++) {
+                if (layer.label_of[k % (size_t)layer.slots] < 0) { if (got[k] != 0) CHECK(got[k] == 0); continue; }
+                test_add_error(&got_errors, (double)got[k], want[k]);
+                test_add_error(&naive_errors, (double)(out_type == HASTE_CUDA_BF16 ? round_bf16(naive[k]) : naive[k]), want[k]);
+            }
+            if (!test_judge(&got_errors, &naive_errors, "forward", __LINE__)) printf("    %s, dtype %d, B %d, x type %d\n", test_shapes[i].name, dtype, B, type);
+            free(got);
+            free(rounded);
+            cudaFree(x);
+        }
+        free(want);
+        free(naive);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+// Judges gradient buffers and grad_x against double; frees nothing.
+static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradient, test_gradients *want, const float *grad_x, const double *want_x,
+                            const float *naive_x_gradient, int32_t B, const char *what)
+{
+    int32_t k;
+    size_t i;
+    test_errors got_errors = {}, naive_errors = {}, got_w = {}, naive_w = {}, got_b = {}, naive_b = {};
+    for (k = 0; k < layer->block_count; k++) {   // blocks together: in one with a single label the naive version may be lucky
+        size_t n = (size_t)test_weights(&layer->block[k]), m = (size_t)test_places(&layer->block[k]);
+        float *weight = (float *)test_alloc(n * 4), *bias = (float *)test_alloc(m * 4);
+        MUST(cudaMemcpy(weight, gradient->weight[k], n * 4, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(bias, gradient->bias[k], m * 4, cudaMemcpyDeviceToHost));
+        for (i = 0; i < n; i++) {
+            test_add_error(&got_w, (double)weight[i], want->weight[k][i]);
+            test_add_error(&naive_w, (double)want->naive_weight[k][i], want->weight[k][i]);
+        }
+        for (i = 0; i < m; i++) {
+            test_add_error(&got_b, (double)bias[i], want->bias[k][i]);
+            test_add_error(&naive_b, (double)want->naive_bias[k][i], want->bias[k][i]);
+        }
+        free(weight);
+        free(bias);
+    }
+    test_judge(&got_w, &naive_w, what, __LINE__);
+    test_judge(&got_b, &naive_b, what, __LINE__);
+    for (i = 0; i < (size_t)B * (size_t)layer->inputs; i++) {
+        test_add_error(&got_errors, (double)grad_x[i], want_x[i]);
+        test_add_error(&naive_errors, (double)naive_x_gradient[i], want_x[i]);
+    }
+    test_judge(&got_errors, &naive_errors, what, __LINE__);
+}
+
+static void backward()
+{
+    int i, dtype, type;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (type = 0; type < 2; type++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        int32_t B = type ? 65 : 31;
+        haste_cuda_workspace work = workspace(&dev, 70, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, k;
+        float *slopes = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4), *naive_gx = (float *)test_zeros(d * 4), *gx, *rounded;
+        double *slopes64 = test_doubles(n), *want_x = test_doubles(d);
+        float *start = (float *)test_alloc(d * 4);
+        test_gradients want = test_make_gradients(&layer);
+        haste_cuda_gradient gradient;
+        void *x, *dev_slopes, *dev_gx;
+        for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;   // padding is not read
+        for (k = 0; k < d; k++) start[k] = .5f;
+        x = device_numbers(batch.x, d, HASTE_CUDA_F32);
+        dev_slopes = device_numbers(slopes, n, (haste_cuda_type)type);
+        dev_gx = device_copy(start, d * 4);
+        for (k = 0; k < n; k++) { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k]; naive_slopes[k] = slopes[k]; }
+        haste_backward_ref(&layer, batch.x, B, slopes64, want.weight, want.bias, want_x);
+        naive_round(&layer, naive_slopes, n);
+        rounded = naive_x(&layer, &batch);
+        naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
+        for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] += .5f; }
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type, &gradient, dev_gx, HASTE_CUDA_F32, NULL,
+                                         &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+        judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_shapes[i].name);
+        free(gx); free(slopes); free(naive_slopes); free(naive_gx); free(slopes64); free(want_x); free(start); free(rounded);
+        cudaFree(x);
+        cudaFree(dev_slopes);
+        haste_cuda_gradient_free(&gradient);
+        test_free_gradients(&want, &layer);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+// ---- training --------------------------------------------------------------------------------------------------------
+
+// One stored number after an update: the naive one, give or take an error, and for bfloat16 one of its two neighbours.
+static int close_to(haste_dtype dtype, float got, double want, double slack)
+{
+    double low = want - slack, high = want + slack, unused;
+    if (dtype == HASTE_BF16) {
+        test_bf16_neighbours(low, &low, &unused);
+        test_bf16_neighbours(high, &unused, &high);
+    }
+    return (double)got >= low && (double)got <= high;
+}
+
+/* One case: accumulate gives loss and gradients, which are judged; a step from the same start gives weights that must be what the rule makes
+   of those gradients. */
+static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype, haste_dtype state, int32_t B, int device)
+{
+    haste_layer_options options = test_options(shape, loss, optimizer, dtype, state);
+    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_cuda_layer dev = upload(&layer);
+    haste_cuda_workspace work = workspace(&dev, B + 3, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    haste_cuda_lists lists = device ? device_lists(&batch) : host_lists(&batch);
+    size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i;
+    double *logits = test_doubles(n), *slopes = test_doubles(n), *want_x = test_doubles(d), want_loss, got_loss[2];
+    float *naive_logits = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4), *naive_gx = (float *)test_zeros(d * 4), unused;
+    double naive_loss_value;
+    float *rounded = naive_x(&layer, &batch), *gx, *gx2;
+    test_gradients want = test_make_gradients(&layer);
+    haste_cuda_gradient gradient;
+    haste_step_options o;
+    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(16), *dev_gx2 = device_bytes(d * 4);
+    int32_t k;
+    int bad = 0;
+    memset(&o, 0, sizeof o);
+    o.lr = .25f;
+    o.weight_decay = .125f;
+    MUST(cudaMemset(dev_gx, 0, d * 4));
+    MUST(cudaMemset(dev_gx2, 0, d * 4));
+    haste_forward_ref(&layer, batch.x, B, logits);
+    haste_loss_ref(&layer, logits, B, batch.positives, 0, &want_loss, slopes);
+    haste_backward_ref(&layer, batch.x, B, slopes, want.weight, want.bias, want_x);
+    naive_forward(&layer, rounded, B, naive_logits);
+    naive_loss(&layer, naive_logits, B, batch.positives, 0, &unused, naive_slopes);
+    for (i = 0; i < n; i++) logits[i] = (double)naive_logits[i];
+    haste_loss_ref(&layer, logits, B, batch.positives, 0, &naive_loss_value, slopes);
+    naive_round(&layer, naive_slopes, n);
+    naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
+
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, &gradient, (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
+                                       &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    CHECK(dev.pending == 1 && dev.step == 0);
+    gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+    judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_loss_name(loss));
+    dev.pending = 0;
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)dev_loss + 1, dev_gx2, HASTE_CUDA_F32, NULL, &test_error),
+                 HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    gx2 = take_numbers(dev_gx2, d, HASTE_CUDA_F32);
+    for (i = 0; i < d; i++) if (fabs((double)gx2[i] - (double)gx[i]) > 1e-3 * (fabs((double)gx[i]) + .01)) bad++;
+    CHECK(bad == 0);
+    MUST(cudaMemcpy(got_loss, dev_loss, 16, cudaMemcpyDeviceToHost));
+    if (dtype == HASTE_BF16) CHECK_NEAR(got_loss[0], naive_loss_value, 1e-5 * fabs(want_loss) + 1e-6);   // of the same rounded x
+    else CHECK_NEAR(got_loss[0], want_loss, 2e-6 * fabs(want_loss) + 1e-6);
+    CHECK_NEAR(got_loss[1], got_loss[0], 1e-6 * fabs(want_loss));
+    CHECK(dev.step == 1);
+    CHECK_STATUS(haste_cuda_download(&dev, &after, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_layer_check(&after, &test_error), HASTE_OK, test_error);
+    for (k = 0, bad = 0; k < layer.block_count; k++) {
+        const haste_block *old = &layer.block[k], *now = &after.block[k];
+        size_t weights = (size_t)test_weights(old), places = (size_t)test_places(old);
+        float *g = (float *)test_alloc(weights * 4), *gb = (float *)test_alloc(places * 4);
+        MUST(cudaMemcpy(g, gradient.weight[k], weights * 4, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(gb, gradient.bias[k], places * 4, cudaMemcpyDeviceToHost));
+        for (i = 0; i < weights; i++) {
+            double m = old->weight_state[0] ? (double)test_get(state, old->weight_state[0], i) : 0;
+            double v = old->weight_state[1] ? (double)test_get(state, old->weight_state[1], i) : 0;
+            double w = (double)test_get(dtype, old->weight, i), new_w = haste_update_ref(optimizer, &o, 1, 1, w, (double)g[i], &m, &v);
+            double slack = 4e-6 * (fabs(w) + fabs(new_w - w)) + 1e-12;
+            bad += !close_to(dtype, test_get(dtype, now->weight, i), new_w, slack);
+            if (old->weight_state[0]) bad += !close_to(state, test_get(state, now->weight_state[0], i), m, 4e-6 * (fabs(m) + fabs((double)g[i]) + fabs(w)));
+            if (old->weight_state[1]) bad += !close_to(state, test_get(state, now->weight_state[1], i), v, 4e-6 * (fabs(v) + (double)g[i] * (double)g[i]));
+        }
+        for (i = 0; i < places; i++) {
+            double m = old->bias_state[0] ? (double)old->bias_state[0][i] : 0, v = old->bias_state[1] ? (double)old->bias_state[1][i] : 0;
+            double new_b = haste_update_ref(optimizer, &o, 1, 0, (double)old->bias[i], (double)gb[i], &m, &v);
+            bad += !(fabs((double)now->bias[i] - new_b) <= 4e-6 * (fabs(new_b) + fabs((double)old->bias[i]) + 1e-3));
+        }
+        free(g);
+        free(gb);
+    }
+    CHECK(bad == 0);
+    if (bad) printf("    %s, loss %d, optimizer %d, dtype %d, state %d, B %d: %d numbers\n", shape->name, loss, optimizer, dtype, state, (int)B, bad);
+    haste_cuda_gradient_free(&gradient);
+    test_free_gradients(&want, &layer);
+    free(logits); free(slopes); free(want_x); free(naive_logits); free(naive_slopes); free(naive_gx); free(rounded); free(gx); free(gx2);
+    cudaFree(x);
+    cudaFree(dev_loss);
+    if (device) free_lists(lists);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&after);
+}
+
+static void step()
+{
+    static const int32_t batches[] = { 1, 33, 64, 130 };
+    int i, loss, optimizer, dtype, n = 0;
+    for (i = 0; i < TEST_SHAPES; i++) for (loss = 0; loss < 3; loss++) for (dtype = 0; dtype < 2; dtype++) for (optimizer = 0; optimizer < 3; optimizer++, n++) {
+        int32_t B = batches[(n + n / 4) % 4];
+        if (test_shapes[i].inputs > 10000 && (B > 64 || optimizer == 1)) continue;
+        step_case(&test_shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, (haste_dtype)dtype, (haste_dtype)((n / 2) % 2), B, n % 2);
+    }
+}
+
+// Larger ones, where weights, inputs and labels come in several runs and a group has many positives.
+static void step_large()
+{
+    static const test_shape shapes[] = {
+        { "F 200, S 256", 700, 400, 1, { { 0, 256, 200, 0, 0 } }, 1 },
+        { "dense 300",    500, 300, 2, { { 100, 64, HASTE_DENSE, 0, 300 }, { 0, 32, 64, 0, 0 } }, 1 },
+        { "S 72",         500, 128, 1, { { 0,  72,  65, 0, 0 } }, 0 },
+        { "few groups",    17,  64, 1, { { 0,  16,  64, 0, 0 } }, 0 } };
+    int i, loss, dtype;
+    for (i = 0; i < 4; i++) for (loss = 0; loss < 3; loss++) for (dtype = 0; dtype < 2; dtype++)
+        step_case(&shapes[i], (haste_loss)loss, HASTE_MOMENTUM, (haste_dtype)dtype, (haste_dtype)dtype, 200, loss % 2);
+}
+
+// Two micro-batches and an update give what one batch gives.
+static void accumulate()
+{
+    int dtype;
+    for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_ADAMW, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options), a = test_copy(&layer), b = test_copy(&layer);
+        haste_cuda_layer one = upload(&layer), two = upload(&layer);
+        haste_cuda_workspace work = workspace(&one, 64, 0);
+        test_batch batch = test_make_batch(&layer, 64), rest = batch;
+        haste_cuda_gradient gradient;
+        haste_step_options o;
+        size_t half = 32 * (size_t)layer.inputs, i;
+        float *x = (float *)device_copy(batch.x, 2 * half * 4);
+        int32_t k;
+        int bad = 0;
+        memset(&o, 0, sizeof o);
+        o.lr = .01f;
+        o.divisor = 64;
+        rest.offset += 32;
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &two, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&one, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error),
+                     HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x, HASTE_CUDA_F32, 32, host_lists(&batch), &o, &gradient, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                           &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x + half, HASTE_CUDA_F32, 32, host_lists(&rest), &o, &gradient, NULL, NULL, HASTE_CUDA_F32,
+                                           NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&two, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error),
+                     HASTE_ERR_STATE, test_error);
+        CHECK_STATUS(haste_cuda_apply(&two, &work, &gradient, &o, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(two.step == 1 && two.pending == 0);
+        haste_cuda_download(&one, &a, NULL, NULL);
+        haste_cuda_download(&two, &b, NULL, NULL);
+        for (k = 0; k < layer.block_count; k++)
+            for (i = 0; i < (size_t)test_weights(&layer.block[k]); i++) {
+                double v = (double)test_get(layer.dtype, a.block[k].weight, i), w = (double)test_get(layer.dtype, b.block[k].weight, i);
+                bad += !(fabs(v - w) <= (dtype ? .02 : 1e-5) * (fabs(v) + .05));
+            }
+        CHECK(bad == 0);
+        {   // the buffers are 0 again
+            float *g = (float *)test_alloc(gradient.bytes);
+            size_t used = 0;
+            MUST(cudaMemcpy(g, gradient.memory, gradient.bytes, cudaMemcpyDeviceToHost));
+            for (i = 0; i < gradient.bytes / 4; i++) used += g[i] != 0;
+            CHECK(used == 0);
+            free(g);
+        }
+        cudaFree(x);
+        haste_cuda_gradient_free(&gradient);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&one);
+        haste_cuda_layer_free(&two);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+        haste_layer_free(&a);
+        haste_layer_free(&b);
+    }
+}
+
+// grad_x in bfloat16: added to what is there.
+static void grad_x_bf16()
+{
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev = upload(&layer);
+    haste_cuda_workspace work = workspace(&dev, 64, 0);
+    test_batch batch = test_make_batch(&layer, 50);
+    size_t d = 50 * (size_t)layer.inputs, i;
+    void *x = device_copy(batch.x, d * 4), *a = device_bytes(d * 4), *b = device_bytes(d * 2);
+    float *wide, *narrow;
+    haste_step_options o;
+    int bad = 0;
+    memset(&o, 0, sizeof o);
+    MUST(cudaMemset(a, 0, d * 4));
+    MUST(cudaMemset(b, 0, d * 2));
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, a, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, b, HASTE_CUDA_BF16, NULL, &test_error), HASTE_OK, test_error);
+    wide = take_numbers(a, d, HASTE_CUDA_F32);
+    narrow = take_numbers(b, d, HASTE_CUDA_BF16);
+    for (i = 0; i < d; i++) bad += !(fabs((double)wide[i] - (double)narrow[i]) <= fabs((double)wide[i]) / 250 + 1e-7);
+    CHECK(bad == 0);
+    free(wide); free(narrow);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
+// Stochastic rounding: right in the mean, the same for the same seed and step, another for another step.
+static void rounding()
+{
+    haste_layer_options options;
+    haste_layer layer, a, b;
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    haste_step_options o;
+    float x[1] = { 1 };
+    int64_t offset[2] = { 0, 0 };
+    int32_t id[1] = { 0 };
+    haste_cuda_lists lists = { offset, id, 1 };
+    void *dev_x;
+    int64_t i, n, up = 0;
+    int draw, draws = 4;
+    double p = .3, sigma;
+    memset(&options, 0, sizeof options);
+    options.labels = 32768;
+    options.inputs = 1;
+    options.loss = HASTE_SQUARED_HINGE;
+    options.dtype = HASTE_BF16;
+    options.zero_weights = 1;
+    options.seed = 11;
+    CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK);
+    n = layer.block[0].groups * 32;
+    for (i = 0; i < n; i++) ((uint16_t *)layer.block[0].weight)[i] = 0x3f80;   // 1, so that z = 1 and the gradient 4
+    a = test_copy(&layer);
+    b = test_copy(&layer);
+    dev_x = device_copy(x, 4);
+    memset(&o, 0, sizeof o);
+    o.lr = (float)(p * 0x1p-8 / 4);   // downwards from 1 a step of bfloat16 is 2^-8
+    for (draw = 0; draw < draws; draw++) {
+        int64_t moved = 0;
+        layer.step = draw;
+        dev = upload(&layer);
+        work = workspace(&dev, 1, 0);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        haste_cuda_download(&dev, &a, NULL, NULL);
+        for (i = 0; i < n; i++) {
+            uint16_t w = ((uint16_t *)a.block[0].weight)[i];
+            moved += w == 0x3f7f;
+            if (w != 0x3f7f && w != 0x3f80) CHECK(w == 0x3f80);
+        }
+        up += moved;
+        haste_cuda_layer_free(&dev);
+        dev = upload(&layer);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        haste_cuda_download(&dev, &b, NULL, NULL);
+        CHECK(memcmp(a.block[0].weight, b.block[0].weight, (size_t)n * 2) == 0);
+        haste_cuda_layer_free(&dev);
+        layer.step = draw + 100;
+        dev = upload(&layer);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        haste_cuda_download(&dev, &b, NULL, NULL);
+        CHECK(memcmp(a.block[0].weight, b.block[0].weight, (size_t)n * 2) != 0);
+        haste_cuda_layer_free(&dev);
+        haste_cuda_workspace_free(&work);
+    }
+    sigma = sqrt(p * (1 - p) / (double)(n * draws));
+    CHECK_NEAR((double)up / (double)(n * draws), p, 5 * sigma);
+    cudaFree(dev_x);
+    haste_layer_free(&layer);
+    haste_layer_free(&a);
+    haste_layer_free(&b);
+}
+
+// The deterministic mode: the same bits, grad_x included, every time; and weights do not depend on the mode.
+static void deterministic()
+{
+    int dtype, run;
+    for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_ADAMW, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer layer = test_layer(&options), first = test_copy(&layer), now = test_copy(&layer);
+        test_batch batch = test_make_batch(&layer, 70);
+        size_t d = 70 * (size_t)layer.inputs;
+        void *x = device_copy(batch.x, d * 4);
+        float *first_gx = NULL;
+        double first_loss = 0;
+        haste_step_options o;
+        memset(&o, 0, sizeof o);
+        o.lr = .1f;
+        for (run = 0; run < 101; run++) {   // the last one: fast mode
+            haste_cuda_layer dev = upload(&layer);
+            haste_cuda_workspace work = workspace(&dev, 70, run < 100);
+            void *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(8);
+            float *gx;
+            double loss;
+            MUST(cudaMemset(dev_gx, 0, d * 4));
+            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 70, host_lists(&batch), &o, (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
+                                               &test_error), HASTE_OK, test_error);
+            haste_cuda_download(&dev, run ? &now : &first, NULL, NULL);
+            gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+            MUST(cudaMemcpy(&loss, dev_loss, 8, cudaMemcpyDeviceToHost));
+            cudaFree(dev_loss);
+            if (run == 0) { first_gx = gx; first_loss = loss; }
+            else {
+                if (run < 100) CHECK(memcmp(gx, first_gx, d * 4) == 0 && loss == first_loss);
+                CHECK(test_difference(&first, &now) == NULL);
+                free(gx);
+            }
+            haste_cuda_workspace_free(&work);
+            haste_cuda_layer_free(&dev);
+        }
+        free(first_gx);
+        cudaFree(x);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+        haste_layer_free(&first);
+        haste_layer_free(&now);
+    }
+}
+
+// ---- prediction ------------------------------------------------------------------------------------------------------
+
+// Small whole numbers: every sum is exact in any order and type, and there are many ties.
+static haste_layer whole_layer(const haste_layer_options *options)
+{
+    haste_layer layer = test_layer(options);
+    int32_t k;
+    int64_t i;
+    for (k = 0; k < layer.block_count; k++) {
+        haste_block *block = &layer.block[k];
+        for (i = 0; i < test_weights(block); i++)
+            if (i / (block->fan_in * (int64_t)block->group_size) * block->group_size + i % block->group_size < block->labels)
+                test_put(layer.dtype, block->weight, (size_t)i, (float)((int)(check_random() % 5) - 2));
+        for (i = 0; i < block->labels; i++) block->bias[i] = (float)((int)(check_random() % 3) - 1);
+    }
+    return layer;
+}
+static void whole_x(test_batch *batch, const haste_layer *layer)
+{
+    size_t i;
+    for (i = 0; i < (size_t)batch->B * (size_t)layer->inputs; i++) batch->x[i] = (float)((int)(check_random() % 5) - 2);
+}
+
+static void top_k()
+{
+    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, depths[] = { 1, 5, 33, 64 };
+    int i, dtype, j, n = 0, with;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++) for (with = 0; with < 2; with++, n++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = whole_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        int32_t B = batches[j], k = depths[n % 4], b, r;
+        haste_cuda_workspace work = workspace(&dev, 100, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        haste_cuda_lists excluded = n % 3 ? device_lists(&batch) : host_lists(&batch);
+        double *logits = test_doubles((size_t)B * (size_t)layer.slots), want_score[64];
+        int32_t want_id[64], *id;
+        float *score;
+        void *x, *dev_id = device_bytes((size_t)B * (size_t)k * 4), *dev_score = device_bytes((size_t)B * (size_t)k * 4);
+        int bad = 0;
+        if (test_shapes[i].inputs > 10000 && j > 2) B = 9;
+        whole_x(&batch, &layer);
+        x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)(n % 3));
+        haste_forward_ref(&layer, batch.x, B, logits);
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL, (int32_t *)dev_id,
+                                      n % 5 ? (float *)dev_score : NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        id = (int32_t *)host_take(dev_id, (size_t)batch.B * (size_t)k * 4);
+        score = (float *)host_take(dev_score, (size_t)batch.B * (size_t)k * 4);
+        for (b = 0; b < B; b++) {
+            haste_top_k_ref(&layer, logits + (size_t)b * (size_t)layer.slots, k, batch.id + batch.offset[b], with ? batch.offset[b + 1] - batch.offset[b] : 0,
+                            want_id, want_score);
+            for (r = 0; r < k; r++) {
+                bad += id[b * k + r] != want_id[r];
+                if (n % 5) bad += (double)score[b * k + r] != want_score[r];
+            }
+        }
+        CHECK(bad == 0);
+        if (bad) printf("    %s, dtype %d, B %d, k %d, excluded %d: %d differ\n", test_shapes[i].name, dtype, (int)B, (int)k, with, bad);
+        free(id); free(score); free(logits);
+        cudaFree(x);
+        if (!excluded.on_host) free_lists(excluded);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+static int find_id(const int32_t *id, int64_t n, int32_t wanted) { int64_t i; for (i = 0; i < n; i++) if (id[i] == wanted) return 1; return 0; }
+
+static void above()
+{
+    int i, dtype, with;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (with = 0; with < 2; with++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = whole_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        int32_t B = layer.inputs > 10000 ? 3 : 70, b;
+        haste_cuda_workspace work = workspace(&dev, B, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        haste_cuda_lists excluded = host_lists(&batch);
+        double *logits = test_doubles((size_t)B * (size_t)layer.slots);
+        size_t capacity = (size_t)B * (size_t)layer.labels;
+        void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4), *dev_score = device_bytes(capacity * 4);
+        int64_t needed = -1, *offset, slot, at, total = 0, first_needed;
+        int32_t *id;
+        float *score, threshold = 2;
+        int bad = 0;
+        whole_x(&batch, &layer);
+        x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
+        haste_forward_ref(&layer, batch.x, B, logits);
+        haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL, NULL, 0, &first_needed, NULL, &test_error);
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, (int32_t *)dev_id,
+                                      (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(needed == first_needed);
+        offset = (int64_t *)host_take(dev_offset, ((size_t)B + 1) * 8);
+        id = (int32_t *)host_take(dev_id, capacity * 4);
+        score = (float *)host_take(dev_score, capacity * 4);
+        for (b = 0; b < B; b++) {
+            int64_t own = 0;
+            bad += offset[b] != total;
+            for (slot = 0; slot < layer.slots; slot++) {
+                int32_t label = layer.label_of[slot];
+                if (label < 0 || !(logits[b * layer.slots + slot] > (double)threshold)) continue;
+                if (with && find_id(batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], label)) continue;
+                own++;
+                bad += !find_id(id + offset[b], offset[b + 1] - offset[b], label);
+            }
+            for (at = offset[b]; at < offset[b + 1]; at++) {
+                bad += (double)score[at] != logits[b * layer.slots + layer.slot_of[id[at]]];
+                if (at > offset[b]) bad += !(score[at - 1] > score[at] || (score[at - 1] == score[at] && id[at - 1] < id[at]));
+            }
+            total += own;
+        }
+        CHECK(bad == 0 && total == needed && offset[B] == total);
+        if (total > 0)
+            CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count, (int32_t *)x, (float *)x, total - 1,
+                                          &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
+        free(offset); free(id); free(score); free(logits);
+        cudaFree(x);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+static void score()
+{
+    int i, dtype;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        haste_cuda_workspace work = workspace(&dev, 40, 0);
+        test_batch batch = test_make_batch(&layer, 40);
+        haste_cuda_lists lists = dtype ? device_lists(&batch) : host_lists(&batch);
+        size_t n = (size_t)(batch.offset[40] - batch.offset[0]);
+        void *x = device_copy(batch.x, 40 * (size_t)layer.inputs * 4), *dev_score = device_bytes(n * 4);
+        double *logits = test_doubles(40 * (size_t)layer.slots);
+        float *got, *naive = (float *)test_alloc(40 * (size_t)layer.slots * 4);
+        test_errors got_errors = {}, naive_errors = {};
+        int32_t b;
+        int64_t j;
+        haste_forward_ref(&layer, batch.x, 40, logits);
+        naive_forward(&layer, batch.x, 40, naive);
+        CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, 40, lists, (float *)dev_score, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        got = (float *)host_take(dev_score, n * 4);
+        for (b = 0; b < 40; b++) for (j = batch.offset[b]; j < batch.offset[b + 1]; j++) {
+            size_t at = (size_t)b * (size_t)layer.slots + (size_t)layer.slot_of[batch.id[j]];
+            test_add_error(&got_errors, (double)got[j - batch.offset[0]], logits[at]);
+            test_add_error(&naive_errors, (double)naive[at], logits[at]);
+        }
+        test_judge(&got_errors, &naive_errors, "score", __LINE__);
+        free(got); free(logits); free(naive);
+        cudaFree(x);
+        if (dtype) free_lists(lists);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+// ---- rewiring --------------------------------------------------------------------------------------------------------
+
+// The CPU and the device move the same places. Whole numbers and the hinge make gradients exact, so that growth agrees too.
+static void rewire()
+{
+    static const test_shape shapes[] = {
+        { "S 16", 260, 64, 1, { { 0, 16, 16, 0, 0 } }, 1 }, { "S 24", 77, 33, 1, { { 0, 24, 17, 0, 0 } }, 1 },
+        { "S 128", 300, 170, 1, { { 0, 128, 70, 0, 0 } }, 0 }, { "F near D", 90, 20, 1, { { 0, 40, 19, 0, 0 } }, 0 },
+        { "head and tail", 200, 64, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 50, 16, 8, 8, 30 }, { 0, 32, 12, 30, 64 } }, 1 } };
+    int i, dtype, scope, growth, prune, uniform;
+    for (i = 0; i < 5; i++) for (dtype = 0; dtype < 2; dtype++) for (scope = 0; scope < 2; scope++) for (growth = 0; growth < 2; growth++) for (prune = 0; prune < 2; prune++) {
+        haste_layer_options options = test_options(&shapes[i], HASTE_SQUARED_HINGE, HASTE_ADAMW, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = whole_layer(&options), back;
+        haste_cuda_layer dev;
+        haste_cuda_workspace work;
+        haste_workspace host_work = test_workspace(&layer, 32, 1, HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, 32);
+        haste_rewire_options o;
+        int64_t moved = -1, host_moved = -2;
+        void *x;
+        const char *difference;
+        size_t k;
+        whole_x(&batch, &layer);
+        for (k = 0; k < 32 * (size_t)layer.inputs; k++) batch.x[k] = batch.x[k] > 0 ? 1.0f : 0.0f;   // slopes below 256: exact in bfloat16
+        dev = upload(&layer);
+        work = workspace(&dev, 32, 0);
+        x = device_copy(batch.x, 32 * (size_t)layer.inputs * 4);
+        back = test_copy(&layer);
+        memset(&o, 0, sizeof o);
+        o.share = .35f;
+        o.scope = (haste_scope)scope;
+        o.growth = (haste_growth)growth;
+        o.prune = (haste_prune)prune;
+        uniform = (i + growth) % 2;
+        o.uniform = uniform;
+        CHECK_STATUS(haste_rewire(&layer, &host_work, &o, batch.x, 32, batch.positives, &host_moved, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &o, x, HASTE_CUDA_F32, 32, host_lists(&batch), &moved, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(moved == host_moved && dev.rewires == 1);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_layer_check(&back, &test_error), HASTE_OK, test_error);
+        difference = test_difference(&layer, &back);
+        CHECK(difference == NULL);
+        if (difference) printf("    %s, dtype %d, scope %d, growth %d, prune %d: %s differs\n", shapes[i].name, dtype, scope, growth, prune, difference);
+        cudaFree(x);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_workspace_free(&host_work);
+        haste_layer_free(&layer);
+        haste_layer_free(&back);
+    }
+}
+
+// ---- shards ----------------------------------------------------------------------------------------------------------
+
+// Views of one layer's halves, and two uploaded shards, train to the bits that the whole layer trains to.
+static void shards()
+{
+    int dtype, own;
+    for (dtype = 0; dtype < 2; dtype++) for (own = 0; own < 2; own++) {
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer layer = test_layer(&options), a = test_copy(&layer), b = test_copy(&layer);
+        haste_cuda_layer whole = upload(&layer), base = upload(&layer), part;
+        haste_cuda_workspace work = workspace(&whole, 50, 0);
+        test_batch batch = test_make_batch(&layer, 50);
+        size_t d = 50 * (size_t)layer.inputs, i;
+        void *x = device_copy(batch.x, d * 4), *loss = device_bytes(24), *gx = device_bytes(d * 4), *gx2 = device_bytes(d * 4);
+        float *one, *two;
+        double l[3];
+        int64_t middle = layer.block[1].first_slot + 2 * layer.block[1].group_size;
+        haste_step_options o;
+        int p, bad = 0;
+        memset(&o, 0, sizeof o);
+        o.lr = .1f;
+        MUST(cudaMemset(gx, 0, d * 4));
+        MUST(cudaMemset(gx2, 0, d * 4));
+        CHECK_STATUS(haste_cuda_train_step(&whole, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, (double *)loss, gx, HASTE_CUDA_F32, NULL, &test_error),
+                     HASTE_OK, test_error);
+        haste_cuda_download(&whole, &a, NULL, NULL);
+        for (p = 0; p < 2; p++) {
+            haste_cuda_options range;
+            memset(&range, 0, sizeof range);
+            range.first_slot = p ? middle : 0;
+            range.end_slot = p ? layer.slots : middle;
+            if (own) CHECK_STATUS(haste_cuda_upload(&part, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
+            else CHECK_STATUS(haste_cuda_layer_range(&part, &base, range.first_slot, range.end_slot, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_train_step(&part, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, (double *)loss + 1 + p, gx2, HASTE_CUDA_F32, NULL,
+                                               &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_download(&part, &b, NULL, &test_error), HASTE_OK, test_error);
+            haste_cuda_layer_free(&part);
+        }
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&a, &b) == NULL);
+        MUST(cudaMemcpy(l, loss, 24, cudaMemcpyDeviceToHost));
+        CHECK_NEAR(l[1] + l[2], l[0], 1e-6 * l[0]);
+        one = take_numbers(gx, d, HASTE_CUDA_F32);
+        two = take_numbers(gx2, d, HASTE_CUDA_F32);
+        for (i = 0; i < d; i++) bad += !(fabs((double)one[i] - (double)two[i]) <= 1e-5);
+        CHECK(bad == 0);
+        CHECK_STATUS(haste_cuda_layer_range(&part, &base, 1, layer.slots, &test_error), HASTE_ERR_ARG, test_error);
+        free(one); free(two);
+        cudaFree(x);
+        cudaFree(loss);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&whole);
+        haste_cuda_layer_free(&base);
+        haste_layer_free(&layer);
+        haste_layer_free(&a);
+        haste_layer_free(&b);
+    }
+}
+
+// ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+static void not_finite()
+{
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_cuda_layer dev = upload(&layer);
+    haste_cuda_workspace work = workspace(&dev, 8, 0);
+    test_batch batch = test_make_batch(&layer, 8);
+    haste_step_options o;
+    size_t group = (size_t)(layer.block[0].fan_in * layer.block[0].group_size);
+    int64_t g, f;
+    int kept = 0, changed = 0;
+    void *x, *id = device_bytes(8 * 5 * 4), *score = device_bytes(8 * 5 * 4);
+    memset(&o, 0, sizeof o);
+    o.lr = .1f;
+    batch.x[3 * layer.inputs + 10] = INFINITY;   // one input of one sample
+    x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    haste_cuda_download(&dev, &after, NULL, NULL);
+    for (g = 0; g < layer.block[0].groups; g++) {
+        int reads = 0, same = memcmp((float *)layer.block[0].weight + (size_t)g * group, (float *)after.block[0].weight + (size_t)g * group, group * 4) == 0;
+        for (f = 0; f < layer.block[0].fan_in; f++) reads |= layer.block[0].index[g * layer.block[0].fan_in + f] == 10;
+        CHECK(same == reads);
+        kept += same;
+        changed += !same;
+    }
+    CHECK(kept > 0 && changed > 0);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 5, NULL, (int32_t *)id, (float *)score, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, (float *)x + 3 * layer.inputs, HASTE_CUDA_F32, 1, 5, NULL, (int32_t *)id, (float *)score, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    {   // rewiring changes nothing
+        haste_rewire_options r;
+        memset(&r, 0, sizeof r);
+        r.share = .2f;
+        r.growth = HASTE_GROW_GRADIENT;
+        haste_cuda_layer_free(&dev);
+        dev = upload(&layer);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, x, HASTE_CUDA_F32, 8, host_lists(&batch), NULL, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+        haste_cuda_download(&dev, &after, NULL, NULL);
+        CHECK(test_difference(&layer, &after) == NULL);
+    }
+    {   // ids on the device that are out of range, and offsets that descend: passed over, and reported
+        int64_t offset[9] = { 0, 1, 1, 1, 1, 1, 1, 1, 1 }, descending[9] = { 0, 3, 1, 1, 1, 1, 1, 1, 1 };
+        int32_t bad_id[3] = { 333, 0, 0 };
+        haste_cuda_lists lists;
+        lists.offset = (const int64_t *)device_copy(offset, sizeof offset);
+        lists.id = (const int32_t *)device_copy(bad_id, sizeof bad_id);
+        lists.on_host = 0;
+        batch.x[3 * layer.inputs + 10] = 0;
+        MUST(cudaMemcpy(x, batch.x, 8 * (size_t)layer.inputs * 4, cudaMemcpyHostToDevice));
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        MUST(cudaMemcpy((void *)lists.offset, descending, sizeof descending, cudaMemcpyHostToDevice));
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        free_lists(lists);
+    }
+    cudaFree(x); cudaFree(id); cudaFree(score);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&after);
+}
+
+static void errors()
+{
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options), other;
+    haste_cuda_layer dev = upload(&layer), failed, view;
+    haste_cuda_workspace work = workspace(&dev, 8, 0), none;
+    haste_cuda_options forced;
+    haste_cuda_gradient gradient;
+    test_batch batch = test_make_batch(&layer, 8);
+    haste_cuda_lists lists = host_lists(&batch), wrong = lists;
+    haste_step_options o;
+    void *x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4);
+    const char *why = NULL;
+    int32_t id[16], k;
+    memset(&o, 0, sizeof o);
+    memset(&failed, 0x5a, sizeof failed);
+    memset(&none, 0, sizeof none);
+    #define STEP(layer, work, x, B, lists, options) haste_cuda_train_step(layer, work, x, HASTE_CUDA_F32, B, lists, options, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error)
+    CHECK_STATUS(STEP(NULL, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(STEP(&dev, NULL, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(STEP(&dev, &none, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(STEP(&dev, &work, NULL, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(STEP(&dev, &work, x, 0, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(STEP(&dev, &work, x, 9, lists, &o), HASTE_ERR_SIZE, test_error);
+    CHECK_STATUS(STEP(&dev, &work, x, 8, lists, NULL), HASTE_ERR_ARG, test_error);
+    o.lr = -1;
+    CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    o.lr = .1f;
+    wrong.offset = NULL;
+    CHECK_STATUS(STEP(&dev, &work, x, 8, wrong, &o), HASTE_ERR_ARG, test_error);
+    k = batch.id[batch.offset[0]];
+    for (wrong = lists; batch.offset[8] == batch.offset[0]; ) break;
+    batch.id[batch.offset[8] - 1] = layer.labels;
+    CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_DATA, test_error);
+    batch.id[batch.offset[8] - 1] = k >= 0 ? k : 0;
+    CHECK(dev.step == 0);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 65, NULL, id, NULL, NULL, &test_error), HASTE_ERR_SIZE, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 0, NULL, id, NULL, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)3, 8, 1, NULL, id, NULL, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    // allocations that fail, each in turn
+    alloc_count = 0;
+    alloc_fail_at = 0;
+    CHECK_STATUS(haste_cuda_upload(&failed, &layer, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+    CHECK(((unsigned char *)&failed)[0] == 0x5a);
+    alloc_count = 0;
+    CHECK_STATUS(haste_cuda_layer_create(&failed, &options, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+    alloc_count = 0;
+    CHECK_STATUS(haste_cuda_workspace_create(&none, &dev, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+    alloc_count = 0;
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_ERR_MEMORY, test_error);
+    alloc_count = 0;
+    {
+        haste_rewire_options r;
+        memset(&r, 0, sizeof r);
+        r.share = .2f;
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, lists, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+    }
+    alloc_fail_at = -1;
+    CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_OK, test_error);   // and all is as before
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    // paths
+    memset(&forced, 0, sizeof forced);
+    forced.path[0] = HASTE_CUDA_GENERAL;
+    CHECK_STATUS(haste_cuda_upload(&failed, &layer, &forced, NULL, &test_error), HASTE_OK, test_error);
+    CHECK(haste_cuda_path_of(&failed, 0, 8, &why) == HASTE_CUDA_GENERAL && why && why[0]);
+    haste_cuda_layer_free(&failed);
+    CHECK(strcmp(haste_cuda_path_text(HASTE_CUDA_WIDE), "wide") == 0 && haste_cuda_status_text(HASTE_ERR_DEVICE)[0]);
+    // a view on memory of one's own
+    {
+        haste_layer arrays = layer;
+        haste_block *b = &arrays.block[0];
+        b->index = dev.block[0].index;
+        b->weight = dev.block[0].weight;
+        b->bias = dev.block[0].bias;
+        arrays.label_of = dev.label_of;
+        arrays.slot_of = dev.slot_of;
+        CHECK_STATUS(haste_cuda_layer_view(&view, &arrays, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(STEP(&view, &work, x, 8, lists, &o), HASTE_OK, test_error);
+        haste_cuda_layer_free(&view);
+        b->weight = NULL;
+        CHECK_STATUS(haste_cuda_layer_view(&view, &arrays, &test_error), HASTE_ERR_STATE, test_error);
+    }
+    options = test_options(&test_shapes[4], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    other = test_layer(&options);
+    CHECK_STATUS(haste_cuda_download(&dev, &other, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    haste_layer_free(&other);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
+// Two layers on two streams at once give what they give alone.
+static void two_streams()
+{
+    enum { STEPS = 10 };
+    haste_layer_options options = test_options(&test_shapes[9], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+    haste_layer layer = test_layer(&options), a = test_copy(&layer), b = test_copy(&layer), c = test_copy(&layer);
+    haste_cuda_layer alone = upload(&layer), one = upload(&layer), two = upload(&layer);
+    haste_cuda_workspace work[3] = { workspace(&alone, 64, 0), workspace(&one, 64, 0), workspace(&two, 64, 0) };
+    test_batch batch = test_make_batch(&layer, 64);
+    void *x = device_copy(batch.x, 64 * (size_t)layer.inputs * 4);
+    cudaStream_t stream[2];
+    haste_step_options o;
+    int i;
+    memset(&o, 0, sizeof o);
+    o.lr = .5f;
+    MUST(cudaStreamCreate(&stream[0]));
+    MUST(cudaStreamCreate(&stream[1]));
+    MUST(cudaDeviceSynchronize());
+    for (i = 0; i < STEPS; i++)
+        haste_cuda_train_step(&alone, &work[0], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, NULL);
+    haste_cuda_download(&alone, &a, NULL, NULL);
+    for (i = 0; i < STEPS; i++) {
+        CHECK_STATUS(haste_cuda_train_step(&one, &work[1], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, stream[0], &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&two, &work[2], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, stream[1], &test_error), HASTE_OK, test_error);
+    }
+    CHECK_STATUS(haste_cuda_check(&work[1], stream[0], &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work[2], stream[1], &test_error), HASTE_OK, test_error);
+    haste_cuda_download(&one, &b, stream[0], NULL);
+    haste_cuda_download(&two, &c, stream[1], NULL);
+    CHECK(test_difference(&a, &b) == NULL);
+    CHECK(test_difference(&a, &c) == NULL);
+    CHECK(test_difference(&layer, &a) != NULL);
+    MUST(cudaStreamDestroy(stream[0]));
+    MUST(cudaStreamDestroy(stream[1]));
+    for (i = 0; i < 3; i++) haste_cuda_workspace_free(&work[i]);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_cuda_layer_free(&alone);
+    haste_cuda_layer_free(&one);
+    haste_cuda_layer_free(&two);
+    haste_layer_free(&layer);
+    haste_layer_free(&a);
+    haste_layer_free(&b);
+    haste_layer_free(&c);
+}
+
+// ---- the trained whole -----------------------------------------------------------------------------------------------
+
+// A small problem that can be solved: CPU and device train on it from one seed, and predict equally well.
+static void trains_as_cpu()
+{
+    enum { L = 300, D = 64, B = 64, N = 1024 };
+    static float data[N * D], centre[L * D];
+    static int64_t offset[N + 1];
+    static int32_t id[N];
+    int dtype, i, d, step, right_cpu = 0, right_device = 0;
+    for (i = 0; i < L * D; i++) centre[i] = check_normal();
+    for (i = 0; i < N; i++) {
+        id[i] = (int32_t)(check_random() % L);
+        offset[i] = i;
+        for (d = 0; d < D; d++) data[i * D + d] = (centre[id[i] * D + d] + .5f * check_normal()) / 8;
+    }
+    offset[N] = N;
+    for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options;
+        haste_layer layer;
+        haste_cuda_layer dev;
+        haste_workspace host_work;
+        haste_cuda_workspace work;
+        haste_step_options o;
+        void *x = device_copy(data, sizeof data), *dev_id = device_bytes(B * 4);
+        int32_t found[B], best[B];
+        memset(&options, 0, sizeof options);
+        memset(&o, 0, sizeof o);
+        options.labels = L;
+        options.inputs = D;
+        options.optimizer = HASTE_ADAMW;
+        options.dtype = (haste_dtype)dtype;
+        options.seed = 5;
+        options.block_count = 1;
+        options.block[0].fan_in = 32;
+        options.block[0].group_size = 16;
+        o.lr = .06f;
+        CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK);
+        dev = upload(&layer);
+        host_work = test_workspace(&layer, B, 1, HASTE_PATH_AUTO);
+        work = workspace(&dev, B, 0);
+        for (step = 0; step < 128; step++) {
+            int first = step * B % N;
+            haste_lists lists = { offset + first, id };
+            haste_cuda_lists device = { offset + first, id, 1 };
+            CHECK(haste_train_step(&layer, &host_work, data + (size_t)first * D, B, lists, &o, NULL, NULL, NULL) == HASTE_OK);
+            CHECK(haste_cuda_train_step(&dev, &work, (float *)x + (size_t)first * D, HASTE_CUDA_F32, B, device, &o, NULL, NULL, HASTE_CUDA_F32, NULL, NULL) == HASTE_OK);
+        }
+        for (step = 0; step < N / B; step++) {
+            CHECK(haste_top_k(&layer, &host_work, data + (size_t)step * B * D, B, 1, NULL, best, NULL, NULL) == HASTE_OK);
+            CHECK(haste_cuda_top_k(&dev, &work, (float *)x + (size_t)step * B * D, HASTE_CUDA_F32, B, 1, NULL, (int32_t *)dev_id, NULL, NULL, NULL) == HASTE_OK);
+            MUST(cudaMemcpy(found, dev_id, sizeof found, cudaMemcpyDeviceToHost));
+            for (i = 0; i < B; i++) {
+                right_cpu += best[i] == id[step * B + i];
+                right_device += found[i] == id[step * B + i];
+            }
+        }
+        CHECK(right_cpu > N * 6 / 10 && abs(right_cpu - right_device) <= N / 40);
+        printf("    trains_as_cpu, dtype %d: %.1f%% and %.1f%% right\n", dtype, 100.0 * right_cpu / N, 100.0 * right_device / N);
+        right_cpu = right_device = 0;
+        cudaFree(x);
+        cudaFree(dev_id);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_workspace_free(&host_work);
+        haste_layer_free(&layer);
+    }
+}
+
+// ---- sizes beyond 2^31 -----------------------------------------------------------------------------------------------
+
+/* The group of a slot as a host layer of one block, from a layer too large to be downloaded: its own arrays are fetched, and references
+   are asked about it alone. */
+static haste_layer fetch_group(const haste_cuda_layer *dev, int64_t g)
+{
+    haste_layer_options options;
+    haste_layer layer;
+    const haste_block *from = &dev->block[0];
+    size_t S = (size_t)from->group_size, F = (size_t)from->fan_in, width = test_width(dev->dtype);
+    memset(&options, 0, sizeof options);
+    options.labels = from->group_size;
+    options.inputs = dev->inputs;
+    options.dtype = dev->dtype;
+    options.loss = dev->loss;
+    options.block_count = 1;
+    options.block[0].group_size = from->group_size;
+    options.block[0].fan_in = from->fan_in;
+    if (haste_layer_create(&layer, &options, &test_error) != HASTE_OK) { printf("no layer: %s\n", test_error.text); exit(1); }
+    MUST(cudaMemcpy(layer.block[0].index, from->index + (size_t)g * F, F * 2, cudaMemcpyDeviceToHost));
+    MUST(cudaMemcpy(layer.block[0].weight, (char *)from->weight + (size_t)g * F * S * width, F * S * width, cudaMemcpyDeviceToHost));
+    MUST(cudaMemcpy(layer.block[0].bias, from->bias + (size_t)g * S, S * 4, cudaMemcpyDeviceToHost));
+    return layer;
+}
+
+static void beyond_2_31()
+{
+    haste_layer_options options;
+    haste_cuda_options general;
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    haste_cuda_workspace_options work_options;
+    haste_step_options o;
+    size_t free_bytes = 0, all_bytes = 0, i;
+    enum { D = 128, B = 128 };
+    float *data = (float *)test_alloc(B * D * 4), *rounded = (float *)test_alloc(B * D * 4);
+    void *x, *logits, *loss, *id;
+    int64_t *offset = (int64_t *)test_alloc((B + 1) * 8), g, groups;
+    int32_t *label = (int32_t *)test_alloc(B * 4), *best = (int32_t *)test_alloc(B * 4), b, s, n;
+    haste_cuda_lists lists = { offset, label, 1 };
+    MUST(cudaMemGetInfo(&free_bytes, &all_bytes));
+    if (free_bytes < (size_t)40 << 30) { printf("    beyond_2_31: skipped, needs 40 GiB of device memory\n"); free(data); free(rounded); free(offset); free(label); free(best); return; }
+    memset(&options, 0, sizeof options);
+    memset(&general, 0, sizeof general);
+    memset(&work_options, 0, sizeof work_options);
+    memset(&o, 0, sizeof o);
+    options.labels = 36000000;   // 2.3e9 weights, and B*L = 4.6e9
+    options.inputs = D;
+    options.dtype = HASTE_BF16;
+    options.seed = 3;
+    general.path[0] = HASTE_CUDA_GENERAL;
+    o.lr = 1;
+    CHECK_STATUS(haste_cuda_layer_create(&dev, &options, &general, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_workspace_create(&work, &dev, &work_options, &test_error), HASTE_OK, test_error);
+    groups = dev.block[0].groups;
+    for (i = 0; i < B * D; i++) { data[i] = check_normal(); rounded[i] = round_bf16(data[i]); }
+    for (b = 0; b <= B; b++) offset[b] = b;
+    for (b = 0; b < B; b++) label[b] = options.labels - 1 - 31 * b;
+    x = device_copy(data, B * D * 4);
+    logits = device_bytes((size_t)B * (size_t)dev.slots * 2);
+    loss = device_bytes(8);
+    id = device_bytes(B * 4);
+    CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, logits, HASTE_CUDA_BF16, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    for (n = 0; n < 8; n++) {
+        haste_layer layer;
+        double want[B * 32];
+        uint16_t row[32];
+        int bad = 0;
+        g = n < 2 ? groups - 1 - n : (int64_t)(check_random() % (uint32_t)groups);
+        layer = fetch_group(&dev, g);
+        haste_forward_ref(&layer, rounded, B, want);
+        for (b = 0; b < B; b++) {
+            MUST(cudaMemcpy(row, (uint16_t *)logits + (size_t)b * (size_t)dev.slots + (size_t)g * 32, 64, cudaMemcpyDeviceToHost));
+            for (s = 0; s < 32; s++) bad += !(fabs((double)test_from_bf16(row[s]) - want[b * 32 + s]) <= 5e-3 * (fabs(want[b * 32 + s]) + .1));
+        }
+        CHECK(bad == 0);
+        haste_layer_free(&layer);
+    }
+    cudaFree(logits);
+    {   // a step: the groups of the last labels change as the reference says
+        haste_layer before = fetch_group(&dev, groups - 1), after;
+        double want[B * 32], slopes[B * 32], *grad[1], *bias[1], own_loss;
+        int64_t own_offset[B + 1];
+        int32_t own_id[B], count = 0;
+        haste_lists own = { own_offset, own_id };
+        int bad = 0;
+        for (b = 0; b < B; b++) {
+            own_offset[b] = count;
+            if (label[b] >= options.labels - 32) own_id[count++] = label[b] - (options.labels - 32);
+        }
+        own_offset[B] = count;
+        CHECK(count == 2);
+        haste_forward_ref(&before, rounded, B, want);
+        haste_loss_ref(&before, want, B, own, 0, &own_loss, slopes);
+        grad[0] = test_doubles(64 * 32);
+        bias[0] = test_doubles(32);
+        haste_backward_ref(&before, rounded, B, slopes, grad, bias, NULL);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)loss, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        after = fetch_group(&dev, groups - 1);
+        for (i = 0; i < 64 * 32; i++) {
+            double w = (double)test_get(HASTE_BF16, before.block[0].weight, i) - grad[0][i];
+            bad += !close_to(HASTE_BF16, test_get(HASTE_BF16, after.block[0].weight, i), w, 4e-3 * fabs(grad[0][i]) + 1e-3);
+        }
+        for (s = 0; s < 32; s++) bad += !(fabs((double)after.block[0].bias[s] + bias[0][s]) <= 1e-4);
+        CHECK(bad == 0);
+        MUST(cudaMemcpy(&own_loss, loss, 8, cudaMemcpyDeviceToHost));
+        CHECK(own_loss > .6 * options.labels && own_loss < 1.2 * options.labels);   // ln 2 each, and a little
+        free(grad[0]); free(bias[0]);
+        haste_layer_free(&before);
+        haste_layer_free(&after);
+    }
+    // Make one label the best of all, for all samples, and ask for it.
+    {
+        float high = 1000;
+        MUST(cudaMemcpy(dev.block[0].bias + (options.labels - 5), &high, 4, cudaMemcpyHostToDevice));
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, 1, NULL, (int32_t *)id, NULL, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(best, id, B * 4, cudaMemcpyDeviceToHost));
+        for (b = 0; b < B; b++) CHECK(best[b] == options.labels - 5);
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 1, 1, NULL, (int32_t *)id, NULL, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(best, id, 4, cudaMemcpyDeviceToHost));
+        CHECK(best[0] == options.labels - 5);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    }
+    cudaFree(x); cudaFree(loss); cudaFree(id);
+    free(data); free(rounded); free(offset); free(label); free(best);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+}
+
+int main(int argc, char **argv)
+{
+    int devices = 0;
+    check_begin(argc, argv);
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+        haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_cuda_layer layer;
+        haste_cuda_plan plan;
+        cudaGetLastError();
+        CHECK(haste_cuda_supported(&test_error) == HASTE_ERR_DEVICE && test_error.text[0]);
+        CHECK(haste_cuda_layer_create(&layer, &options, NULL, NULL, &test_error) == HASTE_ERR_DEVICE);
+        CHECK(haste_cuda_plan_bytes(&options, NULL, NULL, &plan, &test_error) == HASTE_OK && plan.layer > 0 && plan.workspace > 0);
+        printf("no device: skipped\n");
+    } else {
+        RUN(round_trip);
+        RUN(create_equals_host);
+        RUN(plan);
+        RUN(forward);
+        RUN(backward);
+        RUN(step);
+        RUN(step_large);
+        RUN(accumulate);
+        RUN(grad_x_bf16);
+        RUN(rounding);
+        RUN(deterministic);
+        RUN(top_k);
+        RUN(above);
+        RUN(score);
+        RUN(rewire);
+        RUN(shards);
+        RUN(not_finite);
+        RUN(errors);
+        RUN(two_streams);
+        RUN(trains_as_cpu);
+        RUN(beyond_2_31);
+    }
+    check_end();
+    printf("tests: %d passed, %d failed\n", check_count - check_failures, check_failures);
+    return check_failures != 0;
+}
