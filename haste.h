@@ -58,7 +58,7 @@
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR   the caller's threads; OpenMP is then not used
        HASTE_NO_SIMD        the portable kernels alone; else AVX-512, AVX2 (at run time) or NEON
-       gcc vectorises AdamW only with -fno-math-errno (square roots). -ffast-math is refused: it would drop the checks for NaN.
+       -ffast-math       is refused: it would drop the checks for NaN
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's width. Sizes
        and products are 64-bit and checked.
@@ -811,10 +811,11 @@ HASTE__INLINE float haste__from_bf16(uint16_t half)
    rounding is noise = 0x7fff plus the lowest bit kept. Infinities and NaN stay what they are. */
 HASTE__INLINE uint16_t haste__to_bf16_noise(float value, uint32_t noise)
 {
-    uint32_t bits;
+    uint32_t bits, size;
     memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7f800000u) != 0x7f800000u) bits += noise;
-    else if (bits & 0x007fffffu) bits |= 0x00400000u;
+    size = bits & 0x7fffffffu;
+    bits += noise & (0u - (uint32_t)(size < 0x7f800000u));
+    bits |= 0x00400000u & (0u - (uint32_t)(size > 0x7f800000u));
     return (uint16_t)(bits >> 16);
 }
 
@@ -914,6 +915,16 @@ enum { HASTE__LANES = 1 };
 
 HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
 HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
+HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
+{
+    float a[HASTE__LANES];
+    int i;
+    memcpy(a, &v, sizeof v);
+    for (i = 0; i < HASTE__LANES; i++) a[i] = sqrtf(a[i]);
+    memcpy(&v, a, sizeof v);
+    return v;
+}
+
 HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
 #define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
 
@@ -1100,29 +1111,26 @@ HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
 /* The hyper-parameters of one update, with Adam's bias corrections worked out. */
 typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
 
-HASTE__INLINE void haste__sgd_body(float *w, const float *g, int n, const haste__rule *r)
+/* Stored numbers to float32, and back: rounded up with the probability that makes the expectation exact, by a number that a mix of
+   `random` and the position gives. n is a multiple of 8. */
+HASTE__INLINE void haste__widen_body(const uint16_t *HASTE__RESTRICT in, float *HASTE__RESTRICT out, int n)
 {
-    int i;
-    for (i = 0; i < n; i++) w[i] -= r->lr * (g[i] + r->decay * w[i]);
+    int i, j;
+    for (i = 0; i < n; i += 8)
+        for (j = 0; j < 8; j++) out[i + j] = haste__from_bf16(in[i + j]);
 }
 
-HASTE__INLINE void haste__momentum_body(float *w, const float *g, float *v, int n, const haste__rule *r)
+HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t *HASTE__RESTRICT out, int n, uint64_t random)
 {
-    int i;
-    for (i = 0; i < n; i++) {
-        v[i] = r->momentum * v[i] + (g[i] + r->decay * w[i]);
-        w[i] -= r->lr * v[i];
-    }
-}
-
-HASTE__INLINE void haste__adamw_body(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)
-{
-    int i;
-    for (i = 0; i < n; i++) {
-        m[i] = r->beta1 * m[i] + (1 - r->beta1) * g[i];
-        v[i] = r->beta2 * v[i] + (1 - r->beta2) * (g[i] * g[i]);
-        w[i] = w[i] - r->lr * r->decay * w[i] - r->lr * (m[i] * r->correct1) / (sqrtf(v[i] * r->correct2) + r->eps);
-    }
+    uint32_t low = (uint32_t)random, high = (uint32_t)(random >> 32);
+    int i, j;
+    for (i = 0; i < n; i += 8)
+        for (j = 0; j < 8; j++) {
+            uint32_t noise = low + (uint32_t)(i + j) * 0x9e3779b9u;   /* all of it, so that loops become vector code: see above */
+            noise = (noise ^ (noise >> 16)) * 0x85ebca6bu + high;
+            noise = (noise ^ (noise >> 13)) * 0xc2b2ae35u;
+            out[i + j] = haste__to_bf16_noise(in[i + j], noise >> 16);
+        }
 }
 
 /* What predict computes of a group: z[b*stride + s] for `samples` samples, whose batch has `pitch` floats an input. */
@@ -1140,6 +1148,8 @@ typedef struct haste__kernels {
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw);
     void (*transpose)(int S, const float *z, float *zt, float *db);
     uint32_t (*size)(const float *g, int n);
+    void (*widen)(const uint16_t *in, float *out, int n);
+    void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
     int  (*bce)(float *z, int rows, float scale, float *loss);
     int  (*hinge)(float *z, int rows, float scale, float *loss);
     int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
@@ -1156,7 +1166,7 @@ typedef struct haste__kernels {
    B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2)
    is fetched on the way. A macro because the vector type differs; R is how many
    rows of two vectors the registers hold, which hides the latency of the multiply-add. */
-#define HASTE__TILE(name, ATTRIBUTE, V, W, R, LOAD, STORE, STREAM, SET1, AXPY, FUSED)                                       \
+#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                           \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
                                                       ptrdiff_t step, int near, const uint16_t *columns, const float *b,    \
                                                       ptrdiff_t stride, const uint16_t *rows, int K, int T, ptrdiff_t jump, \
@@ -1322,41 +1332,99 @@ typedef struct haste__kernels {
     { return haste__sumexp_body(z, rows, largest, sum, FUSED); }                                                            \
     ATTRIBUTE static void haste__##name##_scan(const float *z, int samples, int S, const float *floor, unsigned char *hit)  \
     { haste__scan_body(z, samples, S, floor, hit); }                                                                        \
-    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *rule)                     \
-    { haste__sgd_body(w, g, n, rule); }                                                                                     \
-    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *rule)      \
-    { haste__momentum_body(w, g, v, n, rule); }                                                                             \
+    ATTRIBUTE static void haste__##name##_widen(const uint16_t *in, float *out, int n) { haste__widen_body(in, out, n); }   \
+    ATTRIBUTE static void haste__##name##_narrow(const float *in, uint16_t *out, int n, uint64_t random)                    \
+    { haste__narrow_body(in, out, n, random); }                                                                             \
+                                                                                                                            \
+    /* The optimizers: numbers from i to n, a vector at a time; they return the first one not done. */                      \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_sgd_from(int i, float *w, const float *g, int n, const haste__rule *r)      \
+    {                                                                                                                       \
+        const V lr = SET1(r->lr), decay = SET1(r->decay);                                                                   \
+        for (; i + W <= n; i += W) {                                                                                        \
+            V wi = LOAD(w + i);                                                                                             \
+            STORE(w + i, wi - lr * (LOAD(g + i) + decay * wi));                                                             \
+        }                                                                                                                   \
+        return i;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_momentum_from(int i, float *w, const float *g, float *v, int n,             \
+                                                              const haste__rule *r)                                         \
+    {                                                                                                                       \
+        const V lr = SET1(r->lr), decay = SET1(r->decay), momentum = SET1(r->momentum);                                     \
+        for (; i + W <= n; i += W) {                                                                                        \
+            V wi = LOAD(w + i), vi = momentum * LOAD(v + i) + (LOAD(g + i) + decay * wi);                                   \
+            STORE(v + i, vi);                                                                                               \
+            STORE(w + i, wi - lr * vi);                                                                                     \
+        }                                                                                                                   \
+        return i;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_adamw_from(int i, float *w, const float *g, float *m, float *v, int n,      \
+                                                           const haste__rule *r)                                            \
+    {                                                                                                                       \
+        const V lr = SET1(r->lr), decay = SET1(r->lr * r->decay), eps = SET1(r->eps), beta1 = SET1(r->beta1),               \
+                beta2 = SET1(r->beta2), rest1 = SET1(1 - r->beta1), rest2 = SET1(1 - r->beta2),                             \
+                correct1 = SET1(r->correct1), correct2 = SET1(r->correct2);                                                 \
+        for (; i + W <= n; i += W) {                                                                                        \
+            V wi = LOAD(w + i), gi = LOAD(g + i);                                                                           \
+            V mi = beta1 * LOAD(m + i) + rest1 * gi, vi = beta2 * LOAD(v + i) + rest2 * (gi * gi);                          \
+            STORE(m + i, mi);                                                                                               \
+            STORE(v + i, vi);                                                                                               \
+            STORE(w + i, wi - decay * wi - lr * (mi * correct1) / (SQRT(vi * correct2) + eps));                             \
+        }                                                                                                                   \
+        return i;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
+    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r, const float *w, const float *bias, const float *x,  \
+                                                  float *z)                                                                 \
+    {                                                                                                                       \
+        int s;                                                                                                              \
+        if (r->stream) { haste__##name##_predict_from(0, r, w, bias, x, z, 1); return; }   /* S is then a multiple of 16 */ \
+        s = haste__##name##_predict_from(0, r, w, bias, x, z, 0);                                                           \
+        if (s < r->S) haste__##REST##_predict_from(s, r, w, bias, x, z, 0);                                                 \
+    }                                                                                                                       \
+    ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
+                                                      int tiles, const float *dzt, float *dw)                               \
+    {                                                                                                                       \
+        int s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);                                  \
+        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw);                               \
+    }                                                                                                                       \
+    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
+    {                                                                                                                       \
+        int i = haste__##name##_sgd_from(0, w, g, n, r);                                                                    \
+        if (i < n) haste__##REST##_sgd_from(i, w, g, n, r);                                                                 \
+    }                                                                                                                       \
+    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *r)         \
+    {                                                                                                                       \
+        int i = haste__##name##_momentum_from(0, w, g, v, n, r);                                                            \
+        if (i < n) haste__##REST##_momentum_from(i, w, g, v, n, r);                                                         \
+    }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)  \
-    { haste__adamw_body(w, g, m, v, n, r); }
+    {                                                                                                                       \
+        int i = haste__##name##_adamw_from(0, w, g, m, v, n, r);                                                            \
+        if (i < n) haste__##REST##_adamw_from(i, w, g, m, v, n, r);                                                         \
+    }
 
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
     { haste__##name##_forward, haste__##name##_predict, haste__##name##_grad_input, haste__##name##_grad_weight,            \
-      haste__##name##_transpose, haste__##name##_size, haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, \
-      haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
+      haste__##name##_transpose, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, haste__##name##_bce,  \
+      haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd,    \
+      haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, HASTE__LANES_AXPY, 0)
+HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
 static void haste__portable_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
-
-static void haste__portable_predict(const haste__rows *r, const float *w, const float *bias, const float *x, float *z)
-{
-    haste__portable_predict_from(0, r, w, bias, x, z, 0);
-}
-
-static void haste__portable_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
-                                        const float *dzt, float *dw)
-{
-    haste__portable_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
-}
 
 #if HASTE__X86
 #define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
 #define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
 #define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
+#define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))   /* g++ 12 warns of the plain one */
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, HASTE__AVX2_AXPY, 1)
+HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
 
 /* As haste__transpose_body, in blocks of 8 labels by 4 samples; rows s and s + 4 share a register. On AVX-512 too: wider registers would
    need more shuffles, not fewer. */
@@ -1387,61 +1455,20 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int S, const float *z, floa
     }
 }
 
-HASTE__TARGET_AVX2 static void haste__avx2_predict(const haste__rows *r, const float *w, const float *bias, const float *x,
-                                                   float *z)
-{
-    if (r->stream) haste__avx2_predict_from(0, r, w, bias, x, z, 1);
-    else haste__avx2_predict_from(0, r, w, bias, x, z, 0);
-}
-
-HASTE__TARGET_AVX2 static void haste__avx2_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
-                                                       int tiles, const float *dzt, float *dw)
-{
-    haste__avx2_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
-}
-
-HASTE__TILE(avx512, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_AXPY, 1)
+HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
 HASTE__TARGET_AVX512 static void haste__avx512_transpose(int S, const float *z, float *zt, float *db)
 {
     haste__avx2_transpose(S, z, zt, db);
-}
-
-HASTE__TARGET_AVX512 static void haste__avx512_predict(const haste__rows *r, const float *w, const float *bias, const float *x,
-                                                       float *z)
-{
-    if (r->stream) haste__avx512_predict_from(0, r, w, bias, x, z, 1);   /* S is then a multiple of 16 */
-    else {
-        int s = haste__avx512_predict_from(0, r, w, bias, x, z, 0);
-        if (s < r->S) haste__avx2_predict_from(s, r, w, bias, x, z, 0);   /* S is a multiple of 8 */
-    }
-}
-
-HASTE__TARGET_AVX512 static void haste__avx512_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,
-                                                           int tiles, const float *dzt, float *dw)
-{
-    int s = haste__avx512_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
-    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw);   /* S is a multiple of 8 */
 }
 #endif
 
 #if HASTE__NEON
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, HASTE__NEON_AXPY, 1)
+HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
 
 static void haste__neon_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
-
-static void haste__neon_predict(const haste__rows *r, const float *w, const float *bias, const float *x, float *z)
-{
-    haste__neon_predict_from(0, r, w, bias, x, z, 0);
-}
-
-static void haste__neon_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles,
-                                    const float *dzt, float *dw)
-{
-    haste__neon_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);
-}
 #endif
 
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
@@ -1746,13 +1773,47 @@ HASTE__INLINE int haste__group_labels(const haste_block *block, int64_t g)
     return left < block->group_size ? (int)left : block->group_size;
 }
 
+/* What a layer begins with: indices, weights and biases of one of HASTE__RUNS runs of each block's groups. */
+enum { HASTE__RUNS = 256 };
+
+typedef struct haste__beginning {
+    const haste_layer         *layer;
+    const haste_layer_options *options;
+} haste__beginning;
+
+static void haste__begin_groups(void *context, int64_t run, int thread)
+{
+    const haste_layer *layer = ((const haste__beginning *)context)->layer;
+    const haste_layer_options *options = ((const haste__beginning *)context)->options;
+    int64_t group = 0, g;
+    int i, f, s;
+    (void)thread;
+    for (i = 0; i < layer->block_count; group += layer->block[i++].groups) {
+        const haste_block *block = &layer->block[i];
+        int32_t S = block->group_size, F = block->fan_in;
+        for (g = block->groups * run / HASTE__RUNS; g < block->groups * (run + 1) / HASTE__RUNS; g++) {
+            int labels = haste__group_labels(block, g);
+            int64_t first = block->first_slot + g * S;
+            if (block->index)
+                haste__draw_index(block->index + g * F, F, block->end - block->begin, layer->seed, (uint64_t)(group + g));
+            for (f = 0; f < F && !options->zero_weights; f++)
+                for (s = 0; s < labels; s++)
+                    haste__store(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
+                                 haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
+            for (s = 0; s < labels && options->frequency; s++)
+                block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]], options->samples);
+        }
+    }
+}
+
 haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes, haste_error *error)
 {
+    haste__beginning beginning;
     haste_layer l;
     haste_plan plan;
     haste_status status;
     int i, dense[HASTE_MAX_BLOCKS];
-    int64_t slot = 0, placed = 0, group = 0, g;
+    int64_t slot = 0, placed = 0;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
     if (status != HASTE_OK) return status;
@@ -1786,21 +1847,9 @@ haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *opt
     }
 
     memset(memory, 0, plan.layer - plan.order);
-    for (i = 0; i < l.block_count; i++) {
-        haste_block *block = &l.block[i];
-        int32_t S = block->group_size, F = block->fan_in, f;
-        for (g = 0; g < block->groups; g++, group++) {
-            int s, labels = haste__group_labels(block, g);
-            int64_t first = block->first_slot + g * S;
-            if (block->index) haste__draw_index(block->index + g * F, F, block->end - block->begin, l.seed, (uint64_t)group);
-            for (f = 0; f < F && !options->zero_weights; f++)
-                for (s = 0; s < labels; s++)
-                    haste__store(block->weight, l.dtype, (size_t)((g * F + f) * S + s),
-                                 haste__draw_weight(l.seed, HASTE__STREAM_WEIGHT, first + s, f, F));
-            for (s = 0; s < labels && options->frequency; s++)
-                block->bias[g * S + s] = haste__prior(l.loss, options->frequency[l.label_of[first + s]], options->samples);
-        }
-    }
+    beginning.layer = &l;
+    beginning.options = options;
+    haste__parallel(HASTE__RUNS, plan.parameters < 1 << 20 ? 1 : haste__threads(0), haste__begin_groups, &beginning);
     *layer = l;
     return HASTE_OK;
 }
@@ -2235,27 +2284,19 @@ static void haste__chunk_groups(const haste_layer *layer, int number, int64_t ch
 }
 
 /* n numbers of an array as float32: where they are, or, of bfloat16, in `out`. */
-static float *haste__widen(float *out, void *array, haste_dtype dtype, size_t first, int n)
+static float *haste__widen(const haste__kernels *kernel, float *out, void *array, haste_dtype dtype, size_t first, int n)
 {
-    const uint16_t *in = (const uint16_t *)array + first;
-    int i;
     if (dtype == HASTE_F32) return (float *)array + first;
-    for (i = 0; i < n; i++) out[i] = haste__from_bf16(in[i]);
+    kernel->widen((const uint16_t *)array + first, out, n);
     return out;
 }
 
-/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `first` and n are multiples of 8, so a random word serves four.
-   `position` counts places over the whole layer, so that no two blocks round alike. */
-static void haste__narrow(void *array, haste_dtype dtype, size_t first, const float *in, int n, uint64_t seed, uint64_t stream,
-                          uint64_t position)
+/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer, so that no two
+   blocks round alike. */
+static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in, int n,
+                          uint64_t seed, uint64_t stream, uint64_t position)
 {
-    uint16_t *out = (uint16_t *)array + first;
-    int i, j;
-    if (dtype == HASTE_F32) return;
-    for (i = 0; i < n; i += 4) {
-        uint64_t noise = haste__random(seed, stream, position + (uint64_t)i);
-        for (j = 0; j < 4; j++) out[i + j] = haste__to_bf16_noise(in[i + j], (uint32_t)(noise >> (16 * j)) & 0xffffu);
-    }
+    if (dtype == HASTE_BF16) kernel->narrow(in, (uint16_t *)array + first, n, haste__random(seed, stream, position));
 }
 
 /* Everything about group g of a block that a pass needs, in this thread's scratch. */
@@ -2280,7 +2321,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
     group->ahead = pass->layer->dtype == HASTE_F32 && g + 1 < block->groups ? (ptrdiff_t)weights : 0;
-    group->w = haste__widen(group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
+    group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
@@ -2411,19 +2452,19 @@ static void haste__update(const haste__pass *pass, void *array, haste_dtype dtyp
     int i, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
         count = n - i < 256 ? n - i : 256;
-        w = haste__widen(buffer[0], array, dtype, first, count);
+        w = haste__widen(pass->kernel, buffer[0], array, dtype, first, count);
         if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(w, g + i, count, rule);
         else {
-            m = haste__widen(buffer[1], state[0], state_dtype, first, count);
+            m = haste__widen(pass->kernel, buffer[1], state[0], state_dtype, first, count);
             if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(w, g + i, m, count, rule);
             else {
-                v = haste__widen(buffer[2], state[1], state_dtype, first, count);
+                v = haste__widen(pass->kernel, buffer[2], state[1], state_dtype, first, count);
                 pass->kernel->adamw(w, g + i, m, v, count, rule);
-                haste__narrow(state[1], state_dtype, first, v, count, layer->seed, step | HASTE__STREAM_ROUND_STATE1, position);
+                haste__narrow(pass->kernel, state[1], state_dtype, first, v, count, layer->seed, step | HASTE__STREAM_ROUND_STATE1, position);
             }
-            haste__narrow(state[0], state_dtype, first, m, count, layer->seed, step | HASTE__STREAM_ROUND_STATE0, position);
+            haste__narrow(pass->kernel, state[0], state_dtype, first, m, count, layer->seed, step | HASTE__STREAM_ROUND_STATE0, position);
         }
-        haste__narrow(array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
+        haste__narrow(pass->kernel, array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
     }
 }
 
