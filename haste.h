@@ -5421,6 +5421,9 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
    0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references
+           CPU kernels at three quarters and more of the multiply-add peak; haste_top_k reads a small batch's weights at memory speed;
+           haste_forward writes past the caches where rows of logits begin at cache lines; bfloat16 is rounded by other random numbers
+           than before; haste_workspace has best_floor
 
    ----------------------------------------------------------------------------------------------------------------
 MIT License

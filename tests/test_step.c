@@ -60,6 +60,7 @@ typedef struct {
     test_gradients gradient;
     double *logits, *grad_logits, *grad_x, loss;
     float  *naive_logits, *naive_grad_logits, *naive_grad_x, naive_loss;
+    double  worst[4];   /* as naive[4] of judge_update: the largest error of the naive version with other orders of its sums */
 } reference;
 
 static reference make_reference(const haste_layer *layer, int32_t B)
@@ -74,6 +75,7 @@ static reference make_reference(const haste_layer *layer, int32_t B)
     r.naive_grad_logits = (float *)test_zeros(count * 4);
     r.naive_grad_x = (float *)test_zeros(inputs * 4);
     r.loss = r.naive_loss = 0;
+    memset(r.worst, 0, sizeof r.worst);
     return r;
 }
 
@@ -88,14 +90,49 @@ static void free_reference(reference *r, const haste_layer *layer)
     free(r->naive_grad_x);
 }
 
+static void compute_naive(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
+{
+    naive_forward(layer, batch->x, batch->B, r->naive_logits);
+    naive_loss(layer, r->naive_logits, batch->B, batch->positives, divisor, &r->naive_loss, r->naive_grad_logits);
+    naive_backward(layer, batch->x, batch->B, r->naive_grad_logits, r->gradient.naive_weight, r->gradient.naive_bias, r->naive_grad_x);
+}
+
 static void compute(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
 {
     haste_forward_ref(layer, batch->x, batch->B, r->logits);
     haste_loss_ref(layer, r->logits, batch->B, batch->positives, divisor, &r->loss, r->grad_logits);
     haste_backward_ref(layer, batch->x, batch->B, r->grad_logits, r->gradient.weight, r->gradient.bias, r->grad_x);
-    naive_forward(layer, batch->x, batch->B, r->naive_logits);
-    naive_loss(layer, r->naive_logits, batch->B, batch->positives, divisor, &r->naive_loss, r->naive_grad_logits);
-    naive_backward(layer, batch->x, batch->B, r->naive_grad_logits, r->gradient.naive_weight, r->gradient.naive_bias, r->naive_grad_x);
+    compute_naive(r, layer, batch, divisor);
+}
+
+/* Errors of the naive update, after the naive gradient: weight, state 0, state 1, bias with its states. */
+static void naive_errors(const haste_layer *before, const reference *r, const haste_step_options *options, test_errors *naive)
+{
+    int64_t t = before->step + 1, i;
+    int32_t k;
+    int kind;
+    memset(naive, 0, 4 * sizeof *naive);
+    for (k = 0; k < before->block_count; k++) {
+        const haste_block *b = &before->block[k];
+        int64_t S = b->group_size, F = b->fan_in;
+        for (i = 0; i < test_weights(b) + b->labels; i++) {   /* the biases last */
+            int bias = i >= test_weights(b);
+            int64_t j = bias ? i - test_weights(b) : i;
+            float w = bias ? b->bias[j] : test_get(before->dtype, b->weight, (size_t)j), state[2] = { 0, 0 };
+            float g = bias ? r->gradient.naive_bias[k][j] : r->gradient.naive_weight[k][j];
+            double exact_g = bias ? r->gradient.bias[k][j] : r->gradient.weight[k][j], exact_state[2], exact;
+            if (!bias && j / (F * S) * S + j % S >= b->labels) continue;   /* padding */
+            for (kind = 0; kind < 2; kind++) {
+                if (b->weight_state[kind]) state[kind] = bias ? b->bias_state[kind][j] : test_get(before->state_dtype, b->weight_state[kind], (size_t)j);
+                exact_state[kind] = (double)state[kind];
+            }
+            exact = haste_update_ref(before->optimizer, options, t, !bias, (double)w, exact_g, &exact_state[0], &exact_state[1]);
+            w = naive_update(before->optimizer, options, t, !bias, w, g, &state[0], &state[1]);
+            test_add_error(&naive[bias ? 3 : 0], (double)w, exact);
+            for (kind = 0; kind < 2; kind++)
+                if (b->weight_state[kind]) test_add_error(&naive[bias ? 3 : 1 + kind], (double)state[kind], exact_state[kind]);
+        }
+    }
 }
 
 /* Is `after` what one update makes of `before`? float32: by the errors of the naive version. bfloat16: one of the two
@@ -108,31 +145,27 @@ static void judge_update(const haste_layer *before, const haste_layer *after, co
     int32_t k, bad = 0, pass;
     int kind;
     memset(got, 0, sizeof got);
-    memset(naive, 0, sizeof naive);
+    naive_errors(before, r, options, naive);
+    for (kind = 0; kind < 4; kind++) if (r->worst[kind] > naive[kind].largest) naive[kind].largest = r->worst[kind];
     for (pass = 0; pass < 2; pass++) for (k = 0; k < before->block_count; k++) {   /* errors first, then bfloat16 neighbours */
         const haste_block *b = &before->block[k], *a = &after->block[k];
         int64_t S = b->group_size, F = b->fan_in;
         for (i = 0; i < test_weights(b); i++) {
             double w = (double)test_get(before->dtype, b->weight, (size_t)i), state[2] = { 0, 0 }, exact;
-            float naive_state[2] = { 0, 0 }, naive_w, after_w = test_get(after->dtype, a->weight, (size_t)i), after_state[2] = { 0, 0 };
+            float after_w = test_get(after->dtype, a->weight, (size_t)i), after_state[2] = { 0, 0 };
             for (kind = 0; kind < 2; kind++) if (b->weight_state[kind]) {
-                naive_state[kind] = test_get(before->state_dtype, b->weight_state[kind], (size_t)i);
-                state[kind] = (double)naive_state[kind];
+                state[kind] = (double)test_get(before->state_dtype, b->weight_state[kind], (size_t)i);
                 after_state[kind] = test_get(after->state_dtype, a->weight_state[kind], (size_t)i);
             }
             if (i / (F * S) * S + i % S >= b->labels) {   /* padding */
                 if (after_w != 0 || after_state[0] != 0 || after_state[1] != 0) bad++;
                 continue;
             }
-            naive_w = naive_update(before->optimizer, options, t, 1, (float)w, r->gradient.naive_weight[k][i], &naive_state[0], &naive_state[1]);
             exact = haste_update_ref(before->optimizer, options, t, 1, w, r->gradient.weight[k][i], &state[0], &state[1]);
             if (pass == 0) {
                 if (before->dtype == HASTE_F32) test_add_error(&got[0], (double)after_w, exact);
-                test_add_error(&naive[0], (double)naive_w, exact);
-                for (kind = 0; kind < 2; kind++) if (b->weight_state[kind]) {
-                    if (before->state_dtype == HASTE_F32) test_add_error(&got[1 + kind], (double)after_state[kind], state[kind]);
-                    test_add_error(&naive[1 + kind], (double)naive_state[kind], state[kind]);
-                }
+                for (kind = 0; kind < 2; kind++)
+                    if (b->weight_state[kind] && before->state_dtype == HASTE_F32) test_add_error(&got[1 + kind], (double)after_state[kind], state[kind]);
                 continue;
             }
             for (kind = -1; kind < 2; kind++) {
@@ -146,20 +179,14 @@ static void judge_update(const haste_layer *before, const haste_layer *after, co
         }
         for (i = 0; i < test_places(b) && pass == 0; i++) {
             double state[2] = { 0, 0 }, exact;
-            float naive_state[2] = { 0, 0 }, naive_w;
-            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) state[kind] = (double)(naive_state[kind] = b->bias_state[kind][i]);
+            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) state[kind] = (double)b->bias_state[kind][i];
             if (i >= b->labels) {
                 if (a->bias[i] != 0 || (a->bias_state[0] && a->bias_state[0][i] != 0) || (a->bias_state[1] && a->bias_state[1][i] != 0)) bad++;
                 continue;
             }
-            naive_w = naive_update(before->optimizer, options, t, 0, b->bias[i], r->gradient.naive_bias[k][i], &naive_state[0], &naive_state[1]);
             exact = haste_update_ref(before->optimizer, options, t, 0, (double)b->bias[i], r->gradient.bias[k][i], &state[0], &state[1]);
             test_add_error(&got[3], (double)a->bias[i], exact);
-            test_add_error(&naive[3], (double)naive_w, exact);
-            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) {
-                test_add_error(&got[3], (double)a->bias_state[kind][i], state[kind]);
-                test_add_error(&naive[3], (double)naive_state[kind], state[kind]);
-            }
+            for (kind = 0; kind < 2; kind++) if (b->bias_state[kind]) test_add_error(&got[3], (double)a->bias_state[kind][i], state[kind]);
         }
     }
     CHECK(bad == 0);
@@ -218,6 +245,15 @@ static void against_double(void)
                 char what[200];
                 for (j = 0; j < inputs; j++) grad_x[j] = filled[j] = step % 2 ? check_normal() * .01f : 0;
                 compute(&r, &before, &batch, options.divisor);
+                memset(r.worst, 0, sizeof r.worst);
+                for (naive_order = TEST_ORDERS - 1; naive_order >= 0; naive_order--) {   /* the usual order last: it stays in r */
+                    test_errors errors[4];
+                    int kind;
+                    compute_naive(&r, &before, &batch, options.divisor);
+                    naive_errors(&before, &r, &options, errors);
+                    for (kind = 0; kind < 4; kind++) if (errors[kind].largest > r.worst[kind]) r.worst[kind] = errors[kind].largest;
+                }
+                naive_order = 0;
                 CHECK_STATUS(haste_train_step(&layer, &work, batch.x, B, batch.positives, &options, &got_loss, grad_x, &test_error), HASTE_OK,
                              test_error);
                 snprintf(what, sizeof what, "step %d, %s, %s, %s, %s weights, %s state, %s", step + 1, shape->name,
