@@ -105,8 +105,9 @@ CUDA_ARCH  = $(or $(GPU_ARCH),$(if $(GPU_FOUND),sm_$(GPU_FOUND:90=90a),sm_90a))
 CUDA_FLAGS = -std=c++17 -O3 $(foreach a,$(CUDA_ARCH:sm_%=%),-gencode=arch=compute_$(a),code=sm_$(a)) -I. -Xcompiler -Wall,-Wextra \
              $(if $(filter 1,$(werror)),-Werror all-warnings) $(CPPFLAGS) $(NVCCFLAGS)
 CUDA_TESTS = $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_c
+CUDA_PROGRAMS = $(BUILD)/haste-train-cuda $(BUILD)/haste-predict-cuda
 
-cuda: $(BUILD)/haste_cuda.o $(CUDA_TESTS)   ## the CUDA object and its tests, with NVCC for GPU_ARCH
+cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object, its tests and programs, with NVCC for GPU_ARCH
 
 test-cuda: $(CUDA_TESTS)               ## the tests on the device (without one they say so and pass)
 	$(call run_tests,$(CUDA_TESTS))
@@ -118,6 +119,10 @@ $(BUILD)/cuda_command: FORCE
 
 $(BUILD)/haste_cuda.o: haste_cuda.cuh haste.h $(BUILD)/cuda_command
 	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_IMPLEMENTATION -x cu -c haste_cuda.cuh -o $@
+
+$(CUDA_PROGRAMS): $(BUILD)/haste-%-cuda: examples/%_cuda.cu examples/%.c $(wildcard examples/*.h examples/*.cuh) haste_cuda.cuh haste.h \
+                  $(BUILD)/haste_cuda.o $(BUILD)/command $(BUILD)/cuda_command
+	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_LINKED $(GZ) $(OPENMP:%=-Xcompiler %) $< $(BUILD)/haste_cuda.o -o $@ $(if $(ZLIB),-lz) -lm
 
 $(BUILD)/tests/test_cuda: tests/test_cuda.cu haste_cuda.cuh haste.h tests/check.h tests/layers.h $(BUILD)/cuda_command
 	$(NVCC) $(CUDA_FLAGS) $< -o $@

@@ -18,7 +18,7 @@
 #endif
 
 /* sqrtf may set errno, which keeps loops with it from being vectorised; nothing here reads errno. */
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
     #pragma GCC push_options
     #pragma GCC optimize("no-math-errno")
 #endif
@@ -43,7 +43,14 @@ typedef struct encoder {
     int64_t  pairs, touched_room, start_room, sample_room, value_room;
 } encoder;
 
-static inline uint64_t encoder_random(uint64_t seed, uint64_t stream, uint64_t position)
+/* nvcc compiles this header too: encoder_cuda.cuh draws the same numbers on the device. */
+#ifdef __CUDACC__
+    #define ENCODER_DEVICE __host__ __device__
+#else
+    #define ENCODER_DEVICE
+#endif
+
+ENCODER_DEVICE static inline uint64_t encoder_random(uint64_t seed, uint64_t stream, uint64_t position)
 {
     uint64_t z = seed * UINT64_C(0x9e3779b97f4a7c15) + stream;
     int i;
@@ -154,33 +161,19 @@ static inline void encoder_adam(const encoder *e, int64_t r, const float *gradie
     }
 }
 
-/* From h and d loss / d h of the same documents (overwritten): one update of their embeddings and of the bias.
-   0: out of memory, nothing changed. */
-static inline int encoder_backward(encoder *e, const data_set *data, const int64_t *document, int32_t B, const float *h, float *grad_h,
-                                   float lr)
+/* Orders the pairs of a batch by feature: touched, start, sample and value. Returns how many features it has; -1: out of memory. */
+static inline int64_t encoder_order(encoder *e, const data_set *data, const int64_t *document, int32_t B)
 {
-    const int32_t D = e->width;
     int64_t pairs = 0, rows = 0, i, j;
-    int32_t b, d;
-    float correct;
-
+    int32_t b;
     for (b = 0; b < B; b++) pairs += data->feature_offset[document[b] + 1] - data->feature_offset[document[b]];
     if (!data_reserve((void **)&e->touched, &e->touched_room, pairs, sizeof(int32_t)) ||
         !data_reserve((void **)&e->start, &e->start_room, pairs + 1, sizeof(int64_t)) ||
         !data_reserve((void **)&e->sample, &e->sample_room, pairs, sizeof(int32_t)) ||
         !data_reserve((void **)&e->value, &e->value_room, pairs, sizeof(float)))
-        return 0;
+        return -1;
 
-#ifdef _OPENMP
-    #pragma omp parallel for num_threads(e->threads) schedule(static) private(d)
-#endif
-    for (b = 0; b < B; b++) {
-        float *g = grad_h + (int64_t)b * D;
-        if (e->dropout > 0) encoder_drop(e, b, g);
-        if (e->relu) for (d = 0; d < D; d++) g[d] = h[(int64_t)b * D + d] > 0 ? g[d] : 0;
-    }
-
-    /* Order the batch's pairs by feature: count, then place. count becomes each feature's next place. */
+    /* Count, then place. count becomes each feature's next place. */
     for (b = 0; b < B; b++)
         for (j = data->feature_offset[document[b]]; j < data->feature_offset[document[b] + 1]; j++)
             if (e->count[data->feature[j]]++ == 0) e->touched[rows++] = data->feature[j];
@@ -198,9 +191,35 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
             e->value[place] = data->value[j];
         }
     for (i = 0; i < rows; i++) e->count[e->touched[i]] = 0;
+    return rows;
+}
+
+/* Adam's bias correction after so many steps. */
+static inline float encoder_correction(int64_t step) { return (float)(1 / (1 - pow(.999, (double)step))); }
+
+/* From h and d loss / d h of the same documents (overwritten): one update of their embeddings and of the bias.
+   0: out of memory, nothing changed. */
+static inline int encoder_backward(encoder *e, const data_set *data, const int64_t *document, int32_t B, const float *h, float *grad_h,
+                                   float lr)
+{
+    const int32_t D = e->width;
+    const int64_t rows = encoder_order(e, data, document, B);
+    int64_t i, j;
+    int32_t b, d;
+    float correct;
+
+    if (rows < 0) return 0;
+#ifdef _OPENMP
+    #pragma omp parallel for num_threads(e->threads) schedule(static) private(d)
+#endif
+    for (b = 0; b < B; b++) {
+        float *g = grad_h + (int64_t)b * D;
+        if (e->dropout > 0) encoder_drop(e, b, g);
+        if (e->relu) for (d = 0; d < D; d++) g[d] = h[(int64_t)b * D + d] > 0 ? g[d] : 0;
+    }
 
     e->step++;
-    correct = (float)(1 / (1 - pow(.999, (double)e->step)));
+    correct = encoder_correction(e->step);
 #ifdef _OPENMP
     #pragma omp parallel for num_threads(e->threads) schedule(dynamic, 32) private(j, d)
 #endif
@@ -225,7 +244,7 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
     return 1;
 }
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
     #pragma GCC pop_options
 #endif
 

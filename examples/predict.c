@@ -19,6 +19,14 @@
 
 #include <time.h>
 
+/* haste-predict-cuda is this program with another engine: predict_cuda.cu says otherwise, then includes this file. */
+#ifndef PREDICT_CUDA
+    #define PREDICT_NAME  "haste-predict"
+    #define PREDICT_PATHS "auto|portable|avx2|avx512|neon"
+    #define PREDICT_HELP  "instructions to use"
+    #define PREDICT_TOP_K 1000   /* the most that --top-k takes */
+#endif
+
 typedef struct predictor {
     /* options */
     int64_t         top_k, batch, threads;
@@ -27,7 +35,7 @@ typedef struct predictor {
     const char     *features, *exclude, *model_path, *data_path;
 
     haste_file      file;
-    haste_workspace work;
+    struct engine  *engine;
     model_shape     shape;
     encoder         bag;
     const float    *weight;                 /* [V] of features */
@@ -36,7 +44,6 @@ typedef struct predictor {
     double          load_seconds;
 
     int64_t        *document, *offset;      /* [batch], [batch + 1] */
-    float          *x;                      /* [batch, D] */
     int32_t        *id;                     /* what was found, grown as needed */
     float          *score;
     int64_t         id_room, score_room;
@@ -63,7 +70,7 @@ static void die(int code, const char *format, ...)
 {
     va_list arguments;
     fflush(stdout);
-    fprintf(stderr, "haste-predict: ");
+    fprintf(stderr, PREDICT_NAME ": ");
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
@@ -85,13 +92,13 @@ static void read_options(predictor *p, int argc, char **argv)
     int names, help = 0;
     option table[] = {
         { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "instead of K labels all whose score is above P", 0 },
-        { OPTION_COUNT, "top-k", "K", &p->top_k, 1, 1000, 0, "labels of each document", 0 },
+        { OPTION_COUNT, "top-k", "K", &p->top_k, 1, PREDICT_TOP_K, 0, "labels of each document", 0 },
         { OPTION_FLAG, "logits", NULL, &p->logits, 0, 1, 0, "logits, not probabilities (also for --threshold)", 0 },
         { OPTION_TEXT, "features", "FILE", &p->features, 0, 0, 0, "dense features (.npy); DOCUMENTS then gives the labels", 0 },
         { OPTION_TEXT, "exclude", "FILE", &p->exclude, 0, 0, 0, "as many documents, whose labels must not come back", 0 },
         { OPTION_COUNT, "batch", "B", &p->batch, 1, 65536, 0, "documents at a time", 0 },
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
-        { OPTION_CHOICE, "path", "auto|portable|avx2|avx512|neon", &p->path, 0, 0, 0, "instructions to use", 0 },
+        { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };
     const int count = (int)(sizeof table / sizeof table[0]);
@@ -100,7 +107,7 @@ static void read_options(predictor *p, int argc, char **argv)
     p->threshold = .5;   /* only shown as an example: it counts where it is given */
     if (!options_parse(table, count, argc, argv, name, &names, 2, text)) die(2, "%s", text);
     if (help) {
-        printf("usage: haste-predict MODEL DOCUMENTS [options]\n\n"
+        printf("usage: " PREDICT_NAME " MODEL DOCUMENTS [options]\n\n"
                "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a text file as for\n"
                "haste-train, or a .npy file where the model was trained on one. Defaults stand in brackets.\n\n");
         options_help(table, count, stdout);
@@ -169,57 +176,112 @@ static void read_documents(predictor *p)
     model_weigh(&p->data, &p->shape, p->weight);
 }
 
-static void make_workspace(predictor *p)
+/* ---- >>engine ------------------------------------------------------------------------------------------------ */
+
+/* The engine encodes documents and asks the layer: the CPU's follows, the GPU's is in predict_cuda.cu. */
+static void engine_check(void);                         /* can this machine do it? */
+static void engine_make(predictor *p, int64_t ids);     /* ids: the most exclusions of a batch */
+/* The labels of the B documents from `first` on, which are p->document: document b's are id[offset[b]] .. id[offset[b + 1] - 1]. */
+static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded);
+static const char *engine_text(const predictor *p, char text[128]);   /* what it runs on */
+static void engine_free(predictor *p);
+
+static void id_room(predictor *p, int64_t count)
 {
-    const size_t batch = (size_t)p->batch;
+    if (!data_reserve((void **)&p->id, &p->id_room, count, sizeof(int32_t)) ||
+        !data_reserve((void **)&p->score, &p->score_room, count, sizeof(float))) die(1, "out of memory");
+}
+
+#ifndef PREDICT_CUDA
+
+struct engine {
+    haste_workspace work;
+    float          *x;   /* [batch, D] */
+};
+
+static void engine_check(void) { }
+
+static void engine_make(predictor *p, int64_t ids)
+{
+    struct engine *e = (struct engine *)need(1, sizeof *e);
     haste_workspace_options options;
     haste_error error;
-    int64_t i;
     memset(&options, 0, sizeof options);
     options.batch = (int32_t)p->batch;
     options.top_k = (int32_t)p->top_k;
     options.threads = (int32_t)p->threads;
     options.path = (haste_path)p->path;
-    options.ids = 1;
-    for (i = 0; p->exclude && i < p->data.documents; i += p->batch) {   /* the most exclusions of a batch */
-        const int64_t end = i + p->batch < p->data.documents ? i + p->batch : p->data.documents;
-        const int64_t ids = p->excluded.label_offset[end] - p->excluded.label_offset[i];
-        if (ids > options.ids) options.ids = ids;
-    }
-    if (haste_workspace_create(&p->work, &p->file.layer, &options, &error) != HASTE_OK) die(1, "%s", error.text);
-    p->bag.threads = p->work.threads;
-    p->document = (int64_t *)need(batch, sizeof(int64_t));
-    p->offset = (int64_t *)need(batch + 1, sizeof(int64_t));
-    p->x = (float *)need(batch, (size_t)p->shape.width * sizeof(float));
-    if (!data_reserve((void **)&p->id, &p->id_room, p->batch * p->top_k, sizeof(int32_t)) ||
-        !data_reserve((void **)&p->score, &p->score_room, p->batch * p->top_k, sizeof(float))) die(1, "out of memory");
+    options.ids = ids;
+    if (haste_workspace_create(&e->work, &p->file.layer, &options, &error) != HASTE_OK) die(1, "%s", error.text);
+    e->x = (float *)need((size_t)p->batch, (size_t)p->shape.width * sizeof(float));
+    p->bag.threads = e->work.threads;
+    p->engine = e;
 }
 
-/* The labels of documents first .. first + B - 1: document b's are id[offset[b]] .. id[offset[b + 1] - 1]. */
-static void search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
+static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
 {
+    struct engine *e = p->engine;
     const int32_t k = (int32_t)p->top_k;
     haste_status status;
     haste_error error;
     int32_t b;
-    for (b = 0; b < B; b++) p->document[b] = first + b;
-    if (p->shape.dense) memcpy(p->x, p->data.dense + first * p->shape.width, (size_t)B * (size_t)p->shape.width * sizeof(float));
-    else encoder_forward(&p->bag, &p->data, p->document, B, 0, p->x);
+    if (p->shape.dense) memcpy(e->x, p->data.dense + first * p->shape.width, (size_t)B * (size_t)p->shape.width * sizeof(float));
+    else encoder_forward(&p->bag, &p->data, p->document, B, 0, e->x);
     if (p->by_threshold) {
         int64_t found = 0;
-        status = haste_above(&p->file.layer, &p->work, p->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
+        status = haste_above(&p->file.layer, &e->work, e->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
                              &found, &error);
         if (status == HASTE_ERR_SIZE && found > p->id_room) {   /* now it is known how many there are */
-            if (!data_reserve((void **)&p->id, &p->id_room, found, sizeof(int32_t)) ||
-                !data_reserve((void **)&p->score, &p->score_room, found, sizeof(float))) die(1, "out of memory");
-            status = haste_above(&p->file.layer, &p->work, p->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
+            id_room(p, found);
+            status = haste_above(&p->file.layer, &e->work, e->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
                                  &found, &error);
         }
     } else {
-        status = haste_top_k(&p->file.layer, &p->work, p->x, B, k, excluded, p->id, p->score, &error);
+        status = haste_top_k(&p->file.layer, &e->work, e->x, B, k, excluded, p->id, p->score, &error);
         for (b = 0; b <= B; b++) p->offset[b] = (int64_t)b * k;
     }
     if (status != HASTE_OK) die(1, "%s: from document %lld on: %s", p->data_path, (long long)first + 1, error.text);
+}
+
+static const char *engine_text(const predictor *p, char text[128])
+{
+    const haste_workspace *work = &p->engine->work;
+    snprintf(text, 128, "%s, %ld thread%s", haste_path_text(work->path), (long)work->threads, work->threads == 1 ? "" : "s");
+    return text;
+}
+
+static void engine_free(predictor *p)
+{
+    haste_workspace_free(&p->engine->work);
+    free(p->engine->x);
+    free(p->engine);
+}
+
+#endif /* PREDICT_CUDA */
+
+/* ---- >>the run ----------------------------------------------------------------------------------------------- */
+
+static void make_engine(predictor *p)
+{
+    const size_t batch = (size_t)p->batch;
+    int64_t ids = 1, i;
+    for (i = 0; p->exclude && i < p->data.documents; i += p->batch) {   /* the most exclusions of a batch */
+        const int64_t end = i + p->batch < p->data.documents ? i + p->batch : p->data.documents;
+        const int64_t n = p->excluded.label_offset[end] - p->excluded.label_offset[i];
+        if (n > ids) ids = n;
+    }
+    engine_make(p, ids);
+    p->document = (int64_t *)need(batch, sizeof(int64_t));
+    p->offset = (int64_t *)need(batch + 1, sizeof(int64_t));
+    id_room(p, p->batch * p->top_k);
+}
+
+/* The labels of documents first .. first + B - 1. */
+static void search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
+{
+    int32_t b;
+    for (b = 0; b < B; b++) p->document[b] = first + b;
+    engine_search(p, first, B, excluded);
 }
 
 static void print_lists(const predictor *p, int32_t B)
@@ -244,6 +306,7 @@ static void predict(predictor *p)
     int64_t batches = 0, i;
     haste_metrics metrics;
     haste_error error;
+    char text[128];
 
     if (has_labels && k <= HASTE_MAX_K && haste_metrics_init(&metrics, k, &error) != HASTE_OK) die(1, "%s", error.text);
     for (i = 0; i < p->data.documents; i += p->batch) {
@@ -274,9 +337,9 @@ static void predict(predictor *p)
     qsort(times, (size_t)batches, sizeof times[0], by_value);
     fprintf(stderr, "model      %s in %.1f ms\n", p->file.mapped ? "mapped" : "read", p->load_seconds * 1e3);
     if (batches > 0)
-        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %lld; %.0f documents/s; %s, %ld thread%s\n",
+        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %lld; %.0f documents/s; %s\n",
                 times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3, (long long)p->batch,
-                (double)p->data.documents / seconds, haste_path_text(p->work.path), (long)p->work.threads, p->work.threads == 1 ? "" : "s");
+                (double)p->data.documents / seconds, engine_text(p, text));
     free(times);
 }
 
@@ -285,18 +348,18 @@ int main(int argc, char **argv)
     static predictor p;   /* zeroed */
     read_options(&p, argc, argv);
     open_model(&p);
+    engine_check();
     read_documents(&p);
-    make_workspace(&p);
+    make_engine(&p);
     predict(&p);
     free(p.document);
     free(p.offset);
-    free(p.x);
     free(p.id);
     free(p.score);
     free(p.propensity);
     data_free(&p.data);
     data_free(&p.excluded);
-    haste_workspace_free(&p.work);
+    engine_free(&p);
     haste_file_free(&p.file);
     return 0;
 }

@@ -26,6 +26,14 @@
 #define TOP       5
 #define EMBEDDING 256   /* dimensions of label embeddings for grouping */
 
+/* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
+#ifndef TRAIN_CUDA
+    #define TRAIN_NAME  "haste-train"
+    #define TRAIN_PATHS "auto|portable|avx2|avx512|neon"
+    #define TRAIN_DTYPE HASTE_F32   /* what --dtype chosen means */
+    #define TRAIN_ROOM  256         /* documents scored at a time; more where --batch says so */
+#endif
+
 /* ---- >>settings ---------------------------------------------------------------------------------------------- */
 
 typedef struct settings {
@@ -33,13 +41,13 @@ typedef struct settings {
     double      rewire_share, rewire_end;
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
     int         grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
-    int         dense, uniform, eval_test, help;
+    int         dense, uniform, eval_test, deterministic, help;
     const char *features, *test_features, *save, *resume, *log;
 } settings;
 
 enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
 enum { VALUES_TFIDF, VALUES_UNIT, VALUES_RAW };
-enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer too: CHOSEN, or a haste_optimizer + 1 */
+enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer and --dtype too: CHOSEN, or their number in haste.h + 1 */
 
 /* Every default stands here. What is "chosen" (0, or -1 where 0 means something) is worked out from the training split's size in
    choose_settings. */
@@ -55,7 +63,7 @@ static settings settings_default(void)
     s.fan_in       = 0;
     s.group_size   = 32;
     s.grouping     = GROUPING_FREQUENCY;
-    s.dtype        = HASTE_F32;
+    s.dtype        = CHOSEN;
     /* training */
     s.epochs       = 0;
     s.batch        = 0;
@@ -102,7 +110,9 @@ static int settings_options(settings *s, option *table)
         { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 64 above 100,000 labels", 0 },
         { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
         { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },
-        { OPTION_CHOICE, "dtype", "f32|bf16", &s->dtype, 0, 0, 1, "weights and optimizer state of the layer", 0 },
+        { OPTION_CHOICE, "dtype", "chosen|f32|bf16", &s->dtype, 0, 0, 1,
+          TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
+                                     "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
         { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 4 to 15, fewer for more documents", 0 },
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 256, more for more documents", 0 },
@@ -132,7 +142,12 @@ static int settings_options(settings *s, option *table)
         { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
         { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
         { OPTION_COUNT, "chunks", "N", &s->chunks, 1, 1024, 1, "parts that the layer's work is cut into", 0 },
-        { OPTION_CHOICE, "path", "auto|portable|avx2|avx512|neon", &s->path, 0, 0, 0, "instructions to use", 0 },
+#ifdef TRAIN_CUDA
+        { OPTION_FLAG, "deterministic", NULL, &s->deterministic, 0, 1, 0, "the same bits each time: sums in a fixed order, slower", 0 },
+        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "kernels for the labels in groups", 0 },
+#else
+        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
+#endif
         { OPTION_FLAG, "help", NULL, &s->help, 0, 1, 0, "this text", 0 }
     };
     memcpy(table, all, sizeof all);
@@ -190,7 +205,7 @@ static void die(int code, const char *format, ...)
     va_list arguments;
     clear_progress();
     fflush(stdout);
-    fprintf(stderr, "haste-train: ");
+    fprintf(stderr, TRAIN_NAME ": ");
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
@@ -226,13 +241,13 @@ typedef struct trainer {
     encoder         bag;                    /* with dense inputs only its dropout is used */
     haste_layer     layer;
     haste_file      file;                   /* the model that training is resumed from: owns layer and bag then */
-    haste_workspace work;
+    struct engine  *engine;
+    int32_t         room;                   /* documents scored at a time, at least --batch */
 
-    int64_t        *label_offset;           /* [batch + 1] the labels of the documents of a batch */
+    int64_t        *label_offset;           /* [room + 1] the labels of the documents of a batch */
     int32_t        *label;
     int64_t         label_room;
-    float          *x, *grad_x;             /* [batch, D] */
-    int32_t        *top;                    /* [batch, TOP] */
+    int32_t        *top;                    /* [room, TOP] */
 } trainer;
 
 /* The labels of B documents, one list after the other. */
@@ -254,19 +269,131 @@ static haste_lists gather_labels(trainer *t, const data_set *data, const int64_t
     return lists;
 }
 
-static void encode(trainer *t, const data_set *data, const int64_t *document, int32_t B, int training)
+/* The dense features of B documents, one row after the other. */
+static void gather_rows(const data_set *data, const int64_t *document, int32_t B, float *x)
 {
     int32_t b;
+    for (b = 0; b < B; b++)
+        memcpy(x + (int64_t)b * data->width, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
+}
+
+/* ---- >>engine ------------------------------------------------------------------------------------------------ */
+
+/* The engine trains and asks the layer and the encoder: the CPU's follows, the GPU's is in train_cuda.cu. t->layer and t->bag are
+   the model as it is made, saved and resumed; a GPU has its own copies. */
+static void engine_check(void);               /* can this machine do it? */
+static void engine_make(trainer *t, const haste_layer_options *options);   /* and says what it takes */
+/* One step, whose loss is added to t->progress (by a GPU later, but before engine_wait returns), and moved inputs where rewire is
+   not NULL. */
+static void engine_train(trainer *t, const int64_t *document, int32_t B, const haste_step_options *step, float encoder_lr,
+                         const haste_rewire_options *rewire);
+static void engine_wait(trainer *t);          /* until all steps are done */
+static void engine_fetch(trainer *t);         /* likewise, and t->layer and t->bag are up to date */
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B);   /* t->top: the best labels of each */
+static void engine_result(const trainer *t);  /* what it adds to the line for scripts */
+static void engine_free(trainer *t);
+
+static int64_t most_labels(const data_set *data, int64_t batch);
+static double  data_bytes(const trainer *t);
+
+#ifndef TRAIN_CUDA
+
+struct engine {
+    haste_workspace work;
+    float          *x, *grad_x;   /* [room, D] */
+};
+
+static void engine_check(void) { }
+
+static void engine_make(trainer *t, const haste_layer_options *options)
+{
+    const size_t inputs = (size_t)t->room * (size_t)t->layer.inputs;
+    struct engine *e = (struct engine *)need(1, sizeof *e);
+    haste_workspace_options work;
+    haste_plan plan;
+    haste_error error;
+    memset(&work, 0, sizeof work);
+    work.batch = t->room;
+    work.ids = most_labels(&t->train, t->s.batch);
+    work.top_k = TOP;
+    work.chunks = (int32_t)t->s.chunks;
+    work.threads = (int32_t)t->s.threads;
+    work.path = (haste_path)t->s.path;
+    memset(&plan, 0, sizeof plan);
+    if (haste_plan_bytes(options, &work, &plan, &error) != HASTE_OK ||
+        haste_workspace_create(&e->work, &t->layer, &work, &error) != HASTE_OK) die(1, "%s", error.text);
+    e->x = (float *)need(inputs, sizeof(float));
+    e->grad_x = (float *)need(inputs, sizeof(float));
+    t->engine = e;
+    printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer), mib(plan.weight),
+           mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)), data_bytes(t) / 1048576);
+    printf("runs on    %s, %ld thread%s\n", haste_path_text(e->work.path), (long)e->work.threads, e->work.threads == 1 ? "" : "s");
+}
+
+static void encode(trainer *t, const data_set *data, const int64_t *document, int32_t B, int training)
+{
+    float *x = t->engine->x;
+    int32_t b;
     if (!t->shape.dense) {
-        encoder_forward(&t->bag, data, document, B, training, t->x);
+        encoder_forward(&t->bag, data, document, B, training, x);
         return;
     }
-    for (b = 0; b < B; b++) {
-        float *x = t->x + (int64_t)b * data->width;
-        memcpy(x, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
-        if (training && t->bag.dropout > 0) encoder_drop(&t->bag, b, x);
-    }
+    gather_rows(data, document, B, x);
+    for (b = 0; b < B && training && t->bag.dropout > 0; b++) encoder_drop(&t->bag, b, x + (int64_t)b * data->width);
 }
+
+static void engine_train(trainer *t, const int64_t *document, int32_t B, const haste_step_options *step, float encoder_lr,
+                         const haste_rewire_options *rewire)
+{
+    struct engine *e = t->engine;
+    float *grad_x = t->shape.dense ? NULL : e->grad_x;
+    const haste_lists positives = gather_labels(t, &t->train, document, B);
+    haste_error error;
+    haste_status status;
+    double loss = 0;
+    int64_t moved = 0;
+
+    encode(t, &t->train, document, B, 1);
+    if (grad_x) memset(grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float));
+    status = haste_train_step(&t->layer, &e->work, e->x, B, positives, step, &loss, grad_x, &error);
+    if (status == HASTE_ERR_NONFINITE)
+        die(1, "training diverged in step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step + 1,
+            error.text);
+    if (status != HASTE_OK) die(1, "step %lld: %s", (long long)t->progress.step + 1, error.text);
+    t->progress.loss += loss * B;
+
+    if (rewire) {
+        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, positives, &moved, &error) != HASTE_OK) die(1, "rewiring: %s", error.text);
+        t->progress.moved += moved;
+    }
+    if (t->shape.dense) t->bag.step++;
+    else if (!encoder_backward(&t->bag, &t->train, document, B, e->x, grad_x, encoder_lr)) die(1, "out of memory");
+}
+
+static void engine_wait(trainer *t) { (void)t; }
+static void engine_fetch(trainer *t) { (void)t; }
+
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B)
+{
+    haste_error error;
+    encode(t, data, document, B, 0);
+    if (haste_top_k(&t->layer, &t->engine->work, t->engine->x, B, TOP, NULL, t->top, NULL, &error) != HASTE_OK)
+        die(1, "scoring documents: %s", error.text);
+}
+
+static void engine_result(const trainer *t) { (void)t; }
+
+static void engine_free(trainer *t)
+{
+    haste_workspace_free(&t->engine->work);
+    free(t->engine->x);
+    free(t->engine->grad_x);
+    free(t->engine);
+}
+
+#endif /* TRAIN_CUDA */
+
+/* ---- >>scores ------------------------------------------------------------------------------------------------ */
 
 /* Scores n documents. 0: a signal came first. */
 static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics)
@@ -274,14 +401,12 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     haste_error error;
     int64_t i;
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
-    for (i = 0; i < n; i += t->work.batch) {
-        int32_t B = (int32_t)(n - i < t->work.batch ? n - i : t->work.batch);
-        haste_lists truth;
+    for (i = 0; i < n; i += t->room) {
+        int32_t B = (int32_t)(n - i < t->room ? n - i : t->room);
         if (stop_signal) return 0;
-        encode(t, data, document + i, B, 0);
-        truth = gather_labels(t, data, document + i, B);
-        if (haste_top_k(&t->layer, &t->work, t->x, B, TOP, NULL, t->top, NULL, &error) != HASTE_OK ||
-            haste_metrics_add(metrics, t->top, B, t->layer.labels, truth, t->propensity, NULL, &error) != HASTE_OK)
+        engine_best(t, data, document + i, B);
+        if (haste_metrics_add(metrics, t->top, B, t->layer.labels, gather_labels(t, data, document + i, B), t->propensity, NULL,
+                              &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
     }
     return 1;
@@ -348,6 +473,7 @@ static void save(trainer *t)
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
     char *text = options_write(t->table, t->options);
     if (!text) die(1, "out of memory");
+    engine_fetch(t);
     t->progress.encoder_step = t->bag.step;
     add_section(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
@@ -497,18 +623,19 @@ static float *embed_labels(trainer *t, int32_t *width)
 {
     int32_t L = t->train.labels, E = t->shape.dense ? (int32_t)t->shape.width : EMBEDDING;
     float *embedding = (float *)need((size_t)L, (size_t)E * sizeof(float)), *value = NULL;
-    int64_t *offset = (int64_t *)need((size_t)t->work.batch + 1, sizeof(int64_t)), i, j;
+    int64_t *offset = (int64_t *)need((size_t)t->room + 1, sizeof(int64_t)), i, j;
     int64_t feature_room = 0, value_room = 0;
     int32_t *feature = NULL, b;
     haste_error error;
     memset(embedding, 0, (size_t)L * (size_t)E * sizeof(float));
-    for (i = 0; i < t->count; i += t->work.batch) {
-        int32_t B = (int32_t)(t->count - i < t->work.batch ? t->count - i : t->work.batch);
+    for (i = 0; i < t->count; i += t->room) {
+        int32_t B = (int32_t)(t->count - i < t->room ? t->count - i : t->room);
         haste_lists positives = gather_labels(t, &t->train, t->document + i, B);
         haste_status status;
         if (t->shape.dense) {
-            encode(t, &t->train, t->document + i, B, 0);
-            status = haste_embed_dense(embedding, L, E, t->x, B, positives, &error);
+            if (!data_reserve((void **)&value, &value_room, (int64_t)B * E, sizeof(float))) die(1, "out of memory");
+            gather_rows(&t->train, t->document + i, B, value);
+            status = haste_embed_dense(embedding, L, E, value, B, positives, &error);
         } else {
             haste_sparse x;
             offset[0] = 0;
@@ -586,6 +713,14 @@ static int64_t most_labels(const data_set *data, int64_t batch)
     return total > 0 ? total : 1;
 }
 
+/* What the documents take in memory, about. */
+static double data_bytes(const trainer *t)
+{
+    const data_set *data = &t->train;
+    return 16.0 * (double)(data->documents + t->test.documents) + 4.0 * (double)data->label_offset[data->documents] +
+           8.0 * (double)data->feature_offset[data->documents] + 4.0 * (double)data->width * (double)data->documents;
+}
+
 static int64_t head_labels(double head, int64_t L)
 {
     if (head < 0) head = .02 * (double)L > 1024 ? .02 : 1024;
@@ -602,6 +737,7 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels, int6
     if (s->batch == 0) for (s->batch = 32; s->batch < 256 && 300 * s->batch <= documents; ) s->batch *= 2;
     if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? 4 : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
+    if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
     /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
        relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */
     if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
@@ -622,24 +758,14 @@ static void make_model(trainer *t)
     settings *s = &t->s;
     const int32_t L = t->train.labels, D = (int32_t)t->shape.width;
     haste_layer_options layer;
-    haste_workspace_options work;
     haste_plan plan;
     haste_error error;
     static const char *const loss_name[] = { "bce", "hinge", "softmax" }, *const optimizer_name[] = { "sgd", "momentum", "adamw" };
     int64_t head = s->dense ? L : head_labels(s->head, L);
-    int32_t batch = s->batch > 256 ? (int32_t)s->batch : 256;   /* at least 256: scoring is faster in larger batches */
     char text[DATA_ERROR];
-    double data;
 
     if (s->fan_in > D && !s->dense) die(2, "--fan-in %lld: more than the %ld inputs", (long long)s->fan_in, (long)D);
-    memset(&work, 0, sizeof work);
-    work.batch = batch;
-    work.ids = most_labels(&t->train, s->batch);
-    work.top_k = TOP;
-    work.chunks = (int32_t)s->chunks;
-    work.threads = (int32_t)s->threads;
-    work.path = (haste_path)s->path;
-
+    t->room = s->batch > TRAIN_ROOM ? (int32_t)s->batch : TRAIN_ROOM;
     memset(&plan, 0, sizeof plan);
     memset(&layer, 0, sizeof layer);
     layer.labels = L;
@@ -658,9 +784,9 @@ static void make_model(trainer *t)
     layer.samples = t->count;
     layer.loss = (haste_loss)s->loss;
     layer.optimizer = (haste_optimizer)(s->optimizer - 1);
-    layer.dtype = layer.state_dtype = (haste_dtype)s->dtype;
+    layer.dtype = layer.state_dtype = (haste_dtype)(s->dtype - 1);
     layer.seed = (uint64_t)s->seed;
-    if (haste_plan_bytes(&layer, &work, &plan, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_plan_bytes(&layer, NULL, &plan, &error) != HASTE_OK) die(1, "%s", error.text);
 
     t->bag.features = t->train.features;
     t->bag.width = D;
@@ -672,12 +798,9 @@ static void make_model(trainer *t)
 #else
     t->bag.threads = 1;
 #endif
-    t->label_offset = (int64_t *)need((size_t)batch + 1, sizeof(int64_t));
-    t->x = (float *)need((size_t)batch * (size_t)D, sizeof(float));
-    t->grad_x = (float *)need((size_t)batch * (size_t)D, sizeof(float));
-    t->top = (int32_t *)need((size_t)batch * TOP, sizeof(int32_t));
+    t->label_offset = (int64_t *)need((size_t)t->room + 1, sizeof(int64_t));
+    t->top = (int32_t *)need((size_t)t->room * TOP, sizeof(int32_t));
 
-    t->work.batch = batch;   /* what order_labels goes by */
     if (s->resume) {
         const size_t bytes = encoder_bytes(t->bag.features, D);
         if (t->layer.optimizer != layer.optimizer || t->layer.dtype != layer.dtype || t->layer.loss != layer.loss)
@@ -698,10 +821,6 @@ static void make_model(trainer *t)
         if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
         free(order);
     }
-    if (haste_workspace_create(&t->work, &t->layer, &work, &error) != HASTE_OK) die(1, "%s", error.text);
-
-    data = 16.0 * (double)(t->train.documents + t->test.documents) + 4.0 * (double)(t->train.label_offset[t->train.documents]) +
-           8.0 * (double)t->train.feature_offset[t->train.documents] + 4.0 * (double)t->train.width * (double)t->train.documents;
     if (t->shape.dense) printf("inputs     %ld dense\n", (long)D);
     else printf("encoder    %ld features x %ld, %s, dropout %g\n", (long)t->train.features, (long)D,
                 t->shape.relu ? "relu" : "linear", s->dropout);
@@ -713,9 +832,7 @@ static void make_model(trainer *t)
     printf("training   %lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", (long long)s->epochs,
            (long long)((t->count + s->batch - 1) / s->batch), (long long)s->batch, loss_name[s->loss], optimizer_name[s->optimizer - 1],
            s->lr, s->encoder_lr);
-    printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer), mib(plan.weight),
-           mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->train.features, D)), data / 1048576);
-    printf("runs on    %s, %ld thread%s\n", haste_path_text(t->work.path), (long)t->work.threads, t->work.threads == 1 ? "" : "s");
+    engine_make(t, &layer);
 }
 
 /* ---- >>training ---------------------------------------------------------------------------------------------- */
@@ -733,48 +850,27 @@ static void shuffle(const trainer *t, int64_t epoch, int64_t *order)
     }
 }
 
-/* One step on B documents. Returns the summed loss. */
-static double train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
+/* One step on B documents, of `total` steps in all. */
+static void train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
 {
-    settings *s = &t->s;
+    const settings *s = &t->s;
+    const int64_t number = t->progress.step + 1;
+    const double share = haste_rewire_share(number, (int64_t)(s->rewire_end * (double)total), s->rewire_share);
     haste_step_options step;
     haste_rewire_options rewire;
-    haste_error error;
-    haste_lists positives = gather_labels(t, &t->train, document, B);
-    haste_status status;
-    double loss = 0, share;
-    int64_t moved = 0;
 
-    encode(t, &t->train, document, B, 1);
     memset(&step, 0, sizeof step);
     step.lr = (float)(s->lr * factor);
     step.momentum = (float)s->momentum;
     step.weight_decay = (float)s->weight_decay;
-    if (!t->shape.dense) memset(t->grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float));
-    status = haste_train_step(&t->layer, &t->work, t->x, B, positives, &step, &loss, t->shape.dense ? NULL : t->grad_x, &error);
-    if (status == HASTE_ERR_NONFINITE)
-        die(1, "training diverged in step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step + 1,
-            error.text);
-    if (status != HASTE_OK) die(1, "step %lld: %s", (long long)t->progress.step + 1, error.text);
-    t->progress.step++;
-
-    share = haste_rewire_share(t->progress.step, (int64_t)(s->rewire_end * (double)total), s->rewire_share);
-    if (t->progress.step % s->rewire_every == 0 && share > 0) {
-        memset(&rewire, 0, sizeof rewire);
-        rewire.share = (float)share;
-        rewire.prune = (haste_prune)s->prune;
-        rewire.scope = (haste_scope)s->scope;
-        rewire.growth = (haste_growth)s->growth;
-        rewire.uniform = s->uniform;
-        if (haste_rewire(&t->layer, &t->work, &rewire, t->x, B, positives, &moved, &error) != HASTE_OK)
-            die(1, "rewiring: %s", error.text);
-        t->progress.moved += moved;
-    }
-
-    if (t->shape.dense) t->bag.step++;
-    else if (!encoder_backward(&t->bag, &t->train, document, B, t->x, t->grad_x, (float)(s->encoder_lr * factor)))
-        die(1, "out of memory");
-    return loss * B;
+    memset(&rewire, 0, sizeof rewire);
+    rewire.share = (float)share;
+    rewire.prune = (haste_prune)s->prune;
+    rewire.scope = (haste_scope)s->scope;
+    rewire.growth = (haste_growth)s->growth;
+    rewire.uniform = s->uniform;
+    engine_train(t, document, B, &step, (float)(s->encoder_lr * factor), number % s->rewire_every == 0 && share > 0 ? &rewire : NULL);
+    t->progress.step = number;
 }
 
 static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
@@ -821,7 +917,8 @@ static void train(trainer *t)
             shuffle(t, epoch, order);
             shuffled = epoch;
         }
-        t->progress.loss += train_batch(t, order + batch * s->batch, B, factor, total);
+        train_batch(t, order + batch * s->batch, B, factor, total);
+        if (t->progress.step % batches == 0) engine_wait(t);
         end = now();
         t->progress.seconds += end - begin;
         if (terminal && end - shown > .2) {
@@ -879,7 +976,9 @@ static void finish(trainer *t)
         printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
                five.ndcg, one.psp, three.psp, five.psp);
     }
-    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f\n", (long long)(t->progress.step / batches), t->progress.seconds, peak_mib());
+    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds, peak_mib());
+    engine_result(t);
+    putchar('\n');
 }
 
 int main(int argc, char **argv)
@@ -893,7 +992,7 @@ int main(int argc, char **argv)
     t.options = settings_options(&t.s, t.table);
     if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
     if (t.s.help) {
-        printf("usage: haste-train [TRAIN [TEST]] [options]\n\n"
+        printf("usage: " TRAIN_NAME " [TRAIN [TEST]] [options]\n\n"
                "Trains an extreme classifier on TRAIN and scores it on TEST: text files of the Extreme Classification\n"
                "Repository, .gz as well%s. Without files it learns a made-up data set. Defaults stand in brackets.\n",
 #ifdef HASTE_ZLIB
@@ -912,11 +1011,13 @@ int main(int argc, char **argv)
     if (!t.train_path && !t.epochs_given) t.s.epochs = 8;   /* enough for made-up data */
     check_settings(&t);
     if (t.s.resume) open_resumed(&t);
+    engine_check();
     read_data(&t);
     choose_settings(&t.s, t.count, t.train.labels, t.train.dense ? t.train.width : t.s.hidden);   /* a resumed run has its choices already */
     learn_statistics(&t);
     make_model(&t);
     train(&t);
     finish(&t);
+    engine_free(&t);
     return fflush(stdout) == 0 ? 0 : 1;
 }

@@ -265,5 +265,49 @@ if begin dense; then
     fails 1 "not a .npy file" $train dense.txt --features dense.txt
 fi
 
+# The programs of `make cuda`, where they have been built. What needs no GPU; with one, that models go both ways.
+if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin cuda; then
+    train_cuda="$RUN $bin/haste-train-cuda" predict_cuda="$RUN $bin/haste-predict-cuda"
+    run 0 $train_cuda --help
+    for option in epochs save resume dtype path deterministic; do says out "^  --$option "; done
+    run 0 $predict_cuda --help
+    fails 2 "unknown option --bogus" $train_cuda --bogus
+    fails 2 "--path avx2: expected auto|general|wide|narrow" $train_cuda --path avx2
+    fails 2 "--group-size 12: expected a multiple of 8" $train_cuda --group-size 12
+    fails 2 "expected a model and a file of documents" $predict_cuda train.txt
+    fails 2 "--top-k 65: expected a whole number from 1 to 64" $predict_cuda model.haste test.txt --top-k 65
+    fails 1 "missing.haste" $train_cuda train.txt --resume missing.haste
+    fails 1 "missing.haste" $predict_cuda missing.haste test.txt
+    [ -e model.haste ] || $train train.txt test.txt $small --save model.haste >/dev/null
+    if $train_cuda train.txt $small --epochs 1 2>&1 >/dev/null | grep -q 'no GPU that can be used'; then
+        fails 1 "no GPU that can be used" $train_cuda train.txt test.txt
+        fails 1 "no GPU that can be used" $predict_cuda model.haste test.txt
+    else
+        for option in "--dtype bf16" "--dtype f32" --dense "--loss softmax" "--loss hinge" "--optimizer momentum --lr .5" "--head 4" --deterministic; do
+            name="cuda $option"
+            run 0 $train_cuda train.txt test.txt --head 0 --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 \
+                  --dropout 0 --rewire-every 5 $option
+            ok [ "$(precision out)" -ge 90 ]
+        done
+        name=cuda
+        run 0 $train_cuda train.txt test.txt $small --save cuda.haste --stop-after 5
+        cp cuda.haste half.haste
+        run 0 $train train.txt test.txt --resume half.haste       # begun there, ended here
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $train train.txt test.txt $small --save part.haste --stop-after 3
+        run 0 $train_cuda train.txt test.txt --resume part.haste  # and the other way round
+        says out '^resumed +after'
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $predict_cuda model.haste test.txt --top-k 1
+        cut -d : -f 1 out >cuda.out
+        run 0 $predict model.haste test.txt --top-k 1
+        cut -d : -f 1 out >cpu.out
+        same cuda.out cpu.out
+        run 0 $predict_cuda model.haste test.txt --threshold .5 --exclude test.txt
+        ok [ "$(wc -l <out)" = 120 ]
+        fails 1 "missing.txt: cannot open" $train_cuda missing.txt
+    fi
+fi
+
 printf '%-22s %9d checks, %d failed\n' programs.sh $count $failed
 [ $failed = 0 ] && [ $count != 0 ]
