@@ -131,8 +131,7 @@ typedef struct haste_cuda_workspace {
     float    *partial;                 /* [blocks' parts][2][tiles*64] softmax: maximum and sum of each part */
     double   *loss;                    /* [blocks][2048] */
     uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
-    float    *best_score;              /* [lists][top_k] */
-    int32_t  *best_id;
+    uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
     int64_t  *count;                   /* [2][batch+1] haste_cuda_above */
     int64_t  *offset;                  /* [batch+1] device copies of host lists */
     int32_t  *id;                      /* [ids] */
@@ -317,6 +316,9 @@ static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *fr
                  :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
 }
 static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+/* Copies up to here are one batch; wait until all batches but the last have arrived. */
+static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
@@ -354,6 +356,9 @@ static __device__ __forceinline__ uint4 haste__cu_load_once(const void *p)
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
     return v;
 }
+
+/* The line of p will be wanted soon. */
+static __device__ __forceinline__ void haste__cu_prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
 /* >>end of instructions */
 
 enum {
@@ -417,8 +422,7 @@ typedef struct haste__cu_pass {
     void   *logits;
     int32_t logits_bf16;
     float  *partial;              /* [parts][2][tiles*64] */
-    float  *best_score;           /* [parts][tiles*64][k] */
-    int32_t *best_id;
+    uint64_t *best;               /* [parts][tiles*64][k] */
     uint32_t *floor;              /* [tiles*64] */
     float   threshold;
     int64_t *count;               /* [B] hits, or where the next one goes */
@@ -613,9 +617,21 @@ static __device__ __forceinline__ uint32_t haste__cu_order_key(float value)
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+/* A label and its logit as one number: the larger is the better, and of equal logits the smaller id. 0: none. */
+static __device__ __forceinline__ uint64_t haste__cu_entry(float score, int32_t id)
+{
+    return (uint64_t)haste__cu_order_key(score) << 32 | (uint32_t)~id;
+}
+static __device__ __forceinline__ float   haste__cu_entry_score(uint64_t entry) { return entry ? haste__cu_order_float((uint32_t)(entry >> 32)) : -INFINITY; }
+static __device__ __forceinline__ int32_t haste__cu_entry_id(uint64_t entry) { return entry ? (int32_t)~(uint32_t)entry : -1; }
+
 static __device__ __forceinline__ bool haste__cu_finite(float v) { return fabsf(v) <= FLT_MAX; }
 /* Small enough to be squared, as Adam does; see haste.h. */
 static __device__ __forceinline__ bool haste__cu_sane(float v) { return fabsf(v) < 1e18f; }
+
+/* Items of a block: runs of at most 64 labels, `subs` in a group, which is 1 but for S > 64: then no 64-bit division is made. */
+static __device__ __forceinline__ int64_t haste__cu_item_group(int64_t item, int subs) { return subs == 1 ? item : item / subs; }
+static __device__ __forceinline__ int haste__cu_item_label(int64_t item, int subs) { return subs == 1 ? 0 : (int)(item % subs) * HASTE__CU_RUN; }
 
 static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pass &p, int64_t g)
 {
@@ -718,11 +734,17 @@ static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const i
     }
 }
 
-/* Marks the pairs of group g, labels s0 .. s0 + 63 and one tile in bits [64][2]. Called by all threads, between barriers. */
-static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int64_t g, int s0, int tile, uint32_t *bits)
+/* The first pair of group g, or -1. */
+static __device__ __forceinline__ int32_t haste__cu_first(const haste__cu_pass &p, int64_t g)
 {
-    if (threadIdx.x == 0 && p.head)
-        for (int32_t n = p.head[p.first_group + g]; n >= 0; n = p.node[n].next) {
+    return p.head ? __ldg(p.head + p.first_group + g) : -1;
+}
+
+/* Marks the pairs of a list, labels s0 .. s0 + 63 and one tile in bits [64][2]. Called by all threads, between barriers. */
+static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int32_t first, int s0, int tile, uint32_t *bits)
+{
+    if (threadIdx.x == 0)
+        for (int32_t n = first; n >= 0; n = p.node[n].next) {
             int s = (int)p.node[n].s - s0, b = p.node[n].b - tile * HASTE__CU_TILE;
             if (s >= 0 && s < HASTE__CU_RUN && b >= 0 && b < HASTE__CU_TILE) bits[2 * s + b / 32] |= 1u << (b % 32);
         }
@@ -960,23 +982,24 @@ static __device__ __forceinline__ float haste__cu_log1p(float e)
     return p * e;
 }
 
-/* d loss / d z of one logit; *sum += its loss. EXACT: float32 weights; else the fast exponential, whose error is far below bfloat16's. */
-template <bool EXACT>
-static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p, float z, bool positive, int b, float *sum)
+/* d loss / d z of one logit; *sum += its loss where it is wanted. EXACT: float32 weights; else the fast exponential, whose error is far
+   below bfloat16's. */
+template <bool EXACT, int LOSS>
+static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p, float z, bool positive, int b, bool want, float *sum)
 {
     float v = positive ? -z : z, d;   /* a positive is a negative of the opposite logit */
-    if (p.loss == HASTE_BCE) {
+    if (LOSS == HASTE_BCE) {
         float e = EXACT ? expf(-fabsf(z)) : __expf(-fabsf(z)), r = EXACT ? 1 / (1 + e) : __fdividef(1, 1 + e);
-        if (p.loss_sum) *sum += fmaxf(v, 0) + haste__cu_log1p(e);
+        if (want) *sum += fmaxf(v, 0) + haste__cu_log1p(e);
         d = v > 0 ? r : e * r;
-    } else if (p.loss == HASTE_SQUARED_HINGE) {
+    } else if (LOSS == HASTE_SQUARED_HINGE) {
         float m = fmaxf(1 + v, 0);
-        if (p.loss_sum) *sum += m * m;
+        if (want) *sum += m * m;
         d = 2 * m;
     } else {
         float n = p.factor[b], e = EXACT ? expf(z - p.peak[b]) : __expf(z - p.peak[b]);
         if (n == 0) return 0;
-        if (positive && p.loss_sum) *sum += ((p.peak[b] - z) - logf(p.inverse[b])) * n;
+        if (positive && want) *sum += ((p.peak[b] - z) - logf(p.inverse[b])) * n;
         return (e * p.inverse[b] - (positive ? n : 0)) * p.scale;
     }
     return (positive ? -d : d) * p.scale;
@@ -1053,35 +1076,54 @@ static __device__ __forceinline__ void haste__cu_update_bias(const haste__cu_pas
 
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
 
-/* Logit gradients from the sums acc: bias, loss, and what is no logit set to 0; then z [SP][64] and sums over samples to db [4][SP].
-   Returns whether a logit was not finite. */
+/* Logits acc become logit gradients; what is no logit becomes 0. Returns whether one was not finite. */
+template <typename T, int SP, int LOSS>
+static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, const float *bias, int labels, int samples, int first_sample,
+                                                      float *acc, const uint32_t *y, bool marked, float *sum)
+{
+    const bool want = p.loss_sum != NULL;
+    bool bad = false;
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i++) {
+        int s, b;
+        float logit;
+        haste__cu_where<SP>((const T *)NULL, i, &s, &b);
+        if (s >= labels || b >= samples) { acc[i] = 0; continue; }
+        logit = acc[i] + __ldg(bias + s);
+        bad |= !haste__cu_finite(logit);
+        acc[i] = haste__cu_slope<sizeof(T) == 4, LOSS>(p, logit, marked && (y[2 * s + b / 32] >> (b % 32) & 1), first_sample + b, want, sum);
+    }
+    return bad;
+}
+
+/* Logit gradients from the sums acc, to z [SP][64], and their sums over samples to db [4][SP]. Returns whether a logit was not finite. */
 template <typename T, int SP>
 static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int tile_number, float *acc,
-                                                        const uint32_t *y, T *z, float *db, double *loss)
+                                                        const uint32_t *y, bool marked, T *z, float *db, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
-    int labels = haste__cu_group_labels(p, g) - s0, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, first_sample = tile_number * HASTE__CU_TILE;
+    const int samples = p.B - first_sample;
+    const float *bias = p.bias + g * p.S + s0;
+    int labels = haste__cu_group_labels(p, g) - s0;
     float sum = 0;
     bool bad = false;
     if (labels > run) labels = run;
-    #pragma unroll
-    for (int i = 0; i < SP / 2; i++) {
-        int s, b, sample;
-        float d = 0;
-        haste__cu_where<SP>(z, i, &s, &b);
-        sample = tile_number * HASTE__CU_TILE + b;
-        if (s < labels && sample < p.B) {
-            if (p.given) {
-                size_t at = (size_t)sample * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s);
-                d = haste__cu_read(p.given, p.given_bf16 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32, at);
-            } else {
-                float logit = acc[i] + __ldg(p.bias + g * p.S + s0 + s);
-                if (haste__cu_finite(logit)) d = haste__cu_slope<sizeof(T) == 4>(p, logit, y[2 * s + b / 32] >> (b % 32) & 1, sample, &sum);
-                else bad = true;
-            }
+    if (p.given) {
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i++) {
+            int s, b;
+            haste__cu_where<SP>(z, i, &s, &b);
+            acc[i] = s < labels && b < samples
+                         ? haste__cu_read(p.given, p.given_bf16 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32,
+                                          (size_t)(first_sample + b) * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s))
+                         : 0.0f;
         }
-        acc[i] = d;
-    }
+    } else if (p.loss == HASTE_BCE)
+        bad = haste__cu_loss<T, SP, HASTE_BCE>(p, bias, labels, samples, first_sample, acc, y, marked, &sum);
+    else if (p.loss == HASTE_SQUARED_HINGE)
+        bad = haste__cu_loss<T, SP, HASTE_SQUARED_HINGE>(p, bias, labels, samples, first_sample, acc, y, marked, &sum);
+    else bad = haste__cu_loss<T, SP, HASTE_SOFTMAX>(p, bias, labels, samples, first_sample, acc, y, marked, &sum);
     if (sizeof(T) == 2) {
         #pragma unroll
         for (int i = 0; i < SP / 2; i += 2) {
@@ -1118,14 +1160,13 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
    barrier, which ends the use of x and z by what came before; the caller's comes after. */
 template <typename T, int SP>
 static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t, bool whole,
-                                                             unsigned char *memory, float *acc, double *loss)
+                                                             int32_t first, unsigned char *memory, float *acc, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
     T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
     uint32_t *y = (uint32_t *)(memory + tile::Y);
-    y[threadIdx.x] = 0;
+    if (first >= 0) y[threadIdx.x] = 0;
     __syncthreads();
-    haste__cu_mark(p, g, s0, t, y);
     #pragma unroll
     for (int i = 0; i < SP / 2; i++) acc[i] = 0;
     for (int f0 = 0; f0 < p.F && !(p.given && whole); f0 += HASTE__CU_RUN) {   /* given gradients need no logits */
@@ -1133,11 +1174,12 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
         if (f0 > 0) __syncthreads();
         if (whole) haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
         haste__cu_fetch_x<T, SP>(p, g, f0, rows, t, x);
+        if (f0 == 0 && first >= 0) haste__cu_mark(p, first, s0, t, y);
         haste__cu_copy_wait();
         __syncthreads();
         if (!p.given) haste__cu_logits<SP>(acc, w, x, rows);
     }
-    return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, z, (float *)(memory + tile::DB), loss);
+    return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, first >= 0, z, (float *)(memory + tile::DB), loss);
 }
 
 /* The sum over the block's threads, in thread 0. `scratch` [4]. */
@@ -1177,11 +1219,14 @@ static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p,
     }
 }
 
+/* How many of the next kernel's blocks a multiprocessor should hold, which decides the registers of a thread: 128 and more make them wait less for memory. */
+template <typename T, int SP> struct haste__cu_group_blocks { enum { N = sizeof(T) == 2 ? (SP == 64 ? 3 : SP == 32 ? 4 : 5) : (SP == 64 ? 2 : 4) }; };
+
 /* Everything that trains. Block: one run of at most 64 labels of a group after the other. Where F <= 64, one pass over the tiles of samples
    does all; else a first pass leaves logit gradients in scratch memory, and a second one takes 64 inputs at a time.
    Adds to grad_x in no fixed order, except that each thread block of the deterministic mode has a replica of its own. */
 template <typename T, int SP>
-static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_group_kernel(const haste__cu_pass p)
+static __global__ void __launch_bounds__(HASTE__CU_THREADS, (haste__cu_group_blocks<T, SP>::N)) haste__cu_group_kernel(const haste__cu_pass p)
 {
     typedef haste__cu_tile<T, SP> tile;
     HASTE__CU_SHARED(memory);
@@ -1196,18 +1241,25 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_group_kern
     double loss = 0;
 
     for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
-        const int64_t g = item / subs;
-        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < SP ? p.S - s0 : SP;
+        const int64_t g = haste__cu_item_group(item, subs);
+        const int s0 = haste__cu_item_label(item, subs), run = p.S - s0 < SP ? p.S - s0 : SP;
         float sums[SP / 2], acc[SP / 2];
+        const int32_t first = haste__cu_first(p, g);
+        const int64_t next = haste__cu_item_group(item + gridDim.x, subs);
         bool bad = false;
         __syncthreads();   /* the item before is done with shared memory */
+        if (next < p.groups) {   /* what the next group will read is on its way to the second cache meanwhile */
+            size_t group = (size_t)p.F * (size_t)p.S * sizeof(T), at = (size_t)threadIdx.x * 128;
+            if (at < group) haste__cu_prefetch((const char *)p.weight + (size_t)next * group + at);
+            if (p.index && at < (size_t)p.F * 2) haste__cu_prefetch((const char *)(p.index + next * p.F) + at);
+        }
         for (int i = (int)threadIdx.x; i < 4 * SP; i += HASTE__CU_THREADS) db[i] = 0;
         #pragma unroll
         for (int i = 0; i < SP / 2; i++) sums[i] = 0;
         if (chunks == 1) haste__cu_fetch_weights<T, SP>(p, g, 0, p.F, s0, run, w);
 
         for (int t = 0; t < p.tiles; t++) {
-            bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, chunks > 1, memory, acc, &loss);
+            bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, chunks > 1, first, memory, acc, &loss);
             __syncthreads();
             if (chunks == 1) {
                 if (grad_x) haste__cu_inputs<SP>(p, g, 0, p.F, w, z, grad_x + (size_t)t * tile_rows);
@@ -1319,38 +1371,31 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kern
 /* ---- >>forward ----------------------------------------------------------------------------------------------- */
 
 enum { HASTE__CU_LOGITS = 0, HASTE__CU_SUMEXP = 1, HASTE__CU_TOP_K = 2, HASTE__CU_ABOVE = 3 };
-enum { HASTE__CU_LZ = 72 };   /* floats in a row of logits in shared memory: rows 8 banks apart */
+enum { HASTE__CU_LZ = HASTE__CU_TILE + 1 };   /* floats in a row of logits in shared memory: odd, so that columns are read without conflicts */
 
+/* bfloat16 has two stages, one being filled while the other is worked on; float32 has its hands full with arithmetic. After the logits:
+   marks, then for top-k what a sample's labels must reach [64], the labels' ids [64] and the lists [64][k]. */
 template <typename T, int SP> struct haste__cu_forward_tile {
-    enum { Z = haste__cu_tile<T, SP>::Z, Y = Z + SP * HASTE__CU_LZ * 4, LIST = Y + 512 };   /* then top-k: [64][k] scores, [64][k] ids, [64] counts */
+    enum {
+        STAGES = sizeof(T) == 2 ? 2 : 1, STAGE = haste__cu_tile<T, SP>::Z, Z = STAGES * STAGE, Y = (Z + SP * HASTE__CU_LZ * 4 + 15) / 16 * 16,
+        LIMIT = Y + 512, LABEL = LIMIT + 256, LIST = LABEL + 256
+    };
 };
 
-/* Does (score, id) stand before (other, other_id)? */
-static __device__ __forceinline__ bool haste__cu_before(float score, int32_t id, float other, int32_t other_id)
+/* Enters a label into a sorted list of k. */
+static __device__ __forceinline__ void haste__cu_insert(uint64_t *list, int k, uint64_t entry)
 {
-    return score > other || (score == other && id < other_id);
-}
-
-/* Inserts into a list of at most k, sorted, in memory of one thread. */
-static __device__ __forceinline__ void haste__cu_insert(float *score, int32_t *id, int *count, int k, float new_score, int32_t new_id)
-{
-    int i = *count;
-    if (i == k) {
-        if (!haste__cu_before(new_score, new_id, score[k - 1], id[k - 1])) return;
-        i--;
-    } else (*count)++;
-    for (; i > 0 && haste__cu_before(new_score, new_id, score[i - 1], id[i - 1]); i--) {
-        score[i] = score[i - 1];
-        id[i] = id[i - 1];
-    }
-    score[i] = new_score;
-    id[i] = new_id;
+    int i = k - 1;
+    if (list[i] >= entry) return;
+    for (; i > 0 && list[i - 1] < entry; i--) list[i] = list[i - 1];
+    list[i] = entry;
 }
 
 /* Logits of one tile of samples (blockIdx.x % tiles) and every parts-th run of labels, and what becomes of them:
      LOGITS   stored
      SUMEXP   the running maximum and sum of exponentials of each sample: two threads a sample, each with half of the labels
-     TOP_K    the k best of each sample, in shared memory, then to best_score and best_id; `floor` tells the others what is in vain
+     TOP_K    the k best of each sample, in shared memory, then to `best`; `floor` tells the other thread blocks what is in vain, so that
+              soon a look at the sums in registers is all that most runs of labels cost
      ABOVE    those above the threshold are counted, or written where count says
    Neighbouring blocks take the same labels for other samples, so that weights come from the cache. */
 template <typename T, int SP, int MODE>
@@ -1359,133 +1404,161 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
     typedef haste__cu_tile<T, SP> tile;
     typedef haste__cu_forward_tile<T, SP> layout;
     HASTE__CU_SHARED(memory);
-    T *w = (T *)memory, *x = (T *)(memory + tile::X);
-    float *z = (float *)(memory + layout::Z);
+    float *z = (float *)(memory + layout::Z), *limit = (float *)(memory + layout::LIMIT);
     uint32_t *y = (uint32_t *)(memory + layout::Y);
-    float *list_score = (float *)(memory + layout::LIST);
-    int32_t *list_id = (int32_t *)(list_score + HASTE__CU_TILE * p.k);
-    int32_t *list_count = list_id + HASTE__CU_TILE * p.k;
+    int32_t *label = (int32_t *)(memory + layout::LABEL);
+    uint64_t *lists = (uint64_t *)(memory + layout::LIST);
     const int tile_number = (int)(blockIdx.x % (unsigned)p.tiles), part = (int)(blockIdx.x / (unsigned)p.tiles);
     const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, b = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2;
     const int sample = tile_number * HASTE__CU_TILE + b;
     const size_t padded = (size_t)p.tiles * HASTE__CU_TILE;
+    const int64_t items = p.groups * subs;
     const bool live = sample < p.B;
-    float largest = -FLT_MAX, sum = 0;
-    float *best_score = p.best_score + ((size_t)part * padded + (size_t)sample) * (size_t)p.k;
-    int32_t *best_id = p.best_id + ((size_t)part * padded + (size_t)sample) * (size_t)p.k;
+    uint64_t *best = p.best + ((size_t)part * padded + (size_t)sample) * (size_t)p.k;
+    float largest = -FLT_MAX, sum = 0, acc[SP / 2];
+    int64_t item = part;
+    int f0 = 0, stage = 0;
     bool bad = false;
 
     if (MODE == HASTE__CU_SUMEXP && !p.first) {
         largest = p.partial[((size_t)part * 2 + 0) * padded * 2 + (size_t)sample * 2 + half];
         sum = p.partial[((size_t)part * 2 + 1) * padded * 2 + (size_t)sample * 2 + half];
     }
-    if (MODE == HASTE__CU_TOP_K && half == 0) {
-        int count = 0;
-        if (!p.first)
-            for (; count < p.k && best_id[count] >= 0; count++) {
-                list_score[b * p.k + count] = best_score[count];
-                list_id[b * p.k + count] = best_id[count];
-            }
-        list_count[b] = count;
+    if (MODE == HASTE__CU_TOP_K) {
+        for (int i = half; i < p.k; i += 2) lists[b * p.k + i] = live && !p.first ? best[i] : 0;
+        if (half == 0) limit[b] = live ? -FLT_MAX : INFINITY;
     }
+    #pragma unroll
+    for (int i = 0; i < SP / 2; i++) acc[i] = 0;
 
-    for (int64_t item = part; item < p.groups * subs; item += p.parts) {
-        const int64_t g = item / subs;
-        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < SP ? p.S - s0 : SP;
+    for (int fetched = 0; item < items; ) {
+        const int64_t g = haste__cu_item_group(item, subs);
+        const int s0 = haste__cu_item_label(item, subs), run = p.S - s0 < SP ? p.S - s0 : SP, rows = p.F - f0 < 64 ? p.F - f0 : 64;
+        const bool last = f0 + HASTE__CU_RUN >= p.F;
+        const int64_t next = last ? item + p.parts : item;
+        const int next_f0 = last ? 0 : f0 + HASTE__CU_RUN;
         int labels = haste__cu_group_labels(p, g) - s0;
-        float acc[SP / 2];
         if (labels > run) labels = run;
-        #pragma unroll
-        for (int i = 0; i < SP / 2; i++) acc[i] = 0;
-        __syncthreads();   /* the item before is done with shared memory */
-        y[threadIdx.x] = 0;
-        for (int f0 = 0; f0 < p.F; f0 += HASTE__CU_RUN) {
-            int rows = p.F - f0 < HASTE__CU_RUN ? p.F - f0 : HASTE__CU_RUN;
-            if (f0 > 0) __syncthreads();
+        T *w = (T *)(memory + stage * layout::STAGE), *x = (T *)(memory + stage * layout::STAGE + tile::X);
+
+        __syncthreads();   /* the step before is done with the other stage, and with z and y */
+        if (!fetched) {
             haste__cu_fetch_weights<T, SP>(p, g, f0, rows, s0, run, w);
             haste__cu_fetch_x<T, SP>(p, g, f0, rows, tile_number, x);
-            haste__cu_copy_wait();
-            __syncthreads();
-            haste__cu_logits<SP>(acc, w, x, rows);
+            haste__cu_copy_batch();
         }
+        if (layout::STAGES == 2) {
+            stage = 1 - stage;
+            fetched = 1;
+            if (next < items) {
+                const int64_t next_g = haste__cu_item_group(next, subs);
+                const int next_s0 = haste__cu_item_label(next, subs), next_rows = p.F - next_f0 < 64 ? p.F - next_f0 : 64;
+                T *next_w = (T *)(memory + stage * layout::STAGE), *next_x = (T *)(memory + stage * layout::STAGE + tile::X);
+                haste__cu_fetch_weights<T, SP>(p, next_g, next_f0, next_rows, next_s0, p.S - next_s0 < SP ? p.S - next_s0 : SP, next_w);
+                haste__cu_fetch_x<T, SP>(p, next_g, next_f0, next_rows, tile_number, next_x);
+            }
+            haste__cu_copy_batch();
+            haste__cu_copy_wait_but_one();
+        } else haste__cu_copy_wait();
+        if (MODE == HASTE__CU_TOP_K && f0 == 0 && half == 0 && live) {
+            const uint32_t others = *(volatile uint32_t *)(p.floor + sample);
+            if (others) limit[b] = fmaxf(limit[b], haste__cu_order_float(others));
+        }
+        __syncthreads();
+        haste__cu_logits<SP>(acc, w, x, rows);
+        item = next;
+        f0 = next_f0;
+        if (!last) continue;
+
+        bool any = MODE != HASTE__CU_TOP_K;
         #pragma unroll
         for (int i = 0; i < SP / 2; i++) {
             int s, column;
             haste__cu_where<SP>(w, i, &s, &column);
-            z[s * HASTE__CU_LZ + column] = acc[i] + (s < labels ? __ldg(p.bias + g * p.S + s0 + s) : 0.0f);
+            acc[i] += s < labels ? __ldg(p.bias + g * p.S + s0 + s) : 0.0f;
+            if (MODE == HASTE__CU_TOP_K && s < labels && !(acc[i] < limit[column] && acc[i] >= -FLT_MAX)) any = true;
         }
-        if (MODE == HASTE__CU_TOP_K || MODE == HASTE__CU_ABOVE) haste__cu_mark(p, g, s0, tile_number, y);
-        __syncthreads();
-
-        if (MODE == HASTE__CU_LOGITS) {   /* a warp writes 4 samples x 8 labels at a time */
-            int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-            for (int row = warp * 4 + lane / 8; row < HASTE__CU_TILE; row += 16) {
-                int64_t to = tile_number * (int64_t)HASTE__CU_TILE + row;
-                size_t at = (size_t)to * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0);
-                if (to >= p.B) continue;
-                for (int s = lane % 8; s < run; s += 8) {
-                    float v = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f;
-                    if (p.logits_bf16) haste__cu_put((uint16_t *)p.logits + at + s, v);
-                    else ((float *)p.logits)[at + s] = v;
+        if (MODE != HASTE__CU_TOP_K || __syncthreads_or(any)) {
+            const int32_t first = MODE == HASTE__CU_TOP_K || MODE == HASTE__CU_ABOVE ? haste__cu_first(p, g) : -1;
+            const bool marked = first >= 0;
+            #pragma unroll
+            for (int i = 0; i < SP / 2; i++) {
+                int s, column;
+                haste__cu_where<SP>(w, i, &s, &column);
+                z[s * HASTE__CU_LZ + column] = acc[i];
+            }
+            if (MODE == HASTE__CU_TOP_K && (int)threadIdx.x < labels) label[threadIdx.x] = p.label_of[p.first_slot + g * p.S + s0 + threadIdx.x];
+            if (marked) {
+                y[threadIdx.x] = 0;
+                __syncthreads();
+                haste__cu_mark(p, first, s0, tile_number, y);
+            }
+            __syncthreads();
+            if (MODE == HASTE__CU_LOGITS) {   /* two labels a thread, samples one after the other */
+                for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * (SP / 2); i += HASTE__CU_THREADS) {
+                    int row = i / (SP / 2), s = i % (SP / 2) * 2;
+                    int64_t to = tile_number * (int64_t)HASTE__CU_TILE + row;
+                    size_t at = (size_t)to * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s);
+                    float v0 = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f, v1 = s + 1 < labels ? z[(s + 1) * HASTE__CU_LZ + row] : 0.0f;
+                    if (to >= p.B || s >= run) continue;
+                    if (p.logits_bf16) *(uint32_t *)((uint16_t *)p.logits + at) = haste__cu_pack(v0, v1);
+                    else *(float2 *)((float *)p.logits + at) = make_float2(v0, v1);
                 }
-            }
-        } else if (MODE == HASTE__CU_SUMEXP) {
-            float most = largest;
-            for (int s = half; s < labels; s += 2) {
-                float v = z[s * HASTE__CU_LZ + b];
-                if (haste__cu_finite(v) && v > most) most = v;   /* what is not finite is reported by the second pass */
-            }
-            sum *= expf(largest - most);
-            largest = most;
-            for (int s = half; s < labels; s += 2) {
-                float v = z[s * HASTE__CU_LZ + b];
-                if (haste__cu_finite(v)) sum += sizeof(T) == 4 ? expf(v - most) : __expf(v - most);
-            }
-        } else if (MODE == HASTE__CU_TOP_K) {
-            const int32_t *label_of = p.label_of + p.first_slot + g * p.S + s0;
-            const uint32_t others = live ? *(volatile uint32_t *)(p.floor + sample) : 0;
-            float floor = others ? haste__cu_order_float(others) : -FLT_MAX, own;
-            int count = list_count[b];
-            bool inserted = false;
-            if (count == p.k && list_score[b * p.k + p.k - 1] > floor) floor = list_score[b * p.k + p.k - 1];
-            own = floor;
-            for (int s2 = 0; s2 < labels; s2 += 2) {
-                int s = s2 + half;
-                float v = s < labels ? z[s * HASTE__CU_LZ + b] : -INFINITY;
-                bool wanted = live && s < labels && !(y[2 * s + b / 32] >> (b % 32) & 1);
-                if (wanted && !haste__cu_finite(v)) { bad = true; wanted = false; }
-                wanted = wanted && v >= floor;
-                if (__any_sync(0xffffffffu, wanted)) {   /* rare; the two threads of a sample take turns */
-                    for (int turn = 0; turn < 2; turn++) {
-                        if (wanted && half == turn) {
-                            int n = list_count[b];
-                            haste__cu_insert(list_score + b * p.k, list_id + b * p.k, &n, p.k, v, label_of[s]);
-                            list_count[b] = n;
+            } else if (MODE == HASTE__CU_SUMEXP) {
+                float most = largest;
+                for (int s = half; s < labels; s += 2) {
+                    float v = z[s * HASTE__CU_LZ + b];
+                    if (haste__cu_finite(v) && v > most) most = v;   /* what is not finite is reported by the second pass */
+                }
+                sum *= expf(largest - most);
+                largest = most;
+                for (int s = half; s < labels; s += 2) {
+                    float v = z[s * HASTE__CU_LZ + b];
+                    if (haste__cu_finite(v)) sum += sizeof(T) == 4 ? expf(v - most) : __expf(v - most);
+                }
+            } else if (MODE == HASTE__CU_TOP_K) {
+                uint64_t *list = lists + b * p.k;
+                const float before = limit[b];
+                float floor = before;
+                for (int s2 = 0; s2 < labels; s2 += 2) {
+                    int s = s2 + half;
+                    float v = s < labels ? z[s * HASTE__CU_LZ + b] : -INFINITY;
+                    bool wanted = live && s < labels && !(marked && (y[2 * s + b / 32] >> (b % 32) & 1));
+                    if (wanted && !haste__cu_finite(v)) { bad = true; wanted = false; }
+                    wanted = wanted && v >= floor;
+                    if (__any_sync(0xffffffffu, wanted)) {   /* the two threads of a sample take turns */
+                        for (int turn = 0; turn < 2; turn++) {
+                            if (wanted && half == turn) haste__cu_insert(list, p.k, haste__cu_entry(v, label[s]));
+                            __syncwarp();
                         }
-                        __syncwarp();
+                        if (list[p.k - 1]) floor = fmaxf(floor, haste__cu_entry_score(list[p.k - 1]));
                     }
-                    count = list_count[b];
-                    if (count == p.k && list_score[b * p.k + p.k - 1] > floor) floor = list_score[b * p.k + p.k - 1];
-                    inserted = true;
                 }
-            }
-            if (live && half == 0 && inserted && count == p.k && floor > own) atomicMax(p.floor + sample, haste__cu_order_key(floor));
-        } else {
-            const int32_t *label_of = p.label_of + p.first_slot + g * p.S + s0;
-            for (int s = half; live && s < labels; s += 2) {
-                float v = z[s * HASTE__CU_LZ + b];
-                if (y[2 * s + b / 32] >> (b % 32) & 1) continue;
-                if (!haste__cu_finite(v)) bad = true;
-                else if (v > p.threshold) {
-                    int64_t at = (int64_t)atomicAdd((unsigned long long *)p.count + sample, 1ull);
-                    if (p.hit_id) {
-                        p.hit_id[at] = label_of[s];
-                        p.hit_score[at] = v;
+                __syncwarp();   /* both have read limit[b] */
+                if (live && half == 0 && floor > before) {
+                    limit[b] = floor;
+                    atomicMax(p.floor + sample, haste__cu_order_key(floor));
+                }
+            } else {
+                const int32_t *label_of = p.label_of + p.first_slot + g * p.S + s0;
+                for (int s = half; live && s < labels; s += 2) {
+                    float v = z[s * HASTE__CU_LZ + b];
+                    if (marked && (y[2 * s + b / 32] >> (b % 32) & 1)) continue;
+                    if (!haste__cu_finite(v)) bad = true;
+                    else if (v > p.threshold) {
+                        int64_t at = (int64_t)atomicAdd((unsigned long long *)p.count + sample, 1ull);
+                        if (p.hit_id) {
+                            p.hit_id[at] = label_of[s];
+                            p.hit_score[at] = v;
+                        }
                     }
                 }
             }
         }
+        #pragma unroll
+        for (int i = 0; i < SP / 2; i++) acc[i] = 0;
     }
+    haste__cu_copy_wait();
 
     if (MODE == HASTE__CU_SUMEXP) {
         p.partial[((size_t)part * 2 + 0) * padded * 2 + (size_t)sample * 2 + half] = largest;
@@ -1493,14 +1566,15 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
     }
     if (MODE == HASTE__CU_TOP_K) {
         __syncwarp();
-        if (live)
-            for (int i = half; i < p.k; i += 2) {
-                bool there = i < list_count[b];
-                best_score[i] = there ? list_score[b * p.k + i] : -INFINITY;
-                best_id[i] = there ? list_id[b * p.k + i] : -1;
-            }
+        for (int i = half; live && i < p.k; i += 2) best[i] = lists[b * p.k + i];
     }
     if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+}
+
+/* Does (score, id) stand before (other, other_id)? */
+static __device__ __forceinline__ bool haste__cu_before(float score, int32_t id, float other, int32_t other_id)
+{
+    return score > other || (score == other && id < other_id);
 }
 
 /* Softmax: from the parts' maxima and sums to what the second pass needs. norm [4][padded]: largest logit, 1/sum, log-sum-exp, 1/n.
@@ -1531,64 +1605,57 @@ static __global__ void haste__cu_softmax_kernel(const float *partial, int parts,
 
 /* ---- >>top-k ------------------------------------------------------------------------------------------------- */
 
-/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists] and slot are
-   shared. */
-static __device__ void haste__cu_merge(const float *score, const int32_t *id, int lists, size_t stride, int k, int32_t *out_id, float *out_score,
-                                       uint8_t *head, float *scratch_score, int32_t *scratch_id, int32_t *scratch_list)
+/* The larger of two entries, over a warp. */
+static __device__ __forceinline__ uint64_t haste__cu_warp_best(uint64_t entry)
 {
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
-    float s = -INFINITY;
-    int32_t best = -1, list = -1;
-    for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) head[i] = 0;
+    #pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        uint64_t other = __shfl_xor_sync(0xffffffffu, entry, step);
+        if (other > entry) entry = other;
+    }
+    return entry;
+}
+
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists] and scratch
+   [2][32] are shared. A thread looks after the heads of its lists and only looks again after it has won. */
+static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score, uint8_t *head,
+                                       uint64_t *scratch)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    uint64_t own = 0, best;
+    int from = -1;
     bool fresh = true;
+    for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) head[i] = 0;
     for (int rank = 0; rank < k; rank++) {
-        float v;
-        int32_t label, from;
-        if (fresh) {   /* this thread's best among the heads of its lists */
-            s = -INFINITY;
-            best = list = -1;
+        uint64_t *slot = scratch + rank % 2 * 32;   /* two of them: one barrier a round is enough */
+        if (fresh) {
+            own = 0;
             for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) {
-                if (head[i] >= k) continue;
-                size_t at = (size_t)i * stride + head[i];
-                int32_t candidate = id[at];
-                if (candidate >= 0 && (best < 0 || haste__cu_before(score[at], candidate, s, best))) { s = score[at]; best = candidate; list = i; }
+                uint64_t entry = head[i] < k ? list[(size_t)i * stride + head[i]] : 0;
+                if (entry > own) { own = entry; from = i; }
             }
             fresh = false;
         }
-        v = s; label = best; from = list;
-        for (int turn = 0; turn < 2; turn++) {
-            for (int step = 16; step > 0; step /= 2) {
-                float other = __shfl_xor_sync(0xffffffffu, v, step);
-                int32_t other_label = __shfl_xor_sync(0xffffffffu, label, step), other_from = __shfl_xor_sync(0xffffffffu, from, step);
-                if (other_label >= 0 && (label < 0 || haste__cu_before(other, other_label, v, label))) { v = other; label = other_label; from = other_from; }
-            }
-            if (turn == 0) {
-                __syncthreads();
-                if (lane == 0) { scratch_score[warp] = v; scratch_id[warp] = label; scratch_list[warp] = from; }
-                __syncthreads();
-                v = lane < warps ? scratch_score[lane] : -INFINITY;
-                label = lane < warps ? scratch_id[lane] : -1;
-                from = lane < warps ? scratch_list[lane] : -1;
-            }
-        }
-        if (label >= 0 && from == list && best == label) { head[from]++; fresh = true; }   /* labels are distinct: only one thread */
+        best = haste__cu_warp_best(own);
+        if (lane == 0) slot[warp] = best;
+        __syncthreads();
+        best = haste__cu_warp_best(lane < warps ? slot[lane] : 0);
+        if (best && best == own) { head[from]++; fresh = true; }   /* labels are distinct: only one thread */
         if (threadIdx.x == 0) {
-            out_id[rank] = label;
-            if (out_score) out_score[rank] = label >= 0 ? v : -INFINITY;
+            id[rank] = haste__cu_entry_id(best);
+            if (score) score[rank] = haste__cu_entry_score(best);
         }
     }
 }
 
 /* The parts' lists to the caller's arrays. Block: one sample. */
-static __global__ void haste__cu_merge_kernel(const float *score, const int32_t *id, int parts, int64_t padded, int k, int32_t *out_id,
-                                              float *out_score)
+static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, int64_t padded, int k, int32_t *id, float *score)
 {
     __shared__ uint8_t head[HASTE__CU_PARTS];
-    __shared__ float scratch_score[32];
-    __shared__ int32_t scratch_id[32], scratch_list[32];
+    __shared__ uint64_t scratch[64];
     size_t b = blockIdx.x;
-    haste__cu_merge(score + b * (size_t)k, id + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, out_id + b * (size_t)k,
-                    out_score ? out_score + b * (size_t)k : NULL, head, scratch_score, scratch_id, scratch_list);
+    haste__cu_merge(best + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, id + b * (size_t)k, score ? score + b * (size_t)k : NULL, head,
+                    scratch);
 }
 
 /* What the streaming kernel needs of each block. */
@@ -1607,36 +1674,23 @@ typedef struct haste__cu_stream_args {
     const int64_t *excluded_offset;   /* device, or NULL */
     const int32_t *excluded_id;
     int64_t excluded_most;
-    float   *best_score;              /* [B][blocks of threads][k] */
-    int32_t *best_id;
+    uint64_t *best;                   /* [B][blocks of threads][k] */
     int32_t *id;                      /* [B, k] (=) */
     float   *score;
     uint32_t *flag;
 } haste__cu_stream_args;
 
-/* Enters a candidate into a list of k in shared memory, sorted: all lanes of a warp together. Lane i owns entries i and i + 32.
-   Entries beyond the end are (-inf, -1), which stand behind all. */
-static __device__ __forceinline__ void haste__cu_warp_insert(float *score, int32_t *id, int k, float v, int32_t label)
+/* Enters a label into a sorted list of k <= 64 in shared memory: all lanes of a warp together. Lane i owns entries i and i + 32. */
+static __device__ __forceinline__ void haste__cu_warp_insert(uint64_t *list, int k, uint64_t entry)
 {
-    int lane = (int)threadIdx.x % 32, place;
-    float s[2];
-    int32_t i[2];
-    bool before[2];
-    #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int at = lane + 32 * h;
-        s[h] = at < k ? score[at] : -INFINITY;
-        i[h] = at < k ? id[at] : -1;
-        before[h] = at < k && i[h] >= 0 && haste__cu_before(s[h], i[h], v, label);
-    }
-    place = __popc(__ballot_sync(0xffffffffu, before[0])) + __popc(__ballot_sync(0xffffffffu, before[1]));
-    #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int at = lane + 32 * h;
-        if (at >= place && at + 1 < k) { score[at + 1] = s[h]; id[at + 1] = i[h]; }
-    }
+    const int lane = (int)threadIdx.x % 32;
+    uint64_t low = lane < k ? list[lane] : 0, high = lane + 32 < k ? list[lane + 32] : 0;
+    int place = __popc(__ballot_sync(0xffffffffu, low > entry)) + __popc(__ballot_sync(0xffffffffu, high > entry));
+    __syncwarp();   /* all have read */
+    if (lane >= place && lane + 1 < k) list[lane + 1] = low;
+    if (lane + 32 >= place && lane + 33 < k) list[lane + 33] = high;
     __syncwarp();
-    if (lane == 0 && place < k) { score[place] = v; id[place] = label; }
+    if (lane == 0 && place < k) list[place] = entry;
     __syncwarp();
 }
 
@@ -1665,26 +1719,21 @@ enum { HASTE__CU_STREAM_THREADS = 256, HASTE__CU_STREAM_WARPS = 8 };
    owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread block.
    The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
 template <typename T, int N>
-static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_stream_kernel(const haste__cu_stream_args a)
+static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 2) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
     HASTE__CU_SHARED(memory);
     __shared__ uint32_t floor[N];
     __shared__ bool last;
-    __shared__ float scratch_score[32];
-    __shared__ int32_t scratch_id[32], scratch_list[32];
-    float *x = (float *)memory;                               /* [N][D] */
-    float *list_score = x + (size_t)N * (size_t)a.D;          /* [warps][N][k] */
-    int32_t *list_id = (int32_t *)(list_score + HASTE__CU_STREAM_WARPS * N * a.k);
-    uint8_t *head = (uint8_t *)(list_id + HASTE__CU_STREAM_WARPS * N * a.k);   /* [PARTS] */
+    __shared__ uint64_t scratch[64];
+    uint64_t *lists = (uint64_t *)memory;                                /* [warps][N][k] */
+    float *x = (float *)(lists + HASTE__CU_STREAM_WARPS * N * a.k);      /* [N][D] */
+    uint8_t *head = (uint8_t *)(x + (size_t)N * (size_t)a.D);            /* [PARTS] */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     bool bad = false;
 
     for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
         x[i] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
-    for (int i = (int)threadIdx.x; i < HASTE__CU_STREAM_WARPS * N * a.k; i += HASTE__CU_STREAM_THREADS) {
-        list_score[i] = -INFINITY;
-        list_id[i] = -1;
-    }
+    for (int i = (int)threadIdx.x; i < HASTE__CU_STREAM_WARPS * N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
     if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
     __syncthreads();
 
@@ -1697,7 +1746,13 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_str
             const uint16_t *index = block.index ? block.index + g * F : NULL;
             float acc[N][8], bias[8], check = 0;
             bool any = false;
-            int64_t left = block.labels - g * S - c;
+            int64_t left = block.labels - g * S - c, next = g + (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
+            if (next < block.groups) {   /* one group ahead, on its way to the second cache */
+                size_t bytes = (size_t)F * (size_t)S * sizeof(T);
+                for (size_t at = (size_t)lane * 128; at < bytes; at += 4096) haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
+                if (index && lane * 128 < F * 2) haste__cu_prefetch((const char *)(block.index + next * F) + lane * 128);
+                if (lane * 32 < S) haste__cu_prefetch(block.bias + next * S + lane * 32);
+            }
             haste__cu_get8(bias, block.bias + g * S + c);
             #pragma unroll
             for (int n = 0; n < N; n++)
@@ -1706,15 +1761,20 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_str
             for (int f0 = 0; f0 < F; f0 += 8 * R) {
                 if (sizeof(T) == 2) {
                     uint4 word[8];
+                    int columns[8];
                     #pragma unroll
                     for (int i = 0; i < 8; i++) {
                         int f = f0 + i * R + r;
                         word[i] = make_uint4(0, 0, 0, 0);
-                        if (busy && f < F) word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
+                        columns[i] = block.begin;
+                        if (busy && f < F) {
+                            word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
+                            columns[i] += index ? (int)__ldg(index + f) : f;
+                        }
                     }
                     #pragma unroll
                     for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r, column = busy && f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
+                        int column = columns[i];
                         float w[8];
                         haste__cu_unpack8(w, word[i]);
                         #pragma unroll
@@ -1764,21 +1824,22 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_str
             }
             bad |= r == 0 && check != 0;   /* NaN, where one was not finite */
             if (!__any_sync(0xffffffffu, any && r == 0)) continue;
+            int32_t label[8];   /* all at once: one wait for memory, not one a candidate */
+            #pragma unroll
+            for (int j = 0; j < 8; j++) label[j] = r == 0 && j < left ? a.label_of[block.first_slot + g * S + c + j] : -1;
             #pragma unroll
             for (int n = 0; n < N; n++) {
-                float *score = list_score + (warp * N + n) * a.k;
-                int32_t *id = list_id + (warp * N + n) * a.k;
+                uint64_t *list = lists + (warp * N + n) * a.k;
+                if (n >= a.B) break;
                 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                    uint32_t who = __ballot_sync(0xffffffffu, r == 0 && n < a.B && j < left && acc[n][j] >= limit && haste__cu_finite(acc[n][j]));
+                    uint32_t who = __ballot_sync(0xffffffffu, label[j] >= 0 && acc[n][j] >= limit && haste__cu_finite(acc[n][j]));
                     for (; who; who &= who - 1) {
-                        int lane_of = __ffs((int)who) - 1;
-                        float v = __shfl_sync(0xffffffffu, acc[n][j], lane_of);
-                        int32_t label = a.label_of[block.first_slot + g * S + lane_of % n8 * 8 + j];
-                        if (haste__cu_excluded(a, n, label)) continue;
-                        haste__cu_warp_insert(score, id, a.k, v, label);
-                        if (lane == 0 && id[a.k - 1] >= 0) atomicMax(&floor[n], haste__cu_order_key(score[a.k - 1]));
+                        uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(acc[n][j], label[j]), __ffs((int)who) - 1);
+                        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
+                        haste__cu_warp_insert(list, a.k, entry);
+                        if (lane == 0 && list[a.k - 1]) atomicMax(&floor[n], (uint32_t)(list[a.k - 1] >> 32));
                     }
                 }
             }
@@ -1786,11 +1847,15 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_str
     }
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
 
-    for (int n = 0; n < N && n < a.B; n++) {   /* the warps' lists to the block's */
-        size_t at = ((size_t)n * gridDim.x + blockIdx.x) * (size_t)a.k;
-        __syncthreads();
-        haste__cu_merge(list_score + n * a.k, list_id + n * a.k, HASTE__CU_STREAM_WARPS, (size_t)N * (size_t)a.k, a.k, a.best_id + at,
-                        a.best_score + at, head, scratch_score, scratch_id, scratch_list);
+    __syncthreads();
+    if (warp < N && warp < a.B) {   /* the warps' lists to the block's: a warp for each sample, a lane for each list */
+        uint64_t *out = a.best + ((size_t)warp * gridDim.x + blockIdx.x) * (size_t)a.k;
+        int at = 0;
+        for (int rank = 0; rank < a.k; rank++) {
+            uint64_t own = lane < HASTE__CU_STREAM_WARPS && at < a.k ? lists[(lane * N + warp) * a.k + at] : 0, best = haste__cu_warp_best(own);
+            if (best && own == best) at++;
+            if (lane == 0) out[rank] = best;
+        }
     }
     __threadfence();
     __syncthreads();
@@ -1802,10 +1867,9 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS) haste__cu_str
     if (!last) return;
     __threadfence();
     for (int n = 0; n < N && n < a.B; n++) {
-        size_t at = (size_t)n * gridDim.x * (size_t)a.k;
         __syncthreads();
-        haste__cu_merge(a.best_score + at, a.best_id + at, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
-                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch_score, scratch_id, scratch_list);
+        haste__cu_merge(a.best + (size_t)n * gridDim.x * (size_t)a.k, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
+                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch);
     }
 }
 
@@ -2058,7 +2122,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
         for (int s0 = 0; s0 < p.S; s0 += HASTE__CU_RUN) {
             int run = p.S - s0 < SP ? p.S - s0 : SP;
             for (int t = 0; t < p.tiles; t++) {
-                bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, memory, acc, &loss);
+                bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, haste__cu_first(p, g), memory, acc, &loss);
                 __syncthreads();
                 for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
                     slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE];
@@ -2966,8 +3030,7 @@ static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char
     HASTE__CU_ARRAY(work->partial, float *, (uint64_t)work->parts * padded, 16);
     HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
     HASTE__CU_ARRAY(work->floor, uint32_t *, padded, 4);
-    HASTE__CU_ARRAY(work->best_score, float *, lists, 4 * (uint64_t)work->top_k);
-    HASTE__CU_ARRAY(work->best_id, int32_t *, lists, 4 * (uint64_t)work->top_k);
+    HASTE__CU_ARRAY(work->best, uint64_t *, lists, 8 * (uint64_t)work->top_k);
     HASTE__CU_ARRAY(work->count, int64_t *, batch + 1, 8);
     HASTE__CU_ARRAY(work->offset, int64_t *, batch + 1, 8);
     HASTE__CU_ARRAY(work->id, int32_t *, work->ids, 4);
@@ -3387,7 +3450,7 @@ static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype 
 template <typename T, int SP, int MODE>
 static haste_status haste__cu_launch_forward(const haste__cu_pass *p, int *resident, cudaStream_t stream, haste_error *error)
 {
-    size_t shared = haste__cu_forward_tile<T, SP>::LIST + (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * ((size_t)p->k * 8 + 4) : 0);
+    size_t shared = haste__cu_forward_tile<T, SP>::LIST + (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * (size_t)p->k * 8 : 0);
     haste_status status = haste__cu_resident((const void *)haste__cu_forward_kernel<T, SP, MODE>, shared, resident, error);
     if (status != HASTE_OK || p->parts == 0) return status;   /* parts 0: only a question */
     HASTE__CU_LAUNCH((haste__cu_forward_kernel<T, SP, MODE>), (unsigned)p->parts * (unsigned)p->tiles, HASTE__CU_THREADS, shared, stream, *p);
@@ -3697,8 +3760,7 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
     a->x_type = x_type;
     a->label_of = layer->label_of;
     a->flag = work->flag;
-    a->best_score = work->best_score;
-    a->best_id = work->best_id;
+    a->best = work->best;
 }
 
 template <typename T, int N>
@@ -3763,8 +3825,7 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     }
     haste__cu_pass_make(&p, layer, work, B);
     p.k = k;
-    p.best_score = work->best_score;
-    p.best_id = work->best_id;
+    p.best = work->best;
     p.floor = work->floor;
     status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
     if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
@@ -3772,8 +3833,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");   /* below every number */
     status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best_score, work->best_id, p.parts,
-                     (int64_t)p.tiles * HASTE__CU_TILE, k, id, score);
+    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts, (int64_t)p.tiles * HASTE__CU_TILE,
+                     k, id, score);
     HASTE__CU_LAUNCHED("merging the best");
     return HASTE_OK;
 }
