@@ -1176,7 +1176,7 @@ typedef struct haste__kernels {
     {                                                                                                                       \
         const V zero = { 0 };                                                                                               \
         const float *at[8];                                                                                                 \
-        V sum[8][8], row[8];                                                                                                \
+        V sum[8][4], row[4];   /* larger, and gcc 12 keeps the pointers in memory: half the speed where S is 16 */          \
         int i, v, k;                                                                                                        \
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
             at[i] = a[near ? 0 : i];                                                                                        \
@@ -1300,14 +1300,10 @@ typedef struct haste__kernels {
                                                              const float *x, float *z, int stream)                          \
     {                                                                                                                       \
         int b;                                                                                                              \
-        if (r->samples < 4) {   /* wide: few samples wait for memory, which likes whole rows */                             \
-            for (; s + 8 * W <= r->S; s += 8 * W)                                                                           \
-                for (b = 0; b < r->samples; b++)                                                                            \
-                    haste__##name##_predict_rows(1, 8, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);           \
+        if (r->samples < 4)   /* few samples wait for memory, which likes long pieces */                                    \
             for (; s + 4 * W <= r->S; s += 4 * W)                                                                           \
                 for (b = 0; b < r->samples; b++)                                                                            \
                     haste__##name##_predict_rows(1, 4, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);           \
-        }                                                                                                                   \
         for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
             for (b = 0; b + R <= r->samples; b += R)                                                                        \
                 haste__##name##_predict_rows(R, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
