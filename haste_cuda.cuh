@@ -1705,6 +1705,33 @@ static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream
     return __any_sync(0xffffffffu, found);
 }
 
+/* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
+static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list, uint32_t *floor, bool valid, float v,
+                                                       int32_t label)
+{
+    const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
+    uint32_t who = __ballot_sync(0xffffffffu, valid && v >= limit && haste__cu_finite(v));
+    for (; who; who &= who - 1) {
+        uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
+        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
+        haste__cu_warp_insert(list, a.k, entry);
+        if (threadIdx.x % 32 == 0 && list[a.k - 1]) atomicMax(floor, (uint32_t)(list[a.k - 1] >> 32));
+    }
+}
+
+/* Adds up what lanes `first`, 2 * first and 4 * first apart hold of eight labels, and further ones; a lane ends with one of the labels. */
+static __device__ __forceinline__ float haste__cu_scatter_sum(const float *v, int r, int first)
+{
+    float four[4], two[2], one;
+    #pragma unroll
+    for (int j = 0; j < 4; j++) four[j] = (r & 1 ? v[j + 4] : v[j]) + __shfl_xor_sync(0xffffffffu, r & 1 ? v[j] : v[j + 4], first);
+    #pragma unroll
+    for (int j = 0; j < 2; j++) two[j] = (r & 2 ? four[j + 2] : four[j]) + __shfl_xor_sync(0xffffffffu, r & 2 ? four[j] : four[j + 2], 2 * first);
+    one = (r & 4 ? two[1] : two[0]) + __shfl_xor_sync(0xffffffffu, r & 4 ? two[0] : two[1], 4 * first);
+    for (int step = 8 * first; step < 32; step *= 2) one += __shfl_xor_sync(0xffffffffu, one, step);
+    return one;
+}
+
 static __device__ __forceinline__ void haste__cu_stream_load(const float *p, float *out, bool wanted)
 {
     uint4 a = make_uint4(0, 0, 0, 0), b = a;
@@ -1740,20 +1767,21 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
     for (int number = 0; number < a.blocks; number++) {
         const haste__cu_stream_block &block = a.block[number];
         const int S = block.S, F = block.F, n8 = S / 8, R = 32 / n8, c = lane % n8 * 8, r = lane / n8;
-        const bool busy = r < R;
+        const bool busy = r < R, scatter = R >= 8 && (n8 & (n8 - 1)) == 0;   /* S 8, 16, 32: a lane ends with one label, its eighth `own` */
+        const int own = (r & 1) * 4 + (r & 2) + (r >> 2 & 1);
         for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups; g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
             const T *from = (const T *)block.weight + (size_t)g * (size_t)F * (size_t)S + c;
             const uint16_t *index = block.index ? block.index + g * F : NULL;
-            float acc[N][8], bias[8], check = 0;
+            float acc[N][8], check = 0;
             bool any = false;
             int64_t left = block.labels - g * S - c, next = g + (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
-            if (next < block.groups) {   /* one group ahead, on its way to the second cache */
-                size_t bytes = (size_t)F * (size_t)S * sizeof(T);
+            const size_t bytes = (size_t)F * (size_t)S * sizeof(T);
+            if (next < block.groups && bytes <= 4096) {   /* one group ahead, on its way to the second cache; larger ones would fill it up */
                 for (size_t at = (size_t)lane * 128; at < bytes; at += 4096) haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
                 if (index && lane * 128 < F * 2) haste__cu_prefetch((const char *)(block.index + next * F) + lane * 128);
                 if (lane * 32 < S) haste__cu_prefetch(block.bias + next * S + lane * 32);
             }
-            haste__cu_get8(bias, block.bias + g * S + c);
+            const float own_bias = scatter ? __ldg(block.bias + g * S + c + own) : 0.0f;
             #pragma unroll
             for (int n = 0; n < N; n++)
                 #pragma unroll
@@ -1767,6 +1795,7 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                         int f = f0 + i * R + r;
                         word[i] = make_uint4(0, 0, 0, 0);
                         columns[i] = block.begin;
+                        if (f0 + i * R >= F) break;
                         if (busy && f < F) {
                             word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
                             columns[i] += index ? (int)__ldg(index + f) : f;
@@ -1776,6 +1805,7 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                     for (int i = 0; i < 8; i++) {
                         int column = columns[i];
                         float w[8];
+                        if (f0 + i * R >= F) break;
                         haste__cu_unpack8(w, word[i]);
                         #pragma unroll
                         for (int n = 0; n < N; n++) {
@@ -1800,6 +1830,25 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                 }
             }
             /* Lanes of the same labels add up: by halves where their number is a power of two, else one after the other. */
+            if (scatter) {
+                const bool valid = r < 8 && own < left;
+                float sum[N];
+                #pragma unroll
+                for (int n = 0; n < N; n++) {
+                    sum[n] = haste__cu_scatter_sum(acc[n], r, n8) + own_bias;
+                    check += valid ? sum[n] * 0 : 0.0f;
+                    any |= valid && sum[n] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
+                }
+                bad |= check != 0;   /* NaN, where one was not finite */
+                if (!__any_sync(0xffffffffu, any)) continue;
+                const int32_t label = valid ? a.label_of[block.first_slot + g * S + c + own] : -1;
+                #pragma unroll
+                for (int n = 0; n < N; n++)
+                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], valid, sum[n], label);
+                continue;
+            }
+            float bias[8];
+            haste__cu_get8(bias, block.bias + g * S + c);
             #pragma unroll
             for (int n = 0; n < N; n++) {
                 if ((n8 & (n8 - 1)) == 0) {
@@ -1807,12 +1856,12 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                         #pragma unroll
                         for (int j = 0; j < 8; j++) acc[n][j] += __shfl_xor_sync(0xffffffffu, acc[n][j], step);
                 } else {
-                    float own[8];
+                    float part[8];
                     #pragma unroll
-                    for (int j = 0; j < 8; j++) own[j] = acc[n][j];
+                    for (int j = 0; j < 8; j++) part[j] = acc[n][j];
                     for (int other = 1; other < R; other++)
                         #pragma unroll
-                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_sync(0xffffffffu, own[j], (lane + other * n8) % 32);
+                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_sync(0xffffffffu, part[j], (lane + other * n8) % 32);
                 }
                 const float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
                 #pragma unroll
@@ -1822,27 +1871,16 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                     any |= j < left && acc[n][j] >= limit;
                 }
             }
-            bad |= r == 0 && check != 0;   /* NaN, where one was not finite */
+            bad |= r == 0 && check != 0;
             if (!__any_sync(0xffffffffu, any && r == 0)) continue;
             int32_t label[8];   /* all at once: one wait for memory, not one a candidate */
             #pragma unroll
             for (int j = 0; j < 8; j++) label[j] = r == 0 && j < left ? a.label_of[block.first_slot + g * S + c + j] : -1;
             #pragma unroll
-            for (int n = 0; n < N; n++) {
-                uint64_t *list = lists + (warp * N + n) * a.k;
-                if (n >= a.B) break;
+            for (int n = 0; n < N; n++)
                 #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                    uint32_t who = __ballot_sync(0xffffffffu, label[j] >= 0 && acc[n][j] >= limit && haste__cu_finite(acc[n][j]));
-                    for (; who; who &= who - 1) {
-                        uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(acc[n][j], label[j]), __ffs((int)who) - 1);
-                        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
-                        haste__cu_warp_insert(list, a.k, entry);
-                        if (lane == 0 && list[a.k - 1]) atomicMax(&floor[n], (uint32_t)(list[a.k - 1] >> 32));
-                    }
-                }
-            }
+                for (int j = 0; j < 8; j++)
+                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], label[j] >= 0, acc[n][j], label[j]);
         }
     }
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
