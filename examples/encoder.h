@@ -161,7 +161,8 @@ static inline void encoder_adam(const encoder *e, int64_t r, const float *gradie
     }
 }
 
-/* Orders the pairs of a batch by feature: touched, start, sample and value. Returns how many features it has; -1: out of memory. */
+/* Orders the pairs of a batch by feature: touched, start, sample and value. Returns how many features it has; -1: out of
+   memory. */
 static inline int64_t encoder_order(encoder *e, const data_set *data, const int64_t *document, int32_t B)
 {
     int64_t pairs = 0, rows = 0, i, j;

@@ -1,9 +1,9 @@
 /* encoder_cuda.cuh: the encoder of encoder.h on a GPU, and batches of documents on their way there; for haste-train-cuda and
    haste-predict-cuda, which bring die().
 
-   The formulas and the random numbers are those of encoder.h, and so is the order of every sum: a thread adds up the features of its
-   document, or the documents of its feature, one after the other. Only multiplications and additions are fused here, so that results
-   differ from the CPU's in their last bits, and are the same each time. */
+   The formulas and the random numbers are those of encoder.h, and so is the order of every sum: a thread adds up the
+   features of its document, or the documents of its feature, one after the other. Only multiplications and additions are
+   fused here, so that results differ from the CPU's in their last bits, and are the same each time. */
 #ifndef ENCODER_CUDA_CUH
 #define ENCODER_CUDA_CUH
 
@@ -78,7 +78,8 @@ static inline void *batch_part(batch_cuda *batch, void *device, int64_t count, s
     return batch->host + at;
 }
 
-/* Packs B documents and, where they are given, their labels. Nobody may be using the batch any more. e: NULL for dense documents. */
+/* Packs B documents and, where they are given, their labels. Nobody may be using the batch any more. e: NULL for dense
+   documents. */
 static inline void batch_pack(batch_cuda *batch, encoder *e, const data_set *data, const int64_t *document, int32_t B,
                               const haste_lists *labels, int training)
 {
@@ -94,7 +95,7 @@ static inline void batch_pack(batch_cuda *batch, encoder *e, const data_set *dat
         rows = encoder_order(e, data, document, B);
         if (rows < 0) die(1, "out of memory");
     }
-    most = 12 * ((size_t)B + 1) + 4 * (size_t)ids + 24 * (size_t)pairs + 9 * 16;   /* all parts, each rounded up to 16 bytes */
+    most = 12 * ((size_t)B + 1) + 4 * (size_t)ids + 24 * (size_t)pairs + 9 * 16;   /* parts are rounded up to 16 bytes */
     if (!e) most += (size_t)B * (size_t)data->width * sizeof(float);
     if (most > batch->room) {
         batch->room = most + most / 2;
@@ -114,8 +115,8 @@ static inline void batch_pack(batch_cuda *batch, encoder *e, const data_set *dat
     }
     if (!e) {
         value = (float *)batch_part(batch, &batch->dense, (int64_t)B * data->width, sizeof(float));
-        for (b = 0; b < B; b++)
-            memcpy(value + (int64_t)b * data->width, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
+        for (b = 0; b < B; b++, value += data->width)
+            memcpy(value, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
         return;
     }
     to = (int32_t *)batch_part(batch, &batch->offset, B + 1, sizeof(int32_t));
@@ -180,7 +181,8 @@ static inline unsigned row_threads(int32_t D) { return D > 512 ? 512 : (unsigned
 /* Block: one document. Thread: every blockDim-th element of its h (=). */
 static __global__ void encoder_forward_kernel(const float *__restrict__ row, int32_t features, int32_t D,
                                               const int32_t *__restrict__ offset, const int32_t *__restrict__ feature,
-                                              const float *__restrict__ value, int relu, drop_cuda drop, float *__restrict__ h)
+                                              const float *__restrict__ value, int relu, drop_cuda drop,
+                                              float *__restrict__ h)
 {
     const int32_t b = (int32_t)blockIdx.x, begin = offset[b], end = offset[b + 1];
     for (int32_t d = (int32_t)threadIdx.x; d < D; d += (int32_t)blockDim.x) {
@@ -201,7 +203,8 @@ static __global__ void encoder_drop_kernel(const float *__restrict__ x, int32_t 
 }
 
 /* Block: one document. From d loss / d h to the gradient before dropout and activation. */
-static __global__ void encoder_activation_kernel(const float *__restrict__ h, int32_t D, int relu, drop_cuda drop, float *grad_h)
+static __global__ void encoder_activation_kernel(const float *__restrict__ h, int32_t D, int relu, drop_cuda drop,
+                                                 float *grad_h)
 {
     const int64_t base = (int64_t)blockIdx.x * D;
     for (int32_t d = (int32_t)threadIdx.x; d < D; d += (int32_t)blockDim.x) {
@@ -211,10 +214,11 @@ static __global__ void encoder_activation_kernel(const float *__restrict__ h, in
 }
 
 /* Block: one feature of the batch, the last one the bias: its gradient, and Adam's step. No two blocks have the same row. */
-static __global__ void encoder_update_kernel(float *row, float *moment, int64_t *seen, int32_t features, int32_t D, int32_t rows,
-                                             int32_t B, const int32_t *__restrict__ touched, const int32_t *__restrict__ start,
-                                             const int32_t *__restrict__ sample, const float *__restrict__ weight,
-                                             const float *__restrict__ grad_h, int64_t step, float lr, float correct)
+static __global__ void encoder_update_kernel(float *row, float *moment, int64_t *seen, int32_t features, int32_t D,
+                                             int32_t rows, int32_t B, const int32_t *__restrict__ touched,
+                                             const int32_t *__restrict__ start, const int32_t *__restrict__ sample,
+                                             const float *__restrict__ weight, const float *__restrict__ grad_h,
+                                             int64_t step, float lr, float correct)
 {
     __shared__ float shared_decay;
     const int32_t i = (int32_t)blockIdx.x;
@@ -275,20 +279,22 @@ static inline void encoder_cuda_free(encoder_cuda *cuda)
 }
 
 /* h [B, D] (=) of a batch, sparse or dense; training: with dropout. */
-static inline void encoder_cuda_forward(const encoder_cuda *cuda, const encoder *e, const batch_cuda *batch, int training, float *h,
-                                        cudaStream_t stream)
+static inline void encoder_cuda_forward(const encoder_cuda *cuda, const encoder *e, const batch_cuda *batch, int training,
+                                        float *h, cudaStream_t stream)
 {
     const unsigned blocks = (unsigned)batch->B, threads = row_threads(e->width);
     const drop_cuda drop = drop_of(e, training);
-    if (!cuda->row) encoder_drop_kernel<<<blocks, threads, 0, stream>>>(batch->dense, e->width, drop, h);
-    else encoder_forward_kernel<<<blocks, threads, 0, stream>>>(cuda->row, e->features, e->width, batch->offset, batch->feature,
-                                                                batch->value, e->relu, drop, h);
+    if (!cuda->row)
+        encoder_drop_kernel<<<blocks, threads, 0, stream>>>(batch->dense, e->width, drop, h);
+    else
+        encoder_forward_kernel<<<blocks, threads, 0, stream>>>(cuda->row, e->features, e->width, batch->offset,
+                                                               batch->feature, batch->value, e->relu, drop, h);
     cuda_ok(cudaGetLastError(), "encoding documents");
 }
 
 /* As encoder_backward. e->step += 1. */
-static inline void encoder_cuda_backward(const encoder_cuda *cuda, encoder *e, const batch_cuda *batch, const float *h, float *grad_h,
-                                         float lr, cudaStream_t stream)
+static inline void encoder_cuda_backward(const encoder_cuda *cuda, encoder *e, const batch_cuda *batch, const float *h,
+                                         float *grad_h, float lr, cudaStream_t stream)
 {
     const unsigned threads = row_threads(e->width);
     const drop_cuda drop = drop_of(e, 1);
@@ -297,8 +303,8 @@ static inline void encoder_cuda_backward(const encoder_cuda *cuda, encoder *e, c
     if (e->relu || drop.limit > 0)
         encoder_activation_kernel<<<(unsigned)batch->B, threads, 0, stream>>>(h, e->width, e->relu, drop, grad_h);
     encoder_update_kernel<<<(unsigned)batch->rows + 1, threads, 0, stream>>>(
-        cuda->row, cuda->moment, cuda->seen, e->features, e->width, batch->rows, batch->B, batch->touched, batch->start, batch->sample,
-        batch->weight, grad_h, e->step, lr, encoder_correction(e->step));
+        cuda->row, cuda->moment, cuda->seen, e->features, e->width, batch->rows, batch->B, batch->touched, batch->start,
+        batch->sample, batch->weight, grad_h, e->step, lr, encoder_correction(e->step));
     cuda_ok(cudaGetLastError(), "updating the encoder");
 }
 

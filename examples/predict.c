@@ -181,7 +181,8 @@ static void read_documents(predictor *p)
 /* The engine encodes documents and asks the layer: the CPU's follows, the GPU's is in predict_cuda.cu. */
 static void engine_check(void);                         /* can this machine do it? */
 static void engine_make(predictor *p, int64_t ids);     /* ids: the most exclusions of a batch */
-/* The labels of the B documents from `first` on, which are p->document: document b's are id[offset[b]] .. id[offset[b + 1] - 1]. */
+/* The labels of the B documents from `first` on, which are p->document: those of document b are id[offset[b]] ..
+   id[offset[b + 1] - 1]. */
 static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded);
 static const char *engine_text(const predictor *p, char text[128]);   /* what it runs on */
 static void engine_free(predictor *p);
@@ -222,19 +223,21 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
 {
     struct engine *e = p->engine;
     const int32_t k = (int32_t)p->top_k;
+    const int64_t D = p->shape.width;
+    const float threshold = (float)p->threshold;
     haste_status status;
     haste_error error;
     int32_t b;
-    if (p->shape.dense) memcpy(e->x, p->data.dense + first * p->shape.width, (size_t)B * (size_t)p->shape.width * sizeof(float));
+    if (p->shape.dense) memcpy(e->x, p->data.dense + first * D, (size_t)(B * D) * sizeof(float));
     else encoder_forward(&p->bag, &p->data, p->document, B, 0, e->x);
     if (p->by_threshold) {
         int64_t found = 0;
-        status = haste_above(&p->file.layer, &e->work, e->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
+        status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, excluded, p->offset, p->id, p->score, p->id_room,
                              &found, &error);
         if (status == HASTE_ERR_SIZE && found > p->id_room) {   /* now it is known how many there are */
             id_room(p, found);
-            status = haste_above(&p->file.layer, &e->work, e->x, B, (float)p->threshold, excluded, p->offset, p->id, p->score, p->id_room,
-                                 &found, &error);
+            status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, excluded, p->offset, p->id, p->score,
+                                 p->id_room, &found, &error);
         }
     } else {
         status = haste_top_k(&p->file.layer, &e->work, e->x, B, k, excluded, p->id, p->score, &error);

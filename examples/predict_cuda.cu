@@ -1,10 +1,11 @@
-/* haste-predict-cuda: haste-predict on an NVIDIA GPU, for models of haste-train and haste-train-cuda alike. The same program (predict.c,
-   which this file includes) with another engine: the layer and the encoder live on the device.
+/* haste-predict-cuda: haste-predict on an NVIDIA GPU, for models of haste-train and haste-train-cuda alike. The same program
+   (predict.c, which this file includes) with another engine: the layer and the encoder live on the device.
 
        haste-predict-cuda model.haste test.txt > predictions.txt
        haste-predict-cuda model.haste test.txt --batch 1           latency of single queries
 
-   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/predict_cuda.cu -o build/haste-predict-cuda [-DHASTE_ZLIB -lz] */
+   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/predict_cuda.cu -o build/haste-predict-cuda
+       [-DHASTE_ZLIB -lz] */
 #define PREDICT_CUDA
 #define PREDICT_NAME  "haste-predict-cuda"
 #define PREDICT_PATHS "auto|general|wide|narrow"
@@ -82,11 +83,17 @@ static void engine_make(predictor *p, int64_t ids)
     snprintf(e->name, sizeof e->name, "%.80s, %s", device.name, p->file.layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
 }
 
+static void bring(predictor *p, void *to, const void *from, size_t bytes)
+{
+    cuda_ok(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, p->engine->stream), "reading what was found");
+}
+
 static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
 {
     struct engine *e = p->engine;
     const haste_cuda_stream stream = e->stream;
     const int32_t k = (int32_t)p->top_k;
+    const float threshold = (float)p->threshold;
     haste_cuda_lists without, *exclude = NULL;
     haste_status status;
     haste_error error;
@@ -102,24 +109,21 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
     batch_send(&e->batch, e->copies, e->stream);
     encoder_cuda_forward(&e->bag, &p->bag, &e->batch, 0, e->x, e->stream);
     if (p->by_threshold) {
-        status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, (float)p->threshold, exclude, e->offset, e->id, e->score,
-                                  e->room, &found, stream, &error);
+        status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, exclude, e->offset, e->id,
+                                  e->score, e->room, &found, stream, &error);
         if (status == HASTE_ERR_SIZE && found > e->room) {   /* now it is known how many there are */
             found_room(p, found);
-            status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, (float)p->threshold, exclude, e->offset, e->id,
+            status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, exclude, e->offset, e->id,
                                       e->score, e->room, &found, stream, &error);
         }
-        if (status == HASTE_OK)
-            cuda_ok(cudaMemcpyAsync(p->offset, e->offset, ((size_t)B + 1) * sizeof(int64_t), cudaMemcpyDeviceToHost, e->stream),
-                    "reading what was found");
+        if (status == HASTE_OK) bring(p, p->offset, e->offset, ((size_t)B + 1) * sizeof(int64_t));
     } else {
         status = haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, k, exclude, e->id, e->score, stream, &error);
         for (b = 0; b <= B; b++) p->offset[b] = (int64_t)b * k;
     }
     if (status == HASTE_OK && found > 0) {
-        const size_t n = (size_t)found;
-        cuda_ok(cudaMemcpyAsync(p->id, e->id, n * sizeof(int32_t), cudaMemcpyDeviceToHost, e->stream), "reading what was found");
-        cuda_ok(cudaMemcpyAsync(p->score, e->score, n * sizeof(float), cudaMemcpyDeviceToHost, e->stream), "reading what was found");
+        bring(p, p->id, e->id, (size_t)found * sizeof(int32_t));
+        bring(p, p->score, e->score, (size_t)found * sizeof(float));
     }
     if (status == HASTE_OK) status = haste_cuda_check(&e->work, stream, &error);   /* waits */
     if (status != HASTE_OK) die(1, "%s: from document %lld on: %s", p->data_path, (long long)first + 1, error.text);

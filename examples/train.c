@@ -31,6 +31,7 @@
     #define TRAIN_NAME  "haste-train"
     #define TRAIN_PATHS "auto|portable|avx2|avx512|neon"
     #define TRAIN_DTYPE HASTE_F32   /* what --dtype chosen means */
+    #define TRAIN_SAME  ", bit for bit"
     #define TRAIN_ROOM  256         /* documents scored at a time; more where --batch says so */
 #endif
 
@@ -47,7 +48,7 @@ typedef struct settings {
 
 enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
 enum { VALUES_TFIDF, VALUES_UNIT, VALUES_RAW };
-enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer and --dtype too: CHOSEN, or their number in haste.h + 1 */
+enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer, --dtype: CHOSEN, or their number in haste.h + 1 */
 
 /* Every default stands here. What is "chosen" (0, or -1 where 0 means something) is worked out from the training split's size in
    choose_settings. */
@@ -137,13 +138,13 @@ static int settings_options(settings *s, option *table)
         { OPTION_FLAG, "uniform", NULL, &s->uniform, 0, 1, 1, "new inputs begin with small random weights instead of 0", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
         { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here, after each epoch and when stopped by a signal", 0 },
-        { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model, bit for bit; keeps it there unless --save", 0 },
+        { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save", 0 },
         { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
         { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
         { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
         { OPTION_COUNT, "chunks", "N", &s->chunks, 1, 1024, 1, "parts that the layer's work is cut into", 0 },
 #ifdef TRAIN_CUDA
-        { OPTION_FLAG, "deterministic", NULL, &s->deterministic, 0, 1, 0, "the same bits each time: sums in a fixed order, slower", 0 },
+        { OPTION_FLAG, "deterministic", NULL, &s->deterministic, 0, 1, 0, "the same bits each time, slower", 0 },
         { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "kernels for the labels in groups", 0 },
 #else
         { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
@@ -279,17 +280,18 @@ static void gather_rows(const data_set *data, const int64_t *document, int32_t B
 
 /* ---- >>engine ------------------------------------------------------------------------------------------------ */
 
-/* The engine trains and asks the layer and the encoder: the CPU's follows, the GPU's is in train_cuda.cu. t->layer and t->bag are
-   the model as it is made, saved and resumed; a GPU has its own copies. */
+/* The engine trains and asks the layer and the encoder: the CPU's follows, the GPU's is in train_cuda.cu. t->layer and t->bag
+   are the model as it is made, saved and resumed; a GPU has its own copies. */
 static void engine_check(void);               /* can this machine do it? */
 static void engine_make(trainer *t, const haste_layer_options *options);   /* and says what it takes */
-/* One step, whose loss is added to t->progress (by a GPU later, but before engine_wait returns), and moved inputs where rewire is
-   not NULL. */
+/* One step, whose loss is added to t->progress (by a GPU later, but before engine_wait returns), and moved inputs where rewire
+   is not NULL. */
 static void engine_train(trainer *t, const int64_t *document, int32_t B, const haste_step_options *step, float encoder_lr,
                          const haste_rewire_options *rewire);
 static void engine_wait(trainer *t);          /* until all steps are done */
 static void engine_fetch(trainer *t);         /* likewise, and t->layer and t->bag are up to date */
-static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B);   /* t->top: the best labels of each */
+/* t->top: the best labels of each document. */
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B);
 static void engine_result(const trainer *t);  /* what it adds to the line for scripts */
 static void engine_free(trainer *t);
 
@@ -325,9 +327,11 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     e->x = (float *)need(inputs, sizeof(float));
     e->grad_x = (float *)need(inputs, sizeof(float));
     t->engine = e;
-    printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer), mib(plan.weight),
-           mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)), data_bytes(t) / 1048576);
-    printf("runs on    %s, %ld thread%s\n", haste_path_text(e->work.path), (long)e->work.threads, e->work.threads == 1 ? "" : "s");
+    printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer),
+           mib(plan.weight), mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)),
+           data_bytes(t) / 1048576);
+    printf("runs on    %s, %ld thread%s\n", haste_path_text(e->work.path), (long)e->work.threads,
+           e->work.threads == 1 ? "" : "s");
 }
 
 static void encode(trainer *t, const data_set *data, const int64_t *document, int32_t B, int training)
@@ -363,7 +367,8 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     t->progress.loss += loss * B;
 
     if (rewire) {
-        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, positives, &moved, &error) != HASTE_OK) die(1, "rewiring: %s", error.text);
+        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, positives, &moved, &error) != HASTE_OK)
+            die(1, "rewiring: %s", error.text);
         t->progress.moved += moved;
     }
     if (t->shape.dense) t->bag.step++;
@@ -405,8 +410,8 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
         int32_t B = (int32_t)(n - i < t->room ? n - i : t->room);
         if (stop_signal) return 0;
         engine_best(t, data, document + i, B);
-        if (haste_metrics_add(metrics, t->top, B, t->layer.labels, gather_labels(t, data, document + i, B), t->propensity, NULL,
-                              &error) != HASTE_OK)
+        if (haste_metrics_add(metrics, t->top, B, t->layer.labels, gather_labels(t, data, document + i, B), t->propensity,
+                              NULL, &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
     }
     return 1;
@@ -869,7 +874,8 @@ static void train_batch(trainer *t, const int64_t *document, int32_t B, double f
     rewire.scope = (haste_scope)s->scope;
     rewire.growth = (haste_growth)s->growth;
     rewire.uniform = s->uniform;
-    engine_train(t, document, B, &step, (float)(s->encoder_lr * factor), number % s->rewire_every == 0 && share > 0 ? &rewire : NULL);
+    engine_train(t, document, B, &step, (float)(s->encoder_lr * factor),
+                 number % s->rewire_every == 0 && share > 0 ? &rewire : NULL);
     t->progress.step = number;
 }
 
@@ -976,7 +982,8 @@ static void finish(trainer *t)
         printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
                five.ndcg, one.psp, three.psp, five.psp);
     }
-    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds, peak_mib());
+    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds,
+           peak_mib());
     engine_result(t);
     putchar('\n');
 }

@@ -1,17 +1,19 @@
-/* haste-train-cuda: haste-train on an NVIDIA GPU. The same program (train.c, which this file includes) with another engine: the layer
-   (haste_cuda.cuh) and the encoder (encoder_cuda.cuh) live on the device. Model files go both ways.
+/* haste-train-cuda: haste-train on an NVIDIA GPU. The same program (train.c, which this file includes) with another engine:
+   the layer (haste_cuda.cuh) and the encoder (encoder_cuda.cuh) live on the device. Model files go both ways.
 
        haste-train-cuda                                      a made-up data set
-       haste-train-cuda TRAIN TEST --save model.haste        then: haste-predict model.haste TEST, or haste-train --resume model.haste
+       haste-train-cuda TRAIN TEST --save model.haste        then haste-predict model.haste TEST, say
 
-   While the device works on one batch the host packs the next and a copy of it is under way; losses are read when their buffers are
-   wanted again, two steps later. Weights are bfloat16 unless --dtype f32.
+   While the device works on one batch the host packs the next and sends it; losses are read when their buffers are wanted
+   again, two steps later. Weights are bfloat16 unless --dtype f32.
 
-   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_cuda.cu -o build/haste-train-cuda [-DHASTE_ZLIB -lz] */
+   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_cuda.cu -o build/haste-train-cuda
+       [-DHASTE_ZLIB -lz] */
 #define TRAIN_CUDA
 #define TRAIN_NAME  "haste-train-cuda"
 #define TRAIN_PATHS "auto|general|wide|narrow"
 #define TRAIN_DTYPE HASTE_BF16
+#define TRAIN_SAME  " (bit for bit with --deterministic)"
 #define TRAIN_ROOM  1024
 #include "train.c"
 
@@ -86,9 +88,9 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     if (!t->shape.dense) e->bytes += 2 * encoder_bytes(t->bag.features, t->bag.width);
     t->engine = e;
 
-    printf("memory     on the GPU: layer %.1f MiB, workspace %.1f, rewiring %.1f, encoder %.1f; here: data %.1f\n", mib(plan.layer),
-           mib(plan.workspace), mib(plan.rewire), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)),
-           data_bytes(t) / 1048576);
+    printf("memory     on the GPU: layer %.1f MiB, workspace %.1f, rewiring %.1f, encoder %.1f; here: data %.1f\n",
+           mib(plan.layer), mib(plan.workspace), mib(plan.rewire),
+           t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)), data_bytes(t) / 1048576);
     cuda_ok(cudaGetDeviceProperties(&device, e->layer.device), "cudaGetDeviceProperties");
     printf("runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
@@ -104,7 +106,8 @@ static void check_device(trainer *t)
     haste_error error;
     haste_status status = haste_cuda_check(&t->engine->work, t->engine->stream, &error);
     if (status == HASTE_ERR_NONFINITE)
-        die(1, "training diverged by step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step, error.text);
+        die(1, "training diverged by step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step,
+            error.text);
     if (status != HASTE_OK) die(1, "by step %lld: %s", (long long)t->progress.step, error.text);
 }
 
@@ -122,6 +125,7 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
                          const haste_rewire_options *rewire)
 {
     struct engine *e = t->engine;
+    const size_t inputs = (size_t)B * (size_t)t->layer.inputs;
     const int turn = e->turn;
     batch_cuda *batch = &e->batch[turn];
     float *grad_x = t->shape.dense ? NULL : e->grad_x;
@@ -139,15 +143,17 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     positives.on_host = 0;
 
     encoder_cuda_forward(&e->bag, &t->bag, batch, 1, e->x, e->stream);
-    if (grad_x) cuda_ok(cudaMemsetAsync(grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float), e->stream), "cudaMemsetAsync");
-    if (haste_cuda_train_step(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, positives, step, e->loss + turn, grad_x, HASTE_CUDA_F32,
-                              e->stream, &error) != HASTE_OK)
+    if (grad_x) cuda_ok(cudaMemsetAsync(grad_x, 0, inputs * sizeof(float), e->stream), "cudaMemsetAsync");
+    if (haste_cuda_train_step(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, positives, step, e->loss + turn, grad_x,
+                              HASTE_CUDA_F32, e->stream, &error) != HASTE_OK)
         die(1, "step %lld: %s", (long long)t->progress.step + 1, error.text);
-    cuda_ok(cudaMemcpyAsync(e->host_loss + turn, e->loss + turn, sizeof(double), cudaMemcpyDeviceToHost, e->stream), "reading the loss");
+    cuda_ok(cudaMemcpyAsync(e->host_loss + turn, e->loss + turn, sizeof(double), cudaMemcpyDeviceToHost, e->stream),
+            "reading the loss");
     if (rewire) {
         check_device(t);
-        if (haste_cuda_rewire(&e->layer, &e->work, rewire, e->x, HASTE_CUDA_F32, B, positives, &moved, (haste_cuda_stream)e->stream,
-                              &error) != HASTE_OK) die(1, "rewiring: %s", error.text);
+        if (haste_cuda_rewire(&e->layer, &e->work, rewire, e->x, HASTE_CUDA_F32, B, positives, &moved, e->stream,
+                              &error) != HASTE_OK)
+            die(1, "rewiring: %s", error.text);
         t->progress.moved += moved;
     }
     encoder_cuda_backward(&e->bag, &t->bag, batch, e->x, grad_x, encoder_lr, e->stream);
@@ -181,16 +187,19 @@ static void engine_best(trainer *t, const data_set *data, const int64_t *documen
     batch_pack(batch, t->shape.dense ? NULL : &t->bag, data, document, B, NULL, 0);
     batch_send(batch, e->copies, e->stream);
     encoder_cuda_forward(&e->bag, &t->bag, batch, 0, e->x, e->stream);
-    if (haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, TOP, NULL, e->top, NULL, e->stream, &error) != HASTE_OK)
+    if (haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, TOP, NULL, e->top, NULL, e->stream,
+                         &error) != HASTE_OK)
         die(1, "scoring documents: %s", error.text);
-    cuda_ok(cudaMemcpyAsync(t->top, e->top, (size_t)B * TOP * sizeof(int32_t), cudaMemcpyDeviceToHost, e->stream), "scoring documents");
+    cuda_ok(cudaMemcpyAsync(t->top, e->top, (size_t)B * TOP * sizeof(int32_t), cudaMemcpyDeviceToHost, e->stream),
+            "scoring documents");
     cuda_ok(cudaStreamSynchronize(e->stream), "scoring documents");
 }
 
 static void engine_result(const trainer *t)
 {
     const struct engine *e = t->engine;
-    printf(" gpu_mib=%.0f", mib(e->bytes + e->batch[0].room + e->batch[1].room + (e->layer.rewires > 0 ? e->rewire_bytes : 0)));
+    const size_t rewiring = e->layer.rewires > 0 ? e->rewire_bytes : 0;
+    printf(" gpu_mib=%.0f", mib(e->bytes + e->batch[0].room + e->batch[1].room + rewiring));
 }
 
 static void engine_free(trainer *t)

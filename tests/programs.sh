@@ -306,6 +306,37 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
         run 0 $predict_cuda model.haste test.txt --threshold .5 --exclude test.txt
         ok [ "$(wc -l <out)" = 120 ]
         fails 1 "missing.txt: cannot open" $train_cuda missing.txt
+        fails 1 "training diverged" $train_cuda train.txt $small --optimizer sgd --loss hinge --lr 1e6
+
+        run 0 $train_cuda train.txt test.txt $small --deterministic --save whole.haste
+        result out >whole.result
+        run 0 $train_cuda train.txt test.txt $small --deterministic --save part.haste --stop-after 3
+        run 0 $train_cuda train.txt test.txt --resume part.haste --deterministic
+        result out >part.result
+        same whole.result part.result
+        $predict whole.haste test.txt >whole.out 2>/dev/null
+        $predict part.haste test.txt >part.out 2>/dev/null
+        same whole.out part.out
+
+        rm -f stopped.haste
+        $train_cuda train.txt test.txt --hidden 32 --fan-in 16 --batch 1 --epochs 100000 --rewire-share 0 --save stopped.haste >out 2>err &
+        pid=$!
+        tries=0
+        while [ ! -e stopped.haste ] && [ $tries -lt 100 ]; do sleep .1; tries=$((tries + 1)); done
+        kill -INT $pid
+        wait $pid
+        got=$?
+        ok [ $got = 130 ]
+        says out '^stopped +after .* --resume stopped\.haste$'
+        run 0 $predict_cuda stopped.haste test.txt
+
+        if [ -e dense.npy ]; then
+            run 0 $train_cuda dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 \
+                  --lr .05 --epochs 20 --dropout 0 --grouping semantic --save dense.haste
+            ok [ "$(precision out)" -ge 95 ]
+            run 0 $predict_cuda dense.haste dense.npy --top-k 1
+            ok [ "$(wc -l <out)" = 36 ]
+        fi
     fi
 fi
 
