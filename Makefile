@@ -35,6 +35,11 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
     BLAS   := $(if $(call probe,-include cblas.h -lopenblas),yes)
     NATIVE := $(if $(call probe,-march=native),-march=native)
 endif
+ifneq ($(filter bench-cuda,$(MAKECMDGOALS)),)
+    CUBLAS := $(if $(HAVE_NVCC),$(shell mkdir -p $(BUILD); p=$(BUILD)/probe_cublas.$$$$; \
+                echo 'int main(void) { return 0; }' > $$p.cu; \
+                $(NVCC) -include cublas_v2.h $$p.cu -o $$p -lcublas >/dev/null 2>&1 && echo yes; rm -f $$p $$p.cu))
+endif
 
 FLAGS     = -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) $(OPENMP)
 CXX_FLAGS = -std=c++17 $(WARN) $(CXXFLAGS) $(CPPFLAGS) $(OPENMP)
@@ -142,6 +147,12 @@ symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothin
 bench: $(BUILD)/haste-bench            ## the table of CPU benchmarks, about three minutes (ARGS="--csv FILE", ARGS=--help)
 	$(RUN) $(BUILD)/haste-bench $(ARGS)
 
+bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the GPU, about two minutes (ARGS="--csv FILE", ARGS=--help)
+	@[ -n "$(HAVE_NVCC)" ] || { echo "bench-cuda needs nvcc: $(NVCC) was not found (NVCC=... names it)"; exit 1; }
+	@[ -n "$(CUBLAS)" ] || echo "bench-cuda: no cuBLAS found: nothing dense is compared"
+	$(RUN) $(BUILD)/haste-bench-cuda $(ARGS)
+.PHONY: bench-cuda
+
 install:                               ## the headers to PREFIX/include (default /usr/local; DESTDIR respected)
 	mkdir -p $(DESTDIR)$(PREFIX)/include
 	cp $(HEADERS) $(DESTDIR)$(PREFIX)/include
@@ -153,7 +164,7 @@ clean:                                 ## removes build/
 	rm -rf $(BUILD)
 
 help:                                  ## this list
-	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # ---- how things are built ------------------------------------------------------------------------------------------
 
@@ -189,5 +200,14 @@ $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.
 	$(CC) $(FLAGS) -DBENCH_FLAGS=$(call quote,"$(strip $(CFLAGS) $(OPENMP))") \
 	    -DBENCH_BASELINE=$(call quote,"-O3 -ffast-math $(NATIVE) $(OPENMP)") -I. \
 	    bench/bench_cpu.c $(BUILD)/baseline.o -o $@ $(LDFLAGS) $(if $(BLAS),-lopenblas) -lm
+
+# Whether there is cuBLAS is part of the command, so that finding it builds anew.
+$(BUILD)/bench_cuda_command: FORCE
+	@mkdir -p $(BUILD)
+	@echo $(call quote,$(NVCC) $(CUDA_FLAGS) $(CUBLAS)) | cmp -s - $@ || echo $(call quote,$(NVCC) $(CUDA_FLAGS) $(CUBLAS)) > $@
+
+$(BUILD)/haste-bench-cuda: bench/bench_cuda.cu haste_cuda.cuh haste.h $(BUILD)/haste_cuda.o $(BUILD)/bench_cuda_command
+	$(NVCC) $(CUDA_FLAGS) $(if $(CUBLAS),-DBENCH_CUBLAS) -DBENCH_FLAGS=$(call quote,"-O3 $(CUDA_ARCH)") bench/bench_cuda.cu $(BUILD)/haste_cuda.o \
+	    -o $@ $(if $(CUBLAS),-lcublas) -lm
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/cxx/*.d)
