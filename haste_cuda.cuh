@@ -1,48 +1,51 @@
 /* haste_cuda.cuh - version 0.1.0 - MIT licence at the end of haste.h
 
-   The output layer of haste.h on an NVIDIA GPU: the same words with haste_cuda_ before them, device pointers, the caller's stream.
-   Nothing but the CUDA runtime.
+   The output layer of haste.h on an NVIDIA GPU: the same words with haste_cuda_ before them, device pointers, the caller's
+   stream. Nothing but the CUDA runtime.
 
    Do this:
        #define HASTE_CUDA_IMPLEMENTATION
        #include "haste_cuda.cuh"
-   in ONE .cu file, and include it plainly everywhere else: in C, C++ or CUDA files; this half needs no CUDA header. The functions of
-   haste.h must be linked too: define HASTE_IMPLEMENTATION in the same file, or in a .c file (where the CPU gets its vector kernels).
+   in ONE .cu file, and include it plainly everywhere else: in C, C++ or CUDA files; this half needs no CUDA header. The
+   functions of haste.h must be linked too: define HASTE_IMPLEMENTATION in the same file, or in a .c file (where the CPU gets
+   its vector kernels).
 
        haste_layer_create(&host, &options, &error);                              // or haste_load; statuses are left out here
        haste_cuda_upload(&layer, &host, NULL, stream, &error);
        haste_cuda_workspace_create(&work, &layer, NULL, &error);
        for each batch:
-           haste_cuda_train_step(&layer, &work, dev_x, HASTE_CUDA_F32, B, positives, &step, dev_loss, dev_grad_x, HASTE_CUDA_F32, stream, &error);
+           haste_cuda_train_step(&layer, &work, dev_x, HASTE_CUDA_F32, B, positives, &step, dev_loss,
+                                 dev_grad_x, HASTE_CUDA_F32, stream, &error);
        haste_cuda_top_k(&layer, &work, dev_x, HASTE_CUDA_F32, B, 5, NULL, dev_id, dev_score, stream, &error);
-       haste_cuda_check(&work, stream, &error);                                  // waits; says what only the device could see
+       haste_cuda_check(&work, stream, &error);   // waits; says what only the device could see
        haste_cuda_download(&layer, &host, stream, &error);
 
-   DEVICES   compute capability 8.0 and up. CUDA 12 or newer. Objects live on the device that was current when they were made, and must be
-       used with it current.
-   STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that say so wait
-       for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
-   ERRORS   As in haste.h: a status, and a sentence in haste_error. HASTE_ERR_DEVICE: a CUDA call failed or the device cannot do it. What
-       only the device can see (a bad id or list on the device, a value that is not finite) skips the pair, or leaves the group as it
-       was, and sets a flag that haste_cuda_check reads.
+   DEVICES   compute capability 8.0 and up. CUDA 12 or newer. Objects live on the device that was current when they were
+       made, and must be used with it current.
+   STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
+       say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
+   ERRORS   As in haste.h: a status, and a sentence in haste_error. HASTE_ERR_DEVICE: a CUDA call failed or the device cannot
+       do it. What only the device can see (a bad id or list on the device, a value that is not finite) skips the pair, or
+       leaves the group as it was, and sets a flag that haste_cuda_check reads.
    ARITHMETIC   what is multiplied, and where sums are kept
        weights    operation                       operands                             sums
        float32    all                             float32                              float32
        bfloat16   step, forward, backward,        bfloat16: x and logit gradients are  float32
                   top-k, above, rewire            rounded to nearest
        bfloat16   score; top-k with B <= 4        bfloat16 weights, x as it is given   float32
-       Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added up in float64.
+       Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added
+       up in float64.
    DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
        options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
-   LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert. Indices, biases and
-       gradient buffers are as in haste.h.
+   LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
+       Indices, biases and gradient buffers are as in haste.h.
 
    KERNELS   A block is a CUDA thread block here; 128 threads everywhere.
        prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
-       stream           a warp takes one group after the other for at most 4 samples: the k best at memory speed
+       stream           a warp takes one group after the other for at most 4 samples: the k best
 */
 #ifndef HASTE_CUDA_CUH
 #define HASTE_CUDA_CUH
@@ -67,7 +70,8 @@ typedef enum haste_cuda_path {
     HASTE_CUDA_NARROW         /* S 16 and 32, small batches: the batch stays in shared memory */
 } haste_cuda_path;
 
-/* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call returns. */
+/* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
+   returns. */
 typedef struct haste_cuda_lists {
     const int64_t *offset;    /* [B+1] */
     const int32_t *id;
@@ -78,11 +82,13 @@ typedef struct haste_cuda_lists {
 typedef struct haste_cuda_options {
     haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
-    int64_t         first_slot, end_slot;     /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
+    /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
+    int64_t         first_slot, end_slot;
 } haste_cuda_options;
 
-/* A layer on the device: a haste_layer whose arrays are device pointers. It holds slots first_slot .. first_slot + slots - 1 of the
-   whole layer: all of them, or those of a shard; ids are always those of the whole layer, slots count from the layer's own first. */
+/* A layer on the device: a haste_layer whose arrays are device pointers. It holds slots first_slot .. first_slot + slots - 1
+   of the whole layer: all of them, or those of a shard; ids are always those of the whole layer, slots count from the
+   layer's own first. */
 typedef struct haste_cuda_layer {
     int32_t         labels, inputs;           /* L of the whole layer, D */
     int64_t         slots;                    /* of this layer */
@@ -93,7 +99,8 @@ typedef struct haste_cuda_layer {
     int32_t         block_count;
     haste_block     block[HASTE_MAX_BLOCKS];  /* device pointers; first_slot counts from this layer's first slot */
     haste_cuda_path path[HASTE_MAX_BLOCKS];   /* never AUTO */
-    int64_t         group_base[HASTE_MAX_BLOCKS];   /* groups of the whole layer before the block's first: random numbers count them */
+    /* groups of the whole layer before the block's first: random numbers count them */
+    int64_t         group_base[HASTE_MAX_BLOCKS];
     int32_t        *label_of;                 /* [slots], device */
     int32_t        *slot_of;                  /* [L], device: slots of the whole layer */
     uint64_t        seed;
@@ -109,10 +116,12 @@ typedef struct haste_cuda_workspace_options {
     int64_t ids;              /* the most ids of one batch's lists; 0: 64 * batch */
     int32_t top_k;            /* the largest k, at most 64; 0: 16 */
     int32_t deterministic;    /* 1: grad_x in a fixed order */
-    int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of its own; 0: 64 */
+    /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of its own; 0: 64 */
+    int32_t chunks;
 } haste_cuda_workspace_options;
 
-/* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host lists. */
+/* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host
+   lists. */
 typedef struct haste_cuda_workspace {
     int32_t   batch, top_k, deterministic, chunks;
     int64_t   ids;
@@ -159,59 +168,68 @@ typedef struct haste_cuda_plan {
 
 /* ---- >>api status, planning, paths --------------------------------------------------------------------------- */
 
-/* haste_cuda_status_text: as haste_status_text, with HASTE_ERR_DEVICE. haste_cuda_path_text: "general", "wide", "narrow", "auto". */
+/* haste_cuda_status_text: as haste_status_text, with HASTE_ERR_DEVICE. haste_cuda_path_text: "general", "wide", "narrow",
+   "auto". */
 HASTE_API const char *haste_cuda_status_text(haste_status status);
 HASTE_API const char *haste_cuda_path_text(haste_cuda_path path);
 
 /* haste_cuda_supported: HASTE_OK where the current device can run this, else HASTE_ERR_DEVICE and why not. */
 HASTE_API haste_status haste_cuda_supported(haste_error *error);
 
-/* haste_cuda_plan_bytes: what the functions below will allocate, byte for byte. options, work and cuda as they will be passed there (work and
-   cuda may be NULL). Needs no device. */
+/* haste_cuda_plan_bytes: what the functions below will allocate, byte for byte. options, work and cuda as they will be
+   passed there (work and cuda may be NULL). Needs no device. */
 HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
                                              const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error);
 
-/* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a faster one
-   (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general one. */
+/* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
+   faster one (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general
+   one. */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
 
 /* haste_cuda_upload: a layer on the device from one on the host: one allocation, weights converted to the path's order.
-   haste_cuda_download: back into a host layer of the same shape, which the caller has made: weights, indices, biases, state, label order,
-     step, rewires and seed. A shard writes its own slots only.
-   haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an upload.
-   haste_cuda_layer_view: a layer on the caller's own device memory. `arrays` is a haste_layer with device pointers in the order of
-     haste.h, 16-byte aligned; all its paths are general. Owns nothing.
-   haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one device. Both
-     ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels are passed over.
-     Its step and rewires count on their own.
+   haste_cuda_download: back into a host layer of the same shape, which the caller has made: weights, indices, biases, state,
+     label order, step, rewires and seed. A shard writes its own slots only.
+   haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an
+     upload.
+   haste_cuda_layer_view: a layer on the caller's own device memory. `arrays` is a haste_layer with device pointers in the
+     order of haste.h, 16-byte aligned; all its paths are general. Owns nothing.
+   haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one
+     device. Both ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels
+     are passed over. Its step and rewires count on their own.
    haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
 
-   Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY, HASTE_ERR_DEVICE;
+   Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY,
+   HASTE_ERR_DEVICE;
    on failure *layer is unchanged (a download may have been written in part). */
 HASTE_API haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options,
                                          haste_cuda_stream stream, haste_error *error);
-HASTE_API haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream, haste_error *error);
-HASTE_API haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options, const haste_cuda_options *cuda,
+HASTE_API haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream,
+                                           haste_error *error);
+HASTE_API haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options,
+                                               const haste_cuda_options *cuda,
                                                haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *arrays, haste_error *error);
-HASTE_API haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot, int64_t end_slot,
+HASTE_API haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot,
+                                              int64_t end_slot,
                                               haste_error *error);
 HASTE_API void         haste_cuda_layer_free(haste_cuda_layer *layer);
 
-/* haste_cuda_workspace_create, _free; haste_cuda_gradient_create (zeroed), _free: plan.workspace + plan.pinned, and plan.gradient bytes. A
-   workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than those it was made for. */
+/* haste_cuda_workspace_create, _free; haste_cuda_gradient_create (zeroed), _free: plan.workspace + plan.pinned, and
+   plan.gradient bytes. A workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than
+   those it was made for. */
 HASTE_API haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
                                                    const haste_cuda_workspace_options *options, haste_error *error);
 HASTE_API void         haste_cuda_workspace_free(haste_cuda_workspace *work);
-HASTE_API haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, haste_error *error);
+HASTE_API haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer,
+                                                  haste_error *error);
 HASTE_API void         haste_cuda_gradient_free(haste_cuda_gradient *gradient);
 
 /* haste_cuda_check: waits for the stream and reads, then clears, what the device has noticed since the last check:
    HASTE_ERR_DATA: an id out of range or lists that are malformed or too long (those pairs were skipped);
-   HASTE_ERR_NONFINITE: a logit or gradient that is not finite: runs of at most 64 labels of a group were left as they were, the others
-   updated; grad_x, loss, top-k of those calls are unspecified. HASTE_ERR_DEVICE: a kernel failed. */
+   HASTE_ERR_NONFINITE: a logit or gradient that is not finite: runs of at most 64 labels of a group were left as they were,
+   the others updated; grad_x, loss, top-k of those calls are unspecified. HASTE_ERR_DEVICE: a kernel failed. */
 HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stream, haste_error *error);
 
 /* ---- >>api training ------------------------------------------------------------------------------------------ */
@@ -219,32 +237,41 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
 /* haste_cuda_train_step: haste_train_step. One pass over the weights of all blocks.
 
      x          [B, D] row-major, device, of x_type
-     positives  B lists, on device or host. Host lists are copied to pinned memory first; the call waits only where the step before the last
-                has not yet consumed its own
+     positives  B lists, on device or host. Host lists are copied to pinned memory first; the call waits only where the step
+                before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
      The rest as in haste.h. layer->step += 1 when the work is queued.
 
-   Adam's eps, decays and corrections as on the CPU. x that is not finite makes logits that are not. HASTE_ERR_ARG, HASTE_ERR_SIZE,
-   HASTE_ERR_DATA (host lists), HASTE_ERR_STATE: nothing is changed. */
-HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
-                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options, double *loss,
-                                             void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
+   Adam's eps, decays and corrections as on the CPU. x that is not finite makes logits that are not. HASTE_ERR_ARG,
+   HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists), HASTE_ERR_STATE: nothing is changed. */
+HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                             haste_cuda_type x_type,
+                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options,
+                                                 double *loss,
+                                             void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream,
+                                                 haste_error *error);
 
 /* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply. */
-HASTE_API haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+HASTE_API haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                             haste_cuda_type x_type,
                                              int32_t B, haste_cuda_lists positives, const haste_step_options *options,
-                                             haste_cuda_gradient *gradient, double *loss, void *grad_x, haste_cuda_type grad_x_type,
+                                             haste_cuda_gradient *gradient, double *loss, void *grad_x,
+                                                 haste_cuda_type grad_x_type,
                                              haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
                                         const haste_step_options *options, haste_cuda_stream stream, haste_error *error);
 
 /* haste_cuda_forward: logits [B, slots] (=), float32 or bfloat16, in slot order; padding slots become 0.
-   haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=), grad_x (+=); either may be NULL, and
+   haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=), grad_x (+=); either may
+   be NULL, and
    so may arrays of `gradient`. With bfloat16 weights logit gradients are rounded to bfloat16. */
-HASTE_API haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
-                                          int32_t B, void *logits, haste_cuda_type logits_type, haste_cuda_stream stream, haste_error *error);
-HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+HASTE_API haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                          haste_cuda_type x_type,
+                                          int32_t B, void *logits, haste_cuda_type logits_type, haste_cuda_stream stream,
+                                              haste_error *error);
+HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                           haste_cuda_type x_type,
                                            int32_t B, const void *grad_logits, haste_cuda_type grad_logits_type,
                                            haste_cuda_gradient *gradient, void *grad_x, haste_cuda_type grad_x_type,
                                            haste_cuda_stream stream, haste_error *error);
@@ -253,25 +280,33 @@ HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_
 
 /* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device.
    haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
-   haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream. Where
-     *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched.
+   haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream.
+     Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched.
    Logits that are not finite are reported by haste_cuda_check. */
-HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
-                                        int32_t B, haste_cuda_lists candidates, float *score, haste_cuda_stream stream, haste_error *error);
-HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
+HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type x_type,
+                                        int32_t B, haste_cuda_lists candidates, float *score, haste_cuda_stream stream,
+                                            haste_error *error);
+HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type x_type,
                                         int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score,
                                         haste_cuda_stream stream, haste_error *error);
-HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type,
-                                        int32_t B, float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id,
-                                        float *score, int64_t capacity, int64_t *needed, haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type x_type,
+                                        int32_t B, float threshold, const haste_cuda_lists *excluded, int64_t *offset,
+                                            int32_t *id,
+                                        float *score, int64_t capacity, int64_t *needed, haste_cuda_stream stream,
+                                            haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
-/* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their last bits, so
-   that those near a tie may fall otherwise. Allocates plan.rewire bytes and waits for the stream. HASTE_ERR_NONFINITE: nothing changed.
-   A shard (or range) ranks its own places only. */
-HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options,
-                                         const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
+/* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their
+   last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes and waits for the stream.
+   HASTE_ERR_NONFINITE: nothing changed. A shard (or range) ranks its own places only. */
+HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
+                                         const haste_rewire_options *options,
+                                         const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                             int64_t *moved,
                                          haste_cuda_stream stream, haste_error *error);
 
 #endif /* HASTE_CUDA_CUH */
@@ -309,7 +344,8 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
     kernel<<<(grid), (threads), (shared), (cudaStream_t)(stream)>>>(__VA_ARGS__)
 #define HASTE__CU_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
-/* 16 bytes from global to shared memory, zeros where they are not wanted; haste__cu_copy_wait makes one's own visible to oneself. */
+/* 16 bytes from global to shared memory, zeros where they are not wanted; haste__cu_copy_wait makes one's own visible to
+   oneself. */
 static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *from, bool wanted)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -323,12 +359,14 @@ static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volat
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
+                 "=r"(r[3])
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, const void *row)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
+                 "=r"(r[3])
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
@@ -336,7 +374,8 @@ static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, con
 static __device__ __forceinline__ void haste__cu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0),
+                     "r"(b1));
 }
 
 /* p[0..3] += v, somewhere in global memory; p 16-byte aligned. */
@@ -353,12 +392,14 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 static __device__ __forceinline__ uint4 haste__cu_load_once(const void *p)
 {
     uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z),
+                 "=r"(v.w) : "l"(p));
     return v;
 }
 
 /* The line of p will be wanted soon. */
-static __device__ __forceinline__ void haste__cu_prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
 /* >>end of instructions */
 
 enum {
@@ -370,7 +411,8 @@ enum {
     HASTE__CU_FEW     = 4,      /* samples that the streaming kernel takes */
     HASTE__CU_MAX_K   = 64
 };
-enum { HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE = 1, HASTE__CU_FLAG_DONE = 2, HASTE__CU_FLAG_STOP = 3, HASTE__CU_FLAGS = 8 };
+enum { HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE = 1, HASTE__CU_FLAG_DONE = 2, HASTE__CU_FLAG_STOP = 3,
+    HASTE__CU_FLAGS = 8 };
 
 /* One positive (or excluded) pair, hanging in the list of its group. Lists have no order and may name a pair twice. */
 typedef struct haste__cu_node {
@@ -433,7 +475,8 @@ typedef struct haste__cu_pass {
 /* ---- >>status ------------------------------------------------------------------------------------------------ */
 
 #if defined(__GNUC__)
-static haste_status haste__cu_fail(haste_error *error, haste_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static haste_status haste__cu_fail(haste_error *error, haste_status status, const char *format,
+                                   ...) __attribute__((format(printf, 3, 4)));
 #endif
 static haste_status haste__cu_fail(haste_error *error, haste_status status, const char *format, ...)
 {
@@ -474,7 +517,8 @@ haste_status haste_cuda_supported(haste_error *error)
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
     HASTE__CU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
     if (major < 8)
-        return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.x, expected at least 8.0", device, major);
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.x, expected at least 8.0",
+                              device, major);
     return HASTE_OK;
 }
 
@@ -565,7 +609,8 @@ static __device__ __forceinline__ void haste__cu_unpack8(float *out, uint4 v)
         out[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);
     }
 }
-static __device__ __forceinline__ void haste__cu_get8(float *out, const uint16_t *p) { haste__cu_unpack8(out, *(const uint4 *)p); }
+static __device__ __forceinline__ void haste__cu_get8(float *out, const uint16_t *p) {
+    haste__cu_unpack8(out, *(const uint4 *)p); }
 
 /* Rounds eight numbers stochastically, or stores them as they are. Position as on the CPU: a word of noise serves four. */
 static __device__ __forceinline__ void haste__cu_put8(float *p, const float *v, uint64_t, uint64_t)
@@ -622,16 +667,21 @@ static __device__ __forceinline__ uint64_t haste__cu_entry(float score, int32_t 
 {
     return (uint64_t)haste__cu_order_key(score) << 32 | (uint32_t)~id;
 }
-static __device__ __forceinline__ float   haste__cu_entry_score(uint64_t entry) { return entry ? haste__cu_order_float((uint32_t)(entry >> 32)) : -INFINITY; }
-static __device__ __forceinline__ int32_t haste__cu_entry_id(uint64_t entry) { return entry ? (int32_t)~(uint32_t)entry : -1; }
+static __device__ __forceinline__ float   haste__cu_entry_score(uint64_t entry) {
+    return entry ? haste__cu_order_float((uint32_t)(entry >> 32)) : -INFINITY; }
+static __device__ __forceinline__ int32_t haste__cu_entry_id(uint64_t entry) {
+    return entry ? (int32_t)~(uint32_t)entry : -1; }
 
 static __device__ __forceinline__ bool haste__cu_finite(float v) { return fabsf(v) <= FLT_MAX; }
 /* Small enough to be squared, as Adam does; see haste.h. */
 static __device__ __forceinline__ bool haste__cu_sane(float v) { return fabsf(v) < 1e18f; }
 
-/* Items of a block: runs of at most 64 labels, `subs` in a group, which is 1 but for S > 64: then no 64-bit division is made. */
-static __device__ __forceinline__ int64_t haste__cu_item_group(int64_t item, int subs) { return subs == 1 ? item : item / subs; }
-static __device__ __forceinline__ int haste__cu_item_label(int64_t item, int subs) { return subs == 1 ? 0 : (int)(item % subs) * HASTE__CU_RUN; }
+/* Items of a block: runs of at most 64 labels, `subs` in a group, which is 1 but for S > 64: then no 64-bit division is
+   made. */
+static __device__ __forceinline__ int64_t haste__cu_item_group(int64_t item, int subs) {
+    return subs == 1 ? item : item / subs; }
+static __device__ __forceinline__ int haste__cu_item_label(int64_t item, int subs) {
+    return subs == 1 ? 0 : (int)(item % subs) * HASTE__CU_RUN; }
 
 static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pass &p, int64_t g)
 {
@@ -650,17 +700,21 @@ static __global__ void haste__cu_prepare_x_kernel(const void *x, int type, int B
     int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
     for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
         int64_t sample = tile * HASTE__CU_TILE + b;
-        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type, (size_t)sample * (size_t)D + (size_t)(d0 + lane)) : 0.0f;
+        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type,
+                                                                     (size_t)sample * (size_t)D + (size_t)(d0 + lane)) :
+                                                                         0.0f;
     }
     __syncthreads();
     for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
         int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
-        if (d0 + d < D) haste__cu_put(out + ((size_t)tile * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b, part[b][d]);
+        if (d0 + d < D) haste__cu_put(out + ((size_t)tile * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b,
+                                      part[b][d]);
     }
 }
 
 /* The replicas' sums, added to grad_x [B, D]. Block: 64 samples x 32 inputs. */
-static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int replicas, int tiles, int B, int D, void *grad_x, int type)
+static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int replicas, int tiles, int B, int D,
+                                                      void *grad_x, int type)
 {
     __shared__ float part[32][HASTE__CU_TILE + 1];
     int64_t tile = blockIdx.x;
@@ -670,7 +724,8 @@ static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int rep
         float sum = 0;
         if (d0 + d < D)
             for (int r = 0; r < replicas; r++)
-                sum += sums[(((size_t)r * (size_t)tiles + (size_t)tile) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b];
+                sum += sums[(((size_t)r * (size_t)tiles + (size_t)tile) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE +
+                            (size_t)b];
         part[d][b] = sum;
     }
     __syncthreads();
@@ -693,7 +748,8 @@ typedef struct haste__cu_map {
 } haste__cu_map;
 
 /* Hangs every pair into its group's list, and counts each sample's distinct ids where `row` is wanted. Warp: one sample. */
-static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const int64_t *offset, const int32_t *id, int B, int64_t most,
+static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const int64_t *offset, const int32_t *id, int B,
+                                                      int64_t most,
                                                       int32_t *head, haste__cu_node *node, int32_t *row, uint32_t *flag)
 {
     int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
@@ -741,7 +797,8 @@ static __device__ __forceinline__ int32_t haste__cu_first(const haste__cu_pass &
 }
 
 /* Marks the pairs of a list, labels s0 .. s0 + 63 and one tile in bits [64][2]. Called by all threads, between barriers. */
-static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int32_t first, int s0, int tile, uint32_t *bits)
+static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int32_t first, int s0, int tile,
+                                                      uint32_t *bits)
 {
     if (threadIdx.x == 0)
         for (int32_t n = first; n >= 0; n = p.node[n].next) {
@@ -758,9 +815,9 @@ static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, i
      inputs   c[f][b]    = sum over s of w[f][s] * z[s][b], added to the rows of grad_x
      weights  acc[f][s] += sum over b of x[f][b] * z[s][b]
 
-   w [64][SP], x [64][64] and z [SP][64] have rows a few elements longer, so that neighbours lie in different banks. SP is 16, 32 or
-   64: the labels of a run, rounded up. bfloat16 (T = uint16_t) takes the tensor cores, float32 plain multiply-adds.
-   A thread holds SP/2 of the sums; haste__cu_where says which. */
+   w [64][SP], x [64][64] and z [SP][64] have rows a few elements longer, so that neighbours lie in different banks. SP is
+   16, 32 or 64: the labels of a run, rounded up. bfloat16 (T = uint16_t) takes the tensor cores, float32 plain
+   multiply-adds. A thread holds SP/2 of the sums; haste__cu_where says which. */
 template <typename T, int SP> struct haste__cu_tile {
     enum {
         PAD = 16 / sizeof(T), LW = SP + PAD, LX = HASTE__CU_TILE + PAD, LD = SP + 4,
@@ -781,7 +838,8 @@ template <int SP> static __device__ __forceinline__ void haste__cu_where(const f
     *b = (int)threadIdx.x % 16 * 4 + i % 4;
 }
 
-template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const uint16_t *w, const uint16_t *x, int rows)
+template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const uint16_t *w, const uint16_t *x,
+                                                                          int rows)
 {
     typedef haste__cu_tile<uint16_t, SP> tile;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -798,7 +856,8 @@ template <int SP> static __device__ __forceinline__ void haste__cu_logits(float 
         }
     }
 }
-template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const float *w, const float *x, int rows)
+template <int SP> static __device__ __forceinline__ void haste__cu_logits(float *acc, const float *w, const float *x,
+                                                                          int rows)
 {
     typedef haste__cu_tile<float, SP> tile;
     const float *from_w = w + (int)threadIdx.x / 16 * (SP / 8), *from_x = x + (int)threadIdx.x % 16 * 4;
@@ -809,12 +868,14 @@ template <int SP> static __device__ __forceinline__ void haste__cu_logits(float 
         for (int j = 0; j < SP / 8; j++) a[j] = from_w[k * tile::LW + j];
         #pragma unroll
         for (int j = 0; j < SP / 8; j++) {
-            acc[4 * j] += a[j] * b.x; acc[4 * j + 1] += a[j] * b.y; acc[4 * j + 2] += a[j] * b.z; acc[4 * j + 3] += a[j] * b.w;
+            acc[4 * j] += a[j] * b.x; acc[4 * j + 1] += a[j] * b.y; acc[4 * j + 2] += a[j] * b.z;
+            acc[4 * j + 3] += a[j] * b.w;
         }
     }
 }
 
-template <int SP> static __device__ __forceinline__ void haste__cu_weights(float *acc, const uint16_t *x, const uint16_t *z, int rows)
+template <int SP> static __device__ __forceinline__ void haste__cu_weights(float *acc, const uint16_t *x, const uint16_t *z,
+                                                                           int rows)
 {
     typedef haste__cu_tile<uint16_t, SP> tile;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -850,19 +911,22 @@ template <int SP> static __device__ __forceinline__ void haste__cu_weights(float
 }
 
 /* The sums of haste__cu_weights, to out [64][LD]. */
-template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const uint16_t *, const float *acc, float *out)
+template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const uint16_t *, const float *acc,
+                                                                                 float *out)
 {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     #pragma unroll
     for (int i = 0; i < SP / 2; i += 2)
-        *(float2 *)(out + (warp * 16 + lane / 4 + (i & 2 ? 8 : 0)) * haste__cu_tile<uint16_t, SP>::LD + i / 4 * 8 + lane % 4 * 2) =
+        *(float2 *)(out + (warp * 16 + lane / 4 + (i & 2 ? 8 : 0)) * haste__cu_tile<uint16_t,
+                    SP>::LD + i / 4 * 8 + lane % 4 * 2) =
             make_float2(acc[i], acc[i + 1]);
 }
 template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const float *, const float *acc, float *out)
 {
     #pragma unroll
     for (int i = 0; i < SP / 2; i++)
-        out[((int)threadIdx.x % 16 + i / (SP / 8) * 16) * haste__cu_tile<float, SP>::LD + (int)threadIdx.x / 16 * (SP / 8) + i % (SP / 8)] =
+        out[((int)threadIdx.x % 16 + i / (SP / 8) * 16) * haste__cu_tile<float,
+            SP>::LD + (int)threadIdx.x / 16 * (SP / 8) + i % (SP / 8)] =
             acc[i];
 }
 
@@ -873,8 +937,10 @@ static __device__ __forceinline__ int haste__cu_column(const haste__cu_pass &p, 
 }
 
 /* grad_x points at the slice's first row of the tile. */
-template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0, int rows,
-                                                                          const uint16_t *w, const uint16_t *z, float *grad_x)
+template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0,
+                                                                          int rows,
+                                                                          const uint16_t *w, const uint16_t *z,
+                                                                              float *grad_x)
 {
     typedef haste__cu_tile<uint16_t, SP> tile;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, odd = lane & 1;
@@ -896,9 +962,12 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
         int f = warp * 16 + lane / 4 + half * 8;
         float *row = f < rows ? grad_x + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE : NULL;
         #pragma unroll
-        for (int j = 0; j < 4; j++) {   /* neighbours exchange pairs, so that each holds four samples in a row of one of two tiles */
-            float own0 = odd ? c[2 * j + 1][2 * half] : c[2 * j][2 * half], own1 = odd ? c[2 * j + 1][2 * half + 1] : c[2 * j][2 * half + 1];
-            float give0 = odd ? c[2 * j][2 * half] : c[2 * j + 1][2 * half], give1 = odd ? c[2 * j][2 * half + 1] : c[2 * j + 1][2 * half + 1];
+        /* neighbours exchange pairs, so that each holds four samples in a row of one of two tiles */
+        for (int j = 0; j < 4; j++) {
+            float own0 = odd ? c[2 * j + 1][2 * half] : c[2 * j][2 * half],
+                own1 = odd ? c[2 * j + 1][2 * half + 1] : c[2 * j][2 * half + 1];
+            float give0 = odd ? c[2 * j][2 * half] : c[2 * j + 1][2 * half],
+                give1 = odd ? c[2 * j][2 * half + 1] : c[2 * j + 1][2 * half + 1];
             float got0 = __shfl_xor_sync(0xffffffffu, give0, 1), got1 = __shfl_xor_sync(0xffffffffu, give1, 1);
             if (!row) continue;
             if (odd) haste__cu_add4(row + j * 16 + 8 + (lane % 4 - 1) * 2, got0, got1, own0, own1);
@@ -906,7 +975,8 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
         }
     }
 }
-template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0, int rows,
+template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0,
+                                                                          int rows,
                                                                           const float *w, const float *z, float *grad_x)
 {
     typedef haste__cu_tile<float, SP> tile;
@@ -929,12 +999,14 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
     #pragma unroll
     for (int i = 0; i < 8; i++)
         if (f1 + i < rows)
-            haste__cu_add4(grad_x + (size_t)haste__cu_column(p, g, f0 + f1 + i) * HASTE__CU_TILE + b, c[i][0], c[i][1], c[i][2], c[i][3]);
+            haste__cu_add4(grad_x + (size_t)haste__cu_column(p, g, f0 + f1 + i) * HASTE__CU_TILE + b, c[i][0], c[i][1],
+                           c[i][2], c[i][3]);
 }
 
 /* Weights of inputs f0 .. f0 + rows - 1 and labels s0 .. s0 + run - 1 of group g, zeros around them. */
 template <typename T, int SP>
-static __device__ __forceinline__ void haste__cu_fetch_weights(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0, int run, T *w)
+static __device__ __forceinline__ void haste__cu_fetch_weights(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0,
+                                                               int run, T *w)
 {
     typedef haste__cu_tile<T, SP> tile;
     const T *from = (const T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S;
@@ -953,7 +1025,8 @@ static __device__ __forceinline__ void haste__cu_fetch_weights(const haste__cu_p
 
 /* The inputs of group g in a tile of samples. */
 template <typename T, int SP>
-static __device__ __forceinline__ void haste__cu_fetch_x(const haste__cu_pass &p, int64_t g, int f0, int rows, int64_t tile_number, T *x)
+static __device__ __forceinline__ void haste__cu_fetch_x(const haste__cu_pass &p, int64_t g, int f0, int rows,
+                                                         int64_t tile_number, T *x)
 {
     typedef haste__cu_tile<T, SP> tile;
     enum { N = HASTE__CU_TILE * sizeof(T) / 16 };
@@ -961,7 +1034,8 @@ static __device__ __forceinline__ void haste__cu_fetch_x(const haste__cu_pass &p
     for (int i = (int)threadIdx.x; i < 64 * N; i += HASTE__CU_THREADS) {
         int f = i / N, c = i % N * (int)(16 / sizeof(T));
         bool wanted = f < rows;
-        haste__cu_copy16(x + f * tile::LX + c, wanted ? from + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE + c : from, wanted);
+        haste__cu_copy16(x + f * tile::LX + c, wanted ? from + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE +
+                         c : from, wanted);
     }
 }
 
@@ -982,10 +1056,11 @@ static __device__ __forceinline__ float haste__cu_log1p(float e)
     return p * e;
 }
 
-/* d loss / d z of one logit; *sum += its loss where it is wanted. EXACT: float32 weights; else the fast exponential, whose error is far
-   below bfloat16's. */
+/* d loss / d z of one logit; *sum += its loss where it is wanted. EXACT: float32 weights; else the fast exponential, whose
+   error is far below bfloat16's. */
 template <bool EXACT, int LOSS>
-static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p, float z, bool positive, int b, bool want, float *sum)
+static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p, float z, bool positive, int b, bool want,
+                                                        float *sum)
 {
     float v = positive ? -z : z, d;   /* a positive is a negative of the opposite logit */
     if (LOSS == HASTE_BCE) {
@@ -1008,14 +1083,16 @@ static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p,
 /* ---- >>update ------------------------------------------------------------------------------------------------ */
 
 /* Eight labels s .. s + 7 of input f, of an array in the path's order. */
-template <typename A> static __device__ __forceinline__ void haste__cu_load8(const haste__cu_pass &p, const A *array, int64_t g, int f, int s,
+template <typename A> static __device__ __forceinline__ void haste__cu_load8(const haste__cu_pass &p, const A *array,
+                                                                             int64_t g, int f, int s,
                                                                              float *out)
 {
     array += (size_t)g * (size_t)p.F * (size_t)p.S;
     if (haste__cu_natural(p.path)) haste__cu_get8(out, array + (size_t)f * (size_t)p.S + s);
     else for (int j = 0; j < 8; j++) out[j] = haste__cu_get(array + haste__cu_place(p.path, p.S, p.F, f, s + j));
 }
-template <typename A> static __device__ __forceinline__ void haste__cu_store8(const haste__cu_pass &p, A *array, int64_t g, int f, int s,
+template <typename A> static __device__ __forceinline__ void haste__cu_store8(const haste__cu_pass &p, A *array, int64_t g,
+                                                                              int f, int s,
                                                                               const float *v, uint64_t key)
 {
     uint64_t position = ((uint64_t)(p.round_slot + g * p.S) << 16) + (uint64_t)f * (uint64_t)p.S + (uint64_t)s;
@@ -1028,19 +1105,22 @@ template <typename A> static __device__ __forceinline__ void haste__cu_store8(co
     }
 }
 
-static __device__ __forceinline__ void haste__cu_state_load8(const haste__cu_pass &p, int k, int64_t g, int f, int s, float *out)
+static __device__ __forceinline__ void haste__cu_state_load8(const haste__cu_pass &p, int k, int64_t g, int f, int s,
+                                                             float *out)
 {
     if (p.state_f32) haste__cu_load8(p, (const float *)p.state[k], g, f, s, out);
     else haste__cu_load8(p, (const uint16_t *)p.state[k], g, f, s, out);
 }
-static __device__ __forceinline__ void haste__cu_state_store8(const haste__cu_pass &p, int k, int64_t g, int f, int s, const float *v)
+static __device__ __forceinline__ void haste__cu_state_store8(const haste__cu_pass &p, int k, int64_t g, int f, int s,
+                                                              const float *v)
 {
     if (p.state_f32) haste__cu_store8(p, (float *)p.state[k], g, f, s, v, p.key_state[k]);
     else haste__cu_store8(p, (uint16_t *)p.state[k], g, f, s, v, p.key_state[k]);
 }
 
 /* One parameter. m and v are its state before and after. */
-static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, float w, float g, float decay, float *m, float *v)
+static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, float w, float g, float decay, float *m,
+                                                       float *v)
 {
     if (p.optimizer == HASTE_SGD) return w - p.lr * (g + decay * w);
     if (p.optimizer == HASTE_MOMENTUM) {
@@ -1054,7 +1134,8 @@ static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, 
 
 /* The weights w of labels s .. s + 7 of input f, with their gradients. */
 template <typename T>
-static __device__ __forceinline__ void haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w, const float *gradient)
+static __device__ __forceinline__ void haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w,
+                                                         const float *gradient)
 {
     float m[8] = {}, v[8] = {};
     if (p.optimizer != HASTE_SGD) haste__cu_state_load8(p, 0, g, f, s, m);
@@ -1078,7 +1159,8 @@ static __device__ __forceinline__ void haste__cu_update_bias(const haste__cu_pas
 
 /* Logits acc become logit gradients; what is no logit becomes 0. Returns whether one was not finite. */
 template <typename T, int SP, int LOSS>
-static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, const float *bias, int labels, int samples, int first_sample,
+static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, const float *bias, int labels, int samples,
+                                                      int first_sample,
                                                       float *acc, const uint32_t *y, bool marked, float *sum)
 {
     const bool want = p.loss_sum != NULL;
@@ -1091,14 +1173,17 @@ static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, c
         if (s >= labels || b >= samples) { acc[i] = 0; continue; }
         logit = acc[i] + __ldg(bias + s);
         bad |= !haste__cu_finite(logit);
-        acc[i] = haste__cu_slope<sizeof(T) == 4, LOSS>(p, logit, marked && (y[2 * s + b / 32] >> (b % 32) & 1), first_sample + b, want, sum);
+        acc[i] = haste__cu_slope<sizeof(T) == 4, LOSS>(p, logit, marked && (y[2 * s + b / 32] >> (b % 32) & 1),
+                                                       first_sample + b, want, sum);
     }
     return bad;
 }
 
-/* Logit gradients from the sums acc, to z [SP][64], and their sums over samples to db [4][SP]. Returns whether a logit was not finite. */
+/* Logit gradients from the sums acc, to z [SP][64], and their sums over samples to db [4][SP]. Returns whether a logit was
+   not finite. */
 template <typename T, int SP>
-static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int tile_number, float *acc,
+static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p, int64_t g, int s0, int run,
+                                                        int tile_number, float *acc,
                                                         const uint32_t *y, bool marked, T *z, float *db, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
@@ -1116,7 +1201,8 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
             haste__cu_where<SP>(z, i, &s, &b);
             acc[i] = s < labels && b < samples
                          ? haste__cu_read(p.given, p.given_bf16 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32,
-                                          (size_t)(first_sample + b) * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s))
+                                          (size_t)(first_sample + b) * (size_t)p.slots +
+                                              (size_t)(p.first_slot + g * p.S + s0 + s))
                          : 0.0f;
         }
     } else if (p.loss == HASTE_BCE)
@@ -1156,10 +1242,11 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
     return bad;
 }
 
-/* Logit gradients of one tile of samples, to z and db, with all of the group's inputs; whole: the weights are not there yet. Begins with a
-   barrier, which ends the use of x and z by what came before; the caller's comes after. */
+/* Logit gradients of one tile of samples, to z and db, with all of the group's inputs; whole: the weights are not there yet.
+   Begins with a barrier, which ends the use of x and z by what came before; the caller's comes after. */
 template <typename T, int SP>
-static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t, bool whole,
+static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t,
+                                                             bool whole,
                                                              int32_t first, unsigned char *memory, float *acc, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
@@ -1193,9 +1280,11 @@ static __device__ __forceinline__ double haste__cu_block_sum(double v, double *s
     return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
 }
 
-/* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w holds the weights. */
+/* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w
+   holds the weights. */
 template <typename T, int SP>
-static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0, int run, const T *w,
+static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0,
+                                                        int run, const T *w,
                                                         const float *dw)
 {
     typedef haste__cu_tile<T, SP> tile;
@@ -1219,14 +1308,18 @@ static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p,
     }
 }
 
-/* How many of the next kernel's blocks a multiprocessor should hold, which decides the registers of a thread: 128 and more make them wait less for memory. */
-template <typename T, int SP> struct haste__cu_group_blocks { enum { N = sizeof(T) == 2 ? (SP == 64 ? 3 : SP == 32 ? 4 : 5) : (SP == 64 ? 2 : 4) }; };
+/* How many of the next kernel's blocks a multiprocessor should hold, which decides the registers of a thread: 128 and more
+   make them wait less for memory. */
+template <typename T, int SP> struct haste__cu_group_blocks {
+    enum { N = sizeof(T) == 2 ? (SP == 64 ? 3 : SP == 32 ? 4 : 5) : (SP == 64 ? 2 : 4) }; };
 
-/* Everything that trains. Block: one run of at most 64 labels of a group after the other. Where F <= 64, one pass over the tiles of samples
-   does all; else a first pass leaves logit gradients in scratch memory, and a second one takes 64 inputs at a time.
-   Adds to grad_x in no fixed order, except that each thread block of the deterministic mode has a replica of its own. */
+/* Everything that trains. Block: one run of at most 64 labels of a group after the other. Where F <= 64, one pass over the
+   tiles of samples does all; else a first pass leaves logit gradients in scratch memory, and a second one takes 64 inputs at
+   a time. Adds to grad_x in no fixed order, except that each thread block of the deterministic mode has a replica of its
+   own. */
 template <typename T, int SP>
-static __global__ void __launch_bounds__(HASTE__CU_THREADS, (haste__cu_group_blocks<T, SP>::N)) haste__cu_group_kernel(const haste__cu_pass p)
+static __global__ void __launch_bounds__(HASTE__CU_THREADS,
+                                         (haste__cu_group_blocks<T, SP>::N)) haste__cu_group_kernel(const haste__cu_pass p)
 {
     typedef haste__cu_tile<T, SP> tile;
     HASTE__CU_SHARED(memory);
@@ -1235,7 +1328,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS, (haste__cu_group_blo
     const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, chunks = (p.F + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
     const bool want_weights = p.update || p.grad_weight;
     const size_t tile_rows = (size_t)p.D * HASTE__CU_TILE;
-    float *grad_x = p.grad_x ? p.grad_x + (size_t)(blockIdx.x % p.replicas) * (size_t)p.tiles * tile_rows + (size_t)p.begin * HASTE__CU_TILE
+    float *grad_x = p.grad_x ? p.grad_x + (size_t)(blockIdx.x % p.replicas) * (size_t)p.tiles * tile_rows +
+        (size_t)p.begin * HASTE__CU_TILE
                              : NULL;
     T *slopes = (T *)p.slopes + (size_t)blockIdx.x * (size_t)p.tiles * HASTE__CU_RUN * HASTE__CU_TILE;
     double loss = 0;
@@ -1266,7 +1360,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS, (haste__cu_group_blo
                 if (want_weights) haste__cu_weights<SP>(sums, x, z, p.F);
             } else
                 for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
-                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE];
+                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX +
+                                                                                       i % HASTE__CU_TILE];
         }
         bad = __syncthreads_or(bad);
         if (bad && threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
@@ -1321,17 +1416,20 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS, (haste__cu_group_blo
 typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
 
 /* The loss of all blocks: sums in a fixed order. Block: all. */
-static __global__ void haste__cu_loss_kernel(const double *sums, int blocks, haste__cu_counts counts, float scale, double *loss)
+static __global__ void haste__cu_loss_kernel(const double *sums, int blocks, haste__cu_counts counts, float scale,
+                                             double *loss)
 {
     __shared__ double scratch[4];
     double sum = 0;
     for (int k = 0; k < blocks; k++)
-        for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS) sum += sums[(size_t)k * HASTE__CU_SUMS + (size_t)i];
+        for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
+            sum += sums[(size_t)k * HASTE__CU_SUMS + (size_t)i];
     sum = haste__cu_block_sum(sum, scratch);
     if (threadIdx.x == 0) *loss = sum * (double)scale;
 }
 
-/* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two passes, since
+/* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two
+   passes, since
    a gradient that is not usable spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
@@ -1339,7 +1437,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kern
     const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
     for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
         const int64_t g = item / subs;
-        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < HASTE__CU_RUN ? p.S - s0 : HASTE__CU_RUN, eights = run / 8;
+        const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < HASTE__CU_RUN ? p.S - s0 : HASTE__CU_RUN,
+            eights = run / 8;
         float *from = p.grad_weight + (size_t)g * (size_t)p.F * (size_t)p.S + s0;
         float *bias = p.grad_bias + g * p.S + s0;
         int insane = 0;
@@ -1371,13 +1470,15 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kern
 /* ---- >>forward ----------------------------------------------------------------------------------------------- */
 
 enum { HASTE__CU_LOGITS = 0, HASTE__CU_SUMEXP = 1, HASTE__CU_TOP_K = 2, HASTE__CU_ABOVE = 3 };
-enum { HASTE__CU_LZ = HASTE__CU_TILE + 1 };   /* floats in a row of logits in shared memory: odd, so that columns are read without conflicts */
+/* floats in a row of logits in shared memory: odd, so that columns are read without conflicts */
+enum { HASTE__CU_LZ = HASTE__CU_TILE + 1 };
 
-/* bfloat16 has two stages, one being filled while the other is worked on; float32 has its hands full with arithmetic. After the logits:
-   marks, then for top-k what a sample's labels must reach [64], the labels' ids [64] and the lists [64][k]. */
+/* bfloat16 has two stages, one being filled while the other is worked on; float32 has its hands full with arithmetic. After
+   the logits: marks, then for top-k what a sample's labels must reach [64], the labels' ids [64] and the lists [64][k]. */
 template <typename T, int SP> struct haste__cu_forward_tile {
     enum {
-        STAGES = sizeof(T) == 2 ? 2 : 1, STAGE = haste__cu_tile<T, SP>::Z, Z = STAGES * STAGE, Y = (Z + SP * HASTE__CU_LZ * 4 + 15) / 16 * 16,
+        STAGES = sizeof(T) == 2 ? 2 : 1, STAGE = haste__cu_tile<T, SP>::Z, Z = STAGES * STAGE,
+            Y = (Z + SP * HASTE__CU_LZ * 4 + 15) / 16 * 16,
         LIMIT = Y + 512, LABEL = LIMIT + 256, LIST = LABEL + 256
     };
 };
@@ -1394,8 +1495,8 @@ static __device__ __forceinline__ void haste__cu_insert(uint64_t *list, int k, u
 /* Logits of one tile of samples (blockIdx.x % tiles) and every parts-th run of labels, and what becomes of them:
      LOGITS   stored
      SUMEXP   the running maximum and sum of exponentials of each sample: two threads a sample, each with half of the labels
-     TOP_K    the k best of each sample, in shared memory, then to `best`; `floor` tells the other thread blocks what is in vain, so that
-              soon a look at the sums in registers is all that most runs of labels cost
+     TOP_K    the k best of each sample, in shared memory, then to `best`; `floor` tells the other thread blocks what is in
+              vain, so that soon a look at the sums in registers is all that most runs of labels cost
      ABOVE    those above the threshold are counted, or written where count says
    Neighbouring blocks take the same labels for other samples, so that weights come from the cache. */
 template <typename T, int SP, int MODE>
@@ -1433,7 +1534,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
 
     for (int fetched = 0; item < items; ) {
         const int64_t g = haste__cu_item_group(item, subs);
-        const int s0 = haste__cu_item_label(item, subs), run = p.S - s0 < SP ? p.S - s0 : SP, rows = p.F - f0 < 64 ? p.F - f0 : 64;
+        const int s0 = haste__cu_item_label(item, subs), run = p.S - s0 < SP ? p.S - s0 : SP,
+            rows = p.F - f0 < 64 ? p.F - f0 : 64;
         const bool last = f0 + HASTE__CU_RUN >= p.F;
         const int64_t next = last ? item + p.parts : item;
         const int next_f0 = last ? 0 : f0 + HASTE__CU_RUN;
@@ -1454,7 +1556,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                 const int64_t next_g = haste__cu_item_group(next, subs);
                 const int next_s0 = haste__cu_item_label(next, subs), next_rows = p.F - next_f0 < 64 ? p.F - next_f0 : 64;
                 T *next_w = (T *)(memory + stage * layout::STAGE), *next_x = (T *)(memory + stage * layout::STAGE + tile::X);
-                haste__cu_fetch_weights<T, SP>(p, next_g, next_f0, next_rows, next_s0, p.S - next_s0 < SP ? p.S - next_s0 : SP, next_w);
+                haste__cu_fetch_weights<T, SP>(p, next_g, next_f0, next_rows, next_s0,
+                                               p.S - next_s0 < SP ? p.S - next_s0 : SP, next_w);
                 haste__cu_fetch_x<T, SP>(p, next_g, next_f0, next_rows, tile_number, next_x);
             }
             haste__cu_copy_batch();
@@ -1487,7 +1590,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                 haste__cu_where<SP>(w, i, &s, &column);
                 z[s * HASTE__CU_LZ + column] = acc[i];
             }
-            if (MODE == HASTE__CU_TOP_K && (int)threadIdx.x < labels) label[threadIdx.x] = p.label_of[p.first_slot + g * p.S + s0 + threadIdx.x];
+            if (MODE == HASTE__CU_TOP_K && (int)threadIdx.x < labels)
+                label[threadIdx.x] = p.label_of[p.first_slot + g * p.S + s0 + threadIdx.x];
             if (marked) {
                 y[threadIdx.x] = 0;
                 __syncthreads();
@@ -1499,7 +1603,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                     int row = i / (SP / 2), s = i % (SP / 2) * 2;
                     int64_t to = tile_number * (int64_t)HASTE__CU_TILE + row;
                     size_t at = (size_t)to * (size_t)p.slots + (size_t)(p.first_slot + g * p.S + s0 + s);
-                    float v0 = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f, v1 = s + 1 < labels ? z[(s + 1) * HASTE__CU_LZ + row] : 0.0f;
+                    float v0 = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f,
+                        v1 = s + 1 < labels ? z[(s + 1) * HASTE__CU_LZ + row] : 0.0f;
                     if (to >= p.B || s >= run) continue;
                     if (p.logits_bf16) *(uint32_t *)((uint16_t *)p.logits + at) = haste__cu_pack(v0, v1);
                     else *(float2 *)((float *)p.logits + at) = make_float2(v0, v1);
@@ -1577,9 +1682,10 @@ static __device__ __forceinline__ bool haste__cu_before(float score, int32_t id,
     return score > other || (score == other && id < other_id);
 }
 
-/* Softmax: from the parts' maxima and sums to what the second pass needs. norm [4][padded]: largest logit, 1/sum, log-sum-exp, 1/n.
-   Warp: one sample. */
-static __global__ void haste__cu_softmax_kernel(const float *partial, int parts, int B, int64_t padded, const int32_t *row, float *norm)
+/* Softmax: from the parts' maxima and sums to what the second pass needs. norm [4][padded]: largest logit, 1/sum,
+   log-sum-exp, 1/n. Warp: one sample. */
+static __global__ void haste__cu_softmax_kernel(const float *partial, int parts, int B, int64_t padded, const int32_t *row,
+                                                float *norm)
 {
     int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
     int lane = (int)threadIdx.x % 32;
@@ -1616,9 +1722,11 @@ static __device__ __forceinline__ uint64_t haste__cu_warp_best(uint64_t entry)
     return entry;
 }
 
-/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists] and scratch
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists]
+   and scratch
    [2][32] are shared. A thread looks after the heads of its lists and only looks again after it has won. */
-static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score, uint8_t *head,
+static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score,
+                                       uint8_t *head,
                                        uint64_t *scratch)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
@@ -1649,12 +1757,14 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
 }
 
 /* The parts' lists to the caller's arrays. Block: one sample. */
-static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, int64_t padded, int k, int32_t *id, float *score)
+static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, int64_t padded, int k, int32_t *id,
+                                              float *score)
 {
     __shared__ uint8_t head[HASTE__CU_PARTS];
     __shared__ uint64_t scratch[64];
     size_t b = blockIdx.x;
-    haste__cu_merge(best + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, id + b * (size_t)k, score ? score + b * (size_t)k : NULL, head,
+    haste__cu_merge(best + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, id + b * (size_t)k,
+                    score ? score + b * (size_t)k : NULL, head,
                     scratch);
 }
 
@@ -1680,7 +1790,8 @@ typedef struct haste__cu_stream_args {
     uint32_t *flag;
 } haste__cu_stream_args;
 
-/* Enters a label into a sorted list of k <= 64 in shared memory: all lanes of a warp together. Lane i owns entries i and i + 32. */
+/* Enters a label into a sorted list of k <= 64 in shared memory: all lanes of a warp together. Lane i owns entries i and i +
+   32. */
 static __device__ __forceinline__ void haste__cu_warp_insert(uint64_t *list, int k, uint64_t entry)
 {
     const int lane = (int)threadIdx.x % 32;
@@ -1700,13 +1811,15 @@ static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream
     bool found = false;
     if (!a.excluded_offset) return false;
     int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
-    if (start < 0 || first < start || end < first || end - start > a.excluded_most) return false;   /* flagged by the caller's check */
+    /* flagged by the caller's check */
+    if (start < 0 || first < start || end < first || end - start > a.excluded_most) return false;
     for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) found |= a.excluded_id[i] == label;
     return __any_sync(0xffffffffu, found);
 }
 
 /* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
-static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list, uint32_t *floor, bool valid, float v,
+static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list,
+                                                       uint32_t *floor, bool valid, float v,
                                                        int32_t label)
 {
     const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
@@ -1719,14 +1832,17 @@ static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_ar
     }
 }
 
-/* Adds up what lanes `first`, 2 * first and 4 * first apart hold of eight labels, and further ones; a lane ends with one of the labels. */
+/* Adds up what lanes `first`, 2 * first and 4 * first apart hold of eight labels, and further ones; a lane ends with one of
+   the labels. */
 static __device__ __forceinline__ float haste__cu_scatter_sum(const float *v, int r, int first)
 {
     float four[4], two[2], one;
     #pragma unroll
-    for (int j = 0; j < 4; j++) four[j] = (r & 1 ? v[j + 4] : v[j]) + __shfl_xor_sync(0xffffffffu, r & 1 ? v[j] : v[j + 4], first);
+    for (int j = 0; j < 4; j++) four[j] = (r & 1 ? v[j + 4] : v[j])
+        + __shfl_xor_sync(0xffffffffu, r & 1 ? v[j] : v[j + 4], first);
     #pragma unroll
-    for (int j = 0; j < 2; j++) two[j] = (r & 2 ? four[j + 2] : four[j]) + __shfl_xor_sync(0xffffffffu, r & 2 ? four[j] : four[j + 2], 2 * first);
+    for (int j = 0; j < 2; j++) two[j] = (r & 2 ? four[j + 2] : four[j])
+        + __shfl_xor_sync(0xffffffffu, r & 2 ? four[j] : four[j + 2], 2 * first);
     one = (r & 4 ? two[1] : two[0]) + __shfl_xor_sync(0xffffffffu, r & 4 ? two[0] : two[1], 4 * first);
     for (int step = 8 * first; step < 32; step *= 2) one += __shfl_xor_sync(0xffffffffu, one, step);
     return one;
@@ -1736,17 +1852,21 @@ static __device__ __forceinline__ void haste__cu_stream_load(const float *p, flo
 {
     uint4 a = make_uint4(0, 0, 0, 0), b = a;
     if (wanted) { a = haste__cu_load_once(p); b = haste__cu_load_once(p + 4); }
-    out[0] = __uint_as_float(a.x); out[1] = __uint_as_float(a.y); out[2] = __uint_as_float(a.z); out[3] = __uint_as_float(a.w);
-    out[4] = __uint_as_float(b.x); out[5] = __uint_as_float(b.y); out[6] = __uint_as_float(b.z); out[7] = __uint_as_float(b.w);
+    out[0] = __uint_as_float(a.x); out[1] = __uint_as_float(a.y); out[2] = __uint_as_float(a.z);
+    out[3] = __uint_as_float(a.w);
+    out[4] = __uint_as_float(b.x); out[5] = __uint_as_float(b.y); out[6] = __uint_as_float(b.z);
+    out[7] = __uint_as_float(b.w);
 }
 
 enum { HASTE__CU_STREAM_THREADS = 256, HASTE__CU_STREAM_WARPS = 8 };
 
-/* The k best for N <= 4 samples, reading every weight once, 16 bytes a lane, several loads in flight. Warp: one group after the other; a lane
-   owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread block.
-   The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
+/* The k best for N <= 4 samples, reading every weight once, 16 bytes a lane, several loads in flight. Warp: one group after
+   the other; a lane
+   owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread
+   block. The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
 template <typename T, int N>
-static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 2) haste__cu_stream_kernel(const haste__cu_stream_args a)
+static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS,
+                                         N == 1 ? 3 : 2) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
     HASTE__CU_SHARED(memory);
     __shared__ uint32_t floor[N];
@@ -1767,17 +1887,21 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
     for (int number = 0; number < a.blocks; number++) {
         const haste__cu_stream_block &block = a.block[number];
         const int S = block.S, F = block.F, n8 = S / 8, R = 32 / n8, c = lane % n8 * 8, r = lane / n8;
-        const bool busy = r < R, scatter = R >= 8 && (n8 & (n8 - 1)) == 0;   /* S 8, 16, 32: a lane ends with one label, its eighth `own` */
+        /* S 8, 16, 32: a lane ends with one label, its eighth `own` */
+        const bool busy = r < R, scatter = R >= 8 && (n8 & (n8 - 1)) == 0;
         const int own = (r & 1) * 4 + (r & 2) + (r >> 2 & 1);
-        for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups; g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
+        for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups;
+             g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
             const T *from = (const T *)block.weight + (size_t)g * (size_t)F * (size_t)S + c;
             const uint16_t *index = block.index ? block.index + g * F : NULL;
             float acc[N][8], check = 0;
             bool any = false;
             int64_t left = block.labels - g * S - c, next = g + (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
             const size_t bytes = (size_t)F * (size_t)S * sizeof(T);
-            if (next < block.groups && bytes <= 4096) {   /* one group ahead, on its way to the second cache; larger ones would fill it up */
-                for (size_t at = (size_t)lane * 128; at < bytes; at += 4096) haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
+            /* one group ahead, on its way to the second cache; larger ones would fill it up */
+            if (next < block.groups && bytes <= 4096) {
+                for (size_t at = (size_t)lane * 128; at < bytes; at += 4096)
+                    haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
                 if (index && lane * 128 < F * 2) haste__cu_prefetch((const char *)(block.index + next * F) + lane * 128);
                 if (lane * 32 < S) haste__cu_prefetch(block.bias + next * S + lane * 32);
             }
@@ -1817,9 +1941,12 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
                 } else {
                     #pragma unroll
                     for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r, column = busy && f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
+                        int f = f0 + i * R + r, column = busy &&
+                            f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
                         float w[8];
-                        haste__cu_stream_load((const float *)(const void *)(from + (size_t)(busy && f < F ? f : 0) * (size_t)S), w, busy && f < F);
+                        haste__cu_stream_load((const float *)(const void *)(from +
+                                                                            (size_t)(busy && f < F ? f : 0) * (size_t)S), w,
+                                                                                busy && f < F);
                         #pragma unroll
                         for (int n = 0; n < N; n++) {
                             float v = x[n * a.D + column];
@@ -1880,7 +2007,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
             for (int n = 0; n < N; n++)
                 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], label[j] >= 0, acc[n][j], label[j]);
+                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], label[j] >= 0, acc[n][j],
+                                                 label[j]);
         }
     }
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
@@ -1890,7 +2018,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
         uint64_t *out = a.best + ((size_t)warp * gridDim.x + blockIdx.x) * (size_t)a.k;
         int at = 0;
         for (int rank = 0; rank < a.k; rank++) {
-            uint64_t own = lane < HASTE__CU_STREAM_WARPS && at < a.k ? lists[(lane * N + warp) * a.k + at] : 0, best = haste__cu_warp_best(own);
+            uint64_t own = lane < HASTE__CU_STREAM_WARPS && at < a.k ? lists[(lane * N + warp) * a.k + at] : 0,
+                best = haste__cu_warp_best(own);
             if (best && own == best) at++;
             if (lane == 0) out[rank] = best;
         }
@@ -1906,18 +2035,21 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, N == 1 ? 3 : 
     __threadfence();
     for (int n = 0; n < N && n < a.B; n++) {
         __syncthreads();
-        haste__cu_merge(a.best + (size_t)n * gridDim.x * (size_t)a.k, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
+        haste__cu_merge(a.best + (size_t)n * gridDim.x * (size_t)a.k, (int)gridDim.x, (size_t)a.k, a.k,
+                        a.id + (size_t)n * (size_t)a.k,
                         a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch);
     }
 }
 
 /* ---- >>above and score --------------------------------------------------------------------------------------- */
 
-/* offset [B+1] from counts, which become offsets too: where each sample's next hit goes. Block: all. Sums of 128 at a time. */
+/* offset [B+1] from counts, which become offsets too: where each sample's next hit goes. Block: all. Sums of 128 at a time.
+   */
 static __global__ void haste__cu_offset_kernel(int64_t *count, int B, int64_t *offset)
 {
     __shared__ int64_t part[HASTE__CU_THREADS];
-    int64_t each = ((int64_t)B + HASTE__CU_THREADS - 1) / HASTE__CU_THREADS, first = (int64_t)threadIdx.x * each, end = first + each, sum = 0;
+    int64_t each = ((int64_t)B + HASTE__CU_THREADS - 1) / HASTE__CU_THREADS, first = (int64_t)threadIdx.x * each,
+        end = first + each, sum = 0;
     if (end > B) end = B;
     for (int64_t b = first; b < end; b++) sum += count[b];
     part[threadIdx.x] = sum;
@@ -1932,8 +2064,8 @@ static __global__ void haste__cu_offset_kernel(int64_t *count, int B, int64_t *o
     if (threadIdx.x == HASTE__CU_THREADS - 1) offset[B] = sum;
 }
 
-/* Each sample's hits, best first: bitonic sorting, of which pairs beyond the end are left out (they would hold what comes last). Every
-   comparison puts the better one first, so that this is sound. Block: one sample. */
+/* Each sample's hits, best first: bitonic sorting, of which pairs beyond the end are left out (they would hold what comes
+   last). Every comparison puts the better one first, so that this is sound. Block: one sample. */
 static __global__ void haste__cu_sort_kernel(const int64_t *offset, int32_t *id, float *score)
 {
     int64_t first = offset[blockIdx.x], n = offset[blockIdx.x + 1] - first;
@@ -1943,7 +2075,8 @@ static __global__ void haste__cu_sort_kernel(const int64_t *offset, int32_t *id,
         for (int64_t step = size / 2; step > 0; step /= 2) {
             __syncthreads();
             for (int64_t i = threadIdx.x; i < n; i += HASTE__CU_THREADS) {
-                int64_t other = step == size / 2 ? (i ^ (size - 1)) : (i ^ step);   /* first the mirrored halves, then plain ones */
+                /* first the mirrored halves, then plain ones */
+                int64_t other = step == size / 2 ? (i ^ (size - 1)) : (i ^ step);
                 if (other > i && other < n && haste__cu_before(score[other], id[other], score[i], id[i])) {
                     float s = score[i];
                     int32_t l = id[i];
@@ -1956,7 +2089,8 @@ static __global__ void haste__cu_sort_kernel(const int64_t *offset, int32_t *id,
 
 /* Logits of given labels. Warp: one candidate after the other of a sample; lanes share the inputs. */
 template <typename T>
-static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu_map map, haste__cu_counts path, const int64_t *offset,
+static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu_map map, haste__cu_counts path,
+                                              const int64_t *offset,
                                               const int32_t *candidate, float *score)
 {
     int lane = (int)threadIdx.x % 32;
@@ -1991,7 +2125,8 @@ static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu
 /* ---- >>making a layer ---------------------------------------------------------------------------------------- */
 
 /* haste__draw_index: Floyd's sampling into a bitmap, read in order. Block: one warp, one group after the other. */
-static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width, uint64_t key)
+static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width,
+                                                   uint64_t key)
 {
     HASTE__CU_SHARED(memory);
     uint32_t *bitmap = (uint32_t *)memory;
@@ -2042,8 +2177,10 @@ template <typename T> static __global__ void haste__cu_draw_weight_kernel(const 
     }
 }
 
-/* From the order of haste.h to the path's, or back, group by group through shared memory. Block: one group after the other. */
-template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int path, int back)
+/* From the order of haste.h to the path's, or back, group by group through shared memory. Block: one group after the other.
+   */
+template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int path,
+                                                                      int back)
 {
     HASTE__CU_SHARED(memory);
     T *copy = (T *)memory;
@@ -2091,7 +2228,8 @@ typedef struct haste__cu_rewire {
 typedef struct haste__cu_mean { float sum[8]; } haste__cu_mean;
 static __device__ __forceinline__ float haste__cu_mean_get(const haste__cu_mean &m, int labels)
 {
-    return __fdiv_rn(((m.sum[0] + m.sum[4]) + (m.sum[2] + m.sum[6])) + ((m.sum[1] + m.sum[5]) + (m.sum[3] + m.sum[7])), (float)labels);
+    return __fdiv_rn(((m.sum[0] + m.sum[4]) + (m.sum[2] + m.sum[6])) + ((m.sum[1] + m.sum[5]) + (m.sum[3] + m.sum[7])),
+                     (float)labels);
 }
 
 /* Scores by magnitude. Thread: one place after the other. */
@@ -2119,11 +2257,12 @@ static __device__ __forceinline__ bool haste__cu_moves(const haste__cu_bound &bo
     return score < (uint32_t)bound.score || (score == (uint32_t)bound.score && (uint64_t)p <= bound.place);
 }
 
-/* Gradients of a group's weights from the batch, group by group: of its own inputs (growth 0), where their mean |w * gradient| becomes the
-   score; or of all inputs of the slice (growth 1), of which the `wanted` largest take the places that move. Block: one group after the
-   other, 64 labels and 64 inputs at a time. */
+/* Gradients of a group's weights from the batch, group by group: of its own inputs (growth 0), where their mean |w *
+   gradient| becomes the score; or of all inputs of the slice (growth 1), of which the `wanted` largest take the places that
+   move. Block: one group after the other, 64 labels and 64 inputs at a time. */
 template <typename T, int SP>
-static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kernel(const haste__cu_pass p, const haste__cu_rewire r, int growth)
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kernel(const haste__cu_pass p,
+                                                                                   const haste__cu_rewire r, int growth)
 {
     typedef haste__cu_tile<T, SP> tile;
     HASTE__CU_SHARED(memory);
@@ -2163,7 +2302,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
                 bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, haste__cu_first(p, g), memory, acc, &loss);
                 __syncthreads();
                 for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
-                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX + i % HASTE__CU_TILE];
+                    slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX +
+                                                                                       i % HASTE__CU_TILE];
             }
             for (int f0 = 0; f0 < q.F; f0 += HASTE__CU_RUN) {
                 int rows = q.F - f0 < HASTE__CU_RUN ? q.F - f0 : HASTE__CU_RUN;
@@ -2189,7 +2329,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
                         #pragma unroll
                         for (int j = 0; j < 8; j++) {
                             float d = dw[(int)threadIdx.x * tile::LD + s + j];
-                            mean.sum[j] = __fadd_rn(mean.sum[j], fabsf(growth ? d : __fmul_rn(haste__cu_get(w + (int)threadIdx.x * tile::LW + s + j), d)));
+                            if (!growth) d = __fmul_rn(haste__cu_get(w + (int)threadIdx.x * tile::LW + s + j), d);
+                            mean.sum[j] = __fadd_rn(mean.sum[j], fabsf(d));
                         }
                     key[f0 + (int)threadIdx.x] += haste__cu_mean_get(mean, all_labels);
                 }
@@ -2215,7 +2356,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
                 for (int step = 16; step > 0; step /= 2) {
                     float other = __shfl_xor_sync(0xffffffffu, best, step);
                     int32_t other_at = __shfl_xor_sync(0xffffffffu, at, step);
-                    if (other_at >= 0 && (at < 0 || other > best || (other == best && other_at < at))) { best = other; at = other_at; }
+                    if (other_at >= 0 && (at < 0 || other > best || (other == best && other_at < at)))
+                        { best = other; at = other_at; }
                 }
                 if (turn == 1) break;
                 if (lane == 0) { best_key[warp] = best; best_at[warp] = at; }
@@ -2272,7 +2414,8 @@ static __global__ void haste__cu_histogram_kernel(haste__cu_rewire r, int64_t pl
     haste__cu_level(b, &score, &shift, &bits);
     for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) count[i] = 0;
     __syncthreads();
-    for (int64_t p = (int64_t)blockIdx.x * HASTE__CU_THREADS + threadIdx.x; p < places; p += (int64_t)gridDim.x * HASTE__CU_THREADS) {
+    for (int64_t p = (int64_t)blockIdx.x * HASTE__CU_THREADS + threadIdx.x; p < places;
+         p += (int64_t)gridDim.x * HASTE__CU_THREADS) {
         uint64_t own = r.place[p];
         if (score ? own >> (shift + bits) != b.score >> (shift + bits) : own != b.score) continue;
         if (!score) {
@@ -2314,12 +2457,13 @@ static __device__ __forceinline__ int haste__cu_missing(const uint16_t *index, i
     return k + first;
 }
 
-/* Random growth: the beginning of haste.h's shuffle of the inputs that are not in the group. The shuffled array is never written: a
-   position holds what the last swap put there. Warp: one group after the other. */
+/* Random growth: the beginning of haste.h's shuffle of the inputs that are not in the group. The shuffled array is never
+   written: a position holds what the last swap put there. Warp: one group after the other. */
 static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups, int F, int width, const uint16_t *all_index)
 {
     const int lane = (int)threadIdx.x % 32, n = width - F;
-    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < groups; g += (int64_t)gridDim.x * (HASTE__CU_THREADS / 32)) {
+    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < groups;
+         g += (int64_t)gridDim.x * (HASTE__CU_THREADS / 32)) {
         const uint16_t *index = all_index + g * F;
         uint32_t *place = r.place + g * F;
         uint64_t *grow = r.grow + g * F;
@@ -2358,7 +2502,8 @@ static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups,
 
 /* Puts the rows of one array of group g into their new order; rows that moved become 0. */
 template <typename A>
-static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pass &p, A *array, int64_t g, const int32_t *order,
+static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pass &p, A *array, int64_t g,
+                                                             const int32_t *order,
                                                              const uint32_t *place, A *copy)
 {
     A *group = array + (size_t)g * (size_t)p.F * (size_t)p.S;
@@ -2374,7 +2519,8 @@ static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pas
 }
 
 /* The layer changes. Block: one group after the other. */
-template <typename T> static __global__ void haste__cu_rewire_kernel(const haste__cu_pass p, const haste__cu_rewire r, uint16_t *all_index)
+template <typename T> static __global__ void haste__cu_rewire_kernel(const haste__cu_pass p, const haste__cu_rewire r,
+                                                                     uint16_t *all_index)
 {
     int32_t *order = r.order + (size_t)blockIdx.x * 2 * (size_t)p.F, *input = order + p.F;
     char *copy = (char *)r.rows + (size_t)blockIdx.x * (size_t)p.F * (size_t)p.S * 4;
@@ -2388,7 +2534,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
         for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) {
             uint32_t own = place[f] == HASTE__CU_KEEP ? index[f] : place[f];
             int rank = 0;
-            for (int other = 0; other < p.F; other++) rank += (place[other] == HASTE__CU_KEEP ? index[other] : place[other]) < own;
+            for (int other = 0; other < p.F; other++) rank += (place[other] == HASTE__CU_KEEP ? index[other] : place[other])
+                < own;
             order[rank] = f;
             input[rank] = (int32_t)own;
         }
@@ -2405,7 +2552,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
             for (int64_t i = threadIdx.x; i < (int64_t)p.F * p.S; i += HASTE__CU_THREADS) {
                 int f = (int)(i / p.S), s = (int)(i % p.S);
                 if (place[order[f]] == HASTE__CU_KEEP || s >= labels) continue;
-                haste__cu_put((T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S + haste__cu_place(p.path, p.S, p.F, f, s),
+                haste__cu_put((T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S +
+                              haste__cu_place(p.path, p.S, p.F, f, s),
                               haste__cu_draw_weight(r.key_weight, p.round_slot + g * p.S + s, f, r.root));
             }
         }
@@ -2449,7 +2597,8 @@ const char *haste_cuda_path_text(haste_cuda_path path)
     return "unknown";
 }
 
-static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer *layer, int number, int32_t B, haste_error *error)
+static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer *layer, int number, int32_t B,
+                                  haste_error *error)
 {
     const haste_block *block = &layer->block[number];
     int device = 0, value = 0;
@@ -2492,7 +2641,8 @@ haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number
 }
 
 /* Chooses each block's path, or checks the one that is asked for. */
-static haste_status haste__cu_choose(haste_cuda_layer *layer, const int *dense, const haste_cuda_options *options, haste_error *error)
+static haste_status haste__cu_choose(haste_cuda_layer *layer, const int *dense, const haste_cuda_options *options,
+                                     haste_error *error)
 {
     int i;
     int32_t B = options && options->batch ? options->batch : 128;
@@ -2586,34 +2736,45 @@ static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *
     int64_t slots = 0, labels = 0;
     int i, k;
     if (!layer) return haste__cu_fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer", (int)layer->labels,
+    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 ||
+        layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer",
+                              (int)layer->labels,
                               (int)layer->inputs, (int)layer->block_count);
-    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 || (unsigned)layer->loss > HASTE_SOFTMAX ||
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
+        (unsigned)layer->loss > HASTE_SOFTMAX ||
         (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
-    if (!layer->label_of || !layer->slot_of) return haste__cu_fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
+        return haste__cu_fail(error, HASTE_ERR_STATE,
+                              "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    if (!layer->label_of || !layer->slot_of)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
-            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i, (int)b->begin,
+            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs",
+                                  i, (int)b->begin,
                                   (int)b->end, (int)b->fan_in, (int)layer->inputs);
-        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 || b->labels > layer->labels ||
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 ||
+            b->labels > layer->labels ||
             b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
-            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld disagree", i,
+            return haste__cu_fail(error, HASTE_ERR_STATE,
+                                  "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld disagree", i,
                                   (long long)b->labels, (int)b->group_size, (long long)b->groups);
         if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
             return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
-        if (((uintptr_t)b->weight | (uintptr_t)b->bias | (uintptr_t)b->weight_state[0] | (uintptr_t)b->weight_state[1]) % 16 != 0)
+        if (((uintptr_t)b->weight | (uintptr_t)b->bias | (uintptr_t)b->weight_state[0] |
+             (uintptr_t)b->weight_state[1]) % 16 != 0)
             return haste__cu_fail(error, HASTE_ERR_ARG, "layer: block[%d]: weight, state or bias is not 16-byte aligned", i);
         for (k = 0; k < haste__cu_states(layer->optimizer); k++)
             if (!b->weight_state[k] || !b->bias_state[k])
-                return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
+                return haste__cu_fail(error, HASTE_ERR_STATE,
+                                      "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
         slots += b->groups * b->group_size;
         labels += b->labels;
     }
     if (slots != layer->slots || slots > INT32_MAX || labels > layer->labels)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d", (long long)slots,
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d",
+                              (long long)slots,
                               (long long)labels, (long long)layer->slots, (int)layer->labels);
     return HASTE_OK;
 }
@@ -2624,7 +2785,8 @@ typedef struct haste__cu_cut {
     int64_t group[HASTE_MAX_BLOCKS];    /* its first there */
 } haste__cu_cut;
 
-static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda_layer *whole, int64_t first, int64_t end, haste__cu_cut *cut,
+static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda_layer *whole, int64_t first, int64_t end,
+                                        haste__cu_cut *cut,
                                         haste_error *error)
 {
     int i, n = 0;
@@ -2632,7 +2794,8 @@ static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda
     memset(cut, 0, sizeof *cut);
     if (first == 0 && end == 0) end = whole->slots;
     if (first < 0 || end <= first || end > whole->slots)
-        return haste__cu_fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected 0 <= first < end <= slots = %lld",
+        return haste__cu_fail(error, HASTE_ERR_ARG,
+                              "first_slot = %lld, end_slot = %lld, expected 0 <= first < end <= slots = %lld",
                               (long long)first, (long long)end, (long long)whole->slots);
     for (i = 0; i < whole->block_count; i++) {
         const haste_block *from = &whole->block[i];
@@ -2643,7 +2806,8 @@ static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda
         low -= from->first_slot;
         high -= from->first_slot;
         if (low % S != 0 || high % S != 0)
-            return haste__cu_fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: block[%d] has groups of %d, expected whole ones",
+            return haste__cu_fail(error, HASTE_ERR_ARG,
+                                  "first_slot = %lld, end_slot = %lld: block[%d] has groups of %d, expected whole ones",
                                   (long long)first, (long long)end, i, (int)S);
         *to = *from;
         to->groups = (high - low) / S;
@@ -2662,7 +2826,8 @@ static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda
 }
 
 /* Places the arrays; sets pointers only where there is memory. */
-static haste_status haste__cu_arrange(haste_cuda_layer *layer, const int *dense, char *memory, size_t *bytes, haste_error *error)
+static haste_status haste__cu_arrange(haste_cuda_layer *layer, const int *dense, char *memory, size_t *bytes,
+                                      haste_error *error)
 {
     size_t end = 0, at = 0;
     int i, k, ok = 1;
@@ -2675,7 +2840,8 @@ static haste_status haste__cu_arrange(haste_cuda_layer *layer, const int *dense,
         haste_block *block = &layer->block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size, weights = slots * (uint64_t)block->fan_in;
         block->index = NULL;
-        if (!dense[i]) HASTE__CU_ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
+        if (!dense[i]) HASTE__CU_ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in,
+                                       sizeof(uint16_t));
         HASTE__CU_ARRAY(block->weight, void *, weights, haste__cu_width(layer->dtype));
         HASTE__CU_ARRAY(block->bias, float *, slots, sizeof(float));
         for (k = 0; k < 2; k++) {
@@ -2713,25 +2879,31 @@ void haste_cuda_layer_free(haste_cuda_layer *layer)
     memset(layer, 0, sizeof *layer);
 }
 
-static haste_status haste__cu_reorder(void *array, int f32, const haste_block *block, int path, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_reorder(void *array, int f32, const haste_block *block, int path, cudaStream_t stream,
+                                      haste_error *error)
 {
     int bytes = block->group_size * block->fan_in * (f32 ? 4 : 2);
     int grid = block->groups < 4096 ? (int)block->groups : 4096;
     if (haste__cu_natural(path)) return HASTE_OK;
     if (f32) {
-        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<float>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reorder");
-        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<float>, grid, HASTE__CU_THREADS, bytes, stream, (float *)array, block->groups,
+        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<float>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           bytes), "reorder");
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<float>, grid, HASTE__CU_THREADS, bytes, stream, (float *)array,
+                         block->groups,
                          block->group_size, block->fan_in, path, 0);
     } else {
-        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<uint16_t>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reorder");
-        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<uint16_t>, grid, HASTE__CU_THREADS, bytes, stream, (uint16_t *)array, block->groups,
+        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<uint16_t>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           bytes), "reorder");
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<uint16_t>, grid, HASTE__CU_THREADS, bytes, stream, (uint16_t *)array,
+                         block->groups,
                          block->group_size, block->fan_in, path, 0);
     }
     HASTE__CU_LAUNCHED("reorder");
     return HASTE_OK;
 }
 
-static haste_status haste__cu_upload_arrays(haste_cuda_layer *layer, const haste_layer *host, const haste__cu_cut *cut, cudaStream_t stream,
+static haste_status haste__cu_upload_arrays(haste_cuda_layer *layer, const haste_layer *host, const haste__cu_cut *cut,
+                                            cudaStream_t stream,
                                             haste_error *error)
 {
     int i, k;
@@ -2742,28 +2914,36 @@ static haste_status haste__cu_upload_arrays(haste_cuda_layer *layer, const haste
         size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
         haste_status status;
         if (to->index)
-            HASTE__CU_TRY(cudaMemcpyAsync(to->index, from->index + g * F, n * F * 2, cudaMemcpyHostToDevice, stream), "upload");
-        HASTE__CU_TRY(cudaMemcpyAsync(to->weight, (const char *)from->weight + g * F * S * w, n * F * S * w, cudaMemcpyHostToDevice, stream),
+            HASTE__CU_TRY(cudaMemcpyAsync(to->index, from->index + g * F, n * F * 2, cudaMemcpyHostToDevice, stream),
+                          "upload");
+        HASTE__CU_TRY(cudaMemcpyAsync(to->weight, (const char *)from->weight + g * F * S * w, n * F * S * w,
+                                      cudaMemcpyHostToDevice, stream),
                       "upload");
         status = haste__cu_reorder(to->weight, layer->dtype == HASTE_F32, to, layer->path[i], stream, error);
         if (status != HASTE_OK) return status;
         HASTE__CU_TRY(cudaMemcpyAsync(to->bias, from->bias + g * S, n * S * 4, cudaMemcpyHostToDevice, stream), "upload");
         for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
-            HASTE__CU_TRY(cudaMemcpyAsync(to->weight_state[k], (const char *)from->weight_state[k] + g * F * S * v, n * F * S * v,
+            HASTE__CU_TRY(cudaMemcpyAsync(to->weight_state[k], (const char *)from->weight_state[k] + g * F * S * v,
+                                          n * F * S * v,
                                           cudaMemcpyHostToDevice, stream), "upload");
-            status = haste__cu_reorder(to->weight_state[k], layer->state_dtype == HASTE_F32, to, layer->path[i], stream, error);
+            status = haste__cu_reorder(to->weight_state[k], layer->state_dtype == HASTE_F32, to, layer->path[i], stream,
+                                       error);
             if (status != HASTE_OK) return status;
-            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k], from->bias_state[k] + g * S, n * S * 4, cudaMemcpyHostToDevice, stream), "upload");
+            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k], from->bias_state[k] + g * S, n * S * 4, cudaMemcpyHostToDevice,
+                                          stream), "upload");
         }
     }
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, host->label_of + layer->first_slot, (size_t)layer->slots * 4, cudaMemcpyHostToDevice, stream),
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, host->label_of + layer->first_slot, (size_t)layer->slots * 4,
+                                  cudaMemcpyHostToDevice, stream),
                   "upload");
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, host->slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream), "upload");
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, host->slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream),
+                  "upload");
     HASTE__CU_TRY(cudaStreamSynchronize(stream), "upload");
     return HASTE_OK;
 }
 
-haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options, haste_cuda_stream stream,
+haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options,
+                               haste_cuda_stream stream,
                                haste_error *error)
 {
     haste_cuda_layer whole, l;
@@ -2775,10 +2955,12 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
     if (status != HASTE_OK) return status;
-    if (host->pending) return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)host->pending);
+    if (host->pending) return haste__cu_fail(error, HASTE_ERR_STATE,
+                                             "%d micro-batches are accumulated: call haste_apply first", (int)host->pending);
     status = haste__cu_choose(&whole, dense, options, error);
     if (status == HASTE_OK)
-        status = haste__cu_cut_layer(&l, &whole, options ? options->first_slot : 0, options ? options->end_slot : 0, &cut, error);
+        status = haste__cu_cut_layer(&l, &whole, options ? options->first_slot : 0, options ? options->end_slot : 0, &cut,
+                                     error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
     status = haste__cu_layer_alloc(&l, part_dense, error);
@@ -2805,7 +2987,8 @@ haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *a
     return HASTE_OK;
 }
 
-haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot, int64_t end_slot,
+haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot,
+                                    int64_t end_slot,
                                     haste_error *error)
 {
     haste_cuda_layer v;
@@ -2835,7 +3018,8 @@ haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_lay
 }
 
 /* One array of a block to the host, in the order of haste.h. */
-static haste_status haste__cu_fetch(void *to, const void *from, const haste_block *block, size_t width, int path, cudaStream_t stream,
+static haste_status haste__cu_fetch(void *to, const void *from, const haste_block *block, size_t width, int path,
+                                    cudaStream_t stream,
                                     haste_error *error)
 {
     size_t n = (size_t)block->group_size * (size_t)block->fan_in;
@@ -2859,7 +3043,8 @@ static haste_status haste__cu_fetch(void *to, const void *from, const haste_bloc
     return HASTE_OK;
 }
 
-haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream, haste_error *error)
+haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream,
+                                 haste_error *error)
 {
     haste_cuda_layer whole, part;
     haste__cu_cut cut;
@@ -2870,9 +3055,11 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
     if (!host) return haste__cu_fail(error, HASTE_ERR_ARG, "host is NULL");
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
-    if (status == HASTE_OK) status = haste__cu_cut_layer(&part, &whole, layer->first_slot, layer->first_slot + layer->slots, &cut, error);
+    if (status == HASTE_OK)
+        status = haste__cu_cut_layer(&part, &whole, layer->first_slot, layer->first_slot + layer->slots, &cut, error);
     if (status != HASTE_OK) return status;
-    if (part.labels != layer->labels || part.inputs != layer->inputs || part.dtype != layer->dtype || part.optimizer != layer->optimizer ||
+    if (part.labels != layer->labels || part.inputs != layer->inputs || part.dtype != layer->dtype ||
+        part.optimizer != layer->optimizer ||
         part.state_dtype != layer->state_dtype || part.loss != layer->loss || part.block_count != layer->block_count)
         return haste__cu_fail(error, HASTE_ERR_ARG, "host is a layer of another shape, type, loss or optimizer");
     for (i = 0; i < layer->block_count; i++) {
@@ -2886,19 +3073,24 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
         haste_block *to = &host->block[cut.block[i]];
         size_t S = (size_t)from->group_size, F = (size_t)from->fan_in, g = (size_t)cut.group[i], n = (size_t)from->groups;
         size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
-        if (from->index) HASTE__CU_TRY(cudaMemcpyAsync(to->index + g * F, from->index, n * F * 2, cudaMemcpyDeviceToHost, s), "download");
+        if (from->index) HASTE__CU_TRY(cudaMemcpyAsync(to->index + g * F, from->index, n * F * 2, cudaMemcpyDeviceToHost,
+                                                       s), "download");
         status = haste__cu_fetch((char *)to->weight + g * F * S * w, from->weight, from, w, layer->path[i], s, error);
         if (status != HASTE_OK) return status;
         HASTE__CU_TRY(cudaMemcpyAsync(to->bias + g * S, from->bias, n * S * 4, cudaMemcpyDeviceToHost, s), "download");
         for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
-            status = haste__cu_fetch((char *)to->weight_state[k] + g * F * S * v, from->weight_state[k], from, v, layer->path[i], s, error);
+            status = haste__cu_fetch((char *)to->weight_state[k] + g * F * S * v, from->weight_state[k], from, v,
+                                     layer->path[i], s, error);
             if (status != HASTE_OK) return status;
-            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k] + g * S, from->bias_state[k], n * S * 4, cudaMemcpyDeviceToHost, s), "download");
+            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k] + g * S, from->bias_state[k], n * S * 4, cudaMemcpyDeviceToHost,
+                                          s), "download");
         }
     }
-    HASTE__CU_TRY(cudaMemcpyAsync(host->label_of + layer->first_slot, layer->label_of, (size_t)layer->slots * 4, cudaMemcpyDeviceToHost, s),
+    HASTE__CU_TRY(cudaMemcpyAsync(host->label_of + layer->first_slot, layer->label_of, (size_t)layer->slots * 4,
+                                  cudaMemcpyDeviceToHost, s),
                   "download");
-    HASTE__CU_TRY(cudaMemcpyAsync(host->slot_of, layer->slot_of, (size_t)layer->labels * 4, cudaMemcpyDeviceToHost, s), "download");
+    HASTE__CU_TRY(cudaMemcpyAsync(host->slot_of, layer->slot_of, (size_t)layer->labels * 4, cudaMemcpyDeviceToHost, s),
+                  "download");
     HASTE__CU_TRY(cudaStreamSynchronize(s), "download");
     host->step = layer->step;
     host->rewires = layer->rewires;
@@ -2912,7 +3104,8 @@ static int haste__cu_device_value(enum cudaDeviceAttr which);
 static int haste__cu_grid(int64_t items);
 
 /* Fills a layer's arrays on the device. `order` are label_of [slots of the whole layer] and slot_of [L] on the host. */
-static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of, const int32_t *slot_of,
+static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of,
+                                         const int32_t *slot_of,
                                          float *bias, cudaStream_t stream, haste_error *error)
 {
     int i;
@@ -2927,8 +3120,10 @@ static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_la
         memset(&p, 0, sizeof p);
         haste__cu_pass_block(&p, layer, i);
         if (block->index) {
-            HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4, stream, block->index,
-                             block->groups, layer->group_base[i], block->fan_in, width, haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
+            HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4,
+                             stream, block->index,
+                             block->groups, layer->group_base[i], block->fan_in, width,
+                                 haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
             HASTE__CU_LAUNCHED("draw_index");
         }
         if (!o->zero_weights) {
@@ -2943,20 +3138,25 @@ static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_la
             double q;
             s = label < 0 ? 0 : o->frequency[label];
             q = ((double)s + .5) / ((double)o->samples + 1);
-            bias[block->first_slot + g] = label < 0 ? 0 : (float)(o->loss == HASTE_BCE ? log(q / (1 - q)) : o->loss == HASTE_SQUARED_HINGE
+            bias[block->first_slot + g] = label < 0 ? 0 :
+                (float)(o->loss == HASTE_BCE ? log(q / (1 - q)) : o->loss == HASTE_SQUARED_HINGE
                                                                   ? 2 * q - 1 : log(q));
         }
-        HASTE__CU_TRY(cudaMemcpyAsync(block->bias, bias + block->first_slot, (size_t)n * 4, cudaMemcpyHostToDevice, stream), "upload");
+        HASTE__CU_TRY(cudaMemcpyAsync(block->bias, bias + block->first_slot, (size_t)n * 4, cudaMemcpyHostToDevice, stream),
+                      "upload");
     }
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, label_of + layer->first_slot, (size_t)layer->slots * 4, cudaMemcpyHostToDevice, stream),
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, label_of + layer->first_slot, (size_t)layer->slots * 4,
+                                  cudaMemcpyHostToDevice, stream),
                   "upload");
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream), "upload");
+    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream),
+                  "upload");
     HASTE__CU_TRY(cudaStreamSynchronize(stream), "making the layer");
     return HASTE_OK;
 }
 
 /* Checks order and frequency, and turns the order into label_of and slot_of. */
-static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_layer_options *o, int32_t *label_of, int32_t *slot_of,
+static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_layer_options *o, int32_t *label_of,
+                                    int32_t *slot_of,
                                     haste_error *error)
 {
     int64_t j, placed = 0;
@@ -2971,14 +3171,16 @@ static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_l
         for (j = 0; j < whole->block[i].labels; j++, placed++) {
             int32_t id = o->order ? o->order[placed] : (int32_t)placed;
             if (id < 0 || id >= o->labels || slot_of[id] >= 0)
-                return haste__cu_fail(error, HASTE_ERR_ARG, "order[%lld] = %d: expected a permutation of the label ids", (long long)placed, (int)id);
+                return haste__cu_fail(error, HASTE_ERR_ARG, "order[%lld] = %d: expected a permutation of the label ids",
+                                      (long long)placed, (int)id);
             slot_of[id] = (int32_t)(whole->block[i].first_slot + j);
             label_of[whole->block[i].first_slot + j] = id;
         }
     return HASTE_OK;
 }
 
-haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options, const haste_cuda_options *cuda,
+haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options,
+                                     const haste_cuda_options *cuda,
                                      haste_cuda_stream stream, haste_error *error)
 {
     haste_cuda_layer whole, l;
@@ -2994,7 +3196,8 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     if (status != HASTE_OK) return status;
     haste__cu_shape(&whole, options, dense);
     status = haste__cu_choose(&whole, dense, cuda, error);
-    if (status == HASTE_OK) status = haste__cu_cut_layer(&l, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
+    if (status == HASTE_OK)
+        status = haste__cu_cut_layer(&l, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
     order = (int32_t *)malloc(((size_t)whole.slots + (size_t)whole.labels + 1) * sizeof *order);
@@ -3028,8 +3231,10 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
     work->top_k = o.top_k ? o.top_k : 16;
     work->deterministic = o.deterministic != 0;
     work->chunks = o.chunks ? o.chunks : 64;
-    if (work->batch < 1 || work->batch > 1 << 24) return haste__cu_fail(error, HASTE_ERR_ARG, "batch = %d, expected 1 to 2^24", (int)o.batch);
-    if (work->ids < 1 || work->ids > INT32_MAX) return haste__cu_fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^31 - 1", (long long)o.ids);
+    if (work->batch < 1 || work->batch > 1 << 24)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "batch = %d, expected 1 to 2^24", (int)o.batch);
+    if (work->ids < 1 || work->ids > INT32_MAX)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^31 - 1", (long long)o.ids);
     if (work->top_k < 1 || work->top_k > HASTE__CU_MAX_K)
         return haste__cu_fail(error, HASTE_ERR_ARG, "top_k = %d, expected 1 to %d", (int)o.top_k, (int)HASTE__CU_MAX_K);
     if (work->chunks < 1 || work->chunks > HASTE__CU_PARTS)
@@ -3049,7 +3254,8 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
 }
 
 /* The most thread blocks of the kernels that need scratch memory each. */
-static int haste__cu_workers(int tiles) { return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles : 128; }
+static int haste__cu_workers(int tiles) { return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles :
+    128; }
 
 static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char *memory, size_t *bytes, haste_error *error)
 {
@@ -3108,7 +3314,8 @@ static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_e
     return HASTE_OK;
 }
 
-haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer, const haste_cuda_workspace_options *options,
+haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
+                                         const haste_cuda_workspace_options *options,
                                          haste_error *error)
 {
     haste_cuda_workspace w;
@@ -3124,7 +3331,8 @@ haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste
     return HASTE_OK;
 }
 
-static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, char *memory, size_t *bytes,
+static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, char *memory,
+                                               size_t *bytes,
                                                haste_error *error)
 {
     size_t end = 0, at = 0;
@@ -3179,7 +3387,8 @@ typedef struct haste__cu_rewire_memory {
     int       workers;
 } haste__cu_rewire_memory;
 
-static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const haste_cuda_layer *layer, const int *dense, int tiles, char *memory,
+static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const haste_cuda_layer *layer, const int *dense,
+                                             int tiles, char *memory,
                                              size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0, places = 0, group = 1, width = 1, F = 1, each;
@@ -3211,7 +3420,8 @@ static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const h
     return HASTE_OK;
 }
 
-haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work, const haste_cuda_options *cuda,
+haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
+                                   const haste_cuda_options *cuda,
                                    haste_cuda_plan *plan, haste_error *error)
 {
     haste_cuda_layer whole, layer;
@@ -3248,7 +3458,8 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
 static int haste__cu_device_value(enum cudaDeviceAttr which)
 {
     int device = 0, value = 0;
-    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess) cudaGetLastError();
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess)
+        cudaGetLastError();
     return value > 0 ? value : 1;
 }
 
@@ -3264,23 +3475,28 @@ static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const ha
     if (status != HASTE_OK) return status;
     if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
     if (work->device != layer->device)
-        return haste__cu_fail(error, HASTE_ERR_ARG, "the layer lies on device %d, the workspace on device %d", (int)layer->device, (int)work->device);
+        return haste__cu_fail(error, HASTE_ERR_ARG, "the layer lies on device %d, the workspace on device %d",
+                              (int)layer->device, (int)work->device);
     if (layer->dtype != work->dtype) return haste__cu_fail(error, HASTE_ERR_ARG, "the workspace was made for another dtype");
     if (layer->inputs > work->inputs)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d", (int)work->inputs, (int)layer->inputs);
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
+                              (int)work->inputs, (int)layer->inputs);
     for (i = 0; i < layer->block_count; i++) {
         groups += layer->block[i].groups;
         if (layer->block[i].fan_in > HASTE__CU_RUN && layer->block[i].fan_in > work->max_fan_in)
-            return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for F <= %d, block[%d] has %d", (int)work->max_fan_in, i,
+            return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for F <= %d, block[%d] has %d",
+                                  (int)work->max_fan_in, i,
                                   (int)layer->block[i].fan_in);
     }
     if (groups > work->groups)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %lld groups, this layer has %lld", (long long)work->groups,
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %lld groups, this layer has %lld",
+                              (long long)work->groups,
                               (long long)groups);
     return HASTE_OK;
 }
 
-static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x, haste_cuda_type type,
+static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x,
+                                          haste_cuda_type type,
                                           int32_t B, int must_fit, haste_error *error)
 {
     haste_status status = haste__cu_work_check(layer, work, error);
@@ -3289,25 +3505,29 @@ static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const h
     if ((unsigned)type > HASTE_CUDA_F16) return haste__cu_fail(error, HASTE_ERR_ARG, "x_type = %d is unknown", (int)type);
     if (B < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
     if (must_fit && B > work->batch)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B, (int)work->batch);
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
+                              (int)work->batch);
     return HASTE_OK;
 }
 
 /* Lists: on the host all of it, on the device what can be seen from here. */
-static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B, haste_cuda_lists lists,
+static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B,
+                                          haste_cuda_lists lists,
                                           const char *name, haste_error *error)
 {
     int64_t i;
     if (!lists.offset) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
     if (!lists.on_host) return lists.id ? HASTE_OK : haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
     if (B > work->batch)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d for lists on the host", (int)B,
+        return haste__cu_fail(error, HASTE_ERR_SIZE,
+                              "B = %d, expected at most the workspace's batch = %d for lists on the host", (int)B,
                               (int)work->batch);
     if (lists.offset[0] < 0)
         return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
     for (i = 0; i < B; i++)
         if (lists.offset[i + 1] < lists.offset[i])
-            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name, (long long)(i + 1),
+            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
+                                  (long long)(i + 1),
                                   (long long)lists.offset[i + 1], (long long)lists.offset[i]);
     if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
     if (!lists.id) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
@@ -3316,13 +3536,16 @@ static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const h
                               (long long)(lists.offset[B] - lists.offset[0]), (long long)work->ids);
     for (i = lists.offset[0]; i < lists.offset[B]; i++)
         if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
-            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i, (int)lists.id[i],
+            return haste__cu_fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
+                                  (int)lists.id[i],
                                   (int)layer->labels - 1);
     return HASTE_OK;
 }
 
-/* Host lists become device lists: through one of two pinned buffers, so that only the call before the last has to be waited for. */
-static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_t B, haste_cuda_lists *lists, cudaStream_t stream,
+/* Host lists become device lists: through one of two pinned buffers, so that only the call before the last has to be waited
+   for. */
+static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_t B, haste_cuda_lists *lists,
+                                              cudaStream_t stream,
                                               haste_error *error)
 {
     char *buffer = (char *)work->pinned + (size_t)work->turn * (work->pinned_bytes / 2);
@@ -3335,7 +3558,8 @@ static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_
     n = lists->offset[B] - first;
     for (b = 0; b <= B; b++) offset[b] = lists->offset[b] - first;
     if (n > 0) memcpy(id, lists->id + first, (size_t)n * sizeof *id);
-    HASTE__CU_TRY(cudaMemcpyAsync(work->offset, offset, ((size_t)B + 1) * 8, cudaMemcpyHostToDevice, stream), "copying lists");
+    HASTE__CU_TRY(cudaMemcpyAsync(work->offset, offset, ((size_t)B + 1) * 8, cudaMemcpyHostToDevice, stream),
+                  "copying lists");
     if (n > 0) HASTE__CU_TRY(cudaMemcpyAsync(work->id, id, (size_t)n * 4, cudaMemcpyHostToDevice, stream), "copying lists");
     HASTE__CU_TRY(cudaEventRecord(event, stream), "cudaEventRecord");
     work->turn = 1 - work->turn;
@@ -3364,7 +3588,8 @@ static void haste__cu_map_make(haste__cu_map *map, const haste_cuda_layer *layer
 }
 
 /* What all blocks of a call share. */
-static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B)
+static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+                                int32_t B)
 {
     memset(p, 0, sizeof *p);
     p->slots = layer->slots;
@@ -3412,20 +3637,24 @@ static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *laye
     }
 }
 
-static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type type, int32_t B,
+static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type type, int32_t B,
                                         cudaStream_t stream, haste_error *error)
 {
     dim3 grid((unsigned)((B - 1) / HASTE__CU_TILE + 1), (unsigned)((layer->inputs + 31) / 32));
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B, layer->inputs, (float *)work->x);
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs, (float *)work->x);
     else
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B, layer->inputs,
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs,
                          (uint16_t *)work->x);
     HASTE__CU_LAUNCHED("preparing x");
     return HASTE_OK;
 }
 
-static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B, haste_cuda_lists lists,
+static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
+                                            haste_cuda_lists lists,
                                             int count, haste__cu_pass *p, cudaStream_t stream, haste_error *error)
 {
     haste__cu_map map;
@@ -3436,7 +3665,8 @@ static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste
     for (i = 0; i < layer->block_count; i++) groups += layer->block[i].groups;
     haste__cu_map_make(&map, layer);
     HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)groups * sizeof *work->head, stream), "cudaMemsetAsync");
-    HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map, lists.offset, lists.id, B,
+    HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map,
+                     lists.offset, lists.id, B,
                      work->ids, work->head, (haste__cu_node *)work->node, count ? work->row : NULL, work->flag);
     HASTE__CU_LAUNCHED("preparing lists");
     p->head = work->head;
@@ -3449,8 +3679,10 @@ static haste_status haste__cu_resident(const void *kernel, size_t shared, int *r
 {
     int each = 0;
     if (shared > 48 * 1024)
-        HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory for a kernel");
-    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, HASTE__CU_THREADS, shared), "occupancy of a kernel");
+        HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                      "shared memory for a kernel");
+    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, HASTE__CU_THREADS, shared),
+                  "occupancy of a kernel");
     *resident = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     return HASTE_OK;
 }
@@ -3458,10 +3690,12 @@ static haste_status haste__cu_resident(const void *kernel, size_t shared, int *r
 static int64_t haste__cu_items(const haste__cu_pass *p) { return p->groups * ((p->S + HASTE__CU_RUN - 1) / HASTE__CU_RUN); }
 
 template <typename T, int SP>
-static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers, int *sums, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers, int *sums, cudaStream_t stream,
+                                           haste_error *error)
 {
     int grid = 1;
-    haste_status status = haste__cu_resident((const void *)haste__cu_group_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES, &grid, error);
+    haste_status status = haste__cu_resident((const void *)haste__cu_group_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
+                                             &grid, error);
     if (status != HASTE_OK) return status;
     if (grid > workers) grid = workers;
     if (p->deterministic) grid = p->replicas;
@@ -3473,7 +3707,8 @@ static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers,
 }
 
 /* One block, on the general path. */
-static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype dtype, int workers, int *sums, cudaStream_t stream,
+static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype dtype, int workers, int *sums,
+                                           cudaStream_t stream,
                                            haste_error *error)
 {
     if (dtype == HASTE_F32)
@@ -3488,15 +3723,18 @@ static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype 
 template <typename T, int SP, int MODE>
 static haste_status haste__cu_launch_forward(const haste__cu_pass *p, int *resident, cudaStream_t stream, haste_error *error)
 {
-    size_t shared = haste__cu_forward_tile<T, SP>::LIST + (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * (size_t)p->k * 8 : 0);
+    size_t shared = haste__cu_forward_tile<T, SP>::LIST +
+        (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * (size_t)p->k * 8 : 0);
     haste_status status = haste__cu_resident((const void *)haste__cu_forward_kernel<T, SP, MODE>, shared, resident, error);
     if (status != HASTE_OK || p->parts == 0) return status;   /* parts 0: only a question */
-    HASTE__CU_LAUNCH((haste__cu_forward_kernel<T, SP, MODE>), (unsigned)p->parts * (unsigned)p->tiles, HASTE__CU_THREADS, shared, stream, *p);
+    HASTE__CU_LAUNCH((haste__cu_forward_kernel<T, SP, MODE>), (unsigned)p->parts * (unsigned)p->tiles, HASTE__CU_THREADS,
+                     shared, stream, *p);
     HASTE__CU_LAUNCHED("forward of a block");
     return HASTE_OK;
 }
 template <typename T, int SP>
-static haste_status haste__cu_forward_mode(const haste__cu_pass *p, int mode, int *resident, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_forward_mode(const haste__cu_pass *p, int mode, int *resident, cudaStream_t stream,
+                                           haste_error *error)
 {
     switch (mode) {
     case HASTE__CU_LOGITS: return haste__cu_launch_forward<T, SP, HASTE__CU_LOGITS>(p, resident, stream, error);
@@ -3505,7 +3743,8 @@ static haste_status haste__cu_forward_mode(const haste__cu_pass *p, int mode, in
     default:               return haste__cu_launch_forward<T, SP, HASTE__CU_ABOVE>(p, resident, stream, error);
     }
 }
-static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype dtype, int mode, int *resident, cudaStream_t stream,
+static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype dtype, int mode, int *resident,
+                                            cudaStream_t stream,
                                             haste_error *error)
 {
     if (dtype == HASTE_F32)
@@ -3518,7 +3757,8 @@ static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype
 }
 
 /* All blocks, in one of the forward kernel's modes. The same parts for each block, since what a part found is handed on. */
-static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste__cu_pass *p, int mode,
+static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+                                          haste__cu_pass *p, int mode,
                                           cudaStream_t stream, haste_error *error)
 {
     int i, parts = work->parts, resident = 1;
@@ -3541,7 +3781,8 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
 }
 
 /* Softmax's first pass. work->row holds the counts of positives. */
-static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p, cudaStream_t stream,
+static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
+                                      cudaStream_t stream,
                                       haste_error *error)
 {
     int64_t padded = (int64_t)p->tiles * HASTE__CU_TILE;
@@ -3550,7 +3791,8 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
     q.partial = work->partial;
     status = haste__cu_forward_all(layer, work, &q, HASTE__CU_SUMEXP, stream, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_softmax_kernel, (unsigned)(padded / 4), HASTE__CU_THREADS, 0, stream, work->partial, q.parts, p->B, padded,
+    HASTE__CU_LAUNCH(haste__cu_softmax_kernel, (unsigned)(padded / 4), HASTE__CU_THREADS, 0, stream, work->partial, q.parts,
+                     p->B, padded,
                      work->row, work->norm);
     HASTE__CU_LAUNCHED("softmax's sums");
     p->peak = work->norm;
@@ -3562,7 +3804,8 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
 
 /* Trains every block: what step, accumulate and backward share. p says what is to be done. */
 static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
-                                    const haste_cuda_gradient *gradient, double *loss, void *grad_x, haste_cuda_type grad_x_type,
+                                    const haste_cuda_gradient *gradient, double *loss, void *grad_x,
+                                        haste_cuda_type grad_x_type,
                                     cudaStream_t stream, haste_error *error)
 {
     haste__cu_counts counts;
@@ -3571,7 +3814,8 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
     haste_status status;
     memset(&counts, 0, sizeof counts);
     if (grad_x) {
-        HASTE__CU_TRY(cudaMemsetAsync(work->grad_x, 0, one * (size_t)work->replicas * sizeof(float), stream), "cudaMemsetAsync");
+        HASTE__CU_TRY(cudaMemsetAsync(work->grad_x, 0, one * (size_t)work->replicas * sizeof(float), stream),
+                      "cudaMemsetAsync");
         p->grad_x = work->grad_x;
     }
     for (i = 0; i < layer->block_count; i++) {
@@ -3595,30 +3839,36 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
         }
     }
     if (loss) {
-        HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts, p->scale, loss);
+        HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts,
+                         p->scale, loss);
         HASTE__CU_LAUNCHED("the loss");
     }
     if (grad_x) {
         dim3 grid((unsigned)p->tiles, (unsigned)((p->D + 31) / 32));
-        HASTE__CU_LAUNCH(haste__cu_finish_grad_x_kernel, grid, HASTE__CU_THREADS, 0, stream, work->grad_x, (int)work->replicas, p->tiles, p->B,
+        HASTE__CU_LAUNCH(haste__cu_finish_grad_x_kernel, grid, HASTE__CU_THREADS, 0, stream, work->grad_x,
+                         (int)work->replicas, p->tiles, p->B,
                          p->D, grad_x, (int)grad_x_type);
         HASTE__CU_LAUNCHED("the input gradient");
     }
     return HASTE_OK;
 }
 
-static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o, int32_t B,
+static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
+                                        int32_t B,
                                         haste_error *error)
 {
     double t = (double)layer->step + 1;
     uint64_t step = (uint64_t)layer->step << 8;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->lr >= 0 && o->lr <= FLT_MAX)) return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
+    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1", (double)o->momentum,
+        return haste__cu_fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
+                              (double)o->momentum,
                               (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0", (double)o->eps,
+        return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
+                              (double)o->eps,
                               (double)o->weight_decay);
     if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
     p->lr = o->lr;
@@ -3636,7 +3886,8 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     return HASTE_OK;
 }
 
-static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, haste_error *error)
+static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient,
+                                             haste_error *error)
 {
     int i;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
@@ -3653,8 +3904,10 @@ static haste_status haste__cu_grad_x_check(haste_cuda_type type, haste_error *er
 }
 
 /* train_step and accumulate; gradient NULL: update. */
-static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
-                                    haste_cuda_lists positives, const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
+static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                    haste_cuda_type x_type, int32_t B,
+                                    haste_cuda_lists positives, const haste_step_options *options,
+                                        haste_cuda_gradient *gradient, double *loss,
                                     void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -3673,27 +3926,33 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     return haste__cu_train(layer, work, &p, gradient, loss, grad_x, grad_x_type, stream, error);
 }
 
-haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                   haste_cuda_type x_type, int32_t B,
                                    haste_cuda_lists positives, const haste_step_options *options, double *loss, void *grad_x,
                                    haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status != HASTE_OK) return status;
     if (layer->pending)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first", (int)layer->pending);
-    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, loss, grad_x, grad_x_type, (cudaStream_t)stream, error);
+        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first",
+                              (int)layer->pending);
+    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, loss, grad_x, grad_x_type,
+                             (cudaStream_t)stream, error);
     if (status == HASTE_OK) layer->step++;
     return status;
 }
 
-haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
-                                   haste_cuda_lists positives, const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
+haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                   haste_cuda_type x_type, int32_t B,
+                                   haste_cuda_lists positives, const haste_step_options *options,
+                                       haste_cuda_gradient *gradient, double *loss,
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
-    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type, (cudaStream_t)stream, error);
+    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type,
+                             (cudaStream_t)stream, error);
     if (status == HASTE_OK) layer->pending++;
     return status;
 }
@@ -3714,8 +3973,10 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
         p.grad_weight = gradient->weight[i];
         p.grad_bias = gradient->bias[i];
         if (layer->dtype == HASTE_F32)
-            HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, stream, p);
-        else HASTE__CU_LAUNCH(haste__cu_apply_kernel<uint16_t>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, stream, p);
+            HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0,
+                             stream, p);
+        else HASTE__CU_LAUNCH(haste__cu_apply_kernel<uint16_t>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0,
+                              stream, p);
         HASTE__CU_LAUNCHED("applying gradients");
     }
     layer->step++;
@@ -3723,7 +3984,8 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     return HASTE_OK;
 }
 
-haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                haste_cuda_type x_type, int32_t B,
                                 void *logits, haste_cuda_type logits_type, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -3739,8 +4001,10 @@ haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_worksp
     return status;
 }
 
-haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
-                                 const void *grad_logits, haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient, void *grad_x,
+haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                 haste_cuda_type x_type, int32_t B,
+                                 const void *grad_logits, haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient,
+                                     void *grad_x,
                                  haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -3762,19 +4026,23 @@ haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stre
 {
     uint32_t flag[HASTE__CU_FLAGS];
     if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    HASTE__CU_TRY(cudaMemcpyAsync(flag, work->flag, sizeof flag, cudaMemcpyDeviceToHost, (cudaStream_t)stream), "reading the flags");
+    HASTE__CU_TRY(cudaMemcpyAsync(flag, work->flag, sizeof flag, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
+                  "reading the flags");
     HASTE__CU_TRY(cudaMemsetAsync(work->flag, 0, sizeof flag, (cudaStream_t)stream), "clearing the flags");
     HASTE__CU_TRY(cudaStreamSynchronize((cudaStream_t)stream), "waiting for the device");
     if (flag[HASTE__CU_FLAG_DATA])
-        return haste__cu_fail(error, HASTE_ERR_DATA, "a list on the device had an id out of range, descending offsets, or too many ids");
+        return haste__cu_fail(error, HASTE_ERR_DATA,
+                              "a list on the device had an id out of range, descending offsets, or too many ids");
     if (flag[HASTE__CU_FLAG_NONFINITE])
-        return haste__cu_fail(error, HASTE_ERR_NONFINITE, "some groups had a logit or gradient that is not finite and were left unchanged");
+        return haste__cu_fail(error, HASTE_ERR_NONFINITE,
+                              "some groups had a logit or gradient that is not finite and were left unchanged");
     return HASTE_OK;
 }
 
 /* ---- >>prediction calls -------------------------------------------------------------------------------------- */
 
-static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x,
+static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+                                  const void *x,
                                   haste_cuda_type x_type, int32_t B)
 {
     int i;
@@ -3802,27 +4070,33 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
 }
 
 template <typename T, int N>
-static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream,
+                                            haste_error *error)
 {
     int each = 0, grid;
     int64_t groups = 0;
     int i;
     if (shared > 40 * 1024)   /* besides what the kernel has of its own */
-        HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+        HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
+                                           cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
                       "shared memory for a kernel");
-    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, (const void *)haste__cu_stream_kernel<T, N>, HASTE__CU_STREAM_THREADS,
+    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, (const void *)haste__cu_stream_kernel<T, N>,
+                                                                HASTE__CU_STREAM_THREADS,
                                                                 shared), "occupancy of a kernel");
     grid = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     for (i = 0; i < a->blocks; i++) groups += a->block[i].groups;
-    if ((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS < grid) grid = (int)((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS);
+    if ((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS < grid)
+        grid = (int)((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS);
     if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;
     HASTE__CU_LAUNCH((haste__cu_stream_kernel<T, N>), grid, HASTE__CU_STREAM_THREADS, shared, stream, *a);
     HASTE__CU_LAUNCHED("streaming top-k");
     return HASTE_OK;
 }
 
-haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
-                              int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score, haste_cuda_stream stream,
+haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                              haste_cuda_type x_type, int32_t B,
+                              int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score,
+                                  haste_cuda_stream stream,
                               haste_error *error)
 {
     haste__cu_pass p;
@@ -3836,7 +4110,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     if (!id) return haste__cu_fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
     if (k > work->top_k)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k, (int)work->top_k);
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
+                              (int)work->top_k);
     memset(&lists, 0, sizeof lists);
     if (excluded) {
         lists = *excluded;
@@ -3844,7 +4119,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         if (status != HASTE_OK) return status;
     }
     for (i = 0; i < layer->block_count; i++) natural &= haste__cu_natural(layer->path[i]);
-    shared = (size_t)few * (size_t)layer->inputs * 4 + (size_t)HASTE__CU_STREAM_WARPS * (size_t)few * (size_t)k * 8 + HASTE__CU_PARTS;
+    shared = (size_t)few * (size_t)layer->inputs * 4 + (size_t)HASTE__CU_STREAM_WARPS * (size_t)few * (size_t)k * 8 +
+        HASTE__CU_PARTS;
     if (natural && B <= HASTE__CU_FEW &&
         shared + 1024 <= (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin)) {
         haste__cu_stream_args a;
@@ -3868,17 +4144,21 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
     if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");   /* below every number */
+    /* below every number */
+    HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");
     status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts, (int64_t)p.tiles * HASTE__CU_TILE,
+    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts,
+                     (int64_t)p.tiles * HASTE__CU_TILE,
                      k, id, score);
     HASTE__CU_LAUNCHED("merging the best");
     return HASTE_OK;
 }
 
-haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
-                              float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
+haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                              haste_cuda_type x_type, int32_t B,
+                              float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score,
+                                  int64_t capacity,
                               int64_t *needed, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -3889,7 +4169,8 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__cu_fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id, (void *)score);
+        return haste__cu_fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
+                              (void *)id, (void *)score);
     if (threshold != threshold) return haste__cu_fail(error, HASTE_ERR_ARG, "threshold is NaN");
     haste__cu_pass_make(&p, layer, work, B);
     p.threshold = threshold;
@@ -3906,7 +4187,8 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
     HASTE__CU_TRY(cudaStreamSynchronize(s), "counting hits");
     *needed = total;
     if (total > capacity)
-        return haste__cu_fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity, (long long)total);
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity,
+                              (long long)total);
     if (total == 0) return HASTE_OK;
     p.hit_id = id;
     p.hit_score = score;
@@ -3917,7 +4199,8 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
     return HASTE_OK;
 }
 
-haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x, haste_cuda_type x_type, int32_t B,
+haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                              haste_cuda_type x_type, int32_t B,
                               haste_cuda_lists candidates, float *score, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_stream_args a;
@@ -3937,8 +4220,10 @@ haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspac
     memset(&path, 0, sizeof path);
     for (i = 0; i < layer->block_count; i++) path.n[i] = layer->path[i];
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset, candidates.id, score);
-    else HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset, candidates.id, score);
+        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset,
+                         candidates.id, score);
+    else HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset,
+                          candidates.id, score);
     HASTE__CU_LAUNCHED("scoring");
     return HASTE_OK;
 }
@@ -3946,20 +4231,24 @@ haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspac
 /* ---- >>rewiring call ----------------------------------------------------------------------------------------- */
 
 template <typename T, int SP>
-static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste__cu_rewire *r, int growth, int workers, cudaStream_t stream,
+static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste__cu_rewire *r, int growth, int workers,
+                                           cudaStream_t stream,
                                            haste_error *error)
 {
     int grid = 1;
-    haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES, &grid, error);
+    haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
+                                             &grid, error);
     if (status != HASTE_OK) return status;
     if (grid > workers) grid = workers;
     if (p->groups < grid) grid = (int)p->groups;
-    HASTE__CU_LAUNCH((haste__cu_probe_kernel<T, SP>), grid, HASTE__CU_THREADS, (haste__cu_tile<T, SP>::BYTES), stream, *p, *r, growth);
+    HASTE__CU_LAUNCH((haste__cu_probe_kernel<T, SP>), grid, HASTE__CU_THREADS, (haste__cu_tile<T, SP>::BYTES), stream, *p,
+                     *r, growth);
     HASTE__CU_LAUNCHED("gradients for rewiring");
     return HASTE_OK;
 }
 
-static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rewire *r, haste_dtype dtype, int growth, int workers,
+static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rewire *r, haste_dtype dtype, int growth,
+                                    int workers,
                                     cudaStream_t stream, haste_error *error)
 {
     if (dtype == HASTE_F32)
@@ -3981,18 +4270,23 @@ static int64_t haste__cu_share_of(float share, int64_t n)
 static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o, haste_error *error)
 {
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->share >= 0 && o->share <= 1)) return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (!(o->share >= 0 && o->share <= 1))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
     if (!(o->group_share >= 0 && o->group_share <= 1))
         return haste__cu_fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
-    if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP || (unsigned)o->growth > HASTE_GROW_GRADIENT)
-        return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune, (int)o->scope,
+    if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
+        (unsigned)o->growth > HASTE_GROW_GRADIENT)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
+                              (int)o->scope,
                               (int)o->growth);
     return HASTE_OK;
 }
 
 /* What becomes of one block, up to the point where it changes. */
-static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int number, const haste__cu_pass *p, const haste__cu_rewire *r,
-                                            const haste_rewire_options *options, int64_t moves, int workers, cudaStream_t stream,
+static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int number, const haste__cu_pass *p,
+                                            const haste__cu_rewire *r,
+                                            const haste_rewire_options *options, int64_t moves, int workers,
+                                                cudaStream_t stream,
                                             haste_error *error)
 {
     const haste_block *block = &layer->block[number];
@@ -4003,12 +4297,14 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
     if (options->prune == HASTE_PRUNE_SALIENCY) status = haste__cu_probe(p, r, layer->dtype, 0, workers, stream, error);
     else {
         int grid = haste__cu_grid(places / HASTE__CU_THREADS + 1);
-        if (layer->dtype == HASTE_F32) HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
+        if (layer->dtype == HASTE_F32)
+            HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         else HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         HASTE__CU_LAUNCHED("scores of inputs");
     }
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_limit_kernel, haste__cu_grid(block->groups), HASTE__CU_THREADS, (size_t)(block->fan_in + 31) / 32 * 4, stream, *r,
+    HASTE__CU_LAUNCH(haste__cu_limit_kernel, haste__cu_grid(block->groups), HASTE__CU_THREADS,
+                     (size_t)(block->fan_in + 31) / 32 * 4, stream, *r,
                      block->groups, block->fan_in);
     HASTE__CU_LAUNCHED("the lowest of each group");
     memset(&bound, 0, sizeof bound);
@@ -4019,18 +4315,21 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
     HASTE__CU_TRY(cudaMemcpyAsync(r->bound, &bound, sizeof bound, cudaMemcpyHostToDevice, stream), "rewiring");
     HASTE__CU_TRY(cudaMemsetAsync(r->count, 0, 2048 * sizeof(uint32_t), stream), "rewiring");
     for (; levels > 0; levels--) {
-        HASTE__CU_LAUNCH(haste__cu_histogram_kernel, haste__cu_grid(places / 2048 + 1), HASTE__CU_THREADS, 0, stream, *r, places);
+        HASTE__CU_LAUNCH(haste__cu_histogram_kernel, haste__cu_grid(places / 2048 + 1), HASTE__CU_THREADS, 0, stream, *r,
+                         places);
         HASTE__CU_LAUNCH(haste__cu_pick_kernel, 1, HASTE__CU_THREADS, 0, stream, *r);
         HASTE__CU_LAUNCHED("the bound of the scores");
     }
     if (options->growth == HASTE_GROW_GRADIENT) return haste__cu_probe(p, r, layer->dtype, 1, workers, stream, error);
-    HASTE__CU_LAUNCH(haste__cu_grow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS, 0, stream, *r, block->groups,
+    HASTE__CU_LAUNCH(haste__cu_grow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS, 0, stream, *r,
+                     block->groups,
                      block->fan_in, block->end - block->begin, block->index);
     HASTE__CU_LAUNCHED("growing inputs");
     return HASTE_OK;
 }
 
-static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memory *m, const haste_cuda_layer *layer, int number,
+static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memory *m, const haste_cuda_layer *layer,
+                                int number,
                                 const haste_rewire_options *options, int64_t limit)
 {
     uint64_t rewires = (uint64_t)layer->rewires << 8;
@@ -4050,9 +4349,12 @@ static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memo
     r->root = (float)sqrt((double)layer->block[number].fan_in);
 }
 
-static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options, const void *x,
-                                         haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int batch, const int64_t *limit,
-                                         const int64_t *moves, const haste__cu_rewire_memory *m, cudaStream_t s, haste_error *error)
+static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_workspace *work,
+                                         const haste_rewire_options *options, const void *x,
+                                         haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int batch,
+                                             const int64_t *limit,
+                                         const int64_t *moves, const haste__cu_rewire_memory *m, cudaStream_t s,
+                                             haste_error *error)
 {
     haste__cu_pass p;
     haste__cu_rewire r;
@@ -4065,7 +4367,8 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_wor
     if (batch) {
         p.scale = (float)(1.0 / (double)B);
         status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
-        if (status == HASTE_OK) status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, s, error);
+        if (status == HASTE_OK)
+            status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, s, error);
         if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, s, error);
     }
     for (i = 0; i < layer->block_count && status == HASTE_OK; i++) {
@@ -4088,12 +4391,15 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_wor
     }
     HASTE__CU_TRY(cudaMemcpyAsync(&stop, work->flag + HASTE__CU_FLAG_STOP, 4, cudaMemcpyDeviceToHost, s), "rewiring");
     HASTE__CU_TRY(cudaStreamSynchronize(s), "rewiring");
-    if (stop) return haste__cu_fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+    if (stop) return haste__cu_fail(error, HASTE_ERR_NONFINITE,
+                                    "a logit, or the score of an input, is not finite; nothing was changed");
     return HASTE_OK;
 }
 
-haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options, const void *x,
-                               haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
+haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options,
+                               const void *x,
+                               haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
+                                   haste_cuda_stream stream,
                                haste_error *error)
 {
     haste__cu_rewire_memory m;
@@ -4105,7 +4411,8 @@ haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *wo
     if (status == HASTE_OK) status = haste__cu_rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
     if (layer->pending)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first", (int)layer->pending);
+        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first",
+                              (int)layer->pending);
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
     status = batch ? haste__cu_batch_check(layer, work, x, x_type, B, 1, error) : haste__cu_work_check(layer, work, error);
     if (status == HASTE_OK && batch) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
@@ -4126,7 +4433,8 @@ haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *wo
         if (status != HASTE_OK) return status;
         HASTE__CU_TRY(HASTE_CUDA_MALLOC(&memory, bytes), "memory for rewiring");
         haste__cu_rewire_arrange(&m, layer, dense, work->tiles, (char *)memory, &bytes, error);
-        status = haste__cu_rewire_all(layer, work, options, x, x_type, B, positives, batch, limit, moves, &m, (cudaStream_t)stream, error);
+        status = haste__cu_rewire_all(layer, work, options, x, x_type, B, positives, batch, limit, moves, &m,
+                                      (cudaStream_t)stream, error);
         if (status != HASTE_OK) cudaStreamSynchronize((cudaStream_t)stream);   /* nobody may still use the memory */
         HASTE_CUDA_FREE(memory);
         if (status != HASTE_OK) return status;

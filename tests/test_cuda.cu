@@ -1,4 +1,5 @@
-// haste_cuda.cuh on a device: every operation against the double references of haste.h, on odd shapes, with poisoned outputs.
+// haste_cuda.cuh on a device: every operation against the double references of haste.h, on odd shapes, with poisoned
+// outputs.
 // Without a device it says so and passes. Alone: build/tests/test_cuda NAME runs only the subjects whose name contains NAME.
 #include <stddef.h>
 #include <stdint.h>
@@ -7,7 +8,8 @@
 static int       alloc_fail_at = -1;   // the allocation on the device that fails
 static int       alloc_count;
 static size_t    alloc_last;           // its size
-#define HASTE_CUDA_MALLOC(pointer, bytes) (alloc_last = (bytes), alloc_count++ == alloc_fail_at ? cudaErrorMemoryAllocation : cudaMalloc((pointer), (bytes)))
+#define HASTE_CUDA_MALLOC(pointer, bytes) \
+    (alloc_last = (bytes), alloc_count++ == alloc_fail_at ? cudaErrorMemoryAllocation : cudaMalloc((pointer), (bytes)))
 #define HASTE_CUDA_FREE(pointer)          cudaFree(pointer)
 #define HASTE_IMPLEMENTATION
 #define HASTE_CUDA_IMPLEMENTATION
@@ -122,7 +124,8 @@ static haste_cuda_layer upload(const haste_layer *layer)
 {
     haste_cuda_layer dev;
     memset(&dev, 0, sizeof dev);
-    if (haste_cuda_upload(&dev, layer, NULL, NULL, &test_error) != HASTE_OK) { printf("no layer: %s\n", test_error.text); exit(1); }
+    if (haste_cuda_upload(&dev, layer, NULL, NULL, &test_error) != HASTE_OK)
+        { printf("no layer: %s\n", test_error.text); exit(1); }
     return dev;
 }
 
@@ -136,7 +139,8 @@ static haste_cuda_workspace workspace(const haste_cuda_layer *layer, int32_t bat
     options.top_k = 64;
     options.deterministic = deterministic;
     options.chunks = layer->inputs > 10000 ? 2 : 5;
-    if (haste_cuda_workspace_create(&work, layer, &options, &test_error) != HASTE_OK) { printf("no workspace: %s\n", test_error.text); exit(1); }
+    if (haste_cuda_workspace_create(&work, layer, &options, &test_error) != HASTE_OK)
+        { printf("no workspace: %s\n", test_error.text); exit(1); }
     return work;
 }
 
@@ -168,7 +172,8 @@ static float *naive_x(const haste_layer *layer, const test_batch *batch)
     for (i = 0; i < n; i++) x[i] = layer->dtype == HASTE_BF16 ? round_bf16(batch->x[i]) : batch->x[i];
     return x;
 }
-/* test_judge, but for bfloat16 with few numbers: there the naive version may be lucky with all of them, so that its errors have a 16th of
+/* test_judge, but for bfloat16 with few numbers: there the naive version may be lucky with all of them, so that its errors
+   have a 16th of
    the largest value's last bit as their floor. */
 static int judge(haste_dtype dtype, const test_errors *got, const test_errors *naive, const char *what, int line)
 {
@@ -192,7 +197,8 @@ static void round_trip()
 {
     int i, dtype;
     for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, dtype ? HASTE_ADAMW : HASTE_MOMENTUM, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, dtype ? HASTE_ADAMW : HASTE_MOMENTUM,
+                                                   (haste_dtype)dtype, HASTE_BF16);
         haste_layer layer = test_layer(&options), back;
         haste_cuda_layer dev = upload(&layer);
         CHECK(haste_layer_create(&back, &options, NULL) == HASTE_OK);
@@ -211,7 +217,8 @@ static void create_equals_host()
     int i, dtype, loss;
     static int64_t frequency[4096];
     for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (loss = 0; loss < 3; loss++) {
-        haste_layer_options options = test_options(&test_shapes[i], (haste_loss)loss, HASTE_ADAMW, (haste_dtype)dtype, HASTE_F32);
+        haste_layer_options options = test_options(&test_shapes[i], (haste_loss)loss, HASTE_ADAMW, (haste_dtype)dtype,
+                                                   HASTE_F32);
         haste_layer layer, back;
         haste_cuda_layer dev;
         int32_t l;
@@ -219,7 +226,8 @@ static void create_equals_host()
         for (l = 0; l < options.labels; l++) frequency[l] = l % 7;
         options.frequency = frequency;
         options.samples = 1000;
-        CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK && haste_layer_create(&back, &options, NULL) == HASTE_OK);
+        CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK &&
+              haste_layer_create(&back, &options, NULL) == HASTE_OK);
         memset(back.memory, 0x3f, (size_t)((char *)back.label_of - (char *)back.memory));
         CHECK_STATUS(haste_cuda_layer_create(&dev, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
@@ -259,7 +267,8 @@ static void plan()
         CHECK(alloc_last == plan.gradient);
         rewire.share = .3f;
         alloc_last = plan.rewire;   // where no place can move, nothing is allocated
-        CHECK_STATUS(haste_cuda_rewire(&layer, &work, &rewire, NULL, HASTE_CUDA_F32, 0, none, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_rewire(&layer, &work, &rewire, NULL, HASTE_CUDA_F32, 0, none, NULL, NULL, &test_error),
+                     HASTE_OK, test_error);
         CHECK(alloc_last == plan.rewire);
         haste_cuda_gradient_free(&gradient);
         haste_cuda_workspace_free(&work);
@@ -291,15 +300,18 @@ static void forward()
             float *got, *rounded = naive_x(&layer, &batch);
             haste_forward_ref(&layer, batch.x, B, want);
             naive_forward(&layer, rounded, B, naive);
-            CHECK_STATUS(haste_cuda_forward(&dev, &work, x, (haste_cuda_type)type, B, logits, out_type, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_forward(&dev, &work, x, (haste_cuda_type)type, B, logits, out_type, NULL, &test_error),
+                         HASTE_OK, test_error);
             CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
             got = take_numbers(logits, n, out_type);
             for (k = 0; k < n; k++) {
                 if (layer.label_of[k % (size_t)layer.slots] < 0) { if (got[k] != 0) CHECK(got[k] == 0); continue; }
                 test_add_error(&got_errors, (double)got[k], want[k]);
-                test_add_error(&naive_errors, (double)(out_type == HASTE_CUDA_BF16 ? round_bf16(naive[k]) : naive[k]), want[k]);
+                test_add_error(&naive_errors, (double)(out_type == HASTE_CUDA_BF16 ? round_bf16(naive[k]) : naive[k]),
+                               want[k]);
             }
-            if (!judge(layer.dtype, &got_errors, &naive_errors, "forward", __LINE__)) printf("    %s, dtype %d, B %d, x type %d\n", test_shapes[i].name, dtype, B, type);
+            if (!judge(layer.dtype, &got_errors, &naive_errors, "forward", __LINE__))
+                printf("    %s, dtype %d, B %d, x type %d\n", test_shapes[i].name, dtype, B, type);
             free(got);
             free(rounded);
             cudaFree(x);
@@ -314,13 +326,15 @@ static void forward()
 }
 
 // Judges gradient buffers and grad_x against double; frees nothing.
-static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradient, test_gradients *want, const float *grad_x, const double *want_x,
+static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradient, test_gradients *want,
+                            const float *grad_x, const double *want_x,
                             const float *naive_x_gradient, int32_t B, const char *what)
 {
     int32_t k;
     size_t i;
     test_errors got_errors = {}, naive_errors = {}, got_w = {}, naive_w = {}, got_b = {}, naive_b = {};
-    for (k = 0; k < layer->block_count; k++) {   // blocks together: in one with a single label the naive version may be lucky
+    // blocks together: in one with a single label the naive version may be lucky
+    for (k = 0; k < layer->block_count; k++) {
         size_t n = (size_t)test_weights(&layer->block[k]), m = (size_t)test_places(&layer->block[k]);
         float *weight = (float *)test_alloc(n * 4), *bias = (float *)test_alloc(m * 4);
         MUST(cudaMemcpy(weight, gradient->weight[k], n * 4, cudaMemcpyDeviceToHost));
@@ -356,18 +370,22 @@ static void backward()
         haste_cuda_workspace work = workspace(&dev, 70, 0);
         test_batch batch = test_make_batch(&layer, B);
         size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, k;
-        float *slopes = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4), *naive_gx = (float *)test_zeros(d * 4), *gx, *rounded;
+        float *slopes = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4),
+            *naive_gx = (float *)test_zeros(d * 4), *gx, *rounded;
         double *slopes64 = test_doubles(n), *want_x = test_doubles(d);
         float *start = (float *)test_alloc(d * 4);
         test_gradients want = test_make_gradients(&layer);
         haste_cuda_gradient gradient;
         void *x, *dev_slopes, *dev_gx;
-        for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;   // padding is not read
+        // padding is not read
+        for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;
         for (k = 0; k < d; k++) start[k] = .5f;
         x = device_numbers(batch.x, d, HASTE_CUDA_F32);
         dev_slopes = device_numbers(slopes, n, (haste_cuda_type)type);
         dev_gx = device_copy(start, d * 4);
-        for (k = 0; k < n; k++) { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k]; naive_slopes[k] = slopes[k]; }
+        for (k = 0; k < n; k++)
+            { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k];
+                naive_slopes[k] = slopes[k]; }
         haste_backward_ref(&layer, batch.x, B, slopes64, want.weight, want.bias, want_x);
         naive_round(&layer, naive_slopes, n);
         rounded = naive_x(&layer, &batch);
@@ -375,7 +393,8 @@ static void backward()
         for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] += .5f; }
         CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
         MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
-        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type, &gradient, dev_gx, HASTE_CUDA_F32, NULL,
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type, &gradient,
+                                         dev_gx, HASTE_CUDA_F32, NULL,
                                          &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
@@ -405,9 +424,11 @@ static int close_to(haste_dtype dtype, float got, double want, double slack)
     return (double)got >= low && (double)got <= high;
 }
 
-/* One case: accumulate gives loss and gradients, which are judged; a step from the same start gives weights that must be what the rule makes
+/* One case: accumulate gives loss and gradients, which are judged; a step from the same start gives weights that must be
+   what the rule makes
    of those gradients. */
-static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype, haste_dtype state, int32_t B, int device)
+static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype,
+                      haste_dtype state, int32_t B, int device)
 {
     haste_layer_options options = test_options(shape, loss, optimizer, dtype, state);
     haste_layer layer = test_layer(&options), after = test_copy(&layer);
@@ -417,13 +438,15 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     haste_cuda_lists lists = device ? device_lists(&batch) : host_lists(&batch);
     size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i;
     double *logits = test_doubles(n), *slopes = test_doubles(n), *want_x = test_doubles(d), want_loss, got_loss[2];
-    float *naive_logits = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4), *naive_gx = (float *)test_zeros(d * 4), unused;
+    float *naive_logits = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4),
+        *naive_gx = (float *)test_zeros(d * 4), unused;
     double naive_loss_value;
     float *rounded = naive_x(&layer, &batch), *gx, *gx2;
     test_gradients want = test_make_gradients(&layer);
     haste_cuda_gradient gradient;
     haste_step_options o;
-    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(16), *dev_gx2 = device_bytes(d * 4);
+    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(16),
+        *dev_gx2 = device_bytes(d * 4);
     int32_t k;
     int bad = 0;
     memset(&o, 0, sizeof o);
@@ -442,21 +465,24 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
 
     CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, &gradient, (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
+    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, &gradient, (double *)dev_loss, dev_gx,
+                                       HASTE_CUDA_F32, NULL,
                                        &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     CHECK(dev.pending == 1 && dev.step == 0);
     gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
     judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_loss_name(loss));
     dev.pending = 0;
-    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)dev_loss + 1, dev_gx2, HASTE_CUDA_F32, NULL, &test_error),
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)dev_loss + 1, dev_gx2,
+                                       HASTE_CUDA_F32, NULL, &test_error),
                  HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     gx2 = take_numbers(dev_gx2, d, HASTE_CUDA_F32);
     for (i = 0; i < d; i++) if (fabs((double)gx2[i] - (double)gx[i]) > 1e-3 * (fabs((double)gx[i]) + .01)) bad++;
     CHECK(bad == 0);
     MUST(cudaMemcpy(got_loss, dev_loss, 16, cudaMemcpyDeviceToHost));
-    if (dtype == HASTE_BF16) CHECK_NEAR(got_loss[0], naive_loss_value, 1e-5 * fabs(want_loss) + 1e-6);   // of the same rounded x
+    // of the same rounded x
+    if (dtype == HASTE_BF16) CHECK_NEAR(got_loss[0], naive_loss_value, 1e-5 * fabs(want_loss) + 1e-6);
     else CHECK_NEAR(got_loss[0], want_loss, 2e-6 * fabs(want_loss) + 1e-6);
     CHECK_NEAR(got_loss[1], got_loss[0], 1e-6 * fabs(want_loss));
     CHECK(dev.step == 1);
@@ -473,14 +499,20 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
             double v = old->weight_state[1] ? (double)test_get(state, old->weight_state[1], i) : 0;
             double w = (double)test_get(dtype, old->weight, i), parts = fabs(m) + fabs((double)g[i]) + fabs(w);
             double new_w = haste_update_ref(optimizer, &o, 1, 1, w, (double)g[i], &m, &v);
-            double change = optimizer == HASTE_ADAMW ? 10 * parts / (sqrt(1000 * v) + 1e-8) : parts;   /* as if nothing cancelled; t = 1 */
+            /* as if nothing cancelled; t = 1 */
+            double change = optimizer == HASTE_ADAMW ? 10 * parts / (sqrt(1000 * v) + 1e-8) : parts;
             double slack = 4e-6 * (fabs(w) + (double)o.lr * change) + 1e-12;
             bad += !close_to(dtype, test_get(dtype, now->weight, i), new_w, slack);
-            if (old->weight_state[0]) bad += !close_to(state, test_get(state, now->weight_state[0], i), m, 4e-6 * (fabs(m) + fabs((double)g[i]) + fabs(w)));
-            if (old->weight_state[1]) bad += !close_to(state, test_get(state, now->weight_state[1], i), v, 4e-6 * (fabs(v) + (double)g[i] * (double)g[i]));
+            if (old->weight_state[0])
+                bad += !close_to(state, test_get(state, now->weight_state[0], i), m,
+                                 4e-6 * (fabs(m) + fabs((double)g[i]) + fabs(w)));
+            if (old->weight_state[1])
+                bad += !close_to(state, test_get(state, now->weight_state[1], i), v,
+                                 4e-6 * (fabs(v) + (double)g[i] * (double)g[i]));
         }
         for (i = 0; i < places; i++) {
-            double m = old->bias_state[0] ? (double)old->bias_state[0][i] : 0, v = old->bias_state[1] ? (double)old->bias_state[1][i] : 0;
+            double m = old->bias_state[0] ? (double)old->bias_state[0][i] : 0,
+                v = old->bias_state[1] ? (double)old->bias_state[1][i] : 0;
             double new_b = haste_update_ref(optimizer, &o, 1, 0, (double)old->bias[i], (double)gb[i], &m, &v);
             bad += !(fabs((double)now->bias[i] - new_b) <= 4e-6 * (fabs(new_b) + fabs((double)old->bias[i]) + 1e-3));
         }
@@ -488,10 +520,12 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
         free(gb);
     }
     CHECK(bad == 0);
-    if (bad) printf("    %s, loss %d, optimizer %d, dtype %d, state %d, B %d: %d numbers\n", shape->name, loss, optimizer, dtype, state, (int)B, bad);
+    if (bad) printf("    %s, loss %d, optimizer %d, dtype %d, state %d, B %d: %d numbers\n", shape->name, loss, optimizer,
+                    dtype, state, (int)B, bad);
     haste_cuda_gradient_free(&gradient);
     test_free_gradients(&want, &layer);
-    free(logits); free(slopes); free(want_x); free(naive_logits); free(naive_slopes); free(naive_gx); free(rounded); free(gx); free(gx2);
+    free(logits); free(slopes); free(want_x); free(naive_logits); free(naive_slopes); free(naive_gx); free(rounded);
+    free(gx); free(gx2);
     cudaFree(x);
     cudaFree(dev_loss);
     if (device) free_lists(lists);
@@ -506,10 +540,12 @@ static void step()
 {
     static const int32_t batches[] = { 1, 33, 64, 130 };
     int i, loss, optimizer, dtype, n = 0;
-    for (i = 0; i < TEST_SHAPES; i++) for (loss = 0; loss < 3; loss++) for (dtype = 0; dtype < 2; dtype++) for (optimizer = 0; optimizer < 3; optimizer++, n++) {
+    for (i = 0; i < TEST_SHAPES; i++) for (loss = 0; loss < 3; loss++) for (dtype = 0; dtype < 2; dtype++)
+        for (optimizer = 0; optimizer < 3; optimizer++, n++) {
         int32_t B = batches[(n + n / 4) % 4];
         if (test_shapes[i].inputs > 10000 && (B > 64 || optimizer == 1)) continue;
-        step_case(&test_shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, (haste_dtype)dtype, (haste_dtype)((n / 2) % 2), B, n % 2);
+        step_case(&test_shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, (haste_dtype)dtype,
+                  (haste_dtype)((n / 2) % 2), B, n % 2);
     }
 }
 
@@ -547,13 +583,17 @@ static void accumulate()
         o.divisor = 64;
         rest.offset += 32;
         CHECK_STATUS(haste_cuda_gradient_create(&gradient, &two, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_train_step(&one, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error),
+        CHECK_STATUS(haste_cuda_train_step(&one, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error),
                      HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x, HASTE_CUDA_F32, 32, host_lists(&batch), &o, &gradient, NULL, NULL, HASTE_CUDA_F32, NULL,
+        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x, HASTE_CUDA_F32, 32, host_lists(&batch), &o, &gradient, NULL,
+                                           NULL, HASTE_CUDA_F32, NULL,
                                            &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x + half, HASTE_CUDA_F32, 32, host_lists(&rest), &o, &gradient, NULL, NULL, HASTE_CUDA_F32,
+        CHECK_STATUS(haste_cuda_accumulate(&two, &work, x + half, HASTE_CUDA_F32, 32, host_lists(&rest), &o, &gradient,
+                                           NULL, NULL, HASTE_CUDA_F32,
                                            NULL, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_train_step(&two, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error),
+        CHECK_STATUS(haste_cuda_train_step(&two, &work, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error),
                      HASTE_ERR_STATE, test_error);
         CHECK_STATUS(haste_cuda_apply(&two, &work, &gradient, &o, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
@@ -562,7 +602,8 @@ static void accumulate()
         haste_cuda_download(&two, &b, NULL, NULL);
         for (k = 0; k < layer.block_count; k++)
             for (i = 0; i < (size_t)test_weights(&layer.block[k]); i++) {
-                double v = (double)test_get(layer.dtype, a.block[k].weight, i), w = (double)test_get(layer.dtype, b.block[k].weight, i);
+                double v = (double)test_get(layer.dtype, a.block[k].weight, i),
+                    w = (double)test_get(layer.dtype, b.block[k].weight, i);
                 bad += !(fabs(v - w) <= (dtype ? .02 : 1e-5) * (fabs(v) + .05));
             }
         CHECK(bad == 0);
@@ -602,8 +643,10 @@ static void grad_x_bf16()
     memset(&o, 0, sizeof o);
     MUST(cudaMemset(a, 0, d * 4));
     MUST(cudaMemset(b, 0, d * 2));
-    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, a, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, b, HASTE_CUDA_BF16, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, a, HASTE_CUDA_F32,
+                                       NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, NULL, b, HASTE_CUDA_BF16,
+                                       NULL, &test_error), HASTE_OK, test_error);
     wide = take_numbers(a, d, HASTE_CUDA_F32);
     narrow = take_numbers(b, d, HASTE_CUDA_BF16);
     for (i = 0; i < d; i++) bad += !(fabs((double)wide[i] - (double)narrow[i]) <= fabs((double)wide[i]) / 250 + 1e-7);
@@ -652,7 +695,8 @@ static void rounding()
         layer.step = draw;
         dev = upload(&layer);
         work = workspace(&dev, 1, 0);
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32,
+                                           NULL, &test_error), HASTE_OK, test_error);
         haste_cuda_download(&dev, &a, NULL, NULL);
         for (i = 0; i < n; i++) {
             uint16_t w = ((uint16_t *)a.block[0].weight)[i];
@@ -662,13 +706,15 @@ static void rounding()
         up += moved;
         haste_cuda_layer_free(&dev);
         dev = upload(&layer);
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32,
+                                           NULL, &test_error), HASTE_OK, test_error);
         haste_cuda_download(&dev, &b, NULL, NULL);
         CHECK(memcmp(a.block[0].weight, b.block[0].weight, (size_t)n * 2) == 0);
         haste_cuda_layer_free(&dev);
         layer.step = draw + 100;
         dev = upload(&layer);
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, 1, lists, &o, NULL, NULL, HASTE_CUDA_F32,
+                                           NULL, &test_error), HASTE_OK, test_error);
         haste_cuda_download(&dev, &b, NULL, NULL);
         CHECK(memcmp(a.block[0].weight, b.block[0].weight, (size_t)n * 2) != 0);
         haste_cuda_layer_free(&dev);
@@ -687,7 +733,8 @@ static void deterministic()
 {
     int dtype, run;
     for (dtype = 0; dtype < 2; dtype++) {
-        haste_layer_options options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_ADAMW, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_ADAMW, (haste_dtype)dtype,
+                                                   HASTE_BF16);
         haste_layer layer = test_layer(&options), first = test_copy(&layer), now = test_copy(&layer);
         test_batch batch = test_make_batch(&layer, 70);
         size_t d = 70 * (size_t)layer.inputs;
@@ -704,7 +751,8 @@ static void deterministic()
             float *gx;
             double loss;
             MUST(cudaMemset(dev_gx, 0, d * 4));
-            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 70, host_lists(&batch), &o, (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
+            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 70, host_lists(&batch), &o,
+                                               (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
                                                &test_error), HASTE_OK, test_error);
             haste_cuda_download(&dev, run ? &now : &first, NULL, NULL);
             gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
@@ -755,7 +803,8 @@ static void top_k()
 {
     static const int32_t batches[] = { 1, 3, 4, 37, 100 }, depths[] = { 1, 5, 33, 64 };
     int i, dtype, j, n = 0, with;
-    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++) for (with = 0; with < 2; with++, n++) {
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++)
+        for (with = 0; with < 2; with++, n++) {
         haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
         haste_layer layer = whole_layer(&options);
         haste_cuda_layer dev = upload(&layer);
@@ -772,13 +821,15 @@ static void top_k()
         whole_x(&batch, &layer);
         x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)(n % 3));
         haste_forward_ref(&layer, batch.x, B, logits);
-        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL, (int32_t *)dev_id,
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL,
+                                      (int32_t *)dev_id,
                                       n % 5 ? (float *)dev_score : NULL, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         id = (int32_t *)host_take(dev_id, (size_t)batch.B * (size_t)k * 4);
         score = (float *)host_take(dev_score, (size_t)batch.B * (size_t)k * 4);
         for (b = 0; b < B; b++) {
-            haste_top_k_ref(&layer, logits + (size_t)b * (size_t)layer.slots, k, batch.id + batch.offset[b], with ? batch.offset[b + 1] - batch.offset[b] : 0,
+            haste_top_k_ref(&layer, logits + (size_t)b * (size_t)layer.slots, k, batch.id + batch.offset[b],
+                            with ? batch.offset[b + 1] - batch.offset[b] : 0,
                             want_id, want_score);
             for (r = 0; r < k; r++) {
                 bad += id[b * k + r] != want_id[r];
@@ -786,7 +837,8 @@ static void top_k()
             }
         }
         CHECK(bad == 0);
-        if (bad) printf("    %s, dtype %d, B %d, k %d, excluded %d: %d differ\n", test_shapes[i].name, dtype, (int)B, (int)k, with, bad);
+        if (bad) printf("    %s, dtype %d, B %d, k %d, excluded %d: %d differ\n", test_shapes[i].name, dtype, (int)B,
+                        (int)k, with, bad);
         free(id); free(score); free(logits);
         cudaFree(x);
         if (!excluded.on_host) free_lists(excluded);
@@ -797,7 +849,8 @@ static void top_k()
     }
 }
 
-static int find_id(const int32_t *id, int64_t n, int32_t wanted) { int64_t i; for (i = 0; i < n; i++) if (id[i] == wanted) return 1; return 0; }
+static int find_id(const int32_t *id, int64_t n, int32_t wanted) {
+    int64_t i; for (i = 0; i < n; i++) if (id[i] == wanted) return 1; return 0; }
 
 static void above()
 {
@@ -812,7 +865,8 @@ static void above()
         haste_cuda_lists excluded = host_lists(&batch);
         double *logits = test_doubles((size_t)B * (size_t)layer.slots);
         size_t capacity = (size_t)B * (size_t)layer.labels;
-        void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4), *dev_score = device_bytes(capacity * 4);
+        void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4),
+            *dev_score = device_bytes(capacity * 4);
         int64_t needed = -1, *offset, slot, at, total = 0, first_needed;
         int32_t *id;
         float *score, threshold = 2;
@@ -820,9 +874,12 @@ static void above()
         whole_x(&batch, &layer);
         x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
         haste_forward_ref(&layer, batch.x, B, logits);
-        haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL, NULL, 0, &first_needed, NULL, &test_error);
-        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, (int32_t *)dev_id,
-                                      (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK, test_error);
+        haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
+                         NULL, 0, &first_needed, NULL, &test_error);
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL,
+                                      (int64_t *)dev_offset, (int32_t *)dev_id,
+                                      (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK,
+                                          test_error);
         CHECK(needed == first_needed);
         offset = (int64_t *)host_take(dev_offset, ((size_t)B + 1) * 8);
         id = (int32_t *)host_take(dev_id, capacity * 4);
@@ -839,13 +896,15 @@ static void above()
             }
             for (at = offset[b]; at < offset[b + 1]; at++) {
                 bad += (double)score[at] != logits[b * layer.slots + layer.slot_of[id[at]]];
-                if (at > offset[b]) bad += !(score[at - 1] > score[at] || (score[at - 1] == score[at] && id[at - 1] < id[at]));
+                if (at > offset[b]) bad += !(score[at - 1] > score[at] ||
+                                             (score[at - 1] == score[at] && id[at - 1] < id[at]));
             }
             total += own;
         }
         CHECK(bad == 0 && total == needed && offset[B] == total);
         if (total > 0)
-            CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count, (int32_t *)x, (float *)x, total - 1,
+            CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count,
+                                          (int32_t *)x, (float *)x, total - 1,
                                           &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
         free(offset); free(id); free(score); free(logits);
         cudaFree(x);
@@ -875,7 +934,8 @@ static void score()
         int64_t j;
         haste_forward_ref(&layer, batch.x, 40, logits);
         naive_forward(&layer, batch.x, 40, naive);
-        CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, 40, lists, (float *)dev_score, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, 40, lists, (float *)dev_score, NULL, &test_error),
+                     HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         got = (float *)host_take(dev_score, n * 4);
         for (b = 0; b < 40; b++) for (j = batch.offset[b]; j < batch.offset[b + 1]; j++) {
@@ -904,8 +964,10 @@ static void rewire()
         { "S 128", 300, 170, 1, { { 0, 128, 70, 0, 0 } }, 0 }, { "F near D", 90, 20, 1, { { 0, 40, 19, 0, 0 } }, 0 },
         { "head and tail", 200, 64, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 50, 16, 8, 8, 30 }, { 0, 32, 12, 30, 64 } }, 1 } };
     int i, dtype, scope, growth, prune, uniform;
-    for (i = 0; i < 5; i++) for (dtype = 0; dtype < 2; dtype++) for (scope = 0; scope < 2; scope++) for (growth = 0; growth < 2; growth++) for (prune = 0; prune < 2; prune++) {
-        haste_layer_options options = test_options(&shapes[i], HASTE_SQUARED_HINGE, HASTE_ADAMW, (haste_dtype)dtype, HASTE_F32);
+    for (i = 0; i < 5; i++) for (dtype = 0; dtype < 2; dtype++) for (scope = 0; scope < 2; scope++)
+        for (growth = 0; growth < 2; growth++) for (prune = 0; prune < 2; prune++) {
+        haste_layer_options options = test_options(&shapes[i], HASTE_SQUARED_HINGE, HASTE_ADAMW, (haste_dtype)dtype,
+                                                   HASTE_F32);
         haste_layer layer = whole_layer(&options), back;
         haste_cuda_layer dev;
         haste_cuda_workspace work;
@@ -917,7 +979,8 @@ static void rewire()
         const char *difference;
         size_t k;
         whole_x(&batch, &layer);
-        for (k = 0; k < 32 * (size_t)layer.inputs; k++) batch.x[k] = batch.x[k] > 0 ? 1.0f : 0.0f;   // slopes below 256: exact in bfloat16
+        // slopes below 256: exact in bfloat16
+        for (k = 0; k < 32 * (size_t)layer.inputs; k++) batch.x[k] = batch.x[k] > 0 ? 1.0f : 0.0f;
         dev = upload(&layer);
         work = workspace(&dev, 32, 0);
         x = device_copy(batch.x, 32 * (size_t)layer.inputs * 4);
@@ -929,14 +992,17 @@ static void rewire()
         o.prune = (haste_prune)prune;
         uniform = (i + growth) % 2;
         o.uniform = uniform;
-        CHECK_STATUS(haste_rewire(&layer, &host_work, &o, batch.x, 32, batch.positives, &host_moved, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &o, x, HASTE_CUDA_F32, 32, host_lists(&batch), &moved, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_rewire(&layer, &host_work, &o, batch.x, 32, batch.positives, &host_moved, &test_error), HASTE_OK,
+                     test_error);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &o, x, HASTE_CUDA_F32, 32, host_lists(&batch), &moved, NULL,
+                                       &test_error), HASTE_OK, test_error);
         CHECK(moved == host_moved && dev.rewires == 1);
         CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_layer_check(&back, &test_error), HASTE_OK, test_error);
         difference = test_difference(&layer, &back);
         CHECK(difference == NULL);
-        if (difference) printf("    %s, dtype %d, scope %d, growth %d, prune %d: %s differs\n", shapes[i].name, dtype, scope, growth, prune, difference);
+        if (difference) printf("    %s, dtype %d, scope %d, growth %d, prune %d: %s differs\n", shapes[i].name, dtype,
+                               scope, growth, prune, difference);
         cudaFree(x);
         test_free_batch(&batch);
         haste_cuda_workspace_free(&work);
@@ -954,13 +1020,15 @@ static void shards()
 {
     int dtype, own;
     for (dtype = 0; dtype < 2; dtype++) for (own = 0; own < 2; own++) {
-        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, (haste_dtype)dtype, HASTE_BF16);
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, (haste_dtype)dtype,
+                                                   HASTE_BF16);
         haste_layer layer = test_layer(&options), a = test_copy(&layer), b = test_copy(&layer);
         haste_cuda_layer whole = upload(&layer), base = upload(&layer), part;
         haste_cuda_workspace work = workspace(&whole, 50, 0);
         test_batch batch = test_make_batch(&layer, 50);
         size_t d = 50 * (size_t)layer.inputs, i;
-        void *x = device_copy(batch.x, d * 4), *loss = device_bytes(24), *gx = device_bytes(d * 4), *gx2 = device_bytes(d * 4);
+        void *x = device_copy(batch.x, d * 4), *loss = device_bytes(24), *gx = device_bytes(d * 4),
+            *gx2 = device_bytes(d * 4);
         float *one, *two;
         double l[3];
         int64_t middle = layer.block[1].first_slot + 2 * layer.block[1].group_size;
@@ -970,7 +1038,8 @@ static void shards()
         o.lr = .1f;
         MUST(cudaMemset(gx, 0, d * 4));
         MUST(cudaMemset(gx2, 0, d * 4));
-        CHECK_STATUS(haste_cuda_train_step(&whole, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, (double *)loss, gx, HASTE_CUDA_F32, NULL, &test_error),
+        CHECK_STATUS(haste_cuda_train_step(&whole, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, (double *)loss, gx,
+                                           HASTE_CUDA_F32, NULL, &test_error),
                      HASTE_OK, test_error);
         haste_cuda_download(&whole, &a, NULL, NULL);
         for (p = 0; p < 2; p++) {
@@ -979,8 +1048,10 @@ static void shards()
             range.first_slot = p ? middle : 0;
             range.end_slot = p ? layer.slots : middle;
             if (own) CHECK_STATUS(haste_cuda_upload(&part, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
-            else CHECK_STATUS(haste_cuda_layer_range(&part, &base, range.first_slot, range.end_slot, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_cuda_train_step(&part, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o, (double *)loss + 1 + p, gx2, HASTE_CUDA_F32, NULL,
+            else CHECK_STATUS(haste_cuda_layer_range(&part, &base, range.first_slot, range.end_slot, &test_error), HASTE_OK,
+                              test_error);
+            CHECK_STATUS(haste_cuda_train_step(&part, &work, x, HASTE_CUDA_F32, 50, host_lists(&batch), &o,
+                                               (double *)loss + 1 + p, gx2, HASTE_CUDA_F32, NULL,
                                                &test_error), HASTE_OK, test_error);
             CHECK_STATUS(haste_cuda_download(&part, &b, NULL, &test_error), HASTE_OK, test_error);
             haste_cuda_layer_free(&part);
@@ -1025,21 +1096,25 @@ static void not_finite()
     o.lr = .1f;
     batch.x[3 * layer.inputs + 10] = INFINITY;   // one input of one sample
     x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4);
-    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, NULL, NULL,
+                                       HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     haste_cuda_download(&dev, &after, NULL, NULL);
     for (g = 0; g < layer.block[0].groups; g++) {
-        int reads = 0, same = memcmp((float *)layer.block[0].weight + (size_t)g * group, (float *)after.block[0].weight + (size_t)g * group, group * 4) == 0;
+        int reads = 0, same = memcmp((float *)layer.block[0].weight + (size_t)g * group,
+                                     (float *)after.block[0].weight + (size_t)g * group, group * 4) == 0;
         for (f = 0; f < layer.block[0].fan_in; f++) reads |= layer.block[0].index[g * layer.block[0].fan_in + f] == 10;
         CHECK(same == reads);
         kept += same;
         changed += !same;
     }
     CHECK(kept > 0 && changed > 0);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 5, NULL, (int32_t *)id, (float *)score, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 5, NULL, (int32_t *)id, (float *)score, NULL,
+                                  &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, (float *)x + 3 * layer.inputs, HASTE_CUDA_F32, 1, 5, NULL, (int32_t *)id, (float *)score, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, (float *)x + 3 * layer.inputs, HASTE_CUDA_F32, 1, 5, NULL, (int32_t *)id,
+                                  (float *)score, NULL, &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
     {   // rewiring changes nothing
         haste_rewire_options r;
@@ -1048,7 +1123,8 @@ static void not_finite()
         r.growth = HASTE_GROW_GRADIENT;
         haste_cuda_layer_free(&dev);
         dev = upload(&layer);
-        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, x, HASTE_CUDA_F32, 8, host_lists(&batch), NULL, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, x, HASTE_CUDA_F32, 8, host_lists(&batch), NULL, NULL, &test_error),
+                     HASTE_ERR_NONFINITE, test_error);
         haste_cuda_download(&dev, &after, NULL, NULL);
         CHECK(test_difference(&layer, &after) == NULL);
     }
@@ -1061,10 +1137,12 @@ static void not_finite()
         lists.on_host = 0;
         batch.x[3 * layer.inputs + 10] = 0;
         MUST(cudaMemcpy(x, batch.x, 8 * (size_t)layer.inputs * 4, cudaMemcpyHostToDevice));
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                           &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
         MUST(cudaMemcpy((void *)lists.offset, descending, sizeof descending, cudaMemcpyHostToDevice));
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                           &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
         free_lists(lists);
     }
@@ -1093,7 +1171,9 @@ static void errors()
     memset(&o, 0, sizeof o);
     memset(&failed, 0x5a, sizeof failed);
     memset(&none, 0, sizeof none);
-    #define STEP(layer, work, x, B, lists, options) haste_cuda_train_step(layer, work, x, HASTE_CUDA_F32, B, lists, options, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error)
+    #define STEP(layer, work, x, B, lists, options) \
+        haste_cuda_train_step(layer, work, x, HASTE_CUDA_F32, B, lists, options, NULL, NULL, HASTE_CUDA_F32, NULL, \
+                              &test_error)
     CHECK_STATUS(STEP(NULL, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
     CHECK_STATUS(STEP(&dev, NULL, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
     CHECK_STATUS(STEP(&dev, &none, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
@@ -1112,9 +1192,12 @@ static void errors()
     CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_DATA, test_error);
     batch.id[batch.offset[8] - 1] = k >= 0 ? k : 0;
     CHECK(dev.step == 0);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 65, NULL, id, NULL, NULL, &test_error), HASTE_ERR_SIZE, test_error);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 0, NULL, id, NULL, NULL, &test_error), HASTE_ERR_ARG, test_error);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)3, 8, 1, NULL, id, NULL, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 65, NULL, id, NULL, NULL, &test_error), HASTE_ERR_SIZE,
+                 test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 0, NULL, id, NULL, NULL, &test_error), HASTE_ERR_ARG,
+                 test_error);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)3, 8, 1, NULL, id, NULL, NULL, &test_error),
+                 HASTE_ERR_ARG, test_error);
     // allocations that fail, each in turn
     alloc_count = 0;
     alloc_fail_at = 0;
@@ -1131,7 +1214,8 @@ static void errors()
         haste_rewire_options r;
         memset(&r, 0, sizeof r);
         r.share = .2f;
-        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, lists, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, lists, NULL, NULL, &test_error),
+                     HASTE_ERR_MEMORY, test_error);
     }
     alloc_fail_at = -1;
     CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_OK, test_error);   // and all is as before
@@ -1188,11 +1272,14 @@ static void two_streams()
     MUST(cudaStreamCreate(&stream[1]));
     MUST(cudaDeviceSynchronize());
     for (i = 0; i < STEPS; i++)
-        haste_cuda_train_step(&alone, &work[0], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, NULL, NULL);
+        haste_cuda_train_step(&alone, &work[0], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32,
+                              NULL, NULL);
     haste_cuda_download(&alone, &a, NULL, NULL);
     for (i = 0; i < STEPS; i++) {
-        CHECK_STATUS(haste_cuda_train_step(&one, &work[1], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, stream[0], &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_train_step(&two, &work[2], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32, stream[1], &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&one, &work[1], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, stream[0], &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&two, &work[2], x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, stream[1], &test_error), HASTE_OK, test_error);
     }
     CHECK_STATUS(haste_cuda_check(&work[1], stream[0], &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work[2], stream[1], &test_error), HASTE_OK, test_error);
@@ -1260,12 +1347,15 @@ static void trains_as_cpu()
             int first = step * B % N;
             haste_lists lists = { offset + first, id };
             haste_cuda_lists device = { offset + first, id, 1 };
-            CHECK(haste_train_step(&layer, &host_work, data + (size_t)first * D, B, lists, &o, NULL, NULL, NULL) == HASTE_OK);
-            CHECK(haste_cuda_train_step(&dev, &work, (float *)x + (size_t)first * D, HASTE_CUDA_F32, B, device, &o, NULL, NULL, HASTE_CUDA_F32, NULL, NULL) == HASTE_OK);
+            CHECK(haste_train_step(&layer, &host_work, data + (size_t)first * D, B, lists, &o, NULL, NULL,
+                                   NULL) == HASTE_OK);
+            CHECK(haste_cuda_train_step(&dev, &work, (float *)x + (size_t)first * D, HASTE_CUDA_F32, B, device, &o, NULL,
+                                        NULL, HASTE_CUDA_F32, NULL, NULL) == HASTE_OK);
         }
         for (step = 0; step < N / B; step++) {
             CHECK(haste_top_k(&layer, &host_work, data + (size_t)step * B * D, B, 1, NULL, best, NULL, NULL) == HASTE_OK);
-            CHECK(haste_cuda_top_k(&dev, &work, (float *)x + (size_t)step * B * D, HASTE_CUDA_F32, B, 1, NULL, (int32_t *)dev_id, NULL, NULL, NULL) == HASTE_OK);
+            CHECK(haste_cuda_top_k(&dev, &work, (float *)x + (size_t)step * B * D, HASTE_CUDA_F32, B, 1, NULL,
+                                   (int32_t *)dev_id, NULL, NULL, NULL) == HASTE_OK);
             MUST(cudaMemcpy(found, dev_id, sizeof found, cudaMemcpyDeviceToHost));
             for (i = 0; i < B; i++) {
                 right_cpu += best[i] == id[step * B + i];
@@ -1273,7 +1363,8 @@ static void trains_as_cpu()
             }
         }
         CHECK(right_cpu > N * 6 / 10 && abs(right_cpu - right_device) <= N / 40);
-        printf("    trains_as_cpu, dtype %d: %.1f%% and %.1f%% right\n", dtype, 100.0 * right_cpu / N, 100.0 * right_device / N);
+        printf("    trains_as_cpu, dtype %d: %.1f%% and %.1f%% right\n", dtype, 100.0 * right_cpu / N,
+               100.0 * right_device / N);
         right_cpu = right_device = 0;
         cudaFree(x);
         cudaFree(dev_id);
@@ -1286,7 +1377,8 @@ static void trains_as_cpu()
 
 // ---- sizes beyond 2^31 -----------------------------------------------------------------------------------------------
 
-/* The group of a slot as a host layer of one block, from a layer too large to be downloaded: its own arrays are fetched, and references
+/* The group of a slot as a host layer of one block, from a layer too large to be downloaded: its own arrays are fetched, and
+   references
    are asked about it alone. */
 static haste_layer fetch_group(const haste_cuda_layer *dev, int64_t g)
 {
@@ -1302,9 +1394,11 @@ static haste_layer fetch_group(const haste_cuda_layer *dev, int64_t g)
     options.block_count = 1;
     options.block[0].group_size = from->group_size;
     options.block[0].fan_in = from->fan_in;
-    if (haste_layer_create(&layer, &options, &test_error) != HASTE_OK) { printf("no layer: %s\n", test_error.text); exit(1); }
+    if (haste_layer_create(&layer, &options, &test_error) != HASTE_OK)
+        { printf("no layer: %s\n", test_error.text); exit(1); }
     MUST(cudaMemcpy(layer.block[0].index, from->index + (size_t)g * F, F * 2, cudaMemcpyDeviceToHost));
-    MUST(cudaMemcpy(layer.block[0].weight, (char *)from->weight + (size_t)g * F * S * width, F * S * width, cudaMemcpyDeviceToHost));
+    MUST(cudaMemcpy(layer.block[0].weight, (char *)from->weight + (size_t)g * F * S * width, F * S * width,
+                    cudaMemcpyDeviceToHost));
     MUST(cudaMemcpy(layer.block[0].bias, from->bias + (size_t)g * S, S * 4, cudaMemcpyDeviceToHost));
     return layer;
 }
@@ -1325,7 +1419,9 @@ static void beyond_2_31()
     int32_t *label = (int32_t *)test_alloc(B * 4), *best = (int32_t *)test_alloc(B * 4), b, s, n;
     haste_cuda_lists lists = { offset, label, 1 };
     MUST(cudaMemGetInfo(&free_bytes, &all_bytes));
-    if (free_bytes < (size_t)40 << 30) { printf("    beyond_2_31: skipped, needs 40 GiB of device memory\n"); free(data); free(rounded); free(offset); free(label); free(best); return; }
+    if (free_bytes < (size_t)40 << 30)
+        { printf("    beyond_2_31: skipped, needs 40 GiB of device memory\n"); free(data); free(rounded); free(offset);
+            free(label); free(best); return; }
     memset(&options, 0, sizeof options);
     memset(&general, 0, sizeof general);
     memset(&work_options, 0, sizeof work_options);
@@ -1346,7 +1442,8 @@ static void beyond_2_31()
     logits = device_bytes((size_t)B * (size_t)dev.slots * 2);
     loss = device_bytes(8);
     id = device_bytes(B * 4);
-    CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, logits, HASTE_CUDA_BF16, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, logits, HASTE_CUDA_BF16, NULL, &test_error),
+                 HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     for (n = 0; n < 8; n++) {
         haste_layer layer;
@@ -1357,8 +1454,10 @@ static void beyond_2_31()
         layer = fetch_group(&dev, g);
         haste_forward_ref(&layer, rounded, B, want);
         for (b = 0; b < B; b++) {
-            MUST(cudaMemcpy(row, (uint16_t *)logits + (size_t)b * (size_t)dev.slots + (size_t)g * 32, 64, cudaMemcpyDeviceToHost));
-            for (s = 0; s < 32; s++) bad += !(fabs((double)test_from_bf16(row[s]) - want[b * 32 + s]) <= 5e-3 * (fabs(want[b * 32 + s]) + .1));
+            MUST(cudaMemcpy(row, (uint16_t *)logits + (size_t)b * (size_t)dev.slots + (size_t)g * 32, 64,
+                            cudaMemcpyDeviceToHost));
+            for (s = 0; s < 32; s++)
+                bad += !(fabs((double)test_from_bf16(row[s]) - want[b * 32 + s]) <= 5e-3 * (fabs(want[b * 32 + s]) + .1));
         }
         CHECK(bad == 0);
         haste_layer_free(&layer);
@@ -1382,7 +1481,8 @@ static void beyond_2_31()
         grad[0] = test_doubles(64 * 32);
         bias[0] = test_doubles(32);
         haste_backward_ref(&before, rounded, B, slopes, grad, bias, NULL);
-        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)loss, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)loss, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         after = fetch_group(&dev, groups - 1);
         for (i = 0; i < 64 * 32; i++) {
@@ -1401,10 +1501,12 @@ static void beyond_2_31()
     {
         float high = 1000;
         MUST(cudaMemcpy(dev.block[0].bias + (options.labels - 5), &high, 4, cudaMemcpyHostToDevice));
-        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, 1, NULL, (int32_t *)id, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, 1, NULL, (int32_t *)id, NULL, NULL, &test_error),
+                     HASTE_OK, test_error);
         MUST(cudaMemcpy(best, id, B * 4, cudaMemcpyDeviceToHost));
         for (b = 0; b < B; b++) CHECK(best[b] == options.labels - 5);
-        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 1, 1, NULL, (int32_t *)id, NULL, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 1, 1, NULL, (int32_t *)id, NULL, NULL, &test_error),
+                     HASTE_OK, test_error);
         MUST(cudaMemcpy(best, id, 4, cudaMemcpyDeviceToHost));
         CHECK(best[0] == options.labels - 5);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
@@ -1426,7 +1528,8 @@ int main(int argc, char **argv)
         cudaGetLastError();
         CHECK(haste_cuda_supported(&test_error) == HASTE_ERR_DEVICE && test_error.text[0]);
         CHECK(haste_cuda_layer_create(&layer, &options, NULL, NULL, &test_error) == HASTE_ERR_DEVICE);
-        CHECK(haste_cuda_plan_bytes(&options, NULL, NULL, &plan, &test_error) == HASTE_OK && plan.layer > 0 && plan.workspace > 0);
+        CHECK(haste_cuda_plan_bytes(&options, NULL, NULL, &plan, &test_error) == HASTE_OK && plan.layer > 0 &&
+              plan.workspace > 0);
         printf("no device: skipped\n");
     } else {
         RUN(round_trip);
