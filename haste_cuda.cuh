@@ -46,6 +46,8 @@
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
        stream           a warp takes one group after the other for at most 4 samples: the k best
+       wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
+                        >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
 */
 #ifndef HASTE_CUDA_CUH
 #define HASTE_CUDA_CUH
@@ -66,8 +68,8 @@ typedef enum haste_cuda_type { HASTE_CUDA_F32 = 0, HASTE_CUDA_BF16 = 1, HASTE_CU
 typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
-    HASTE_CUDA_WIDE,          /* S >= 16: tiles of gathered inputs */
-    HASTE_CUDA_NARROW         /* S 16 and 32, small batches: the batch stays in shared memory */
+    HASTE_CUDA_WIDE,          /* bfloat16, S 32, 64, 128, F a multiple of 16, dense blocks too, any B: gathered inputs, wgmma */
+    HASTE_CUDA_NARROW         /* bfloat16, S 16 and 32, B <= 128, slices to about 512 inputs: the batch stays in shared memory */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -131,6 +133,7 @@ typedef struct haste_cuda_workspace {
     int32_t   max_fan_in, tiles;       /* tiles: blocks of 64 samples */
     int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a persistent kernel */
     void     *x;                       /* [tiles][D][64] float or bfloat16 */
+    void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
     float    *grad_x;                  /* [replicas][tiles][D][64] */
     void     *slopes;                  /* [parts][tiles][64][64] logit gradients of groups with F > 64 */
     int32_t  *head;                    /* [groups] */
@@ -643,12 +646,47 @@ static __device__ __forceinline__ float haste__cu_read(const void *array, int ty
 
 /* ---- >>layout ------------------------------------------------------------------------------------------------ */
 
+/* The image of a matrix with rows of S bf16: 8 rows form a unit of 16*S bytes (S = 128: two units of 64 columns side by
+   side), inside of which 16-byte pieces are exchanged by the row number. Bytes. */
+template <int S> static __host__ __device__ __forceinline__ uint32_t haste__wide_offset(uint32_t r, uint32_t s)
+{
+    const uint32_t row = S < 64 ? S * 2 : 128, pieces = row / 16;
+    const uint32_t swap = S == 16 ? (r >> 2) & 1 : S == 32 ? (r >> 1) & 3 : r & 7;
+    return (r >> 3) * (16 * S) + (s >> 6) * 1024 + (r & 7) * row + ((((s >> 3) & (pieces - 1)) ^ swap) << 4) + (s & 7) * 2;
+}
+
+/* Place of weight (f, s) inside its group, in elements. */
+static __host__ __device__ __forceinline__ int64_t haste__wide_place(int S, int f, int s)
+{
+    switch (S) {
+    case 32: return haste__wide_offset<32>((uint32_t)f, (uint32_t)s) / 2;
+    case 64: return haste__wide_offset<64>((uint32_t)f, (uint32_t)s) / 2;
+    default: return haste__wide_offset<128>((uint32_t)f, (uint32_t)s) / 2;
+    }
+}
+
+/* haste__narrow_place: where weight (f, s) of a group stands.
+
+   A strip is 8 inputs x 16 labels, 256 bytes: 8 for each lane, in the order of the A operand of w. Strips of labels 0..15
+   come first, then those of labels 16..31. Inputs (ascending) are dealt to strips and columns so that a lane finds those
+   it needs, one of each strip, side by side in the index, and that inputs i and i + F/2 are neighbours. Labels are dealt
+   to the 16 rows so that after transposing a lane has four successive ones: the forward kernel stores them at once. */
+static __host__ __device__ __forceinline__ int64_t haste__narrow_place(int S, int F, int f, int s)
+{
+    int run = F / 8, e = f / (F / 2), quad = f % (F / 2) / run, strip = f % run;   /* column 2*quad + e of the strip */
+    int row = (s >> 2 & 3) * 2 + (s & 1), lower = s >> 1 & 1;                      /* row + 8*lower */
+    (void)S;
+    return (int64_t)((s >> 4) * run + strip) * 128 + (row * 4 + quad) * 4 + lower * 2 + e;
+}
+
 /* Where weight (f, s) of a group lies in the order of a path. */
 static __host__ __device__ __forceinline__ int64_t haste__cu_place(int path, int S, int F, int f, int s)
 {
-    (void)path; (void)F;   /* paths with an order of their own are told apart here */
-    return (int64_t)f * S + s;
+    return path == HASTE_CUDA_WIDE ? haste__wide_place(S, f, s) :
+           path == HASTE_CUDA_NARROW ? haste__narrow_place(S, F, f, s) : (int64_t)f * S + s;
 }
+/* Are eight labels from a multiple of 8 on side by side? */
+static __host__ __device__ __forceinline__ int haste__cu_eights(int path) { return path != HASTE_CUDA_NARROW; }
 static __host__ __device__ __forceinline__ int haste__cu_natural(int path) { return path == HASTE_CUDA_GENERAL; }
 
 static __device__ __forceinline__ float haste__cu_order_float(uint32_t key)   /* the inverse of the next */
@@ -1014,8 +1052,8 @@ static __device__ __forceinline__ void haste__cu_fetch_weights(const haste__cu_p
         int f = i / (SP / 8), c = i % (SP / 8) * 8;
         bool wanted = f < rows && c < run;
         T *to = w + f * tile::LW + c;
-        if (haste__cu_natural(p.path)) {
-            const T *row = from + (wanted ? (size_t)(f0 + f) * (size_t)p.S + (size_t)(s0 + c) : 0);
+        if (haste__cu_eights(p.path)) {
+            const T *row = from + (wanted ? haste__cu_place(p.path, p.S, p.F, f0 + f, s0 + c) : 0);
             haste__cu_copy16(to, row, wanted);
             if (sizeof(T) == 4) haste__cu_copy16(to + 4, row + 4, wanted);
         } else
@@ -1088,7 +1126,7 @@ template <typename A> static __device__ __forceinline__ void haste__cu_load8(con
                                                                              float *out)
 {
     array += (size_t)g * (size_t)p.F * (size_t)p.S;
-    if (haste__cu_natural(p.path)) haste__cu_get8(out, array + (size_t)f * (size_t)p.S + s);
+    if (haste__cu_eights(p.path)) haste__cu_get8(out, array + haste__cu_place(p.path, p.S, p.F, f, s));
     else for (int j = 0; j < 8; j++) out[j] = haste__cu_get(array + haste__cu_place(p.path, p.S, p.F, f, s + j));
 }
 template <typename A> static __device__ __forceinline__ void haste__cu_store8(const haste__cu_pass &p, A *array, int64_t g,
@@ -1097,7 +1135,7 @@ template <typename A> static __device__ __forceinline__ void haste__cu_store8(co
 {
     uint64_t position = ((uint64_t)(p.round_slot + g * p.S) << 16) + (uint64_t)f * (uint64_t)p.S + (uint64_t)s;
     array += (size_t)g * (size_t)p.F * (size_t)p.S;
-    if (haste__cu_natural(p.path)) haste__cu_put8(array + (size_t)f * (size_t)p.S + s, v, key, position);
+    if (haste__cu_eights(p.path)) haste__cu_put8(array + haste__cu_place(p.path, p.S, p.F, f, s), v, key, position);
     else {
         __align__(16) A out[8];
         haste__cu_put8(out, v, key, position);
@@ -2561,28 +2599,2037 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
     }
 }
 
+/* ---- >>wide -------------------------------------------------------------------------------------------------- */
+
+/* The train step for bf16 weights, S = 32, 64, 128 and F a multiple of 16 (dense blocks too), on compute capability 9.0.
+
+   A worker is a warpgroup (128 threads) that takes whole groups, one after the other. A CTA is 2 to 5 workers that share
+   nothing but the resident part of the input gradient; there is one CTA on each multiprocessor. For a group and a tile of
+   64 samples:
+
+       z  [64, S]  = X^T W        X [F, 64] gathered rows of x, W [F, S]          wgmma, M = samples
+       dz [64, S]  = loss'(z)     in registers; rounded to bf16, into shared memory
+       dX [F, 64]  = W dz^T       added to grad_x                                 wgmma, M = inputs
+       dW [F, S]  += X dz         in registers over all tiles; then W is updated  wgmma, M = inputs
+
+   Samples are M of the first product, so that any S is only its N. All operands are read from shared memory as they lie
+   there, plain or transposed by the descriptor; nothing is ever copied into another order. W and dz have rows of S
+   numbers, X of 64, in the swizzle that wgmma wants for the length of the row; weights lie in global memory in exactly
+   this image (haste__wide_place), so a group's W comes and goes by one bulk copy. The next tile of x and the indices
+   after it are fetched by cp.async one job (two groups) ahead, the next W by a bulk copy half a group ahead.
+
+   What binds it, on an H200: about half the instructions (sigmoid, update, addresses: 12 to 20 warps hide little, so a
+   shorter path is a faster one), half the additions to grad_x, 4*F*B bytes a group, which the L2 takes at 3 TB/s at most,
+   while it also serves the gathers. Hence:
+   - Workers are many and independent; no barrier is wider than a warpgroup.
+   - Additions are red.v4, of four samples that one thread has (haste__wide_order), to one of several replicas of grad_x:
+     additions to one address wait for each other.
+   - Shared memory that the workers leave over holds the first rows of grad_x ("resident", as many as fit): their sums
+     reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want
+     the same row: one lock for each tile of samples. Worth 15% at D 384, 3% at D 768.
+   F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
+   kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
+   chunks, so that they do not add to the same rows at the same time.
+
+   Milliseconds, with clearing and summing 8 replicas (in brackets without dX's additions): S 32, F 64, D 768, L 670,208,
+   B 128: .283 (.179); S 64, F 128, D 768, L 2,756,025: 1.32 (.85); S 32, F 64, D 384, L 8,192,000: 2.77 (1.90); dense S 64,
+   56,256 x 768: .255 (.180); dense 67,024 x 384: .157, B 64: .097.
+   Tried, and not better: one W buffer, and so more resident rows (-2% to +4%); fewer workers and more resident rows; 16
+   replicas; 6 workers of 80 registers (wgmma is serialised). Without the proxy fence after cp.async: 2% faster, not kept.
+
+   Sums over groups are in no fixed order: the last bits of grad_x vary from run to run. W, bias and state do not. */
+
+#define HASTE__WIDE_REPLICAS 8    /* of grad_x, recommended */
+#define HASTE__WIDE_LOCKS    64   /* most tiles with resident rows: one lock each; 256 bytes, so that rows are aligned */
+
+/* How a pass is cut up; made by haste__wide_plan. */
+typedef struct haste__wide_plan {
+    int32_t  ok, workers, chunk, chunks;   /* workers of a CTA; rows of a chunk of F; how many chunks */
+    int32_t  multi, ragged;                /* which kernel */
+    int32_t  kept;                         /* tiles of dz kept: 1, or all of them (multi) */
+    int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
+    int32_t  shared, grid;
+    uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
+    float    divisor;                      /* 1 / scale */
+} haste__wide_plan;
+
+/* ---- instructions ---- */
+
+static __device__ __forceinline__ uint32_t haste__smem(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+static __device__ __forceinline__ void haste__copy16(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+
+static __device__ __forceinline__ void haste__copy_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
+static __device__ __forceinline__ void haste__copy_wait(void) { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
+/* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies (then a barrier). */
+static __device__ __forceinline__ void haste__fence_async(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ void haste__bar(int id)
+{
+    asm volatile("bar.sync %0, 128;" :: "r"(id) : "memory");
+}
+
+static __device__ __forceinline__ void haste__mbar_wait(uint32_t bar, uint32_t parity)
+{
+    asm volatile("{\n\t.reg .pred p;\n\tWAIT:\n\t"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n\t@!p bra WAIT;\n\t}"
+                 :: "r"(bar), "r"(parity) : "memory");
+}
+
+static __device__ __forceinline__ void haste__red4(float *p, float a, float b, float c, float d)
+{
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" :: "l"(p), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+
+static __device__ __forceinline__ uint32_t haste__lds32(uint32_t a)
+{
+    uint32_t v;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(a) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ void haste__sts32(uint32_t a, uint32_t v)
+{
+    asm volatile("st.shared.b32 [%0], %1;" :: "r"(a), "r"(v) : "memory");
+}
+
+static __device__ __forceinline__ uint32_t haste__lds16(uint32_t a)
+{
+    uint16_t v;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(a) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ uint2 haste__lds64(uint32_t a)
+{
+    uint2 v;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(a) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ float4 haste__lds128(uint32_t a)
+{
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(a) : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ void haste__sts128(uint32_t a, float v0, float v1, float v2, float v3)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" :: "r"(a), "f"(v0), "f"(v1), "f"(v2), "f"(v3) : "memory");
+}
+
+static __device__ __forceinline__ float haste__exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+static __device__ __forceinline__ float haste__log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+static __device__ __forceinline__ float haste__rcp(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+
+/* lo in the low half. */
+static __device__ __forceinline__ uint32_t haste__pack(float lo, float hi)
+{
+    uint32_t v;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
+    return v;
+}
+
+/* A 32-bit mixer: each output bit depends on all input bits. */
+static __host__ __device__ __forceinline__ uint32_t haste__mix32(uint32_t x)
+{
+    x ^= x >> 16; x *= 0x7feb352du;
+    x ^= x >> 15; x *= 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+/* wgmma's view of a matrix in shared memory that begins at `at`. MODE 1, 2, 3: rows of 128, 64, 32 bytes, swizzled; EIGHT:
+   bytes from one unit of 8 rows to the next; the next 64 columns (S = 128) lie 1024 bytes further. The low bits are the
+   address in units of 16 bytes: steps are added to it. */
+template <int EIGHT, int MODE> static __device__ __forceinline__ uint64_t haste__matrix(uint32_t at)
+{
+    return (uint64_t)((at >> 4) + (64u << 16)) | (uint64_t)((uint32_t)EIGHT >> 4 | (uint32_t)MODE << 30) << 32;
+}
+
+static __device__ __forceinline__ void haste__wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+static __device__ __forceinline__ void haste__wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> static __device__ __forceinline__ void haste__wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
+}
+
+#define HASTE__D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define HASTE__D16(i) HASTE__D4(i), HASTE__D4(i + 4), HASTE__D4(i + 8), HASTE__D4(i + 12)
+
+/* d [64, N] (+)= A [64, 16] B [16, N]; TA, TB: that operand lies with its M or N side along the rows. add = 0: = */
+template <int N, int TA, int TB>
+static __device__ __forceinline__ void haste__wgmma(float *d, uint64_t a, uint64_t b, int add)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (N == 16)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %10, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, %11, %12; }"
+                     : HASTE__D4(0), HASTE__D4(4) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+    else if constexpr (N == 32)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, %19, %20; }"
+                     : HASTE__D16(0) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+    else if constexpr (N == 64)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "%32, %33, p, 1, 1, %35, %36; }"
+                     : HASTE__D16(0), HASTE__D16(16) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+    else
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                     "%64, %65, p, 1, 1, %67, %68; }"
+                     : HASTE__D16(0), HASTE__D16(16), HASTE__D16(32), HASTE__D16(48)
+                     : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+#else
+    (void)d; (void)a; (void)b; (void)add;
+#endif
+}
+
+/* ---- pieces of the step ---- */
+
+/* Logits of a thread (accumulators of wgmma: value i = 4j + 2h + e is column 16*warp + lane/4 + 8h of x, label
+   8j + 2*(lane%4) + e) become scaled gradients. Bit i of `positive`: is a positive. Its logit gets its sign turned, which
+   makes its loss that of a negative, and its gradient gets the sign back at the end; softmax has none of this. shift and
+   factor: of the two samples. Returns the loss, not divided. */
+template <int N>
+static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p, float divisor, float *z,
+                                                         const uint32_t *positive, bool any, const float *shift,
+                                                         const float *factor)
+{
+    float loss = 0;
+    if (p.loss == HASTE_SOFTMAX) {
+        #pragma unroll
+        for (int i = 0; i < N; i++) {
+            const int h = i >> 1 & 1;
+            const float v = z[i];
+            z[i] = (factor[h] > 0 ? haste__exp2((v - shift[h]) * 1.4426950408889634f) : 0) * p.scale;
+            if (any && (positive[i >> 5] >> (i & 31) & 1)) {
+                loss += factor[h] * (shift[h] - v);
+                z[i] -= factor[h] * p.scale;
+            }
+        }
+        return loss;
+    }
+    if (any) {
+        #pragma unroll
+        for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
+    }
+    if (p.loss == HASTE_BCE) {
+        #pragma unroll
+        for (int i = 0; i < N; i += 4) {
+            float q[4];   /* scale / (1 + exp(-z)) */
+            #pragma unroll
+            for (int k = 0; k < 4; k++)
+                q[k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
+            if (p.loss_sum) {   /* log(1 + exp(z)) = max(z, 0) - log(max(p, 1 - p)), with one logarithm for four */
+                float product = 1;
+                #pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    product *= fmaxf(q[k] * divisor, fmaf(-q[k], divisor, 1));
+                    loss += fmaxf(z[i + k], 0);
+                }
+                loss -= .6931471805599453f * haste__log2(product);
+            }
+            #pragma unroll
+            for (int k = 0; k < 4; k++) z[i + k] = q[k];
+        }
+    } else {
+        #pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float m = fmaxf(1 + z[i], 0);
+            loss += m * m;
+            z[i] = 2 * m * p.scale;
+        }
+    }
+    if (any) {
+        #pragma unroll
+        for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
+    }
+    return loss;
+}
+
+/* Sums over the warp's 8 rows of lanes what a lane holds for its N labels. Halves it with each exchange instead of adding
+   everything three times: a lane ends up with N/8 labels. Returns the number of the first of them. */
+template <int N> static __device__ __forceinline__ int haste__wide_column_sums(float *v, int lane)
+{
+    int first = 0, n = N;
+    #pragma unroll
+    for (int step = 16; step >= 4; step >>= 1) {
+        if (n > 1) {
+            const bool upper = lane & step;
+            n >>= 1;
+            #pragma unroll
+            for (int i = 0; i < N / 2; i++) if (i < n) {
+                const float give = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
+                v[i] = keep + __shfl_xor_sync(~0u, give, step);
+            }
+            first += upper ? n : 0;
+        } else v[0] += __shfl_xor_sync(~0u, v[0], step);
+    }
+    return first;
+}
+
+/* One weight (or bias) by the rule of its optimizer; m and v are its state. */
+static __device__ __forceinline__ float haste__wide_rule(const haste__cu_pass &p, float w, float g, float decay, float *m,
+                                                         float *v)
+{
+    if (p.optimizer == HASTE_ADAMW) {
+        *m = p.beta1 * *m + (1 - p.beta1) * g;
+        *v = p.beta2 * *v + (1 - p.beta2) * (g * g);
+        return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
+    }
+    g += decay * w;
+    if (p.optimizer == HASTE_MOMENTUM) { *m = p.momentum * *m + g; g = *m; }
+    return w - p.lr * g;
+}
+
+/* Two numbers to bf16, rounded up or down by chance: noise is added below the last bit and cut off. */
+static __device__ __forceinline__ uint32_t haste__wide_round(float a, float b, uint32_t noise)
+{
+    return __byte_perm(__float_as_uint(a) + (noise & 0xffffu), __float_as_uint(b) + (noise >> 16), 0x7632);
+}
+
+/* Two neighbours of a state array, read and written. */
+static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, float *v,
+                                                         bool write, uint32_t noise)
+{
+    if (p.state_f32) {
+        float2 *at = (float2 *)((float *)p.state[which] + place);
+        if (write) *at = make_float2(v[0], v[1]);
+        else { float2 two = *at; v[0] = two.x; v[1] = two.y; }
+    } else {
+        uint32_t *at = (uint32_t *)((uint16_t *)p.state[which] + place);
+        if (write) *at = haste__wide_round(v[0], v[1], noise);
+        else { uint32_t two = *at; v[0] = __uint_as_float(two << 16); v[1] = __uint_as_float(two & 0xffff0000u); }
+    }
+}
+
+/* ---- the kernel ---- */
+
+/* What a worker does between two fetches: a tile of samples of a chunk of a group. */
+typedef struct haste__wide_job { int32_t g, chunk, tile, phase, odd; } haste__wide_job;
+
+/* One chunk: tile after tile. Several: phase 0 walks the chunks of each tile, phase 1 the tiles of each chunk. */
+template <bool MULTI>
+static __device__ __forceinline__ void haste__wide_next(haste__wide_job *j, int tiles, int chunks, int stride)
+{
+    if (!MULTI) {
+        if (++j->tile == tiles) { j->tile = 0; j->g += stride; j->odd ^= 1; }
+    } else if (!j->phase) {
+        if (++j->chunk == chunks) {
+            j->chunk = 0;
+            if (++j->tile == tiles) { j->tile = 0; j->phase = 1; }
+        }
+    } else if (++j->tile == tiles) {
+        j->tile = 0;
+        if (++j->chunk == chunks) { j->chunk = 0; j->phase = 0; j->g += stride; j->odd ^= 1; }
+    }
+}
+
+/* CTA: WORKERS workers at most. Worker: 4 warps, a group at a time. S labels a group, CHUNK inputs of it at a time. MULTI:
+   several chunks, or no index; RAGGED: and the last of them is short. PLAIN: SGD, no state.
+   grad_x: +=. loss_sum [gridDim.x]: =. Weights, bias and state are updated in place. A group with a logit that is not
+   finite, or a gradient of 1e18 and more, is left alone and the flag set (MULTI: from the chunk on where that shows). */
+template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
+static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(const __grid_constant__ haste__cu_pass p,
+                                                                            const __grid_constant__ haste__wide_plan plan)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    constexpr int EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1, XB = CHUNK * 128, WB = CHUNK * S * 2, ZB = 128 * S;
+    constexpr int N = S / 2, WORDS = (N + 31) / 32, HALVES = CHUNK / 64;   /* logits of a thread; blocks of 64 inputs */
+    extern __shared__ __align__(1024) char haste__wide_shared[];
+    const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
+    const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
+    const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
+    const int bar = 1 + worker, rotate = MULTI ? mine % plan.chunks : 0;
+    char *slab = haste__wide_shared + worker * plan.slab;
+    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, small = zs + plan.kept * ZB;
+    char *small_at = slab + 2 * XB + 2 * WB + plan.kept * ZB;
+    const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 2 barriers: W is there */
+    float *bias = (float *)(small_at + 6 * CHUNK + 16), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
+    volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
+    char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* of all workers: locks, resident part of grad_x */
+    uint32_t *lock = (uint32_t *)shared_at;
+    const uint32_t resident = haste__smem(shared_at) + 4 * HASTE__WIDE_LOCKS;
+    const int G = (int)p.groups, tiles = p.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
+    const __nv_bfloat16 *x = (const __nv_bfloat16 *)p.x + (int64_t)p.begin * 64;
+    float *grad_x = p.grad_x ? p.grad_x + ((int64_t)(blockIdx.x % (uint32_t)p.replicas) * tiles * p.D + p.begin) * 64 : NULL;
+    haste__wide_job now = { mine, 0, 0, 0, 0 };
+    int32_t head = -1, head_next = -1;
+    int loads = -1, slot = 0, buffer = 0;   /* number of the W in use; set of indices and tile of x in use */
+    const bool indexed = !MULTI || p.index;
+    uint32_t xa = 0, wa = 0, za = 0;        /* x, W and dz of this job */
+    double loss = 0;
+
+    if (tid == 0) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 8) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    if (threadIdx.x < HASTE__WIDE_LOCKS) lock[threadIdx.x] = 0;
+    for (int i = threadIdx.x; i < plan.resident * tiles * 64; i += blockDim.x) ((float *)(lock + HASTE__WIDE_LOCKS))[i] = 0;
+    if (!MULTI) {   /* rows past F are zeros for ever, so that z can be summed over whole chunks */
+        for (int i = tid; i < (2 * XB + 2 * WB) / 16; i += 128) haste__sts128(xs + i * 16, 0, 0, 0, 0);
+        haste__fence_async();
+    }
+    __syncthreads();
+
+    auto chunk_of = [&](const haste__wide_job &j) {
+        if (!MULTI) return 0;
+        const int c = j.chunk + rotate;
+        return c < plan.chunks ? c : c - plan.chunks;
+    };
+    auto rows_of = [&](int c) { return MULTI ? min(CHUNK, F - c * CHUNK) : F; };
+    auto first_byte = [&](int g, int c) { return ((int64_t)g * F + c * CHUNK) * S * 2; };
+    auto fetch_index = [&](int g, int c, int to) {
+        if (indexed && g < G && tid * 8 < rows_of(c))
+            haste__copy16(index + to * 2 * CHUNK + tid * 16, p.index + (int64_t)g * F + c * CHUNK + tid * 8);
+    };
+    auto fetch_x = [&](const haste__wide_job &j, int to, int from) {   /* 8 threads a row, ROWS rows a thread */
+        constexpr int ROWS = CHUNK / 16;
+        const int c = chunk_of(j), r0 = (tid >> 3) * ROWS, piece = tid & 7;
+        if (r0 < rows_of(c)) {
+            const char *tile = (const char *)(x + (int64_t)j.tile * p.D * 64) + piece * 16;
+            const uint32_t at = xs + to * XB + r0 * 128 + ((piece ^ (r0 & 7)) << 4);
+            uint32_t two[ROWS / 2];
+            if (indexed) {
+                #pragma unroll
+                for (int i = 0; i < ROWS / 2; i += 2) {
+                    const uint2 four = haste__lds64(index + from * 2 * CHUNK + r0 * 2 + i * 4);
+                    two[i] = four.x;
+                    two[i + 1] = four.y;
+                }
+            } else {
+                #pragma unroll
+                for (int i = 0; i < ROWS / 2; i++) two[i] = (uint32_t)(c * CHUNK + r0 + 2 * i) * 0x10001u + 0x10000u;
+            }
+            #pragma unroll
+            for (int i = 0; i < ROWS; i++)
+                haste__copy16((at ^ (i << 4)) + i * 128, tile + (i & 1 ? two[i / 2] >> 16 : two[i / 2] & 0xffff) * 128u);
+        }
+        if (j.tile == 0 && j.chunk == 0 && j.phase == 0 && tid < S / 4)
+            haste__copy16(haste__smem(bias) + j.odd * S * 4 + tid * 16, p.bias + (int64_t)j.g * S + tid * 4);
+    };
+    auto fetch_w = [&](int g, int c, int number) {   /* one thread; the copy back from this buffer has been issued by it */
+        const uint32_t bytes = rows_of(c) * S * 2, b = full + (number & 1) * 8;
+        const char *from = (const char *)p.weight + first_byte(g, c);
+        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(b), "r"(bytes) : "memory");
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                     :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
+    };
+    auto loads_w = [&](const haste__wide_job &j) { return MULTI && j.phase == 0 ? true : j.tile == 0; };
+    auto third = [&](int i) { return i == 2 ? 0 : i + 1; };
+
+    /* Waits until everything of this job has come and everybody is done with the last one; then fetches the next one's x.
+       Indices come two groups ahead (MULTI: two jobs). */
+    auto open_job = [&]() {
+        haste__wide_job next = now;
+        haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
+        haste__copy_wait();
+        haste__fence_async();
+        if (loads_w(now)) {
+            loads++;
+            haste__mbar_wait(full + (loads & 1) * 8, (loads >> 1) & 1);
+        }
+        haste__bar(bar);
+        if (next.g < G) fetch_x(next, buffer ^ 1, MULTI || next.tile == 0 ? third(slot) : slot);
+        if (MULTI) {
+            haste__wide_job after = next;
+            haste__wide_next<MULTI>(&after, tiles, plan.chunks, stride);
+            fetch_index(after.g, chunk_of(after), third(third(slot)));
+        } else if (now.tile == 0) fetch_index(now.g + 2 * stride, 0, third(third(slot)));
+        haste__copy_commit();
+        xa = xs + buffer * XB;
+        wa = ws + (loads & 1) * WB;
+        za = zs + (MULTI ? now.tile * ZB : 0);
+    };
+    auto close_job = [&]() {
+        haste__wide_next<MULTI>(&now, tiles, plan.chunks, stride);
+        if (MULTI || now.tile == 0) slot = third(slot);
+        buffer ^= 1;
+    };
+    auto open_group = [&]() {
+        head = head_next;
+        if (now.g + stride < G) head_next = p.head[p.first_group + now.g + stride];
+        if (tid == 0) *bad = 0;
+    };
+    /* Which of this thread's logits of a tile are positives; called while the copies are on their way. */
+    auto find_positives = [&](int tile, uint32_t *positive) {
+        #pragma unroll
+        for (int i = 0; i < WORDS; i++) positive[i] = 0;
+        for (int n = head; n >= 0; n = p.node[n].next) {
+            const int s = p.node[n].s, b = p.node[n].b;
+            if (b >> 6 == tile && ((b >> 4) & 3) == warp && (((b >> 1) & 6) | (b & 1)) == row && ((s >> 1) & 3) == quad) {
+                const int i = (s >> 3) * 4 + (b & 2) + (s & 1);
+                if (i < 32) positive[0] |= 1u << i;
+                else positive[WORDS - 1] |= 1u << (i & 31);
+            }
+        }
+    };
+    auto forward = [&](float *z, bool first) {   /* z (+)= X^T W of this job's chunk */
+        const int steps = rows_of(chunk_of(now)) / 16;
+        const uint64_t a = haste__matrix<1024, 1>(xa), b = haste__matrix<EIGHT, MODE>(wa);
+        if (RAGGED) {
+            #pragma unroll 1
+            for (int k = 0; k < steps; k++) {
+                haste__wgmma_fence();
+                haste__wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
+            }
+        } else {
+            haste__wgmma_fence();
+            #pragma unroll
+            for (int k = 0; k < CHUNK / 16; k++) haste__wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
+        }
+        haste__wgmma_commit();
+        haste__wgmma_wait<0>();
+    };
+    /* From products to dz, in shared memory. column: this thread's part of the bias gradient, over all tiles so far
+       (MULTI: of this one). */
+    auto gradient = [&](float *z, const uint32_t *positive, float *column) {
+        const int labels = min(S, (int)(p.labels - (int64_t)now.g * S));
+        const int b0 = now.tile * 64 + warp * 16 + (row >> 1) * 4 + (row & 1);   /* this thread's samples: b0 and b0 + 2 */
+        float shift[2] = { 0, 0 }, factor[2] = { 0, 0 }, all = 0;
+        bool any = false;
+        #pragma unroll
+        for (int j = 0; j < S / 8; j++) {
+            const float2 two = *(const float2 *)(bias + now.odd * S + 8 * j + 2 * quad);
+            z[4 * j] += two.x;
+            z[4 * j + 1] += two.y;
+            z[4 * j + 2] += two.x;
+            z[4 * j + 3] += two.y;
+        }
+        #pragma unroll
+        for (int i = 0; i < N; i++) all += z[i];
+        if (!(fabsf(all) < 1e37f)) *bad = 1;   /* infinity and NaN stay in a sum */
+        if (labels < S || (now.tile + 1) * 64 > p.B) {   /* no logit: a value whose loss and gradient are 0 */
+            #pragma unroll
+            for (int i = 0; i < N; i++)
+                if (b0 + (i & 2) >= p.B || (i >> 2) * 8 + 2 * quad + (i & 1) >= labels) z[i] = -1e30f;
+        }
+        #pragma unroll
+        for (int i = 0; i < WORDS; i++) any |= positive[i] != 0;
+        if (p.loss == HASTE_SOFTMAX) {
+            #pragma unroll
+            for (int h = 0; h < 2; h++)
+                if (b0 + 2 * h < p.B) { shift[h] = p.shift[b0 + 2 * h]; factor[h] = p.factor[b0 + 2 * h]; }
+        }
+        const float part = haste__wide_loss<N>(p, plan.divisor, z, positive, any, shift, factor);
+        if (p.loss_sum) loss += part;
+        #pragma unroll
+        for (int j = 0; j < S / 8; j += 2) {
+            const uint32_t at = za + haste__wide_offset<S>(warp * 16 + (lane & 15), 8 * j + 8 * (lane >> 4));
+            asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                         :: "r"(at), "r"(haste__pack(z[4 * j], z[4 * j + 1])), "r"(haste__pack(z[4 * j + 2], z[4 * j + 3])),
+                            "r"(haste__pack(z[4 * j + 4], z[4 * j + 5])), "r"(haste__pack(z[4 * j + 6], z[4 * j + 7]))
+                         : "memory");
+        }
+        #pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            const float two = z[(i >> 1) * 4 + (i & 1)] + z[(i >> 1) * 4 + 2 + (i & 1)];
+            column[i] = !MULTI && now.tile ? column[i] + two : two;
+        }
+    };
+    auto sum_columns = [&](float *column, bool first_tile) {
+        const int first = haste__wide_column_sums<N / 2>(column, lane);
+        #pragma unroll
+        for (int i = 0; i < (N / 16 ? N / 16 : 1); i++) {
+            if (!(fabsf(column[i]) < 1e17f)) *bad = 1;
+            float *to = sums + warp * S + ((first + i) >> 1) * 8 + 2 * quad + ((first + i) & 1);
+            *to = first_tile ? column[i] : *to + column[i];
+        }
+    };
+    /* Adds 64 rows of dX. A thread has two rows, and of each four times four neighbours. */
+    auto add_x = [&](const float *dx, int half, bool skip) {
+        const int c = chunk_of(now), rows = rows_of(c), r0 = half * 64 + warp * 16 + row;
+        int d[2];
+        if (skip || half * 64 >= rows) return;
+        #pragma unroll
+        for (int h = 0; h < 2; h++)
+            d[h] = half * 64 + warp * 16 >= rows ? -1
+                   : indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + (r0 + 8 * h) * 2) : c * CHUNK + r0 + 8 * h;
+        if (plan.resident) {
+            const int lowest = indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + half * 128)
+                                       : c * CHUNK + half * 64;
+            if (lowest < plan.resident) {   /* the same for all threads of the worker */
+                if (tid == 0) {
+                    while (atomicCAS(lock + now.tile, 0u, 1u)) { }
+                    __threadfence_block();
+                }
+                haste__bar(bar);
+                #pragma unroll
+                for (int h = 0; h < 2; h++) if ((uint32_t)d[h] < (uint32_t)plan.resident) {
+                    const uint32_t at = resident + (now.tile * plan.resident + d[h]) * 256 + ((d[h] & 3) << 6) + quad * 16;
+                    #pragma unroll
+                    for (int i = 0; i < 4; i += 2) {   /* two at once: registers are short */
+                        const uint32_t a0 = at ^ (i << 6), a1 = at ^ (i << 6) ^ 64;
+                        const float4 v0 = haste__lds128(a0), v1 = haste__lds128(a1);
+                        const float *d0 = dx + 8 * i + 2 * h, *d1 = d0 + 8;
+                        haste__sts128(a0, v0.x + d0[0], v0.y + d0[1], v0.z + d0[4], v0.w + d0[5]);
+                        haste__sts128(a1, v1.x + d1[0], v1.y + d1[1], v1.z + d1[4], v1.w + d1[5]);
+                    }
+                    d[h] = -1;
+                }
+                haste__bar(bar);
+                if (tid == 0) {
+                    __threadfence_block();
+                    atomicExch(lock + now.tile, 0u);
+                }
+            }
+        }
+        float *tile = grad_x + (int64_t)now.tile * p.D * 64 + quad * 4;
+        #pragma unroll
+        for (int h = 0; h < 2; h++) if (d[h] >= 0) {
+            float *to = tile + (uint32_t)d[h] * 64u;
+            #pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float *four = dx + 8 * i + 2 * h;
+                haste__red4(to + 16 * i, four[0], four[1], four[4], four[5]);
+            }
+        }
+    };
+    auto backward = [&](float (*dw)[N], bool first) {   /* dX of this job's rows; dw (+)= X dz */
+        const bool skip = *bad || !grad_x;
+        const uint64_t w = haste__matrix<EIGHT, MODE>(wa), dz = haste__matrix<EIGHT, MODE>(za);
+        const uint64_t xx = haste__matrix<1024, 1>(xa);
+        float dx[32];
+        #pragma unroll
+        for (int half = 0; half < HALVES; half++) {
+            haste__wgmma_fence();
+            #pragma unroll
+            for (int k = 0; k < S / 16; k++) {
+                const int at = (k >> 2) * 64 + (k & 3) * 2;
+                haste__wgmma<64, 0, 0>(dx, w + half * (EIGHT / 2) + at, dz + at, k > 0);
+            }
+            haste__wgmma_commit();
+            if (half == 0) {
+                #pragma unroll
+                for (int i = 0; i < HALVES; i++) {
+                    #pragma unroll
+                    for (int k = 0; k < 4; k++)
+                        haste__wgmma<S, 0, 1>(dw[i], xx + i * 512 + k * 2, dz + k * (EIGHT / 8), !first || k > 0);
+                }
+                haste__wgmma_commit();
+                haste__wgmma_wait<1>();
+            } else haste__wgmma_wait<0>();
+            add_x(dx, half, skip);
+        }
+        haste__wgmma_wait<0>();
+    };
+    auto update = [&](const float (*dw)[N], bool with_bias) {   /* this job's chunk of W, in shared memory, and back */
+        const int c = chunk_of(now), rows = rows_of(c);
+        uint32_t random[HALVES][2];
+        bool fine = true;
+        #pragma unroll
+        for (int half = 0; half < HALVES; half++) {
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float size = 0;
+                #pragma unroll
+                for (int j = 0; j < S / 8; j++) size += fabsf(dw[half][4 * j + 2 * h]) + fabsf(dw[half][4 * j + 2 * h + 1]);
+                fine = fine && (size < 1e18f || half * 64 + warp * 16 >= rows);   /* rows past F hold anything */
+            }
+        }
+        if (!fine) *bad = 1;
+        {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
+            const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
+            const uint32_t of_group = haste__mix32((uint32_t)group ^ plan.key[0]) + (uint32_t)(group >> 32) + plan.key[1];
+            #pragma unroll
+            for (int i = 0; i < 2 * HALVES; i++) {
+                const uint32_t r = c * CHUNK + (i >> 1) * 64 + (i & 1) * 8 + warp * 16 + row;
+                random[i >> 1][i & 1] = haste__mix32(of_group + (r * 4 + quad) * 0x9e3779b9u);
+            }
+        }
+        haste__bar(bar);   /* nobody reads the old W any more */
+        const bool change = !*bad;
+        if (!change) { if (tid == 0) p.flag[HASTE__CU_FLAG_NONFINITE] = 1; }
+        else {
+            if (with_bias && tid < S) {
+                const int64_t at = (int64_t)now.g * S + tid;
+                const float g = sums[tid] + sums[S + tid] + (sums[2 * S + tid] + sums[3 * S + tid]);
+                float m = 0, v = 0;
+                if (!PLAIN && p.bias_state[0]) m = p.bias_state[0][at];
+                if (!PLAIN && p.bias_state[1]) v = p.bias_state[1][at];
+                if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - p.lr * g;
+                else p.bias[at] = haste__wide_rule(p, bias[now.odd * S + tid], g, 0, &m, &v);
+                if (!PLAIN && p.bias_state[0]) p.bias_state[0][at] = m;
+                if (!PLAIN && p.bias_state[1]) p.bias_state[1][at] = v;
+            }
+            const int64_t first = first_byte(now.g, c) / 2;
+            const float decay = -p.lr * p.decay;
+            #pragma unroll
+            for (int j = 0; j < S / 8; j++) {
+                const uint32_t place = haste__wide_offset<S>(warp * 16 + row, 8 * j + 2 * quad), at = wa + place;
+                #pragma unroll
+                for (int i = 0; i < 2 * HALVES; i++) {
+                    const int half = i >> 1, h = i & 1, on = (half * 8 + h) * EIGHT;
+                    if (half * 64 + warp * 16 >= rows) continue;
+                    const uint32_t two = haste__lds32(at + on);
+                    const float g0 = dw[half][4 * j + 2 * h], g1 = dw[half][4 * j + 2 * h + 1];
+                    float a = __uint_as_float(two << 16), b = __uint_as_float(two & 0xffff0000u);
+                    uint32_t noise = random[half][h] + j * 0x85ebca6bu;   /* mixed already: one round keeps columns apart */
+                    noise ^= noise >> 15;
+                    noise *= 0x2c1b3c6du;
+                    if (PLAIN) {
+                        a = fmaf(-p.lr, g0, fmaf(decay, a, a));
+                        b = fmaf(-p.lr, g1, fmaf(decay, b, b));
+                    } else {
+                        const int64_t where = first + (place + on) / 2;
+                        float m[2] = { 0, 0 }, v[2] = { 0, 0 };
+                        if (p.state[0]) haste__wide_state(p, 0, where, m, false, 0);
+                        if (p.state[1]) haste__wide_state(p, 1, where, v, false, 0);
+                        a = haste__wide_rule(p, a, g0, p.decay, &m[0], &v[0]);
+                        b = haste__wide_rule(p, b, g1, p.decay, &m[1], &v[1]);
+                        if (p.state[0]) haste__wide_state(p, 0, where, m, true, haste__mix32(noise + 1));
+                        if (p.state[1]) haste__wide_state(p, 1, where, v, true, haste__mix32(noise + 2));
+                    }
+                    haste__sts32(at + on, haste__wide_round(a, b, noise));
+                }
+            }
+        }
+        haste__fence_async();
+        haste__bar(bar);
+        if (tid == 0 && change) {
+            char *to = (char *)p.weight + first_byte(now.g, c);
+            asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
+                         :: "l"(to), "r"(wa), "r"(rows * S * 2) : "memory");
+            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+        }
+    };
+
+    if (now.g < G) {   /* the first job's indices, then its x, as every job does for the next */
+        haste__wide_job next = now;
+        haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
+        if (tid == 0) fetch_w(now.g, chunk_of(now), 0);
+        fetch_index(now.g, chunk_of(now), 0);
+        if (MULTI) fetch_index(next.g, chunk_of(next), 1);
+        else fetch_index(now.g + stride, 0, 1);
+        haste__copy_commit();
+        haste__copy_wait();
+        haste__bar(bar);
+        fetch_x(now, 0, 0);
+        haste__copy_commit();
+        head_next = p.head[p.first_group + now.g];
+    }
+    while (!MULTI && now.g < G) {
+        float dw[HALVES][N], column[N / 2];
+        open_group();
+        for (int tile = 0; tile < tiles; tile++) {
+            uint32_t positive[WORDS];
+            float z[N];
+            find_positives(tile, positive);
+            open_job();
+            forward(z, true);
+            gradient(z, positive, column);
+            if (tid == 0 && tile == 0 && now.g + stride < G)   /* into the buffer that the last group has left */
+                fetch_w(now.g + stride, 0, loads + 1);
+            haste__fence_async();
+            haste__bar(bar);   /* dz is complete */
+            backward(dw, tile == 0);
+            if (tile == tiles - 1) {
+                sum_columns(column, true);
+                update(dw, true);
+            }
+            close_job();
+        }
+    }
+    while (MULTI && now.g < G) {
+        open_group();
+        for (int tile = 0; tile < tiles; tile++) {
+            uint32_t positive[WORDS];
+            float z[N];
+            find_positives(tile, positive);
+            for (int c = 0; c < plan.chunks; c++) {
+                haste__wide_job next = now;
+                haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
+                open_job();
+                if (tid == 0 && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);   /* next is of this group */
+                forward(z, c == 0);
+                if (c == plan.chunks - 1) {
+                    float column[N / 2];
+                    gradient(z, positive, column);
+                    sum_columns(column, tile == 0);
+                }
+                close_job();
+            }
+        }
+        for (int c = 0; c < plan.chunks; c++) {
+            float dw[HALVES][N];
+            for (int tile = 0; tile < tiles; tile++) {
+                haste__wide_job next = now;
+                haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
+                open_job();
+                backward(dw, tile == 0);
+                if (tid == 0 && next.g < G && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);
+                if (tile == tiles - 1) update(dw, c == plan.chunks - 1);
+                close_job();
+            }
+        }
+    }
+    haste__copy_wait();
+    if (tid == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");   /* shared memory outlives copies from it */
+    __syncthreads();
+    if (p.loss_sum) {
+        double *sum = (double *)haste__wide_shared;   /* of each warp; the slabs are free now */
+        #pragma unroll
+        for (int i = 16; i; i >>= 1) loss += __shfl_xor_sync(~0u, loss, i);
+        if (lane == 0) sum[threadIdx.x >> 5] = loss;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            loss = 0;
+            for (int i = 0; i < (int)(blockDim.x >> 5); i++) loss += sum[i];
+            p.loss_sum[blockIdx.x] = loss;
+        }
+    }
+    if (plan.resident) {
+        for (int i = threadIdx.x; i < plan.resident * tiles * 16; i += blockDim.x) {
+            const int t = i / (plan.resident * 16), d = i / 16 % plan.resident, piece = i & 15;
+            const uint32_t a = resident + (t * plan.resident + d) * 256 + (((piece >> 2) ^ (d & 3)) << 6) + (piece & 3) * 16;
+            const float4 v = haste__lds128(a);
+            haste__red4(grad_x + ((int64_t)t * p.D + d) * 64 + piece * 4, v.x, v.y, v.z, v.w);
+        }
+    }
+#endif
+}
+
+/* ---- host ---- */
+
+/* The kernels there are: a CTA's most workers are what registers allow without spills. */
+#define HASTE__WIDE_KERNELS(X) \
+    X(32, 64, false, false, 5) X(32, 128, false, false, 4) X(64, 64, false, false, 4) X(64, 128, false, false, 3) \
+    X(128, 64, false, false, 2) X(32, 64, true, false, 5) X(64, 64, true, false, 4) X(128, 64, true, false, 2) \
+    X(32, 64, true, true, 5) X(64, 64, true, true, 4) X(128, 64, true, true, 2)
+
+/* Cuts a pass up. Limits for experiments: workers_most (0: none), resident_most (-1: none). ok = 0 where it does not fit. */
+static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int processors, int shared_most, int workers_most,
+                                              int resident_most)
+{
+    haste__wide_plan plan;
+    const int64_t S = p->S;
+    const bool single = p->index && (p->F <= 64 || (S <= 64 && p->F <= 128));
+    uint64_t key = p->seed + (uint64_t)p->step * UINT64_C(0x9e3779b97f4a7c15);
+    int64_t most = 0, left, workers;
+    memset(&plan, 0, sizeof plan);
+    plan.chunk = single && p->F > 64 ? 128 : 64;
+    plan.chunks = (p->F + plan.chunk - 1) / plan.chunk;
+    plan.kept = single ? 1 : p->tiles;
+    plan.multi = !single;
+    plan.ragged = !single && p->F % plan.chunk;
+    #define HASTE__WIDE_MOST(s, chunk_, multi_, ragged_, workers_) \
+        if (S == s && plan.chunk == chunk_ && plan.multi == multi_ && plan.ragged == ragged_) most = workers_;
+    HASTE__WIDE_KERNELS(HASTE__WIDE_MOST)
+    #undef HASTE__WIDE_MOST
+    if (!most || p->tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
+    plan.slab = 2 * plan.chunk * 128 + 2 * plan.chunk * p->S * 2 + plan.kept * 128 * p->S    /* x, W, dz */
+                + 6 * plan.chunk + 24 * p->S + 32;                    /* indices, bias and its gradient, barriers and flag */
+    plan.slab = (plan.slab + 1023) / 1024 * 1024;
+    left = shared_most - 4 * HASTE__WIDE_LOCKS;
+    workers = left / plan.slab;
+    if (workers > most) workers = most;
+    if (workers_most > 0 && workers > workers_most) workers = workers_most;
+    if (workers < 1) return plan;
+    plan.workers = (int32_t)workers;
+    left -= workers * plan.slab;
+    if (p->grad_x && p->tiles <= HASTE__WIDE_LOCKS) {
+        int64_t rows = left / ((int64_t)p->tiles * 256), end = p->D - p->begin;
+        if (rows > end) rows = end;
+        if (resident_most >= 0 && rows > resident_most) rows = resident_most;
+        plan.resident = (int32_t)rows;
+    }
+    plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
+    plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
+    key ^= key >> 30; key *= UINT64_C(0xbf58476d1ce4e5b9);
+    key ^= key >> 27; key *= UINT64_C(0x94d049bb133111eb);
+    key ^= key >> 31;
+    plan.divisor = 1 / p->scale;
+    plan.key[0] = (uint32_t)key;
+    plan.key[1] = (uint32_t)(key >> 32);
+    plan.ok = 1;
+    return plan;
+}
+
+/* 1 where the kernels are in this build: compiled without sm_90a they are empty, and need next to no registers. */
+static int haste__wide_compiled(void)
+{
+    cudaFuncAttributes kernel;
+    if (cudaFuncGetAttributes(&kernel, haste__wide_kernel<32, 64, false, false, 5, true>) == cudaSuccess)
+        return kernel.numRegs > 64;
+    cudaGetLastError();
+    return 0;
+}
+
+/* Does the wide path take such a block? shared_most: cudaDevAttrMaxSharedMemoryPerBlockOptin. 0: *why says why not. */
+static int haste__wide_takes(int32_t S, int32_t F, int dense, int32_t B, int32_t D, haste_dtype dtype, int deterministic,
+                             int major, int minor, int shared_most, const char **why)
+{
+    haste__cu_pass p;
+    static const uint16_t any = 0;
+    memset(&p, 0, sizeof p);
+    p.index = dense ? NULL : &any;   /* not read */
+    p.scale = 1;
+    p.S = S; p.F = F; p.B = B; p.D = D; p.tiles = (B + 63) / 64; p.groups = 1;
+    if (major != 9 || minor != 0) { *why = "wide: needs compute capability 9.0"; return 0; }
+    if (dtype != HASTE_BF16) { *why = "wide: weights are float32"; return 0; }
+    if (deterministic) { *why = "wide: adds to grad_x in no fixed order"; return 0; }
+    if (S != 32 && S != 64 && S != 128) { *why = "wide: group size is not 32, 64 or 128"; return 0; }
+    if (F % 16) { *why = "wide: fan-in is not a multiple of 16"; return 0; }
+    if (!haste__wide_make_plan(&p, 1, shared_most, 0, -1).ok) { *why = "wide: too large a batch for this fan-in"; return 0; }
+    if (!haste__wide_compiled()) { *why = "wide: compiled without sm_90a"; return 0; }
+    return 1;
+}
+
+template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
+static cudaError_t haste__wide_launch_one(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
+{
+    const auto kernel = haste__wide_kernel<S, CHUNK, MULTI, RAGGED, WORKERS, PLAIN>;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    kernel<<<(unsigned)plan->grid, 128 * (unsigned)plan->workers, (size_t)plan->shared, stream>>>(*p, *plan);
+    return cudaGetLastError();
+}
+
+static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
+{
+    const bool plain = p->optimizer == HASTE_SGD;
+    #define HASTE__WIDE_CASE(s, chunk_, multi_, ragged_, workers_) \
+        if (p->S == s && plan->chunk == chunk_ && plan->multi == multi_ && plan->ragged == ragged_) \
+            return plain ? haste__wide_launch_one<s, chunk_, multi_, ragged_, workers_, true>(p, plan, stream) \
+                         : haste__wide_launch_one<s, chunk_, multi_, ragged_, workers_, false>(p, plan, stream);
+    HASTE__WIDE_KERNELS(HASTE__WIDE_CASE)
+    #undef HASTE__WIDE_CASE
+    return cudaErrorInvalidValue;
+}
+
+/* A train step of one block; x is in the order of haste__wide_order, arrays begin at multiples of 16 bytes. *sums: how many
+   entries of loss_sum are written. A few attribute calls and one launch, no synchronisation. */
+static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cudaStream_t stream)
+{
+    int device = 0, processors = 0, shared_most = 0;
+    haste__wide_plan plan;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error != cudaSuccess) return error;
+    *sums = 0;
+    if (p->groups == 0) return cudaSuccess;
+    if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->grad_x) % 16)
+        return cudaErrorMisalignedAddress;
+    plan = haste__wide_make_plan(p, processors, shared_most, 0, -1);
+    if (!plan.ok) return cudaErrorInvalidConfiguration;
+    *sums = plan.grid;
+    return haste__wide_launch(p, &plan, stream);
+}
+
+/* The wide path's order of x: [tiles][D][64] bf16 from the order of samples. wgmma hands a thread the columns 2t, 2t + 1 of two
+   neighbouring blocks of 8; in this order they are four samples in a row, which one red.v4 adds: of 16 samples the pairs 0, 2, 4, 6 come
+   first, then 1, 3, 5, 7. grad_x is in the order of samples. Thread: 16 samples. */
+static __global__ void __launch_bounds__(256) haste__wide_order_kernel(const uint4 *x, uint4 *out, int64_t count)
+{
+    const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i < count) {
+        const uint4 a = x[2 * i], b = x[2 * i + 1];
+        out[2 * i] = make_uint4(a.x, a.z, b.x, b.z);
+        out[2 * i + 1] = make_uint4(a.y, a.w, b.y, b.w);
+    }
+}
+
+static cudaError_t haste__wide_order(const void *x, void *out, int32_t tiles, int32_t D, cudaStream_t stream)
+{
+    const int64_t count = (int64_t)tiles * D * 4;
+    haste__wide_order_kernel<<<(unsigned)((count + 255) / 256), 256, 0, stream>>>((const uint4 *)x, (uint4 *)out, count);
+    return cudaGetLastError();
+}
+
+/* ---- >>narrow ------------------------------------------------------------------------------------------------
+
+   The fused step for few labels in a group (S = 16 or 32), small batches (B <= 128) and slices of at most about 512
+   inputs: bfloat16 weights, compute capability 9.0. There a group is so little work that moving the rows of its inputs
+   would cost more than its products, so they stay where they are: each thread block keeps 64 samples of the batch, and
+   their float32 gradient, in shared memory for the whole pass. A warp trains one group by itself, from fetching its
+   weights to storing them, and meets no barrier of the block on the way. B <= 64: one block has the whole batch. B <=
+   128: a cluster of two blocks walks over the same groups, 64 samples each; each block updates half of a group's weights,
+   and gets the other's share of their gradient.
+
+   Shared memory of a block
+       x            [width][128 bytes]      an input's row: 64 samples in bfloat16
+       gradient     [2][width][128 bytes]   the same row in float32, in two planes of 32 samples
+       of each warp: the next group's weights, inputs and bias; what the other block sent; optimizer states
+       barriers (mbarrier)
+
+   A row is two halves of 64 bytes, one for each span of 32 samples: of x all 32, of a plane 16 of them. In the lower half
+   of the inputs span 0 comes first, in the upper half span 1. A 16-byte access of a warp is served 8 lanes, that is two
+   inputs, at a time: inputs i and i + F/2 of the group, in ascending order. Mostly one is from the lower half of the
+   inputs and one from the upper; then they lie in different banks. (Any order gives the same results. Groups that read
+   inputs of one half only take a third longer.)
+
+   The products are mma.m16n8k16. In its fragments lane 4 * row + quad holds row `row` and columns 2 * quad and 2 * quad +
+   1 of each 8x8 piece, two bfloat16 in a register. What the pieces are to us (s label, f input, b sample):
+
+       x    [8 f][8 b]    a lane reads 16 bytes of a row: samples 8 * quad .. + 7 of the span. So register j holds samples
+                          8 * quad + 2j and + 1: column 2 * quad + e of piece j is sample 8 * quad + 2j + e, in all products
+       w    [8 s][8 f]    as stored in memory, see haste__narrow_place
+       z    = w x         A = w, B = x transposed: logits, 4 pieces [16 s][8 b] a span
+       dw   = dz x'       A = dz, B = x as it is: lands on the registers of w
+       dx   = w' dz       A = w transposed, B = dz transposed: lands on 16 bytes of a gradient row
+   Transposing a piece (movmatrix) costs as much as reading it from shared memory once more.
+
+   Several warps add to the same gradient rows. Inputs of one group are distinct, so a warp needs no atomics, but it must
+   be alone: the columns are cut into four slices of 16 samples, and each slice is passed from warp to warp, in a fixed
+   order, by an mbarrier. So the sums of a block have a fixed order too.
+
+   Tried: 16 warps of 128 registers (spills), two slices instead of four (16% slower), a cluster of four (three times the
+   exchange), both spans unrolled (10% slower, instruction cache), adding into global memory (three times slower; right for
+   S >= 64). Bound by the data pipe of shared memory, 80% busy: at S 16, F 64, B 64 a group takes about 540 cycles of it. */
+
+enum {
+    HASTE__NARROW_SAMPLES = 64,    /* samples of a block: a tile of the batch */
+    HASTE__NARROW_ROW     = 128    /* bytes */
+};
+
+/* How a pass is cut; made by haste__narrow_plan_make on the host, passed by value. */
+typedef struct haste__narrow_plan {
+    int32_t  width;         /* inputs of the slice */
+    int32_t  tiles;         /* F / 16 */
+    int32_t  halves;        /* 1 or 2: a warp takes 16 * halves labels at a time, a unit */
+    int32_t  parts_shift;   /* a group is 1 << parts_shift units */
+    int32_t  units;         /* groups << parts_shift */
+    int32_t  cluster;       /* 1 or 2 blocks */
+    int32_t  spans;         /* of 32 samples in a block: 1 or 2 */
+    int32_t  warps;         /* of a block */
+    int32_t  warp_bytes;    /* shared memory of a warp */
+    int32_t  bytes;         /* shared memory of a block */
+    int32_t  blocks;
+    uint32_t key[2];        /* of the noise: from seed and step */
+} haste__narrow_plan;
+
+/* Warps of a block: what the registers allow. 12 warps of 168 registers hide more than 8 of 255, where they suffice. */
+#define HASTE__NARROW_WARPS(tiles, halves) ((tiles) * (halves) <= 4 ? 12 : 8)
+
+/* Bytes of a warp's stage: weights, inputs, bias, head of the positives; and of what comes from the other block. */
+#define HASTE__NARROW_INDEX(tiles, halves)    ((tiles) * (halves) * 512)
+#define HASTE__NARROW_BIAS(tiles, halves)     (HASTE__NARROW_INDEX(tiles, halves) + (tiles) * 32)
+#define HASTE__NARROW_HEAD(tiles, halves)     (HASTE__NARROW_BIAS(tiles, halves) + (halves) * 64)
+#define HASTE__NARROW_STAGE(tiles, halves)    (HASTE__NARROW_HEAD(tiles, halves) + 16)
+#define HASTE__NARROW_EXCHANGE(tiles, halves) ((tiles) * (halves) * 512 + (halves) * 64)
+
+#define HASTE__NARROW_INLINE static __device__ __forceinline__
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* -- one line of PTX each. Addresses of shared memory are 32-bit. volatile keeps them in the order in which they are
+      written, which is the order that was measured. -- */
+
+HASTE__NARROW_INLINE uint32_t haste__narrow_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* d[16 x 8] = a[16 x 16] b[16 x 8] + c */
+HASTE__NARROW_INLINE void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                            uint32_t b0, uint32_t b1, float c0, float c1, float c2, float c3)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
+}
+
+HASTE__NARROW_INLINE uint32_t haste__narrow_transpose(uint32_t piece)
+{
+    uint32_t out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(piece));
+    return out;
+}
+
+HASTE__NARROW_INLINE void haste__narrow_load4(uint32_t *out, uint32_t address)
+{
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" :
+                 "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_load4f(float *out, uint32_t address)
+{
+    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" :
+                 "=f"(out[0]), "=f"(out[1]), "=f"(out[2]), "=f"(out[3]) : "r"(address) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_load2(uint32_t *out, uint32_t address)
+{
+    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "r"(address) : "memory");
+}
+HASTE__NARROW_INLINE uint32_t haste__narrow_load1(uint32_t address)
+{
+    uint32_t out;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(out) : "r"(address) : "memory");
+    return out;
+}
+HASTE__NARROW_INLINE float haste__narrow_loadf(uint32_t address)
+{
+    float out;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(out) : "r"(address) : "memory");
+    return out;
+}
+HASTE__NARROW_INLINE uint32_t haste__narrow_load16(uint32_t address)
+{
+    uint16_t out;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(out) : "r"(address) : "memory");
+    return out;
+}
+HASTE__NARROW_INLINE void haste__narrow_store4f(uint32_t address, float a, float b, float c, float d)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(address), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+
+HASTE__NARROW_INLINE void haste__narrow_copy16(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_copy4(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
+}
+
+/* mbarriers: of this block, and (arrive_other, send) of the other block of the cluster. */
+HASTE__NARROW_INLINE void haste__narrow_barrier_init(uint32_t barrier, int count)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(barrier), "r"(count) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_arrive(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_expect(uint32_t barrier, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_wait(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n .reg .pred done;\n again_%=:\n mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+                 " @!done bra again_%=;\n}"
+                 :: "r"(barrier), "r"(parity) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n .reg .pred done;\n again_%=:\n"
+                 " mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 " @!done bra again_%=;\n}" :: "r"(barrier), "r"(parity) : "memory");
+}
+HASTE__NARROW_INLINE uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the same in the other block */
+{
+    uint32_t out;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank ^ 1));
+    return out;
+}
+HASTE__NARROW_INLINE void haste__narrow_arrive_other(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
+                 :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
+                 :: "r"(to), "f"(v), "r"(barrier) : "memory");
+}
+HASTE__NARROW_INLINE void haste__narrow_cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
+}
+
+HASTE__NARROW_INLINE uint32_t haste__narrow_pack(float low, float high)   /* to bfloat16, to nearest */
+{
+    uint32_t out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+}
+HASTE__NARROW_INLINE float haste__narrow_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+HASTE__NARROW_INLINE float haste__narrow_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+HASTE__NARROW_INLINE float haste__narrow_inverse(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* -- pieces of the step -- */
+
+/* A 32-bit number for each counter. */
+HASTE__NARROW_INLINE uint32_t haste__narrow_noise(uint32_t counter, uint32_t key0, uint32_t key1)
+{
+    uint32_t x = counter ^ key0;
+    x = (x ^ (x >> 16)) * 0x7feb352du + key1;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+HASTE__NARROW_INLINE uint32_t haste__narrow_odd(int i)   /* four numbers from one: times an odd one each */
+{
+    return i == 0 ? 1u : i == 1 ? 0x9e3779b1u : i == 2 ? 0x85ebca77u : 0xc2b2ae3du;
+}
+
+/* Two numbers to bfloat16, each rounded away from 0 with the probability that makes the mean exact. */
+HASTE__NARROW_INLINE uint32_t haste__narrow_round(float low, float high, uint32_t noise)
+{
+    return __byte_perm(__float_as_uint(low) + (noise & 0xffffu), __float_as_uint(high) + (noise >> 16), 0x7632);
+}
+HASTE__NARROW_INLINE float haste__narrow_low(uint32_t pair) { return __uint_as_float(pair << 16); }
+HASTE__NARROW_INLINE float haste__narrow_high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+/* The logits z of negatives become loss gradients; returns their loss. Positives come with their sign flipped, and so go.
+   log(1 + e^z) = -log(1 - sigmoid), and one logarithm serves eight: d = 1 - product of (1 - sigmoid), kept as such
+   because with a million labels it is small, and then a series will do. Large sigmoids are rare, and taken one by one. */
+HASTE__NARROW_INLINE float haste__narrow_bce(float (&z)[4][4], int loss_wanted)
+{
+    const float log2e = 1.4426950408889634f, ln2 = .6931471805599453f;
+    float p[16], loss = 0;
+    #pragma unroll
+    for (int i = 0; i < 16; i++) p[i] = haste__narrow_inverse(1 + haste__narrow_exp2(-log2e * z[i >> 2][i & 3]));
+    if (loss_wanted) {
+        float d[2];
+        #pragma unroll
+        for (int k = 0; k < 2; k++) {
+            d[k] = p[k * 8];
+            #pragma unroll
+            for (int i = 1; i < 8; i++) d[k] = fmaf(-d[k], p[k * 8 + i], d[k] + p[k * 8 + i]);
+            loss += d[k] < .015625f ? d[k] * fmaf(d[k], fmaf(d[k], .33333333f, .5f), 1)
+                  : d[k] < .9999f ? -ln2 * haste__narrow_log2(1 - d[k]) : 0;
+        }
+        if (!(fmaxf(d[0], d[1]) < .9999f)) {
+            #pragma unroll
+            for (int i = 0; i < 16; i++) {
+                float v = z[i >> 2][i & 3];
+                v = fmaxf(v, 0) + ln2 * haste__narrow_log2(1 + haste__narrow_exp2(-log2e * fabsf(v)));
+                if (!(d[i >> 3] < .9999f)) loss += v;
+            }
+        }
+    }
+    #pragma unroll
+    for (int i = 0; i < 16; i++) z[i >> 2][i & 3] = p[i];
+    return loss;
+}
+
+HASTE__NARROW_INLINE float haste__narrow_hinge(float (&z)[4][4])
+{
+    float loss = 0;
+    #pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float margin = fmaxf(1 + z[i >> 2][i & 3], 0);
+        loss = fmaf(margin, margin, loss);
+        z[i >> 2][i & 3] = 2 * margin;
+    }
+    return loss;
+}
+
+/* Flips the signs of the logits whose bit is set, 16 bits from the lowest. */
+HASTE__NARROW_INLINE void haste__narrow_flip(float (&z)[4][4], uint32_t mark)
+{
+    #pragma unroll
+    for (int i = 0; i < 16; i++) z[i >> 2][i & 3] = __uint_as_float(__float_as_uint(z[i >> 2][i & 3]) ^ (mark >> i << 31));
+}
+
+/* AdamW or momentum on one number; correction1 and correction2 are 1 / (1 - beta^t). */
+HASTE__NARROW_INLINE float haste__narrow_rule(const haste__cu_pass &pass, int adam, float decay, float w, float g,
+                                              float *m, float *v)
+{
+    float root;
+    if (!adam) {
+        *m = pass.momentum * *m + (g + decay * w);
+        return w - pass.lr * *m;
+    }
+    *m = pass.beta1 * *m + (1 - pass.beta1) * g;
+    *v = pass.beta2 * *v + (1 - pass.beta2) * g * g;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(*v * pass.correction2));
+    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m * haste__narrow_inverse(root + pass.eps);
+}
+
+/* Two registers to global memory in one instruction (left to itself the compiler makes two of it). */
+HASTE__NARROW_INLINE void haste__narrow_put2(void *to, uint32_t a, uint32_t b)
+{
+    asm volatile("st.global.v2.b32 [%0], {%1,%2};" :: "l"(to), "r"(a), "r"(b) : "memory");
+}
+
+/* The four numbers of a strip that a lane owns: out of the warp's copy of a state, float or bfloat16; and to global memory,
+   where `place` counts numbers. */
+HASTE__NARROW_INLINE void haste__narrow_state_load(float *v, uint32_t address, int f32)
+{
+    uint32_t raw[2];
+    if (f32) { haste__narrow_load4f(v, address); return; }
+    haste__narrow_load2(raw, address);
+    v[0] = haste__narrow_low(raw[0]); v[1] = haste__narrow_high(raw[0]);
+    v[2] = haste__narrow_low(raw[1]); v[3] = haste__narrow_high(raw[1]);
+}
+HASTE__NARROW_INLINE void haste__narrow_state_store(void *state, int f32, int64_t place, const float *v, uint32_t noise)
+{
+    if (f32) *(float4 *)((float *)state + place) = make_float4(v[0], v[1], v[2], v[3]);
+    else haste__narrow_put2((uint16_t *)state + place, haste__narrow_round(v[0], v[1], noise),
+                            haste__narrow_round(v[2], v[3], noise * haste__narrow_odd(1)));
+}
+
+/* Starts the copy of a unit's weights, inputs, bias and head of positives to the warp's stage.
+
+   In the stage, and in the registers, the first TILES strips are those that this block updates when there are two (the
+   first half of the group's strips in block 0, the second in block 1), then come the other block's. So both blocks run
+   one code. */
+template <int TILES, int HALVES, int CLUSTER>
+HASTE__NARROW_INLINE void haste__narrow_fetch(const haste__cu_pass &pass, const haste__narrow_plan &plan, int unit, int rank,
+                                              uint32_t stage, int lane)
+{
+    const int group = unit >> plan.parts_shift;
+    const char *weight = (const char *)pass.weight + (int64_t)unit * (TILES * HALVES * 512) + lane * 16;
+    #pragma unroll
+    for (int h = 0; h < HALVES; h++) {
+        #pragma unroll
+        for (int i = 0; i < TILES; i++) {   /* strips 2i and 2i + 1 of the stage, half of the lanes each */
+            const int at = (h * TILES + i) * 512, swap = CLUSTER == 2 ? rank * TILES * 256 : 0;
+            const int ours = 2 * i + 1 < TILES ? 1 : 2 * i >= TILES ? 0 : lane < 16;
+            haste__narrow_copy16(stage + at + lane * 16, weight + at + (ours ? swap : -swap));
+        }
+    }
+    if (lane < 2 * TILES)
+        haste__narrow_copy16(stage + HASTE__NARROW_INDEX(TILES, HALVES) + lane * 16,
+                             (const char *)(pass.index + (int64_t)group * (TILES * 16)) + lane * 16);
+    if (lane >= 16 && lane < 16 + 4 * HALVES)
+        haste__narrow_copy16(stage + HASTE__NARROW_BIAS(TILES, HALVES) - 256 + lane * 16,
+                             (const char *)(pass.bias + (int64_t)unit * (16 * HALVES)) - 256 + lane * 16);
+    if (lane == 31 && pass.head != NULL)
+        haste__narrow_copy4(stage + HASTE__NARROW_HEAD(TILES, HALVES), pass.head + pass.first_group + group);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Starts the copy of the states of the strips that this block updates: [state][HALVES][strips of ours][128] numbers. */
+template <int TILES, int HALVES, int CLUSTER>
+HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to, int lane)
+{
+    const int size = pass.state_f32 ? 4 : 2, bytes = (CLUSTER == 2 ? TILES : 2 * TILES) * 128 * size;   /* of a half */
+    for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++) {
+        for (int h = 0; h < HALVES; h++, to += bytes) {
+            const char *from = (const char *)pass.state[i]
+                             + (((int64_t)unit * HALVES + h) * 2 + (CLUSTER == 2 ? rank : 0)) * (TILES * 128 * size);
+            for (int k = lane * 16; k < bytes; k += 512) haste__narrow_copy16(to + k, from + k);
+        }
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Starts the copy of a tile of x to the rows at x_base: a slice of `width` inputs. */
+HASTE__NARROW_INLINE void haste__narrow_fetch_x(const haste__cu_pass &pass, const haste__narrow_plan &plan, int tile,
+                                                uint32_t x_base)
+{
+    const __nv_bfloat16 *x = (const __nv_bfloat16 *)pass.x + ((int64_t)tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES;
+    for (int i = threadIdx.x; i < plan.width * 8; i += blockDim.x) {
+        const int piece = i ^ (i >= plan.width / 2 * 8 ? 4 : 0);   /* in the upper half of the inputs span 1 comes first */
+        haste__narrow_copy16(x_base + (uint32_t)i * 16, x + piece * 8);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* What a lane needs of a unit, out of the stage: its part of the weights; the addresses of the rows of its inputs, one of
+   each strip; the bias of its two labels. */
+template <int TILES, int HALVES, int CLUSTER>
+HASTE__NARROW_INLINE void haste__narrow_take(uint32_t (&w)[HALVES][2 * TILES][2], uint32_t (&x_row)[2 * TILES],
+                                             float (&bias)[HALVES][2], uint32_t stage, uint32_t x_base, int middle, int rank,
+                                             int lane)
+{
+    const int row = lane >> 2, label = (row >> 1) * 4 + (row & 1);
+    const uint32_t run = stage + HASTE__NARROW_INDEX(TILES, HALVES) + (uint32_t)((row & 1) * 8 + (row >> 1) * 2) * TILES * 2;
+    const uint32_t low = x_base + (uint32_t)(lane & 3) * 16, high = low + 64;
+    const uint32_t swap = CLUSTER == 2 ? (uint32_t)rank * TILES * 2 : 0;
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    __syncwarp();
+    #pragma unroll
+    for (int i = 0; i < HALVES * 2 * TILES; i++)
+        haste__narrow_load2(w[i / (2 * TILES)][i % (2 * TILES)], stage + (uint32_t)(i * 256 + lane * 8));
+    #pragma unroll
+    for (int i = 0; i < HALVES * 2; i++)
+        bias[i >> 1][i & 1] = haste__narrow_loadf(stage + HASTE__NARROW_BIAS(TILES, HALVES)
+                                                  + (uint32_t)((i >> 1) * 16 + label + (i & 1) * 2) * 4);
+    #pragma unroll
+    for (int r = 0; r < 2 * TILES; r++) {
+        const int d = (int)haste__narrow_load16((r < TILES ? run + swap : run - swap) + r * 2);
+        x_row[r] = (uint32_t)d * HASTE__NARROW_ROW + (d >= middle ? high : low);
+    }
+}
+
+/* z = w x + bias for a span: x_row are the addresses of the inputs' rows. x is left with the last chunk of inputs. */
+template <int TILES, int HALVES, int CHUNK>
+HASTE__NARROW_INLINE void haste__narrow_logits(float (&z)[HALVES][4][4], const uint32_t (&w)[HALVES][2 * TILES][2],
+                                               uint32_t (&x)[2 * CHUNK][4], const uint32_t (&x_row)[2 * TILES],
+                                               const float (&bias)[HALVES][2])
+{
+    #pragma unroll
+    for (int first = 0; first < TILES; first += CHUNK) {
+        #pragma unroll
+        for (int r = 0; r < 2 * CHUNK; r++)
+            if (2 * first + r < 2 * TILES) haste__narrow_load4(x[r], x_row[2 * first + r]);
+        #pragma unroll
+        for (int k = 0; k < CHUNK && first + k < TILES; k++) {
+            #pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const uint32_t b0 = haste__narrow_transpose(x[2 * k][j]), b1 = haste__narrow_transpose(x[2 * k + 1][j]);
+                #pragma unroll
+                for (int h = 0; h < HALVES; h++) {
+                    const uint32_t *a = w[h][2 * (first + k)], *next = w[h][2 * (first + k) + 1];
+                    float *d = z[h][j];
+                    if (first + k == 0) haste__narrow_mma(d, a[0], a[1], next[0], next[1], b0, b1,
+                                                          bias[h][0], bias[h][0], bias[h][1], bias[h][1]);
+                    else haste__narrow_mma(d, a[0], a[1], next[0], next[1], b0, b1, d[0], d[1], d[2], d[3]);
+                }
+            }
+        }
+    }
+}
+
+/* Tiles first .. of w transposed: the A operand of w' dz. */
+template <int TILES, int HALVES, int CHUNK>
+HASTE__NARROW_INLINE void haste__narrow_transpose_tiles(uint32_t (&out)[CHUNK][HALVES][4],
+                                                        const uint32_t (&w)[HALVES][2 * TILES][2], int first)
+{
+    #pragma unroll
+    for (int k = 0; k < CHUNK && first + k < TILES; k++) {
+        #pragma unroll
+        for (int h = 0; h < HALVES; h++) {
+            out[k][h][0] = haste__narrow_transpose(w[h][2 * (first + k)][0]);
+            out[k][h][1] = haste__narrow_transpose(w[h][2 * (first + k) + 1][0]);
+            out[k][h][2] = haste__narrow_transpose(w[h][2 * (first + k)][1]);
+            out[k][h][3] = haste__narrow_transpose(w[h][2 * (first + k) + 1][1]);
+        }
+    }
+}
+
+/* A unit's update with momentum or AdamW; adam and f32 are constants where it is called. `place` of this lane's numbers
+   in strip r of half h: place + (h * strips + r) * 128. */
+template <int TILES, int HALVES, int CLUSTER>
+HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int adam, int f32,
+                                               const uint32_t (&w)[HALVES][2 * TILES][2],
+                                               const float (&dw)[HALVES][2 * TILES][4], uint32_t states, int64_t place,
+                                               uint32_t counter, const uint32_t *key, int lane)
+{
+    constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;
+    const int size = f32 ? 4 : 2;
+    #pragma unroll
+    for (int i = 0; i < OWN * HALVES; i++) {
+        const int h = i / OWN, r = i % OWN;
+        const int64_t at = place + (h * STRIPS + r) * 128;
+        const uint32_t from = states + (uint32_t)((i * 32 + lane) * 4 * size);
+        const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, key[0], key[1]);
+        float now[4], m[4], v[4] = {0, 0, 0, 0};
+        haste__narrow_state_load(m, from, f32);
+        if (adam) haste__narrow_state_load(v, from + OWN * HALVES * 128 * size, f32);
+        #pragma unroll
+        for (int k = 0; k < 4; k++) {
+            now[k] = k & 1 ? haste__narrow_high(w[h][r][k >> 1]) : haste__narrow_low(w[h][r][k >> 1]);
+            now[k] = haste__narrow_rule(pass, adam, pass.decay, now[k], pass.scale * dw[h][r][k], &m[k], &v[k]);
+        }
+        haste__narrow_state_store(pass.weight, 0, at, now, noise);
+        haste__narrow_state_store(pass.state[0], f32, at, m, noise * haste__narrow_odd(2));
+        if (adam) haste__narrow_state_store(pass.state[1], f32, at, v, noise * haste__narrow_odd(3));
+    }
+}
+#endif
+
+/* The step. Block: 64 samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels) after
+   another. F = 16 * TILES. CLUSTER: 1 or 2 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
+   grad_x +=, loss_sum[blockIdx.x] +=, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
+template <int TILES, int HALVES, int CLUSTER, int STATE>
+static __global__ void __launch_bounds__(HASTE__NARROW_WARPS(TILES, HALVES) * 32, 1)
+haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;          /* OWN: strips that this block updates */
+    constexpr int CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2, CHUNKS = TILES <= 4 ? 1 : 2;   /* tiles that x is held for */
+    constexpr int HOIST = TILES * HALVES <= 4;   /* are there registers to keep w transposed? */
+    constexpr int AHEAD = HALVES == 1 ? 2 : 2 * CHUNK;   /* rows of the gradient read before the first is written */
+    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+
+    const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;   /* shuffled: known to be uniform */
+    const int rank = CLUSTER == 2 ? (int)blockIdx.x & 1 : 0;
+    const int cluster = (int)blockIdx.x / CLUSTER, clusters = (int)gridDim.x / CLUSTER;
+    const int middle = plan.width / 2;
+    const uint32_t plane = (uint32_t)plan.width * HASTE__NARROW_ROW;
+    const uint32_t x_base = haste__narrow_address(haste__narrow_shared);
+    const uint32_t stage = x_base + 3 * plane + (uint32_t)(warp * plan.warp_bytes);
+    const uint32_t inbox = stage + HASTE__NARROW_STAGE(TILES, HALVES);
+    const uint32_t states = inbox + (CLUSTER == 2 ? HASTE__NARROW_EXCHANGE(TILES, HALVES) : 0);
+    const uint32_t turns = x_base + 3 * plane + (uint32_t)(warps * plan.warp_bytes);   /* [4 slices][warps] */
+    const uint32_t filled = turns + (uint32_t)(4 * warps + warp) * 8, emptied = filled + (uint32_t)warps * 8;
+    int lane = threadIdx.x & 31, round = 0, unit = cluster + clusters * warp;
+    float loss = 0;
+    asm volatile("" : "+r"(lane));   /* keeps it in a register; reading it again takes 50 cycles */
+    const int row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);   /* its labels: label and label + 2 */
+
+    /* The batch and the first units in, the gradient to 0. */
+    haste__narrow_fetch_x(pass, plan, rank, x_base);
+    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 6 * warps; i++) haste__narrow_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        for (int i = 0; i < 128; i++) haste__narrow_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
+    }
+    for (uint32_t i = threadIdx.x * 16; i < 2 * plane; i += blockDim.x * 16)
+        haste__narrow_store4f(x_base + plane + i, 0, 0, 0, 0);
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    if (CLUSTER == 2) haste__narrow_cluster_sync(); else __syncthreads();
+
+    for (; unit < plan.units; unit += clusters * warps, round++) {
+        /* The stage into registers; then the next unit may come. */
+        uint32_t w[HALVES][STRIPS][2], x_row[STRIPS], mark[HALVES] = {0}, any = 0;
+        float bias[HALVES][2];
+        haste__narrow_take<TILES, HALVES, CLUSTER>(w, x_row, bias, stage, x_base, middle, rank, lane);
+        int positive = (int)haste__narrow_load1(stage + HASTE__NARROW_HEAD(TILES, HALVES));
+        __syncwarp();
+        if (STATE) haste__narrow_fetch_state<TILES, HALVES, CLUSTER>(pass, unit, rank, states, lane);
+        if (unit + clusters * warps < plan.units)
+            haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit + clusters * warps, rank, stage, lane);
+        /* Positives: a bit for each of this lane's logits, [span][piece of 8 samples][label, sample]. */
+        const int labels_left = (int)min((int64_t)(16 * HALVES), pass.labels - (int64_t)unit * (16 * HALVES));
+        while (positive >= 0) {
+            const haste__cu_node node = pass.node[positive];
+            const int b = (int)node.b - rank * HASTE__NARROW_SAMPLES;
+            const int s = (int)node.s - (unit & ((1 << plan.parts_shift) - 1)) * 16 * HALVES;
+            positive = node.next;
+            if (b < 0 || b >= HASTE__NARROW_SAMPLES || s < 0 || s >= 16 * HALVES) continue;
+            any = 1;
+            const uint32_t bit = 1u << ((b >> 5) * 16 + (b >> 1 & 3) * 4 + (s >> 1 & 1) * 2 + (b & 1));
+            const int here = row == (s >> 2 & 3) * 2 + (s & 1) && quad == (b >> 3 & 3);
+            #pragma unroll
+            for (int h = 0; h < HALVES; h++)
+                if (here && h == s >> 4) mark[h] |= bit;
+        }
+
+        uint32_t wt[CHUNK][HALVES][4];
+        if (HOIST) haste__narrow_transpose_tiles<TILES, HALVES, CHUNK>(wt, w, 0);
+        float dw[HALVES][STRIPS][4], db[HALVES][2], size = 0;   /* size: of the logits, finite when they are */
+        #pragma unroll
+        for (int h = 0; h < HALVES; h++) {
+            db[h][0] = db[h][1] = 0;
+            #pragma unroll
+            for (int r = 0; r < STRIPS; r++) dw[h][r][0] = dw[h][r][1] = dw[h][r][2] = dw[h][r][3] = 0;
+        }
+
+        #pragma unroll 1   /* unrolled it is 10% slower: more code than the instruction cache takes */
+        for (int span = 0; span < plan.spans; span++) {
+            uint32_t x[2 * CHUNK][4], dz[HALVES][4][2];
+            float z[HALVES][4][4];   /* [piece of 8 samples][label, sample] */
+            haste__narrow_logits<TILES, HALVES, CHUNK>(z, w, x, x_row, bias);
+
+            /* Where a sample or a label is missing, a logit that has no loss and no gradient. */
+            #pragma unroll
+            for (int i = 0; i < HALVES * 4; i++) {
+                const float *v = z[i >> 2][i & 3];
+                size += (fabsf(v[0]) + fabsf(v[1])) + (fabsf(v[2]) + fabsf(v[3]));
+            }
+            const int first = rank * HASTE__NARROW_SAMPLES + span * 32 + quad * 8;   /* this lane's samples: first .. + 7 */
+            if (first - quad * 8 + 32 > pass.B || labels_left < 16 * HALVES) {
+                #pragma unroll
+                for (int i = 0; i < HALVES * 16; i++)
+                    if (first + (i >> 2 & 3) * 2 + (i & 1) >= pass.B || (i >> 4) * 16 + label + (i & 2) >= labels_left)
+                        z[i >> 4][i >> 2 & 3][i & 3] = -1e30f;
+            }
+
+            /* z becomes the gradient of the loss. For a positive BCE and squared hinge are a negative's of -z. */
+            if (pass.loss == HASTE_SOFTMAX) {
+                #pragma unroll
+                for (int i = 0; i < 8; i++) {
+                    const int b = min(first + i, pass.B - 1), j = i >> 1, e = i & 1;
+                    const float shift = pass.shift[b], factor = pass.factor[b];
+                    #pragma unroll
+                    for (int k = 0; k < HALVES * 2; k++) {
+                        float *v = &z[k >> 1][j][(k & 1) * 2 + e];
+                        float p = factor > 0 ? haste__narrow_exp2(1.4426950408889634f * (*v - shift)) : 0;
+                        if (mark[k >> 1] >> (span * 16 + j * 4 + (k & 1) * 2 + e) & 1) {
+                            p -= factor;
+                            loss += factor * (shift - *v);
+                        }
+                        *v = p;
+                    }
+                }
+            } else {
+                #pragma unroll
+                for (int h = 0; h < HALVES; h++) {
+                    if (any) haste__narrow_flip(z[h], mark[h] >> (span * 16));
+                    if (pass.loss != HASTE_BCE) loss += haste__narrow_hinge(z[h]);
+                    else loss += haste__narrow_bce(z[h], pass.loss_sum != NULL);
+                    if (any) haste__narrow_flip(z[h], mark[h] >> (span * 16));
+                }
+            }
+            #pragma unroll
+            for (int i = 0; i < HALVES * 4; i++) {
+                const float *v = z[i >> 2][i & 3];
+                db[i >> 2][0] += v[0] + v[1];
+                db[i >> 2][1] += v[2] + v[3];
+                dz[i >> 2][i & 3][0] = haste__narrow_pack(v[0], v[1]);
+                dz[i >> 2][i & 3][1] = haste__narrow_pack(v[2], v[3]);
+            }
+
+            /* dw += dz x' */
+            #pragma unroll
+            for (int c = 0; c < CHUNKS; c++) {
+                #pragma unroll
+                for (int r = 0; r < 2 * CHUNK && c * 2 * CHUNK + r < STRIPS; r++)
+                    if (CHUNKS > 1) haste__narrow_load4(x[r], x_row[c * 2 * CHUNK + r]);
+                #pragma unroll
+                for (int j = 0; j < 4; j += 2) {
+                    #pragma unroll
+                    for (int r = 0; r < 2 * CHUNK && c * 2 * CHUNK + r < STRIPS; r++) {
+                        #pragma unroll
+                        for (int h = 0; h < HALVES; h++) {
+                            float *d = dw[h][c * 2 * CHUNK + r];
+                            haste__narrow_mma(d, dz[h][j][0], dz[h][j][1], dz[h][j + 1][0], dz[h][j + 1][1],
+                                              x[r][j], x[r][j + 1], d[0], d[1], d[2], d[3]);
+                        }
+                    }
+                }
+            }
+
+            /* Gradient of x += w' dz, a slice of 16 samples at a time: pieces j = 2 * slice and 2 * slice + 1. */
+            if (!HOIST && CHUNKS == 1) haste__narrow_transpose_tiles<TILES, HALVES, CHUNK>(wt, w, 0);
+            #pragma unroll
+            for (int slice = 0; slice < 2; slice++) {
+                const uint32_t turn = turns + (uint32_t)((span * 2 + slice) * warps) * 8, offset = plane * (1 + slice);
+                uint32_t b[2][HALVES][2];
+                #pragma unroll
+                for (int i = 0; i < 2 * HALVES; i++) {
+                    b[i & 1][i >> 1][0] = haste__narrow_transpose(dz[i >> 1][slice * 2 + (i & 1)][0]);
+                    b[i & 1][i >> 1][1] = haste__narrow_transpose(dz[i >> 1][slice * 2 + (i & 1)][1]);
+                }
+                #pragma unroll
+                for (int c = 0; c < CHUNKS; c++) {
+                    float q[CHUNK][2][4], sum[2 * CHUNK][4];
+                    if (CHUNKS > 1) haste__narrow_transpose_tiles<TILES, HALVES, CHUNK>(wt, w, c * CHUNK);
+                    #pragma unroll
+                    for (int i = 0; i < 2 * CHUNK && c * 2 * CHUNK + i < STRIPS; i++) {
+                        #pragma unroll
+                        for (int h = 0; h < HALVES; h++) {
+                            const uint32_t *a = wt[i >> 1][h], *v = b[i & 1][h];
+                            float *d = q[i >> 1][i & 1];
+                            if (h == 0) haste__narrow_mma(d, a[0], a[1], a[2], a[3], v[0], v[1], 0, 0, 0, 0);
+                            else haste__narrow_mma(d, a[0], a[1], a[2], a[3], v[0], v[1], d[0], d[1], d[2], d[3]);
+                        }
+                    }
+                    /* Products first, while the turn is still to come. The sums are not their accumulators: a lane's 16
+                       bytes of a row are not the four numbers of one accumulator. */
+                    if (c == 0) haste__narrow_wait(turn + (uint32_t)warp * 8, round & 1);
+                    #pragma unroll
+                    for (int r = 0; r < AHEAD && c * 2 * CHUNK + r < STRIPS; r++)
+                        haste__narrow_load4f(sum[r], x_row[c * 2 * CHUNK + r] + offset);
+                    #pragma unroll
+                    for (int r = 0; r < 2 * CHUNK && c * 2 * CHUNK + r < STRIPS; r++) {
+                        if (r + AHEAD < 2 * CHUNK && c * 2 * CHUNK + r + AHEAD < STRIPS)
+                            haste__narrow_load4f(sum[r + AHEAD], x_row[c * 2 * CHUNK + r + AHEAD] + offset);
+                        const float *low = q[r >> 1][0] + (r & 1) * 2, *high = q[r >> 1][1] + (r & 1) * 2;
+                        haste__narrow_store4f(x_row[c * 2 * CHUNK + r] + offset, sum[r][0] + low[0], sum[r][1] + low[1],
+                                              sum[r][2] + high[0], sum[r][3] + high[1]);
+                    }
+                }
+                haste__narrow_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
+            }
+            #pragma unroll
+            for (int r = 0; r < STRIPS; r++) x_row[r] ^= 64;   /* the other span's half of each row */
+        }
+
+        int bad = __any_sync(~0u, !(size < 3e38f));
+        #pragma unroll
+        for (int i = 0; i < 2 * HALVES; i++) {
+            float *v = &db[i >> 1][i & 1];
+            *v += __shfl_xor_sync(~0u, *v, 1);
+            *v += __shfl_xor_sync(~0u, *v, 2);
+        }
+
+        /* Each block of a cluster sends what it has of the other's half of dw, and gets the same. Block 0 does the bias.
+           A bad unit sends NaN. The inbox is one deep: `emptied` says that the other block's is free again. */
+        if (CLUSTER == 2) {
+            const uint32_t to = haste__narrow_other(inbox, rank), signal = haste__narrow_other(filled, rank);
+            if (bad) dw[0][TILES][0] = __uint_as_float(0x7fffffffu);
+            if (lane == 0) haste__narrow_expect(filled, TILES * HALVES * 512 + (rank == 0 ? HALVES * 64 : 0));
+            if (round > 0) haste__narrow_wait_cluster(emptied, (round - 1) & 1);
+            #pragma unroll
+            for (int i = 0; i < TILES * HALVES; i++)
+                haste__narrow_send4(to + (uint32_t)(i * 512 + lane * 16), dw[i / TILES][STRIPS - TILES + i % TILES], signal);
+            if (rank == 1 && quad == 0) {
+                #pragma unroll
+                for (int i = 0; i < 2 * HALVES; i++)
+                    haste__narrow_send(to + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4), db[i >> 1][i & 1], signal);
+            }
+            haste__narrow_wait_cluster(filled, round & 1);
+            #pragma unroll
+            for (int i = 0; i < TILES * HALVES; i++) {
+                float v[4], *d = dw[i / TILES][i % TILES];
+                haste__narrow_load4f(v, inbox + (uint32_t)(i * 512 + lane * 16));
+                d[0] += v[0]; d[1] += v[1]; d[2] += v[2]; d[3] += v[3];
+            }
+            if (rank == 0) {
+                #pragma unroll
+                for (int i = 0; i < 2 * HALVES; i++)
+                    db[i >> 1][i & 1] += haste__narrow_loadf(inbox + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4));
+            }
+            __syncwarp();
+            if (lane == 0) haste__narrow_arrive_other(haste__narrow_other(emptied, rank));
+            bad |= __any_sync(~0u, dw[0][0][0] != dw[0][0][0]);
+        }
+
+        /* The update. `place` of this lane's numbers in strip r: place + (h * STRIPS + r) * 128, for its own ones. */
+        const float scale = pass.scale;
+        const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + (CLUSTER == 2 ? rank * TILES * 128 : 0) + lane * 4;
+        const uint32_t counter = (uint32_t)unit * (HALVES * STRIPS * 32) + (CLUSTER == 2 ? rank * TILES * 32 : 0) + lane;
+        if (STATE == 0) {
+            const float keep = 1 - pass.lr * pass.decay, rate = pass.lr * scale;
+            uint32_t check = 0;   /* NaN when a new weight is not finite */
+            #pragma unroll
+            for (int i = 0; i < OWN * HALVES; i++) {
+                const int h = i / OWN, r = i % OWN;
+                const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r / 2) * 32, plan.key[0], plan.key[1]);
+                #pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    w[h][r][k] = haste__narrow_round(fmaf(-rate, dw[h][r][2 * k], keep * haste__narrow_low(w[h][r][k])),
+                                                     fmaf(-rate, dw[h][r][2 * k + 1], keep * haste__narrow_high(w[h][r][k])),
+                                                     noise * haste__narrow_odd((r & 1) * 2 + k));
+                    asm volatile("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(check) : "r"(w[h][r][k]), "r"(0));
+                }
+            }
+            bad |= __any_sync(~0u, (check & 0x7fff7fffu) != 0);
+            if (!bad) {
+                uint16_t *to = (uint16_t *)pass.weight + place;
+                #pragma unroll
+                for (int i = 0; i < OWN * HALVES; i++)
+                    haste__narrow_put2(to + (i / OWN * STRIPS + i % OWN) * 128,
+                                       w[i / OWN][i % OWN][0], w[i / OWN][i % OWN][1]);
+            }
+        } else {
+            /* As the CPU: a gradient that cannot be squared counts as not finite. */
+            float largest = 0;
+            #pragma unroll
+            for (int i = 0; i < OWN * HALVES * 4; i++) largest += fabsf(dw[i / 4 / OWN][i / 4 % OWN][i & 3]);
+            bad |= __any_sync(~0u, !(largest * scale < 1e18f));
+            /* The states have come; the next unit's copy, begun after theirs, may still be under way. */
+            if (unit + clusters * warps < plan.units) asm volatile("cp.async.wait_group 1;" ::: "memory");
+            else asm volatile("cp.async.wait_group 0;" ::: "memory");
+            __syncwarp();
+            if (!bad) {
+                #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, CLUSTER>
+                if (pass.optimizer == HASTE_ADAMW) {
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, 1, 1, w, dw, states, place, counter, plan.key, lane);
+                    else                HASTE__NARROW_UPDATE(pass, 1, 0, w, dw, states, place, counter, plan.key, lane);
+                } else {
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, 0, 1, w, dw, states, place, counter, plan.key, lane);
+                    else                HASTE__NARROW_UPDATE(pass, 0, 0, w, dw, states, place, counter, plan.key, lane);
+                }
+                #undef HASTE__NARROW_UPDATE
+            }
+            __syncwarp();
+        }
+        if (bad) {
+            if (lane == 0) pass.flag[HASTE__CU_FLAG_NONFINITE] = 1;
+        } else if (rank == 0 && quad == 0) {
+            #pragma unroll
+            for (int i = 0; i < 2 * HALVES; i++) {
+                const int64_t at = (int64_t)unit * (16 * HALVES) + (i >> 1) * 16 + label + (i & 1) * 2;
+                float g = scale * db[i >> 1][i & 1], now = bias[i >> 1][i & 1];
+                if (STATE == 0) now -= pass.lr * g;
+                else {
+                    float m = pass.bias_state[0][at], v = pass.optimizer == HASTE_ADAMW ? pass.bias_state[1][at] : 0;
+                    now = haste__narrow_rule(pass, pass.optimizer == HASTE_ADAMW, 0, now, g, &m, &v);
+                    pass.bias_state[0][at] = m;
+                    if (pass.optimizer == HASTE_ADAMW) pass.bias_state[1][at] = v;
+                }
+                pass.bias[at] = now;
+            }
+        }
+    }
+
+    /* Out with the gradient and the loss. As many replicas as clusters: each adds to its own, in a fixed order. Else blocks
+       share replicas, and begin at different rows so as not to meet. */
+    __syncthreads();
+    {
+        const int own = pass.replicas >= clusters, pieces = plan.width * 16, start = pieces / clusters * cluster;
+        const int64_t first_row = ((int64_t)(cluster % pass.replicas) * pass.tiles + rank) * pass.D + pass.begin;
+        float *out = pass.grad_x + first_row * HASTE__NARROW_SAMPLES;
+        #pragma unroll 4
+        for (int k = threadIdx.x; k < pieces; k += blockDim.x) {
+            const int i = k + start < pieces ? k + start : k + start - pieces, d = i >> 4, slice = i >> 3 & 1;
+            const int span = (i >> 2 & 1) ^ (d >= middle);
+            float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (i & 3) * 8 + slice * 4;
+            haste__narrow_load4f(v, x_base + plane * (1 + slice) + (uint32_t)d * HASTE__NARROW_ROW + (uint32_t)(i & 7) * 16);
+            v[0] *= pass.scale; v[1] *= pass.scale; v[2] *= pass.scale; v[3] *= pass.scale;
+            if (own) {
+                float4 old = *(float4 *)to;
+                *(float4 *)to = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
+            } else {
+                asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};"
+                             :: "l"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+            }
+        }
+    }
+    if (pass.loss_sum != NULL) {
+        double sum = loss;
+        for (int i = 16; i; i >>= 1) sum += __shfl_xor_sync(~0u, sum, i);
+        if (lane == 0) *(double *)(haste__narrow_shared + warp * 8) = sum;   /* x is no longer needed */
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            for (int i = 1; i < warps; i++) sum += *(double *)(haste__narrow_shared + i * 8);
+            pass.loss_sum[blockIdx.x] += sum;
+        }
+    }
+    if (CLUSTER == 2) haste__narrow_cluster_sync();   /* neither may leave while the other still signals it */
+#endif
+}
+
+/* The logits of all units, and nothing else: logits [B, slots] =, float or bfloat16. Block: 64 samples (a tile: blockIdx.y), every
+   gridDim.x-th unit. Warp: a unit of 16 labels after another. */
+template <int TILES>
+static __global__ void __launch_bounds__(512, 1)
+haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan,
+                             void *logits, int f32, int64_t slots)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    constexpr int STRIPS = 2 * TILES, CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2;
+    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    const int lane = threadIdx.x & 31, row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);
+    const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, tile = (int)blockIdx.y;
+    const uint32_t x_base = haste__narrow_address(haste__narrow_shared);
+    const uint32_t stage = x_base + (uint32_t)plan.width * HASTE__NARROW_ROW + (uint32_t)(warp * plan.warp_bytes);
+    int unit = (int)blockIdx.x + (int)gridDim.x * warp;
+
+    haste__narrow_fetch_x(pass, plan, tile, x_base);
+    if (unit < plan.units) haste__narrow_fetch<TILES, 1, 1>(pass, plan, unit, 0, stage, lane);
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    __syncthreads();
+
+    for (; unit < plan.units; unit += (int)gridDim.x * warps) {
+        uint32_t w[1][STRIPS][2], x_row[STRIPS];
+        float bias[1][2];
+        haste__narrow_take<TILES, 1, 1>(w, x_row, bias, stage, x_base, plan.width / 2, 0, lane);
+        __syncwarp();
+        if (unit + (int)gridDim.x * warps < plan.units)
+            haste__narrow_fetch<TILES, 1, 1>(pass, plan, unit + (int)gridDim.x * warps, 0, stage, lane);
+
+        const int64_t slot = pass.first_slot + (int64_t)unit * 16;
+        #pragma unroll
+        for (int span = 0; span < 2; span++) {
+            const int b0 = tile * HASTE__NARROW_SAMPLES + span * 32;
+            uint32_t x[2 * CHUNK][4];
+            float z[1][4][4];
+            if (b0 >= pass.B) break;
+            haste__narrow_logits<TILES, 1, CHUNK>(z, w, x, x_row, bias);
+            if (f32) {
+                #pragma unroll
+                for (int i = 0; i < 16; i++) {
+                    const int b = b0 + quad * 8 + (i >> 2) * 2 + (i & 1);
+                    if (b < pass.B) ((float *)logits)[b * slots + slot + label + (i & 2)] = z[0][i >> 2][i & 3];
+                }
+            } else {
+                #pragma unroll
+                for (int j = 0; j < 4; j++) {   /* transposed: four labels of one sample in a lane */
+                    const uint32_t low = haste__narrow_transpose(haste__narrow_pack(z[0][j][0], z[0][j][1]));
+                    const uint32_t high = haste__narrow_transpose(haste__narrow_pack(z[0][j][2], z[0][j][3]));
+                    const int b = b0 + (row >> 1) * 8 + j * 2 + (row & 1);
+                    if (b < pass.B) haste__narrow_put2((uint16_t *)logits + b * slots + slot + quad * 4, low, high);
+                }
+            }
+            #pragma unroll
+            for (int r = 0; r < STRIPS; r++) x_row[r] ^= 64;
+        }
+    }
+#endif
+}
+
+/* -- host -- */
+
+/* haste__narrow_plan_make: how a step (forward 0) or forward pass (1) of a block is cut; or why this path does not take it.
+
+     width, groups   of the block: inputs of its slice, G
+     state_bytes     of one weight's optimizer state: 0, 2, 4 or 8
+     shared          what a thread block may ask for: cudaDevAttrMaxSharedMemoryPerBlockOptin
+     processors      cudaDevAttrMultiProcessorCount
+
+   Returns NULL and fills *plan, or a sentence. */
+static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int F, int width, int64_t groups, int B,
+                                           int forward, int state_bytes, int compute_major, int shared, int processors)
+{
+    haste__narrow_plan p;
+    int most, free_bytes, tiles = (B + HASTE__NARROW_SAMPLES - 1) / HASTE__NARROW_SAMPLES;
+    memset(&p, 0, sizeof p);
+    if (compute_major < 9) return "the narrow path needs compute capability 9.0";
+    if (S != 16 && S != 32) return "the narrow path takes S = 16 and 32";
+    if (F != 16 && F != 32 && F != 48 && F != 64 && F != 96 && F != 128)
+        return "the narrow path takes F = 16, 32, 48, 64, 96 and 128";
+    if (width < F || width > 4096) return "the slice is too wide for the narrow path";
+    if (B < 1 || (!forward && B > 2 * HASTE__NARROW_SAMPLES)) return "the narrow path trains at most 128 samples";
+    p.width = width;
+    p.tiles = F / 16;
+    p.halves = S == 32 && p.tiles <= 4 && !forward ? 2 : 1;
+    p.parts_shift = S / 16 / p.halves - 1;   /* 1, 2 to 0, 1 */
+    if (groups > 0x7fffffff >> p.parts_shift) return "too many groups for the narrow path";
+    p.units = (int32_t)(groups << p.parts_shift);
+    p.cluster = !forward && tiles > 1 ? 2 : 1;
+    p.spans = B > 32 ? 2 : 1;
+    most = forward ? 16 : HASTE__NARROW_WARPS(p.tiles, p.halves);
+    p.warp_bytes = HASTE__NARROW_STAGE(p.tiles, p.halves) + (p.cluster == 2 ? HASTE__NARROW_EXCHANGE(p.tiles, p.halves) : 0);
+    p.warp_bytes += 16 * p.halves * F / p.cluster * state_bytes;
+    free_bytes = shared - (forward ? 1 : 3) * width * HASTE__NARROW_ROW;
+    p.warps = free_bytes / (p.warp_bytes + 48);   /* 6 barriers each */
+    if (p.warps > most) p.warps = most;
+    if (p.warps < 4) return "the slice is too wide: batch, gradient and four warps' weights do not fit into shared memory";
+    p.bytes = shared - free_bytes + p.warps * (p.warp_bytes + 48);
+    p.blocks = forward ? (processors + tiles - 1) / tiles : processors / p.cluster * p.cluster;
+    if (p.blocks > p.units * p.cluster) p.blocks = p.units * p.cluster;
+    *plan = p;
+    return NULL;
+}
+
+/* Sets the kernel's shared memory and launches it: clusters of plan->cluster, or gridDim.y = tiles. */
+static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_plan *plan, int tiles, void **arguments,
+                                        cudaStream_t stream)
+{
+    cudaLaunchConfig_t config = cudaLaunchConfig_t();
+    cudaLaunchAttribute attribute = cudaLaunchAttribute();
+    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->bytes);
+    if (status != cudaSuccess) return status;
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)plan->cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = dim3((unsigned)plan->blocks, (unsigned)tiles);
+    config.blockDim = dim3((unsigned)plan->warps * 32);
+    config.dynamicSmemBytes = (size_t)plan->bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return cudaLaunchKernelExC(&config, kernel, arguments);
+}
+
+static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int state)
+{
+    #define HASTE__NARROW_STEP(T, H) \
+        if (plan->tiles == T && plan->halves == H) { \
+            if (plan->cluster == 1 && !state) return (const void *)haste__narrow_step_kernel<T, H, 1, 0>; \
+            if (plan->cluster == 1)           return (const void *)haste__narrow_step_kernel<T, H, 1, 1>; \
+            if (!state)                       return (const void *)haste__narrow_step_kernel<T, H, 2, 0>; \
+            return (const void *)haste__narrow_step_kernel<T, H, 2, 1>; \
+        }
+    HASTE__NARROW_STEP(1, 1) HASTE__NARROW_STEP(2, 1) HASTE__NARROW_STEP(3, 1) HASTE__NARROW_STEP(4, 1)
+    HASTE__NARROW_STEP(6, 1) HASTE__NARROW_STEP(8, 1)
+    HASTE__NARROW_STEP(1, 2) HASTE__NARROW_STEP(2, 2) HASTE__NARROW_STEP(3, 2) HASTE__NARROW_STEP(4, 2)
+    #undef HASTE__NARROW_STEP
+    return NULL;
+}
+
+static uint64_t haste__narrow_mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64] and
+   loss_sum [>= plan->blocks], or has other blocks' sums in them. Deterministic with replicas >= plan->blocks /
+   plan->cluster. */
+static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
+{
+    haste__narrow_plan plan = *planned;
+    haste__cu_pass copy = *pass;
+    void *arguments[2] = {&copy, &plan};
+    uint64_t key = haste__narrow_mix(haste__narrow_mix(pass->seed) + (uint64_t)(pass->step + 1) * 0x9e3779b97f4a7c15u)
+                 + (uint64_t)pass->round_slot * 0x9e3779b97f4a7c15u;
+    key = haste__narrow_mix(key);
+    plan.key[0] = (uint32_t)key;
+    plan.key[1] = (uint32_t)(key >> 32);
+    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, arguments, stream);
+}
+
+/* haste__narrow_forward: logits [B, slots] (=), float or bfloat16. */
+static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
+{
+    haste__narrow_plan plan = *planned;
+    haste__cu_pass copy = *pass;
+    int f32 = !pass->logits_bf16;
+    const void *kernel = NULL;
+    void *arguments[5] = {&copy, &plan, &copy.logits, &f32, &copy.slots};
+    copy.head = NULL;   /* no positives */
+    #define HASTE__NARROW_FORWARD(T) if (plan.tiles == T) kernel = (const void *)haste__narrow_forward_kernel<T>;
+    HASTE__NARROW_FORWARD(1) HASTE__NARROW_FORWARD(2) HASTE__NARROW_FORWARD(3) HASTE__NARROW_FORWARD(4)
+    HASTE__NARROW_FORWARD(6) HASTE__NARROW_FORWARD(8)
+    #undef HASTE__NARROW_FORWARD
+    return haste__narrow_launch(kernel, &plan, pass->tiles, arguments, stream);
+}
+
 /* ---- >>paths ------------------------------------------------------------------------------------------------- */
 
 /* What a fast path is asked: can it train this block? */
 typedef struct haste__cu_question {
-    int32_t S, F, dense, B, D;
+    int32_t S, F, dense, width, B, D;
+    int64_t groups;
     haste_dtype dtype, state_dtype;
-    haste_loss loss;
     haste_optimizer optimizer;
-    int32_t major, minor, shared_bytes;   /* of the device: compute capability, shared memory that a block may have */
+    int32_t major, minor, shared_bytes, processors;   /* of the device; shared memory that a thread block may have */
     int32_t deterministic;
 } haste__cu_question;
+
+/* How the narrow path would do a step (forward 0) or the logits (1) of a block; or why it does not. */
+static const char *haste__cu_narrow_plan(const haste__cu_question *q, int forward, haste__narrow_plan *plan)
+{
+    int state_bytes = haste__cu_states(q->optimizer) * (q->state_dtype == HASTE_F32 ? 4 : 2);
+    if (q->dtype != HASTE_BF16) return "narrow: weights are float32";
+    if (q->dense) return "narrow: the block is dense";
+    return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes, q->major, q->shared_bytes, q->processors);
+}
 
 /* 1: it takes the block. 0: *why says what is in the way. */
 static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, const char **why)
 {
-    (void)q;
+    haste__narrow_plan plan;
+    const char *reason = NULL;
     *why = "";
     switch (path) {
     case HASTE_CUDA_GENERAL: return 1;
-    case HASTE_CUDA_WIDE:    *why = "this build has no wide kernels"; return 0;
-    case HASTE_CUDA_NARROW:  *why = "this build has no narrow kernels"; return 0;
-    default:                 *why = "no such path"; return 0;
+    case HASTE_CUDA_WIDE:
+        return haste__wide_takes(q->S, q->F, q->dense, q->B, q->D, q->dtype, q->deterministic, q->major, q->minor, q->shared_bytes, why);
+    case HASTE_CUDA_NARROW:
+        reason = haste__cu_narrow_plan(q, 0, &plan);
+        if (!reason) return 1;
+        *why = reason;
+        return 0;
+    default:
+        *why = "no such path";
+        return 0;
     }
 }
 
@@ -2606,11 +4653,12 @@ static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer 
     q->S = block->group_size;
     q->F = block->fan_in;
     q->dense = block->index == NULL;
+    q->width = block->end - block->begin;
+    q->groups = block->groups;
     q->B = B;
     q->D = layer->inputs;
     q->dtype = layer->dtype;
     q->state_dtype = layer->state_dtype;
-    q->loss = layer->loss;
     q->optimizer = layer->optimizer;
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
     HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
@@ -2619,6 +4667,8 @@ static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer 
     q->minor = value;
     HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
     q->shared_bytes = value;
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+    q->processors = value;
     return HASTE_OK;
 }
 
@@ -3264,6 +5314,7 @@ static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char
     int ok = 1;
     if (lists < HASTE__CU_FEW * HASTE__CU_PARTS) lists = HASTE__CU_FEW * HASTE__CU_PARTS;
     HASTE__CU_ARRAY(work->x, void *, x, width);
+    if (work->dtype == HASTE_BF16) HASTE__CU_ARRAY(work->x_wide, void *, x, width);
     HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
     if (work->max_fan_in > HASTE__CU_RUN)
         HASTE__CU_ARRAY(work->slopes, void *, (uint64_t)haste__cu_workers(work->tiles) * padded, HASTE__CU_RUN * width);
@@ -3774,6 +5825,16 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
         p->parts = parts;
         p->first = i == 0;
         haste__cu_pass_block(p, layer, i);
+        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {
+            haste__cu_question q;
+            haste__narrow_plan plan;
+            status = haste__cu_ask(&q, layer, i, p->B, error);
+            if (status != HASTE_OK) return status;
+            if (!haste__cu_narrow_plan(&q, 1, &plan)) {
+                HASTE__CU_TRY(haste__narrow_forward(p, &plan, stream), "forward of a block (narrow)");
+                continue;
+            }
+        }
         status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
         if (status != HASTE_OK) return status;
     }
@@ -3802,6 +5863,34 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
     return HASTE_OK;
 }
 
+/* One block, on the wide path, from a copy of x in its own order, made once a batch. */
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *ordered, int *sums, cudaStream_t stream,
+                                        haste_error *error)
+{
+    haste__cu_pass own = *p;
+    if (!*ordered) HASTE__CU_TRY(haste__wide_order(work->x, work->x_wide, p->tiles, p->D, stream), "ordering x");
+    *ordered = 1;
+    own.x = work->x_wide;
+    HASTE__CU_TRY(haste__wide_step(&own, sums, stream), "training a block (wide)");
+    return HASTE_OK;
+}
+
+/* One block, on the narrow path. In deterministic mode each cluster has a replica of grad_x to itself. */
+static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q, int *sums,
+                                          cudaStream_t stream, haste_error *error)
+{
+    haste__cu_pass own = *p;
+    haste__narrow_plan plan;
+    const char *reason = haste__cu_narrow_plan(q, 0, &plan);
+    if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
+    if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
+    if (!own.grad_x) own.grad_x = work->grad_x;   /* it always adds; nobody reads it then */
+    if (own.loss_sum) HASTE__CU_TRY(cudaMemsetAsync(own.loss_sum, 0, (size_t)plan.blocks * sizeof(double), stream), "cudaMemsetAsync");
+    HASTE__CU_TRY(haste__narrow_step(&own, &plan, stream), "training a block (narrow)");
+    *sums = plan.blocks;
+    return HASTE_OK;
+}
+
 /* Trains every block: what step, accumulate and backward share. p says what is to be done. */
 static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
                                     const haste_cuda_gradient *gradient, double *loss, void *grad_x,
@@ -3810,7 +5899,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
 {
     haste__cu_counts counts;
     size_t one = (size_t)p->tiles * (size_t)p->D * HASTE__CU_TILE;
-    int i;
+    int i, ordered = 0;
     haste_status status;
     memset(&counts, 0, sizeof counts);
     if (grad_x) {
@@ -3833,10 +5922,12 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
             if (!p->update || p->given || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
+        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &ordered, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
-            if (status != HASTE_OK) return status;
         }
+        if (status != HASTE_OK) return status;
     }
     if (loss) {
         HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts,
