@@ -138,7 +138,7 @@ static timing measure(work_call call, void *context)
     CUDA(cudaEventRecord(event[1]));
     CUDA(cudaEventSynchronize(event[1]));
     CUDA(cudaEventElapsedTime(&one, event[0], event[1]));
-    t.runs = (int)(150 / (one / 2 + 1e-3));
+    t.runs = (int)(100 / (one / 2 + 1e-3));
     t.runs = t.runs < 15 ? 15 : t.runs > MOST_RUNS ? MOST_RUNS : t.runs;
     CUDA(cudaEventRecord(event[0]));
     for (i = 0; i < t.runs; i++) { call(context, 5 + i); CUDA(cudaEventRecord(event[i + 1])); }
@@ -1607,18 +1607,18 @@ static void print_machine(FILE *out, const char *before)
 static void print_notes(void)
 {
     printf("\n"
-           "step        x [B, D] float32 and lists of labels on the device go in; loss and the float32 gradient of x come out,\n"
+           "step        x [B, D] float32 and lists of labels on the device go in; loss and float32 gradient of x come out,\n"
            "            weights and biases are updated; transposing, converting and everything else is inside the time\n"
-           "floor       the larger of two times: weights and biases read and written and indices read, at the copy's rate; 2\n"
-           "            flops (step: 6) a weight and sample, at the product's rate. Kernels alone: weights, indices and logits or\n"
+           "floor       the larger of two times: weights and biases read and written and indices read at the copy's rate; 2\n"
+           "            flops (step: 6) a weight and sample, at the product's rate. Kernels alone: weights, indices, logits or\n"
            "            their gradients once\n"
            "(n x)       how many times ours it takes: above 1 it is haste that is faster\n"
            "dense       a layer of cuBLAS products on all D inputs\n"
            "bottleneck  x projected to as many inputs as a label of ours has on average, and a dense layer on those\n"
-           "            Both update inside the product, rounded to nearest. Kernels alone: x already in bfloat16, no projection;\n"
+           "            Both update inside the product, rounded to nearest. Kernels alone: x is bfloat16 before, no projection;\n"
            "            their weight gradient is bfloat16, ours float32\n"
            "per-label   as many inputs a label, without groups: a kernel of this benchmark; logits stay label-major\n"
-           "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over the time, as a\n"
+           "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over time, as a\n"
            "            share of the copy's rate\n",
            (int)BEST);
 }
@@ -1657,12 +1657,28 @@ static const shape quick_cases[] = {
 static const shape quick_kernels[] = { { "L 16,384 S32 F32 D768 B64", 16384, 0, 32, 32, 768, 64, 0 } };
 #define COUNT(array) (int)(sizeof(array) / sizeof(array)[0])
 
+// What whole steps have gathered.
+static void memory_and_rewiring(void)
+{
+    int i;
+    if (memory_count) {
+        title("Memory, MB (dense: weights, logits, biases by count)");
+        printf("%-40s %12s %12s %12s %14s %12s\n", "", "layer plan", "measured", "work plan", "measured", "dense");
+        for (i = 0; i < memory_count && i < 16; i++) puts(memory_rows[i]);
+    }
+    if (rewire_count) {
+        title("Rewiring a tenth of all places (the call waits; wall clock)");
+        printf("%-40s %10s %8s %12s %8s\n", "", "random ms", "in steps", "gradient ms", "in steps");
+        for (i = 0; i < rewire_count && i < 16; i++) puts(rewire_rows[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const int64_t many[] = { 670208, 3000000, 8600000 }, few[] = { 16384 };
     const char *csv = NULL;
     int i, number = 0;
-    G.seconds = 600;
+    G.seconds = 120;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) G.quick = 1;
         else if (strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv = argv[++i];
@@ -1714,6 +1730,7 @@ int main(int argc, char **argv)
         title("Whole steps");
         if (G.quick) whole_steps(quick_cases, COUNT(quick_cases), "step", 1);
         else whole_steps(step_cases, COUNT(step_cases), "step", 1);
+        memory_and_rewiring();
     }
     if (wanted("kernels")) {
         title("Kernels alone");
@@ -1732,16 +1749,6 @@ int main(int argc, char **argv)
     if (wanted("scale") && !G.quick) {
         title("Whole steps against the number of labels: S 32, F 64, D 768, B 128");
         whole_steps(scale_cases, COUNT(scale_cases), "scale", 0);
-    }
-    if (memory_count) {
-        title("Memory, MB (dense: weights, logits, biases by count)");
-        printf("%-40s %12s %12s %12s %14s %12s\n", "", "layer plan", "measured", "work plan", "measured", "dense");
-        for (i = 0; i < memory_count && i < 16; i++) puts(memory_rows[i]);
-    }
-    if (rewire_count) {
-        title("Rewiring a tenth of all places (the call waits; wall clock)");
-        printf("%-40s %10s %8s %12s %8s\n", "", "random ms", "in steps", "gradient ms", "in steps");
-        for (i = 0; i < rewire_count && i < 16; i++) puts(rewire_rows[i]);
     }
     print_notes();
     printf("took %.0f s\n", now() - begun);
