@@ -68,8 +68,8 @@ typedef enum haste_cuda_type { HASTE_CUDA_F32 = 0, HASTE_CUDA_BF16 = 1, HASTE_CU
 typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
-    HASTE_CUDA_WIDE,          /* bfloat16, S 32, 64, 128, F a multiple of 16, dense blocks too, any B: gathered inputs, wgmma */
-    HASTE_CUDA_NARROW         /* bfloat16, S 16 and 32, B <= 128, slices to about 512 inputs: the batch stays in shared memory */
+    HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
+    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; B <= 128; slices to about 512 inputs: the batch stays on chip */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -2981,7 +2981,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 2 barriers: W is there */
     float *bias = (float *)(small_at + 6 * CHUNK + 16), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
     volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
-    char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* of all workers: locks, resident part of grad_x */
+    char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
     const uint32_t resident = haste__smem(shared_at) + 4 * HASTE__WIDE_LOCKS;
     const int G = (int)p.groups, tiles = p.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
@@ -3553,9 +3553,9 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cuda
     return haste__wide_launch(p, &plan, stream);
 }
 
-/* The wide path's order of x: [tiles][D][64] bf16 from the order of samples. wgmma hands a thread the columns 2t, 2t + 1 of two
-   neighbouring blocks of 8; in this order they are four samples in a row, which one red.v4 adds: of 16 samples the pairs 0, 2, 4, 6 come
-   first, then 1, 3, 5, 7. grad_x is in the order of samples. Thread: 16 samples. */
+/* The wide path's order of x: [tiles][D][64] bf16 from the order of samples. wgmma hands a thread the columns 2t, 2t + 1 of
+   two neighbouring blocks of 8; in this order they are four samples in a row, which one red.v4 adds: of 16 samples the pairs
+   0, 2, 4, 6 come first, then 1, 3, 5, 7. grad_x is in the order of samples. Thread: 16 samples. */
 static __global__ void __launch_bounds__(256) haste__wide_order_kernel(const uint4 *x, uint4 *out, int64_t count)
 {
     const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
@@ -4413,8 +4413,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
 #endif
 }
 
-/* The logits of all units, and nothing else: logits [B, slots] =, float or bfloat16. Block: 64 samples (a tile: blockIdx.y), every
-   gridDim.x-th unit. Warp: a unit of 16 labels after another. */
+/* The logits of all units, and nothing else: logits [B, slots] =, float or bfloat16. Block: 64 samples (a tile: blockIdx.y),
+   every gridDim.x-th unit. Warp: a unit of 16 labels after another. */
 template <int TILES>
 static __global__ void __launch_bounds__(512, 1)
 haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan,
@@ -4609,7 +4609,8 @@ static const char *haste__cu_narrow_plan(const haste__cu_question *q, int forwar
     int state_bytes = haste__cu_states(q->optimizer) * (q->state_dtype == HASTE_F32 ? 4 : 2);
     if (q->dtype != HASTE_BF16) return "narrow: weights are float32";
     if (q->dense) return "narrow: the block is dense";
-    return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes, q->major, q->shared_bytes, q->processors);
+    return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes, q->major,
+                                   q->shared_bytes, q->processors);
 }
 
 /* 1: it takes the block. 0: *why says what is in the way. */
@@ -4621,7 +4622,8 @@ static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, co
     switch (path) {
     case HASTE_CUDA_GENERAL: return 1;
     case HASTE_CUDA_WIDE:
-        return haste__wide_takes(q->S, q->F, q->dense, q->B, q->D, q->dtype, q->deterministic, q->major, q->minor, q->shared_bytes, why);
+        return haste__wide_takes(q->S, q->F, q->dense, q->B, q->D, q->dtype, q->deterministic, q->major, q->minor,
+                                 q->shared_bytes, why);
     case HASTE_CUDA_NARROW:
         reason = haste__cu_narrow_plan(q, 0, &plan);
         if (!reason) return 1;
@@ -5864,8 +5866,8 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
 }
 
 /* One block, on the wide path, from a copy of x in its own order, made once a batch. */
-static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *ordered, int *sums, cudaStream_t stream,
-                                        haste_error *error)
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *ordered, int *sums,
+                                        cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass own = *p;
     if (!*ordered) HASTE__CU_TRY(haste__wide_order(work->x, work->x_wide, p->tiles, p->D, stream), "ordering x");
@@ -5876,8 +5878,8 @@ static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_work
 }
 
 /* One block, on the narrow path. In deterministic mode each cluster has a replica of grad_x to itself. */
-static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q, int *sums,
-                                          cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q,
+                                          int *sums, cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass own = *p;
     haste__narrow_plan plan;
@@ -5885,7 +5887,8 @@ static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_wo
     if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
     if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
     if (!own.grad_x) own.grad_x = work->grad_x;   /* it always adds; nobody reads it then */
-    if (own.loss_sum) HASTE__CU_TRY(cudaMemsetAsync(own.loss_sum, 0, (size_t)plan.blocks * sizeof(double), stream), "cudaMemsetAsync");
+    if (own.loss_sum)
+        HASTE__CU_TRY(cudaMemsetAsync(own.loss_sum, 0, (size_t)plan.blocks * sizeof(double), stream), "cudaMemsetAsync");
     HASTE__CU_TRY(haste__narrow_step(&own, &plan, stream), "training a block (narrow)");
     *sums = plan.blocks;
     return HASTE_OK;

@@ -449,8 +449,8 @@ static int close_to(haste_dtype dtype, float got, double want, double slack)
 /* What a fast path made of weights, biases and states, against the rule on the exact gradient; the naive version takes its
    own gradient and rounds stochastically as well: to nearest, a slow moment would not move at all, which looks better than
    it is. */
-static void judge_update(const haste_layer *layer, const haste_block *old, const haste_block *now, const haste_step_options *o,
-                         const double *want, const double *want_bias, const float *naive, const float *naive_bias,
+static void judge_update(const haste_layer *layer, const haste_block *old, const haste_block *now,
+                         const haste_step_options *o, const double *want, const double *want_bias, const float *naive, const float *naive_bias,
                          const char *what)
 {
     const size_t weights = (size_t)test_weights(old), places = (size_t)test_places(old);
@@ -547,7 +547,8 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
             test_add_error(&got_errors, (double)gx2[i], want_x[i]);
             test_add_error(&naive_errors, (double)naive_gx[i], want_x[i]);
         }
-        if (!judge(dtype, &got_errors, &naive_errors, "grad_x of a fast path", __LINE__)) printf("    %s, B %d\n", shape->name, (int)B);
+        if (!judge(dtype, &got_errors, &naive_errors, "grad_x of a fast path", __LINE__))
+            printf("    %s, B %d\n", shape->name, (int)B);
     } else for (i = 0; i < d; i++) if (fabs((double)gx2[i] - (double)gx[i]) > 1e-3 * (fabs((double)gx[i]) + .01)) bad++;
     CHECK(bad == 0);
     MUST(cudaMemcpy(got_loss, dev_loss, 16, cudaMemcpyDeviceToHost));
@@ -667,8 +668,8 @@ static void step_fast()
             printf("    %s: not on this device: %s\n", shapes[i].name, why);
         } else for (loss = 0; loss < 3; loss++) for (optimizer = 0; optimizer < 3; optimizer++, n++) {
             int32_t B = batches[n % (path == HASTE_CUDA_NARROW ? 5 : 6)];
-            step_case(&shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, HASTE_BF16, (haste_dtype)(n / 2 % 2), B, n % 2, path,
-                      optimizer == HASTE_ADAMW ? .25f : 32.0f);
+            step_case(&shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, HASTE_BF16, (haste_dtype)(n / 2 % 2), B,
+                      n % 2, path, optimizer == HASTE_ADAMW ? .25f : 32.0f);
         }
         haste_cuda_layer_free(&probe);
         haste_layer_free(&layer);
