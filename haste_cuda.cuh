@@ -82,7 +82,9 @@ typedef struct haste_cuda_lists {
 
 /* Options: all zero means the default. */
 typedef struct haste_cuda_options {
-    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
+    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error. For a layer
+                                                 that only predicts GENERAL is faster: top-k of few samples streams only
+                                                 over its order of weights */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
     /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
     int64_t         first_slot, end_slot;

@@ -856,13 +856,16 @@ void per_label_input_kernel(const uint16_t *index, const bf16 *weight, const bf1
         for (int k = 0; k < n; k++) {
             const float dz = __bfloat162float(((const bf16 *)(from + 2048))[k * 32 + lane]);
             for (int f = 0; f < F; f += 16) {
-                const uint4 *i8 = (const uint4 *)(from + (k * F + f) * 2), *w8 = i8 + 64;
+                // Copies in registers: from the queue they would be read anew after each store.
+                const uint4 *at = (const uint4 *)(from + (k * F + f) * 2);
+                const uint4 i8[2] = { at[0], at[1] }, w8[2] = { at[64], at[65] };
                 float v[16];
 #pragma unroll
                 for (int j = 0; j < 16; j++) v[j] = sum[half_of(i8[j / 8], j % 8) * 32 + lane];
 #pragma unroll
-                for (int j = 0; j < 16; j++)
-                    sum[half_of(i8[j / 8], j % 8) * 32 + lane] = v[j] + number_of(w8[j / 8], j % 8) * dz;
+                for (int j = 0; j < 16; j++) v[j] += number_of(w8[j / 8], j % 8) * dz;
+#pragma unroll
+                for (int j = 0; j < 16; j++) sum[half_of(i8[j / 8], j % 8) * 32 + lane] = v[j];
             }
         }
         __syncwarp();
