@@ -24,7 +24,7 @@
                 so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent labels may have a
                 dense block of their own. While training, inputs that matter little to a group are pruned and others grown.
                 One call does logits, loss, gradients and update group by group: there is never a [B, L] array.
-   WHAT IT IS NOT   An encoder, an autograd, a GPU library (yet), a retrieval index: top-k reads every weight.
+   WHAT IT IS NOT   An encoder, an autograd, a retrieval index: top-k reads every weight. For a GPU see haste_cuda.cuh.
 
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
@@ -5421,10 +5421,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
-   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references
-           CPU kernels at three quarters and more of the multiply-add peak; haste_top_k reads a small batch's weights at memory speed;
-           haste_forward writes past the caches where rows of logits begin at cache lines; bfloat16 is rounded by other random numbers
-           than before; haste_workspace has best_floor
+   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels for AVX-512,
+           AVX2 and NEON. haste_cuda.cuh: the same on a GPU
 
    ----------------------------------------------------------------------------------------------------------------
 MIT License
