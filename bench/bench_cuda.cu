@@ -159,13 +159,15 @@ static double floor_ms(double bytes, double flops)
 
 // One line of the CSV file; ms <= 0: not run.
 static void record(const char *table, const char *row, const char *who, const char *what, int64_t L, int32_t D, double K,
-                   int32_t S, int32_t B,
-                   timing t, double floor, const char *path)
+                   int32_t S, int32_t B, timing t, double floor, const char *path)
 {
-    if (G.csv && t.ms > 0)
-        fprintf(G.csv, "%s,%s,%s,%s,%lld,%d,%.4g,%d,%d,%.5f,%.5f,%.5f,%d,%.5f,%.3f,%s\n", table, row, who, what,
-                (long long)L, D, K, S, B, t.ms,
-                t.least, t.most, t.runs, floor, floor > 0 ? t.ms / floor : 0, path);
+    char name[64];   // as in the text, without its commas
+    int i, n = 0;
+    if (!G.csv || t.ms <= 0) return;
+    for (i = 0; row[i] && n < 63; i++) if (row[i] != ',') name[n++] = row[i];
+    name[n] = 0;
+    fprintf(G.csv, "%s,%s,%s,%s,%lld,%d,%.4g,%d,%d,%.5f,%.5f,%.5f,%d,%.5f,%.3f,%s\n", table, name, who, what, (long long)L, D,
+            K, S, B, t.ms, t.least, t.most, t.runs, floor, floor > 0 ? t.ms / floor : 0, path);
 }
 
 // "1.234 ( 5.6x)": a time, and how many times ours it is.
@@ -325,7 +327,8 @@ typedef struct ours {
     haste_step_options   step;
 } ours;
 
-static void make_ours(ours *o, const shape *s, batch *b, int copies)
+// path: of all blocks. Prediction and the kernels alone are general kernels, fastest from their own order of weights.
+static void make_ours(ours *o, const shape *s, batch *b, int copies, haste_cuda_path path)
 {
     haste_layer_options options = layer_options(s);
     haste_cuda_workspace_options scratch = scratch_options(b->B);
@@ -334,6 +337,7 @@ static void make_ours(ours *o, const shape *s, batch *b, int copies)
     memset(o, 0, sizeof *o);
     memset(&choose, 0, sizeof choose);
     choose.batch = b->B;
+    for (i = 0; i < options.block_count; i++) choose.path[i] = path;
     o->s = *s;
     o->copies = copies;
     o->b = b;
@@ -1128,9 +1132,10 @@ static void write_out(plain *p, const haste_layer *layer)
     p->offset[layer->labels] = k;
 }
 
-static void check_ours(const shape *whole)
+static void check_ours(const shape *whole, haste_cuda_path path)
 {
     static shape done[64];
+    static haste_cuda_path done_path[64];
     static int count;
     const shape s = few_labels(whole);
     haste_layer_options options = layer_options(&s);
@@ -1143,12 +1148,16 @@ static void check_ours(const shape *whole)
     int64_t i, l, slots, pairs;
     int32_t j;
     for (j = 0; j < count; j++)
-        if (done[j].L == s.L && done[j].head == s.head && done[j].S == s.S && done[j].F == s.F && done[j].D == s.D &&
-            done[j].B == s.B && done[j].halves == s.halves) return;
-    if (count < 64) done[count++] = s;
-    snprintf(who, sizeof who, "haste L %lld S %d F %d D %d B %d", (long long)s.L, (int)s.S, (int)s.F, (int)s.D, (int)s.B);
+        if (done_path[j] == path && done[j].L == s.L && done[j].head == s.head && done[j].S == s.S && done[j].F == s.F &&
+            done[j].D == s.D && done[j].B == s.B && done[j].halves == s.halves) return;
+    if (count < 64) {
+        done[count] = s;
+        done_path[count++] = path;
+    }
+    snprintf(who, sizeof who, "haste (%s) L %lld S %d F %d D %d B %d", haste_cuda_path_text(path), (long long)s.L, (int)s.S,
+             (int)s.F, (int)s.D, (int)s.B);
     make_batch(&b, s.L, s.D, s.B);
-    make_ours(&o, &s, &b, 1);
+    make_ours(&o, &s, &b, 1, path);
     MUST(haste_layer_create(&back, &options, &failure));
     MUST(haste_cuda_download(&o.layer[0], &back, NULL, &failure));
     memset(&p, 0, sizeof p);
@@ -1376,7 +1385,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
         memset(&gradient, 0, sizeof gradient);
         memset(&choose, 0, sizeof choose);
         choose.batch = s->B;
-        check_ours(s);
+        check_ours(s, HASTE_CUDA_AUTO);
         make_batch(&b, s->L, s->D, s->B);
         MUST(haste_cuda_plan_bytes(&options, &scratch, &choose, &plan, &failure));
         before = device_used();
@@ -1387,7 +1396,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
             haste_cuda_layer_free(&alone);
         }
         before = device_used();
-        make_ours(&o, s, &b, copies);
+        make_ours(&o, s, &b, copies, HASTE_CUDA_AUTO);
         t = measure(our_step, &o);
         with_steps = device_used() - before;
         path_of(&o, path);
@@ -1425,6 +1434,20 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
     }
 }
 
+static timing time_kernel(work_call call, const shape *s, batch *b, haste_cuda_path path, char *text)
+{
+    ours o;
+    timing t;
+    make_ours(&o, s, b, copies_for(weights_of(s) * 2), path);
+    o.logits = device((size_t)(o.layer[0].slots * s->B) * 2, 0);
+    fill((bf16 *)o.logits, o.layer[0].slots * s->B, 1e-2f, 40);
+    if (call == our_weight_gradient) MUST(haste_cuda_gradient_create(&o.gradient, &o.layer[0], &failure));
+    t = measure(call, &o);
+    path_of(&o, text);
+    free_ours(&o);
+    return t;
+}
+
 // Forward, weight gradient and input gradient, each alone.
 static void kernels_alone(const shape *list, int n, const char *table, int full_dense, int fan_in)
 {
@@ -1434,43 +1457,41 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
     static const work_call single[3] = { per_label_forward, per_label_weight_gradient, per_label_input_gradient };
     const timing none = { 0, 0, 0, 0 };
     int i, j;
-    printf("%-36s %-8s %9s %8s %7s  %-18s %-18s %-18s\n", "", "", "haste ms", "floor", "x floor", "dense ms",
+    printf("%-32s %-8s %9s %9s %8s %7s  %-18s %-18s %-18s\n", "", "", "haste ms", "general", "floor", "x floor", "dense ms",
            "bottleneck ms", "per-label ms");
     for (i = 0; i < n; i++) {
         const shape *s = &list[i];
         const double weights = weights_of(s), grads = 2.0 * s->B * (double)s->L, flops = 2 * weights * s->B;
-        const double read = index_bytes(s) + grads, bytes[3] = { weights * 2 + read, weights * 4 + read, weights * 2 +
-                                                                 read };
+        const double read = index_bytes(s) + grads;
+        const double bytes[3] = { weights * 2 + read, weights * 4 + read, weights * 2 + read };
         batch b;
-        ours o;
         per_label c;
         char path[64], one[40], two[40], three[40];
         if (late(s->name)) continue;
-        check_ours(s);
+        check_ours(s, HASTE_CUDA_AUTO);
+        check_ours(s, HASTE_CUDA_GENERAL);
         make_batch(&b, s->L, s->D, s->B);
         for (j = 0; j < 3; j++) {
-            timing t, t_dense = none, t_narrow, t_single = none;
-            double floor;
-            make_ours(&o, s, &b, copies_for(weights * 2));
-            o.logits = device((size_t)(o.layer[0].slots * s->B) * 2, 0);
-            fill((bf16 *)o.logits, o.layer[0].slots * s->B, 1e-2f, 40);
-            if (j == 1) MUST(haste_cuda_gradient_create(&o.gradient, &o.layer[0], &failure));
-            t = measure(mine[j], &o);
-            path_of(&o, path);
-            free_ours(&o);
+            timing t, t_general, t_dense = none, t_narrow, t_single = none;
+            double floor, ours_ms;
+            t_general = time_kernel(mine[j], s, &b, HASTE_CUDA_GENERAL, path);
+            t = time_kernel(mine[j], s, &b, HASTE_CUDA_AUTO, path);
+            ours_ms = t.ms < t_general.ms ? t.ms : t_general.ms;
             if (full_dense) t_dense = time_dense(blas[j], &b, s->D, copies_for((double)s->L * s->D * 2));
             t_narrow = time_dense(blas[j], &b, s->F, copies_for((double)s->L * s->F * 2));
-            if (fan_in && s->B == SAMPLES && STAGE_PAIRS % s->F == 0 && (size_t)s->D * 128 +
-                STAGES * STAGE_BYTES <= G.shared) {
+            if (fan_in && s->B == SAMPLES && STAGE_PAIRS % s->F == 0 &&
+                (size_t)s->D * 128 + STAGES * STAGE_BYTES <= G.shared) {
                 make_per_label(&c, &b, s->F);
                 fill(c.z, s->L * SAMPLES, 1e-2f, 40);
                 t_single = measure(single[j], &c);
                 free_per_label(&c);
             }
             floor = floor_ms(bytes[j], flops);
-            printf("%-36s %-8s %9.4f %8.4f %7.2f  %s %s %s\n", j ? "" : s->name, operation[j], t.ms, floor, t.ms / floor,
-                   beside(one, t_dense, t.ms), beside(two, t_narrow, t.ms), beside(three, t_single, t.ms));
+            printf("%-32s %-8s %9.4f %9.4f %8.4f %7.2f  %s %s %s\n", j ? "" : s->name, operation[j], t.ms, t_general.ms,
+                   floor, ours_ms / floor, beside(one, t_dense, ours_ms), beside(two, t_narrow, ours_ms),
+                   beside(three, t_single, ours_ms));
             record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t, floor, path);
+            record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t_general, floor, "general");
             record(table, s->name, "dense", operation[j], s->L, s->D, s->D, 0, s->B, t_dense, 0, "cuBLAS");
             record(table, s->name, "bottleneck", operation[j], s->L, s->D, s->F, 0, s->B, t_narrow, 0, "cuBLAS");
             record(table, s->name, "per-label", operation[j], s->L, s->D, s->F, 1, s->B, t_single, 0, "");
@@ -1484,12 +1505,13 @@ static void best_labels(const int64_t *labels, int n)
 {
     static const int32_t sizes[3] = { 1, 32, 256 };
     int i, j;
-    printf("%-36s %9s %8s %7s %14s  %-18s\n", "", "haste ms", "floor", "x floor", "weights, copy", "dense ms");
+    printf("%-32s %9s %9s %8s %7s %14s  %-18s\n", "", "haste ms", "general", "floor", "x floor", "weights, copy",
+           "dense ms");
     for (i = 0; i < n; i++) for (j = 0; j < 3; j++) {
         shape s = { "", 0, 0, 32, 64, 768, 0, 0 };
         char row[64], one[40], path[64];
-        double weights, bytes, flops;
-        timing t, t_dense;
+        double weights, bytes, flops, floor, ours_ms;
+        timing t, t_general, t_dense;
         batch b;
         ours o;
         s.L = labels[i];
@@ -1499,17 +1521,24 @@ static void best_labels(const int64_t *labels, int n)
         flops = 2 * weights * s.B;
         snprintf(row, sizeof row, "L %lld, B %d", (long long)s.L, (int)s.B);
         if (late(row)) continue;
-        check_ours(&s);
+        check_ours(&s, HASTE_CUDA_AUTO);
+        check_ours(&s, HASTE_CUDA_GENERAL);
         make_batch(&b, s.L, s.D, s.B);
-        make_ours(&o, &s, &b, copies_for(weights * 2));
+        make_ours(&o, &s, &b, copies_for(weights * 2), HASTE_CUDA_GENERAL);
+        t_general = measure(our_best, &o);
+        free_ours(&o);
+        make_ours(&o, &s, &b, copies_for(weights * 2), HASTE_CUDA_AUTO);
         t = measure(our_best, &o);
         path_of(&o, path);
         free_ours(&o);
+        ours_ms = t.ms < t_general.ms ? t.ms : t_general.ms;
+        floor = floor_ms(bytes, flops);
         t_dense = time_dense(dense_best, &b, s.D, copies_for((double)s.L * s.D * 2));
-        printf("%-36s %9.4f %8.4f %7.2f %13.0f%%  %s\n", row, t.ms, floor_ms(bytes, flops), t.ms / floor_ms(bytes, flops),
-               100 * weights * 2 / (t.ms * 1e-3) / G.copy, beside(one, t_dense, t.ms));
+        printf("%-32s %9.4f %9.4f %8.4f %7.2f %13.0f%%  %s\n", row, t.ms, t_general.ms, floor, ours_ms / floor,
+               100 * weights * 2 / (ours_ms * 1e-3) / G.copy, beside(one, t_dense, ours_ms));
         fflush(stdout);
-        record("topk", row, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t, floor_ms(bytes, flops), path);
+        record("topk", row, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t, floor, path);
+        record("topk", row, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t_general, floor, "general");
         bytes = 2.0 * (double)s.L * s.D;
         record("topk", row, "dense", "top-5", s.L, s.D, s.D, 0, s.B, t_dense, floor_ms(bytes, bytes * s.B), "cuBLAS");
         free_batch(&b);
@@ -1612,17 +1641,19 @@ static void print_notes(void)
     printf("\n"
            "step        x [B, D] float32 and lists of labels on the device go in; loss and float32 gradient of x come out,\n"
            "            weights and biases are updated; transposing, converting and everything else is inside the time\n"
-           "floor       the larger of two times: weights and biases read and written and indices read at the copy's rate; 2\n"
-           "            flops (step: 6) a weight and sample, at the product's rate. Kernels alone: weights, indices, logits or\n"
-           "            their gradients once\n"
+           "floor       the larger of two times: weights and biases read and written and indices read, at the copy's rate;\n"
+           "            2 flops (step: 6) a weight and sample at the product's rate. Kernels alone: weights, indices,\n"
+           "            logits or their gradients once\n"
+           "general     ours in a layer made with the general path: prediction and the kernels alone read that order of\n"
+           "            weights faster than a training path's; floors and ratios are of the better of both\n"
            "(n x)       how many times ours it takes: above 1 it is haste that is faster\n"
            "dense       a layer of cuBLAS products on all D inputs\n"
            "bottleneck  x projected to as many inputs as a label of ours has on average, and a dense layer on those\n"
-           "            Both update inside the product, rounded to nearest. Kernels alone: x is bfloat16 before, no projection;\n"
-           "            their weight gradient is bfloat16, ours float32\n"
+           "            Both update inside the product, rounded to nearest. Kernels alone: x is bfloat16 before, no\n"
+           "            projection; their weight gradient is bfloat16, ours float32\n"
            "per-label   as many inputs a label, without groups: a kernel of this benchmark; logits stay label-major\n"
-           "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over time, as a\n"
-           "            share of the copy's rate\n",
+           "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over time,\n"
+           "            as a share of the copy's rate\n",
            (int)BEST);
 }
 
