@@ -166,8 +166,8 @@ static void record(const char *table, const char *row, const char *who, const ch
     if (!G.csv || t.ms <= 0) return;
     for (i = 0; row[i] && n < 63; i++) if (row[i] != ',') name[n++] = row[i];
     name[n] = 0;
-    fprintf(G.csv, "%s,%s,%s,%s,%lld,%d,%.4g,%d,%d,%.5f,%.5f,%.5f,%d,%.5f,%.3f,%s\n", table, name, who, what, (long long)L, D,
-            K, S, B, t.ms, t.least, t.most, t.runs, floor, floor > 0 ? t.ms / floor : 0, path);
+    fprintf(G.csv, "%s,%s,%s,%s,%lld,%d,%.4g,%d,%d,%.5f,%.5f,%.5f,%d,%.5f,%.3f,%s\n", table, name, who, what, (long long)L,
+            D, K, S, B, t.ms, t.least, t.most, t.runs, floor, floor > 0 ? t.ms / floor : 0, path);
 }
 
 // "1.234 ( 5.6x)": a time, and how many times ours it is.
