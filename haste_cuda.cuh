@@ -2655,6 +2655,8 @@ typedef struct haste__wide_plan {
     float    divisor;                      /* 1 / scale */
 } haste__wide_plan;
 
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
 /* ---- instructions ---- */
 
 static __device__ __forceinline__ uint32_t haste__smem(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
@@ -2960,6 +2962,7 @@ static __device__ __forceinline__ void haste__wide_next(haste__wide_job *j, int 
         if (++j->chunk == chunks) { j->chunk = 0; j->phase = 0; j->g += stride; j->odd ^= 1; }
     }
 }
+#endif
 
 /* CTA: WORKERS workers at most. Worker: 4 warps, a group at a time. S labels a group, CHUNK inputs of it at a time. MULTI:
    several chunks, or no index; RAGGED: and the last of them is short. PLAIN: SGD, no state.
