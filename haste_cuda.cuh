@@ -40,7 +40,7 @@
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
 
-   KERNELS   A block is a CUDA thread block here; 128 threads everywhere.
+   KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
        prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
