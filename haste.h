@@ -398,7 +398,7 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      grad_x[b,d]       += sum over the groups that read d, and their labels, of grad_logits[b, slot] * weight[g,f,s]
      grad_bias[g,s]     = sum over b of grad_logits[b, slot]
 
-     grad_logits  [B, slots] row-major; padding slots are not read
+     grad_logits  [B, slots] row-major; what padding slots hold does not matter
      gradient     (=) its arrays, padding 0; NULL: not wanted
      grad_x       [B, D] (+=); NULL: not wanted
 
@@ -1063,34 +1063,36 @@ HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const fl
     }
 }
 
-/* One tile: zt [32][S] = z [S][32] transposed, and db [S] += the sums of its columns. In blocks of 4 by 4 where the compiler can move
+/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows of `from` are
+   `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where the compiler can move
    lanes: element by element, this took as long as half a matrix product. */
-HASTE__INLINE void haste__transpose_body(int S, const float *z, float *zt, float *db)
+HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                                         float *sum)
 {
-    int s, b;
+    int r, c;
 #if defined(HASTE__SHUFFLE)
-    for (s = 0; s < S; s += 4) {
-        haste__lanes sum = haste__lanes_load(db + s);
-        HASTE__UNROLL for (b = 0; b < HASTE__SAMPLES; b += 4) {
-            const float *from = z + s * HASTE__SAMPLES + b;
-            float *to = zt + b * S + s;
-            haste__lanes r0 = haste__lanes_load(from), r1 = haste__lanes_load(from + HASTE__SAMPLES);
-            haste__lanes r2 = haste__lanes_load(from + 2 * HASTE__SAMPLES), r3 = haste__lanes_load(from + 3 * HASTE__SAMPLES);
+    for (r = 0; r < rows; r += 4) {
+        haste__lanes total = haste__lanes_set(0);
+        HASTE__UNROLL for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            haste__lanes r0 = haste__lanes_load(in), r1 = haste__lanes_load(in + pitch);
+            haste__lanes r2 = haste__lanes_load(in + 2 * pitch), r3 = haste__lanes_load(in + 3 * pitch);
             haste__lanes t0 = HASTE__SHUFFLE(r0, r1, 0, 4, 1, 5), t1 = HASTE__SHUFFLE(r2, r3, 0, 4, 1, 5);
             haste__lanes t2 = HASTE__SHUFFLE(r0, r1, 2, 6, 3, 7), t3 = HASTE__SHUFFLE(r2, r3, 2, 6, 3, 7);
             r0 = HASTE__SHUFFLE(t0, t1, 0, 1, 4, 5); r1 = HASTE__SHUFFLE(t0, t1, 2, 3, 6, 7);
             r2 = HASTE__SHUFFLE(t2, t3, 0, 1, 4, 5); r3 = HASTE__SHUFFLE(t2, t3, 2, 3, 6, 7);
-            haste__lanes_store(to, r0); haste__lanes_store(to + S, r1);
-            haste__lanes_store(to + 2 * S, r2); haste__lanes_store(to + 3 * S, r3);
-            sum = sum + r0 + r1 + r2 + r3;
+            haste__lanes_store(out, r0); haste__lanes_store(out + stride, r1);
+            haste__lanes_store(out + 2 * stride, r2); haste__lanes_store(out + 3 * stride, r3);
+            total = total + ((r0 + r1) + (r2 + r3));
         }
-        haste__lanes_store(db + s, sum);
+        if (sum) haste__lanes_store(sum + r, haste__lanes_load(sum + r) + total);
     }
 #else
-    for (b = 0; b < HASTE__SAMPLES; b++)
-        for (s = 0; s < S; s++) {
-            zt[b * S + s] = z[s * HASTE__SAMPLES + b];
-            db[s] += zt[b * S + s];
+    for (c = 0; c < columns; c++)
+        for (r = 0; r < rows; r++) {
+            to[c * stride + r] = from[r * pitch + c];
+            if (sum) sum[r] += from[r * pitch + c];
         }
 #endif
 }
@@ -1146,8 +1148,10 @@ typedef struct haste__kernels {
                     ptrdiff_t ahead);
     void (*predict)(const haste__rows *r, const float *w, const float *bias, const float *x, float *z);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw);
-    void (*transpose)(int S, const float *z, float *zt, float *db);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw,
+                        int stream);
+    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
+    void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
     uint32_t (*size)(const float *g, int n);
     void (*widen)(const uint16_t *in, float *out, int n);
     void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
@@ -1253,7 +1257,7 @@ typedef struct haste__kernels {
     /* MR inputs and NV * W labels from s on */                                                                             \
     ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
                                                                   const uint16_t *index, const float *x, ptrdiff_t jump,    \
-                                                                  int tiles, const float *dzt, float *dw)                   \
+                                                                  int tiles, const float *dzt, float *dw, int stream)       \
     {                                                                                                                       \
         const float *a[8];                                                                                                  \
         float *c[8];                                                                                                        \
@@ -1262,28 +1266,28 @@ typedef struct haste__kernels {
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,     \
-                             0, 0);                                                                                         \
+        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL,        \
+                             stream, 0, 0);                                                                                 \
     }                                                                                                                       \
                                                                                                                             \
     /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
     ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
-                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw)    \
+                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw,    \
+                                                                 int stream)                                                \
     {                                                                                                                       \
         int f;                                                                                                              \
         for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
             for (f = 0; f + R <= F; f += R)                                                                                 \
-                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw);                            \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw);             \
+                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
         }                                                                                                                   \
         for (; s + W <= S; s += W) {                                                                                        \
             for (f = 0; f + 8 <= F; f += 8)                                                                                 \
-                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw);                            \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw);             \
+                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-                                                                                                                            \
     /* Logits of MR samples and NV * W labels, in rows of labels; all pointers are at the first sample and label. */        \
     ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, const haste__rows *r, const float *w,         \
                                                               const float *bias, const float *x, float *z, int stream)      \
@@ -1376,6 +1380,40 @@ typedef struct haste__kernels {
         return i;                                                                                                           \
     }                                                                                                                       \
                                                                                                                             \
+    /* Four rows `stride` apart to rows of S, and added to sum [S]: labels from s to S; returns the first one not done. */  \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_take_from(int s, int S, const float *from, ptrdiff_t stride, float *to,     \
+                                                          float *sum)                                                       \
+    {                                                                                                                       \
+        for (; s + W <= S; s += W) {                                                                                        \
+            const float *in = from + s;                                                                                     \
+            V r0 = LOAD(in), r1 = LOAD(in + stride), r2 = LOAD(in + 2 * stride), r3 = LOAD(in + 3 * stride);                \
+            STORE(to + s, r0);                                                                                              \
+            STORE(to + S + s, r1);                                                                                          \
+            STORE(to + 2 * S + s, r2);                                                                                      \
+            STORE(to + 3 * S + s, r3);                                                                                      \
+            STORE(sum + s, LOAD(sum + s) + r0 + r1 + r2 + r3);                                                              \
+        }                                                                                                                   \
+        return s;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* Rows of labels to groups, one row after the other, since each may lie in a page of its own:                          \
+       to[g*jump + b*S + s] = from[b*stride + g*S + s] for B samples, and sum [groups*S] += the sums over b. */             \
+    ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
+                                               ptrdiff_t jump, float *sum)                                                  \
+    {                                                                                                                       \
+        int b, g, s;                                                                                                        \
+        for (b = 0; b + 4 <= B; b += 4)                                                                                     \
+            for (g = 0; g < groups; g++) {                                                                                  \
+                const float *in = from + b * stride + g * S;                                                                \
+                float *out = to + g * jump + b * S;                                                                         \
+                s = haste__##name##_take_from(0, S, in, stride, out, sum + g * S);                                          \
+                if (s < S) haste__##REST##_take_from(s, S, in, stride, out, sum + g * S);                                   \
+            }                                                                                                               \
+        for (; b < B; b++)                                                                                                  \
+            for (g = 0; g < groups; g++)                                                                                    \
+                for (s = 0; s < S; s++) sum[g * S + s] += to[g * jump + b * S + s] = from[b * stride + g * S + s];          \
+    }                                                                                                                       \
+                                                                                                                            \
     /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
     ATTRIBUTE static void haste__##name##_predict(const haste__rows *r, const float *w, const float *bias, const float *x,  \
                                                   float *z)                                                                 \
@@ -1386,10 +1424,12 @@ typedef struct haste__kernels {
         if (s < r->S) haste__##REST##_predict_from(s, r, w, bias, x, z, 0);                                                 \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
-                                                      int tiles, const float *dzt, float *dw)                               \
+                                                      int tiles, const float *dzt, float *dw, int stream)                   \
     {                                                                                                                       \
-        int s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);                                  \
-        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw);                               \
+        int s;                                                                                                              \
+        if (stream) { haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 1); return; }               \
+        s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 0);                                   \
+        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, 0);                            \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
     {                                                                                                                       \
@@ -1409,13 +1449,16 @@ typedef struct haste__kernels {
 
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
     { haste__##name##_forward, haste__##name##_predict, haste__##name##_grad_input, haste__##name##_grad_weight,            \
-      haste__##name##_transpose, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, haste__##name##_bce,  \
-      haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd,    \
-      haste__##name##_momentum, haste__##name##_adamw }
+      haste__##name##_transpose, haste__##name##_take, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, \
+      haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
+      haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
 HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
-static void haste__portable_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+{
+    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+}
 
 #if HASTE__X86
 #define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
@@ -1427,40 +1470,41 @@ static void haste__portable_transpose(int S, const float *z, float *zt, float *d
 
 HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
 
-/* As haste__transpose_body, in blocks of 8 labels by 4 samples; rows s and s + 4 share a register. On AVX-512 too: wider registers would
+/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider registers would
    need more shuffles, not fewer. */
-HASTE__TARGET_AVX2 static void haste__avx2_transpose(int S, const float *z, float *zt, float *db)
+HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                                     ptrdiff_t stride, float *sum)
 {
-    int s, b, i;
-    for (s = 0; s < S; s += 8) {
-        __m256 sum = _mm256_loadu_ps(db + s);
-        for (b = 0; b < HASTE__SAMPLES; b += 4) {
-            const float *from = z + s * HASTE__SAMPLES + b;
-            float *to = zt + b * S + s;
-            __m256 r[4], t0, t1, t2, t3;
+    int r, c, i;
+    for (r = 0; r < rows; r += 8) {
+        __m256 total = _mm256_setzero_ps();
+        for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            __m256 row[4], t0, t1, t2, t3;
             HASTE__UNROLL for (i = 0; i < 4; i++)
-                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * HASTE__SAMPLES)),
-                                            _mm_loadu_ps(from + (i + 4) * HASTE__SAMPLES), 1);
-            t0 = _mm256_unpacklo_ps(r[0], r[1]);
-            t1 = _mm256_unpacklo_ps(r[2], r[3]);
-            t2 = _mm256_unpackhi_ps(r[0], r[1]);
-            t3 = _mm256_unpackhi_ps(r[2], r[3]);
-            r[0] = _mm256_shuffle_ps(t0, t1, 0x44);
-            r[1] = _mm256_shuffle_ps(t0, t1, 0xee);
-            r[2] = _mm256_shuffle_ps(t2, t3, 0x44);
-            r[3] = _mm256_shuffle_ps(t2, t3, 0xee);
-            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(to + i * S, r[i]);
-            sum = sum + r[0] + r[1] + r[2] + r[3];
+                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)), _mm_loadu_ps(in + (i + 4) * pitch), 1);
+            t0 = _mm256_unpacklo_ps(row[0], row[1]);
+            t1 = _mm256_unpacklo_ps(row[2], row[3]);
+            t2 = _mm256_unpackhi_ps(row[0], row[1]);
+            t3 = _mm256_unpackhi_ps(row[2], row[3]);
+            row[0] = _mm256_shuffle_ps(t0, t1, 0x44);
+            row[1] = _mm256_shuffle_ps(t0, t1, 0xee);
+            row[2] = _mm256_shuffle_ps(t2, t3, 0x44);
+            row[3] = _mm256_shuffle_ps(t2, t3, 0xee);
+            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(out + i * stride, row[i]);
+            total = total + ((row[0] + row[1]) + (row[2] + row[3]));   /* not one after the other: that waits for each addition */
         }
-        _mm256_storeu_ps(db + s, sum);
+        if (sum) _mm256_storeu_ps(sum + r, _mm256_loadu_ps(sum + r) + total);
     }
 }
 
 HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
-HASTE__TARGET_AVX512 static void haste__avx512_transpose(int S, const float *z, float *zt, float *db)
+HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                                         ptrdiff_t stride, float *sum)
 {
-    haste__avx2_transpose(S, z, zt, db);
+    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
 }
 #endif
 
@@ -1469,7 +1513,10 @@ HASTE__TARGET_AVX512 static void haste__avx512_transpose(int S, const float *z, 
 
 HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
 
-static void haste__neon_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+{
+    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+}
 #endif
 
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
@@ -1626,14 +1673,21 @@ static void haste__dense_blocks(const haste_layer_options *o, int *dense)
     for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
 }
 
-/* One thread's scratch: all logits of a group and, transposed, their gradients; its weights and their gradient as float32. */
+/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a row, each in a
+   page of its own, wait for the translation of addresses. */
+enum { HASTE__PANEL = 128 };
+
+static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
+
+/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32; gradients of
+   a panel's biases. */
 static int haste__tile_count(const haste_workspace *work, size_t *count)
 {
-    size_t logits = 2, weights = 2;
+    const uint64_t panel = work->max_group > HASTE__PANEL ? (uint64_t)work->max_group : HASTE__PANEL;
+    size_t logits = 2 * (size_t)panel, weights = 2;
     if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&logits, (uint64_t)work->max_group) ||
         !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 - weights) return 0;
-    *count = (logits + weights + (size_t)work->max_group + 15) / 16 * 16;
+    *count = (logits + weights + (size_t)panel + 15) / 16 * 16;
     return 1;
 }
 
@@ -2065,7 +2119,6 @@ typedef struct haste__pass {
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
-    int                    add;             /* += rather than = there */
     const float           *grad_logits;     /* [B, slots]: given rather than computed */
     float                 *logits;          /* [B, slots]: wanted */
     haste__rule            rule;
@@ -2086,7 +2139,8 @@ typedef struct haste__group {
     const uint16_t    *index;
     const float       *w;                   /* [F, S] as float32: the weights themselves, or a widened copy */
     ptrdiff_t          ahead;               /* how far behind w the next group's weights lie; 0: nowhere */
-    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed */
+    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed;
+                                               each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], [S] */
     const uint64_t    *pair, *pair_end;     /* its pairs */
 } haste__group;
@@ -2106,8 +2160,9 @@ static void haste__pass_load(const haste__pass *pass)
     for (tile = 0; tile < pass->tiles; tile++) {
         const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)D;
         float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
-        int n = haste__tile_samples(pass, tile);
-        for (d = 0; d < D; d++, out += pass->pitch) {
+        int n = haste__tile_samples(pass, tile), whole = n == HASTE__SAMPLES ? D / 8 * 8 : 0;
+        if (whole) pass->kernel->transpose(HASTE__SAMPLES, whole, x, D, out, HASTE__SAMPLES, NULL);
+        for (d = whole, out += whole * pass->pitch; d < D; d++, out += pass->pitch) {
             for (b = 0; b < n; b++) out[b] = x[(size_t)b * (size_t)D + (size_t)d];
             for (; b < pass->pitch; b++) out[b] = 0;
         }
@@ -2128,7 +2183,7 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
     int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
     size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
-    float *first = pass->work->grad_x + (size_t)tile * row;
+    float *first = pass->work->grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
     for (c = 1; c < chunks; c++) {
@@ -2136,7 +2191,13 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
         size_t i;
         for (i = 0; i < row; i++) first[i] += other[i];
     }
-    for (d = 0; d < D; d++)
+    for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
+        float *to = grad_x + d;
+        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0], HASTE__SAMPLES,
+                                NULL);
+        for (b = 0; b < n; b++, to += D) for (c = 0; c < HASTE__SAMPLES; c++) to[c] += rows[b][c];
+    }
+    for (; d < D; d++)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
@@ -2304,7 +2365,7 @@ static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype
 static void haste__group_open(haste__group *group, const haste__pass *pass, int number, int64_t g, int thread)
 {
     const haste_block *block = &pass->layer->block[number];
-    size_t tile = 0, logits, weights;
+    size_t tile = 0, panel, weights;
     haste__tile_count(pass->work, &tile);   /* cannot fail: the workspace was made with it */
     group->block = block;
     group->number = number;
@@ -2314,11 +2375,11 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->labels = haste__group_labels(block, g);
     group->slot = block->first_slot + g * block->group_size;
     group->index = block->index ? block->index + g * block->fan_in : NULL;
-    logits = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)group->S;
+    panel = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)haste__panel(group->S);
     weights = (size_t)group->F * (size_t)group->S;
     group->z = pass->work->tile + tile * (size_t)thread;
-    group->zt = group->z + logits;
-    group->dw = group->zt + logits;
+    group->zt = group->z + panel;
+    group->dw = group->zt + panel;
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
     group->ahead = pass->layer->dtype == HASTE_F32 && g + 1 < block->groups ? (ptrdiff_t)weights : 0;
@@ -2420,7 +2481,7 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
             for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
         for (b = n; b < HASTE__SAMPLES; b++)
             for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
-        pass->kernel->transpose(S, z, zt, group->db);
+        pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, zt, S, group->db);
     }
 }
 
@@ -2428,19 +2489,16 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
 static void haste__group_grad_weight(const haste__pass *pass, haste__group *group)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, 0),
-                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw);
+                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw, 0);
 }
 
-/* Adds to the chunk's input gradients, from z. */
-static void haste__group_grad_x(const haste__pass *pass, haste__group *group, int64_t chunk)
+/* Adds a tile to the chunk's input gradients, from logit gradients z [S][32]. */
+static void haste__group_grad_x(const haste__pass *pass, const haste__group *group, const float *z, int64_t chunk, int tile)
 {
     size_t D = (size_t)pass->layer->inputs;
     float *dx = pass->work->grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
-    int tile;
-    for (tile = 0; tile < pass->tiles; tile++)
-        pass->kernel->grad_input(group->S, group->F, group->index, group->w,
-                                 group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
-                                 dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
+    pass->kernel->grad_input(group->S, group->F, group->index, group->w, z,
+                             dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
 }
 
 /* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a time. */
@@ -2497,26 +2555,23 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
    the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
-    int i, S = group->S, n = S * group->F;
+    int i, tile, S = group->S, n = S * group->F;
     haste__group_transpose(pass, group);
-    if (pass->grad_x) haste__group_grad_x(pass, group, chunk);
+    if (pass->grad_x)
+        for (tile = 0; tile < pass->tiles; tile++)
+            haste__group_grad_x(pass, group, group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES, chunk, tile);
     if (pass->trained) {
         haste__group_grad_weight(pass, group);
         if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         haste__group_update(pass, group->number, group->g, group->dw, group->db);
     } else if (pass->gradient) {
         float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
-        if (weight) {
-            weight += (size_t)group->g * (size_t)n;
-            haste__group_grad_weight(pass, group);
-            if (pass->add && !haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
-            if (pass->add) for (i = 0; i < n; i++) weight[i] += group->dw[i];
-            else memcpy(weight, group->dw, (size_t)n * sizeof *weight);
-        }
-        if (bias) {
-            bias += group->g * S;
-            for (i = 0; i < S; i++) bias[i] = pass->add ? bias[i] + group->db[i] : group->db[i];
-        }
+        weight += (size_t)group->g * (size_t)n;
+        bias += group->g * S;
+        haste__group_grad_weight(pass, group);
+        if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+        for (i = 0; i < n; i++) weight[i] += group->dw[i];
+        for (i = 0; i < S; i++) bias[i] += group->db[i];
     }
     return 1;
 }
@@ -2533,28 +2588,24 @@ static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
     for (number = 0; number < (pass)->layer->block_count; number++)                                                    \
         for (haste__chunk_groups((pass)->layer, number, chunk, (pass)->work->chunks, &g, &last); g < last; g++)
 
+/* The chunk's input gradients begin at 0. */
+static void haste__chunk_clear(const haste__pass *pass, int64_t chunk)
+{
+    size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
+    if (pass->grad_x) memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
+}
+
 static void haste__train_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     double loss = 0;
     int number, bad = 0;
     int64_t g, last;
-    if (pass->grad_x) {
-        size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
-        memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
-    }
+    haste__chunk_clear(pass, chunk);
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
         haste__group_open(&group, pass, number, g, thread);
-        if (pass->grad_logits) {
-            int tile, s, b;
-            size_t slots = (size_t)pass->layer->slots;
-            for (tile = 0; tile < pass->tiles; tile++)
-                for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
-                    const float *row = pass->grad_logits + (size_t)(tile * HASTE__SAMPLES + b) * slots + (size_t)group.slot;
-                    for (s = 0; s < group.labels; s++) group.z[((size_t)tile * (size_t)group.S + (size_t)s) * HASTE__SAMPLES + (size_t)b] = row[s];
-                }
-        } else if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
+        if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
     haste__chunk_sum(pass, chunk)[0] = loss;
@@ -2711,7 +2762,6 @@ haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const f
     if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
     pass.gradient = gradient;
-    pass.add = 1;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
     haste__pass_load(&pass);
     status = haste__train(&pass, positives, loss, grad_x, error);
@@ -2787,6 +2837,103 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     return HASTE_OK;
 }
 
+/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=), unless zt is
+   NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
+static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db, float *z,
+                              float *rest)
+{
+    const int S = block->group_size, labels = haste__group_labels(block, g + n - 1);
+    const ptrdiff_t slots = (ptrdiff_t)pass->layer->slots, jump = (ptrdiff_t)pass->tiles * HASTE__SAMPLES * S;
+    const float *from = pass->grad_logits + block->first_slot + g * S;
+    int i, b, s, tile;
+    if (zt) {
+        memset(db, 0, (size_t)(n * S) * sizeof *db);
+        pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
+        for (i = 0; i < n; i++) memset(zt + i * jump + pass->B * S, 0, (size_t)(jump - pass->B * S) * sizeof *zt);
+        for (s = labels; s < S; s++) {   /* the block's last group may be short */
+            for (b = 0; b < pass->B; b++) zt[(n - 1) * jump + b * S + s] = 0;
+            db[(n - 1) * S + s] = 0;
+        }
+    }
+    if (!z) return;
+    for (tile = 0; tile < pass->tiles; tile++, from += HASTE__SAMPLES * slots, z += n * S * HASTE__SAMPLES) {
+        const int samples = haste__tile_samples(pass, tile);
+        if (zt)
+            for (i = 0; i < n; i++)
+                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S, z + i * S * HASTE__SAMPLES,
+                                        HASTE__SAMPLES, NULL);
+        else if (samples == HASTE__SAMPLES) pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
+        else {
+            memset(rest, 0, (size_t)(HASTE__SAMPLES * n * S) * sizeof *rest);
+            for (b = 0; b < samples; b++) memcpy(rest + b * n * S, from + b * slots, (size_t)(n * S) * sizeof *rest);
+            pass->kernel->transpose(HASTE__SAMPLES, n * S, rest, n * S, z, HASTE__SAMPLES, NULL);
+        }
+        for (s = (n - 1) * S + labels; s < n * S; s++) memset(z + s * HASTE__SAMPLES, 0, HASTE__SAMPLES * sizeof *z);
+    }
+}
+
+/* Asks for share `part` of `parts` of the n floats that every row of grad_logits has from `from` on. */
+static void haste__panel_fetch(const haste__pass *pass, const float *from, int n, int part, int parts)
+{
+    const size_t slots = (size_t)pass->layer->slots;
+    int64_t b = (int64_t)pass->B * part / parts, end = (int64_t)pass->B * (part + 1) / parts;
+    int s;
+    for (; b < end; b++)
+        for (s = 0; s < n; s += 16) HASTE__PREFETCH(from + (size_t)b * slots, s);
+}
+
+static void haste__backward_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    const ptrdiff_t x_tile = (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES;
+    const int tiles = pass->tiles;
+    int number;
+    haste__chunk_clear(pass, chunk);
+    for (number = 0; number < pass->layer->block_count; number++) {
+        const haste_block *block = &pass->layer->block[number];
+        const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
+        const size_t n = (size_t)S * (size_t)F;
+        float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
+        float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
+        /* As in haste__forward_chunk. */
+        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 && ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
+        int64_t g, last;
+        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
+        while (g < last) {
+            const int count = last - g < most ? (int)(last - g) : most;
+            const int64_t ahead = last - g - count < most ? last - g - count : most;
+            const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
+            int i, tile;
+            for (i = 0; i < count; i++) {
+                haste__group group;
+                const float *zt, *x;
+                size_t at;
+                haste__group_open(&group, pass, number, g + i, thread);
+                if (i == 0)
+                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db, pass->grad_x ? group.z : NULL,
+                                      group.zt);
+                zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
+                x = haste__group_x(pass, &group, 0);
+                if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
+                for (tile = 0; tile < tiles; tile++) {   /* a tile of the input gradient, a share of the weight gradient */
+                    const int f = F / 8 * tile / tiles * 8, end = tile + 1 < tiles ? F / 8 * (tile + 1) / tiles * 8 : F;
+                    const size_t first = (size_t)f * (size_t)S;
+                    haste__panel_fetch(pass, next, (int)ahead * S, i * tiles + tile, count * tiles);
+                    if (weight && f < end)
+                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x + f * HASTE__SAMPLES,
+                                                  x_tile, tiles, zt, weight + (size_t)(g + i) * n + first, stream);
+                    if (!pass->grad_x) continue;
+                    if (group.ahead)
+                        for (at = first; at < (size_t)end * (size_t)S; at += 16) HASTE__PREFETCH(group.w + n, at);
+                    haste__group_grad_x(pass, &group, group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
+                                        chunk, tile);
+                }
+            }
+            g += count;
+        }
+    }
+}
+
 haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, const float *grad_logits,
                             haste_gradient *gradient, float *grad_x, haste_error *error)
 {
@@ -2794,11 +2941,11 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
     if (status != HASTE_OK) return status;
     if (!grad_logits) return haste__fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
-    haste__pass_load(&pass);
+    if (gradient) haste__pass_load(&pass);   /* the input gradient does not ask for x */
     pass.grad_logits = grad_logits;
     pass.gradient = gradient;
     pass.grad_x = grad_x;
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
+    haste__parallel(work->chunks, work->threads, haste__backward_chunk, &pass);
     if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
     return HASTE_OK;
 }
