@@ -926,6 +926,16 @@ HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
     return v;
 }
 
+HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
+{
+    uint32_t bits[HASTE__LANES];
+    haste__lanes v;
+    int i;
+    for (i = 0; i < HASTE__LANES; i++) bits[i] = (uint32_t)p[i] << 16;
+    memcpy(&v, bits, sizeof v);
+    return v;
+}
+
 HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
 #define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
 
@@ -1136,17 +1146,21 @@ HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t 
         }
 }
 
-/* What predict computes of a group: z[b*stride + s] for `samples` samples, whose batch has `pitch` floats an input. */
+/* What predict computes of a group: logits z[b*stride + s] of `samples` samples. */
 typedef struct haste__rows {
-    int             S, F, samples, stream;
-    const uint16_t *index;
+    int             S, F, samples, half;   /* half: the weights are bfloat16 */
+    const uint16_t *index;                 /* [F], or NULL */
+    const void     *w;                     /* [F, S] */
+    const float    *bias, *x;              /* [S]; an input every `pitch` floats */
+    float          *z;
     ptrdiff_t       pitch, stride, ahead;
 } haste__rows;
 
 typedef struct haste__kernels {
     void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
                     ptrdiff_t ahead);
-    void (*predict)(const haste__rows *r, const float *w, const float *bias, const float *x, float *z);
+    void (*predict)(const haste__rows *rows);
+    void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw,
                         int stream);
@@ -1167,21 +1181,22 @@ typedef struct haste__kernels {
 
 /* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless these are
    NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through `columns` unless that
-   is NULL; rows of B are `stride` floats apart, and taken through `rows` unless that is NULL. All this T times, a moving by `jump` and
-   B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2)
-   is fetched on the way. A macro because the vector type differs; R is how many
-   rows of two vectors the registers hold, which hides the latency of the multiply-add. */
-#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                           \
+   is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they are bfloat16 where `half`. All this T
+   times, a moving by `jump` and B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of
+   the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs; R is how many rows of two vectors the
+   registers hold, which hides the latency of the multiply-add. */
+#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
-                                                      ptrdiff_t step, int near, const uint16_t *columns, const float *b,    \
-                                                      ptrdiff_t stride, const uint16_t *rows, int K, int T, ptrdiff_t jump, \
-                                                      const float *bias, const float *bias_row, int stream, int fetch,      \
-                                                      ptrdiff_t ahead)                                                      \
+                                                      ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
+                                                      int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
+                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int stream, \
+                                                      int fetch, ptrdiff_t ahead)                                           \
     {                                                                                                                       \
         const V zero = { 0 };                                                                                               \
         const float *at[8];                                                                                                 \
         V sum[8][4], row[4];   /* larger, and gcc 12 keeps the pointers in memory: half the speed where S is 16 */          \
         int i, v, k;                                                                                                        \
+        ptrdiff_t from = 0;                                                                                                 \
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
             at[i] = a[near ? 0 : i];                                                                                        \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
@@ -1192,11 +1207,14 @@ typedef struct haste__kernels {
         for (; T > 0; T--) {                                                                                                \
             for (k = 0; k < K; k++) {                                                                                       \
                 const ptrdiff_t ak = (columns ? (ptrdiff_t)columns[k] : (ptrdiff_t)k) * step;                               \
-                const float *bk = b + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                                  \
+                const ptrdiff_t bk = from + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                            \
                 if (fetch == 1) HASTE__PREFETCH(at[0] + ak, ahead);                                                         \
                 HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                    \
-                    row[v] = LOAD(bk + v * W);                                                                              \
-                    if (fetch == 2) HASTE__PREFETCH(bk + v * W, ahead);                                                     \
+                    const uint16_t *narrow = (const uint16_t *)b + bk + v * W;                                              \
+                    const float *wide = (const float *)b + bk + v * W;                                                      \
+                    row[v] = half ? WIDEN(narrow) : LOAD(wide);                                                             \
+                    if (fetch == 2 && half) HASTE__PREFETCH(narrow, ahead);                                                 \
+                    if (fetch == 2 && !half) HASTE__PREFETCH(wide, ahead);                                                  \
                 }                                                                                                           \
                 HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
                     float scalar = near ? at[0][ak + i] : at[i][ak];                                                        \
@@ -1204,7 +1222,7 @@ typedef struct haste__kernels {
                 }                                                                                                           \
             }                                                                                                               \
             HASTE__UNROLL for (i = 0; i < MR; i++) at[i] += jump;                                                           \
-            b += K * stride;                                                                                                \
+            from += K * stride;                                                                                             \
         }                                                                                                                   \
         HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
@@ -1225,8 +1243,8 @@ typedef struct haste__kernels {
                 const float *a = w + s;                                                                                     \
                 float *c[R];                                                                                                \
                 HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
-                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, HASTE__SAMPLES, index, F, 1, 0, bias + s, NULL, 0,  \
-                                     1, ahead);                                                                             \
+                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,    \
+                                     NULL, 0, 1, ahead);                                                                    \
             }                                                                                                               \
     }                                                                                                                       \
                                                                                                                             \
@@ -1242,7 +1260,8 @@ typedef struct haste__kernels {
                 a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
                 c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
             }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0, 0);   \
+            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0,    \
+                                 0);                                                                                        \
         }                                                                                                                   \
     }                                                                                                                       \
                                                                                                                             \
@@ -1266,7 +1285,7 @@ typedef struct haste__kernels {
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL,        \
+        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL,     \
                              stream, 0, 0);                                                                                 \
     }                                                                                                                       \
                                                                                                                             \
@@ -1288,43 +1307,45 @@ typedef struct haste__kernels {
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-    /* Logits of MR samples and NV * W labels, in rows of labels; all pointers are at the first sample and label. */        \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, const haste__rows *r, const float *w,         \
-                                                              const float *bias, const float *x, float *z, int stream)      \
+    /* Logits of MR samples and NV * W labels from s on, in rows of labels. */                                              \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, const haste__rows *r, int half) \
     {                                                                                                                       \
+        const float *x = r->x + b;                                                                                          \
+        const void *w = half ? (const void *)((const uint16_t *)r->w + s) : (const void *)((const float *)r->w + s);        \
         float *c[8];                                                                                                        \
         int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = z + i * r->stride;                                                    \
-        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, r->S, NULL, r->F, 1, 0, NULL, bias, stream,        \
+        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = r->z + (b + i) * r->stride + s;                                       \
+        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, half, r->S, NULL, r->F, 1, 0, NULL, r->bias + s, 0,\
                              2, r->ahead);                                                                                  \
     }                                                                                                                       \
                                                                                                                             \
     /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, const float *w, const float *bias,\
-                                                             const float *x, float *z, int stream)                          \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, int half)                         \
     {                                                                                                                       \
         int b;                                                                                                              \
         if (r->samples < 4)   /* few samples wait for memory, which likes long pieces */                                    \
-            for (; s + 4 * W <= r->S; s += 4 * W)                                                                           \
-                for (b = 0; b < r->samples; b++)                                                                            \
-                    haste__##name##_predict_rows(1, 4, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);           \
+            for (; s + 4 * W <= r->S; s += 4 * W) {                                                                         \
+                for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, r, half);                 \
+                for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, r, half);                              \
+            }                                                                                                               \
         for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
-            for (b = 0; b + R <= r->samples; b += R)                                                                        \
-                haste__##name##_predict_rows(R, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b + 4 <= r->samples; b += 4)                                                                             \
-                haste__##name##_predict_rows(4, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b < r->samples; b++)                                                                                     \
-                haste__##name##_predict_rows(1, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, r, half);                     \
+            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, r, half);                          \
+            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, r, half);                          \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, r, half);                                  \
         }                                                                                                                   \
         for (; s + W <= r->S; s += W) {                                                                                     \
-            for (b = 0; b + 8 <= r->samples; b += 8)                                                                        \
-                haste__##name##_predict_rows(8, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b < r->samples; b++)                                                                                     \
-                haste__##name##_predict_rows(1, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, r, half);                     \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, r, half);                                  \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-                                                                                                                            \
+    /* n floats, a multiple of 16, to whole cache lines, past the caches */                                                 \
+    ATTRIBUTE static void haste__##name##_send(const float *from, float *to, int n)                                         \
+    {                                                                                                                       \
+        int i;                                                                                                              \
+        for (i = 0; i < n; i += W) STREAM(to + i, LOAD(from + i));                                                          \
+    }                                                                                                                       \
     ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
     { return haste__size_body(g, n); }                                                                                      \
     ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                  \
@@ -1415,13 +1436,11 @@ typedef struct haste__kernels {
     }                                                                                                                       \
                                                                                                                             \
     /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
-    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r, const float *w, const float *bias, const float *x,  \
-                                                  float *z)                                                                 \
+    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r)                                                     \
     {                                                                                                                       \
-        int s;                                                                                                              \
-        if (r->stream) { haste__##name##_predict_from(0, r, w, bias, x, z, 1); return; }   /* S is then a multiple of 16 */ \
-        s = haste__##name##_predict_from(0, r, w, bias, x, z, 0);                                                           \
-        if (s < r->S) haste__##REST##_predict_from(s, r, w, bias, x, z, 0);                                                 \
+        int s = r->half ? haste__##name##_predict_from(0, r, 1) : haste__##name##_predict_from(0, r, 0);                    \
+        if (s < r->S && r->half) haste__##REST##_predict_from(s, r, 1);                                                     \
+        if (s < r->S && !r->half) haste__##REST##_predict_from(s, r, 0);                                                    \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
                                                       int tiles, const float *dzt, float *dw, int stream)                   \
@@ -1448,12 +1467,13 @@ typedef struct haste__kernels {
     }
 
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
-    { haste__##name##_forward, haste__##name##_predict, haste__##name##_grad_input, haste__##name##_grad_weight,            \
+    { haste__##name##_forward, haste__##name##_predict, haste__##name##_send, haste__##name##_grad_input,                 \
+      haste__##name##_grad_weight,                                                                                          \
       haste__##name##_transpose, haste__##name##_take, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, \
       haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
       haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
+HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
 static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
 {
@@ -1463,12 +1483,16 @@ static void haste__portable_transpose(int rows, int columns, const float *from, 
 #if HASTE__X86
 #define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
 #define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define HASTE__AVX2_WIDEN(p) \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define HASTE__AVX512_WIDEN(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
 #define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
 #define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))   /* g++ 12 warns of the plain one */
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
 
 /* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider registers would
    need more shuffles, not fewer. */
@@ -1499,7 +1523,7 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, cons
     }
 }
 
-HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
+HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
 HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
                                                          ptrdiff_t stride, float *sum)
@@ -1509,9 +1533,10 @@ HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, 
 #endif
 
 #if HASTE__NEON
+#define HASTE__NEON_WIDEN(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
+HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
 
 static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
 {
@@ -2113,6 +2138,7 @@ typedef struct haste__pass {
     float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
     int                    B;
     int                    tiles;           /* ceil(B / 32) blocks of samples */
+    int                    rows;            /* only logits are wanted, as rows of labels */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
@@ -2137,8 +2163,10 @@ typedef struct haste__group {
     int                S, F, labels;        /* labels < S only in the last group of a block */
     int64_t            slot;                /* of its first label */
     const uint16_t    *index;
-    const float       *w;                   /* [F, S] as float32: the weights themselves, or a widened copy */
-    ptrdiff_t          ahead;               /* how far behind w the next group's weights lie; 0: nowhere */
+    const void        *stored;              /* [F, S] its weights */
+    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
+                                               logits are wanted */
+    ptrdiff_t          ahead;               /* how far behind its weights the next group's lie; 0: nowhere */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed;
                                                each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], [S] */
@@ -2172,6 +2200,7 @@ static void haste__pass_load(const haste__pass *pass)
 /* Where only logits are wanted, a small batch is packed: an input then takes fewer cache lines. */
 static void haste__pass_load_rows(haste__pass *pass)
 {
+    pass->rows = 1;
     if (pass->B < HASTE__SAMPLES) pass->pitch = pass->B;
     haste__pass_load(pass);
 }
@@ -2382,8 +2411,11 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->dw = group->zt + panel;
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
-    group->ahead = pass->layer->dtype == HASTE_F32 && g + 1 < block->groups ? (ptrdiff_t)weights : 0;
-    group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
+    group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
+    group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
+    group->w = NULL;
+    if (!pass->rows)
+        group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
@@ -2400,24 +2432,28 @@ static void haste__group_logits(const haste__pass *pass, haste__group *group, in
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
                           haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
-                          tile == 0 ? group->ahead : 0);
+                          tile == 0 && pass->layer->dtype == HASTE_F32 ? group->ahead : 0);
 }
 
 /* Where only logits are wanted: those of a tile as rows of labels, `stride` apart. The pass was loaded by haste__pass_load_rows.
    Each logit is the same sum in the same order as above. */
-static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride, int stream)
+static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride)
 {
     const float *x = pass->work->x + (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES;
     haste__rows rows;
     rows.S = group->S;
     rows.F = group->F;
     rows.samples = haste__tile_samples(pass, tile);
-    rows.stream = stream;
+    rows.half = pass->layer->dtype == HASTE_BF16;
     rows.index = group->index;
+    rows.w = group->stored;
+    rows.bias = group->block->bias + group->g * group->S;
+    rows.x = x + group->block->begin * pass->pitch;
+    rows.z = z;
     rows.pitch = pass->pitch;
     rows.stride = (ptrdiff_t)stride;
-    rows.ahead = tile == 0 && rows.samples >= 8 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
-    pass->kernel->predict(&rows, group->w, group->block->bias + group->g * group->S, x + group->block->begin * pass->pitch, z);
+    rows.ahead = tile == 0 && rows.samples > 1 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
+    pass->kernel->predict(&rows);
 }
 
 /* The place of a pair's logit in group->z. */
@@ -2807,21 +2843,71 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
 
 /* ---- >>forward and backward ---------------------------------------------------------------------------------- */
 
+/* Rows of logits on their way from scratch to the caller's array. */
+typedef struct haste__outgoing {
+    const float *from;        /* [rows][width] */
+    float       *to;          /* rows `stride` apart */
+    int          rows, width;
+    size_t       stride;
+} haste__outgoing;
+
+/* Writes share `part` of `parts`, past the caches. */
+static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
+{
+    int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
+    for (; b < end; b++) pass->kernel->send(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+}
+
+/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32 samples of a
+   panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few writes waiting. */
+static void haste__forward_panels(const haste__pass *pass, int number, int64_t g, int64_t last, int thread)
+{
+    const size_t slots = (size_t)pass->layer->slots;
+    const int S = pass->layer->block[number].group_size, most = haste__panel(S) / S;
+    haste__outgoing out;
+    int turn = 0, count, tile, i;
+    memset(&out, 0, sizeof out);
+    for (; g < last; g += count) {
+        count = last - g < most ? (int)(last - g) : most;
+        for (tile = 0; tile < pass->tiles; tile++) {
+            haste__group group;
+            float *z = NULL;
+            for (i = 0; i < count; i++) {
+                haste__group_open(&group, pass, number, g + i, thread);
+                z = group.z + turn * HASTE__SAMPLES * haste__panel(S);
+                haste__group_rows(pass, &group, tile, z + i * S, (size_t)(count * S));
+                haste__send(pass, &out, i, count);
+            }
+            out.from = z;
+            out.to = pass->logits + (size_t)tile * HASTE__SAMPLES * slots + (size_t)(group.slot - (count - 1) * S);
+            out.rows = haste__tile_samples(pass, tile);
+            out.width = count * S;
+            out.stride = slots;
+            turn = !turn;
+        }
+    }
+    haste__send(pass, &out, 0, 1);
+}
+
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     size_t slots = (size_t)pass->layer->slots;
     int number, tile;
     int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        haste__group group;
-        float *z;
-        int stream;
-        haste__group_open(&group, pass, number, g, thread);
-        z = pass->logits + group.slot;
-        /* 16 MiB do not stay in a cache, so they need not go through one; only whole cache lines can do without. */
-        stream = (size_t)pass->B * slots >= (size_t)1 << 22 && ((uintptr_t)z | slots * sizeof *z | (size_t)group.S * sizeof *z) % 64 == 0;
-        for (tile = 0; tile < pass->tiles; tile++, z += HASTE__SAMPLES * slots) haste__group_rows(pass, &group, tile, z, slots, stream);
+    for (number = 0; number < pass->layer->block_count; number++) {
+        const haste_block *block = &pass->layer->block[number];
+        /* 16 MiB do not stay in a cache; only whole cache lines can pass by. */
+        const int stream = (size_t)pass->B * slots >= (size_t)1 << 22 && block->group_size % 16 == 0 &&
+                           ((uintptr_t)(pass->logits + block->first_slot) | slots * sizeof(float)) % 64 == 0;
+        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
+        if (stream) { haste__forward_panels(pass, number, g, last, thread); continue; }
+        for (; g < last; g++) {
+            haste__group group;
+            haste__group_open(&group, pass, number, g, thread);
+            for (tile = 0; tile < pass->tiles; tile++)
+                haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots, slots);
+        }
     }
 }
 
@@ -2892,7 +2978,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
     for (number = 0; number < pass->layer->block_count; number++) {
         const haste_block *block = &pass->layer->block[number];
         const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
-        const size_t n = (size_t)S * (size_t)F;
+        const size_t n = (size_t)S * (size_t)F, width = haste__width(pass->layer->dtype);
         float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
         float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
         /* As in haste__forward_chunk. */
@@ -2923,8 +3009,8 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                         pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x + f * HASTE__SAMPLES,
                                                   x_tile, tiles, zt, weight + (size_t)(g + i) * n + first, stream);
                     if (!pass->grad_x) continue;
-                    if (group.ahead)
-                        for (at = first; at < (size_t)end * (size_t)S; at += 16) HASTE__PREFETCH(group.w + n, at);
+                    if (group.ahead)   /* the same share of the next group's weights */
+                        for (at = first * width; at < (size_t)(end * S) * width; at += 64) HASTE__PREFETCH((const char *)group.stored + n * width, at);
                     haste__group_grad_x(pass, &group, group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
                                         chunk, tile);
                 }
@@ -3047,7 +3133,7 @@ static void haste__group_scores(const haste__pass *pass, haste__group *group)
     size_t S = (size_t)group->S;
     int tile;
     for (tile = 0; tile < pass->tiles; tile++)
-        haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S, 0);
+        haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S);
     for (p = group->pair; p < group->pair_end; p++)
         group->z[(size_t)(*p & 0xffffffffu) * S + (size_t)((int64_t)(*p >> 32) - group->slot)] = -HUGE_VALF;
 }
