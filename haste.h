@@ -108,7 +108,8 @@ typedef enum haste_status {
     HASTE_ERR_NONFINITE,  /* a logit became infinite or NaN during the pass */
     HASTE_ERR_STATE,      /* a layer breaks an invariant, or gradients are still pending */
     HASTE_ERR_FILE,       /* a file could not be opened, read, written or renamed */
-    HASTE_ERR_FORMAT      /* not a model file, a damaged one, or one of another version */
+    HASTE_ERR_FORMAT,     /* not a model file, a damaged one, or one of another version */
+    HASTE_ERR_DEVICE      /* haste_cuda.cuh: a CUDA call failed, or the device cannot do what is asked */
 } haste_status;
 
 /* What went wrong, in words: which argument, its value, what was expected. The last argument of every function
@@ -711,6 +712,7 @@ const char *haste_status_text(haste_status status)
     case HASTE_ERR_STATE:     return "the layer is not in a state that allows this";
     case HASTE_ERR_FILE:      return "a file could not be read or written";
     case HASTE_ERR_FORMAT:    return "the file is not a usable model file";
+    case HASTE_ERR_DEVICE:    return "a CUDA call failed, or the device cannot do this";
     }
     return "unknown status";
 }

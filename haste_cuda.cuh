@@ -24,9 +24,26 @@
        made, and must be used with it current.
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
-   ERRORS   As in haste.h: a status, and a sentence in haste_error. HASTE_ERR_DEVICE: a CUDA call failed or the device cannot
-       do it. What only the device can see (a bad id or list on the device, a value that is not finite) skips the pair, or
-       leaves the group as it was, and sets a flag that haste_cuda_check reads.
+       Freeing waits for the device.
+   ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
+       anything is done. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA call failed: that of a step, after which
+       weights may have been updated in part; or one of the program's before, and then nothing is done. What only the
+       device can see (a bad id or list there, a value that is not finite) sets a flag that haste_cuda_check reads. A pair
+       with a bad id is passed over; a sample whose offsets descend, or reach beyond the workspace's ids, counts as one
+       without labels.
+   NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits, and at gradients, of which 1e18
+       and more counts as not finite (Adam squares them). What has one is left as it was, with its state and biases, all else
+       is updated; grad_x and loss of the call are unspecified:
+       general    logits: a run of at most 64 labels of a group. Gradients: 64 inputs of that run, and each bias by itself.
+                  haste_cuda_accumulate likewise adds nothing there; haste_cuda_apply judges a run as a whole
+       wide       the group, also where 16 to 64 of its logits add up to 1e37. Gradients: the group where its F inputs are
+                  worked on at once (F <= 64, or F <= 128 and S <= 64; not dense), else 64 inputs and those after them
+       narrow     16 labels of the group, or all 32 where F <= 64, also where logits add up to 3e38. Gradients: the same
+                  labels; with B > 64 each half of the inputs by itself, biases with the first. SGD looks at new weights
+                  instead of gradients
+       softmax    logits that are not finite take no part in the sample's sum
+       Prediction: haste_cuda_forward and haste_cuda_score return such logits as they are, and say nothing; haste_cuda_top_k
+       and haste_cuda_above report them, and the sample's result is unspecified. Rewiring: see there.
    ARITHMETIC   what is multiplied, and where sums are kept
        weights    operation                       operands                             sums
        float32    all                             float32                              float32
@@ -39,6 +56,10 @@
        options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
+   OPTIONS   where the implementation is compiled; each pair both or neither
+       HASTE_CUDA_MALLOC(pointer, bytes), HASTE_CUDA_FREE(pointer)   instead of cudaMalloc and cudaFree; the first returns a
+                                      cudaError_t, the second waits until the device no longer uses the memory
+       HASTE_MALLOC, HASTE_FREE       as in haste.h: scratch on the host for create and download
 
    KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
        prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
@@ -57,9 +78,6 @@
 /* A cudaStream_t, without CUDA's headers. */
 typedef struct CUstream_st *haste_cuda_stream;
 
-/* A CUDA call failed, or the device cannot do what is asked. haste_cuda_status_text knows it, haste_status_text does not. */
-#define HASTE_ERR_DEVICE ((haste_status)9)
-
 /* What the caller's arrays on the device hold. */
 typedef enum haste_cuda_type { HASTE_CUDA_F32 = 0, HASTE_CUDA_BF16 = 1, HASTE_CUDA_F16 = 2 } haste_cuda_type;
 
@@ -73,7 +91,7 @@ typedef enum haste_cuda_path {
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
-   returns. */
+   returns. On the device id is not NULL, even if all lists are empty. */
 typedef struct haste_cuda_lists {
     const int64_t *offset;    /* [B+1] */
     const int32_t *id;
@@ -86,8 +104,7 @@ typedef struct haste_cuda_options {
                                                  that only predicts GENERAL is faster: top-k of few samples streams only
                                                  over its order of weights */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
-    /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
-    int64_t         first_slot, end_slot;
+    int64_t         first_slot, end_slot;     /* only these slots, for a shard: whole groups; both 0: all */
 } haste_cuda_options;
 
 /* A layer on the device: a haste_layer whose arrays are device pointers. It holds slots first_slot .. first_slot + slots - 1
@@ -103,8 +120,8 @@ typedef struct haste_cuda_layer {
     int32_t         block_count;
     haste_block     block[HASTE_MAX_BLOCKS];  /* device pointers; first_slot counts from this layer's first slot */
     haste_cuda_path path[HASTE_MAX_BLOCKS];   /* never AUTO */
-    /* groups of the whole layer before the block's first: random numbers count them */
-    int64_t         group_base[HASTE_MAX_BLOCKS];
+    int64_t         group_base[HASTE_MAX_BLOCKS];   /* groups of the whole layer before the block's first: random numbers
+                                                       count them */
     int32_t        *label_of;                 /* [slots], device */
     int32_t        *slot_of;                  /* [L], device: slots of the whole layer */
     uint64_t        seed;
@@ -116,12 +133,12 @@ typedef struct haste_cuda_layer {
 } haste_cuda_layer;
 
 typedef struct haste_cuda_workspace_options {
-    int32_t batch;            /* the largest B; 0: 128 */
+    int32_t batch;            /* the largest B, at most 2^24; 0: 128 */
     int64_t ids;              /* the most ids of one batch's lists; 0: 64 * batch */
     int32_t top_k;            /* the largest k, at most 64; 0: 16 */
     int32_t deterministic;    /* 1: grad_x in a fixed order */
-    /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of its own; 0: 64 */
-    int32_t chunks;
+    int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
+                                 its own, at most 1024; 0: 64 */
 } haste_cuda_workspace_options;
 
 /* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host
@@ -133,20 +150,20 @@ typedef struct haste_cuda_workspace {
     int64_t   groups;                  /* groups of its blocks together */
     haste_dtype dtype;
     int32_t   max_fan_in, tiles;       /* tiles: blocks of 64 samples */
-    int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a persistent kernel */
+    int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a forward kernel, for each tile */
     void     *x;                       /* [tiles][D][64] float or bfloat16 */
     void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
     float    *grad_x;                  /* [replicas][tiles][D][64] */
-    void     *slopes;                  /* [parts][tiles][64][64] logit gradients of groups with F > 64 */
+    void     *slopes;                  /* [thread blocks][tiles][64][64] logit gradients of groups with F > 64 */
     int32_t  *head;                    /* [groups] */
     void     *node;                    /* [ids] */
     int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
     float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
-    float    *partial;                 /* [blocks' parts][2][tiles*64] softmax: maximum and sum of each part */
-    double   *loss;                    /* [blocks][2048] */
+    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part */
+    double   *loss;                    /* [blocks of the layer][2048] */
     uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
     uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
-    int64_t  *count;                   /* [2][batch+1] haste_cuda_above */
+    int64_t  *count;                   /* [batch+1] haste_cuda_above: hits of a sample */
     int64_t  *offset;                  /* [batch+1] device copies of host lists */
     int32_t  *id;                      /* [ids] */
     uint32_t *flag;                    /* [8] */
@@ -166,23 +183,23 @@ typedef struct haste_cuda_gradient {
     size_t bytes;
 } haste_cuda_gradient;
 
-/* Bytes of device memory (pinned: of host memory) that will be allocated, each in one piece. */
+/* Bytes of device memory (pinned: of host memory) that will be allocated, each in one piece. rewire: while haste_cuda_rewire
+   runs, and only if there are places that can move. */
 typedef struct haste_cuda_plan {
     size_t layer, workspace, pinned, gradient, rewire;
 } haste_cuda_plan;
 
 /* ---- >>api status, planning, paths --------------------------------------------------------------------------- */
 
-/* haste_cuda_status_text: as haste_status_text, with HASTE_ERR_DEVICE. haste_cuda_path_text: "general", "wide", "narrow",
-   "auto". */
-HASTE_API const char *haste_cuda_status_text(haste_status status);
+/* haste_cuda_path_text: "general", "wide", "narrow", "auto". */
 HASTE_API const char *haste_cuda_path_text(haste_cuda_path path);
 
-/* haste_cuda_supported: HASTE_OK where the current device can run this, else HASTE_ERR_DEVICE and why not. */
+/* haste_cuda_supported: HASTE_OK where the current device can run this, as it was compiled; else HASTE_ERR_DEVICE and why
+   not. */
 HASTE_API haste_status haste_cuda_supported(haste_error *error);
 
 /* haste_cuda_plan_bytes: what the functions below will allocate, byte for byte. options, work and cuda as they will be
-   passed there (work and cuda may be NULL). Needs no device. */
+   passed there (work and cuda may be NULL). Needs no device. HASTE_ERR_ARG, HASTE_ERR_SIZE. */
 HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
                                              const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error);
 
@@ -195,7 +212,7 @@ HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int3
 
 /* haste_cuda_upload: a layer on the device from one on the host: one allocation, weights converted to the path's order.
    haste_cuda_download: back into a host layer of the same shape, which the caller has made: weights, indices, biases, state,
-     label order, step, rewires and seed. A shard writes its own slots only.
+     label order, step, rewires, pending and seed. A shard writes its own slots only.
    haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an
      upload.
    haste_cuda_layer_view: a layer on the caller's own device memory. `arrays` is a haste_layer with device pointers in the
@@ -206,24 +223,24 @@ HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int3
    haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
 
    Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY,
-   HASTE_ERR_DEVICE;
-   on failure *layer is unchanged (a download may have been written in part). */
+   HASTE_ERR_DEVICE: nothing stays allocated and *layer is unchanged (but host, where a download breaks off, may have been
+   written in part). */
 HASTE_API haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options,
                                          haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream,
                                            haste_error *error);
 HASTE_API haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options,
-                                               const haste_cuda_options *cuda,
-                                               haste_cuda_stream stream, haste_error *error);
+                                               const haste_cuda_options *cuda, haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *arrays, haste_error *error);
 HASTE_API haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot,
-                                              int64_t end_slot,
-                                              haste_error *error);
+                                              int64_t end_slot, haste_error *error);
 HASTE_API void         haste_cuda_layer_free(haste_cuda_layer *layer);
 
 /* haste_cuda_workspace_create, _free; haste_cuda_gradient_create (zeroed), _free: plan.workspace + plan.pinned, and
    plan.gradient bytes. A workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than
-   those it was made for. */
+   those it was made for. Both wait for the default stream, and are then ready for any. HASTE_ERR_ARG, HASTE_ERR_STATE,
+   HASTE_ERR_SIZE, HASTE_ERR_MEMORY (host memory too), HASTE_ERR_DEVICE: nothing stays allocated, *work or *gradient is
+   unchanged. */
 HASTE_API haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
                                                    const haste_cuda_workspace_options *options, haste_error *error);
 HASTE_API void         haste_cuda_workspace_free(haste_cuda_workspace *work);
@@ -232,9 +249,9 @@ HASTE_API haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient,
 HASTE_API void         haste_cuda_gradient_free(haste_cuda_gradient *gradient);
 
 /* haste_cuda_check: waits for the stream and reads, then clears, what the device has noticed since the last check:
-   HASTE_ERR_DATA: an id out of range or lists that are malformed or too long (those pairs were skipped);
-   HASTE_ERR_NONFINITE: a logit or gradient that is not finite: runs of at most 64 labels of a group were left as they were,
-   the others updated; grad_x, loss, top-k of those calls are unspecified. HASTE_ERR_DEVICE: a kernel failed. */
+   HASTE_ERR_DATA: an id out of range, or lists that are malformed or too long; it names the first such sample;
+   HASTE_ERR_NONFINITE: see NOT FINITE above (where both are true, DATA's sentence says so).
+   HASTE_ERR_DEVICE: a kernel failed. */
 HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stream, haste_error *error);
 
 /* ---- >>api training ------------------------------------------------------------------------------------------ */
@@ -248,71 +265,60 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
      The rest as in haste.h. layer->step += 1 when the work is queued.
 
-   Adam's eps, decays and corrections as on the CPU. x that is not finite makes logits that are not. HASTE_ERR_ARG,
-   HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists), HASTE_ERR_STATE: nothing is changed. */
+   Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
+   HASTE_ERR_STATE: nothing is changed. */
 HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                             haste_cuda_type x_type,
-                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options,
-                                                 double *loss,
-                                             void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream,
-                                                 haste_error *error);
+                                             haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                             const haste_step_options *options, double *loss, void *grad_x,
+                                             haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
 
 /* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply. */
 HASTE_API haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                             haste_cuda_type x_type,
-                                             int32_t B, haste_cuda_lists positives, const haste_step_options *options,
-                                             haste_cuda_gradient *gradient, double *loss, void *grad_x,
-                                                 haste_cuda_type grad_x_type,
-                                             haste_cuda_stream stream, haste_error *error);
+                                             haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                             const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
+                                             void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream,
+                                             haste_error *error);
 HASTE_API haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
                                         const haste_step_options *options, haste_cuda_stream stream, haste_error *error);
 
 /* haste_cuda_forward: logits [B, slots] (=), float32 or bfloat16, in slot order; padding slots become 0.
    haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=), grad_x (+=); either may
-   be NULL, and
-   so may arrays of `gradient`. With bfloat16 weights logit gradients are rounded to bfloat16. */
+     be NULL, and so may arrays of `gradient`. With bfloat16 weights logit gradients are rounded to bfloat16. */
 HASTE_API haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                          haste_cuda_type x_type,
-                                          int32_t B, void *logits, haste_cuda_type logits_type, haste_cuda_stream stream,
-                                              haste_error *error);
+                                          haste_cuda_type x_type, int32_t B, void *logits, haste_cuda_type logits_type,
+                                          haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                           haste_cuda_type x_type,
-                                           int32_t B, const void *grad_logits, haste_cuda_type grad_logits_type,
-                                           haste_cuda_gradient *gradient, void *grad_x, haste_cuda_type grad_x_type,
-                                           haste_cuda_stream stream, haste_error *error);
+                                           haste_cuda_type x_type, int32_t B, const void *grad_logits,
+                                           haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient, void *grad_x,
+                                           haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
 
 /* ---- >>api prediction ---------------------------------------------------------------------------------------- */
 
 /* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device.
    haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
    haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream.
-     Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched.
-   Logits that are not finite are reported by haste_cuda_check. */
+     Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched. */
 HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type x_type,
-                                        int32_t B, haste_cuda_lists candidates, float *score, haste_cuda_stream stream,
-                                            haste_error *error);
-HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type x_type,
-                                        int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score,
+                                        haste_cuda_type x_type, int32_t B, haste_cuda_lists candidates, float *score,
                                         haste_cuda_stream stream, haste_error *error);
+HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded,
+                                        int32_t *id, float *score, haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type x_type,
-                                        int32_t B, float threshold, const haste_cuda_lists *excluded, int64_t *offset,
-                                            int32_t *id,
-                                        float *score, int64_t capacity, int64_t *needed, haste_cuda_stream stream,
-                                            haste_error *error);
+                                        haste_cuda_type x_type, int32_t B, float threshold,
+                                        const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score,
+                                        int64_t capacity, int64_t *needed, haste_cuda_stream stream, haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
 /* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their
-   last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes and waits for the stream.
-   HASTE_ERR_NONFINITE: nothing changed. A shard (or range) ranks its own places only. */
+   last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch of `work`, and waits
+   for the stream. HASTE_ERR_NONFINITE (a logit, or the score of an input): nothing changed. A shard (or range) ranks its own
+   places only. */
 HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
-                                         const haste_rewire_options *options,
-                                         const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
-                                             int64_t *moved,
-                                         haste_cuda_stream stream, haste_error *error);
+                                         const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
+                                         int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
+                                         haste_error *error);
 
 #endif /* HASTE_CUDA_CUH */
 
@@ -337,7 +343,12 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-/* Device memory; tests let it fail. */
+#if !defined(HASTE_MALLOC) && !defined(HASTE_FREE)   /* as in haste.h, whose implementation may be in another file */
+    #define HASTE_MALLOC(bytes) malloc(bytes)
+    #define HASTE_FREE(memory)  free(memory)
+#elif !defined(HASTE_MALLOC) || !defined(HASTE_FREE)
+    #error "define both of HASTE_MALLOC and HASTE_FREE, or neither"
+#endif
 #if !defined(HASTE_CUDA_MALLOC) && !defined(HASTE_CUDA_FREE)
     #define HASTE_CUDA_MALLOC(pointer, bytes) cudaMalloc((pointer), (bytes))
     #define HASTE_CUDA_FREE(pointer)          cudaFree(pointer)
@@ -416,8 +427,11 @@ enum {
     HASTE__CU_FEW     = 4,      /* samples that the streaming kernel takes */
     HASTE__CU_MAX_K   = 64
 };
-enum { HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE = 1, HASTE__CU_FLAG_DONE = 2, HASTE__CU_FLAG_STOP = 3,
-    HASTE__CU_FLAGS = 8 };
+enum {   /* words of work->flag */
+    HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE, HASTE__CU_FLAG_DONE, HASTE__CU_FLAG_STOP,
+    HASTE__CU_FLAG_SAMPLE,   /* ~b of the first sample whose list is malformed, or 0 */
+    HASTE__CU_FLAGS = 8
+};
 
 /* One positive (or excluded) pair, hanging in the list of its group. Lists have no order and may name a pair twice. */
 typedef struct haste__cu_node {
@@ -495,18 +509,13 @@ static haste_status haste__cu_fail(haste_error *error, haste_status status, cons
     return status;
 }
 
-const char *haste_cuda_status_text(haste_status status)
-{
-    return status == HASTE_ERR_DEVICE ? "a CUDA call failed, or the device cannot do this" : haste_status_text(status);
-}
-
 /* A CUDA result as a status. Reading the last error too keeps a failed call from being blamed on a later one. */
 static haste_status haste__cu_result(cudaError_t result, const char *what, haste_error *error)
 {
     if (result == cudaSuccess) return HASTE_OK;
     cudaGetLastError();
-    if (result == cudaErrorMemoryAllocation) return haste__cu_fail(error, HASTE_ERR_MEMORY, "%s: no device memory", what);
-    return haste__cu_fail(error, HASTE_ERR_DEVICE, "%s: %s", what, cudaGetErrorString(result));
+    return haste__cu_fail(error, result == cudaErrorMemoryAllocation ? HASTE_ERR_MEMORY : HASTE_ERR_DEVICE, "%s: %s", what,
+                          cudaGetErrorString(result));
 }
 
 #define HASTE__CU_TRY(call, what)                                                       \
@@ -516,14 +525,78 @@ static haste_status haste__cu_result(cudaError_t result, const char *what, haste
     } while (0)
 #define HASTE__CU_LAUNCHED(what) HASTE__CU_TRY(cudaGetLastError(), (what))
 
+static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width,
+                                                   uint64_t key);
+
 haste_status haste_cuda_supported(haste_error *error)
 {
-    int device = 0, major = 0;
+    struct cudaFuncAttributes about;
+    cudaError_t result;
+    int device = 0, major = 0, minor = 0;
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
     HASTE__CU_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    HASTE__CU_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
     if (major < 8)
-        return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.x, expected at least 8.0",
-                              device, major);
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.%d, expected at least 8.0",
+                              device, major, minor);
+    result = cudaFuncGetAttributes(&about, haste__cu_draw_index_kernel);   /* any kernel will do */
+    if (result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction) {
+        cudaGetLastError();
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "haste_cuda.cuh was not compiled for device %d, of compute "
+                              "capability %d.%d", device, major, minor);
+    }
+    return haste__cu_result(result, "cudaFuncGetAttributes", error);
+}
+
+/* What every call asks before it does anything: is this the device of the layer (or workspace)? And an error that an earlier
+   CUDA call of the program has left behind would be taken for our own at the next launch, when half of the work is done. */
+static haste_status haste__cu_begin(int device, haste_error *error)
+{
+    int current = 0;
+    cudaError_t before = cudaGetLastError();
+    if (before != cudaSuccess)
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "an earlier CUDA call of the program has failed: %s",
+                              cudaGetErrorString(before));
+    HASTE__CU_TRY(cudaGetDevice(&current), "cudaGetDevice");
+    if (current != device)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "device %d is current, the layer or workspace lies on device %d",
+                              current, device);
+    return HASTE_OK;
+}
+
+/* Device memory. On failure *memory is NULL. */
+static haste_status haste__cu_take(void **memory, size_t bytes, const char *what, haste_error *error)
+{
+    cudaError_t result = HASTE_CUDA_MALLOC(memory, bytes);
+    if (result == cudaSuccess) return HASTE_OK;
+    *memory = NULL;
+    if (result != cudaErrorMemoryAllocation) return haste__cu_result(result, what, error);
+    cudaGetLastError();
+    return haste__cu_fail(error, HASTE_ERR_MEMORY, "%s: no %llu bytes on the device", what, (unsigned long long)bytes);
+}
+
+static int haste__cu_device_value(enum cudaDeviceAttr which)
+{
+    int device = 0, value = 0;
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess)
+        cudaGetLastError();
+    return value > 0 ? value : 1;
+}
+
+/* Lets a kernel have `shared` bytes. What is set is all that the device has, not what this call needs: it is a property of
+   the kernel, and another thread may be about to launch it with more. */
+static haste_status haste__cu_allow(const void *kernel, size_t shared, haste_error *error)
+{
+    struct cudaFuncAttributes about;
+    int most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    HASTE__CU_TRY(cudaFuncGetAttributes(&about, kernel), "attributes of a kernel");
+    most -= (int)about.sharedSizeBytes;
+    if (shared > (size_t)(most > 0 ? most : 0))
+        return haste__cu_fail(error, HASTE_ERR_DEVICE, "a kernel needs %llu bytes of shared memory, the device has %d",
+                              (unsigned long long)shared, most);
+    if (shared + about.sharedSizeBytes <= 48 * 1024 || about.maxDynamicSharedSizeBytes == most) return HASTE_OK;
+    HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+                  "shared memory for a kernel");
     return HASTE_OK;
 }
 
@@ -540,7 +613,10 @@ static int haste__cu_array(size_t *end, uint64_t count, uint64_t width, size_t *
 }
 
 static size_t haste__cu_width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
-static int    haste__cu_states(haste_optimizer optimizer) { return (int)optimizer; }
+static int    haste__cu_states(haste_optimizer optimizer) { return (int)optimizer; }   /* SGD 0, momentum 1, AdamW 2 */
+
+/* Thread blocks for a kernel that walks over its items in steps of the grid. */
+static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ? (int)items : 8192; }
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
 
@@ -740,9 +816,8 @@ static __global__ void haste__cu_prepare_x_kernel(const void *x, int type, int B
     int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
     for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
         int64_t sample = tile * HASTE__CU_TILE + b;
-        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type,
-                                                                     (size_t)sample * (size_t)D + (size_t)(d0 + lane)) :
-                                                                         0.0f;
+        size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + lane);
+        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type, at) : 0.0f;
     }
     __syncthreads();
     for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
@@ -787,10 +862,16 @@ typedef struct haste__cu_map {
     const int32_t *slot_of;
 } haste__cu_map;
 
+static __device__ __forceinline__ void haste__cu_bad_list(uint32_t *flag, int64_t b)
+{
+    atomicMax(&flag[HASTE__CU_FLAG_SAMPLE], ~(uint32_t)b);
+    atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u);
+}
+
 /* Hangs every pair into its group's list, and counts each sample's distinct ids where `row` is wanted. Warp: one sample. */
 static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const int64_t *offset, const int32_t *id, int B,
-                                                      int64_t most,
-                                                      int32_t *head, haste__cu_node *node, int32_t *row, uint32_t *flag)
+                                                      int64_t most, int32_t *head, haste__cu_node *node, int32_t *row,
+                                                      uint32_t *flag)
 {
     int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
     int lane = (int)threadIdx.x % 32, distinct = 0;
@@ -800,7 +881,7 @@ static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const i
     end = offset[b + 1];
     if (start < 0 || first < start || end < first || end - start > most) {   /* nothing of this row can be trusted */
         if (lane == 0) {
-            atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u);
+            haste__cu_bad_list(flag, b);
             if (row) row[b] = 0;
         }
         return;
@@ -809,7 +890,7 @@ static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const i
         int32_t label = id[i];
         int64_t slot;
         int k = 0;
-        if (label < 0 || label >= map.labels) { atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+        if (label < 0 || label >= map.labels) { haste__cu_bad_list(flag, b); continue; }
         if (row) {
             int64_t j = first;
             while (j < i && id[j] != label) j++;
@@ -2217,23 +2298,23 @@ template <typename T> static __global__ void haste__cu_draw_weight_kernel(const 
     }
 }
 
-/* From the order of haste.h to the path's, or back, group by group through shared memory. Block: one group after the other.
-   */
-template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int path,
-                                                                      int back)
+/* How many inputs of a group can be reordered without the others. */
+static int haste__cu_strip(int path, int F) { return path == HASTE_CUDA_WIDE && F > 64 ? 64 : F; }
+
+/* From the order of haste.h to the path's, in place, through shared memory. Block: one strip of a group after the other. */
+template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int strip,
+                                                                      int path)
 {
     HASTE__CU_SHARED(memory);
     T *copy = (T *)memory;
-    const int n = S * F;
-    for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
-        T *group = array + g * n;
-        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) copy[i] = group[i];
+    const int strips = (F + strip - 1) / strip;
+    for (int64_t item = blockIdx.x; item < groups * strips; item += gridDim.x) {
+        const int f0 = (int)(item % strips) * strip, n = (F - f0 < strip ? F - f0 : strip) * S;
+        T *to = array + (item / strips * F + f0) * S;
+        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) copy[i] = to[i];
         __syncthreads();
-        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) {
-            int64_t place = haste__cu_place(path, S, F, i / S, i % S);
-            if (back) group[i] = copy[place];
-            else group[place] = copy[i];
-        }
+        for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS)
+            to[haste__cu_place(path, S, F, f0 + i / S, i % S) - (int64_t)f0 * S] = copy[i];
         __syncthreads();
     }
 }
@@ -4923,9 +5004,10 @@ static haste_status haste__cu_layer_alloc(haste_cuda_layer *layer, const int *de
     int device = 0;
     if (status != HASTE_OK) return status;
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
+    status = haste__cu_begin(device, error);
+    if (status == HASTE_OK) status = haste__cu_take(&layer->memory, layer->bytes, "memory for the layer", error);
+    if (status != HASTE_OK) return status;
     layer->device = device;
-    layer->memory = NULL;
-    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&layer->memory, layer->bytes), "memory for the layer");
     return haste__cu_arrange(layer, dense, (char *)layer->memory, &layer->bytes, error);
 }
 
@@ -4936,84 +5018,79 @@ void haste_cuda_layer_free(haste_cuda_layer *layer)
     memset(layer, 0, sizeof *layer);
 }
 
-static haste_status haste__cu_reorder(void *array, int f32, const haste_block *block, int path, cudaStream_t stream,
-                                      haste_error *error)
+static haste_status haste__cu_reorder(void *array, haste_dtype dtype, const haste_block *block, int path,
+                                      cudaStream_t stream, haste_error *error)
 {
-    int bytes = block->group_size * block->fan_in * (f32 ? 4 : 2);
-    int grid = block->groups < 4096 ? (int)block->groups : 4096;
+    const int S = block->group_size, F = block->fan_in, strip = haste__cu_strip(path, F);
+    const int grid = haste__cu_grid(block->groups * ((F + strip - 1) / strip));
+    const size_t shared = (size_t)strip * (size_t)S * haste__cu_width(dtype);   /* at most 32 KiB: wide 64*128*4 */
     if (haste__cu_natural(path)) return HASTE_OK;
-    if (f32) {
-        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<float>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           bytes), "reorder");
-        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<float>, grid, HASTE__CU_THREADS, bytes, stream, (float *)array,
-                         block->groups,
-                         block->group_size, block->fan_in, path, 0);
-    } else {
-        HASTE__CU_TRY(cudaFuncSetAttribute(haste__cu_reorder_kernel<uint16_t>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           bytes), "reorder");
-        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<uint16_t>, grid, HASTE__CU_THREADS, bytes, stream, (uint16_t *)array,
-                         block->groups,
-                         block->group_size, block->fan_in, path, 0);
-    }
-    HASTE__CU_LAUNCHED("reorder");
+    if (dtype == HASTE_F32)
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<float>, grid, HASTE__CU_THREADS, shared, stream, (float *)array,
+                         block->groups, S, F, strip, path);
+    else
+        HASTE__CU_LAUNCH(haste__cu_reorder_kernel<uint16_t>, grid, HASTE__CU_THREADS, shared, stream, (uint16_t *)array,
+                         block->groups, S, F, strip, path);
+    HASTE__CU_LAUNCHED("ordering weights");
     return HASTE_OK;
 }
 
-static haste_status haste__cu_upload_arrays(haste_cuda_layer *layer, const haste_layer *host, const haste__cu_cut *cut,
-                                            cudaStream_t stream,
-                                            haste_error *error)
+static haste_status haste__cu_send(void *to, const void *from, size_t bytes, cudaStream_t stream, haste_error *error)
 {
-    int i, k;
-    for (i = 0; i < layer->block_count; i++) {
-        haste_block *to = &layer->block[i];
-        const haste_block *from = &host->block[cut->block[i]];
-        size_t S = (size_t)to->group_size, F = (size_t)to->fan_in, g = (size_t)cut->group[i], n = (size_t)to->groups;
-        size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
-        haste_status status;
-        if (to->index)
-            HASTE__CU_TRY(cudaMemcpyAsync(to->index, from->index + g * F, n * F * 2, cudaMemcpyHostToDevice, stream),
-                          "upload");
-        HASTE__CU_TRY(cudaMemcpyAsync(to->weight, (const char *)from->weight + g * F * S * w, n * F * S * w,
-                                      cudaMemcpyHostToDevice, stream),
-                      "upload");
-        status = haste__cu_reorder(to->weight, layer->dtype == HASTE_F32, to, layer->path[i], stream, error);
-        if (status != HASTE_OK) return status;
-        HASTE__CU_TRY(cudaMemcpyAsync(to->bias, from->bias + g * S, n * S * 4, cudaMemcpyHostToDevice, stream), "upload");
-        for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
-            HASTE__CU_TRY(cudaMemcpyAsync(to->weight_state[k], (const char *)from->weight_state[k] + g * F * S * v,
-                                          n * F * S * v,
-                                          cudaMemcpyHostToDevice, stream), "upload");
-            status = haste__cu_reorder(to->weight_state[k], layer->state_dtype == HASTE_F32, to, layer->path[i], stream,
-                                       error);
-            if (status != HASTE_OK) return status;
-            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k], from->bias_state[k] + g * S, n * S * 4, cudaMemcpyHostToDevice,
-                                          stream), "upload");
-        }
+    return haste__cu_result(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device",
+                            error);
+}
+
+static haste_status haste__cu_upload_block(const haste_cuda_layer *layer, int number, const haste_block *from, size_t group,
+                                           cudaStream_t stream, haste_error *error)
+{
+    const haste_block *to = &layer->block[number];
+    const size_t S = (size_t)to->group_size, F = (size_t)to->fan_in, n = (size_t)to->groups;
+    const size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
+    haste_status status = HASTE_OK;
+    int k;
+    if (to->index) status = haste__cu_send(to->index, from->index + group * F, n * F * 2, stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_send(to->weight, (const char *)from->weight + group * F * S * w, n * F * S * w, stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_reorder(to->weight, layer->dtype, to, layer->path[number], stream, error);
+    if (status == HASTE_OK) status = haste__cu_send(to->bias, from->bias + group * S, n * S * 4, stream, error);
+    for (k = 0; k < haste__cu_states(layer->optimizer) && status == HASTE_OK; k++) {
+        status = haste__cu_send(to->weight_state[k], (const char *)from->weight_state[k] + group * F * S * v, n * F * S * v,
+                                stream, error);
+        if (status == HASTE_OK)
+            status = haste__cu_reorder(to->weight_state[k], layer->state_dtype, to, layer->path[number], stream, error);
+        if (status == HASTE_OK)
+            status = haste__cu_send(to->bias_state[k], from->bias_state[k] + group * S, n * S * 4, stream, error);
     }
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, host->label_of + layer->first_slot, (size_t)layer->slots * 4,
-                                  cudaMemcpyHostToDevice, stream),
-                  "upload");
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, host->slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream),
-                  "upload");
-    HASTE__CU_TRY(cudaStreamSynchronize(stream), "upload");
-    return HASTE_OK;
+    return status;
+}
+
+/* Waits for the stream, whatever has happened: on failure too nothing may be under way to or from memory that is given back.
+   Returns the first thing that went wrong. */
+static haste_status haste__cu_wait(haste_status status, const char *what, cudaStream_t stream, haste_error *error)
+{
+    const cudaError_t result = cudaStreamSynchronize(stream);
+    return status != HASTE_OK ? status : haste__cu_result(result, what, error);
 }
 
 haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host, const haste_cuda_options *options,
-                               haste_cuda_stream stream,
-                               haste_error *error)
+                               haste_cuda_stream stream, haste_error *error)
 {
     haste_cuda_layer whole, l;
     haste__cu_cut cut;
     int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
-    haste_status status = haste_cuda_supported(error);
-    if (status != HASTE_OK) return status;
+    cudaStream_t s = (cudaStream_t)stream;
+    haste_status status;
     if (!layer || !host) return haste__cu_fail(error, HASTE_ERR_ARG, "layer or host is NULL");
+    status = haste_cuda_supported(error);
+    if (status != HASTE_OK) return status;
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
     if (status != HASTE_OK) return status;
-    if (host->pending) return haste__cu_fail(error, HASTE_ERR_STATE,
-                                             "%d micro-batches are accumulated: call haste_apply first", (int)host->pending);
+    if (host->pending)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
+                              (int)host->pending);
     status = haste__cu_choose(&whole, dense, options, error);
     if (status == HASTE_OK)
         status = haste__cu_cut_layer(&l, &whole, options ? options->first_slot : 0, options ? options->end_slot : 0, &cut,
@@ -5022,19 +5099,25 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
     status = haste__cu_layer_alloc(&l, part_dense, error);
     if (status != HASTE_OK) return status;
-    status = haste__cu_upload_arrays(&l, host, &cut, (cudaStream_t)stream, error);
-    if (status != HASTE_OK) { HASTE_CUDA_FREE(l.memory); return status; }
-    *layer = l;
-    return HASTE_OK;
+    for (i = 0; i < l.block_count && status == HASTE_OK; i++)
+        status = haste__cu_upload_block(&l, i, &host->block[cut.block[i]], (size_t)cut.group[i], s, error);
+    if (status == HASTE_OK)
+        status = haste__cu_send(l.label_of, host->label_of + l.first_slot, (size_t)l.slots * 4, s, error);
+    if (status == HASTE_OK) status = haste__cu_send(l.slot_of, host->slot_of, (size_t)l.labels * 4, s, error);
+    status = haste__cu_wait(status, "uploading the layer", s, error);
+    if (status == HASTE_OK) *layer = l;
+    else HASTE_CUDA_FREE(l.memory);
+    return status;
 }
 
 haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *arrays, haste_error *error)
 {
     haste_cuda_layer l;
     int dense[HASTE_MAX_BLOCKS], device = 0;
-    haste_status status = haste_cuda_supported(error);
-    if (status != HASTE_OK) return status;
+    haste_status status;
     if (!layer || !arrays) return haste__cu_fail(error, HASTE_ERR_ARG, "layer or arrays is NULL");
+    status = haste_cuda_supported(error);
+    if (status != HASTE_OK) return status;
     haste__cu_shape_of(&l, arrays, dense);
     status = haste__cu_quick(&l, error);
     if (status != HASTE_OK) return status;
@@ -5074,30 +5157,58 @@ haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_lay
     return HASTE_OK;
 }
 
-/* One array of a block to the host, in the order of haste.h. */
-static haste_status haste__cu_fetch(void *to, const void *from, const haste_block *block, size_t width, int path,
-                                    cudaStream_t stream,
-                                    haste_error *error)
+static haste_status haste__cu_receive(void *to, const void *from, size_t bytes, cudaStream_t stream, haste_error *error)
 {
-    size_t n = (size_t)block->group_size * (size_t)block->fan_in;
+    return haste__cu_result(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copying from the device",
+                            error);
+}
+
+/* Weights or state of a block to the host, in the order of haste.h. */
+static haste_status haste__cu_receive_ordered(void *to, const void *from, const haste_block *block, size_t width, int path,
+                                              cudaStream_t stream, haste_error *error)
+{
+    const size_t S = (size_t)block->group_size, n = S * (size_t)block->fan_in;
+    size_t *place, i;
     int64_t g;
     char *copy;
-    int f, s;
-    HASTE__CU_TRY(cudaMemcpyAsync(to, from, (size_t)block->groups * n * width, cudaMemcpyDeviceToHost, stream), "download");
-    if (haste__cu_natural(path)) return HASTE_OK;
-    HASTE__CU_TRY(cudaStreamSynchronize(stream), "download");
-    copy = (char *)malloc(n * width);
-    if (!copy) return haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for one group's weights");
+    haste_status status = haste__cu_receive(to, from, (size_t)block->groups * n * width, stream, error);
+    if (status != HASTE_OK || haste__cu_natural(path)) return status;
+    HASTE__CU_TRY(cudaStreamSynchronize(stream), "copying from the device");
+    place = (size_t *)HASTE_MALLOC(n * (sizeof *place + width));
+    if (!place) return haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory to order one group's weights");
+    copy = (char *)(place + n);
+    for (i = 0; i < n; i++)
+        place[i] = (size_t)haste__cu_place(path, block->group_size, block->fan_in, (int)(i / S), (int)(i % S));
     for (g = 0; g < block->groups; g++) {
         char *group = (char *)to + (size_t)g * n * width;
         memcpy(copy, group, n * width);
-        for (f = 0; f < block->fan_in; f++)
-            for (s = 0; s < block->group_size; s++)
-                memcpy(group + ((size_t)f * (size_t)block->group_size + (size_t)s) * width,
-                       copy + (size_t)haste__cu_place(path, block->group_size, block->fan_in, f, s) * width, width);
+        if (width == 2) for (i = 0; i < n; i++) memcpy(group + 2 * i, copy + 2 * place[i], 2);
+        else for (i = 0; i < n; i++) memcpy(group + 4 * i, copy + 4 * place[i], 4);
     }
-    free(copy);
+    HASTE_FREE(place);
     return HASTE_OK;
+}
+
+static haste_status haste__cu_download_block(const haste_cuda_layer *layer, int number, haste_block *to, size_t group,
+                                             cudaStream_t stream, haste_error *error)
+{
+    const haste_block *from = &layer->block[number];
+    const size_t S = (size_t)from->group_size, F = (size_t)from->fan_in, n = (size_t)from->groups;
+    const size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
+    haste_status status = HASTE_OK;
+    int k;
+    if (from->index) status = haste__cu_receive(to->index + group * F, from->index, n * F * 2, stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_receive_ordered((char *)to->weight + group * F * S * w, from->weight, from, w,
+                                           layer->path[number], stream, error);
+    if (status == HASTE_OK) status = haste__cu_receive(to->bias + group * S, from->bias, n * S * 4, stream, error);
+    for (k = 0; k < haste__cu_states(layer->optimizer) && status == HASTE_OK; k++) {
+        status = haste__cu_receive_ordered((char *)to->weight_state[k] + group * F * S * v, from->weight_state[k], from, v,
+                                           layer->path[number], stream, error);
+        if (status == HASTE_OK)
+            status = haste__cu_receive(to->bias_state[k] + group * S, from->bias_state[k], n * S * 4, stream, error);
+    }
+    return status;
 }
 
 haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *host, haste_cuda_stream stream,
@@ -5105,19 +5216,20 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
 {
     haste_cuda_layer whole, part;
     haste__cu_cut cut;
-    int dense[HASTE_MAX_BLOCKS], i, k;
+    int dense[HASTE_MAX_BLOCKS], i;
     cudaStream_t s = (cudaStream_t)stream;
     haste_status status = haste__cu_quick(layer, error);
     if (status != HASTE_OK) return status;
     if (!host) return haste__cu_fail(error, HASTE_ERR_ARG, "host is NULL");
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
+    if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status == HASTE_OK)
         status = haste__cu_cut_layer(&part, &whole, layer->first_slot, layer->first_slot + layer->slots, &cut, error);
     if (status != HASTE_OK) return status;
     if (part.labels != layer->labels || part.inputs != layer->inputs || part.dtype != layer->dtype ||
-        part.optimizer != layer->optimizer ||
-        part.state_dtype != layer->state_dtype || part.loss != layer->loss || part.block_count != layer->block_count)
+        part.optimizer != layer->optimizer || part.state_dtype != layer->state_dtype || part.loss != layer->loss ||
+        part.block_count != layer->block_count)
         return haste__cu_fail(error, HASTE_ERR_ARG, "host is a layer of another shape, type, loss or optimizer");
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *a = &layer->block[i], *b = &part.block[i];
@@ -5125,30 +5237,13 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
             a->begin != b->begin || a->end != b->end || !a->index != !b->index)
             return haste__cu_fail(error, HASTE_ERR_ARG, "host is a layer of another shape: block[%d] differs", i);
     }
-    for (i = 0; i < layer->block_count; i++) {
-        const haste_block *from = &layer->block[i];
-        haste_block *to = &host->block[cut.block[i]];
-        size_t S = (size_t)from->group_size, F = (size_t)from->fan_in, g = (size_t)cut.group[i], n = (size_t)from->groups;
-        size_t w = haste__cu_width(layer->dtype), v = haste__cu_width(layer->state_dtype);
-        if (from->index) HASTE__CU_TRY(cudaMemcpyAsync(to->index + g * F, from->index, n * F * 2, cudaMemcpyDeviceToHost,
-                                                       s), "download");
-        status = haste__cu_fetch((char *)to->weight + g * F * S * w, from->weight, from, w, layer->path[i], s, error);
-        if (status != HASTE_OK) return status;
-        HASTE__CU_TRY(cudaMemcpyAsync(to->bias + g * S, from->bias, n * S * 4, cudaMemcpyDeviceToHost, s), "download");
-        for (k = 0; k < haste__cu_states(layer->optimizer); k++) {
-            status = haste__cu_fetch((char *)to->weight_state[k] + g * F * S * v, from->weight_state[k], from, v,
-                                     layer->path[i], s, error);
-            if (status != HASTE_OK) return status;
-            HASTE__CU_TRY(cudaMemcpyAsync(to->bias_state[k] + g * S, from->bias_state[k], n * S * 4, cudaMemcpyDeviceToHost,
-                                          s), "download");
-        }
-    }
-    HASTE__CU_TRY(cudaMemcpyAsync(host->label_of + layer->first_slot, layer->label_of, (size_t)layer->slots * 4,
-                                  cudaMemcpyDeviceToHost, s),
-                  "download");
-    HASTE__CU_TRY(cudaMemcpyAsync(host->slot_of, layer->slot_of, (size_t)layer->labels * 4, cudaMemcpyDeviceToHost, s),
-                  "download");
-    HASTE__CU_TRY(cudaStreamSynchronize(s), "download");
+    for (i = 0; i < layer->block_count && status == HASTE_OK; i++)
+        status = haste__cu_download_block(layer, i, &host->block[cut.block[i]], (size_t)cut.group[i], s, error);
+    if (status == HASTE_OK)
+        status = haste__cu_receive(host->label_of + layer->first_slot, layer->label_of, (size_t)layer->slots * 4, s, error);
+    if (status == HASTE_OK) status = haste__cu_receive(host->slot_of, layer->slot_of, (size_t)layer->labels * 4, s, error);
+    status = haste__cu_wait(status, "downloading the layer", s, error);
+    if (status != HASTE_OK) return status;
     host->step = layer->step;
     host->rewires = layer->rewires;
     host->pending = layer->pending;
@@ -5157,64 +5252,68 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
 }
 
 static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *layer, int number);
-static int haste__cu_device_value(enum cudaDeviceAttr which);
-static int haste__cu_grid(int64_t items);
 
-/* Fills a layer's arrays on the device. `order` are label_of [slots of the whole layer] and slot_of [L] on the host. */
-static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of,
-                                         const int32_t *slot_of,
-                                         float *bias, cudaStream_t stream, haste_error *error)
+/* The prior of a block's labels, as haste_layer_init; padding 0. */
+static void haste__cu_prior(float *bias, const int32_t *label_of, int64_t slots, const haste_layer_options *o)
 {
-    int i;
-    HASTE__CU_TRY(cudaMemsetAsync(layer->memory, 0, layer->bytes, stream), "cudaMemsetAsync");
-    for (i = 0; i < layer->block_count; i++) {
-        haste_block *block = &layer->block[i];
-        haste__cu_pass p;
-        float root = (float)sqrt((double)block->fan_in);
-        uint64_t key = haste__cu_key(layer->seed, HASTE__CU_STREAM_WEIGHT);
-        int64_t g, s, n = block->groups * block->group_size;
-        int width = block->end - block->begin, grid = haste__cu_grid(n * block->fan_in / HASTE__CU_THREADS + 1);
-        memset(&p, 0, sizeof p);
-        haste__cu_pass_block(&p, layer, i);
-        if (block->index) {
-            HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4,
-                             stream, block->index,
-                             block->groups, layer->group_base[i], block->fan_in, width,
-                                 haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
-            HASTE__CU_LAUNCHED("draw_index");
-        }
-        if (!o->zero_weights) {
-            if (layer->dtype == HASTE_F32)
-                HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
-            else HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
-            HASTE__CU_LAUNCHED("draw_weight");
-        }
-        if (!o->frequency) continue;
-        for (g = 0; g < n; g++) {   /* the prior, as haste_layer_init */
-            int32_t label = label_of[layer->first_slot + block->first_slot + g];
-            double q;
-            s = label < 0 ? 0 : o->frequency[label];
-            q = ((double)s + .5) / ((double)o->samples + 1);
-            bias[block->first_slot + g] = label < 0 ? 0 :
-                (float)(o->loss == HASTE_BCE ? log(q / (1 - q)) : o->loss == HASTE_SQUARED_HINGE
-                                                                  ? 2 * q - 1 : log(q));
-        }
-        HASTE__CU_TRY(cudaMemcpyAsync(block->bias, bias + block->first_slot, (size_t)n * 4, cudaMemcpyHostToDevice, stream),
-                      "upload");
+    int64_t i;
+    for (i = 0; i < slots; i++) {
+        double q = label_of[i] < 0 ? 1 : ((double)o->frequency[label_of[i]] + .5) / ((double)o->samples + 1);
+        bias[i] = label_of[i] < 0 ? 0 : (float)(o->loss == HASTE_BCE ? log(q / (1 - q)) :
+                                                o->loss == HASTE_SQUARED_HINGE ? 2 * q - 1 : log(q));
     }
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->label_of, label_of + layer->first_slot, (size_t)layer->slots * 4,
-                                  cudaMemcpyHostToDevice, stream),
-                  "upload");
-    HASTE__CU_TRY(cudaMemcpyAsync(layer->slot_of, slot_of, (size_t)layer->labels * 4, cudaMemcpyHostToDevice, stream),
-                  "upload");
-    HASTE__CU_TRY(cudaStreamSynchronize(stream), "making the layer");
-    return HASTE_OK;
+}
+
+/* Fills one block on the device. label_of: of its slots; bias: room for as many numbers. */
+static haste_status haste__cu_fill_block(const haste_cuda_layer *layer, int number, const haste_layer_options *o,
+                                         const int32_t *label_of, float *bias, cudaStream_t stream, haste_error *error)
+{
+    const haste_block *block = &layer->block[number];
+    const int64_t slots = block->groups * block->group_size;
+    const int width = block->end - block->begin, grid = haste__cu_grid(slots * block->fan_in / HASTE__CU_THREADS + 1);
+    const uint64_t key = haste__cu_key(layer->seed, HASTE__CU_STREAM_WEIGHT);
+    const float root = (float)sqrt((double)block->fan_in);
+    haste__cu_pass p;
+    memset(&p, 0, sizeof p);
+    haste__cu_pass_block(&p, layer, number);
+    if (block->index) {
+        HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4,
+                         stream, block->index, block->groups, layer->group_base[number], block->fan_in, width,
+                         haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
+        HASTE__CU_LAUNCHED("drawing indices");
+    }
+    if (!o->zero_weights) {
+        if (layer->dtype == HASTE_F32)
+            HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
+        else HASTE__CU_LAUNCH(haste__cu_draw_weight_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, p, key, root);
+        HASTE__CU_LAUNCHED("drawing weights");
+    }
+    if (!o->frequency) return HASTE_OK;
+    haste__cu_prior(bias, label_of, slots, o);
+    return haste__cu_send(block->bias, bias, (size_t)slots * 4, stream, error);
+}
+
+/* Fills a layer on the device. label_of [slots of the whole layer], slot_of [L], bias [slots], all on the host, may be given
+   back when it returns. */
+static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of,
+                                         const int32_t *slot_of, float *bias, cudaStream_t stream, haste_error *error)
+{
+    haste_status status = haste__cu_result(cudaMemsetAsync(layer->memory, 0, layer->bytes, stream), "cudaMemsetAsync",
+                                           error);
+    int i;
+    label_of += layer->first_slot;
+    for (i = 0; i < layer->block_count && status == HASTE_OK; i++)
+        status = haste__cu_fill_block(layer, i, o, label_of + layer->block[i].first_slot, bias + layer->block[i].first_slot,
+                                      stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_send(layer->label_of, label_of, (size_t)layer->slots * 4, stream, error);
+    if (status == HASTE_OK) status = haste__cu_send(layer->slot_of, slot_of, (size_t)layer->labels * 4, stream, error);
+    return haste__cu_wait(status, "making the layer", stream, error);
 }
 
 /* Checks order and frequency, and turns the order into label_of and slot_of. */
 static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_layer_options *o, int32_t *label_of,
-                                    int32_t *slot_of,
-                                    haste_error *error)
+                                    int32_t *slot_of, haste_error *error)
 {
     int64_t j, placed = 0;
     int i;
@@ -5237,8 +5336,7 @@ static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_l
 }
 
 haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_options *options,
-                                     const haste_cuda_options *cuda,
-                                     haste_cuda_stream stream, haste_error *error)
+                                     const haste_cuda_options *cuda, haste_cuda_stream stream, haste_error *error)
 {
     haste_cuda_layer whole, l;
     haste__cu_cut cut;
@@ -5257,8 +5355,8 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
         status = haste__cu_cut_layer(&l, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
-    order = (int32_t *)malloc(((size_t)whole.slots + (size_t)whole.labels + 1) * sizeof *order);
-    bias = (float *)malloc(((size_t)l.slots + 1) * sizeof *bias);
+    order = (int32_t *)HASTE_MALLOC(((size_t)whole.slots + (size_t)whole.labels) * sizeof *order);
+    bias = (float *)HASTE_MALLOC((size_t)l.slots * sizeof *bias);
     if (!order || !bias) status = haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for the label order");
     if (status == HASTE_OK) status = haste__cu_order(&whole, options, order, order + whole.slots, error);
     if (status == HASTE_OK) status = haste__cu_layer_alloc(&l, part_dense, error);
@@ -5266,8 +5364,8 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
         status = haste__cu_layer_fill(&l, options, order, order + whole.slots, bias, (cudaStream_t)stream, error);
         if (status != HASTE_OK) HASTE_CUDA_FREE(l.memory);
     }
-    free(order);
-    free(bias);
+    if (order) HASTE_FREE(order);
+    if (bias) HASTE_FREE(bias);
     if (status == HASTE_OK) *layer = l;
     return status;
 }
@@ -5310,21 +5408,25 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
     return HASTE_OK;
 }
 
-/* The most thread blocks of the kernels that need scratch memory each. */
-static int haste__cu_workers(int tiles) { return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles :
-    128; }
+/* The most thread blocks of the kernels that need scratch memory each, but for the deterministic mode. */
+static int haste__cu_workers(int tiles)
+{
+    return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles : 128;
+}
 
 static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char *memory, size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0, padded = (size_t)work->tiles * HASTE__CU_TILE, x = padded * (size_t)work->inputs;
     size_t width = haste__cu_width(work->dtype), batch = (size_t)work->batch, lists = (size_t)work->parts * padded;
+    uint64_t workers = (uint64_t)haste__cu_workers(work->tiles);
     int ok = 1;
+    if (work->deterministic && workers < (uint64_t)work->chunks) workers = (uint64_t)work->chunks;   /* each one a block */
     if (lists < HASTE__CU_FEW * HASTE__CU_PARTS) lists = HASTE__CU_FEW * HASTE__CU_PARTS;
     HASTE__CU_ARRAY(work->x, void *, x, width);
     if (work->dtype == HASTE_BF16) HASTE__CU_ARRAY(work->x_wide, void *, x, width);
     HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
     if (work->max_fan_in > HASTE__CU_RUN)
-        HASTE__CU_ARRAY(work->slopes, void *, (uint64_t)haste__cu_workers(work->tiles) * padded, HASTE__CU_RUN * width);
+        HASTE__CU_ARRAY(work->slopes, void *, workers * padded, HASTE__CU_RUN * width);
     HASTE__CU_ARRAY(work->head, int32_t *, work->groups, 4);
     HASTE__CU_ARRAY(work->node, void *, work->ids, sizeof(haste__cu_node));
     HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
@@ -5347,34 +5449,45 @@ void haste_cuda_workspace_free(haste_cuda_workspace *work)
 {
     int i;
     if (!work) return;
-    for (i = 0; i < 2; i++) if (work->event[i]) cudaEventDestroy((cudaEvent_t)work->event[i]);
+    for (i = 0; i < 2; i++)
+        if (work->event[i]) {
+            cudaEventSynchronize((cudaEvent_t)work->event[i]);   /* the pinned lists may still be read */
+            cudaEventDestroy((cudaEvent_t)work->event[i]);
+        }
     if (work->pinned) cudaFreeHost(work->pinned);
     if (work->memory) HASTE_CUDA_FREE(work->memory);
     memset(work, 0, sizeof *work);
 }
 
+/* Zeroes new memory on the default stream, and waits: another stream of the caller's would not. */
+static haste_status haste__cu_zero(void *memory, size_t bytes, haste_error *error)
+{
+    haste_status status = haste__cu_result(cudaMemset(memory, 0, bytes), "cudaMemset", error);
+    return haste__cu_wait(status, "zeroing new memory", NULL, error);
+}
+
 static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_error *error)
 {
-    int i, device = 0;
-    haste_status status;
-    HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
-    work->device = device;
-    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&work->memory, work->bytes), "memory for the workspace");
-    status = haste__cu_workspace_arrange(work, (char *)work->memory, &work->bytes, error);
+    int i;
+    haste_status status = haste__cu_take(&work->memory, work->bytes, "memory for the workspace", error);
+    if (status == HASTE_OK) status = haste__cu_workspace_arrange(work, (char *)work->memory, &work->bytes, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_TRY(cudaMallocHost(&work->pinned, work->pinned_bytes), "pinned memory for the workspace");
+    if (cudaMallocHost(&work->pinned, work->pinned_bytes) != cudaSuccess) {
+        cudaGetLastError();
+        work->pinned = NULL;
+        return haste__cu_fail(error, HASTE_ERR_MEMORY, "memory for the workspace: no %llu pinned bytes on the host",
+                              (unsigned long long)work->pinned_bytes);
+    }
     for (i = 0; i < 2; i++) {
         cudaEvent_t event;
-        HASTE__CU_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+        HASTE__CU_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
         work->event[i] = event;
     }
-    HASTE__CU_TRY(cudaMemset(work->flag, 0, HASTE__CU_FLAGS * sizeof(uint32_t)), "cudaMemset");
-    return HASTE_OK;
+    return haste__cu_zero(work->flag, HASTE__CU_FLAGS * sizeof(uint32_t), error);
 }
 
 haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
-                                         const haste_cuda_workspace_options *options,
-                                         haste_error *error)
+                                         const haste_cuda_workspace_options *options, haste_error *error)
 {
     haste_cuda_workspace w;
     haste_status status = haste__cu_quick(layer, error);
@@ -5382,16 +5495,17 @@ haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste
     if (!work) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL");
     status = haste__cu_workspace_shape(&w, layer, options, error);
     if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &w.bytes, error);
+    if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status != HASTE_OK) return status;
+    w.device = layer->device;
     status = haste__cu_workspace_make(&w, error);
-    if (status != HASTE_OK) { haste_cuda_workspace_free(&w); return status; }
-    *work = w;
-    return HASTE_OK;
+    if (status == HASTE_OK) *work = w;
+    else haste_cuda_workspace_free(&w);
+    return status;
 }
 
 static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, char *memory,
-                                               size_t *bytes,
-                                               haste_error *error)
+                                               size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0;
     int i, ok = 1;
@@ -5408,22 +5522,19 @@ static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, co
 haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, haste_error *error)
 {
     haste_cuda_gradient made;
-    cudaError_t result;
     haste_status status = haste__cu_quick(layer, error);
     if (status != HASTE_OK) return status;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
     memset(&made, 0, sizeof made);
     status = haste__cu_gradient_arrange(&made, layer, NULL, &made.bytes, error);
+    if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
+    if (status == HASTE_OK) status = haste__cu_take(&made.memory, made.bytes, "memory for gradients", error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_TRY(HASTE_CUDA_MALLOC(&made.memory, made.bytes), "memory for gradients");
-    result = cudaMemset(made.memory, 0, made.bytes);
-    if (result != cudaSuccess) {
-        HASTE_CUDA_FREE(made.memory);
-        return haste__cu_result(result, "cudaMemset", error);
-    }
-    haste__cu_gradient_arrange(&made, layer, (char *)made.memory, &made.bytes, error);
-    *gradient = made;
-    return HASTE_OK;
+    status = haste__cu_zero(made.memory, made.bytes, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_arrange(&made, layer, (char *)made.memory, &made.bytes, error);
+    if (status == HASTE_OK) *gradient = made;
+    else HASTE_CUDA_FREE(made.memory);
+    return status;
 }
 
 void haste_cuda_gradient_free(haste_cuda_gradient *gradient)
@@ -5479,8 +5590,7 @@ static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const h
 }
 
 haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
-                                   const haste_cuda_options *cuda,
-                                   haste_cuda_plan *plan, haste_error *error)
+                                   const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error)
 {
     haste_cuda_layer whole, layer;
     haste_cuda_workspace w;
@@ -5513,17 +5623,6 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
 
 /* ---- >>calls ------------------------------------------------------------------------------------------------- */
 
-static int haste__cu_device_value(enum cudaDeviceAttr which)
-{
-    int device = 0, value = 0;
-    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess)
-        cudaGetLastError();
-    return value > 0 ? value : 1;
-}
-
-/* Thread blocks for a kernel that walks over its items in steps of the grid. */
-static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ? (int)items : 8192; }
-
 /* May this layer use this workspace? */
 static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste_error *error)
 {
@@ -5535,6 +5634,8 @@ static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const ha
     if (work->device != layer->device)
         return haste__cu_fail(error, HASTE_ERR_ARG, "the layer lies on device %d, the workspace on device %d",
                               (int)layer->device, (int)work->device);
+    status = haste__cu_begin(layer->device, error);
+    if (status != HASTE_OK) return status;
     if (layer->dtype != work->dtype) return haste__cu_fail(error, HASTE_ERR_ARG, "the workspace was made for another dtype");
     if (layer->inputs > work->inputs)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
@@ -5603,23 +5704,27 @@ static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const h
 /* Host lists become device lists: through one of two pinned buffers, so that only the call before the last has to be waited
    for. */
 static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_t B, haste_cuda_lists *lists,
-                                              cudaStream_t stream,
-                                              haste_error *error)
+                                              cudaStream_t stream, haste_error *error)
 {
     char *buffer = (char *)work->pinned + (size_t)work->turn * (work->pinned_bytes / 2);
     int64_t *offset = (int64_t *)(void *)buffer, first, n;
     int32_t *id = (int32_t *)(void *)(buffer + ((size_t)work->batch + 1) * 8), b;
     cudaEvent_t event = (cudaEvent_t)work->event[work->turn];
+    cudaError_t result;
     if (!lists->on_host) return HASTE_OK;
-    HASTE__CU_TRY(cudaEventSynchronize(event), "cudaEventSynchronize");
+    HASTE__CU_TRY(cudaEventSynchronize(event), "waiting for earlier lists");
     first = lists->offset[0];
     n = lists->offset[B] - first;
     for (b = 0; b <= B; b++) offset[b] = lists->offset[b] - first;
     if (n > 0) memcpy(id, lists->id + first, (size_t)n * sizeof *id);
-    HASTE__CU_TRY(cudaMemcpyAsync(work->offset, offset, ((size_t)B + 1) * 8, cudaMemcpyHostToDevice, stream),
-                  "copying lists");
-    if (n > 0) HASTE__CU_TRY(cudaMemcpyAsync(work->id, id, (size_t)n * 4, cudaMemcpyHostToDevice, stream), "copying lists");
-    HASTE__CU_TRY(cudaEventRecord(event, stream), "cudaEventRecord");
+    result = cudaMemcpyAsync(work->offset, offset, ((size_t)B + 1) * 8, cudaMemcpyHostToDevice, stream);
+    if (result == cudaSuccess && n > 0)
+        result = cudaMemcpyAsync(work->id, id, (size_t)n * 4, cudaMemcpyHostToDevice, stream);
+    if (result == cudaSuccess) result = cudaEventRecord(event, stream);
+    if (result != cudaSuccess) {   /* no event says when the buffer may be filled again: now */
+        cudaStreamSynchronize(stream);
+        return haste__cu_result(result, "copying lists", error);
+    }
     work->turn = 1 - work->turn;
     lists->offset = work->offset;
     lists->id = work->id;
@@ -5736,9 +5841,8 @@ static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste
 static haste_status haste__cu_resident(const void *kernel, size_t shared, int *resident, haste_error *error)
 {
     int each = 0;
-    if (shared > 48 * 1024)
-        HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                      "shared memory for a kernel");
+    haste_status status = haste__cu_allow(kernel, shared, error);
+    if (status != HASTE_OK) return status;
     HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, HASTE__CU_THREADS, shared),
                   "occupancy of a kernel");
     *resident = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
@@ -6129,12 +6233,17 @@ haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stre
                   "reading the flags");
     HASTE__CU_TRY(cudaMemsetAsync(work->flag, 0, sizeof flag, (cudaStream_t)stream), "clearing the flags");
     HASTE__CU_TRY(cudaStreamSynchronize((cudaStream_t)stream), "waiting for the device");
-    if (flag[HASTE__CU_FLAG_DATA])
-        return haste__cu_fail(error, HASTE_ERR_DATA,
-                              "a list on the device had an id out of range, descending offsets, or too many ids");
+    if (flag[HASTE__CU_FLAG_DATA]) {
+        char where[40] = "";
+        if (flag[HASTE__CU_FLAG_SAMPLE])
+            snprintf(where, sizeof where, " of sample %u", (unsigned)~flag[HASTE__CU_FLAG_SAMPLE]);
+        return haste__cu_fail(error, HASTE_ERR_DATA, "a list%s on the device had an id outside 0 to L - 1, descending "
+                              "offsets or too many ids, which were passed over%s", where,
+                              flag[HASTE__CU_FLAG_NONFINITE] ? "; and a logit or gradient was not finite" : "");
+    }
     if (flag[HASTE__CU_FLAG_NONFINITE])
         return haste__cu_fail(error, HASTE_ERR_NONFINITE,
-                              "some groups had a logit or gradient that is not finite and were left unchanged");
+                              "a logit or gradient was not finite; the labels concerned were left as they were");
     return HASTE_OK;
 }
 

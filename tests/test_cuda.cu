@@ -5,12 +5,70 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-static int       alloc_fail_at = -1;   // the allocation on the device that fails
-static int       alloc_count;
-static size_t    alloc_last;           // its size
-#define HASTE_CUDA_MALLOC(pointer, bytes) \
-    (alloc_last = (bytes), alloc_count++ == alloc_fail_at ? cudaErrorMemoryAllocation : cudaMalloc((pointer), (bytes)))
-#define HASTE_CUDA_FREE(pointer)          cudaFree(pointer)
+#include <cuda_runtime.h>
+
+// What the library takes, and how it can be made to fail: its allocations (device, pinned, host), and all its CUDA calls.
+static int    alloc_fail_at = -1, alloc_count;   // the allocation that fails, counted from 0
+static int    call_fail_at = -1, call_count;     // the CUDA call
+static size_t alloc_last;                        // the size of the last allocation on the device
+static long   held;                              // allocations and events that have not been given back
+
+static bool alloc_fails() { return alloc_count++ == alloc_fail_at; }
+static bool call_fails() { return call_count++ == call_fail_at; }
+static cudaError_t take_device(void **memory, size_t bytes)
+{
+    cudaError_t result;
+    alloc_last = bytes;
+    if (alloc_fails()) return cudaErrorMemoryAllocation;
+    result = cudaMalloc(memory, bytes);
+    held += result == cudaSuccess;
+    return result;
+}
+static cudaError_t give_device(void *memory) { held -= memory != NULL; return cudaFree(memory); }
+static cudaError_t take_pinned(void **memory, size_t bytes)
+{
+    cudaError_t result = alloc_fails() ? cudaErrorMemoryAllocation : cudaMallocHost(memory, bytes);
+    held += result == cudaSuccess;
+    return result;
+}
+static cudaError_t give_pinned(void *memory) { held--; return cudaFreeHost(memory); }
+static void *take_host(size_t bytes)
+{
+    void *memory = alloc_fails() ? NULL : malloc(bytes);
+    held += memory != NULL;
+    return memory;
+}
+static void give_host(void *memory) { held -= memory != NULL; free(memory); }
+static cudaError_t take_event(cudaEvent_t *event, unsigned flags)
+{
+    cudaError_t result = call_fails() ? cudaErrorUnknown : cudaEventCreateWithFlags(event, flags);
+    held += result == cudaSuccess;
+    return result;
+}
+static cudaError_t give_event(cudaEvent_t event) { held--; return cudaEventDestroy(event); }
+#define HASTE_CUDA_MALLOC(pointer, bytes)    take_device((pointer), (bytes))
+#define HASTE_CUDA_FREE(pointer)             give_device(pointer)
+#define HASTE_MALLOC(bytes)                  take_host(bytes)
+#define HASTE_FREE(pointer)                  give_host(pointer)
+#define cudaMallocHost(pointer, bytes)       take_pinned((pointer), (bytes))
+#define cudaFreeHost(pointer)                give_pinned(pointer)
+#define cudaEventCreateWithFlags(event, f)   take_event((event), (f))
+#define cudaEventDestroy(event)              give_event(event)
+#define TRY(call)                            (call_fails() ? cudaErrorUnknown : call)
+#define cudaGetDevice(...)                   TRY(cudaGetDevice(__VA_ARGS__))
+#define cudaGetLastError(...)                TRY(cudaGetLastError(__VA_ARGS__))
+#define cudaDeviceGetAttribute(...)          TRY(cudaDeviceGetAttribute(__VA_ARGS__))
+#define cudaFuncGetAttributes(...)           TRY(cudaFuncGetAttributes(__VA_ARGS__))
+#define cudaFuncSetAttribute(...)            TRY(cudaFuncSetAttribute(__VA_ARGS__))
+#define cudaMemcpyAsync(...)                 TRY(cudaMemcpyAsync(__VA_ARGS__))
+#define cudaMemsetAsync(...)                 TRY(cudaMemsetAsync(__VA_ARGS__))
+#define cudaMemset(...)                      TRY(cudaMemset(__VA_ARGS__))
+#define cudaStreamSynchronize(...)           TRY(cudaStreamSynchronize(__VA_ARGS__))
+#define cudaEventRecord(...)                 TRY(cudaEventRecord(__VA_ARGS__))
+#define cudaEventSynchronize(...)            TRY(cudaEventSynchronize(__VA_ARGS__))
+#define cudaLaunchKernelExC(...)             TRY(cudaLaunchKernelExC(__VA_ARGS__))
+#define cudaOccupancyMaxActiveBlocksPerMultiprocessor(...) TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(__VA_ARGS__))
+
 #define HASTE_IMPLEMENTATION
 #define HASTE_CUDA_IMPLEMENTATION
 #include "haste_cuda.cuh"
@@ -890,6 +948,44 @@ static void deterministic()
     }
 }
 
+// More chunks than the fast mode has thread blocks for so large a batch: each has its logit gradients to itself.
+static void many_chunks()
+{
+    static const test_shape shape = { "F above 64", 8192, 80, 1, { { 0, 8, 72, 0, 0 } }, 0 };
+    enum { B = 640 };
+    haste_layer_options options = test_options(&shape, HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+    haste_layer layer = test_layer(&options), one = test_copy(&layer), two = test_copy(&layer);
+    test_batch batch = test_make_batch(&layer, B);
+    void *x = device_copy(batch.x, B * 80 * 4);
+    haste_step_options o;
+    int many;
+    memset(&o, 0, sizeof o);
+    o.lr = .1f;
+    for (many = 0; many < 2; many++) {
+        haste_cuda_layer dev = upload(&layer);
+        haste_cuda_workspace work;
+        haste_cuda_workspace_options work_options;
+        memset(&work_options, 0, sizeof work_options);
+        work_options.batch = B;
+        work_options.deterministic = many;
+        work_options.chunks = 1024;
+        CHECK_STATUS(haste_cuda_workspace_create(&work, &dev, &work_options, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, many ? &two : &one, NULL, &test_error), HASTE_OK, test_error);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+    }
+    CHECK(test_difference(&one, &two) == NULL);
+    CHECK(test_difference(&layer, &one) != NULL);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_layer_free(&layer);
+    haste_layer_free(&one);
+    haste_layer_free(&two);
+}
+
 // ---- prediction ------------------------------------------------------------------------------------------------------
 
 // Small whole numbers: every sum is exact in any order and type, and there are many ties.
@@ -1254,10 +1350,21 @@ static void not_finite()
         CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
                                            &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        CHECK(strstr(test_error.text, "sample 0 ") && !strstr(test_error.text, "finite"));
+        bad_id[0] = 0;
+        MUST(cudaMemcpy((void *)lists.id, bad_id, sizeof bad_id, cudaMemcpyHostToDevice));
         MUST(cudaMemcpy((void *)lists.offset, descending, sizeof descending, cudaMemcpyHostToDevice));
         CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
                                            &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        CHECK(strstr(test_error.text, "sample 1 ") != NULL);
+        batch.x[0] = NAN;   // both at once: neither is forgotten
+        for (f = 0; f < layer.inputs; f++) MUST(cudaMemcpy((float *)x + f, batch.x, 4, cudaMemcpyHostToDevice));
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                           &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        CHECK(strstr(test_error.text, "sample 1 ") && strstr(test_error.text, "finite"));
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         free_lists(lists);
     }
     cudaFree(x); cudaFree(id); cudaFree(score);
@@ -1312,26 +1419,27 @@ static void errors()
                  test_error);
     CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)3, 8, 1, NULL, id, NULL, NULL, &test_error),
                  HASTE_ERR_ARG, test_error);
-    // allocations that fail, each in turn
-    alloc_count = 0;
-    alloc_fail_at = 0;
-    CHECK_STATUS(haste_cuda_upload(&failed, &layer, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
-    CHECK(((unsigned char *)&failed)[0] == 0x5a);
-    alloc_count = 0;
-    CHECK_STATUS(haste_cuda_layer_create(&failed, &options, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
-    alloc_count = 0;
-    CHECK_STATUS(haste_cuda_workspace_create(&none, &dev, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
-    alloc_count = 0;
-    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_ERR_MEMORY, test_error);
-    alloc_count = 0;
-    {
-        haste_rewire_options r;
-        memset(&r, 0, sizeof r);
-        r.share = .2f;
-        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, lists, NULL, NULL, &test_error),
-                     HASTE_ERR_MEMORY, test_error);
+    // another device, and an error that an earlier call has left behind
+    dev.device = work.device = 1;
+    CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_cuda_download(&dev, &layer, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_cuda_workspace_create(&none, &dev, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_ERR_ARG, test_error);
+    dev.device = work.device = 0;
+    for (k = 0; k < 2; k++) {
+        void *never = NULL;
+        CHECK(cudaMalloc(&never, (size_t)1 << 50) != cudaSuccess);
+        if (k == 0) CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_DEVICE, test_error);
+        else CHECK_STATUS(haste_cuda_upload(&failed, &layer, NULL, NULL, &test_error), HASTE_ERR_DEVICE, test_error);
+        CHECK(strstr(test_error.text, "earlier") != NULL);
     }
-    alloc_fail_at = -1;
+    CHECK(dev.step == 0 && ((unsigned char *)&failed)[0] == 0x5a);
+    {
+        haste_layer back = test_copy(&layer);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &back) == NULL);   // nothing above has changed a weight
+        haste_layer_free(&back);
+    }
     CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_OK, test_error);   // and all is as before
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     // paths
@@ -1340,7 +1448,7 @@ static void errors()
     CHECK_STATUS(haste_cuda_upload(&failed, &layer, &forced, NULL, &test_error), HASTE_OK, test_error);
     CHECK(haste_cuda_path_of(&failed, 0, 8, &why) == HASTE_CUDA_GENERAL && why && why[0]);
     haste_cuda_layer_free(&failed);
-    CHECK(strcmp(haste_cuda_path_text(HASTE_CUDA_WIDE), "wide") == 0 && haste_cuda_status_text(HASTE_ERR_DEVICE)[0]);
+    CHECK(strcmp(haste_cuda_path_text(HASTE_CUDA_WIDE), "wide") == 0 && haste_status_text(HASTE_ERR_DEVICE)[0]);
     // a view on memory of one's own
     {
         haste_layer arrays = layer;
@@ -1365,6 +1473,241 @@ static void errors()
     haste_cuda_workspace_free(&work);
     haste_cuda_layer_free(&dev);
     haste_layer_free(&layer);
+}
+
+// What failing() calls, over and over.
+enum {
+    OP_UPLOAD, OP_CREATE, OP_WORKSPACE, OP_GRADIENT, OP_DOWNLOAD, OP_STEP, OP_ACCUMULATE, OP_APPLY, OP_FORWARD, OP_BACKWARD,
+    OP_SCORE, OP_BEST_FEW, OP_BEST, OP_ABOVE, OP_REWIRE, OP_CHECK, OPS
+};
+typedef struct calls {
+    haste_layer_options  options;
+    haste_layer          host, back;
+    haste_cuda_layer     dev;
+    haste_cuda_workspace work;
+    haste_cuda_gradient  gradient;
+    haste_cuda_lists     lists;       // on the host
+    void                *x, *logits, *loss, *grad_x, *id, *score, *offset;
+    int32_t              B;
+    union { haste_cuda_layer layer; haste_cuda_workspace work; haste_cuda_gradient gradient; unsigned char bytes[1]; } made;
+} calls;
+
+static haste_status one_call(calls *c, int op)
+{
+    haste_step_options o;
+    haste_rewire_options r;
+    int64_t needed = -1;
+    memset(&o, 0, sizeof o);
+    memset(&r, 0, sizeof r);
+    o.lr = .01f;
+    r.share = .2f;
+    r.growth = HASTE_GROW_GRADIENT;
+    switch (op) {
+    case OP_UPLOAD:    return haste_cuda_upload(&c->made.layer, &c->host, NULL, NULL, &test_error);
+    case OP_CREATE:    return haste_cuda_layer_create(&c->made.layer, &c->options, NULL, NULL, &test_error);
+    case OP_WORKSPACE: return haste_cuda_workspace_create(&c->made.work, &c->dev, NULL, &test_error);
+    case OP_GRADIENT:  return haste_cuda_gradient_create(&c->made.gradient, &c->dev, &test_error);
+    case OP_DOWNLOAD:  return haste_cuda_download(&c->dev, &c->back, NULL, &test_error);
+    case OP_STEP:
+        return haste_cuda_train_step(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, c->lists, &o, (double *)c->loss,
+                                     c->grad_x, HASTE_CUDA_F32, NULL, &test_error);
+    case OP_ACCUMULATE:
+        return haste_cuda_accumulate(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, c->lists, &o, &c->gradient,
+                                     (double *)c->loss, c->grad_x, HASTE_CUDA_F32, NULL, &test_error);
+    case OP_APPLY:     return haste_cuda_apply(&c->dev, &c->work, &c->gradient, &o, NULL, &test_error);
+    case OP_FORWARD:
+        return haste_cuda_forward(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, c->logits, HASTE_CUDA_F32, NULL,
+                                  &test_error);
+    case OP_BACKWARD:
+        return haste_cuda_backward(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, c->logits, HASTE_CUDA_F32, &c->gradient,
+                                   c->grad_x, HASTE_CUDA_F32, NULL, &test_error);
+    case OP_SCORE:
+        return haste_cuda_score(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, c->lists, (float *)c->score, NULL,
+                                &test_error);
+    case OP_BEST_FEW: case OP_BEST:
+        return haste_cuda_top_k(&c->dev, &c->work, c->x, HASTE_CUDA_F32, op == OP_BEST ? c->B : 1, 5, &c->lists,
+                                (int32_t *)c->id, (float *)c->score, NULL, &test_error);
+    case OP_ABOVE:
+        return haste_cuda_above(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, 0, &c->lists, (int64_t *)c->offset,
+                                (int32_t *)c->id, (float *)c->score, 4096, &needed, NULL, &test_error);
+    case OP_REWIRE:
+        return haste_cuda_rewire(&c->dev, &c->work, &r, c->x, HASTE_CUDA_F32, c->B, c->lists, NULL, NULL, &test_error);
+    default:           return haste_cuda_check(&c->work, NULL, &test_error);
+    }
+}
+
+static void free_made(calls *c, int op)
+{
+    if (op <= OP_CREATE) haste_cuda_layer_free(&c->made.layer);
+    else if (op == OP_WORKSPACE) haste_cuda_workspace_free(&c->made.work);
+    else if (op == OP_GRADIENT) haste_cuda_gradient_free(&c->made.gradient);
+}
+
+// Makes each allocation, or each CUDA call, of each function fail in turn: a status and a sentence come back, nothing leaks,
+// outputs and counters stay as they were, and the next call succeeds.
+static void fail_each(calls *c, int op, int *fail_at, int *count)
+{
+    int n, failed;
+    for (n = 0; n < 400; n++) {
+        const long before = held;
+        const int64_t step = c->dev.step, rewires = c->dev.rewires;
+        const int32_t pending = c->dev.pending;
+        haste_status status;
+        memset(&c->made, 0x5a, sizeof c->made);
+        memset(&test_error, 0, sizeof test_error);
+        *count = 0;
+        *fail_at = n;
+        status = one_call(c, op);
+        *fail_at = -1;
+        failed = *count > n;
+        if (status == HASTE_OK) {   // there was nothing to fail any more; or what failed was an answer that it can do without
+            free_made(c, op);
+            if (!failed) break;
+            CHECK(fail_at == &call_fail_at);
+            CHECK(held == before);
+            continue;
+        }
+        CHECK(failed && test_error.status == status && test_error.text[0]);
+        CHECK(status == (fail_at == &alloc_fail_at ? HASTE_ERR_MEMORY : HASTE_ERR_DEVICE));
+        if (!CHECK(held == before)) printf("    operation %d, failure %d: %ld are held\n", op, n, held - before);
+        CHECK(c->made.bytes[0] == 0x5a && c->made.bytes[sizeof c->made - 1] == 0x5a);
+        CHECK(c->dev.step == step && c->dev.pending == pending && c->dev.rewires == rewires);
+        CHECK_STATUS(one_call(c, op), HASTE_OK, test_error);
+        free_made(c, op);
+    }
+    CHECK(n < 400 && !failed);
+    while (c->dev.pending > 1) c->dev.pending--;   // what each success has added
+}
+
+static void failing()
+{
+    static const test_shape fast = { "narrow and wide", 400, 128, 2, { { 100, 64, HASTE_DENSE, 0, 64 },
+                                                                       { 0, 32, 64, 0, 128 } }, 1 };
+    int i, op;
+    for (i = 0; i < 2; i++) {
+        const long before = held;
+        calls c;
+        test_batch batch;
+        size_t n;
+        memset(&c, 0, sizeof c);
+        c.B = 8;
+        c.options = test_options(i ? &fast : &test_shapes[11], i ? HASTE_BCE : HASTE_SOFTMAX, HASTE_MOMENTUM, HASTE_BF16,
+                                 HASTE_F32);
+        c.host = test_layer(&c.options);
+        c.back = test_copy(&c.host);
+        c.dev = upload(&c.host);
+        c.work = workspace(&c.dev, c.B, 0);
+        CHECK_STATUS(haste_cuda_gradient_create(&c.gradient, &c.dev, &test_error), HASTE_OK, test_error);
+        batch = test_make_batch(&c.host, c.B);
+        c.lists = host_lists(&batch);
+        n = (size_t)c.B * (size_t)c.host.inputs;
+        c.x = device_copy(batch.x, n * 4);
+        c.grad_x = device_bytes(n * 4);
+        c.logits = device_bytes((size_t)c.B * (size_t)c.host.slots * 4);
+        c.loss = device_bytes(8);
+        c.offset = device_bytes(9 * 8);
+        c.id = device_bytes(4096 * 4);
+        c.score = device_bytes(4096 * 4);
+        MUST(cudaMemset(c.grad_x, 0, n * 4));
+        for (op = 0; op < OPS; op++) {
+            fail_each(&c, op, &alloc_fail_at, &alloc_count);
+            fail_each(&c, op, &call_fail_at, &call_count);
+        }
+        CHECK_STATUS(haste_cuda_check(&c.work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&c.dev, &c.back, NULL, &test_error), HASTE_OK, test_error);
+        c.back.pending = 0;
+        CHECK_STATUS(haste_layer_check(&c.back, &test_error), HASTE_OK, test_error);
+        free(host_take(c.x, n * 4));   // and no call has written past an array
+        free(host_take(c.grad_x, n * 4));
+        free(host_take(c.logits, (size_t)c.B * (size_t)c.host.slots * 4));
+        free(host_take(c.loss, 8));
+        free(host_take(c.offset, 9 * 8));
+        free(host_take(c.id, 4096 * 4));
+        free(host_take(c.score, 4096 * 4));
+        haste_cuda_gradient_free(&c.gradient);
+        haste_cuda_workspace_free(&c.work);
+        haste_cuda_layer_free(&c.dev);
+        test_free_batch(&batch);
+        haste_layer_free(&c.host);
+        haste_layer_free(&c.back);
+        CHECK(held == before);
+    }
+}
+
+// Plans larger than the card: its own answer, not one that a test has made up.
+static void too_large()
+{
+    haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+    haste_layer layer = test_layer(&options), back = test_copy(&layer);
+    haste_cuda_layer dev = upload(&layer), never;
+    haste_cuda_workspace work;
+    haste_cuda_workspace_options work_options;
+    haste_cuda_plan plan;
+    const long before = held;
+    memset(&work_options, 0, sizeof work_options);
+    memset(&never, 0x5a, sizeof never);
+    memset(&work, 0x5a, sizeof work);
+    options.labels = 4000000;   // half a terabyte
+    options.inputs = 65536;
+    options.block_count = 1;
+    options.block[0].fan_in = HASTE_DENSE;
+    options.order = NULL;
+    CHECK_STATUS(haste_cuda_plan_bytes(&options, NULL, NULL, &plan, &test_error), HASTE_OK, test_error);
+    CHECK(plan.layer > (size_t)480 << 30);
+    CHECK_STATUS(haste_cuda_layer_create(&never, &options, NULL, NULL, &test_error), HASTE_ERR_MEMORY, test_error);
+    CHECK(alloc_last == plan.layer && ((unsigned char *)&never)[0] == 0x5a);
+    work_options.batch = 1 << 24;
+    work_options.top_k = 64;
+    CHECK_STATUS(haste_cuda_workspace_create(&work, &dev, &work_options, &test_error), HASTE_ERR_MEMORY, test_error);
+    CHECK(alloc_last > (size_t)200 << 30 && ((unsigned char *)&work)[0] == 0x5a);
+    CHECK(held == before);
+    CHECK(cudaGetLastError() == cudaSuccess);   // nor is an error left for the next launch
+    CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+    CHECK(test_difference(&layer, &back) == NULL);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&back);
+}
+
+// Blocks whose groups are larger than shared memory: their weights are brought into a path's order piece by piece.
+static void large_groups()
+{
+    static const test_shape shapes[2] = {
+        { "dense, S 64, D 2048",  130, 2048, 1, { { 0,  64, HASTE_DENSE, 0, 0 } }, 1 },
+        { "S 128, F 1008",        200, 1200, 1, { { 0, 128, 1008,        0, 0 } }, 1 }
+    };
+    int i, dtype;
+    for (i = 0; i < 2; i++) for (dtype = 0; dtype < 2; dtype++) {
+        haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, (haste_dtype)dtype);
+        haste_layer layer = test_layer(&options), back = test_copy(&layer);
+        haste_cuda_layer dev = upload(&layer);
+        size_t k, weights = (size_t)layer.block[0].groups * (size_t)layer.block[0].group_size * (size_t)layer.block[0].fan_in;
+        for (k = 0; k < weights; k++) test_put(options.state_dtype, layer.block[0].weight_state[0], k, (float)(k % 251));
+        haste_cuda_layer_free(&dev);
+        dev = upload(&layer);
+        memset(back.block[0].weight, 0xff, weights * 2);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &back) == NULL);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&back);
+    }
+}
+
+// What is made zeroed is zero for every stream, also for those that do not wait for the default one.
+static void ready_at_once()
+{
+    haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_cuda_layer dev;
+    haste_cuda_gradient gradient;
+    options.labels = 1000000;   // 256 MB of gradients
+    options.inputs = 64;
+    options.order = NULL;
+    CHECK_STATUS(haste_cuda_layer_create(&dev, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    CHECK(cudaStreamQuery(NULL) == cudaSuccess);
+    haste_cuda_gradient_free(&gradient);
+    haste_cuda_layer_free(&dev);
 }
 
 // Two layers on two streams at once give what they give alone.
@@ -1665,6 +2008,11 @@ int main(int argc, char **argv)
         RUN(shards);
         RUN(not_finite);
         RUN(errors);
+        RUN(failing);
+        RUN(too_large);
+        RUN(large_groups);
+        RUN(ready_at_once);
+        RUN(many_chunks);
         RUN(two_streams);
         RUN(trains_as_cpu);
         RUN(beyond_2_31);
