@@ -41,7 +41,7 @@
        Indices, biases and gradient buffers are as in haste.h.
 
    KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
-       prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
+       prepare x        a block turns 32 samples x 32 inputs of [B, D] into parts of rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
@@ -757,50 +757,104 @@ static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pas
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
-/* x [B, D] to [tiles][D][64]. Block: 64 samples x 32 inputs. */
+/* What a batch finds cleared. */
+typedef struct haste__cu_clear {
+    float   *zeros;     /* [zero_count], a multiple of 4 */
+    int64_t  zero_count;
+    int32_t *ends;      /* [end_count]: -1 */
+    int64_t  end_count;
+} haste__cu_clear;
+
+/* x [B, D] to [tiles][D][64]; where `wide` is not NULL, there too, in the wide path's order: wgmma gives a thread columns
+   2t, 2t + 1 of two neighbouring blocks of 8, which are to be four samples in a row, so that one red.v4 adds them. Of 16
+   samples the pairs 0, 2, 4, 6 come first, then 1, 3, 5, 7. (grad_x is in the order of samples.)
+   Block: 32 samples x 32 inputs; those from x_blocks on clear memory. */
 template <typename T>
-static __global__ void haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out)
+static __global__ void __launch_bounds__(HASTE__CU_THREADS)
+haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wide, int x_blocks, haste__cu_clear clear)
 {
-    __shared__ float part[HASTE__CU_TILE][33];
-    int64_t tile = blockIdx.x;
-    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
-    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
-        int64_t sample = tile * HASTE__CU_TILE + b;
-        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type,
-                                                                     (size_t)sample * (size_t)D + (size_t)(d0 + lane)) :
-                                                                         0.0f;
+    __shared__ float part[32][33];
+    const int columns = (D + 31) / 32, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 32;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    if ((int)blockIdx.x >= x_blocks) {
+        const int64_t step = (int64_t)((int)gridDim.x - x_blocks) * HASTE__CU_THREADS;
+        const int64_t first = (int64_t)((int)blockIdx.x - x_blocks) * HASTE__CU_THREADS + threadIdx.x;
+        for (int64_t i = first; i < clear.zero_count / 4; i += step) ((float4 *)clear.zeros)[i] = make_float4(0, 0, 0, 0);
+        for (int64_t i = first; i < clear.end_count; i += step) clear.ends[i] = -1;
+        return;
+    }
+    #pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const int64_t sample = (int64_t)half * 32 + k * 4 + warp;
+        part[k * 4 + warp][lane] = sample < B && d0 + lane < D
+            ? haste__cu_read(x, type, (size_t)sample * (size_t)D + (size_t)(d0 + lane)) : 0.0f;
     }
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
-        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
-        if (d0 + d < D) haste__cu_put(out + ((size_t)tile * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b,
-                                      part[b][d]);
+    #pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const int d = k * 4 + warp, b = lane;
+        const size_t row = ((size_t)(half / 2) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)(half % 2 * 32);
+        if (d0 + d >= D) break;
+        haste__cu_put(out + row + b, part[b][d]);
+        if (wide) haste__cu_put(wide + row + (b & 16) + (b & 2) * 4 + (b >> 2 & 3) * 2 + (b & 1), part[b][d]);
     }
 }
 
-/* The replicas' sums, added to grad_x [B, D]. Block: 64 samples x 32 inputs. */
-static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int replicas, int tiles, int B, int D,
-                                                      void *grad_x, int type)
+typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
+
+/* The sum over the block's threads, in thread 0. `scratch` [4]. */
+static __device__ __forceinline__ double haste__cu_block_sum(double v, double *scratch)
 {
-    __shared__ float part[32][HASTE__CU_TILE + 1];
-    int64_t tile = blockIdx.x;
-    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
-    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
-        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
-        float sum = 0;
-        if (d0 + d < D)
-            for (int r = 0; r < replicas; r++)
-                sum += sums[(((size_t)r * (size_t)tiles + (size_t)tile) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE +
-                            (size_t)b];
-        part[d][b] = sum;
+    #pragma unroll
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
+}
+
+/* What a pass leaves in pieces: the replicas' sums, added to grad_x [B, D]; and the loss of all blocks, added up in a fixed
+   order. Block: 32 samples x 16 inputs; that from x_blocks on: the loss. */
+static __global__ void __launch_bounds__(HASTE__CU_THREADS)
+haste__cu_finish_kernel(const float *sums, int replicas, int tiles, int B, int D, void *grad_x, int type, int x_blocks,
+                        const double *losses, int blocks, haste__cu_counts counts, float scale, double *loss)
+{
+    __shared__ float part[16][36];
+    __shared__ double scratch[4];
+    const int columns = (D + 15) / 16, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 16;
+    if ((int)blockIdx.x >= x_blocks) {
+        double sum = 0;
+        for (int k = 0; k < blocks; k++)
+            for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
+                sum += losses[(size_t)k * HASTE__CU_SUMS + (size_t)i];
+        sum = haste__cu_block_sum(sum, scratch);
+        if (threadIdx.x == 0) *loss = sum * (double)scale;
+        return;
+    }
+    {
+        const int d = (int)threadIdx.x / 8, b = (int)threadIdx.x % 8 * 4;
+        const size_t one = (size_t)tiles * (size_t)D * HASTE__CU_TILE;
+        const float *from = sums + ((size_t)(half / 2) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE
+            + (size_t)(half % 2 * 32 + b);
+        float4 sum = make_float4(0, 0, 0, 0);
+        if (d0 + d < D) {
+            #pragma unroll 8
+            for (int r = 0; r < replicas; r++) {
+                const float4 v = *(const float4 *)(from + (size_t)r * one);
+                sum.x += v.x; sum.y += v.y; sum.z += v.z; sum.w += v.w;
+            }
+        }
+        *(float4 *)&part[d][b] = sum;
     }
     __syncthreads();
-    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
-        int64_t sample = tile * HASTE__CU_TILE + b;
-        size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + lane);
-        if (sample >= B || d0 + lane >= D) continue;
-        if (type == HASTE_CUDA_F32) ((float *)grad_x)[at] += part[lane][b];
-        else haste__cu_put((uint16_t *)grad_x + at, haste__cu_get((uint16_t *)grad_x + at) + part[lane][b]);
+    #pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const int d = (int)threadIdx.x % 16, b = (int)threadIdx.x / 16 + k * 8;
+        const int64_t sample = (int64_t)half * 32 + b;
+        const size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + d);
+        if (sample >= B || d0 + d >= D) continue;
+        if (type == HASTE_CUDA_F32) ((float *)grad_x)[at] += part[d][b];
+        else haste__cu_put((uint16_t *)grad_x + at, haste__cu_get((uint16_t *)grad_x + at) + part[d][b]);
     }
 }
 
@@ -1335,17 +1389,6 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
     return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, first >= 0, z, (float *)(memory + tile::DB), loss);
 }
 
-/* The sum over the block's threads, in thread 0. `scratch` [4]. */
-static __device__ __forceinline__ double haste__cu_block_sum(double v, double *scratch)
-{
-    #pragma unroll
-    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    __syncthreads();
-    return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
-}
-
 /* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w
    holds the weights. */
 template <typename T, int SP>
@@ -1477,21 +1520,6 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
         loss = haste__cu_block_sum(loss, (double *)memory);
         if (threadIdx.x == 0) p.loss_sum[blockIdx.x] = loss;
     }
-}
-
-typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
-
-/* The loss of all blocks: sums in a fixed order. Block: all. */
-static __global__ void haste__cu_loss_kernel(const double *sums, int blocks, haste__cu_counts counts, float scale,
-                                             double *loss)
-{
-    __shared__ double scratch[4];
-    double sum = 0;
-    for (int k = 0; k < blocks; k++)
-        for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
-            sum += sums[(size_t)k * HASTE__CU_SUMS + (size_t)i];
-    sum = haste__cu_block_sum(sum, scratch);
-    if (threadIdx.x == 0) *loss = sum * (double)scale;
 }
 
 /* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two
@@ -2650,8 +2678,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    shorter path is a faster one), half the additions to grad_x, 4*F*B bytes a group, which the L2 takes at 3 TB/s at most,
    while it also serves the gathers. Hence:
    - Workers are many and independent; no barrier is wider than a warpgroup.
-   - Additions are red.v4, of four samples that one thread has (haste__wide_order), to one of several replicas of grad_x:
-     additions to one address wait for each other.
+   - Additions are red.v4, of four samples that one thread has (see haste__cu_prepare_x_kernel), to one of several replicas
+     of grad_x: additions to one address wait for each other.
    - Shared memory that the workers leave over holds the first rows of grad_x ("resident", as many as fit): their sums
      reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want
      the same row: one lock for each tile of samples. Worth 15% at D 384, 3% at D 768.
@@ -2878,23 +2906,32 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
     }
     if (p.loss == HASTE_BCE) {
+        /* A loss is log(1 + exp(z)) = -log(1 - q), q = 1 / (1 + exp(-z)); one logarithm does for eight. d = 1 - product of
+           (1 - q) is kept as such: with a million labels it is small, and then a series is faster and nearer. */
         #pragma unroll
-        for (int i = 0; i < N; i += 4) {
-            float q[4];   /* scale / (1 + exp(-z)) */
-            #pragma unroll
-            for (int k = 0; k < 4; k++)
-                q[k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
-            if (p.loss_sum) {   /* log(1 + exp(z)) = max(z, 0) - log(max(p, 1 - p)), with one logarithm for four */
-                float product = 1;
+        for (int i = 0; i < N; i += 8) {
+            if (p.loss_sum) {
+                float q[8], d = 0;
                 #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    product *= fmaxf(q[k] * divisor, fmaf(-q[k], divisor, 1));
-                    loss += fmaxf(z[i + k], 0);
+                for (int k = 0; k < 8; k++) {
+                    q[k] = haste__rcp(1 + haste__exp2(z[i + k] * -1.4426950408889634f));
+                    d = k ? fmaf(-d, q[k], d + q[k]) : q[0];
                 }
-                loss -= .6931471805599453f * haste__log2(product);
+                if (d < .015625f) loss += d * fmaf(d, fmaf(d, .33333333f, .5f), 1);
+                else if (d < .9999f) loss -= .6931471805599453f * haste__log2(1 - d);
+                else {   /* rare: one by one */
+                    #pragma unroll
+                    for (int k = 0; k < 8; k++)
+                        loss += fmaxf(z[i + k], 0)
+                              + .6931471805599453f * haste__log2(1 + haste__exp2(fabsf(z[i + k]) * -1.4426950408889634f));
+                }
+                #pragma unroll
+                for (int k = 0; k < 8; k++) z[i + k] = q[k] * p.scale;
+            } else {
+                #pragma unroll
+                for (int k = 0; k < 8; k++)
+                    z[i + k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
             }
-            #pragma unroll
-            for (int k = 0; k < 4; k++) z[i + k] = q[k];
         }
     } else {
         #pragma unroll
@@ -3564,7 +3601,7 @@ static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide
     return cudaErrorInvalidValue;
 }
 
-/* A train step of one block; x is in the order of haste__wide_order, arrays begin at multiples of 16 bytes. *sums: how many
+/* A train step of one block; x is in the wide order, arrays begin at multiples of 16 bytes. *sums: how many
    entries of loss_sum are written. A few attribute calls and one launch, no synchronisation. */
 static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cudaStream_t stream)
 {
@@ -3582,26 +3619,6 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cuda
     if (!plan.ok) return cudaErrorInvalidConfiguration;
     *sums = plan.grid;
     return haste__wide_launch(p, &plan, stream);
-}
-
-/* The wide path's order of x: [tiles][D][64] bf16 from the order of samples. wgmma hands a thread the columns 2t, 2t + 1 of
-   two neighbouring blocks of 8; in this order they are four samples in a row, which one red.v4 adds: of 16 samples the pairs
-   0, 2, 4, 6 come first, then 1, 3, 5, 7. grad_x is in the order of samples. Thread: 16 samples. */
-static __global__ void __launch_bounds__(256) haste__wide_order_kernel(const uint4 *x, uint4 *out, int64_t count)
-{
-    const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (i < count) {
-        const uint4 a = x[2 * i], b = x[2 * i + 1];
-        out[2 * i] = make_uint4(a.x, a.z, b.x, b.z);
-        out[2 * i + 1] = make_uint4(a.y, a.w, b.y, b.w);
-    }
-}
-
-static cudaError_t haste__wide_order(const void *x, void *out, int32_t tiles, int32_t D, cudaStream_t stream)
-{
-    const int64_t count = (int64_t)tiles * D * 4;
-    haste__wide_order_kernel<<<(unsigned)((count + 255) / 256), 256, 0, stream>>>((const uint4 *)x, (uint4 *)out, count);
-    return cudaGetLastError();
 }
 
 /* ---- >>narrow ------------------------------------------------------------------------------------------------
@@ -4100,7 +4117,7 @@ HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int a
 
 /* The step. Block: 64 samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels) after
    another. F = 16 * TILES. CLUSTER: 1 or 2 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
-   grad_x +=, loss_sum[blockIdx.x] +=, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
+   grad_x +=, loss_sum[blockIdx.x] =, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
 template <int TILES, int HALVES, int CLUSTER, int STATE>
 static __global__ void __launch_bounds__(HASTE__NARROW_WARPS(TILES, HALVES) * 32, 1)
 haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan)
@@ -4437,7 +4454,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         __syncthreads();
         if (threadIdx.x == 0) {
             for (int i = 1; i < warps; i++) sum += *(double *)(haste__narrow_shared + i * 8);
-            pass.loss_sum[blockIdx.x] += sum;
+            pass.loss_sum[blockIdx.x] = sum;
         }
     }
     if (CLUSTER == 2) haste__narrow_cluster_sync();   /* neither may leave while the other still signals it */
@@ -4590,8 +4607,8 @@ static uint64_t haste__narrow_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64] and
-   loss_sum [>= plan->blocks], or has other blocks' sums in them. Deterministic with replicas >= plan->blocks /
+/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64], or has
+   other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
    plan->cluster. */
 static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
 {
@@ -6197,34 +6214,57 @@ static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *laye
     }
 }
 
-static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type type, int32_t B,
-                                        cudaStream_t stream, haste_error *error)
+/* x (NULL: none) to the order of the kernels, the wide path's too where `wide` is asked for; and what `clear` names. */
+static haste_status haste__cu_prepare(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                      haste_cuda_type type, int32_t B, int wide, haste__cu_clear clear, cudaStream_t stream,
+                                      haste_error *error)
 {
-    dim3 grid((unsigned)((B - 1) / HASTE__CU_TILE + 1), (unsigned)((layer->inputs + 31) / 32));
+    const int x_blocks = x ? (B + 63) / 64 * 2 * ((layer->inputs + 31) / 32) : 0;
+    const int64_t clearing = (clear.zero_count / 4 + clear.end_count + 4 * HASTE__CU_THREADS - 1) / (4 * HASTE__CU_THREADS);
+    const int grid = x_blocks + (int)(clearing < 1024 ? clearing : 1024);
+    if (grid == 0) return HASTE_OK;
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
-                         layer->inputs, (float *)work->x);
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, (unsigned)grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs, (float *)work->x, NULL, x_blocks, clear);
     else
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
-                         layer->inputs,
-                         (uint16_t *)work->x);
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, (unsigned)grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs, (uint16_t *)work->x, (uint16_t *)(wide ? work->x_wide : NULL), x_blocks, clear);
     HASTE__CU_LAUNCHED("preparing x");
     return HASTE_OK;
 }
+static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type type, int32_t B, cudaStream_t stream, haste_error *error)
+{
+    const haste__cu_clear nothing = { NULL, 0, NULL, 0 };
+    return haste__cu_prepare(layer, work, x, type, B, 0, nothing, stream, error);
+}
 
-static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
-                                            haste_cuda_lists lists,
-                                            int count, haste__cu_pass *p, cudaStream_t stream, haste_error *error)
+/* Which memory a pass wants to be cleared: grad_x's replicas, and the lists of its groups. */
+static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, haste_cuda_workspace *work,
+                                            const haste__cu_pass *p, int grad_x, int lists)
+{
+    haste__cu_clear clear = { NULL, 0, NULL, 0 };
+    int i;
+    if (grad_x) {
+        clear.zeros = work->grad_x;
+        clear.zero_count = (int64_t)p->replicas * p->tiles * p->D * HASTE__CU_TILE;
+    }
+    if (lists) {
+        clear.ends = work->head;
+        for (i = 0; i < layer->block_count; i++) clear.end_count += layer->block[i].groups;
+    }
+    return clear;
+}
+
+/* Hangs the lists' pairs into work->head, which has been cleared. */
+static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
+                                         haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+                                         haste_error *error)
 {
     haste__cu_map map;
-    int64_t groups = 0;
-    int i;
     haste_status status = haste__cu_lists_to_device(work, B, &lists, stream, error);
     if (status != HASTE_OK) return status;
-    for (i = 0; i < layer->block_count; i++) groups += layer->block[i].groups;
     haste__cu_map_make(&map, layer);
-    HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)groups * sizeof *work->head, stream), "cudaMemsetAsync");
     HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map,
                      lists.offset, lists.id, B,
                      work->ids, work->head, (haste__cu_node *)work->node, count ? work->row : NULL, work->flag);
@@ -6232,6 +6272,15 @@ static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste
     p->head = work->head;
     p->node = (const haste__cu_node *)work->node;
     return HASTE_OK;
+}
+static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
+                                            haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+                                            haste_error *error)
+{
+    const haste__cu_clear clear = haste__cu_clear_make(layer, work, p, 0, 1);
+    HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)clear.end_count * sizeof *work->head, stream),
+                  "cudaMemsetAsync");
+    return haste__cu_hang_lists(layer, work, B, lists, count, p, stream, error);
 }
 
 /* How many thread blocks of a kernel the device holds at once; asks for the shared memory that it needs. */
@@ -6372,13 +6421,11 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
     return HASTE_OK;
 }
 
-/* One block, on the wide path, from a copy of x in its own order, made once a batch. */
-static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *ordered, int *sums,
-                                        cudaStream_t stream, haste_error *error)
+/* One block, on the wide path, from the copy of x in its own order. */
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *sums, cudaStream_t stream,
+                                        haste_error *error)
 {
     haste__cu_pass own = *p;
-    if (!*ordered) HASTE__CU_TRY(haste__wide_order(work->x, work->x_wide, p->tiles, p->D, stream), "ordering x");
-    *ordered = 1;
     own.x = work->x_wide;
     HASTE__CU_TRY(haste__wide_step(&own, sums, stream), "training a block (wide)");
     return HASTE_OK;
@@ -6394,8 +6441,6 @@ static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_wo
     if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
     if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
     if (!own.grad_x) own.grad_x = work->grad_x;   /* it always adds; nobody reads it then */
-    if (own.loss_sum)
-        HASTE__CU_TRY(cudaMemsetAsync(own.loss_sum, 0, (size_t)plan.blocks * sizeof(double), stream), "cudaMemsetAsync");
     HASTE__CU_TRY(haste__narrow_step(&own, &plan, stream), "training a block (narrow)");
     *sums = plan.blocks;
     return HASTE_OK;
@@ -6438,22 +6483,18 @@ static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__c
     return 0;
 }
 
-/* Trains every block: what step, accumulate and backward share. p says what is to be done. */
+/* Trains every block: what step, accumulate and backward share. p says what is to be done. grad_x's replicas have been
+   cleared. */
 static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
                                     const haste_cuda_gradient *gradient, double *loss, void *grad_x,
                                         haste_cuda_type grad_x_type,
                                     cudaStream_t stream, haste_error *error)
 {
     haste__cu_counts counts;
-    size_t one = (size_t)p->tiles * (size_t)p->D * HASTE__CU_TILE;
-    int i, ordered = 0;
+    int i;
     haste_status status;
     memset(&counts, 0, sizeof counts);
-    if (grad_x) {
-        HASTE__CU_TRY(cudaMemsetAsync(work->grad_x, 0, one * (size_t)p->replicas * sizeof(float), stream),
-                      "cudaMemsetAsync");
-        p->grad_x = work->grad_x;
-    }
+    if (grad_x) p->grad_x = work->grad_x;
     for (i = 0; i < layer->block_count; i++) {
         haste_cuda_path path = layer->path[i];
         haste__cu_question q;
@@ -6478,24 +6519,19 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
             if (!p->update || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
-        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &ordered, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &counts.n[i], stream, error); break;
         case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
         }
         if (status != HASTE_OK) return status;
     }
-    if (loss) {
-        HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts,
-                         p->scale, loss);
-        HASTE__CU_LAUNCHED("the loss");
-    }
-    if (grad_x) {
-        dim3 grid((unsigned)p->tiles, (unsigned)((p->D + 31) / 32));
-        HASTE__CU_LAUNCH(haste__cu_finish_grad_x_kernel, grid, HASTE__CU_THREADS, 0, stream, work->grad_x,
-                         (int)p->replicas, p->tiles, p->B,
-                         p->D, grad_x, (int)grad_x_type);
-        HASTE__CU_LAUNCHED("the input gradient");
+    if (loss || grad_x) {
+        const int x_blocks = grad_x ? p->tiles * 2 * ((p->D + 15) / 16) : 0;
+        HASTE__CU_LAUNCH(haste__cu_finish_kernel, (unsigned)(x_blocks + (loss ? 1 : 0)), HASTE__CU_THREADS, 0, stream,
+                         work->grad_x, (int)p->replicas, p->tiles, p->B, p->D, grad_x, (int)grad_x_type, x_blocks,
+                         work->loss, layer->block_count, counts, p->scale, loss);
+        HASTE__CU_LAUNCHED("loss and input gradient");
     }
     return HASTE_OK;
 }
@@ -6559,13 +6595,17 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
 {
     haste__cu_pass p;
     haste_status status;
+    int i, wide = 0;
+    for (i = 0; i < layer->block_count; i++) wide |= !gradient && layer->path[i] == HASTE_CUDA_WIDE;
     haste__cu_pass_make(&p, layer, work, B);
     status = haste__cu_rule_make(&p, layer, options, B, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
-    if (status == HASTE_OK) status = haste__cu_prepare_x(layer, work, x, x_type, B, stream, error);
     if (status == HASTE_OK)
-        status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
+        status = haste__cu_prepare(layer, work, x, x_type, B, wide, haste__cu_clear_make(layer, work, &p, grad_x != NULL, 1),
+                                   stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_hang_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
     if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, stream, error);
     if (status != HASTE_OK) return status;
     p.update = gradient == NULL;
@@ -6664,8 +6704,8 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     p.given = grad_logits;
     p.given_bf16 = grad_logits_type == HASTE_CUDA_BF16;
     if (!p.deterministic && p.replicas > 2) p.replicas = 2;   /* few blocks add, and seldom */
-    if (haste__cu_given_needs_x(layer, &p, gradient))
-        status = haste__cu_prepare_x(layer, work, x, x_type, B, (cudaStream_t)stream, error);
+    status = haste__cu_prepare(layer, work, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
+                               haste__cu_clear_make(layer, work, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
     if (status == HASTE_OK)
         status = haste__cu_train(layer, work, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
     return status;
