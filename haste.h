@@ -1034,6 +1034,11 @@ HASTE__INLINE int haste__hinge_body(float *z, int rows, float scale, float *loss
     return haste__finite(largest);
 }
 
+/* One of these for each path but AVX-512, which has its own. */
+#define HASTE__BCE(name, ATTRIBUTE, FUSED)                                                                             \
+    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                             \
+    { return loss ? haste__bce_body(z, rows, scale, loss, FUSED) : haste__bce_body(z, rows, scale, NULL, FUSED); }
+
 /* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
 HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight, const int fused)
 {
@@ -1358,8 +1363,6 @@ typedef struct haste__kernels {
     }                                                                                                                       \
     ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
     { return haste__size_body(g, n); }                                                                                      \
-    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                  \
-    { return loss ? haste__bce_body(z, rows, scale, loss, FUSED) : haste__bce_body(z, rows, scale, NULL, FUSED); }          \
     ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                \
     { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                    \
     ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)               \
@@ -1485,6 +1488,8 @@ typedef struct haste__kernels {
 
 HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
+HASTE__BCE(portable, , 0)
+
 static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
 {
     haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
@@ -1495,14 +1500,18 @@ static void haste__portable_transpose(int rows, int columns, const float *from, 
 #define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
 #define HASTE__AVX2_WIDEN(p) \
     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+/* g++ 12 warns of the plain forms of what is masked here */
 #define HASTE__AVX512_WIDEN(p) \
-    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+    _mm512_castsi512_ps(_mm512_maskz_slli_epi32( \
+        0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
 #define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
-#define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))   /* g++ 12 warns of the plain one */
+#define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
 HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+
+HASTE__BCE(avx2, HASTE__TARGET_AVX2, 1)
 
 /* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider registers would
    need more shuffles, not fewer. */
@@ -1534,6 +1543,59 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, cons
 }
 
 HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
+
+/* haste__bce_body with what AVX-512 has for it: rounding, scaling by a power of 2, a reciprocal instead of a division. */
+HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows, float scale, float *loss)
+{
+    const __m512i absolute = _mm512_set1_epi32(0x7fffffff), infinite = _mm512_set1_epi32(0x7f800000);
+    const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2), most = _mm512_set1_ps(87), half = _mm512_set1_ps(0.5f);
+    __m512i largest = _mm512_setzero_si512();
+    int i, part;
+    for (part = 0; part < HASTE__SAMPLES; part += 16) {
+        __m512 sum = _mm512_setzero_ps();
+        for (i = 0; i < rows; i++) {
+            float *at = z + i * HASTE__SAMPLES + part;
+            __m512 v = _mm512_loadu_ps(at), a, x, n, r, p, e, d, q;
+            __m512i size = _mm512_and_epi32(_mm512_castps_si512(v), absolute);
+            const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(v));
+            largest = _mm512_maskz_max_epu32(0xffff, largest, size);
+            a = _mm512_castsi512_ps(size);
+            x = _mm512_maskz_min_ps(0xffff, a, most);   /* 87 for NaN */
+            n = _mm512_maskz_roundscale_ps(0xffff, _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f)), 0);
+            r = _mm512_fnmsub_ps(n, _mm512_set1_ps(0.693359375f), x);   /* as haste__exp */
+            r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+            p = _mm512_fmadd_ps(_mm512_set1_ps(0.00138358016f), r, _mm512_set1_ps(0.00837564503f));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0416682887f));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.166664102f));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.499999916f));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.00000004f));
+            p = _mm512_fmadd_ps(p, r, one);
+            e = _mm512_maskz_scalef_ps(0xffff, p, n);
+            d = _mm512_add_ps(one, e);
+            q = _mm512_maskz_rcp14_ps(0xffff, d);
+            q = _mm512_mul_ps(_mm512_mul_ps(q, _mm512_set1_ps(scale)), _mm512_fnmadd_ps(d, q, two));   /* one step of Newton's */
+            if (loss) {
+                __m512 l = _mm512_fmadd_ps(_mm512_set1_ps(0.00523269267f), e, _mm512_set1_ps(-0.0295052324f));   /* as haste__log1p */
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.0782259415f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.136632449f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.191060063f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.248429821f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.333190968f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.499994931f));
+                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.99999997f));
+                sum = _mm512_add_ps(sum, _mm512_fmadd_ps(half, _mm512_add_ps(v, a), _mm512_mul_ps(l, e)));
+            }
+            _mm512_storeu_ps(at, _mm512_mask_mul_ps(q, negative, q, e));
+        }
+        if (loss) _mm512_storeu_ps(loss + part, _mm512_add_ps(_mm512_loadu_ps(loss + part), sum));
+    }
+    return _mm512_cmpge_epu32_mask(largest, infinite) == 0;
+}
+
+HASTE__TARGET_AVX512 static int haste__avx512_bce(float *z, int rows, float scale, float *loss)
+{
+    return loss ? haste__avx512_bce_rows(z, rows, scale, loss) : haste__avx512_bce_rows(z, rows, scale, NULL);
+}
 
 HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
                                                          ptrdiff_t stride, float *sum)
@@ -1635,6 +1697,8 @@ static void haste__dot(const haste__rows *r) { (void)r; }
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
 HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
+
+HASTE__BCE(neon, , 1)
 
 static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
 {
@@ -1806,7 +1870,7 @@ static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S 
    a panel's biases; pairs of inputs of 32 samples. */
 static int haste__tile_count(const haste_workspace *work, size_t *count)
 {
-    const uint64_t panel = work->max_group > HASTE__PANEL ? (uint64_t)work->max_group : HASTE__PANEL;
+    const int32_t panel = work->max_group > HASTE__PANEL ? work->max_group : (int32_t)HASTE__PANEL;
     size_t logits = 2 * (size_t)panel, weights = 2;
     if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
         !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 - weights - (1u << 22)) return 0;
