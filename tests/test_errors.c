@@ -298,6 +298,12 @@ static void workspace_options(void)
     BAD(top_k, -1, HASTE_ERR_ARG, HASTE_ERR_ARG, "top_k");
     BAD(chunks, -1, HASTE_ERR_ARG, HASTE_ERR_ARG, "chunks");
     BAD(threads, -1, HASTE_ERR_ARG, HASTE_ERR_ARG, "threads");
+    BAD(bf16_dot, 2, HASTE_ERR_ARG, HASTE_ERR_ARG, "bf16_dot");
+    BAD(bf16_dot, -1, HASTE_ERR_ARG, HASTE_ERR_ARG, "bf16_dot");
+    good.path = HASTE_PATH_PORTABLE;
+    BAD(bf16_dot, 1, HASTE_ERR_ARG, HASTE_ERR_ARG, "bf16_dot");
+    good.path = HASTE_PATH_AUTO;
+    if (!haste_has_bf16_dot()) BAD(bf16_dot, 1, HASTE_ERR_ARG, HASTE_ERR_ARG, "bf16_dot");
     BAD(path, (haste_path)5, HASTE_ERR_ARG, HASTE_ERR_ARG, "path");
     BAD(path, (haste_path)-1, HASTE_ERR_ARG, HASTE_ERR_ARG, "path");
     #undef BAD

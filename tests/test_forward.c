@@ -145,6 +145,82 @@ static void same_bits(void)
     }
 }
 
+/* bf16_dot: against double, from x rounded to bfloat16. Each of F products and sums may be off by half a unit of float32; a subnormal
+   number counts as 0. The same bits for any number of threads and in top-k; layers of float32 do not care. */
+static void dot(void)
+{
+    int i, n, t;
+    if (!haste_has_bf16_dot() || test_path_missing(HASTE_PATH_AVX512)) { printf("  skipped: bf16_dot: not available on this processor\n"); return; }
+    for (i = 0; i < TEST_SHAPES; i++) for (n = 0; n < BATCHES; n++) {
+        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+        haste_layer layer;
+        test_batch batch;
+        float *logits, *rounded, score = 0;
+        double *exact;
+        size_t count, inputs, j;
+        int32_t B = batches[n], b, id = -1;
+        if (test_shapes[i].inputs > 10000 && B != 33) continue;   /* time */
+        layer = test_layer(&options);
+        batch = test_make_batch(&layer, B);
+        inputs = (size_t)B * (size_t)layer.inputs;
+        count = (size_t)B * (size_t)layer.slots;
+        rounded = check_floats(inputs);
+        for (j = 0; j < inputs; j++) rounded[j] = haste__from_bf16(haste__to_bf16(batch.x[j]));
+        exact = test_doubles(count);
+        haste_forward_ref(&layer, rounded, B, exact);
+        logits = check_floats(count);
+        for (t = 0; t < 2; t++) {
+            haste_workspace_options o;
+            haste_workspace work;
+            double worst = 0;
+            memset(&o, 0, sizeof o);
+            o.batch = B;
+            o.threads = 1 + t;
+            o.path = HASTE_PATH_AVX512;
+            o.bf16_dot = 1;
+            CHECK_STATUS(haste_workspace_create(&work, &layer, &o, &test_error), HASTE_OK, test_error);
+            memset(work.memory, 0xff, work.bytes);
+            memset(logits, 0xff, count * 4);
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, logits, &test_error), HASTE_OK, test_error);
+            CHECK(check_guard(logits, count));
+            for (b = 0; b < B; b++) {
+                int32_t k, best = -1;
+                for (k = 0; k < layer.block_count; k++) {
+                    const haste_block *block = &layer.block[k];
+                    int64_t s;
+                    for (s = 0; s < block->groups * block->group_size; s++) {
+                        const int64_t slot = block->first_slot + s, g = s / block->group_size;
+                        const size_t at = (size_t)b * (size_t)layer.slots + (size_t)slot;
+                        double sum = fabs((double)block->bias[s]), error;
+                        int32_t f;
+                        if (s >= block->labels) { CHECK(logits[at] == 0); continue; }
+                        for (f = 0; f < block->fan_in; f++) {
+                            const int64_t place = g * block->fan_in + f;
+                            const float w = haste__load(block->weight, HASTE_BF16, (size_t)(place * block->group_size + s % block->group_size));
+                            sum += fabs((double)w * (double)rounded[b * layer.inputs + block->begin + (block->index ? block->index[place] : f)]);
+                        }
+                        error = fabs((double)logits[at] - exact[at]) / ((block->fan_in + 2) * 0x1p-24 * sum + 1e-36);
+                        if (!(error <= worst)) worst = error;
+                        if (best < 0 || logits[at] > logits[(size_t)b * (size_t)layer.slots + (size_t)best]) best = (int32_t)slot;
+                    }
+                }
+                if (b == B - 1) {
+                    CHECK_STATUS(haste_top_k(&layer, &work, batch.x + (size_t)b * (size_t)layer.inputs, 1, 1, NULL, &id, &score, &test_error),
+                                 HASTE_OK, test_error);
+                    CHECK(score == logits[(size_t)b * (size_t)layer.slots + (size_t)best]);
+                }
+            }
+            CHECK(worst <= 1);
+            haste_workspace_free(&work);
+        }
+        free(logits);
+        free(rounded);
+        free(exact);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
 /* Logits that pass the caches by, from 16 MiB on, have the same bits as those that do not: rows off the cache lines never do. Blocks of
    several sizes, groups that fill no panel, batches that fill no tile; one block whose groups are no whole cache lines. */
 static void large(void)
@@ -277,6 +353,7 @@ int main(int argc, char **argv)
     RUN(by_hand);
     RUN(against_double);
     RUN(same_bits);
+    RUN(dot);
     RUN(large);
     RUN(slices);
     RUN(not_finite);
