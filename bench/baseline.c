@@ -338,9 +338,7 @@ void fan_in_unfused(fan_in *layer, const float *x, float lr, float *z, float *gr
 
 /* ---- dense layers: what every library needs -------------------------------------------------------------------- */
 
-#ifndef COLUMNS
-#define COLUMNS 8192
-#endif
+enum { COLUMNS = 8192 };   /* logits of a row that are done before the next row: their bias stays in a cache */
 
 INLINE void loss_columns(void *logits, const int bf16, float *bias, int64_t L, int32_t B, int64_t first,
                          const int64_t *offset, const int32_t *sample, float lr)
@@ -388,6 +386,7 @@ void loss_gradient(void *logits, int bf16, float *bias, int64_t L, int32_t B, in
                    const int32_t *sample, float lr)
 {
     int64_t first;
+    (void)threads;   /* without OpenMP */
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (first = 0; first < L; first += COLUMNS) {
         if (bf16) loss_columns(logits, 1, bias, L, B, first, offset, sample, lr);
@@ -398,6 +397,7 @@ void loss_gradient(void *logits, int bf16, float *bias, int64_t L, int32_t B, in
 void plain_update(float *weight, const float *gradient, int64_t n, float lr, int threads)
 {
     int64_t i;
+    (void)threads;
     #pragma omp parallel for num_threads(threads)
     for (i = 0; i < n; i++) weight[i] -= lr * gradient[i];
 }
@@ -406,6 +406,7 @@ void to_half(uint16_t *to, const float *from, int64_t n, int threads)
 {
     const int64_t whole = n / LANES * LANES;
     int64_t i;
+    (void)threads;
     #pragma omp parallel for num_threads(threads) if (n > 1 << 16)
     for (i = 0; i < whole; i += LANES) store_half(to + i, load(from + i));
     for (i = whole; i < n; i++) {
@@ -807,6 +808,7 @@ void dense_grad_x(dense *layer, const void *grad_logits, float *grad_x)
 static void half_update(uint16_t *weight, const uint16_t *gradient, int64_t n, float lr, int threads)
 {
     int64_t i;
+    (void)threads;
     #pragma omp parallel for num_threads(threads)
     for (i = 0; i < n; i += LANES) store_half(weight + i, load_half(weight + i) - lr * load_half(gradient + i));
 }

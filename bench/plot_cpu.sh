@@ -21,6 +21,8 @@ select_rows haste '"haste S=32 f32"'
 
 machine=$(sed -n 's/^# machine *\([^,]*\),.*/\1/p' "$1" | head -n 1)
 path=$(sed -n 's/^# machine.* haste runs on \([a-z0-9]*\).*/\1/p' "$1" | head -n 1)
+from=$(head -n 1 "$points/haste" | cut -d ' ' -f 1)
+to=$(tail -n 1 "$points/haste" | cut -d ' ' -f 1)
 threads=$(awk -F, '$1 == "scale" { print $6; exit }' "$1")
 [ "$threads" = 1 ] && threads="1 thread" || threads="$threads threads"
 
@@ -36,7 +38,7 @@ set label '$4' at ${end% *}*1.12,${end#* } left offset 0,$5 textcolor rgb '$2' f
 labels=
 line dense '#9a3412' 2 'dense, all 768 inputs (oneDNN)' 0
 line per_label '#7c3aed' 2 'per-label fixed fan-in, fused' 0.15
-line bottleneck '#0369a1' 2 'dense, 64 inputs (oneDNN)' 0.1
+line bottleneck '#0369a1' 2 'bottleneck, 64 inputs (oneDNN)' 0.1
 line haste '#15803d' 3.5 'haste, 64 of 768 inputs' -0.35
 
 gnuplot > "$2" <<END
@@ -44,8 +46,8 @@ set terminal svg size 860,500 dynamic enhanced font 'Helvetica,13' background '#
 set title "{/:Bold One training step of the output layer, float32, batch 128}\n$machine ($path), $threads" \
     font ',14' textcolor rgb '#1f2937'
 set logscale xy
-set xrange [14000:8.5e6]
-set xtics ('16 K' 16384, '32 K' 32768, '64 K' 65536, '128 K' 131072, '256 K' 262144, '512 K' 524288, \
+set xrange [$from*0.85:$to*9]
+set xtics ('2 K' 2048, '16 K' 16384, '32 K' 32768, '64 K' 65536, '128 K' 131072, '256 K' 262144, '512 K' 524288, \
            '1 M' 1048576) textcolor rgb '#374151'
 set ytics textcolor rgb '#374151'
 set xlabel 'labels' textcolor rgb '#374151'
