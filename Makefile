@@ -200,7 +200,8 @@ $(BUILD)/haste.o: haste.h $(BUILD)/command
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
 BASELINE = -O3 -ffast-math $(NATIVE) $(or $(OPENMP),-Wno-unknown-pragmas)
 $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.h $(BUILD)/command
-	$(CC) -std=gnu99 $(WARN) $(BASELINE) $(CPPFLAGS) $(BLAS:yes=-DBENCH_BLAS) $(DNNL:yes=-DBENCH_DNNL) -c bench/baseline.c -o $(BUILD)/baseline.o
+	$(CC) -std=gnu99 $(WARN) $(BASELINE) $(CPPFLAGS) $(BLAS:yes=-DBENCH_BLAS) $(DNNL:yes=-DBENCH_DNNL) \
+	    -c bench/baseline.c -o $(BUILD)/baseline.o
 	$(CC) $(FLAGS) $(if $(OPENMP),,-Wno-unknown-pragmas) -DBENCH_FLAGS=$(call quote,"$(strip $(CFLAGS) $(OPENMP))") \
 	    -DBENCH_BASELINE=$(call quote,"$(strip $(BASELINE))") -I. bench/bench_cpu.c $(BUILD)/baseline.o -o $@ \
 	    $(LDFLAGS) $(BLAS:yes=-lopenblas) $(DNNL:yes=-ldnnl) -lm

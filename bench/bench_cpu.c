@@ -8,15 +8,17 @@
        make bench ARGS=--quick                               small ones, seconds; the numbers mean little
 
    haste is compiled as its users compile it (make's CFLAGS, no -march); baseline.c gets -march=native -ffast-math. */
-#define _GNU_SOURCE   /* madvise */
+#define _GNU_SOURCE   /* madvise, mallopt */
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
 #include "baseline.h"
 
-#include <malloc.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+    #include <malloc.h>
+#endif
 
 #ifndef BENCH_FLAGS
     #define BENCH_FLAGS "unknown"
@@ -1299,8 +1301,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "haste-bench: %s: cannot write\n", csv_path);
         return 1;
     }
-    mallopt(M_MMAP_THRESHOLD,
-            1 << 18); /* large arrays are given back when freed, so that growth of memory can be measured */
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 18);   /* what is freed is given back, so that growth of memory can be measured */
+#endif
 #ifdef _OPENMP
     if (omp_get_num_procs() > 1) most_threads = 2;
 #endif
