@@ -39,6 +39,15 @@ typedef uint16_t halves __attribute__((vector_size(LANES * 2)));
 INLINE lanes load(const float *p) { lanes v; memcpy(&v, p, sizeof v); return v; }
 INLINE void store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
 
+/* To memory at once, where it can be done: what is not read again soon need not go through the caches. */
+INLINE void stream(float *p, lanes v)
+{
+#if defined(__AVX512F__)
+    if ((uintptr_t)p % sizeof v == 0) { _mm512_stream_ps(p, (__m512)v); return; }
+#endif
+    store(p, v);
+}
+
 /* bfloat16: the upper half of a float32, rounded to nearest. */
 INLINE lanes load_half(const uint16_t *p)
 {
@@ -252,7 +261,7 @@ INLINE void tile_pass(fan_in *layer, const pass what, int64_t tile, float *z, fl
 {
     const int32_t F = layer->F, D = layer->D;
     const int64_t begin = tile * FAN_IN_TILE, end = begin + FAN_IN_TILE < layer->L ? begin + FAN_IN_TILE : layer->L;
-    const int64_t stride = what == PASS_STEP ? RUN : layer->padded;   /* the fused step keeps the logits of one block */
+    const int64_t stride = what == PASS_STEP || what == PASS_FORWARD ? RUN : layer->padded;   /* sums stay in scratch */
     const int forward = what == PASS_FORWARD || what == PASS_STEP, loss = what == PASS_LOSS || what == PASS_STEP;
     const int update = what == PASS_UPDATE || what == PASS_STEP, grad_weight = update || what == PASS_GRAD_WEIGHT;
     const int thread = omp_get_thread_num();
@@ -265,12 +274,16 @@ INLINE void tile_pass(fan_in *layer, const pass what, int64_t tile, float *z, fl
     for (first = 0; first < layer->padded; first += RUN) {
         const float *x = layer->xt + (int64_t)first * D;
         float *grad_x = layer->grad_xt + (int64_t)thread * D * layer->padded + (int64_t)first * D;
-        float *row = what == PASS_STEP ? scratch : z + begin * layer->padded + first;
+        float *row = what == PASS_STEP || what == PASS_FORWARD ? scratch : z + begin * layer->padded + first;
         if (forward) {
             for (l = begin; l < end; l++)
                 for (i = 0; i < RUN; i += LANES) store(row + (l - begin) * stride + i, layer->bias[l] - (lanes){ 0 });
             FOR_CHUNKS(32, label_logits(x, layer->index + at, layer->weight + at, count, logits))
         }
+        if (what == PASS_FORWARD)
+            for (l = begin; l < end; l++)
+                for (i = 0; i < RUN; i += LANES)
+                    stream(z + l * layer->padded + first + i, load(row + (l - begin) * RUN + i));
         if (loss)
             for (l = begin; l < end; l++) grad_bias[l - begin] += label_loss(layer, l, first, row + (l - begin) * stride);
         if (what == PASS_GRAD_X || what == PASS_STEP)

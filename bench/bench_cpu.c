@@ -733,9 +733,9 @@ static void wait_for_quiet(void)
     }
 }
 
-/* One repetition of one contestant: all its operations back to back, so that its threads are awake, each on a core of its
-   own, as they are in training. Threads that have slept may share a core for some milliseconds: where that would show, an
-   operation goes before, untimed. */
+/* One repetition of one contestant: all its operations back to back, as in training. Threads that have slept may share a
+   core for some milliseconds, and a core that has slept is slow at first: where that would show, an operation goes before,
+   untimed. */
 static void take_turn(contestant *c, int r)
 {
     int o, first = 1;
@@ -743,7 +743,7 @@ static void take_turn(contestant *c, int r)
     wait_for_quiet();
     for (o = 0; o < OPERATIONS; o++) {
         if (!wanted(c->entry, (operation)o, &P.shape)) continue;
-        if (first && P.threads > 1 && (r == 0 || c->seconds[o][r - 1] < .1)) perform(c, (operation)o);
+        if (first && (r == 0 || c->seconds[o][r - 1] < .1)) perform(c, (operation)o);
         first = 0;
         begin = bench_seconds();
         perform(c, (operation)o);
@@ -815,7 +815,7 @@ static int compare(const shape *s)
     for (r = 0; r < MOST_RUNS && (r < LEAST_RUNS || bench_seconds() - begin < s->seconds); r++) {
         double start;
         wait_for_quiet();
-        if (P.threads > 1) run_fma(fma_rounds, P.threads);
+        run_fma(fma_rounds, P.threads);
         start = bench_seconds();
         run_fma(fma_rounds, P.threads);
         rate[r] = fma_flops(fma_rounds, P.threads) / (bench_seconds() - start);
