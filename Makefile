@@ -33,6 +33,7 @@ ifneq ($(filter-out help clean install uninstall,$(or $(MAKECMDGOALS),all)),)
 endif
 ifneq ($(filter bench,$(MAKECMDGOALS)),)
     BLAS   := $(if $(call probe,-include cblas.h -lopenblas),yes)
+    DNNL   := $(if $(call probe,-include dnnl.h -ldnnl),yes)
     NATIVE := $(if $(call probe,-march=native),-march=native)
 endif
 ifneq ($(filter bench-cuda,$(MAKECMDGOALS)),)
@@ -144,7 +145,9 @@ symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothin
 	    [ -z "$$bad" ] || { echo "calls:" $$bad; exit 1; }
 	@echo "symbols: $$(nm -g --defined-only $< | wc -l) exported, all of them haste_; no writable data"
 
-bench: $(BUILD)/haste-bench            ## the table of CPU benchmarks, about three minutes (ARGS="--csv FILE", ARGS=--help)
+bench: $(BUILD)/haste-bench            ## the tables of the CPU, about twelve minutes (ARGS="--csv FILE", ARGS=--help)
+	@[ -n "$(BLAS)" ] || echo "bench: no OpenBLAS found (cblas.h, -lopenblas): it is not compared"
+	@[ -n "$(DNNL)" ] || echo "bench: no oneDNN found (dnnl.h, -ldnnl): it is not compared"
 	$(RUN) $(BUILD)/haste-bench $(ARGS)
 
 bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the GPU, about two minutes (ARGS="--csv FILE", ARGS=--help)
@@ -169,7 +172,7 @@ help:                                  ## this list
 # ---- how things are built ------------------------------------------------------------------------------------------
 
 # Remembers the command line, so that a change of compiler or flags builds everything anew.
-COMMAND = $(CC) $(FLAGS) $(CXX) $(CXX_FLAGS) $(LDFLAGS) $(ZLIB) $(BLAS)
+COMMAND = $(CC) $(FLAGS) $(CXX) $(CXX_FLAGS) $(LDFLAGS) $(ZLIB) $(BLAS:yes=OpenBLAS) $(DNNL:yes=oneDNN)
 $(BUILD)/command: FORCE
 	@mkdir -p $(BUILD)/tests $(BUILD)/cxx
 	@echo $(call quote,$(COMMAND)) | cmp -s - $@ || echo $(call quote,$(COMMAND)) > $@
@@ -195,11 +198,13 @@ $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
 
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
+BASELINE = -O3 -ffast-math $(NATIVE) $(or $(OPENMP),-Wno-unknown-pragmas)
 $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.h $(BUILD)/command
-	$(CC) -std=gnu99 $(WARN) -O3 -ffast-math $(NATIVE) $(CPPFLAGS) $(or $(OPENMP),-Wno-unknown-pragmas) $(if $(BLAS),-DBENCH_BLAS) -c bench/baseline.c -o $(BUILD)/baseline.o
-	$(CC) $(FLAGS) -DBENCH_FLAGS=$(call quote,"$(strip $(CFLAGS) $(OPENMP))") \
-	    -DBENCH_BASELINE=$(call quote,"-O3 -ffast-math $(NATIVE) $(OPENMP)") -I. \
-	    bench/bench_cpu.c $(BUILD)/baseline.o -o $@ $(LDFLAGS) $(if $(BLAS),-lopenblas) -lm
+	$(CC) -std=gnu99 $(WARN) $(BASELINE) $(CPPFLAGS) $(BLAS:yes=-DBENCH_BLAS) $(DNNL:yes=-DBENCH_DNNL) \
+	    -c bench/baseline.c -o $(BUILD)/baseline.o
+	$(CC) $(FLAGS) $(if $(OPENMP),,-Wno-unknown-pragmas) -DBENCH_FLAGS=$(call quote,"$(strip $(CFLAGS) $(OPENMP))") \
+	    -DBENCH_BASELINE=$(call quote,"$(strip $(BASELINE))") -I. bench/bench_cpu.c $(BUILD)/baseline.o -o $@ \
+	    $(LDFLAGS) $(BLAS:yes=-lopenblas) $(DNNL:yes=-ldnnl) -lm
 
 # Whether there is cuBLAS is part of the command, so that finding it builds anew.
 $(BUILD)/bench_cuda_command: FORCE
