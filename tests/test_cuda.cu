@@ -1560,7 +1560,7 @@ static void fail_each(calls *c, int op, int *fail_at, int *count)
         status = one_call(c, op);
         *fail_at = -1;
         failed = *count > n;
-        if (status == HASTE_OK) {   // there was nothing to fail any more; or what failed was an answer that it can do without
+        if (status == HASTE_OK) {   // nothing was left to fail; or what failed was an answer that it can do without
             free_made(c, op);
             if (!failed) break;
             CHECK(fail_at == &call_fail_at);
@@ -1681,7 +1681,7 @@ static void large_groups()
         haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, (haste_dtype)dtype);
         haste_layer layer = test_layer(&options), back = test_copy(&layer);
         haste_cuda_layer dev = upload(&layer);
-        size_t k, weights = (size_t)layer.block[0].groups * (size_t)layer.block[0].group_size * (size_t)layer.block[0].fan_in;
+        size_t k, weights = (size_t)test_weights(&layer.block[0]);
         for (k = 0; k < weights; k++) test_put(options.state_dtype, layer.block[0].weight_state[0], k, (float)(k % 251));
         haste_cuda_layer_free(&dev);
         dev = upload(&layer);
