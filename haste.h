@@ -399,7 +399,7 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      grad_x[b,d]       += sum over the groups that read d, and their labels, of grad_logits[b, slot] * weight[g,f,s]
      grad_bias[g,s]     = sum over b of grad_logits[b, slot]
 
-     grad_logits  [B, slots] row-major; padding slots are not read
+     grad_logits  [B, slots] row-major; what padding slots hold does not matter
      gradient     (=) its arrays, padding 0; NULL: not wanted
      grad_x       [B, D] (+=); NULL: not wanted
 
@@ -928,6 +928,16 @@ HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
     return v;
 }
 
+HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
+{
+    uint32_t bits[HASTE__LANES];
+    haste__lanes v;
+    int i;
+    for (i = 0; i < HASTE__LANES; i++) bits[i] = (uint32_t)p[i] << 16;
+    memcpy(&v, bits, sizeof v);
+    return v;
+}
+
 HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
 #define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
 
@@ -1065,34 +1075,36 @@ HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const fl
     }
 }
 
-/* One tile: zt [32][S] = z [S][32] transposed, and db [S] += the sums of its columns. In blocks of 4 by 4 where the compiler can move
+/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows of `from` are
+   `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where the compiler can move
    lanes: element by element, this took as long as half a matrix product. */
-HASTE__INLINE void haste__transpose_body(int S, const float *z, float *zt, float *db)
+HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                                         float *sum)
 {
-    int s, b;
+    int r, c;
 #if defined(HASTE__SHUFFLE)
-    for (s = 0; s < S; s += 4) {
-        haste__lanes sum = haste__lanes_load(db + s);
-        HASTE__UNROLL for (b = 0; b < HASTE__SAMPLES; b += 4) {
-            const float *from = z + s * HASTE__SAMPLES + b;
-            float *to = zt + b * S + s;
-            haste__lanes r0 = haste__lanes_load(from), r1 = haste__lanes_load(from + HASTE__SAMPLES);
-            haste__lanes r2 = haste__lanes_load(from + 2 * HASTE__SAMPLES), r3 = haste__lanes_load(from + 3 * HASTE__SAMPLES);
+    for (r = 0; r < rows; r += 4) {
+        haste__lanes total = haste__lanes_set(0);
+        HASTE__UNROLL for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            haste__lanes r0 = haste__lanes_load(in), r1 = haste__lanes_load(in + pitch);
+            haste__lanes r2 = haste__lanes_load(in + 2 * pitch), r3 = haste__lanes_load(in + 3 * pitch);
             haste__lanes t0 = HASTE__SHUFFLE(r0, r1, 0, 4, 1, 5), t1 = HASTE__SHUFFLE(r2, r3, 0, 4, 1, 5);
             haste__lanes t2 = HASTE__SHUFFLE(r0, r1, 2, 6, 3, 7), t3 = HASTE__SHUFFLE(r2, r3, 2, 6, 3, 7);
             r0 = HASTE__SHUFFLE(t0, t1, 0, 1, 4, 5); r1 = HASTE__SHUFFLE(t0, t1, 2, 3, 6, 7);
             r2 = HASTE__SHUFFLE(t2, t3, 0, 1, 4, 5); r3 = HASTE__SHUFFLE(t2, t3, 2, 3, 6, 7);
-            haste__lanes_store(to, r0); haste__lanes_store(to + S, r1);
-            haste__lanes_store(to + 2 * S, r2); haste__lanes_store(to + 3 * S, r3);
-            sum = sum + r0 + r1 + r2 + r3;
+            haste__lanes_store(out, r0); haste__lanes_store(out + stride, r1);
+            haste__lanes_store(out + 2 * stride, r2); haste__lanes_store(out + 3 * stride, r3);
+            total = total + ((r0 + r1) + (r2 + r3));
         }
-        haste__lanes_store(db + s, sum);
+        if (sum) haste__lanes_store(sum + r, haste__lanes_load(sum + r) + total);
     }
 #else
-    for (b = 0; b < HASTE__SAMPLES; b++)
-        for (s = 0; s < S; s++) {
-            zt[b * S + s] = z[s * HASTE__SAMPLES + b];
-            db[s] += zt[b * S + s];
+    for (c = 0; c < columns; c++)
+        for (r = 0; r < rows; r++) {
+            to[c * stride + r] = from[r * pitch + c];
+            if (sum) sum[r] += from[r * pitch + c];
         }
 #endif
 }
@@ -1136,20 +1148,26 @@ HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t 
         }
 }
 
-/* What predict computes of a group: z[b*stride + s] for `samples` samples, whose batch has `pitch` floats an input. */
+/* What predict computes of a group: logits z[b*stride + s] of `samples` samples. */
 typedef struct haste__rows {
-    int             S, F, samples, stream;
-    const uint16_t *index;
+    int             S, F, samples, half;   /* half: the weights are bfloat16 */
+    const uint16_t *index;                 /* [F], or NULL */
+    const void     *w;                     /* [F, S] */
+    const float    *bias, *x;              /* [S]; an input every `pitch` floats */
+    float          *z;
     ptrdiff_t       pitch, stride, ahead;
 } haste__rows;
 
 typedef struct haste__kernels {
     void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
                     ptrdiff_t ahead);
-    void (*predict)(const haste__rows *r, const float *w, const float *bias, const float *x, float *z);
+    void (*predict)(const haste__rows *rows);
+    void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw);
-    void (*transpose)(int S, const float *z, float *zt, float *db);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw,
+                        int stream);
+    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
+    void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
     uint32_t (*size)(const float *g, int n);
     void (*widen)(const uint16_t *in, float *out, int n);
     void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
@@ -1165,21 +1183,22 @@ typedef struct haste__kernels {
 
 /* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless these are
    NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through `columns` unless that
-   is NULL; rows of B are `stride` floats apart, and taken through `rows` unless that is NULL. All this T times, a moving by `jump` and
-   B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2)
-   is fetched on the way. A macro because the vector type differs; R is how many
-   rows of two vectors the registers hold, which hides the latency of the multiply-add. */
-#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                           \
+   is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they are bfloat16 where `half`. All this T
+   times, a moving by `jump` and B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of
+   the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs; R is how many rows of two vectors the
+   registers hold, which hides the latency of the multiply-add. */
+#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
-                                                      ptrdiff_t step, int near, const uint16_t *columns, const float *b,    \
-                                                      ptrdiff_t stride, const uint16_t *rows, int K, int T, ptrdiff_t jump, \
-                                                      const float *bias, const float *bias_row, int stream, int fetch,      \
-                                                      ptrdiff_t ahead)                                                      \
+                                                      ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
+                                                      int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
+                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int stream, \
+                                                      int fetch, ptrdiff_t ahead)                                           \
     {                                                                                                                       \
         const V zero = { 0 };                                                                                               \
         const float *at[8];                                                                                                 \
         V sum[8][4], row[4];   /* larger, and gcc 12 keeps the pointers in memory: half the speed where S is 16 */          \
         int i, v, k;                                                                                                        \
+        ptrdiff_t from = 0;                                                                                                 \
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
             at[i] = a[near ? 0 : i];                                                                                        \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
@@ -1190,11 +1209,14 @@ typedef struct haste__kernels {
         for (; T > 0; T--) {                                                                                                \
             for (k = 0; k < K; k++) {                                                                                       \
                 const ptrdiff_t ak = (columns ? (ptrdiff_t)columns[k] : (ptrdiff_t)k) * step;                               \
-                const float *bk = b + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                                  \
+                const ptrdiff_t bk = from + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                            \
                 if (fetch == 1) HASTE__PREFETCH(at[0] + ak, ahead);                                                         \
                 HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                    \
-                    row[v] = LOAD(bk + v * W);                                                                              \
-                    if (fetch == 2) HASTE__PREFETCH(bk + v * W, ahead);                                                     \
+                    const uint16_t *narrow = (const uint16_t *)b + bk + v * W;                                              \
+                    const float *wide = (const float *)b + bk + v * W;                                                      \
+                    row[v] = half ? WIDEN(narrow) : LOAD(wide);                                                             \
+                    if (fetch == 2 && half) HASTE__PREFETCH(narrow, ahead);                                                 \
+                    if (fetch == 2 && !half) HASTE__PREFETCH(wide, ahead);                                                  \
                 }                                                                                                           \
                 HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
                     float scalar = near ? at[0][ak + i] : at[i][ak];                                                        \
@@ -1202,7 +1224,7 @@ typedef struct haste__kernels {
                 }                                                                                                           \
             }                                                                                                               \
             HASTE__UNROLL for (i = 0; i < MR; i++) at[i] += jump;                                                           \
-            b += K * stride;                                                                                                \
+            from += K * stride;                                                                                             \
         }                                                                                                                   \
         HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
@@ -1223,8 +1245,8 @@ typedef struct haste__kernels {
                 const float *a = w + s;                                                                                     \
                 float *c[R];                                                                                                \
                 HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
-                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, HASTE__SAMPLES, index, F, 1, 0, bias + s, NULL, 0,  \
-                                     1, ahead);                                                                             \
+                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,    \
+                                     NULL, 0, 1, ahead);                                                                    \
             }                                                                                                               \
     }                                                                                                                       \
                                                                                                                             \
@@ -1240,7 +1262,8 @@ typedef struct haste__kernels {
                 a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
                 c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
             }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0, 0);   \
+            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0,    \
+                                 0);                                                                                        \
         }                                                                                                                   \
     }                                                                                                                       \
                                                                                                                             \
@@ -1255,7 +1278,7 @@ typedef struct haste__kernels {
     /* MR inputs and NV * W labels from s on */                                                                             \
     ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
                                                                   const uint16_t *index, const float *x, ptrdiff_t jump,    \
-                                                                  int tiles, const float *dzt, float *dw)                   \
+                                                                  int tiles, const float *dzt, float *dw, int stream)       \
     {                                                                                                                       \
         const float *a[8];                                                                                                  \
         float *c[8];                                                                                                        \
@@ -1264,65 +1287,67 @@ typedef struct haste__kernels {
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,     \
-                             0, 0);                                                                                         \
+        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL,     \
+                             stream, 0, 0);                                                                                 \
     }                                                                                                                       \
                                                                                                                             \
     /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
     ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
-                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw)    \
+                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw,    \
+                                                                 int stream)                                                \
     {                                                                                                                       \
         int f;                                                                                                              \
         for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
             for (f = 0; f + R <= F; f += R)                                                                                 \
-                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw);                            \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw);             \
+                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
         }                                                                                                                   \
         for (; s + W <= S; s += W) {                                                                                        \
             for (f = 0; f + 8 <= F; f += 8)                                                                                 \
-                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw);                            \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw);             \
+                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-                                                                                                                            \
-    /* Logits of MR samples and NV * W labels, in rows of labels; all pointers are at the first sample and label. */        \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, const haste__rows *r, const float *w,         \
-                                                              const float *bias, const float *x, float *z, int stream)      \
+    /* Logits of MR samples and NV * W labels from s on, in rows of labels. */                                              \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, const haste__rows *r, int half) \
     {                                                                                                                       \
+        const float *x = r->x + b;                                                                                          \
+        const void *w = half ? (const void *)((const uint16_t *)r->w + s) : (const void *)((const float *)r->w + s);        \
         float *c[8];                                                                                                        \
         int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = z + i * r->stride;                                                    \
-        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, r->S, NULL, r->F, 1, 0, NULL, bias, stream,        \
+        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = r->z + (b + i) * r->stride + s;                                       \
+        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, half, r->S, NULL, r->F, 1, 0, NULL, r->bias + s, 0,\
                              2, r->ahead);                                                                                  \
     }                                                                                                                       \
                                                                                                                             \
     /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, const float *w, const float *bias,\
-                                                             const float *x, float *z, int stream)                          \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, int half)                         \
     {                                                                                                                       \
         int b;                                                                                                              \
         if (r->samples < 4)   /* few samples wait for memory, which likes long pieces */                                    \
-            for (; s + 4 * W <= r->S; s += 4 * W)                                                                           \
-                for (b = 0; b < r->samples; b++)                                                                            \
-                    haste__##name##_predict_rows(1, 4, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);           \
+            for (; s + 4 * W <= r->S; s += 4 * W) {                                                                         \
+                for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, r, half);                 \
+                for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, r, half);                              \
+            }                                                                                                               \
         for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
-            for (b = 0; b + R <= r->samples; b += R)                                                                        \
-                haste__##name##_predict_rows(R, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b + 4 <= r->samples; b += 4)                                                                             \
-                haste__##name##_predict_rows(4, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b < r->samples; b++)                                                                                     \
-                haste__##name##_predict_rows(1, 2, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, r, half);                     \
+            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, r, half);                          \
+            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, r, half);                          \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, r, half);                                  \
         }                                                                                                                   \
         for (; s + W <= r->S; s += W) {                                                                                     \
-            for (b = 0; b + 8 <= r->samples; b += 8)                                                                        \
-                haste__##name##_predict_rows(8, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
-            for (; b < r->samples; b++)                                                                                     \
-                haste__##name##_predict_rows(1, 1, r, w + s, bias + s, x + b, z + b * r->stride + s, stream);               \
+            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, r, half);                     \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, r, half);                                  \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-                                                                                                                            \
+    /* n floats, a multiple of 16, to whole cache lines, past the caches */                                                 \
+    ATTRIBUTE static void haste__##name##_send(const float *from, float *to, int n)                                         \
+    {                                                                                                                       \
+        int i;                                                                                                              \
+        for (i = 0; i < n; i += W) STREAM(to + i, LOAD(from + i));                                                          \
+    }                                                                                                                       \
     ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
     { return haste__size_body(g, n); }                                                                                      \
     ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                                  \
@@ -1378,20 +1403,54 @@ typedef struct haste__kernels {
         return i;                                                                                                           \
     }                                                                                                                       \
                                                                                                                             \
-    /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
-    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r, const float *w, const float *bias, const float *x,  \
-                                                  float *z)                                                                 \
+    /* Four rows `stride` apart to rows of S, and added to sum [S]: labels from s to S; returns the first one not done. */  \
+    ATTRIBUTE HASTE__INLINE int haste__##name##_take_from(int s, int S, const float *from, ptrdiff_t stride, float *to,     \
+                                                          float *sum)                                                       \
     {                                                                                                                       \
-        int s;                                                                                                              \
-        if (r->stream) { haste__##name##_predict_from(0, r, w, bias, x, z, 1); return; }   /* S is then a multiple of 16 */ \
-        s = haste__##name##_predict_from(0, r, w, bias, x, z, 0);                                                           \
-        if (s < r->S) haste__##REST##_predict_from(s, r, w, bias, x, z, 0);                                                 \
+        for (; s + W <= S; s += W) {                                                                                        \
+            const float *in = from + s;                                                                                     \
+            V r0 = LOAD(in), r1 = LOAD(in + stride), r2 = LOAD(in + 2 * stride), r3 = LOAD(in + 3 * stride);                \
+            STORE(to + s, r0);                                                                                              \
+            STORE(to + S + s, r1);                                                                                          \
+            STORE(to + 2 * S + s, r2);                                                                                      \
+            STORE(to + 3 * S + s, r3);                                                                                      \
+            STORE(sum + s, LOAD(sum + s) + r0 + r1 + r2 + r3);                                                              \
+        }                                                                                                                   \
+        return s;                                                                                                           \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* Rows of labels to groups, one row after the other, since each may lie in a page of its own:                          \
+       to[g*jump + b*S + s] = from[b*stride + g*S + s] for B samples, and sum [groups*S] += the sums over b. */             \
+    ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
+                                               ptrdiff_t jump, float *sum)                                                  \
+    {                                                                                                                       \
+        int b, g, s;                                                                                                        \
+        for (b = 0; b + 4 <= B; b += 4)                                                                                     \
+            for (g = 0; g < groups; g++) {                                                                                  \
+                const float *in = from + b * stride + g * S;                                                                \
+                float *out = to + g * jump + b * S;                                                                         \
+                s = haste__##name##_take_from(0, S, in, stride, out, sum + g * S);                                          \
+                if (s < S) haste__##REST##_take_from(s, S, in, stride, out, sum + g * S);                                   \
+            }                                                                                                               \
+        for (; b < B; b++)                                                                                                  \
+            for (g = 0; g < groups; g++)                                                                                    \
+                for (s = 0; s < S; s++) sum[g * S + s] += to[g * jump + b * S + s] = from[b * stride + g * S + s];          \
+    }                                                                                                                       \
+                                                                                                                            \
+    /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
+    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r)                                                     \
+    {                                                                                                                       \
+        int s = r->half ? haste__##name##_predict_from(0, r, 1) : haste__##name##_predict_from(0, r, 0);                    \
+        if (s < r->S && r->half) haste__##REST##_predict_from(s, r, 1);                                                     \
+        if (s < r->S && !r->half) haste__##REST##_predict_from(s, r, 0);                                                    \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
-                                                      int tiles, const float *dzt, float *dw)                               \
+                                                      int tiles, const float *dzt, float *dw, int stream)                   \
     {                                                                                                                       \
-        int s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw);                                  \
-        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw);                               \
+        int s;                                                                                                              \
+        if (stream) { haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 1); return; }               \
+        s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 0);                                   \
+        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, 0);                            \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
     {                                                                                                                       \
@@ -1410,68 +1469,81 @@ typedef struct haste__kernels {
     }
 
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
-    { haste__##name##_forward, haste__##name##_predict, haste__##name##_grad_input, haste__##name##_grad_weight,            \
-      haste__##name##_transpose, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, haste__##name##_bce,  \
-      haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan, haste__##name##_sgd,    \
-      haste__##name##_momentum, haste__##name##_adamw }
+    { haste__##name##_forward, haste__##name##_predict, haste__##name##_send, haste__##name##_grad_input,                 \
+      haste__##name##_grad_weight,                                                                                          \
+      haste__##name##_transpose, haste__##name##_take, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, \
+      haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
+      haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
+HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
-static void haste__portable_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+{
+    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+}
 
 #if HASTE__X86
 #define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
 #define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define HASTE__AVX2_WIDEN(p) \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define HASTE__AVX512_WIDEN(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 #define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
 #define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
 #define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))   /* g++ 12 warns of the plain one */
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
 
-/* As haste__transpose_body, in blocks of 8 labels by 4 samples; rows s and s + 4 share a register. On AVX-512 too: wider registers would
+/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider registers would
    need more shuffles, not fewer. */
-HASTE__TARGET_AVX2 static void haste__avx2_transpose(int S, const float *z, float *zt, float *db)
+HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                                     ptrdiff_t stride, float *sum)
 {
-    int s, b, i;
-    for (s = 0; s < S; s += 8) {
-        __m256 sum = _mm256_loadu_ps(db + s);
-        for (b = 0; b < HASTE__SAMPLES; b += 4) {
-            const float *from = z + s * HASTE__SAMPLES + b;
-            float *to = zt + b * S + s;
-            __m256 r[4], t0, t1, t2, t3;
+    int r, c, i;
+    for (r = 0; r < rows; r += 8) {
+        __m256 total = _mm256_setzero_ps();
+        for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            __m256 row[4], t0, t1, t2, t3;
             HASTE__UNROLL for (i = 0; i < 4; i++)
-                r[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + i * HASTE__SAMPLES)),
-                                            _mm_loadu_ps(from + (i + 4) * HASTE__SAMPLES), 1);
-            t0 = _mm256_unpacklo_ps(r[0], r[1]);
-            t1 = _mm256_unpacklo_ps(r[2], r[3]);
-            t2 = _mm256_unpackhi_ps(r[0], r[1]);
-            t3 = _mm256_unpackhi_ps(r[2], r[3]);
-            r[0] = _mm256_shuffle_ps(t0, t1, 0x44);
-            r[1] = _mm256_shuffle_ps(t0, t1, 0xee);
-            r[2] = _mm256_shuffle_ps(t2, t3, 0x44);
-            r[3] = _mm256_shuffle_ps(t2, t3, 0xee);
-            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(to + i * S, r[i]);
-            sum = sum + r[0] + r[1] + r[2] + r[3];
+                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)), _mm_loadu_ps(in + (i + 4) * pitch), 1);
+            t0 = _mm256_unpacklo_ps(row[0], row[1]);
+            t1 = _mm256_unpacklo_ps(row[2], row[3]);
+            t2 = _mm256_unpackhi_ps(row[0], row[1]);
+            t3 = _mm256_unpackhi_ps(row[2], row[3]);
+            row[0] = _mm256_shuffle_ps(t0, t1, 0x44);
+            row[1] = _mm256_shuffle_ps(t0, t1, 0xee);
+            row[2] = _mm256_shuffle_ps(t2, t3, 0x44);
+            row[3] = _mm256_shuffle_ps(t2, t3, 0xee);
+            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(out + i * stride, row[i]);
+            total = total + ((row[0] + row[1]) + (row[2] + row[3]));   /* not one after the other: that waits for each addition */
         }
-        _mm256_storeu_ps(db + s, sum);
+        if (sum) _mm256_storeu_ps(sum + r, _mm256_loadu_ps(sum + r) + total);
     }
 }
 
-HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
+HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
-HASTE__TARGET_AVX512 static void haste__avx512_transpose(int S, const float *z, float *zt, float *db)
+HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                                         ptrdiff_t stride, float *sum)
 {
-    haste__avx2_transpose(S, z, zt, db);
+    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
 }
 #endif
 
 #if HASTE__NEON
+#define HASTE__NEON_WIDEN(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
+HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
 
-static void haste__neon_transpose(int S, const float *z, float *zt, float *db) { haste__transpose_body(S, z, zt, db); }
+static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+{
+    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+}
 #endif
 
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
@@ -1628,14 +1700,21 @@ static void haste__dense_blocks(const haste_layer_options *o, int *dense)
     for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
 }
 
-/* One thread's scratch: all logits of a group and, transposed, their gradients; its weights and their gradient as float32. */
+/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a row, each in a
+   page of its own, wait for the translation of addresses. */
+enum { HASTE__PANEL = 128 };
+
+static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
+
+/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32; gradients of
+   a panel's biases. */
 static int haste__tile_count(const haste_workspace *work, size_t *count)
 {
-    size_t logits = 2, weights = 2;
+    const uint64_t panel = work->max_group > HASTE__PANEL ? (uint64_t)work->max_group : HASTE__PANEL;
+    size_t logits = 2 * (size_t)panel, weights = 2;
     if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&logits, (uint64_t)work->max_group) ||
         !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 - weights) return 0;
-    *count = (logits + weights + (size_t)work->max_group + 15) / 16 * 16;
+    *count = (logits + weights + (size_t)panel + 15) / 16 * 16;
     return 1;
 }
 
@@ -2061,13 +2140,13 @@ typedef struct haste__pass {
     float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
     int                    B;
     int                    tiles;           /* ceil(B / 32) blocks of samples */
+    int                    rows;            /* only logits are wanted, as rows of labels */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
-    int                    add;             /* += rather than = there */
     const float           *grad_logits;     /* [B, slots]: given rather than computed */
     float                 *logits;          /* [B, slots]: wanted */
     haste__rule            rule;
@@ -2086,9 +2165,12 @@ typedef struct haste__group {
     int                S, F, labels;        /* labels < S only in the last group of a block */
     int64_t            slot;                /* of its first label */
     const uint16_t    *index;
-    const float       *w;                   /* [F, S] as float32: the weights themselves, or a widened copy */
-    ptrdiff_t          ahead;               /* how far behind w the next group's weights lie; 0: nowhere */
-    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed */
+    const void        *stored;              /* [F, S] its weights */
+    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
+                                               logits are wanted */
+    ptrdiff_t          ahead;               /* how far behind its weights the next group's lie; 0: nowhere */
+    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed;
+                                               each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], [S] */
     const uint64_t    *pair, *pair_end;     /* its pairs */
 } haste__group;
@@ -2108,8 +2190,9 @@ static void haste__pass_load(const haste__pass *pass)
     for (tile = 0; tile < pass->tiles; tile++) {
         const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)D;
         float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
-        int n = haste__tile_samples(pass, tile);
-        for (d = 0; d < D; d++, out += pass->pitch) {
+        int n = haste__tile_samples(pass, tile), whole = n == HASTE__SAMPLES ? D / 8 * 8 : 0;
+        if (whole) pass->kernel->transpose(HASTE__SAMPLES, whole, x, D, out, HASTE__SAMPLES, NULL);
+        for (d = whole, out += whole * pass->pitch; d < D; d++, out += pass->pitch) {
             for (b = 0; b < n; b++) out[b] = x[(size_t)b * (size_t)D + (size_t)d];
             for (; b < pass->pitch; b++) out[b] = 0;
         }
@@ -2119,6 +2202,7 @@ static void haste__pass_load(const haste__pass *pass)
 /* Where only logits are wanted, a small batch is packed: an input then takes fewer cache lines. */
 static void haste__pass_load_rows(haste__pass *pass)
 {
+    pass->rows = 1;
     if (pass->B < HASTE__SAMPLES) pass->pitch = pass->B;
     haste__pass_load(pass);
 }
@@ -2130,7 +2214,7 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
     int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
     size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
-    float *first = pass->work->grad_x + (size_t)tile * row;
+    float *first = pass->work->grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
     for (c = 1; c < chunks; c++) {
@@ -2138,7 +2222,13 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
         size_t i;
         for (i = 0; i < row; i++) first[i] += other[i];
     }
-    for (d = 0; d < D; d++)
+    for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
+        float *to = grad_x + d;
+        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0], HASTE__SAMPLES,
+                                NULL);
+        for (b = 0; b < n; b++, to += D) for (c = 0; c < HASTE__SAMPLES; c++) to[c] += rows[b][c];
+    }
+    for (; d < D; d++)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
@@ -2306,7 +2396,7 @@ static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype
 static void haste__group_open(haste__group *group, const haste__pass *pass, int number, int64_t g, int thread)
 {
     const haste_block *block = &pass->layer->block[number];
-    size_t tile = 0, logits, weights;
+    size_t tile = 0, panel, weights;
     haste__tile_count(pass->work, &tile);   /* cannot fail: the workspace was made with it */
     group->block = block;
     group->number = number;
@@ -2316,15 +2406,18 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->labels = haste__group_labels(block, g);
     group->slot = block->first_slot + g * block->group_size;
     group->index = block->index ? block->index + g * block->fan_in : NULL;
-    logits = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)group->S;
+    panel = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)haste__panel(group->S);
     weights = (size_t)group->F * (size_t)group->S;
     group->z = pass->work->tile + tile * (size_t)thread;
-    group->zt = group->z + logits;
-    group->dw = group->zt + logits;
+    group->zt = group->z + panel;
+    group->dw = group->zt + panel;
     group->copy = group->dw + weights;
     group->db = group->copy + weights;
-    group->ahead = pass->layer->dtype == HASTE_F32 && g + 1 < block->groups ? (ptrdiff_t)weights : 0;
-    group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
+    group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
+    group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
+    group->w = NULL;
+    if (!pass->rows)
+        group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
@@ -2341,24 +2434,28 @@ static void haste__group_logits(const haste__pass *pass, haste__group *group, in
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
                           haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
-                          tile == 0 ? group->ahead : 0);
+                          tile == 0 && pass->layer->dtype == HASTE_F32 ? group->ahead : 0);
 }
 
 /* Where only logits are wanted: those of a tile as rows of labels, `stride` apart. The pass was loaded by haste__pass_load_rows.
    Each logit is the same sum in the same order as above. */
-static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride, int stream)
+static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride)
 {
     const float *x = pass->work->x + (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES;
     haste__rows rows;
     rows.S = group->S;
     rows.F = group->F;
     rows.samples = haste__tile_samples(pass, tile);
-    rows.stream = stream;
+    rows.half = pass->layer->dtype == HASTE_BF16;
     rows.index = group->index;
+    rows.w = group->stored;
+    rows.bias = group->block->bias + group->g * group->S;
+    rows.x = x + group->block->begin * pass->pitch;
+    rows.z = z;
     rows.pitch = pass->pitch;
     rows.stride = (ptrdiff_t)stride;
-    rows.ahead = tile == 0 && rows.samples >= 8 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
-    pass->kernel->predict(&rows, group->w, group->block->bias + group->g * group->S, x + group->block->begin * pass->pitch, z);
+    rows.ahead = tile == 0 && rows.samples > 1 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
+    pass->kernel->predict(&rows);
 }
 
 /* The place of a pair's logit in group->z. */
@@ -2422,7 +2519,7 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
             for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
         for (b = n; b < HASTE__SAMPLES; b++)
             for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
-        pass->kernel->transpose(S, z, zt, group->db);
+        pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, zt, S, group->db);
     }
 }
 
@@ -2430,19 +2527,16 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
 static void haste__group_grad_weight(const haste__pass *pass, haste__group *group)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, 0),
-                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw);
+                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw, 0);
 }
 
-/* Adds to the chunk's input gradients, from z. */
-static void haste__group_grad_x(const haste__pass *pass, haste__group *group, int64_t chunk)
+/* Adds a tile to the chunk's input gradients, from logit gradients z [S][32]. */
+static void haste__group_grad_x(const haste__pass *pass, const haste__group *group, const float *z, int64_t chunk, int tile)
 {
     size_t D = (size_t)pass->layer->inputs;
     float *dx = pass->work->grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
-    int tile;
-    for (tile = 0; tile < pass->tiles; tile++)
-        pass->kernel->grad_input(group->S, group->F, group->index, group->w,
-                                 group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
-                                 dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
+    pass->kernel->grad_input(group->S, group->F, group->index, group->w, z,
+                             dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
 }
 
 /* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a time. */
@@ -2499,26 +2593,23 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
    the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
-    int i, S = group->S, n = S * group->F;
+    int i, tile, S = group->S, n = S * group->F;
     haste__group_transpose(pass, group);
-    if (pass->grad_x) haste__group_grad_x(pass, group, chunk);
+    if (pass->grad_x)
+        for (tile = 0; tile < pass->tiles; tile++)
+            haste__group_grad_x(pass, group, group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES, chunk, tile);
     if (pass->trained) {
         haste__group_grad_weight(pass, group);
         if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         haste__group_update(pass, group->number, group->g, group->dw, group->db);
     } else if (pass->gradient) {
         float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
-        if (weight) {
-            weight += (size_t)group->g * (size_t)n;
-            haste__group_grad_weight(pass, group);
-            if (pass->add && !haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
-            if (pass->add) for (i = 0; i < n; i++) weight[i] += group->dw[i];
-            else memcpy(weight, group->dw, (size_t)n * sizeof *weight);
-        }
-        if (bias) {
-            bias += group->g * S;
-            for (i = 0; i < S; i++) bias[i] = pass->add ? bias[i] + group->db[i] : group->db[i];
-        }
+        weight += (size_t)group->g * (size_t)n;
+        bias += group->g * S;
+        haste__group_grad_weight(pass, group);
+        if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+        for (i = 0; i < n; i++) weight[i] += group->dw[i];
+        for (i = 0; i < S; i++) bias[i] += group->db[i];
     }
     return 1;
 }
@@ -2535,28 +2626,24 @@ static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
     for (number = 0; number < (pass)->layer->block_count; number++)                                                    \
         for (haste__chunk_groups((pass)->layer, number, chunk, (pass)->work->chunks, &g, &last); g < last; g++)
 
+/* The chunk's input gradients begin at 0. */
+static void haste__chunk_clear(const haste__pass *pass, int64_t chunk)
+{
+    size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
+    if (pass->grad_x) memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
+}
+
 static void haste__train_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     double loss = 0;
     int number, bad = 0;
     int64_t g, last;
-    if (pass->grad_x) {
-        size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
-        memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
-    }
+    haste__chunk_clear(pass, chunk);
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
         haste__group group;
         haste__group_open(&group, pass, number, g, thread);
-        if (pass->grad_logits) {
-            int tile, s, b;
-            size_t slots = (size_t)pass->layer->slots;
-            for (tile = 0; tile < pass->tiles; tile++)
-                for (b = 0; b < HASTE__SAMPLES && tile * HASTE__SAMPLES + b < pass->B; b++) {
-                    const float *row = pass->grad_logits + (size_t)(tile * HASTE__SAMPLES + b) * slots + (size_t)group.slot;
-                    for (s = 0; s < group.labels; s++) group.z[((size_t)tile * (size_t)group.S + (size_t)s) * HASTE__SAMPLES + (size_t)b] = row[s];
-                }
-        } else if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
+        if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
     haste__chunk_sum(pass, chunk)[0] = loss;
@@ -2713,7 +2800,6 @@ haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const f
     if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
     pass.gradient = gradient;
-    pass.add = 1;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
     haste__pass_load(&pass);
     status = haste__train(&pass, positives, loss, grad_x, error);
@@ -2759,21 +2845,71 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
 
 /* ---- >>forward and backward ---------------------------------------------------------------------------------- */
 
+/* Rows of logits on their way from scratch to the caller's array. */
+typedef struct haste__outgoing {
+    const float *from;        /* [rows][width] */
+    float       *to;          /* rows `stride` apart */
+    int          rows, width;
+    size_t       stride;
+} haste__outgoing;
+
+/* Writes share `part` of `parts`, past the caches. */
+static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
+{
+    int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
+    for (; b < end; b++) pass->kernel->send(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+}
+
+/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32 samples of a
+   panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few writes waiting. */
+static void haste__forward_panels(const haste__pass *pass, int number, int64_t g, int64_t last, int thread)
+{
+    const size_t slots = (size_t)pass->layer->slots;
+    const int S = pass->layer->block[number].group_size, most = haste__panel(S) / S;
+    haste__outgoing out;
+    int turn = 0, count, tile, i;
+    memset(&out, 0, sizeof out);
+    for (; g < last; g += count) {
+        count = last - g < most ? (int)(last - g) : most;
+        for (tile = 0; tile < pass->tiles; tile++) {
+            haste__group group;
+            float *z = NULL;
+            for (i = 0; i < count; i++) {
+                haste__group_open(&group, pass, number, g + i, thread);
+                z = group.z + turn * HASTE__SAMPLES * haste__panel(S);
+                haste__group_rows(pass, &group, tile, z + i * S, (size_t)(count * S));
+                haste__send(pass, &out, i, count);
+            }
+            out.from = z;
+            out.to = pass->logits + (size_t)tile * HASTE__SAMPLES * slots + (size_t)(group.slot - (count - 1) * S);
+            out.rows = haste__tile_samples(pass, tile);
+            out.width = count * S;
+            out.stride = slots;
+            turn = !turn;
+        }
+    }
+    haste__send(pass, &out, 0, 1);
+}
+
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     size_t slots = (size_t)pass->layer->slots;
     int number, tile;
     int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        haste__group group;
-        float *z;
-        int stream;
-        haste__group_open(&group, pass, number, g, thread);
-        z = pass->logits + group.slot;
-        /* 16 MiB do not stay in a cache, so they need not go through one; only whole cache lines can do without. */
-        stream = (size_t)pass->B * slots >= (size_t)1 << 22 && ((uintptr_t)z | slots * sizeof *z | (size_t)group.S * sizeof *z) % 64 == 0;
-        for (tile = 0; tile < pass->tiles; tile++, z += HASTE__SAMPLES * slots) haste__group_rows(pass, &group, tile, z, slots, stream);
+    for (number = 0; number < pass->layer->block_count; number++) {
+        const haste_block *block = &pass->layer->block[number];
+        /* 16 MiB do not stay in a cache; only whole cache lines can pass by. */
+        const int stream = (size_t)pass->B * slots >= (size_t)1 << 22 && block->group_size % 16 == 0 &&
+                           ((uintptr_t)(pass->logits + block->first_slot) | slots * sizeof(float)) % 64 == 0;
+        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
+        if (stream) { haste__forward_panels(pass, number, g, last, thread); continue; }
+        for (; g < last; g++) {
+            haste__group group;
+            haste__group_open(&group, pass, number, g, thread);
+            for (tile = 0; tile < pass->tiles; tile++)
+                haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots, slots);
+        }
     }
 }
 
@@ -2789,6 +2925,103 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     return HASTE_OK;
 }
 
+/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=), unless zt is
+   NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
+static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db, float *z,
+                              float *rest)
+{
+    const int S = block->group_size, labels = haste__group_labels(block, g + n - 1);
+    const ptrdiff_t slots = (ptrdiff_t)pass->layer->slots, jump = (ptrdiff_t)pass->tiles * HASTE__SAMPLES * S;
+    const float *from = pass->grad_logits + block->first_slot + g * S;
+    int i, b, s, tile;
+    if (zt) {
+        memset(db, 0, (size_t)(n * S) * sizeof *db);
+        pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
+        for (i = 0; i < n; i++) memset(zt + i * jump + pass->B * S, 0, (size_t)(jump - pass->B * S) * sizeof *zt);
+        for (s = labels; s < S; s++) {   /* the block's last group may be short */
+            for (b = 0; b < pass->B; b++) zt[(n - 1) * jump + b * S + s] = 0;
+            db[(n - 1) * S + s] = 0;
+        }
+    }
+    if (!z) return;
+    for (tile = 0; tile < pass->tiles; tile++, from += HASTE__SAMPLES * slots, z += n * S * HASTE__SAMPLES) {
+        const int samples = haste__tile_samples(pass, tile);
+        if (zt)
+            for (i = 0; i < n; i++)
+                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S, z + i * S * HASTE__SAMPLES,
+                                        HASTE__SAMPLES, NULL);
+        else if (samples == HASTE__SAMPLES) pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
+        else {
+            memset(rest, 0, (size_t)(HASTE__SAMPLES * n * S) * sizeof *rest);
+            for (b = 0; b < samples; b++) memcpy(rest + b * n * S, from + b * slots, (size_t)(n * S) * sizeof *rest);
+            pass->kernel->transpose(HASTE__SAMPLES, n * S, rest, n * S, z, HASTE__SAMPLES, NULL);
+        }
+        for (s = (n - 1) * S + labels; s < n * S; s++) memset(z + s * HASTE__SAMPLES, 0, HASTE__SAMPLES * sizeof *z);
+    }
+}
+
+/* Asks for share `part` of `parts` of the n floats that every row of grad_logits has from `from` on. */
+static void haste__panel_fetch(const haste__pass *pass, const float *from, int n, int part, int parts)
+{
+    const size_t slots = (size_t)pass->layer->slots;
+    int64_t b = (int64_t)pass->B * part / parts, end = (int64_t)pass->B * (part + 1) / parts;
+    int s;
+    for (; b < end; b++)
+        for (s = 0; s < n; s += 16) HASTE__PREFETCH(from + (size_t)b * slots, s);
+}
+
+static void haste__backward_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    const ptrdiff_t x_tile = (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES;
+    const int tiles = pass->tiles;
+    int number;
+    haste__chunk_clear(pass, chunk);
+    for (number = 0; number < pass->layer->block_count; number++) {
+        const haste_block *block = &pass->layer->block[number];
+        const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
+        const size_t n = (size_t)S * (size_t)F, width = haste__width(pass->layer->dtype);
+        float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
+        float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
+        /* As in haste__forward_chunk. */
+        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 && ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
+        int64_t g, last;
+        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
+        while (g < last) {
+            const int count = last - g < most ? (int)(last - g) : most;
+            const int64_t ahead = last - g - count < most ? last - g - count : most;
+            const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
+            int i, tile;
+            for (i = 0; i < count; i++) {
+                haste__group group;
+                const float *zt, *x;
+                size_t at;
+                haste__group_open(&group, pass, number, g + i, thread);
+                if (i == 0)
+                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db, pass->grad_x ? group.z : NULL,
+                                      group.zt);
+                zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
+                x = haste__group_x(pass, &group, 0);
+                if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
+                for (tile = 0; tile < tiles; tile++) {   /* a tile of the input gradient, a share of the weight gradient */
+                    const int f = F / 8 * tile / tiles * 8, end = tile + 1 < tiles ? F / 8 * (tile + 1) / tiles * 8 : F;
+                    const size_t first = (size_t)f * (size_t)S;
+                    haste__panel_fetch(pass, next, (int)ahead * S, i * tiles + tile, count * tiles);
+                    if (weight && f < end)
+                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x + f * HASTE__SAMPLES,
+                                                  x_tile, tiles, zt, weight + (size_t)(g + i) * n + first, stream);
+                    if (!pass->grad_x) continue;
+                    if (group.ahead)   /* the same share of the next group's weights */
+                        for (at = first * width; at < (size_t)(end * S) * width; at += 64) HASTE__PREFETCH((const char *)group.stored + n * width, at);
+                    haste__group_grad_x(pass, &group, group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
+                                        chunk, tile);
+                }
+            }
+            g += count;
+        }
+    }
+}
+
 haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, const float *grad_logits,
                             haste_gradient *gradient, float *grad_x, haste_error *error)
 {
@@ -2796,11 +3029,11 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
     if (status != HASTE_OK) return status;
     if (!grad_logits) return haste__fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
-    haste__pass_load(&pass);
+    if (gradient) haste__pass_load(&pass);   /* the input gradient does not ask for x */
     pass.grad_logits = grad_logits;
     pass.gradient = gradient;
     pass.grad_x = grad_x;
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
+    haste__parallel(work->chunks, work->threads, haste__backward_chunk, &pass);
     if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
     return HASTE_OK;
 }
@@ -2902,7 +3135,7 @@ static void haste__group_scores(const haste__pass *pass, haste__group *group)
     size_t S = (size_t)group->S;
     int tile;
     for (tile = 0; tile < pass->tiles; tile++)
-        haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S, 0);
+        haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S);
     for (p = group->pair; p < group->pair_end; p++)
         group->z[(size_t)(*p & 0xffffffffu) * S + (size_t)((int64_t)(*p >> 32) - group->slot)] = -HUGE_VALF;
 }

@@ -62,7 +62,7 @@
        HASTE_MALLOC, HASTE_FREE       as in haste.h: scratch on the host for create and download
 
    KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
-       prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
+       prepare x        a block turns 32 samples x 32 inputs of [B, D] into parts of rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
@@ -371,6 +371,24 @@ static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.
 /* Copies up to here are one batch; wait until all batches but the last have arrived. */
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+/* Wait until all batches but the last n, at most 5, have arrived. */
+static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
+{
+    switch (n) {
+    case 0:  asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
+    case 1:  asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
+    case 2:  asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
+    case 3:  asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
+    case 4:  asm volatile("cp.async.wait_group 4;" ::: "memory"); break;
+    default: asm volatile("cp.async.wait_group 5;" ::: "memory"); break;
+    }
+}
+/* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
+static __device__ __forceinline__ void haste__cu_copy16_of_128(void *to, const void *from, bool wanted)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+}
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
@@ -384,6 +402,14 @@ static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, con
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
                  "=r"(r[3])
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+}
+
+/* An 8x8 matrix of bfloat16 in the registers of a warp, transposed. */
+static __device__ __forceinline__ uint32_t haste__cu_movmatrix(uint32_t r)
+{
+    uint32_t out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(r));
+    return out;
 }
 
 /* c [16][8] += a [16][16] b [16][8], bfloat16 with float32 sums. */
@@ -807,49 +833,104 @@ static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pas
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
-/* x [B, D] to [tiles][D][64]. Block: 64 samples x 32 inputs. */
+/* What a batch finds cleared. */
+typedef struct haste__cu_clear {
+    float   *zeros;     /* [zero_count], a multiple of 4 */
+    int64_t  zero_count;
+    int32_t *ends;      /* [end_count]: -1 */
+    int64_t  end_count;
+} haste__cu_clear;
+
+/* x [B, D] to [tiles][D][64]; where `wide` is not NULL, there too, in the wide path's order: wgmma gives a thread columns
+   2t, 2t + 1 of two neighbouring blocks of 8, which are to be four samples in a row, so that one red.v4 adds them. Of 16
+   samples the pairs 0, 2, 4, 6 come first, then 1, 3, 5, 7. (grad_x is in the order of samples.)
+   Block: 32 samples x 32 inputs; those from x_blocks on clear memory. */
 template <typename T>
-static __global__ void haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out)
+static __global__ void __launch_bounds__(HASTE__CU_THREADS)
+haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wide, int x_blocks, haste__cu_clear clear)
 {
-    __shared__ float part[HASTE__CU_TILE][33];
-    int64_t tile = blockIdx.x;
-    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
-    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
-        int64_t sample = tile * HASTE__CU_TILE + b;
-        size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + lane);
-        part[b][lane] = sample < B && d0 + lane < D ? haste__cu_read(x, type, at) : 0.0f;
+    __shared__ float part[32][33];
+    const int columns = (D + 31) / 32, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 32;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    if ((int)blockIdx.x >= x_blocks) {
+        const int64_t step = (int64_t)((int)gridDim.x - x_blocks) * HASTE__CU_THREADS;
+        const int64_t first = (int64_t)((int)blockIdx.x - x_blocks) * HASTE__CU_THREADS + threadIdx.x;
+        for (int64_t i = first; i < clear.zero_count / 4; i += step) ((float4 *)clear.zeros)[i] = make_float4(0, 0, 0, 0);
+        for (int64_t i = first; i < clear.end_count; i += step) clear.ends[i] = -1;
+        return;
+    }
+    #pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const int64_t sample = (int64_t)half * 32 + k * 4 + warp;
+        part[k * 4 + warp][lane] = sample < B && d0 + lane < D
+            ? haste__cu_read(x, type, (size_t)sample * (size_t)D + (size_t)(d0 + lane)) : 0.0f;
     }
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
-        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
-        if (d0 + d < D) haste__cu_put(out + ((size_t)tile * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)b,
-                                      part[b][d]);
+    #pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const int d = k * 4 + warp, b = lane;
+        const size_t row = ((size_t)(half / 2) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE + (size_t)(half % 2 * 32);
+        if (d0 + d >= D) break;
+        haste__cu_put(out + row + b, part[b][d]);
+        if (wide) haste__cu_put(wide + row + (b & 16) + (b & 2) * 4 + (b >> 2 & 3) * 2 + (b & 1), part[b][d]);
     }
 }
 
-/* The replicas' sums, added to grad_x [B, D]. Block: 64 samples x 32 inputs. */
-static __global__ void haste__cu_finish_grad_x_kernel(const float *sums, int replicas, int tiles, int B, int D,
-                                                      void *grad_x, int type)
+typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
+
+/* The sum over the block's threads, in thread 0. `scratch` [4]. */
+static __device__ __forceinline__ double haste__cu_block_sum(double v, double *scratch)
 {
-    __shared__ float part[32][HASTE__CU_TILE + 1];
-    int64_t tile = blockIdx.x;
-    int d0 = (int)blockIdx.y * 32, lane = (int)threadIdx.x % 32;
-    for (int i = (int)threadIdx.x; i < 32 * HASTE__CU_TILE; i += HASTE__CU_THREADS) {
-        int d = i / HASTE__CU_TILE, b = i % HASTE__CU_TILE;
-        float sum = 0;
-        if (d0 + d < D)
-            for (int r = 0; r < replicas; r++)
-                sum += sums[(((size_t)r * (size_t)tiles + (size_t)tile) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE +
-                            (size_t)b];
-        part[d][b] = sum;
+    #pragma unroll
+    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
+}
+
+/* What a pass leaves in pieces: the replicas' sums, added to grad_x [B, D]; and the loss of all blocks, added up in a fixed
+   order. Block: 32 samples x 16 inputs; that from x_blocks on: the loss. */
+static __global__ void __launch_bounds__(HASTE__CU_THREADS)
+haste__cu_finish_kernel(const float *sums, int replicas, int tiles, int B, int D, void *grad_x, int type, int x_blocks,
+                        const double *losses, int blocks, haste__cu_counts counts, float scale, double *loss)
+{
+    __shared__ float part[16][36];
+    __shared__ double scratch[4];
+    const int columns = (D + 15) / 16, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 16;
+    if ((int)blockIdx.x >= x_blocks) {
+        double sum = 0;
+        for (int k = 0; k < blocks; k++)
+            for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
+                sum += losses[(size_t)k * HASTE__CU_SUMS + (size_t)i];
+        sum = haste__cu_block_sum(sum, scratch);
+        if (threadIdx.x == 0) *loss = sum * (double)scale;
+        return;
+    }
+    {
+        const int d = (int)threadIdx.x / 8, b = (int)threadIdx.x % 8 * 4;
+        const size_t one = (size_t)tiles * (size_t)D * HASTE__CU_TILE;
+        const float *from = sums + ((size_t)(half / 2) * (size_t)D + (size_t)(d0 + d)) * HASTE__CU_TILE
+            + (size_t)(half % 2 * 32 + b);
+        float4 sum = make_float4(0, 0, 0, 0);
+        if (d0 + d < D) {
+            #pragma unroll 8
+            for (int r = 0; r < replicas; r++) {
+                const float4 v = *(const float4 *)(from + (size_t)r * one);
+                sum.x += v.x; sum.y += v.y; sum.z += v.z; sum.w += v.w;
+            }
+        }
+        *(float4 *)&part[d][b] = sum;
     }
     __syncthreads();
-    for (int b = (int)threadIdx.x / 32; b < HASTE__CU_TILE; b += HASTE__CU_THREADS / 32) {
-        int64_t sample = tile * HASTE__CU_TILE + b;
-        size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + lane);
-        if (sample >= B || d0 + lane >= D) continue;
-        if (type == HASTE_CUDA_F32) ((float *)grad_x)[at] += part[lane][b];
-        else haste__cu_put((uint16_t *)grad_x + at, haste__cu_get((uint16_t *)grad_x + at) + part[lane][b]);
+    #pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const int d = (int)threadIdx.x % 16, b = (int)threadIdx.x / 16 + k * 8;
+        const int64_t sample = (int64_t)half * 32 + b;
+        const size_t at = (size_t)sample * (size_t)D + (size_t)(d0 + d);
+        if (sample >= B || d0 + d >= D) continue;
+        if (type == HASTE_CUDA_F32) ((float *)grad_x)[at] += part[d][b];
+        else haste__cu_put((uint16_t *)grad_x + at, haste__cu_get((uint16_t *)grad_x + at) + part[d][b]);
     }
 }
 
@@ -1390,17 +1471,6 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
     return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, first >= 0, z, (float *)(memory + tile::DB), loss);
 }
 
-/* The sum over the block's threads, in thread 0. `scratch` [4]. */
-static __device__ __forceinline__ double haste__cu_block_sum(double v, double *scratch)
-{
-    #pragma unroll
-    for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    __syncthreads();
-    return (scratch[0] + scratch[1]) + (scratch[2] + scratch[3]);
-}
-
 /* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w
    holds the weights. */
 template <typename T, int SP>
@@ -1532,21 +1602,6 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
         loss = haste__cu_block_sum(loss, (double *)memory);
         if (threadIdx.x == 0) p.loss_sum[blockIdx.x] = loss;
     }
-}
-
-typedef struct haste__cu_counts { int32_t n[HASTE_MAX_BLOCKS]; } haste__cu_counts;
-
-/* The loss of all blocks: sums in a fixed order. Block: all. */
-static __global__ void haste__cu_loss_kernel(const double *sums, int blocks, haste__cu_counts counts, float scale,
-                                             double *loss)
-{
-    __shared__ double scratch[4];
-    double sum = 0;
-    for (int k = 0; k < blocks; k++)
-        for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
-            sum += sums[(size_t)k * HASTE__CU_SUMS + (size_t)i];
-    sum = haste__cu_block_sum(sum, scratch);
-    if (threadIdx.x == 0) *loss = sum * (double)scale;
 }
 
 /* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two
@@ -2705,8 +2760,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    shorter path is a faster one), half the additions to grad_x, 4*F*B bytes a group, which the L2 takes at 3 TB/s at most,
    while it also serves the gathers. Hence:
    - Workers are many and independent; no barrier is wider than a warpgroup.
-   - Additions are red.v4, of four samples that one thread has (haste__wide_order), to one of several replicas of grad_x:
-     additions to one address wait for each other.
+   - Additions are red.v4, of four samples that one thread has (see haste__cu_prepare_x_kernel), to one of several replicas
+     of grad_x: additions to one address wait for each other.
    - Shared memory that the workers leave over holds the first rows of grad_x ("resident", as many as fit): their sums
      reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want
      the same row: one lock for each tile of samples. Worth 15% at D 384, 3% at D 768.
@@ -2933,23 +2988,32 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
     }
     if (p.loss == HASTE_BCE) {
+        /* A loss is log(1 + exp(z)) = -log(1 - q), q = 1 / (1 + exp(-z)); one logarithm does for eight. d = 1 - product of
+           (1 - q) is kept as such: with a million labels it is small, and then a series is faster and nearer. */
         #pragma unroll
-        for (int i = 0; i < N; i += 4) {
-            float q[4];   /* scale / (1 + exp(-z)) */
-            #pragma unroll
-            for (int k = 0; k < 4; k++)
-                q[k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
-            if (p.loss_sum) {   /* log(1 + exp(z)) = max(z, 0) - log(max(p, 1 - p)), with one logarithm for four */
-                float product = 1;
+        for (int i = 0; i < N; i += 8) {
+            if (p.loss_sum) {
+                float q[8], d = 0;
                 #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    product *= fmaxf(q[k] * divisor, fmaf(-q[k], divisor, 1));
-                    loss += fmaxf(z[i + k], 0);
+                for (int k = 0; k < 8; k++) {
+                    q[k] = haste__rcp(1 + haste__exp2(z[i + k] * -1.4426950408889634f));
+                    d = k ? fmaf(-d, q[k], d + q[k]) : q[0];
                 }
-                loss -= .6931471805599453f * haste__log2(product);
+                if (d < .015625f) loss += d * fmaf(d, fmaf(d, .33333333f, .5f), 1);
+                else if (d < .9999f) loss -= .6931471805599453f * haste__log2(1 - d);
+                else {   /* rare: one by one */
+                    #pragma unroll
+                    for (int k = 0; k < 8; k++)
+                        loss += fmaxf(z[i + k], 0)
+                              + .6931471805599453f * haste__log2(1 + haste__exp2(fabsf(z[i + k]) * -1.4426950408889634f));
+                }
+                #pragma unroll
+                for (int k = 0; k < 8; k++) z[i + k] = q[k] * p.scale;
+            } else {
+                #pragma unroll
+                for (int k = 0; k < 8; k++)
+                    z[i + k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
             }
-            #pragma unroll
-            for (int k = 0; k < 4; k++) z[i + k] = q[k];
         }
     } else {
         #pragma unroll
@@ -3619,7 +3683,7 @@ static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide
     return cudaErrorInvalidValue;
 }
 
-/* A train step of one block; x is in the order of haste__wide_order, arrays begin at multiples of 16 bytes. *sums: how many
+/* A train step of one block; x is in the wide order, arrays begin at multiples of 16 bytes. *sums: how many
    entries of loss_sum are written. A few attribute calls and one launch, no synchronisation. */
 static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cudaStream_t stream)
 {
@@ -3637,26 +3701,6 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cuda
     if (!plan.ok) return cudaErrorInvalidConfiguration;
     *sums = plan.grid;
     return haste__wide_launch(p, &plan, stream);
-}
-
-/* The wide path's order of x: [tiles][D][64] bf16 from the order of samples. wgmma hands a thread the columns 2t, 2t + 1 of
-   two neighbouring blocks of 8; in this order they are four samples in a row, which one red.v4 adds: of 16 samples the pairs
-   0, 2, 4, 6 come first, then 1, 3, 5, 7. grad_x is in the order of samples. Thread: 16 samples. */
-static __global__ void __launch_bounds__(256) haste__wide_order_kernel(const uint4 *x, uint4 *out, int64_t count)
-{
-    const int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    if (i < count) {
-        const uint4 a = x[2 * i], b = x[2 * i + 1];
-        out[2 * i] = make_uint4(a.x, a.z, b.x, b.z);
-        out[2 * i + 1] = make_uint4(a.y, a.w, b.y, b.w);
-    }
-}
-
-static cudaError_t haste__wide_order(const void *x, void *out, int32_t tiles, int32_t D, cudaStream_t stream)
-{
-    const int64_t count = (int64_t)tiles * D * 4;
-    haste__wide_order_kernel<<<(unsigned)((count + 255) / 256), 256, 0, stream>>>((const uint4 *)x, (uint4 *)out, count);
-    return cudaGetLastError();
 }
 
 /* ---- >>narrow ------------------------------------------------------------------------------------------------
@@ -4155,7 +4199,7 @@ HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int a
 
 /* The step. Block: 64 samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels) after
    another. F = 16 * TILES. CLUSTER: 1 or 2 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
-   grad_x +=, loss_sum[blockIdx.x] +=, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
+   grad_x +=, loss_sum[blockIdx.x] =, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
 template <int TILES, int HALVES, int CLUSTER, int STATE>
 static __global__ void __launch_bounds__(HASTE__NARROW_WARPS(TILES, HALVES) * 32, 1)
 haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan)
@@ -4492,7 +4536,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         __syncthreads();
         if (threadIdx.x == 0) {
             for (int i = 1; i < warps; i++) sum += *(double *)(haste__narrow_shared + i * 8);
-            pass.loss_sum[blockIdx.x] += sum;
+            pass.loss_sum[blockIdx.x] = sum;
         }
     }
     if (CLUSTER == 2) haste__narrow_cluster_sync();   /* neither may leave while the other still signals it */
@@ -4645,8 +4689,8 @@ static uint64_t haste__narrow_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64] and
-   loss_sum [>= plan->blocks], or has other blocks' sums in them. Deterministic with replicas >= plan->blocks /
+/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64], or has
+   other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
    plan->cluster. */
 static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
 {
@@ -4675,6 +4719,482 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
     HASTE__NARROW_FORWARD(6) HASTE__NARROW_FORWARD(8)
     #undef HASTE__NARROW_FORWARD
     return haste__narrow_launch(kernel, &plan, pass->tiles, arguments, stream);
+}
+
+/* ---- >>backward ---------------------------------------------------------------------------------------------- */
+
+/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on any
+   device: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the general
+   kernel does.) Both keep in shared memory what would else be gathered or scattered, for the whole pass:
+
+       weights   dW [F, S] = X dz       X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
+                 A warp makes 16 rows of a group's dW.
+       inputs    dX [F, 16] += W dz'    the sums [16 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A warp
+                 owns 16 samples, and walks over all groups: no other warp touches its sums, so that they need neither
+                 atomics nor locks. At the end they are added to grad_x.
+
+   Logit gradients (and for dX weights) stream through a few stages of the next LABELS labels: one group, or two of 16.
+   A stage's tile is [samples][LABELS] in bfloat16, its 16-byte pieces exchanged as in haste__wide_offset; its rows are in
+   the order that makes the products' operands come out right:
+
+       dW   x is read 16 bytes a lane: lane 4*row + quad has samples 8*quad .. + 7 of 32, two in each of four registers; so
+            column 2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in a tile are these samples.
+       dX   a lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is sample
+            4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in a tile are these.
+
+   A row of x (32 samples) and of sums (16 samples) is 64 bytes, and a 16-byte access of a warp is served for 8 lanes at a
+   time: two rows. Rows of the lower half of the inputs lie in the lower 64 bytes of 128, those of the upper half beside
+   them; and the two rows are inputs about F/2 apart of a group: mostly in different halves, and so in different banks.
+
+   Bound by shared memory: of its cycles per 32 labels, 64 samples and F 64 dX takes 480 at S 32, 740 at S 16. dW: 610 (128
+   samples), but there the memory behind it is slower: it writes 4 bytes a weight. */
+
+typedef struct haste__cu_given_plan {
+    int32_t rows;       /* samples of a thread block: 16 or 32 n */
+    int32_t tiles;      /* runs of so many samples: side by side (dX) or one launch after the other (dW) */
+    int32_t first;      /* first sample of a launch (dW) */
+    int32_t half;       /* half of the inputs of the slice, rounded up */
+    int32_t stages, stage, resident;   /* bytes of a stage, and of x or the sums */
+    int32_t threads, shared, grid;
+    int32_t add;        /* dW: += */
+} haste__cu_given_plan;
+
+template <int S> struct haste__cu_given { enum { LABELS = S < 32 ? 32 : S, GROUPS = LABELS / S, HELD = 4 }; };
+
+/* Logit gradients of samples first .. first + rows - 1 and the labels of a unit, zeros where there are none; sample b is row
+   GIVEN_X(b) or GIVEN_Z(b) of the tile. bfloat16 ones are copied on the way. float32 ones are loaded to registers (`held`),
+   and stored by haste__cu_given_store when the products are done: pieces of 8 labels, HELD a thread at most. */
+#define HASTE__CU_GIVEN_X(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* dW's order */
+#define HASTE__CU_GIVEN_Z(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX's */
+
+template <int S, bool F32, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, int first, unsigned char *tile,
+                                                             float4 (&held)[2 * haste__cu_given<S>::HELD])
+{
+    typedef haste__cu_given<S> given;
+    constexpr int PIECES = given::LABELS / 8;
+    const int64_t label = unit * given::LABELS;
+    #pragma unroll
+    for (int k = 0; k < given::HELD; k++) {
+        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
+        const bool wanted = b < plan.rows && first + b < p.B && label + c < p.labels;
+        const size_t at = wanted ? (size_t)(first + b) * (size_t)p.slots + (size_t)(p.first_slot + label + c) : 0;
+        if (F32) {
+            const float4 none = make_float4(0, 0, 0, 0);
+            held[2 * k] = wanted ? __ldg((const float4 *)((const float *)p.given + at)) : none;
+            held[2 * k + 1] = wanted ? __ldg((const float4 *)((const float *)p.given + at) + 1) : none;
+        } else if (b < plan.rows) {
+            const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
+            haste__cu_copy16_of_128(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c),
+                                    (const uint16_t *)p.given + at, wanted);
+        }
+    }
+}
+template <int S, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_given_plan &plan, unsigned char *tile,
+                                                             const float4 (&held)[2 * haste__cu_given<S>::HELD])
+{
+    typedef haste__cu_given<S> given;
+    constexpr int PIECES = given::LABELS / 8;
+    #pragma unroll
+    for (int k = 0; k < given::HELD; k++) {
+        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
+        const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
+        const float4 low = held[2 * k], high = held[2 * k + 1];
+        if (b < plan.rows)
+            *(uint4 *)(void *)(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c)) =
+                make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
+                           haste__cu_pack(high.z, high.w));
+    }
+}
+
+/* Padding slots may hold anything, in a piece that begins before them too: zeros. Called by all threads. */
+template <int S>
+static __device__ __forceinline__ void haste__cu_given_clear(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, unsigned char *tile)
+{
+    constexpr int LABELS = haste__cu_given<S>::LABELS;
+    if (p.labels % 8 == 0 || (unit + 1) * LABELS <= p.labels) return;
+    for (int b = (int)threadIdx.x; b < plan.rows; b += plan.threads)
+        for (int s = (int)(p.labels - unit * LABELS); s % 8; s++)
+            *(uint16_t *)(void *)(tile + haste__wide_offset<LABELS>((uint32_t)b, (uint32_t)s)) = 0;
+    __syncthreads();
+}
+
+/* Indices of a unit's groups, to [GROUPS][F]. */
+template <int S>
+static __device__ __forceinline__ void haste__cu_given_index(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, unsigned char *to)
+{
+    const int64_t first = unit * haste__cu_given<S>::GROUPS;
+    const int64_t left = (p.groups - first) * p.F * 2;   /* bytes */
+    const int bytes = haste__cu_given<S>::GROUPS * p.F * 2;
+    for (int i = (int)threadIdx.x * 16; i < bytes && i < left; i += plan.threads * 16)
+        haste__cu_copy16(to + i, (const char *)(p.index + first * p.F) + i, true);
+}
+
+/* Which input of a group row `row` of a strip of 8 is: rows 2i from the lower half, rows 2i + 1 from the upper. Inputs of a
+   strip lie in different banks of a group's weights, too. */
+static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
+{
+    return (row & 1) * (F / 2) + 4 * (strip ^ (row & 1)) + (row >> 1);
+}
+/* Where a row of 64 bytes lies, of input d. */
+static __device__ __forceinline__ uint32_t haste__cu_given_row(int d, int half)
+{
+    return d < half ? (uint32_t)d * 128 : (uint32_t)(d - half) * 128 + 64;
+}
+
+/* grad_weight, grad_bias = or += . Block: every gridDim.x-th unit. Warp: 16 rows of a group's dW. */
+template <int S, bool F32>
+static __global__ void __launch_bounds__(256, 1)
+haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
+{
+    typedef haste__cu_given<S> given;
+    constexpr int N = S / 8;
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
+    const int F = p.F, tall = F / 16, spans = plan.rows / 32;
+    const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
+    const uint32_t plane = (uint32_t)plan.half * 128;
+    float4 held[2 * given::HELD];
+    unsigned char *stages = memory + plan.resident;
+    int now = 0;
+
+    for (int i = (int)threadIdx.x; i < spans * p.width * 4; i += plan.threads) {   /* x: pieces of 8 samples */
+        const int span = i / (p.width * 4), d = i / 4 % p.width, b = plan.first + span * 32 + i % 4 * 8;
+        const bool there = b / HASTE__CU_TILE < p.tiles;
+        const uint16_t *from = (const uint16_t *)p.x
+            + ((size_t)(there ? b / HASTE__CU_TILE : 0) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE;
+        haste__cu_copy16(memory + span * plane + haste__cu_given_row(d, plan.half) + i % 4 * 16, from + b % HASTE__CU_TILE,
+                         there);
+    }
+    for (int k = 0; k < plan.stages - 1; k++) {
+        const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
+        if (unit < units) {
+            unsigned char *stage = stages + k * plan.stage;
+            haste__cu_given_fetch<S, F32, true>(p, plan, unit, plan.first, stage, held);
+            if (F32) haste__cu_given_store<S, true>(plan, stage, held);
+            haste__cu_given_index<S>(p, plan, unit, stage + plan.rows * given::LABELS * 2);
+        }
+        haste__cu_copy_batch();
+    }
+
+    for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
+        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x;
+        const int before = now ? now - 1 : plan.stages - 1;
+        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
+        haste__cu_copy_wait_but(plan.stages - 2);
+        __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
+        if (ahead < units) {
+            haste__cu_given_fetch<S, F32, true>(p, plan, ahead, plan.first, next, held);
+            haste__cu_given_index<S>(p, plan, ahead, next + plan.rows * given::LABELS * 2);
+        }
+        haste__cu_copy_batch();
+        haste__cu_given_clear<S>(p, plan, unit, stage);
+
+        for (int item = warp; item < given::GROUPS * tall; item += plan.threads / 32) {
+            const int sub = given::GROUPS == 1 ? 0 : item / tall, m = item - sub * tall;
+            const int64_t g = unit * given::GROUPS + sub;
+            const uint16_t *index = (const uint16_t *)(const void *)(stage + plan.rows * given::LABELS * 2) + sub * F;
+            int f[2];
+            const unsigned char *x[2];
+            float sum[N][4], column[N][4];   /* dW; the sum over samples, in each of its rows */
+            const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
+            if (g >= p.groups) break;
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                f[h] = haste__cu_given_input(F, 2 * m + h, row);
+                x[h] = memory + haste__cu_given_row(index[f[h]], plan.half) + quad * 16;
+            }
+            #pragma unroll
+            for (int t = 0; t < N; t++) {
+                #pragma unroll
+                for (int i = 0; i < 4; i++) sum[t][i] = column[t][i] = 0;
+            }
+            #pragma unroll 2
+            for (int span = 0; span < spans; span++) {
+                const uint4 low = *(const uint4 *)(const void *)(x[0] + span * plane);
+                const uint4 high = *(const uint4 *)(const void *)(x[1] + span * plane);
+                #pragma unroll
+                for (int j = 0; j < 4; j += 2) {
+                    const uint32_t a[4] = { j ? low.z : low.x, j ? high.z : high.x, j ? low.w : low.y, j ? high.w : high.y };
+                    const uint32_t at = (uint32_t)(span * 32 + j * 8 + (lane & 15));
+                    #pragma unroll
+                    for (int t = 0; t < N; t += 2) {
+                        uint32_t b[4];
+                        const uint32_t s = (uint32_t)(sub * S + t * 8 + (lane >> 4) * 8);
+                        haste__cu_ldmatrix_trans(b, stage + haste__wide_offset<given::LABELS>(at, s));
+                        haste__cu_mma(sum[t], a, b[0], b[1]);
+                        haste__cu_mma(sum[t + 1], a, b[2], b[3]);
+                        if (p.grad_bias && t / 2 % tall == m) {   /* each warp some of the columns */
+                            haste__cu_mma(column[t], ones, b[0], b[1]);
+                            haste__cu_mma(column[t + 1], ones, b[2], b[3]);
+                        }
+                    }
+                }
+            }
+            if (p.grad_weight) {
+                #pragma unroll
+                for (int t = 0; t < N; t += 2) {
+                    #pragma unroll
+                    for (int h = 0; h < 2; h++) {   /* lanes exchange halves, so that each has four labels in a row */
+                        const bool odd = lane & 1;
+                        const float give0 = odd ? sum[t][2 * h] : sum[t + 1][2 * h];
+                        const float give1 = odd ? sum[t][2 * h + 1] : sum[t + 1][2 * h + 1];
+                        const float got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
+                        float4 v = odd ? make_float4(got0, got1, sum[t + 1][2 * h], sum[t + 1][2 * h + 1])
+                                       : make_float4(sum[t][2 * h], sum[t][2 * h + 1], got0, got1);
+                        float4 *to = (float4 *)(p.grad_weight + (g * F + f[h]) * S + (t + odd) * 8 + (quad & 2) * 2);
+                        if (plan.add) {
+                            const float4 old = *to;
+                            v.x += old.x; v.y += old.y; v.z += old.z; v.w += old.w;
+                        }
+                        __stcs(to, v);
+                    }
+                }
+            }
+            if (p.grad_bias && row == 0) {
+                #pragma unroll
+                for (int t = 0; t < N; t++) if (t / 2 % tall == m) {
+                    #pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        float *to = p.grad_bias + g * S + t * 8 + quad * 2 + e;
+                        *to = plan.add ? *to + column[t][e] : column[t][e];
+                    }
+                }
+            }
+        }
+        if (F32 && ahead < units) haste__cu_given_store<S, true>(plan, next, held);
+        if (++now == plan.stages) now = 0;
+    }
+    haste__cu_copy_wait();
+}
+
+/* Weights of a unit's groups, each an image as the wide path has it, or as it lies there in the narrow path's order. */
+template <int S>
+static __device__ __forceinline__ void haste__cu_given_weights(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                               int64_t unit, unsigned char *to)
+{
+    const int64_t first = unit * haste__cu_given<S>::GROUPS;
+    const int group = p.F * S * 2;
+    const int64_t left = (p.groups - first) * group;
+    const char *from = (const char *)p.weight + first * group;
+    const bool natural = haste__cu_natural(p.path);
+    for (int i = (int)threadIdx.x * 16; i < haste__cu_given<S>::GROUPS * group && i < left; i += plan.threads * 16) {
+        const int sub = haste__cu_given<S>::GROUPS > 1 && i >= group ? 1 : 0, at = i - sub * group;
+        haste__cu_copy16(to + (natural ? sub * group + (int)haste__wide_offset<S>((uint32_t)(at / (2 * S)), at / 2 % S) : i),
+                         from + i, true);
+    }
+}
+
+/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warp: 16 of the samples. */
+template <int S, bool F32>
+static __global__ void __launch_bounds__(256, 1)
+haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
+{
+    typedef haste__cu_given<S> given;
+    constexpr int K = S / 16, AT_ONCE = 4;   /* 16 labels each; 16 inputs each, whose sums are read before any is written */
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
+    const int F = p.F, tall = F / 16, strips = F / 8;
+    const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
+    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows;
+    const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
+    const bool narrow = p.path == HASTE_CUDA_NARROW;
+    unsigned char *sums = memory + warp * (plan.resident / (plan.threads / 32)), *stages = memory + plan.resident;
+    const int weights = plan.rows * given::LABELS * 2, indices = weights + given::LABELS * F * 2;   /* in a stage */
+    /* the input of a row of strip i: base + step * (i ^ flip) */
+    const int base = (row & 1) * (F / 2) + (row >> 1) * (narrow ? strips : 1), step = narrow ? 1 : 4;
+    const int flip = narrow ? 0 : row & 1;
+    float4 held[2 * given::HELD];
+    int now = 0;
+
+    for (int i = (int)threadIdx.x * 16; i < plan.resident; i += plan.threads * 16)
+        *(float4 *)(void *)(memory + i) = make_float4(0, 0, 0, 0);
+    for (int k = 0; k < plan.stages - 1; k++) {
+        const int64_t unit = part + (int64_t)k * parts;
+        if (unit < units) {
+            unsigned char *stage = stages + k * plan.stage;
+            haste__cu_given_fetch<S, F32, false>(p, plan, unit, first, stage, held);
+            if (F32) haste__cu_given_store<S, false>(plan, stage, held);
+            haste__cu_given_weights<S>(p, plan, unit, stage + weights);
+            haste__cu_given_index<S>(p, plan, unit, stage + indices);
+        }
+        haste__cu_copy_batch();
+    }
+
+    for (int64_t unit = part; unit < units; unit += parts) {
+        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * parts;
+        const int before = now ? now - 1 : plan.stages - 1;
+        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
+        haste__cu_copy_wait_but(plan.stages - 2);
+        __syncthreads();
+        if (ahead < units) {
+            haste__cu_given_fetch<S, F32, false>(p, plan, ahead, first, next, held);
+            haste__cu_given_weights<S>(p, plan, ahead, next + weights);
+            haste__cu_given_index<S>(p, plan, ahead, next + indices);
+        }
+        haste__cu_copy_batch();
+        haste__cu_given_clear<S>(p, plan, unit, stage);
+
+        #pragma unroll
+        for (int sub = 0; sub < given::GROUPS; sub++) {
+            const uint16_t *index = (const uint16_t *)(const void *)(stage + indices) + sub * F + base;
+            const unsigned char *w = stage + weights + sub * F * S * 2;
+            uint32_t z[K][4];
+            if (unit * given::GROUPS + sub >= p.groups) break;
+            #pragma unroll
+            for (int k = 0; k < K; k++) {
+                if (narrow) {   /* its labels are dealt out so that a lane's lie side by side */
+                    #pragma unroll
+                    for (int n = 0; n < 2; n++) {
+                        const uint2 two = *(const uint2 *)(const void *)
+                            (stage + haste__wide_offset<given::LABELS>((uint32_t)(warp * 16 + n * 8 + row),
+                                                                       (uint32_t)(sub * S + k * 16 + quad * 4)));
+                        z[k][2 * n] = two.x;
+                        z[k][2 * n + 1] = two.y;
+                    }
+                } else
+                    haste__cu_ldmatrix(z[k], stage + haste__wide_offset<given::LABELS>(
+                        (uint32_t)(warp * 16 + (lane & 7) + (lane >> 4) * 8),
+                        (uint32_t)(sub * S + k * 16 + (lane >> 3 & 1) * 8)));
+            }
+            for (int m0 = 0; m0 < tall; m0 += AT_ONCE) {
+                float4 *to[AT_ONCE][2], old[AT_ONCE][2];
+                float d[AT_ONCE][2][4];
+                #pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
+                    #pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        const int input = index[step * ((2 * (m0 + i) + h) ^ flip)];
+                        to[i][h] = (float4 *)(void *)(sums + haste__cu_given_row(input, plan.half) + quad * 16);
+                        old[i][h] = *to[i][h];
+                    }
+                }
+                #pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
+                    const int m = m0 + i;
+                    #pragma unroll
+                    for (int n = 0; n < 2; n++) d[i][n][0] = d[i][n][1] = d[i][n][2] = d[i][n][3] = 0;
+                    #pragma unroll
+                    for (int k = 0; k < K; k++) {
+                        uint32_t a[4];
+                        if (narrow) {
+                            const uint2 v0 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m) * 256 + lane * 8);
+                            const uint2 v1 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m + 1) * 256 + lane * 8);
+                            a[0] = haste__cu_movmatrix(v0.x);
+                            a[1] = haste__cu_movmatrix(v1.x);
+                            a[2] = haste__cu_movmatrix(v0.y);
+                            a[3] = haste__cu_movmatrix(v1.y);
+                        } else {
+                            const int f = haste__cu_given_input(F, 2 * m + (lane >> 3 & 1), lane & 7);
+                            haste__cu_ldmatrix(a, w + haste__wide_offset<S>((uint32_t)f,
+                                                                            (uint32_t)(k * 16 + (lane >> 4) * 8)));
+                        }
+                        haste__cu_mma(d[i][0], a, z[k][0], z[k][1]);
+                        haste__cu_mma(d[i][1], a, z[k][2], z[k][3]);
+                    }
+                }
+                #pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
+                    #pragma unroll
+                    for (int h = 0; h < 2; h++)
+                        *to[i][h] = make_float4(old[i][h].x + d[i][0][2 * h], old[i][h].y + d[i][0][2 * h + 1],
+                                                old[i][h].z + d[i][1][2 * h], old[i][h].w + d[i][1][2 * h + 1]);
+                }
+                __syncwarp();   /* the next group's lanes read what other lanes have written */
+            }
+        }
+        if (F32 && ahead < units) haste__cu_given_store<S, false>(plan, next, held);
+        if (++now == plan.stages) now = 0;
+    }
+    haste__cu_copy_wait();
+
+    {   /* out with the sums, each block from another row on */
+        const int b = first + warp * 16, pieces = p.width * 4, start = (int)((int64_t)p.width * part / parts) * 4;
+        float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + b / HASTE__CU_TILE) * p.D + p.begin)
+            * HASTE__CU_TILE + b % HASTE__CU_TILE;
+        __syncwarp();
+        if (b < p.B)
+            for (int k = lane; k < pieces; k += 32) {
+                const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 4;
+                const float4 v = *(const float4 *)(const void *)(sums + haste__cu_given_row(d, plan.half) + i % 4 * 16);
+                haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 4 * 4, v.x, v.y, v.z, v.w);
+            }
+    }
+}
+
+/* How the gradient of the weights (weights 1) or of the inputs (0) is made. Returns 0 where these kernels do not take it. */
+static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int shared_most,
+                                     int processors)
+{
+    const int labels = p->S < 32 ? 32 : p->S, unit = weights ? 32 : 16, most = p->B < 128 ? p->B : 128;
+    const int64_t units = (p->groups + labels / p->S - 1) / (labels / p->S);
+    haste__cu_given_plan q;
+    int rows;
+    memset(&q, 0, sizeof q);
+    if (!p->index || (p->S != 16 && p->S != 32 && p->S != 64) || p->F % 16 || p->F > 128 || p->groups == 0) return 0;
+    if (((uintptr_t)p->given | (uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->grad_weight) % 16) return 0;
+    if (p->slots % 8 || p->first_slot % 8) return 0;
+    if (!weights && p->deterministic) return 0;   /* sums of blocks are added in no fixed order */
+    q.half = (p->width + 1) / 2;
+    for (rows = (most + unit - 1) / unit * unit; rows > 0; rows -= unit) {
+        q.tiles = (p->B + rows - 1) / rows;
+        q.rows = ((p->B + q.tiles - 1) / q.tiles + unit - 1) / unit * unit;   /* evenly */
+        q.resident = q.rows / unit * q.half * 128;
+        q.stage = q.rows * labels * 2 + (weights ? 0 : labels * p->F * 2) + labels / p->S * p->F * 2;
+        q.stage = (q.stage + 127) / 128 * 128;
+        q.stages = shared_most > q.resident ? (shared_most - q.resident) / q.stage : 0;
+        if (q.stages > 6) q.stages = 6;
+        if (q.stages >= (rows > unit ? 3 : 2)) break;
+    }
+    if (rows <= 0) return 0;
+    q.threads = weights ? (p->S == 32 ? 128 : 256) : q.rows * 2;
+    q.shared = q.resident + q.stages * q.stage;
+    if (weights) q.grid = units < processors ? (int32_t)units : processors;
+    else {
+        int64_t parts = processors / q.tiles;
+        if (parts < 1) parts = 1;
+        q.grid = (int32_t)((units < parts ? units : parts) * q.tiles);
+    }
+    *plan = q;
+    return 1;
+}
+
+template <int S, bool F32>
+static cudaError_t haste__cu_given_launch_one(const haste__cu_pass *p, const haste__cu_given_plan *plan, int weights,
+                                              cudaStream_t stream)
+{
+    const auto kernel = weights ? haste__cu_given_weights_kernel<S, F32> : haste__cu_given_inputs_kernel<S, F32>;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, (unsigned)plan->threads, (size_t)plan->shared, stream, *p, *plan);
+    return cudaGetLastError();
+}
+
+/* One gradient of a block as planned: a launch for each run of samples. */
+static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__cu_given_plan *planned, int weights,
+                                          cudaStream_t stream)
+{
+    haste__cu_given_plan plan = *planned;
+    cudaError_t error = cudaSuccess;
+    int i;
+    plan.add = p->add;
+    for (i = 0; i < (weights ? plan.tiles : 1) && error == cudaSuccess; i++) {
+        plan.first = i * plan.rows;
+        if (i > 0) plan.add = 1;
+        if (p->given_bf16)
+            error = p->S == 16 ? haste__cu_given_launch_one<16, false>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, false>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, false>(p, &plan, weights, stream);
+        else
+            error = p->S == 16 ? haste__cu_given_launch_one<16, true>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, true>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, true>(p, &plan, weights, stream);
+    }
+    return error;
 }
 
 /* ---- >>paths ------------------------------------------------------------------------------------------------- */
@@ -5800,34 +6320,57 @@ static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *laye
     }
 }
 
-static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type type, int32_t B,
-                                        cudaStream_t stream, haste_error *error)
+/* x (NULL: none) to the order of the kernels, the wide path's too where `wide` is asked for; and what `clear` names. */
+static haste_status haste__cu_prepare(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                      haste_cuda_type type, int32_t B, int wide, haste__cu_clear clear, cudaStream_t stream,
+                                      haste_error *error)
 {
-    dim3 grid((unsigned)((B - 1) / HASTE__CU_TILE + 1), (unsigned)((layer->inputs + 31) / 32));
+    const int x_blocks = x ? (B + 63) / 64 * 2 * ((layer->inputs + 31) / 32) : 0;
+    const int64_t clearing = (clear.zero_count / 4 + clear.end_count + 4 * HASTE__CU_THREADS - 1) / (4 * HASTE__CU_THREADS);
+    const int grid = x_blocks + (int)(clearing < 1024 ? clearing : 1024);
+    if (grid == 0) return HASTE_OK;
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
-                         layer->inputs, (float *)work->x);
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, (unsigned)grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs, (float *)work->x, NULL, x_blocks, clear);
     else
-        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
-                         layer->inputs,
-                         (uint16_t *)work->x);
+        HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<uint16_t>, (unsigned)grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
+                         layer->inputs, (uint16_t *)work->x, (uint16_t *)(wide ? work->x_wide : NULL), x_blocks, clear);
     HASTE__CU_LAUNCHED("preparing x");
     return HASTE_OK;
 }
+static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                        haste_cuda_type type, int32_t B, cudaStream_t stream, haste_error *error)
+{
+    const haste__cu_clear nothing = { NULL, 0, NULL, 0 };
+    return haste__cu_prepare(layer, work, x, type, B, 0, nothing, stream, error);
+}
 
-static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
-                                            haste_cuda_lists lists,
-                                            int count, haste__cu_pass *p, cudaStream_t stream, haste_error *error)
+/* Which memory a pass wants to be cleared: grad_x's replicas, and the lists of its groups. */
+static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, haste_cuda_workspace *work,
+                                            const haste__cu_pass *p, int grad_x, int lists)
+{
+    haste__cu_clear clear = { NULL, 0, NULL, 0 };
+    int i;
+    if (grad_x) {
+        clear.zeros = work->grad_x;
+        clear.zero_count = (int64_t)p->replicas * p->tiles * p->D * HASTE__CU_TILE;
+    }
+    if (lists) {
+        clear.ends = work->head;
+        for (i = 0; i < layer->block_count; i++) clear.end_count += layer->block[i].groups;
+    }
+    return clear;
+}
+
+/* Hangs the lists' pairs into work->head, which has been cleared. */
+static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
+                                         haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+                                         haste_error *error)
 {
     haste__cu_map map;
-    int64_t groups = 0;
-    int i;
     haste_status status = haste__cu_lists_to_device(work, B, &lists, stream, error);
     if (status != HASTE_OK) return status;
-    for (i = 0; i < layer->block_count; i++) groups += layer->block[i].groups;
     haste__cu_map_make(&map, layer);
-    HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)groups * sizeof *work->head, stream), "cudaMemsetAsync");
     HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map,
                      lists.offset, lists.id, B,
                      work->ids, work->head, (haste__cu_node *)work->node, count ? work->row : NULL, work->flag);
@@ -5835,6 +6378,15 @@ static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste
     p->head = work->head;
     p->node = (const haste__cu_node *)work->node;
     return HASTE_OK;
+}
+static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
+                                            haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+                                            haste_error *error)
+{
+    const haste__cu_clear clear = haste__cu_clear_make(layer, work, p, 0, 1);
+    HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)clear.end_count * sizeof *work->head, stream),
+                  "cudaMemsetAsync");
+    return haste__cu_hang_lists(layer, work, B, lists, count, p, stream, error);
 }
 
 /* How many thread blocks of a kernel the device holds at once; asks for the shared memory that it needs. */
@@ -5974,13 +6526,11 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
     return HASTE_OK;
 }
 
-/* One block, on the wide path, from a copy of x in its own order, made once a batch. */
-static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *ordered, int *sums,
-                                        cudaStream_t stream, haste_error *error)
+/* One block, on the wide path, from the copy of x in its own order. */
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *sums, cudaStream_t stream,
+                                        haste_error *error)
 {
     haste__cu_pass own = *p;
-    if (!*ordered) HASTE__CU_TRY(haste__wide_order(work->x, work->x_wide, p->tiles, p->D, stream), "ordering x");
-    *ordered = 1;
     own.x = work->x_wide;
     HASTE__CU_TRY(haste__wide_step(&own, sums, stream), "training a block (wide)");
     return HASTE_OK;
@@ -5996,29 +6546,60 @@ static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_wo
     if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
     if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
     if (!own.grad_x) own.grad_x = work->grad_x;   /* it always adds; nobody reads it then */
-    if (own.loss_sum)
-        HASTE__CU_TRY(cudaMemsetAsync(own.loss_sum, 0, (size_t)plan.blocks * sizeof(double), stream), "cudaMemsetAsync");
     HASTE__CU_TRY(haste__narrow_step(&own, &plan, stream), "training a block (narrow)");
     *sums = plan.blocks;
     return HASTE_OK;
 }
 
-/* Trains every block: what step, accumulate and backward share. p says what is to be done. */
+/* Makes the gradients of a block that the kernels of >>backward take, and takes them off the list: what is left is for the
+   general kernel. */
+static haste_status haste__cu_given_block(haste__cu_pass *p, haste_dtype dtype, cudaStream_t stream, haste_error *error)
+{
+    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    haste__cu_given_plan plan;
+    if (dtype != HASTE_BF16) return HASTE_OK;
+    if ((p->grad_weight || p->grad_bias) && haste__cu_given_plan_make(&plan, p, 1, shared, processors)) {
+        HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 1, stream), "the gradient of a block's weights");
+        p->grad_weight = p->grad_bias = NULL;
+    }
+    if (p->grad_x && haste__cu_given_plan_make(&plan, p, 0, shared, processors)) {
+        HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 0, stream), "the gradient of a block's inputs");
+        p->grad_x = NULL;
+    }
+    return HASTE_OK;
+}
+
+/* Does such a call read x? Not where only the gradient of x is wanted, and the kernel above makes all of it. */
+static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__cu_pass *pass,
+                                   const haste_cuda_gradient *gradient)
+{
+    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    haste__cu_pass p = *pass;
+    haste__cu_given_plan plan;
+    int i;
+    if (layer->dtype != HASTE_BF16) return 1;
+    for (i = 0; i < layer->block_count; i++) {
+        haste__cu_pass_block(&p, layer, i);
+        if (gradient && (gradient->weight[i] || gradient->bias[i])) return 1;
+        if (!haste__cu_given_plan_make(&plan, &p, 0, shared, processors)) return 1;
+    }
+    return 0;
+}
+
+/* Trains every block: what step, accumulate and backward share. p says what is to be done. grad_x's replicas have been
+   cleared. */
 static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
                                     const haste_cuda_gradient *gradient, double *loss, void *grad_x,
                                         haste_cuda_type grad_x_type,
                                     cudaStream_t stream, haste_error *error)
 {
     haste__cu_counts counts;
-    size_t one = (size_t)p->tiles * (size_t)p->D * HASTE__CU_TILE;
-    int i, ordered = 0;
+    int i;
     haste_status status;
     memset(&counts, 0, sizeof counts);
-    if (grad_x) {
-        HASTE__CU_TRY(cudaMemsetAsync(work->grad_x, 0, one * (size_t)work->replicas * sizeof(float), stream),
-                      "cudaMemsetAsync");
-        p->grad_x = work->grad_x;
-    }
+    if (grad_x) p->grad_x = work->grad_x;
     for (i = 0; i < layer->block_count; i++) {
         haste_cuda_path path = layer->path[i];
         haste__cu_question q;
@@ -6027,31 +6608,35 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
         p->grad_weight = gradient ? gradient->weight[i] : NULL;
         p->grad_bias = gradient ? gradient->bias[i] : NULL;
         p->loss_sum = loss ? work->loss + (size_t)i * HASTE__CU_SUMS : NULL;
+        if (p->given) {
+            haste__cu_pass left = *p;
+            status = haste__cu_given_block(&left, layer->dtype, stream, error);
+            if (status == HASTE_OK && (left.grad_x || left.grad_weight || left.grad_bias))
+                status = haste__cu_general_step(&left, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream,
+                                                error);
+            if (status != HASTE_OK) return status;
+            continue;
+        }
         if (path != HASTE_CUDA_GENERAL) {   /* fast paths only do steps, of batches that they take */
             status = haste__cu_ask(&q, layer, i, p->B, error);
             if (status != HASTE_OK) return status;
             q.deterministic = work->deterministic;
-            if (!p->update || p->given || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
+            if (!p->update || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
-        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &ordered, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &counts.n[i], stream, error); break;
         case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
         }
         if (status != HASTE_OK) return status;
     }
-    if (loss) {
-        HASTE__CU_LAUNCH(haste__cu_loss_kernel, 1, HASTE__CU_THREADS, 0, stream, work->loss, layer->block_count, counts,
-                         p->scale, loss);
-        HASTE__CU_LAUNCHED("the loss");
-    }
-    if (grad_x) {
-        dim3 grid((unsigned)p->tiles, (unsigned)((p->D + 31) / 32));
-        HASTE__CU_LAUNCH(haste__cu_finish_grad_x_kernel, grid, HASTE__CU_THREADS, 0, stream, work->grad_x,
-                         (int)work->replicas, p->tiles, p->B,
-                         p->D, grad_x, (int)grad_x_type);
-        HASTE__CU_LAUNCHED("the input gradient");
+    if (loss || grad_x) {
+        const int x_blocks = grad_x ? p->tiles * 2 * ((p->D + 15) / 16) : 0;
+        HASTE__CU_LAUNCH(haste__cu_finish_kernel, (unsigned)(x_blocks + (loss ? 1 : 0)), HASTE__CU_THREADS, 0, stream,
+                         work->grad_x, (int)p->replicas, p->tiles, p->B, p->D, grad_x, (int)grad_x_type, x_blocks,
+                         work->loss, layer->block_count, counts, p->scale, loss);
+        HASTE__CU_LAUNCHED("loss and input gradient");
     }
     return HASTE_OK;
 }
@@ -6115,13 +6700,17 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
 {
     haste__cu_pass p;
     haste_status status;
+    int i, wide = 0;
+    for (i = 0; i < layer->block_count; i++) wide |= !gradient && layer->path[i] == HASTE_CUDA_WIDE;
     haste__cu_pass_make(&p, layer, work, B);
     status = haste__cu_rule_make(&p, layer, options, B, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
-    if (status == HASTE_OK) status = haste__cu_prepare_x(layer, work, x, x_type, B, stream, error);
     if (status == HASTE_OK)
-        status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
+        status = haste__cu_prepare(layer, work, x, x_type, B, wide, haste__cu_clear_make(layer, work, &p, grad_x != NULL, 1),
+                                   stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_hang_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
     if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, stream, error);
     if (status != HASTE_OK) return status;
     p.update = gradient == NULL;
@@ -6219,7 +6808,9 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     haste__cu_pass_make(&p, layer, work, B);
     p.given = grad_logits;
     p.given_bf16 = grad_logits_type == HASTE_CUDA_BF16;
-    status = haste__cu_prepare_x(layer, work, x, x_type, B, (cudaStream_t)stream, error);
+    if (!p.deterministic && p.replicas > 2) p.replicas = 2;   /* few blocks add, and seldom */
+    status = haste__cu_prepare(layer, work, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
+                               haste__cu_clear_make(layer, work, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
     if (status == HASTE_OK)
         status = haste__cu_train(layer, work, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
     return status;

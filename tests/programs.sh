@@ -96,7 +96,7 @@ fi
 
 if begin training; then
     run 0 $train train.txt test.txt $small --save model.haste --log log.csv --valid .1 --eval-test
-    ok sh -c 'tail -n 1 out | grep -Eq "^result P@1=[0-9.]+ P@3=[0-9.]+ P@5=[0-9.]+ nDCG@5=[0-9.]+ PSP@1=[0-9.]+ PSP@3=[0-9.]+ PSP@5=[0-9.]+ epochs=8 seconds=[0-9.]+ peak_mib=[0-9]+$"'
+    ok sh -c 'tail -n 1 out | grep -Eq "^result P@1=[0-9.]+ P@3=[0-9.]+ P@5=[0-9.]+ nDCG@5=[0-9.]+ PSP@1=[0-9.]+ PSP@3=[0-9.]+ PSP@5=[0-9.]+ epochs=8 seconds=[0-9.]+ peak_mib=[0-9]+ layer_seconds=[0-9.]+$"'
     ok [ "$(precision out)" -ge 95 ]
     says out "^epoch 8/8  loss $number  valid P@1 $number .*  test P@1 $number"
     ok [ ! -s err ]                                   # no terminal, so no progress line

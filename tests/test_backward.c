@@ -219,6 +219,52 @@ static void parts_and_threads(void)
     }
 }
 
+/* Gradients that pass the caches by, from 16 MiB on, have the same bits as those that do not: rows off the cache lines never do. */
+static void large(void)
+{
+    haste_layer_options options;
+    haste_layer layer;
+    haste_gradient gradient, beside;
+    float *grad, *other;
+    size_t j, count;
+    test_batch batch;
+    int path;
+    memset(&options, 0, sizeof options);
+    options.labels = 33001;
+    options.inputs = 160;
+    options.block_count = 1;
+    options.block[0].group_size = 16;
+    options.block[0].fan_in = 128;
+    CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+    count = (size_t)test_weights(&layer.block[0]);
+    CHECK(count >= (size_t)1 << 22);
+    other = check_floats(count + 8);
+    batch = test_make_batch(&layer, 5);
+    grad = (float *)test_alloc(5 * (size_t)layer.slots * 4);
+    for (j = 0; j < 5 * (size_t)layer.slots; j++) grad[j] = (float)(check_random() % 1000) * .01f - 5;
+    for (path = 0; path < TEST_PATHS; path++) {
+        haste_workspace work;
+        if (test_path_missing(test_paths[path])) continue;
+        work = test_workspace(&layer, 5, 2, test_paths[path]);
+        poison(&gradient);
+        beside = gradient;
+        memset(other, 0xff, count * 4);
+        beside.weight[0] = (uintptr_t)other % 64 == 0 ? other + 8 : other;
+        CHECK((uintptr_t)gradient.weight[0] % 64 == 0 && (uintptr_t)beside.weight[0] % 64 != 0);
+        CHECK_STATUS(haste_backward(&layer, &work, batch.x, 5, grad, &gradient, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_backward(&layer, &work, batch.x, 5, grad, &beside, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(memcmp(gradient.weight[0], beside.weight[0], count * 4) == 0);
+        CHECK(gradient.weight[0][0] == gradient.weight[0][0] && gradient.weight[0][count - 16] == gradient.weight[0][count - 16]);
+        haste_workspace_free(&work);
+    }
+    haste_gradient_free(&gradient);
+    haste_layer_free(&layer);
+    test_free_batch(&batch);
+    free(grad);
+    free(other);
+}
+
 /* d loss / d parameter by central differences of the double reference. The step h and the parameters are multiples of
    2^-12, so that parameter +- h is exact in float32. */
 static void finite_differences(void)
@@ -355,6 +401,7 @@ int main(int argc, char **argv)
     RUN(losses_by_hand);
     RUN(against_double);
     RUN(parts_and_threads);
+    RUN(large);
     RUN(finite_differences);
     return check_end();
 }

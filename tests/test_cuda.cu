@@ -453,52 +453,95 @@ static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradi
     judge(layer->dtype, &got_errors, &naive_errors, what, __LINE__);
 }
 
+// Gradients from given logit gradients, of float32 or bfloat16. apart: 1, 2: those of weights and of x by a call each, weights
+// first or last.
+static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int type, int32_t B, int apart)
+{
+    int i;
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev = upload_for(&layer, path, B);
+    haste_cuda_workspace work = workspace(&dev, B + 5, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, k;
+    float *slopes = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4),
+        *naive_gx = (float *)test_zeros(d * 4), *gx, *rounded;
+    double *slopes64 = test_doubles(n), *want_x = test_doubles(d);
+    float *start = (float *)test_alloc(d * 4);
+    test_gradients want = test_make_gradients(&layer);
+    haste_cuda_gradient gradient;
+    void *x, *dev_slopes, *dev_gx;
+    // padding is not read
+    for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;
+    for (k = 0; k < d; k++) start[k] = .5f;
+    x = device_numbers(batch.x, d, HASTE_CUDA_F32);
+    dev_slopes = device_numbers(slopes, n, (haste_cuda_type)type);
+    dev_gx = device_copy(start, d * 4);
+    for (k = 0; k < n; k++)
+        { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k];
+            naive_slopes[k] = slopes[k]; }
+    haste_backward_ref(&layer, batch.x, B, slopes64, want.weight, want.bias, want_x);
+    naive_round(&layer, naive_slopes, n);
+    rounded = naive_x(&layer, &batch);
+    naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
+    for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] += .5f; }
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
+    for (i = 0; i < (apart ? 2 : 1); i++) {
+        const int weights = !apart || i == apart - 1, inputs = !apart || !weights;
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type,
+                                         weights ? &gradient : NULL, inputs ? dev_gx : NULL, HASTE_CUDA_F32, NULL,
+                                         &test_error), HASTE_OK, test_error);
+    }
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+    judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, shape->name);
+    free(gx); free(slopes); free(naive_slopes); free(naive_gx); free(slopes64); free(want_x); free(start); free(rounded);
+    cudaFree(x);
+    cudaFree(dev_slopes);
+    haste_cuda_gradient_free(&gradient);
+    test_free_gradients(&want, &layer);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void backward()
 {
     int i, dtype, type;
-    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (type = 0; type < 2; type++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (type = 0; type < 2; type++)
+        backward_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_GENERAL, type, type ? 65 : 31, type);
+}
+
+// Shapes that the kernels of >>backward take, in the order of each path; and with blocks beside that they don't.
+static void backward_fast()
+{
+    static const test_shape shapes[] = {
+        { "S 16 F 64",       333,  768, 1, { { 0, 16, 64, 0, 0 } }, 1 },
+        { "S 32 F 64",      1001,  768, 1, { { 0, 32, 64, 0, 0 } }, 1 },
+        { "S 64 F 128",      643,  301, 1, { { 0, 64, 128, 0, 0 } }, 0 },
+        { "S 32 F 128",      100, 3000, 1, { { 0, 32, 128, 0, 0 } }, 1 },
+        { "three slices",    333,  300, 3, { { 70, 32, 16, 8, 101 }, { 100, 16, 48, 3, 300 }, { 0, 64, 64, 100, 300 } }, 1 },
+        { "beside others",   300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 130, 16, 32, 8, 99 }, { 0, 24, 12, 0, 64 } }, 1 }
+    };
+    static const int32_t batches[] = { 1, 31, 65, 128, 200 };
+    static const haste_cuda_path paths[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
+    int i, j, k = 0, n;
+    for (i = 0; i < (int)(sizeof shapes / sizeof shapes[0]); i++) for (j = 0; j < 5; j++) for (n = 0; n < 3; n++, k++) {
+        if (shapes[i].inputs > 1000 && batches[j] > 65) continue;
+        backward_case(&shapes[i], HASTE_BF16, paths[n], k % 2, batches[j], k % 3);
+    }
+    for (i = 0; i < 5; i++) {   // nobody but the kernels of >>backward: x is not even read
+        haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
         haste_layer layer = test_layer(&options);
-        haste_cuda_layer dev = upload(&layer);
-        int32_t B = type ? 65 : 31;
-        haste_cuda_workspace work = workspace(&dev, 70, 0);
-        test_batch batch = test_make_batch(&layer, B);
-        size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, k;
-        float *slopes = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4),
-            *naive_gx = (float *)test_zeros(d * 4), *gx, *rounded;
-        double *slopes64 = test_doubles(n), *want_x = test_doubles(d);
-        float *start = (float *)test_alloc(d * 4);
-        test_gradients want = test_make_gradients(&layer);
-        haste_cuda_gradient gradient;
-        void *x, *dev_slopes, *dev_gx;
-        // padding is not read
-        for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;
-        for (k = 0; k < d; k++) start[k] = .5f;
-        x = device_numbers(batch.x, d, HASTE_CUDA_F32);
-        dev_slopes = device_numbers(slopes, n, (haste_cuda_type)type);
-        dev_gx = device_copy(start, d * 4);
-        for (k = 0; k < n; k++)
-            { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k];
-                naive_slopes[k] = slopes[k]; }
-        haste_backward_ref(&layer, batch.x, B, slopes64, want.weight, want.bias, want_x);
-        naive_round(&layer, naive_slopes, n);
-        rounded = naive_x(&layer, &batch);
-        naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
-        for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] += .5f; }
-        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
-        MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
-        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type, &gradient,
-                                         dev_gx, HASTE_CUDA_F32, NULL,
-                                         &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-        gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
-        judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_shapes[i].name);
-        free(gx); free(slopes); free(naive_slopes); free(naive_gx); free(slopes64); free(want_x); free(start); free(rounded);
-        cudaFree(x);
-        cudaFree(dev_slopes);
-        haste_cuda_gradient_free(&gradient);
-        test_free_gradients(&want, &layer);
-        test_free_batch(&batch);
+        haste_cuda_layer dev = upload_for(&layer, HASTE_CUDA_GENERAL, 128);
+        haste_cuda_workspace work = workspace(&dev, 128, 0);
+        haste__cu_pass p;
+        haste__cu_pass_make(&p, &dev, &work, 128);
+        CHECK(!haste__cu_given_needs_x(&dev, &p, NULL));
+        p.deterministic = 1;
+        CHECK(haste__cu_given_needs_x(&dev, &p, NULL));
         haste_cuda_workspace_free(&work);
         haste_cuda_layer_free(&dev);
         haste_layer_free(&layer);
@@ -684,6 +727,23 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     haste_cuda_layer_free(&dev);
     haste_layer_free(&layer);
     haste_layer_free(&after);
+}
+
+// Something small of everything, for compute-sanitizer.
+static void small()
+{
+    static const test_shape shapes[] = {
+        { "S 16",  70,  64, 1, { { 0, 16, 16, 0, 0 } }, 1 },
+        { "S 32",  77, 100, 1, { { 0, 32, 32, 0, 0 } }, 1 },
+        { "S 64", 130, 100, 1, { { 0, 64, 16, 0, 0 } }, 1 },
+        { "dense", 70,  48, 2, { { 40, 64, HASTE_DENSE, 0, 0 }, { 0, 24, 9, 3, 40 } }, 1 } };
+    static const haste_cuda_path paths[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
+    int i, j, n = 0;
+    for (i = 0; i < 4; i++) for (j = 0; j < 3; j++, n++) {
+        backward_case(&shapes[i], HASTE_BF16, paths[j], n % 2, j ? 70 : 33, n % 3);
+        step_case(&shapes[i], (haste_loss)(n % 3), (haste_optimizer)((n + j) % 3), HASTE_BF16, (haste_dtype)(n / 2 % 2),
+                  j ? 70 : 33, n % 2, paths[j], 20.f);
+    }
 }
 
 static void step()
@@ -2031,9 +2091,11 @@ int main(int argc, char **argv)
         RUN(plan);
         RUN(forward);
         RUN(backward);
+        RUN(backward_fast);
         RUN(step);
         RUN(step_large);
         RUN(step_fast);
+        RUN(small);
         RUN(accumulate);
         RUN(grad_x_bf16);
         RUN(rounding);

@@ -145,6 +145,47 @@ static void same_bits(void)
     }
 }
 
+/* Logits that pass the caches by, from 16 MiB on, have the same bits as those that do not: rows off the cache lines never do. Blocks of
+   several sizes, groups that fill no panel, batches that fill no tile; one block whose groups are no whole cache lines. */
+static void large(void)
+{
+    static const test_shape shape = { "large", 44000, 40, 4,
+                                      { { 9000, 16, 5, 0, 0 }, { 10, 48, 3, 0, 0 }, { 4020, 24, 4, 0, 0 }, { 0, 32, 7, 3, 39 } }, 0 };
+    static const int32_t sizes[] = { 96, 101 };
+    haste_layer_options options;
+    haste_layer layer;
+    test_batch batch;
+    float *out, *logits, *beside;
+    size_t count;
+    int path, type, n;
+    for (type = 0; type < 2; type++) {
+        options = test_options(&shape, HASTE_BCE, HASTE_SGD, type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        batch = test_make_batch(&layer, 101);
+        out = check_floats(2 * 101 * (size_t)layer.slots + 64);
+        logits = out + (64 - (uintptr_t)out % 64) % 64 / 4;
+        beside = logits + (101 * (size_t)layer.slots + 15) / 16 * 16 + 4;
+        for (path = 0; path < TEST_PATHS; path++) for (n = 0; n < 2; n++) {
+            haste_workspace work;
+            if (test_path_missing(test_paths[path])) continue;
+            work = test_workspace(&layer, 101, 2, test_paths[path]);
+            memset(work.memory, 0xff, work.bytes);
+            count = (size_t)sizes[n] * (size_t)layer.slots;
+            CHECK(count >= (size_t)1 << 22 && layer.slots % 16 == 0 && (uintptr_t)logits % 64 == 0 && (uintptr_t)beside % 64 != 0);
+            memset(logits, 0xff, count * 4);
+            memset(beside, 0xff, count * 4);
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, sizes[n], logits, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_forward(&layer, &work, batch.x, sizes[n], beside, &test_error), HASTE_OK, test_error);
+            CHECK(memcmp(logits, beside, count * 4) == 0);
+            CHECK(logits[0] == logits[0] && logits[count - 1] == logits[count - 1]);
+            haste_workspace_free(&work);
+        }
+        free(out);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
 /* What a block's slice leaves out does not matter, however large. */
 static void slices(void)
 {
@@ -236,6 +277,7 @@ int main(int argc, char **argv)
     RUN(by_hand);
     RUN(against_double);
     RUN(same_bits);
+    RUN(large);
     RUN(slices);
     RUN(not_finite);
     RUN(other_workspaces);
