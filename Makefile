@@ -37,9 +37,12 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
     NATIVE := $(if $(call probe,-march=native),-march=native)
 endif
 ifneq ($(filter bench-cuda,$(MAKECMDGOALS)),)
-    CUBLAS := $(if $(HAVE_NVCC),$(shell mkdir -p $(BUILD); p=$(BUILD)/probe_cublas.$$$$; \
-                echo 'int main(void) { return 0; }' > $$p.cu; \
-                $(NVCC) -include cublas_v2.h $$p.cu -o $$p -lcublas >/dev/null 2>&1 && echo yes; rm -f $$p $$p.cu))
+    # $(call nvcc_probe,HEADER,LIBRARY): yes, where nvcc finds both
+    nvcc_probe = $(if $(HAVE_NVCC),$(shell mkdir -p $(BUILD); p=$(BUILD)/probe_$(2).$$$$; \
+                   echo 'int main(void) { return 0; }' > $$p.cu; \
+                   $(NVCC) -include $(1) $$p.cu -o $$p -l$(2) >/dev/null 2>&1 && echo yes; rm -f $$p $$p.cu))
+    CUBLAS     := $(call nvcc_probe,cublas_v2.h,cublas)
+    CUSPARSE   := $(call nvcc_probe,cusparse.h,cusparse)
 endif
 
 FLAGS     = -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) $(OPENMP)
@@ -150,9 +153,10 @@ bench: $(BUILD)/haste-bench            ## the tables of the CPU, about twelve mi
 	@[ -n "$(DNNL)" ] || echo "bench: no oneDNN found (dnnl.h, -ldnnl): it is not compared"
 	$(RUN) $(BUILD)/haste-bench $(ARGS)
 
-bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the GPU, about two minutes (ARGS="--csv FILE", ARGS=--help)
+bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the GPU, half a minute (ARGS="--csv FILE", ARGS=--help)
 	@[ -n "$(HAVE_NVCC)" ] || { echo "bench-cuda needs nvcc: $(NVCC) was not found (NVCC=... names it)"; exit 1; }
 	@[ -n "$(CUBLAS)" ] || echo "bench-cuda: no cuBLAS found: nothing dense is compared"
+	@[ -n "$(CUSPARSE)" ] || echo "bench-cuda: no cuSPARSE found: no sparse matrices are compared"
 	$(RUN) $(BUILD)/haste-bench-cuda $(ARGS)
 .PHONY: bench-cuda
 
@@ -206,13 +210,14 @@ $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.
 	    -DBENCH_BASELINE=$(call quote,"$(strip $(BASELINE))") -I. bench/bench_cpu.c $(BUILD)/baseline.o -o $@ \
 	    $(LDFLAGS) $(BLAS:yes=-lopenblas) $(DNNL:yes=-ldnnl) -lm
 
-# Whether there is cuBLAS is part of the command, so that finding it builds anew.
+# Whether there are cuBLAS and cuSPARSE is part of the command, so that finding them builds anew.
+BENCH_CUDA = $(NVCC) $(CUDA_FLAGS) $(if $(CUBLAS),-DBENCH_CUBLAS) $(if $(CUSPARSE),-DBENCH_CUSPARSE)
 $(BUILD)/bench_cuda_command: FORCE
 	@mkdir -p $(BUILD)
-	@echo $(call quote,$(NVCC) $(CUDA_FLAGS) $(CUBLAS)) | cmp -s - $@ || echo $(call quote,$(NVCC) $(CUDA_FLAGS) $(CUBLAS)) > $@
+	@echo $(call quote,$(BENCH_CUDA)) | cmp -s - $@ || echo $(call quote,$(BENCH_CUDA)) > $@
 
 $(BUILD)/haste-bench-cuda: bench/bench_cuda.cu haste_cuda.cuh haste.h $(BUILD)/haste_cuda.o $(BUILD)/bench_cuda_command
-	$(NVCC) $(CUDA_FLAGS) $(if $(CUBLAS),-DBENCH_CUBLAS) -DBENCH_FLAGS=$(call quote,"-O3 $(CUDA_ARCH)") bench/bench_cuda.cu $(BUILD)/haste_cuda.o \
-	    -o $@ $(if $(CUBLAS),-lcublas) -lm
+	$(BENCH_CUDA) -DBENCH_FLAGS=$(call quote,"-O3 $(CUDA_ARCH)") bench/bench_cuda.cu $(BUILD)/haste_cuda.o -o $@ \
+	    $(if $(CUBLAS),-lcublas) $(if $(CUSPARSE),-lcusparse) -lm
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/cxx/*.d)

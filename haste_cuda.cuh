@@ -6688,7 +6688,7 @@ static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, cons
 static haste_status haste__cu_grad_x_check(haste_cuda_type type, haste_error *error)
 {
     if (type == HASTE_CUDA_F32 || type == HASTE_CUDA_BF16) return HASTE_OK;
-    return haste__cu_fail(error, HASTE_ERR_ARG, "type = %d, expected float32 or bfloat16", (int)type);
+    return haste__cu_fail(error, HASTE_ERR_ARG, "type of logits or gradients = %d, expected float32 or bfloat16", (int)type);
 }
 
 /* train_step and accumulate; gradient NULL: update. */

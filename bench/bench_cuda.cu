@@ -1,14 +1,14 @@
 // bench_cuda: the layer on this machine's GPU, beside what one would use instead. What is timed is first checked, with few
 // labels and otherwise the same shape, against double precision; then medians of at least 15 runs, by CUDA events.
 //
-//     make bench-cuda                                        all tables, about two minutes
+//     make bench-cuda                                        all tables, half a minute
 //     make bench-cuda ARGS="--csv bench/results/x.csv"
 //     make bench-cuda ARGS="--only step,topk --seconds 60"   some tables; what does not fit the time is left out, and named
 //     make bench-cuda ARGS=--quick                           small shapes, seconds; its numbers mean little
 //     sh bench/plot_cuda.sh x.csv > x.svg                    time per step against the number of labels
 //
-// cuBLAS stands for dense layers where make finds it. Everything rotates over two copies of the weights, which keeps them
-// out of the L2.
+// cuBLAS stands for dense layers and cuSPARSE for sparse matrices where make finds them. Everything but cuSPARSE rotates
+// over two copies of the weights, which keeps them out of the L2.
 #define HASTE_IMPLEMENTATION
 #include "haste_cuda.cuh"
 
@@ -17,6 +17,9 @@
 #include <time.h>
 #ifdef BENCH_CUBLAS
     #include <cublas_v2.h>
+#endif
+#ifdef BENCH_CUSPARSE
+    #include <cusparse.h>
 #endif
 #ifndef BENCH_FLAGS
     #define BENCH_FLAGS "unknown"
@@ -54,8 +57,12 @@ static struct {
     double      copy;       // bytes/s, read and written counted
     double      products;   // flop/s of a large bf16 product; 0: no cuBLAS
     size_t      shared;     // bytes of shared memory a thread block may have
+    double      sparse_seconds;   // spent on cuSPARSE, which gets SPARSE_SECONDS
 #ifdef BENCH_CUBLAS
     cublasHandle_t blas;
+#endif
+#ifdef BENCH_CUSPARSE
+    cusparseHandle_t sparse;
 #endif
 } G;
 
@@ -124,8 +131,9 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// The calls follow each other without a pause, an event after each: a host too slow for the device would show.
-static timing measure(work_call call, void *context)
+// The calls follow each other without a pause, an event after each: a host too slow for the device would show. At least
+// `least` of them, 15 but for what is slow and only stands beside.
+static timing measure_few(work_call call, void *context, int least)
 {
     static cudaEvent_t event[MOST_RUNS + 1];
     float ms[MOST_RUNS], one;
@@ -139,7 +147,7 @@ static timing measure(work_call call, void *context)
     CUDA(cudaEventSynchronize(event[1]));
     CUDA(cudaEventElapsedTime(&one, event[0], event[1]));
     t.runs = (int)(100 / (one / 2 + 1e-3));
-    t.runs = t.runs < 15 ? 15 : t.runs > MOST_RUNS ? MOST_RUNS : t.runs;
+    t.runs = t.runs < least ? least : t.runs > MOST_RUNS ? MOST_RUNS : t.runs;
     CUDA(cudaEventRecord(event[0]));
     for (i = 0; i < t.runs; i++) { call(context, 5 + i); CUDA(cudaEventRecord(event[i + 1])); }
     CUDA(cudaDeviceSynchronize());
@@ -150,6 +158,8 @@ static timing measure(work_call call, void *context)
     t.most = ms[t.runs - 1];
     return t;
 }
+
+static timing measure(work_call call, void *context) { return measure_few(call, context, 15); }
 
 static double floor_ms(double bytes, double flops)
 {
@@ -270,12 +280,17 @@ static void free_batch(batch *b)
 
 // ---- >>ours ------------------------------------------------------------------------------------------------------------
 
-// A shape: head labels read all of [0, D/2) and the tail F of [D/2, D) where `halves`, else both of all of [0, D).
-typedef struct shape { const char *name; int64_t L, head; int32_t S, F, D, B, halves; } shape;
+// A shape. kind: 0, or a sum of these; bfloat16 and plain SGD unless they say otherwise.
+enum {
+    HALVES   = 1,   // head labels read all of [0, D/2), the tail F of [D/2, D); else both of all of [0, D)
+    FLOAT32  = 2,   // weights
+    MOMENTUM = 4    // velocities in bfloat16
+};
+typedef struct shape { const char *name; int64_t L, head; int32_t S, F, D, B, kind; } shape;
 
 static double weights_of(const shape *s)
 {
-    const double width = s->halves ? s->D / 2 : s->D;
+    const double width = s->kind & HALVES ? s->D / 2 : s->D;
     return (double)s->head * width + (double)(s->L - s->head) * s->F;
 }
 static double index_bytes(const shape *s) { return (double)(s->L - s->head) / s->S * s->F * 2; }
@@ -292,15 +307,16 @@ static haste_layer_options layer_options(const shape *s)
         o.block[0].labels = s->head;
         o.block[0].group_size = HEAD_GROUP;
         o.block[0].fan_in = HASTE_DENSE;
-        o.block[0].end = s->halves ? s->D / 2 : s->D;
+        o.block[0].end = s->kind & HALVES ? s->D / 2 : s->D;
     }
     tail = &o.block[o.block_count - 1];
     tail->group_size = s->S;
     tail->fan_in = s->F;
-    tail->begin = s->halves ? s->D / 2 : 0;
+    tail->begin = s->kind & HALVES ? s->D / 2 : 0;
     tail->end = s->D;
-    o.dtype = HASTE_BF16;
+    o.dtype = s->kind & FLOAT32 ? HASTE_F32 : HASTE_BF16;
     o.state_dtype = HASTE_BF16;
+    o.optimizer = s->kind & MOMENTUM ? HASTE_MOMENTUM : HASTE_SGD;
     o.seed = SEED;
     return o;
 }
@@ -944,6 +960,173 @@ static void per_label_input_gradient(void *context, int turn)
     CUDA(cudaGetLastError());
 }
 
+// ---- >>cuSPARSE --------------------------------------------------------------------------------------------------------
+
+// Our layer as a CSR matrix [L, D]: forward is a product with x [D, 64], the weight gradient a sampled product (SDDMM), the
+// input gradient a product of the transpose. And as many weights in blocks of 32 labels x 32 inputs (blocked-ELL): another
+// structure, of equal flops. Numbers are bfloat16, or float32 where cuSPARSE refuses that; logits are label-major, as
+// cuSPARSE likes them, which spares it the transpositions that ours does inside its times.
+enum { SPARSE_SECONDS = 1, SPARSE_BLOCK = 32 };
+typedef enum sparse_kind { SPARSE_FORWARD, SPARSE_WEIGHT, SPARSE_INPUT, SPARSE_BLOCKS } sparse_kind;
+
+#ifdef BENCH_CUSPARSE
+typedef struct sparse {
+    sparse_kind kind;
+    int64_t     L;
+    int32_t     F, D;
+    int32_t    *offset, *column;   // CSR; of blocks: column only
+    bf16       *half_weight, *half_x, *half_z;       // the numbers
+    void       *weight, *x, *z;    // the same as cuSPARSE gets them
+    float      *grad_x;
+    void       *scratch;
+    cusparseSpMatDescr_t matrix;
+    cusparseDnMatDescr_t matrix_x, matrix_z, matrix_grad_x;
+    int         refused;
+} sparse;
+
+static __global__ void sparse_offset_kernel(int32_t *offset, int64_t n, int F)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+        offset[i] = (int32_t)(i * F);
+}
+// Row i has `each` columns, one from each of as many parts of `width`; `together` rows share them.
+static __global__ void sparse_column_kernel(int32_t *column, int64_t n, int each, int together, int width)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+        const int64_t group = i / each / together;
+        const int f = (int)(i % each), part = width / each;
+        column[i] = f * part + (int)(scramble((70ull << 40) + (uint64_t)(group * each + f)) % (uint32_t)part);
+    }
+}
+static __global__ void widen_kernel(const bf16 *in, float *out, int64_t n)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+        out[i] = __bfloat162float(in[i]);
+}
+static void *as_type(bf16 *numbers, int64_t n, int f32)
+{
+    float *wide;
+    if (!f32) return numbers;
+    wide = (float *)device((size_t)n * 4, 0);
+    widen_kernel<<<4096, 256>>>(numbers, wide, n);
+    CUDA(cudaGetLastError());
+    return wide;
+}
+
+static void free_sparse(sparse *p)
+{
+    if (p->matrix) cusparseDestroySpMat(p->matrix);
+    if (p->matrix_x) cusparseDestroyDnMat(p->matrix_x);
+    if (p->matrix_z) cusparseDestroyDnMat(p->matrix_z);
+    if (p->matrix_grad_x) cusparseDestroyDnMat(p->matrix_grad_x);
+    if (p->weight != p->half_weight) { cudaFree(p->weight); cudaFree(p->x); cudaFree(p->z); }
+    cudaFree(p->half_weight); cudaFree(p->half_x); cudaFree(p->half_z);
+    cudaFree(p->offset); cudaFree(p->column); cudaFree(p->grad_x); cudaFree(p->scratch);
+    memset(p, 0, sizeof *p);
+}
+
+static void sparse_ok(sparse *p, cusparseStatus_t status) { if (status != CUSPARSE_STATUS_SUCCESS) p->refused = 1; }
+
+// What is timed. How: 0 asks for the bytes of scratch memory, 1 prepares, 2 works.
+static void sparse_work(sparse *p, int how, size_t *bytes)
+{
+    const cusparseOperation_t same = CUSPARSE_OPERATION_NON_TRANSPOSE, turned = CUSPARSE_OPERATION_TRANSPOSE;
+    const cusparseSpMMAlg_t fastest = p->kind == SPARSE_BLOCKS ? CUSPARSE_SPMM_BLOCKED_ELL_ALG1 :
+                                      p->kind == SPARSE_INPUT ? CUSPARSE_SPMM_ALG_DEFAULT : CUSPARSE_SPMM_CSR_ALG2;
+    const cusparseOperation_t op = p->kind == SPARSE_INPUT ? turned : same;
+    const cusparseDnMatDescr_t from = p->kind == SPARSE_INPUT ? p->matrix_z : p->matrix_x;
+    const cusparseDnMatDescr_t to = p->kind == SPARSE_INPUT ? p->matrix_grad_x : p->matrix_z;
+    const float one = 1, zero = 0;
+    if (p->kind == SPARSE_WEIGHT) {
+        if (how == 0) sparse_ok(p, cusparseSDDMM_bufferSize(G.sparse, same, turned, &one, p->matrix_z, p->matrix_x, &zero,
+                                                            p->matrix, CUDA_R_32F, CUSPARSE_SDDMM_ALG_DEFAULT, bytes));
+        if (how == 1) sparse_ok(p, cusparseSDDMM_preprocess(G.sparse, same, turned, &one, p->matrix_z, p->matrix_x, &zero,
+                                                            p->matrix, CUDA_R_32F, CUSPARSE_SDDMM_ALG_DEFAULT, p->scratch));
+        if (how == 2) sparse_ok(p, cusparseSDDMM(G.sparse, same, turned, &one, p->matrix_z, p->matrix_x, &zero, p->matrix,
+                                                 CUDA_R_32F, CUSPARSE_SDDMM_ALG_DEFAULT, p->scratch));
+        return;
+    }
+    if (how == 0) sparse_ok(p, cusparseSpMM_bufferSize(G.sparse, op, same, &one, p->matrix, from, &zero, to, CUDA_R_32F,
+                                                       fastest, bytes));
+    if (how == 1) sparse_ok(p, cusparseSpMM_preprocess(G.sparse, op, same, &one, p->matrix, from, &zero, to, CUDA_R_32F,
+                                                       fastest, p->scratch));
+    if (how == 2) sparse_ok(p, cusparseSpMM(G.sparse, op, same, &one, p->matrix, from, &zero, to, CUDA_R_32F, fastest,
+                                            p->scratch));
+}
+static void sparse_call(void *context, int turn) { (void)turn; sparse_work((sparse *)context, 2, NULL); }
+
+// 1 where cuSPARSE takes it, and then it has been done once.
+static int make_sparse(sparse *p, sparse_kind kind, const shape *s, batch *b, int f32)
+{
+    const cudaDataType type = f32 ? CUDA_R_32F : CUDA_R_16BF;
+    const int64_t n = s->L * s->F, each = s->F / SPARSE_BLOCK;
+    size_t bytes = 0;
+    memset(p, 0, sizeof *p);
+    if (kind == SPARSE_WEIGHT && !f32) return 0;   // cuSPARSE 12.6 samples no bfloat16, and says so on the terminal
+    p->kind = kind;
+    p->L = s->L;
+    p->F = s->F;
+    p->D = s->D;
+    p->half_weight = (bf16 *)device((size_t)n * 2, 0);
+    p->half_x = (bf16 *)device((size_t)s->D * SAMPLES * 2, 0);
+    p->half_z = (bf16 *)device((size_t)s->L * SAMPLES * 2, 0);
+    p->grad_x = (float *)device((size_t)s->D * SAMPLES * 4, 0);
+    fill(p->half_weight, n, 1 / sqrtf((float)s->F), 71);
+    fill(p->half_z, s->L * SAMPLES, 1e-2f, 40);
+    transpose_kernel<<<(unsigned)(s->D * SAMPLES + 255) / 256, 256>>>(b->dev_x, p->half_x, s->D);
+    p->weight = as_type(p->half_weight, n, f32);
+    p->x = as_type(p->half_x, (int64_t)s->D * SAMPLES, f32);
+    p->z = as_type(p->half_z, s->L * SAMPLES, f32);
+    if (kind == SPARSE_BLOCKS) {
+        p->column = (int32_t *)device((size_t)(s->L / SPARSE_BLOCK * each) * 4, 0);
+        sparse_column_kernel<<<4096, 256>>>(p->column, s->L / SPARSE_BLOCK * each, (int)each, 1, s->D / SPARSE_BLOCK);
+        sparse_ok(p, cusparseCreateBlockedEll(&p->matrix, s->L, s->D, SPARSE_BLOCK, s->F, p->column, p->weight,
+                                              CUSPARSE_INDEX_32I, CUSPARSE_INDEX_BASE_ZERO, type));
+    } else {
+        p->offset = (int32_t *)device(((size_t)s->L + 1) * 4, 0);
+        p->column = (int32_t *)device((size_t)n * 4, 0);
+        sparse_offset_kernel<<<4096, 256>>>(p->offset, s->L + 1, s->F);
+        sparse_column_kernel<<<4096, 256>>>(p->column, n, s->F, s->S, s->D);
+        sparse_ok(p, cusparseCreateCsr(&p->matrix, s->L, s->D, n, p->offset, p->column, p->weight, CUSPARSE_INDEX_32I,
+                                       CUSPARSE_INDEX_32I, CUSPARSE_INDEX_BASE_ZERO, type));
+    }
+    CUDA(cudaGetLastError());
+    sparse_ok(p, cusparseCreateDnMat(&p->matrix_x, s->D, SAMPLES, SAMPLES, p->x, type, CUSPARSE_ORDER_ROW));
+    sparse_ok(p, cusparseCreateDnMat(&p->matrix_z, s->L, SAMPLES, SAMPLES, p->z, type, CUSPARSE_ORDER_ROW));
+    sparse_ok(p, cusparseCreateDnMat(&p->matrix_grad_x, s->D, SAMPLES, SAMPLES, p->grad_x, CUDA_R_32F, CUSPARSE_ORDER_ROW));
+    if (!p->refused) sparse_work(p, 0, &bytes);
+    if (!p->refused) p->scratch = device(bytes, 0);
+    if (!p->refused) sparse_work(p, 1, NULL);
+    if (!p->refused) sparse_work(p, 2, NULL);
+    CUDA(cudaDeviceSynchronize());
+    if (!p->refused) return 1;
+    free_sparse(p);
+    return 0;
+}
+#endif
+
+// ms 0: no cuSPARSE, refused, or its time is over. *f32: which numbers it took.
+static timing time_sparse(sparse_kind kind, const shape *s, batch *b, int *f32)
+{
+    timing t = { 0, 0, 0, 0 };
+#ifdef BENCH_CUSPARSE
+    const double begin = now();
+    sparse p;
+    if (G.sparse_seconds < SPARSE_SECONDS && s->L <= 1000000)   // 2^31 entries are far, and so is a second a call
+        for (*f32 = 0; *f32 < 2; (*f32)++)
+            if (make_sparse(&p, kind, s, b, *f32)) {
+                t = measure_few(sparse_call, &p, 5);
+                if (p.refused) t.ms = 0;
+                free_sparse(&p);
+                break;
+            }
+    G.sparse_seconds += now() - begin;
+#else
+    (void)kind; (void)s; (void)b; (void)f32;
+#endif
+    return t;
+}
+
 // ---- >>checks ----------------------------------------------------------------------------------------------------------
 
 // Any layer, written out label by label, and its operations as one would first write them, in double precision (on the
@@ -1125,8 +1308,10 @@ static void write_out(plain *p, const haste_layer *layer)
         p->offset[l] = k;
         for (f = 0; f < block->fan_in; f++, k++) {
             const int64_t at = slot - block->first_slot, g = at / block->group_size, s = at % block->group_size;
+            const int64_t place = (g * block->fan_in + f) * block->group_size + s;
             p->input[k] = block->begin + (block->index ? block->index[g * block->fan_in + f] : (int32_t)f);
-            p->weight[k] = from_bf16(((const uint16_t *)block->weight)[(g * block->fan_in + f) * block->group_size + s]);
+            p->weight[k] = layer->dtype == HASTE_F32 ? ((const float *)block->weight)[place]
+                                                     : from_bf16(((const uint16_t *)block->weight)[place]);
         }
     }
     p->offset[layer->labels] = k;
@@ -1149,13 +1334,14 @@ static void check_ours(const shape *whole, haste_cuda_path path)
     int32_t j;
     for (j = 0; j < count; j++)
         if (done_path[j] == path && done[j].L == s.L && done[j].head == s.head && done[j].S == s.S && done[j].F == s.F &&
-            done[j].D == s.D && done[j].B == s.B && done[j].halves == s.halves) return;
+            done[j].D == s.D && done[j].B == s.B && done[j].kind == s.kind) return;
     if (count < 64) {
         done[count] = s;
         done_path[count++] = path;
     }
-    snprintf(who, sizeof who, "haste (%s) L %lld S %d F %d D %d B %d", haste_cuda_path_text(path), (long long)s.L, (int)s.S,
-             (int)s.F, (int)s.D, (int)s.B);
+    snprintf(who, sizeof who, "haste (%s) L %lld S %d F %d D %d B %d%s%s", haste_cuda_path_text(path), (long long)s.L,
+             (int)s.S, (int)s.F, (int)s.D, (int)s.B, s.kind & FLOAT32 ? " float32" : "",
+             s.kind & MOMENTUM ? " momentum" : "");
     make_batch(&b, s.L, s.D, s.B);
     make_ours(&o, &s, &b, 1, path);
     MUST(haste_layer_create(&back, &options, &failure));
@@ -1204,7 +1390,7 @@ static void check_ours(const shape *whole, haste_cuda_path path)
     judge(who, "weight gradient", got, p.grad_weight, p.n, 1e-2);
     free(got);
 
-    // The step, with a rate at which the change of a weight is far above its last bit.
+    // The step, with a rate at which the change of a weight is far above its last bit. Momentum: its first step is SGD's.
     work_out(&p, b.x, &b, NULL);
     for (i = 0; i < p.n; i++) if (fabs(p.grad_weight[i]) > most) most = fabs(p.grad_weight[i]);
     o.step.lr = (float)(.5 / most);
@@ -1324,6 +1510,70 @@ static void check_per_label(int32_t D, int32_t F)
     free_batch(&b);
 }
 
+static void check_sparse(int32_t D, int32_t F)
+{
+#ifdef BENCH_CUSPARSE
+    static const char *const name[4] = { "forward", "weight gradient", "input gradient", "forward, blocks" };
+    const shape s = { "", 12 * 1024, 0, 32, F, D, SAMPLES, 0 };
+    const int64_t n = s.L * F, pairs = s.L * SAMPLES;
+    bf16 *numbers = (bf16 *)device((size_t)(n > pairs ? n : pairs) * 2, 0);
+    float *weight, *slope;
+    double *dz;
+    batch b;
+    int kind, f32;
+    fill(numbers, n, 1 / sqrtf((float)F), 71);   // what make_sparse begins with
+    weight = host_numbers(numbers, n);
+    fill(numbers, pairs, 1e-2f, 40);
+    slope = host_numbers(numbers, pairs);
+    dz = in_double(slope, pairs);
+    make_batch(&b, s.L, s.D, s.B);
+    for (kind = 0; kind < 4; kind++) for (f32 = 0; f32 < 2; f32++) {
+        char who[96];
+        float *raw;
+        double *got;
+        int32_t *column, d, k;
+        int64_t i, columns = kind == SPARSE_BLOCKS ? s.L / SPARSE_BLOCK : n;
+        sparse c;
+        plain p;
+        if ((kind == SPARSE_BLOCKS && F != SPARSE_BLOCK) || !make_sparse(&c, (sparse_kind)kind, &s, &b, f32)) continue;
+        snprintf(who, sizeof who, "cuSPARSE D %d F %d, %s", (int)D, (int)F, f32 ? "float32" : "bfloat16");
+        make_plain(&p, s.L, n, SAMPLES, D);
+        column = (int32_t *)host((size_t)columns * 4);
+        CUDA(cudaMemcpy(column, c.column, (size_t)columns * 4, cudaMemcpyDeviceToHost));
+        for (i = 0; i <= s.L; i++) p.offset[i] = i * F;
+        for (i = 0; i < n; i++) {   // one block in a row of blocks
+            p.input[i] = kind == SPARSE_BLOCKS ? column[i / F / SPARSE_BLOCK] * SPARSE_BLOCK + (int32_t)(i % F) : column[i];
+            p.weight[i] = weight[i];
+        }
+        work_out(&p, b.x, &b, dz);
+        if (kind == SPARSE_INPUT) {
+            raw = (float *)host((size_t)D * SAMPLES * 4);
+            CUDA(cudaMemcpy(raw, c.grad_x, (size_t)D * SAMPLES * 4, cudaMemcpyDeviceToHost));
+            got = (double *)host((size_t)D * SAMPLES * 8);
+            for (d = 0; d < D; d++) for (k = 0; k < SAMPLES; k++) got[k * D + d] = (double)raw[d * SAMPLES + k];
+            judge(who, name[kind], got, p.grad_x, (int64_t)D * SAMPLES, 1e-2);
+        } else {
+            const void *from = kind == SPARSE_WEIGHT ? c.weight : c.z;
+            const int64_t count = kind == SPARSE_WEIGHT ? n : pairs;
+            if (f32) {
+                raw = (float *)host((size_t)count * 4);
+                CUDA(cudaMemcpy(raw, from, (size_t)count * 4, cudaMemcpyDeviceToHost));
+            } else raw = host_numbers((const bf16 *)from, count);
+            got = in_double(raw, count);
+            judge(who, name[kind], got, kind == SPARSE_WEIGHT ? p.grad_weight : p.z, count, 1e-2);
+        }
+        free(got); free(raw); free(column);
+        free_plain(&p);
+        free_sparse(&c);
+    }
+    free(weight); free(slope); free(dz);
+    cudaFree(numbers);
+    free_batch(&b);
+#else
+    (void)D; (void)F;
+#endif
+}
+
 // ---- >>tables ----------------------------------------------------------------------------------------------------------
 
 // Above 3 GB one copy is far larger than any cache.
@@ -1332,6 +1582,52 @@ static int copies_for(double weight_bytes) { return weight_bytes > 3e9 ? 1 : COP
 static void title(const char *text) { printf("\n%s\n", text); fflush(stdout); }
 
 static int32_t rounded8(double k) { return (int32_t)((k + 4) / 8) * 8 < 8 ? 8 : (int32_t)((k + 4) / 8) * 8; }
+
+// What is asked of the numbers: at most, or (1) at least. row NULL: of each row, the worst is kept. got 0: not run.
+static struct ask { const char *table, *row, *what; double asked; int least; const char *unit; double got; } asks[] = {
+    { "step", "A670K L 670,091 head S16 F64 B64", "step", .28, 0, "ms", 0 },
+    { "step", "A670K L 670,091 head S16 F64 B128", "step", .45, 0, "ms", 0 },
+    { "step", "L 670,208 S32 F64 D768 B128", "step", .30, 0, "ms", 0 },
+    { "step", "A3M L 2,812,281 head S64 F128 B128", "step", 1.7, 0, "ms", 0 },
+    { "step", "L 8,192,000 S32 F64 D384 B128", "step", 3.0, 0, "ms", 0 },
+    { "kernels", "L 670,208 S16 F64 D768 B128", "forward", .13, 0, "ms", 0 },
+    { "kernels", "L 670,208 S16 F64 D768 B128", "grad W", .12, 0, "ms", 0 },
+    { "kernels", "L 670,208 S16 F64 D768 B128", "grad x", .20, 0, "ms", 0 },
+    { "kernels", "L 670,208 S32 F64 D768 B128", "forward", .10, 0, "ms", 0 },
+    { "kernels", "L 670,208 S32 F64 D768 B128", "grad W", .09, 0, "ms", 0 },
+    { "kernels", "L 670,208 S32 F64 D768 B128", "grad x", .12, 0, "ms", 0 },
+    { "momentum", NULL, "more than SGD, in velocities moved", 1.15, 0, "x", 0 },
+    { "topk", NULL, "B 1, weights read (worst row)", 75, 1, "% of copy", 0 },
+    { "order", NULL, "B 1, weights read (worst order)", 75, 1, "% of copy", 0 },
+    { "rewire", NULL, "growth by gradient (worst row)", 10, 0, "steps", 0 },
+};
+
+static void answer(const char *table, const char *row, const char *what, double got)
+{
+    size_t i;
+    for (i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+        struct ask *a = &asks[i];
+        if (strcmp(a->table, table) || (a->row && (strcmp(a->row, row) || strcmp(a->what, what)))) continue;
+        if (a->got == 0 || (a->least ? got < a->got : got > a->got)) a->got = got;
+    }
+}
+
+static void print_asks(void)
+{
+    size_t i;
+    printf("%-36s %-36s %10s %10s\n", "", "", "asked", "got");
+    for (i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+        const struct ask *a = &asks[i];
+        char got[32] = "not run";
+        const char *verdict = "";
+        if (a->got > 0) {
+            snprintf(got, sizeof got, "%.3g", a->got);
+            verdict = (a->least ? a->got >= a->asked : a->got <= a->asked) ? "" : "  MISSED";
+        }
+        printf("%-36s %-36s %s%7.3g %10s %s%s\n", a->row ? a->row : a->table, a->what, a->least ? ">= " : "<= ", a->asked,
+               got, a->unit, verdict);
+    }
+}
 
 // What memory a step takes and what rewiring costs is seen beside the whole steps, and printed after them.
 static char memory_rows[16][256], rewire_rows[16][256];
@@ -1409,6 +1705,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
             random.runs = gradient.runs = 3;
             record("rewire", s->name, "haste", "random", s->L, s->D, fan_in, s->S, s->B, random, 0, path);
             record("rewire", s->name, "haste", "gradient", s->L, s->D, fan_in, s->S, s->B, gradient, 0, path);
+            answer("rewire", s->name, "gradient", gradient.ms / t.ms);
         }
         free_ours(&o);
         CUDA(cudaMemGetInfo(&free_bytes, &total));
@@ -1421,6 +1718,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
                beside(two, t_narrow, t.ms), path);
         fflush(stdout);
         record(table, s->name, "haste", "step", s->L, s->D, fan_in, s->S, s->B, t, floor, path);
+        answer(table, s->name, "step", t.ms);
         record(table, s->name, "dense", "step", s->L, s->D, s->D, 0, s->B, t_dense,
                floor_ms(L * s->D * 4, 6 * L * s->D * s->B), "cuBLAS");
         record(table, s->name, "bottleneck", "step", s->L, s->D, K, 0, s->B, t_narrow, floor_ms(L * K * 4, 6 * L * K * s->B),
@@ -1455,10 +1753,12 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
     static const work_call mine[3] = { our_forward, our_weight_gradient, our_input_gradient };
     static const work_call blas[3] = { dense_forward, dense_weight_gradient, dense_input_gradient };
     static const work_call single[3] = { per_label_forward, per_label_weight_gradient, per_label_input_gradient };
+    static const sparse_kind sparse_operation[3] = { SPARSE_FORWARD, SPARSE_WEIGHT, SPARSE_INPUT };
     const timing none = { 0, 0, 0, 0 };
     int i, j;
-    printf("%-32s %-8s %9s %9s %8s %7s  %-18s %-18s %-18s\n", "", "", "haste ms", "general", "floor", "x floor", "dense ms",
+    printf("%-28s %-7s %9s %9s %8s %7s  %-18s %-18s %-18s", "", "", "haste ms", "general", "floor", "x floor", "dense ms",
            "bottleneck ms", "per-label ms");
+    puts(fan_in ? "  cuSPARSE ms            blocks ms" : "");
     for (i = 0; i < n; i++) {
         const shape *s = &list[i];
         const double weights = weights_of(s), grads = 2.0 * s->B * (double)s->L, flops = 2 * weights * s->B;
@@ -1466,13 +1766,14 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
         const double bytes[3] = { weights * 2 + read, weights * 4 + read, weights * 2 + read };
         batch b;
         per_label c;
-        char path[64], one[40], two[40], three[40];
+        char path[64], one[40], two[40], three[40], four[40], five[40];
         if (late(s->name)) continue;
         check_ours(s, HASTE_CUDA_AUTO);
         check_ours(s, HASTE_CUDA_GENERAL);
         make_batch(&b, s->L, s->D, s->B);
         for (j = 0; j < 3; j++) {
-            timing t, t_general, t_dense = none, t_narrow, t_single = none;
+            timing t, t_general, t_dense = none, t_narrow, t_single = none, t_sparse = none, t_blocks = none;
+            int f32 = 0, blocks_f32 = 0;
             double floor, ours_ms;
             t_general = time_kernel(mine[j], s, &b, HASTE_CUDA_GENERAL, path);
             t = time_kernel(mine[j], s, &b, HASTE_CUDA_AUTO, path);
@@ -1486,15 +1787,27 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
                 t_single = measure(single[j], &c);
                 free_per_label(&c);
             }
+            if (fan_in && s->B == SAMPLES) {
+                t_sparse = time_sparse(sparse_operation[j], s, &b, &f32);
+                if (j == 0) t_blocks = time_sparse(SPARSE_BLOCKS, s, &b, &blocks_f32);
+            }
             floor = floor_ms(bytes[j], flops);
-            printf("%-32s %-8s %9.4f %9.4f %8.4f %7.2f  %s %s %s\n", j ? "" : s->name, operation[j], t.ms, t_general.ms,
+            printf("%-28s %-7s %9.4f %9.4f %8.4f %7.2f  %s %s %s", j ? "" : s->name, operation[j], t.ms, t_general.ms,
                    floor, ours_ms / floor, beside(one, t_dense, ours_ms), beside(two, t_narrow, ours_ms),
                    beside(three, t_single, ours_ms));
+            if (fan_in) printf(" %s %s %s %s", beside(four, t_sparse, ours_ms), t_sparse.ms > 0 && f32 ? "f32" : "   ",
+                               beside(five, t_blocks, ours_ms), t_blocks.ms > 0 && blocks_f32 ? "f32" : "");
+            puts("");
+            answer(table, s->name, operation[j], ours_ms);
             record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t, floor, path);
             record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t_general, floor, "general");
             record(table, s->name, "dense", operation[j], s->L, s->D, s->D, 0, s->B, t_dense, 0, "cuBLAS");
             record(table, s->name, "bottleneck", operation[j], s->L, s->D, s->F, 0, s->B, t_narrow, 0, "cuBLAS");
             record(table, s->name, "per-label", operation[j], s->L, s->D, s->F, 1, s->B, t_single, 0, "");
+            record(table, s->name, "cuSPARSE", operation[j], s->L, s->D, s->F, s->S, s->B, t_sparse, 0,
+                   f32 ? "CSR float32" : "CSR bfloat16");
+            record(table, s->name, "blocks", operation[j], s->L, s->D, s->F, SPARSE_BLOCK, s->B, t_blocks, 0,
+                   blocks_f32 ? "blocked-ELL float32" : "blocked-ELL bfloat16");
         }
         fflush(stdout);
         free_batch(&b);
@@ -1538,10 +1851,81 @@ static void best_labels(const int64_t *labels, int n)
                100 * weights * 2 / (ours_ms * 1e-3) / G.copy, beside(one, t_dense, ours_ms));
         fflush(stdout);
         record("topk", row, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t, floor, path);
+        if (s.B == 1) answer("topk", row, "", 100 * weights * 2 / (ours_ms * 1e-3) / G.copy);
         record("topk", row, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t_general, floor, "general");
         bytes = 2.0 * (double)s.L * s.D;
         record("topk", row, "dense", "top-5", s.L, s.D, s.D, 0, s.B, t_dense, floor_ms(bytes, bytes * s.B), "cuBLAS");
         free_batch(&b);
+    }
+}
+
+// A velocity for each weight: what it adds to a step, and how often its bytes, read and written, would go into that time.
+static void momentum_steps(const shape *list, int n)
+{
+    int i;
+    printf("%-40s %9s %12s %9s %14s  %s\n", "", "SGD ms", "momentum ms", "extra ms", "x its bytes", "path");
+    for (i = 0; i < n; i++) {
+        shape with = list[i];
+        const double weights = weights_of(&with), moved = 4 * weights / G.copy * 1e3;
+        timing t[2];
+        char path[64];
+        batch b;
+        int k;
+        if (late(with.name)) continue;
+        make_batch(&b, with.L, with.D, with.B);
+        for (k = 0; k < 2; k++) {
+            ours o;
+            with.kind = list[i].kind | (k ? MOMENTUM : 0);
+            check_ours(&with, HASTE_CUDA_AUTO);
+            make_ours(&o, &with, &b, copies_for(weights * 2), HASTE_CUDA_AUTO);
+            o.step.momentum = .9f;
+            t[k] = measure(our_step, &o);
+            path_of(&o, path);
+            free_ours(&o);
+            record("momentum", with.name, "haste", k ? "momentum" : "SGD", with.L, with.D, weights / (double)with.L, with.S,
+                   with.B, t[k], moved, path);
+        }
+        free_batch(&b);
+        printf("%-40s %9.4f %12.4f %9.4f %14.2f  %s\n", with.name, t[0].ms, t[1].ms, t[1].ms - t[0].ms,
+               (t[1].ms - t[0].ms) / moved, path);
+        fflush(stdout);
+        answer("momentum", with.name, "", (t[1].ms - t[0].ms) / moved);
+    }
+}
+
+// Top-k of one sample from each stored order of weights.
+static void best_of_orders(int64_t L)
+{
+    static const struct { const char *name; haste_cuda_path path; shape s; } order[] = {
+        { "narrow, S 16, D 384", HASTE_CUDA_NARROW, { "", 0, 0, 16, 64, 384, 1, 0 } },
+        { "wide, S 32, D 768", HASTE_CUDA_WIDE, { "", 0, 0, 32, 64, 768, 1, 0 } },
+        { "general, S 32, D 768", HASTE_CUDA_GENERAL, { "", 0, 0, 32, 64, 768, 1, 0 } },
+        { "general, S 32, D 768, float32", HASTE_CUDA_GENERAL, { "", 0, 0, 32, 64, 768, 1, FLOAT32 } },
+    };
+    int i;
+    printf("%-40s %9s %8s %7s %14s\n", "", "haste ms", "floor", "x floor", "weights, copy");
+    for (i = 0; i < (int)(sizeof order / sizeof order[0]); i++) {
+        shape s = order[i].s;
+        double bytes, floor, share;
+        timing t;
+        batch b;
+        ours o;
+        if (late(order[i].name)) continue;
+        s.L = L;
+        bytes = weights_of(&s) * (s.kind & FLOAT32 ? 4 : 2);
+        check_ours(&s, order[i].path);
+        make_batch(&b, s.L, s.D, s.B);
+        make_ours(&o, &s, &b, copies_for(bytes), order[i].path);
+        t = measure(our_best, &o);
+        free_ours(&o);
+        free_batch(&b);
+        floor = floor_ms(bytes + index_bytes(&s), 2 * weights_of(&s));
+        share = 100 * bytes / (t.ms * 1e-3) / G.copy;
+        printf("%-40s %9.4f %8.4f %7.2f %13.0f%%\n", order[i].name, t.ms, floor, t.ms / floor, share);
+        fflush(stdout);
+        record("order", order[i].name, "haste", "top-5", s.L, s.D, s.F, s.S, s.B, t, floor,
+               haste_cuda_path_text(order[i].path));
+        answer("order", order[i].name, "", share);
     }
 }
 
@@ -1631,6 +2015,15 @@ static void print_machine(FILE *out, const char *before)
 #else
     fprintf(out, "%scuBLAS    not found when this was built: nothing dense is compared\n", before);
 #endif
+#ifdef BENCH_CUSPARSE
+    {
+        int version = 0;
+        cusparseGetVersion(G.sparse, &version);
+        fprintf(out, "%scuSPARSE  %d.%d.%d\n", before, version / 1000, version % 1000 / 100, version % 100);
+    }
+#else
+    fprintf(out, "%scuSPARSE  not found when this was built: no sparse matrices are compared\n", before);
+#endif
     fprintf(out, "%sdata      x uniform in +-1, %d labels a sample, seed %d; binary cross-entropy, SGD, bfloat16 weights\n",
             before, (int)POSITIVES,
             (int)SEED);
@@ -1652,14 +2045,20 @@ static void print_notes(void)
            "            Both update inside the product, rounded to nearest. Kernels alone: x is bfloat16 before, no\n"
            "            projection; their weight gradient is bfloat16, ours float32\n"
            "per-label   as many inputs a label, without groups: a kernel of this benchmark; logits stay label-major\n"
+           "cuSPARSE    our layer as a CSR matrix: forward x W^T, grad W a sampled product (SDDMM), grad x with the\n"
+           "            transpose; f32: float32 numbers, where it takes no bfloat16. Below a million labels, and a second\n"
+           "blocks      as many weights in blocks of %d labels x %d inputs (cuSPARSE's blocked-ELL, which it does not\n"
+           "            transpose or sample): equal flops, another structure\n"
+           "momentum    velocities in bfloat16; x its bytes: the extra time over that of reading and writing them at the\n"
+           "            copy's rate\n"
            "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over time,\n"
            "            as a share of the copy's rate\n",
-           (int)BEST);
+           (int)SPARSE_BLOCK, (int)SPARSE_BLOCK, (int)BEST);
 }
 
 static const shape step_cases[] = {
-    { "A670K L 670,091 head S16 F64 B64", 670091, 67024, 16, 64, 768, 64, 1 },
-    { "A670K L 670,091 head S16 F64 B128", 670091, 67024, 16, 64, 768, 128, 1 },
+    { "A670K L 670,091 head S16 F64 B64", 670091, 67024, 16, 64, 768, 64, HALVES },
+    { "A670K L 670,091 head S16 F64 B128", 670091, 67024, 16, 64, 768, 128, HALVES },
     { "L 670,208 S32 F64 D768 B128", 670208, 0, 32, 64, 768, 128, 0 },
     { "A3M L 2,812,281 head S64 F128 B128", 2812281, 56256, 64, 128, 768, 128, 0 },
     { "L 8,192,000 S32 F64 D384 B128", 8192000, 0, 32, 64, 384, 128, 0 },
@@ -1685,7 +2084,7 @@ static const shape scale_cases[] = {
     { "L 8,388,608", 8388608, 0, 32, 64, 768, 128, 0 },
 };
 static const shape quick_cases[] = {
-    { "L 20,011 head S16 F64 B64", 20011, 2000, 16, 64, 768, 64, 1 },
+    { "L 20,011 head S16 F64 B64", 20011, 2000, 16, 64, 768, 64, HALVES },
     { "L 16,384 S32 F64 D768 B128", 16384, 0, 32, 64, 768, 128, 0 },
 };
 static const shape quick_kernels[] = { { "L 16,384 S32 F32 D768 B64", 16384, 0, 32, 32, 768, 64, 0 } };
@@ -1720,7 +2119,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc && atof(argv[i + 1]) > 0) G.seconds = atof(argv[++i]);
         else {
             fprintf(stderr, "usage: haste-bench-cuda [--quick] [--only TABLE,...] [--seconds N] [--csv FILE]\n"
-                            "       tables: step (with memory and rewire), kernels, paper, topk, scale\n"
+                            "       tables: step (with memory and rewire), momentum, kernels, topk (with order), paper,\n"
+                            "       scale\n"
                             "       --seconds: no row is begun after that many (default %.0f)\n", G.seconds);
             return strcmp(argv[i], "--help") == 0 ? 0 : 2;
         }
@@ -1744,6 +2144,12 @@ int main(int argc, char **argv)
         return 1;
     }
 #endif
+#ifdef BENCH_CUSPARSE
+    if (cusparseCreate(&G.sparse) != CUSPARSE_STATUS_SUCCESS) {
+        fprintf(stderr, "haste-bench-cuda: cuSPARSE does not start\n");
+        return 1;
+    }
+#endif
     print_machine(stdout, "");
     if (G.csv) print_machine(G.csv, "# ");
     ceilings();
@@ -1759,12 +2165,18 @@ int main(int argc, char **argv)
     check_dense(768, 768, 128);
     check_dense(768, 64, 64);
     if (768 * 128 + STAGES * STAGE_BYTES <= G.shared) for (i = 32; i <= 128; i *= 2) check_per_label(768, i);
+    for (i = 32; i <= 128; i *= 2) check_sparse(768, i);
 
     if (wanted("step")) {
         title("Whole steps");
         if (G.quick) whole_steps(quick_cases, COUNT(quick_cases), "step", 1);
         else whole_steps(step_cases, COUNT(step_cases), "step", 1);
         memory_and_rewiring();
+    }
+    if (wanted("momentum")) {
+        title("Momentum 0.9, velocities in bfloat16, beside plain SGD");
+        if (G.quick) momentum_steps(quick_cases, COUNT(quick_cases));
+        else momentum_steps(step_cases + 1, 2);
     }
     if (wanted("kernels")) {
         title("Kernels alone");
@@ -1775,6 +2187,8 @@ int main(int argc, char **argv)
         title("Top-k, S 32, F 64, D 768");
         if (G.quick) best_labels(few, 1);
         else best_labels(many, COUNT(many));
+        title("Top-k of one sample, from each order that a layer can be stored in: F 64, L as in the first row");
+        best_of_orders(G.quick ? few[0] : many[0]);
     }
     if (wanted("paper") && !G.quick) {
         title("Kernels of the paper's benchmark: B 64, D 768, S 32");
@@ -1784,6 +2198,8 @@ int main(int argc, char **argv)
         title("Whole steps against the number of labels: S 32, F 64, D 768, B 128");
         whole_steps(scale_cases, COUNT(scale_cases), "scale", 0);
     }
+    title("Asked, and got in this run");
+    print_asks();
     print_notes();
     printf("took %.0f s\n", now() - begun);
     if (G.csv && fclose(G.csv) != 0) G.wrong++;

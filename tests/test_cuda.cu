@@ -46,6 +46,20 @@ static cudaError_t take_event(cudaEvent_t *event, unsigned flags)
     return result;
 }
 static cudaError_t give_event(cudaEvent_t event) { held--; return cudaEventDestroy(event); }
+
+// The limits of shared memory that kernels were given, and how many of them were given a second, other one.
+static struct { const void *kernel; int limit; } limits[256];
+static int limit_count, limit_changes;
+template <typename K> static void note_limit(K *which, int, int limit)
+{
+    const void *kernel = (const void *)which;
+    int i = 0;
+    while (i < limit_count && limits[i].kernel != kernel) i++;
+    if (i == 256) return;
+    if (i == limit_count) { limits[limit_count].kernel = kernel; limits[limit_count++].limit = limit; }
+    limit_changes += limits[i].limit != limit;
+}
+
 #define HASTE_CUDA_MALLOC(pointer, bytes)    take_device((pointer), (bytes))
 #define HASTE_CUDA_FREE(pointer)             give_device(pointer)
 #define HASTE_MALLOC(bytes)                  take_host(bytes)
@@ -59,7 +73,7 @@ static cudaError_t give_event(cudaEvent_t event) { held--; return cudaEventDestr
 #define cudaGetLastError(...)                TRY(cudaGetLastError(__VA_ARGS__))
 #define cudaDeviceGetAttribute(...)          TRY(cudaDeviceGetAttribute(__VA_ARGS__))
 #define cudaFuncGetAttributes(...)           TRY(cudaFuncGetAttributes(__VA_ARGS__))
-#define cudaFuncSetAttribute(...)            TRY(cudaFuncSetAttribute(__VA_ARGS__))
+#define cudaFuncSetAttribute(...)            TRY((note_limit(__VA_ARGS__), cudaFuncSetAttribute(__VA_ARGS__)))
 #define cudaMemcpyAsync(...)                 TRY(cudaMemcpyAsync(__VA_ARGS__))
 #define cudaMemsetAsync(...)                 TRY(cudaMemsetAsync(__VA_ARGS__))
 #define cudaMemset(...)                      TRY(cudaMemset(__VA_ARGS__))
@@ -1620,7 +1634,7 @@ static void fail_each(calls *c, int op, int *fail_at, int *count)
         status = one_call(c, op);
         *fail_at = -1;
         failed = *count > n;
-        if (status == HASTE_OK) {   // there was nothing to fail any more; or what failed was an answer that it can do without
+        if (status == HASTE_OK) {   // nothing was left to fail; or what failed was an answer that it can do without
             free_made(c, op);
             if (!failed) break;
             CHECK(fail_at == &call_fail_at);
@@ -1741,7 +1755,7 @@ static void large_groups()
         haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, (haste_dtype)dtype);
         haste_layer layer = test_layer(&options), back = test_copy(&layer);
         haste_cuda_layer dev = upload(&layer);
-        size_t k, weights = (size_t)layer.block[0].groups * (size_t)layer.block[0].group_size * (size_t)layer.block[0].fan_in;
+        size_t k, weights = (size_t)test_weights(&layer.block[0]);
         for (k = 0; k < weights; k++) test_put(options.state_dtype, layer.block[0].weight_state[0], k, (float)(k % 251));
         haste_cuda_layer_free(&dev);
         dev = upload(&layer);
@@ -1768,6 +1782,29 @@ static void ready_at_once()
     CHECK(cudaStreamQuery(NULL) == cudaSuccess);
     haste_cuda_gradient_free(&gradient);
     haste_cuda_layer_free(&dev);
+}
+
+// A kernel's limit of shared memory is the same for all calls: two host threads must not take it from each other.
+static void one_limit()
+{
+    haste_layer_options options = test_options(&test_shapes[7], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev = upload(&layer);
+    haste_cuda_workspace work = workspace(&dev, 37, 0);
+    test_batch batch = test_make_batch(&layer, 37);
+    void *x = device_copy(batch.x, 37 * (size_t)layer.inputs * 4), *id = device_bytes(37 * 64 * 4);
+    int32_t k;
+    limit_changes = 0;
+    for (k = 64; k > 0; k--)
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 37, k, NULL, (int32_t *)id, NULL, NULL, &test_error),
+                     HASTE_OK, test_error);
+    CHECK(limit_count > 0 && limit_changes == 0);
+    cudaFree(x);
+    cudaFree(id);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
 }
 
 // Two layers on two streams at once give what they give alone.
@@ -2074,6 +2111,7 @@ int main(int argc, char **argv)
         RUN(too_large);
         RUN(large_groups);
         RUN(ready_at_once);
+        RUN(one_limit);
         RUN(many_chunks);
         RUN(two_streams);
         RUN(trains_as_cpu);
