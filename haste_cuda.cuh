@@ -393,14 +393,6 @@ static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, con
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
-/* An 8x8 matrix of bfloat16 in the registers of a warp, transposed. */
-static __device__ __forceinline__ uint32_t haste__cu_movmatrix(uint32_t r)
-{
-    uint32_t out;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(r));
-    return out;
-}
-
 /* c [16][8] += a [16][16] b [16][8], bfloat16 with float32 sums. */
 static __device__ __forceinline__ void haste__cu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
 {
@@ -4641,229 +4633,320 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
 
 /* ---- >>backward ---------------------------------------------------------------------------------------------- */
 
-/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on any
-   device: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the general
-   kernel does.) Both keep in shared memory what would else be gathered or scattered, for the whole pass:
+/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on compute
+   capability 9.0: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the
+   general kernel does.) Both keep in shared memory, for the whole pass, what would else be gathered or scattered:
 
-       weights   dW [F, S] = X dz       X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
-                 A warp makes 16 rows of a group's dW.
-       inputs    dX [F, 16] += W dz'    the sums [16 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A warp
-                 owns 16 samples, and walks over all groups: no other warp touches its sums, so that they need neither
-                 atomics nor locks. At the end they are added to grad_x.
+       weights   dW [F, S] = X dz          X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
+                 A warpgroup makes 64 rows of a group's dW; X goes through registers.
+       inputs    dX [F, 32] += W dz'       the sums [32 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A
+                 warpgroup owns 32 samples, and walks over all groups: nobody else touches its sums, so that they need
+                 neither atomics nor locks. At the end they are added to grad_x.
 
-   Logit gradients (and for dX weights) stream through a few stages of the next LABELS labels: one group, or two of 16.
-   A stage's tile is [samples][LABELS] in bfloat16, its 16-byte pieces exchanged as in haste__wide_offset; its rows are in
-   the order that makes the products' operands come out right:
+   Logit gradients (and for dX weights) stream through a ring of stages of one group each, or two of 16 labels. Tiles have
+   rows of S labels in wgmma's swizzle (haste__wide_offset). Their rows are in the order that makes the operands come out
+   right, lane 4*row + quad holding columns 2*quad + e of each 8:
 
-       dW   x is read 16 bytes a lane: lane 4*row + quad has samples 8*quad .. + 7 of 32, two in each of four registers; so
-            column 2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in a tile are these samples.
-       dX   a lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is sample
-            4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in a tile are these.
+       dz, for dW   A lane reads 16 bytes of x: samples 8*quad .. + 7 of 32, two in each of four registers; so column
+                    2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in the tile are these samples.
+       dz, for dX   A lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is
+                    sample 4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in the tile are these.
+       w            Row 2*i of 8 is an input from the lower half of the group's, row 2*i + 1 one from the upper: a 16-byte
+                    access of a warp to x or the sums is served for 8 lanes, two rows of 64 bytes, at a time. Those of inputs
+                    from the lower half of the slice lie in the lower 64 bytes of 128, the others in the upper: mostly the
+                    two are in different banks.
 
-   A row of x (32 samples) and of sums (16 samples) is 64 bytes, and a 16-byte access of a warp is served for 8 lanes at a
-   time: two rows. Rows of the lower half of the inputs lie in the lower 64 bytes of 128, those of the upper half beside
-   them; and the two rows are inputs about F/2 apart of a group: mostly in different halves, and so in different banks.
-
-   Bound by shared memory: of its cycles per 32 labels, 64 samples and F 64 dX takes 480 at S 32, 740 at S 16. dW: 610 (128
-   samples), but there the memory behind it is slower: it writes 4 bytes a weight. */
+   Tried: mma.sync with operands by ldmatrix, 4 to 8 warps: four times slower, for each instruction waits for the last. */
 
 typedef struct haste__cu_given_plan {
-    int32_t rows;       /* samples of a thread block: 16 or 32 n */
+    int32_t rows;       /* samples of a thread block: 32 n, at most 128 (dX: 64) */
     int32_t tiles;      /* runs of so many samples: side by side (dX) or one launch after the other (dW) */
     int32_t first;      /* first sample of a launch (dW) */
     int32_t half;       /* half of the inputs of the slice, rounded up */
-    int32_t stages, stage, resident;   /* bytes of a stage, and of x or the sums */
+    int32_t stages, stage, index;   /* bytes of a stage's tiles, and of its inputs */
     int32_t threads, shared, grid;
     int32_t add;        /* dW: += */
 } haste__cu_given_plan;
 
-template <int S> struct haste__cu_given { enum { LABELS = S < 32 ? 32 : S, GROUPS = LABELS / S, HELD = 4 }; };
+/* HALVES: of 64 inputs, 1 or 2. GROUPS: in a stage. HELD, WORDS: the most pieces of logit gradients and of weights that a
+   thread holds in registers, where they cannot be copied as they are. */
+template <int S, int HALVES> struct haste__cu_given {
+    enum { GROUPS = S == 16 && HALVES == 1 ? 2 : 1, LABELS = S * GROUPS, HELD = 4, WORDS = 4 * HALVES,
+           Z = 32 * S, W = HALVES * 128 * S };   /* bytes: of 16 rows of a group's dz, of its weights */
+};
+template <int S, int HALVES> struct haste__cu_given_held {
+    float4 z[2 * haste__cu_given<S, HALVES>::HELD];
+    uint2  w[haste__cu_given<S, HALVES>::WORDS];
+};
 
-/* Logit gradients of samples first .. first + rows - 1 and the labels of a unit, zeros where there are none; sample b is row
-   GIVEN_X(b) or GIVEN_Z(b) of the tile. bfloat16 ones are copied on the way. float32 ones are loaded to registers (`held`),
-   and stored by haste__cu_given_store when the products are done: pieces of 8 labels, HELD a thread at most. */
-#define HASTE__CU_GIVEN_X(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* dW's order */
-#define HASTE__CU_GIVEN_Z(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX's */
+#define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* row of sample b, dW */
+#define HASTE__CU_GIVEN_X(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX */
 
-template <int S, bool F32, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, int first, unsigned char *tile,
-                                                             float4 (&held)[2 * haste__cu_given<S>::HELD])
+/* Which input of a group is row `row` of the strip-th 8 rows, and the inverse. */
+static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
 {
-    typedef haste__cu_given<S> given;
+    return (row & 1) * (F / 2) + 4 * (strip ^ (row & 1)) + (row >> 1);
+}
+static __device__ __forceinline__ uint32_t haste__cu_given_place(int F, int f)
+{
+    const int upper = f >= F / 2, i = f - upper * (F / 2);
+    return (uint32_t)(((i >> 2) ^ upper) * 8 + (i & 3) * 2 + upper);
+}
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* Brings a stage: logit gradients of samples first .. and a unit's labels, zeros where there are none; inputs; for dX the
+   weights. What is not bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there
+   when the thread has done something else. */
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, int first, unsigned char *stage,
+                                                             unsigned char *index, haste__cu_given_held<S, HALVES> &held)
+{
+    typedef haste__cu_given<S, HALVES> given;
     constexpr int PIECES = given::LABELS / 8;
-    const int64_t label = unit * given::LABELS;
+    const int64_t label = unit * given::LABELS, group = unit * given::GROUPS, groups_left = p.groups - group;
     #pragma unroll
     for (int k = 0; k < given::HELD; k++) {
         const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
         const bool wanted = b < plan.rows && first + b < p.B && label + c < p.labels;
         const size_t at = wanted ? (size_t)(first + b) * (size_t)p.slots + (size_t)(p.first_slot + label + c) : 0;
-        if (F32) {
-            const float4 none = make_float4(0, 0, 0, 0);
-            held[2 * k] = wanted ? __ldg((const float4 *)((const float *)p.given + at)) : none;
-            held[2 * k + 1] = wanted ? __ldg((const float4 *)((const float *)p.given + at) + 1) : none;
-        } else if (b < plan.rows) {
-            const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
-            haste__cu_copy16_of_128(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c),
+        if (b >= plan.rows) break;
+        if (p.given_bf16) {
+            const int row = WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b);
+            haste__cu_copy16_of_128(stage + c / S * (plan.rows / 16 * given::Z)
+                                    + haste__wide_offset<S>((uint32_t)row, (uint32_t)(c % S)),
                                     (const uint16_t *)p.given + at, wanted);
+        } else {
+            const float4 none = make_float4(0, 0, 0, 0);
+            held.z[2 * k] = wanted ? __ldg((const float4 *)((const float *)p.given + at)) : none;
+            held.z[2 * k + 1] = wanted ? __ldg((const float4 *)((const float *)p.given + at) + 1) : none;
         }
     }
+    {
+        const int bytes = p.F * 2 * (given::GROUPS > groups_left ? (int)groups_left : given::GROUPS);
+        for (int i = (int)threadIdx.x * 16; i < bytes; i += plan.threads * 16)
+            haste__cu_copy16(index + i, (const char *)(p.index + group * p.F) + i, true);
+    }
+    if (WEIGHTS) return;
+    const int each = p.F * S * 2, bytes = each * (given::GROUPS > groups_left ? (int)groups_left : given::GROUPS);
+    const char *from = (const char *)p.weight + group * each;
+    if (p.path == HASTE_CUDA_NARROW) {
+        #pragma unroll
+        for (int k = 0; k < given::WORDS; k++) {
+            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
+            if (i < bytes) held.w[k] = *(const uint2 *)(const void *)(from + i);
+        }
+        return;
+    }
+    for (int i = (int)threadIdx.x * 16; i < bytes; i += plan.threads * 16) {
+        const int sub = given::GROUPS > 1 && i >= each ? 1 : 0, at = (i - sub * each) / 16, f = at / (S / 8);
+        const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
+        haste__cu_copy16(stage + plan.rows / 16 * given::Z * given::GROUPS + sub * given::W
+                         + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((at % (S / 8) ^ swap) * 8)),
+                         from + i, true);
+    }
 }
-template <int S, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_given_plan &plan, unsigned char *tile,
-                                                             const float4 (&held)[2 * haste__cu_given<S>::HELD])
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, unsigned char *stage,
+                                                             const haste__cu_given_held<S, HALVES> &held)
 {
-    typedef haste__cu_given<S> given;
+    typedef haste__cu_given<S, HALVES> given;
     constexpr int PIECES = given::LABELS / 8;
-    #pragma unroll
-    for (int k = 0; k < given::HELD; k++) {
-        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
-        const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
-        const float4 low = held[2 * k], high = held[2 * k + 1];
-        if (b < plan.rows)
-            *(uint4 *)(void *)(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c)) =
+    if (!p.given_bf16) {
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++) {
+            const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
+            const int row = WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b);
+            const float4 low = held.z[2 * k], high = held.z[2 * k + 1];
+            if (b >= plan.rows) break;
+            *(uint4 *)(void *)(stage + c / S * (plan.rows / 16 * given::Z)
+                               + haste__wide_offset<S>((uint32_t)row, (uint32_t)(c % S))) =
                 make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
                            haste__cu_pack(high.z, high.w));
+        }
+    }
+    if (!WEIGHTS && p.path == HASTE_CUDA_NARROW) {
+        const int each = p.F * S * 2, strips = p.F / 8;
+        const int64_t left = (p.groups - unit * given::GROUPS) * each;
+        #pragma unroll
+        for (int k = 0; k < given::WORDS; k++) {   /* labels s and s + 2, inputs f and f + F/2; see haste__narrow_place */
+            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
+            if (i >= given::GROUPS * each || i >= left) break;
+            const int sub = given::GROUPS > 1 && i >= each ? 1 : 0, at = (i - sub * each) / 8, strip = at / 32 % strips;
+            const uint32_t s = (uint32_t)(at / 32 / strips * 16 + (at >> 3 & 3) * 4 + (at >> 2 & 1));
+            unsigned char *to = stage + plan.rows / 16 * given::Z * given::GROUPS + sub * given::W;
+            #pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const uint32_t r = haste__cu_given_place(p.F, e * (p.F / 2) + at % 4 * strips + strip);
+                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s)) = (uint16_t)(held.w[k].x >> (16 * e));
+                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s + 2)) = (uint16_t)(held.w[k].y >> (16 * e));
+            }
+        }
     }
 }
 
 /* Padding slots may hold anything, in a piece that begins before them too: zeros. Called by all threads. */
-template <int S>
+template <int S, int HALVES>
 static __device__ __forceinline__ void haste__cu_given_clear(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *tile)
+                                                             int64_t unit, unsigned char *stage)
 {
-    constexpr int LABELS = haste__cu_given<S>::LABELS;
-    if (p.labels % 8 == 0 || (unit + 1) * LABELS <= p.labels) return;
+    typedef haste__cu_given<S, HALVES> given;
+    if (p.labels % 8 == 0 || p.labels / given::LABELS != unit) return;
     for (int b = (int)threadIdx.x; b < plan.rows; b += plan.threads)
-        for (int s = (int)(p.labels - unit * LABELS); s % 8; s++)
-            *(uint16_t *)(void *)(tile + haste__wide_offset<LABELS>((uint32_t)b, (uint32_t)s)) = 0;
+        for (int s = (int)(p.labels - unit * given::LABELS); s % 8; s++)
+            *(uint16_t *)(void *)(stage + s / S * (plan.rows / 16 * given::Z)
+                                  + haste__wide_offset<S>((uint32_t)b, (uint32_t)(s % S))) = 0;
+    haste__fence_async();
     __syncthreads();
 }
 
-/* Indices of a unit's groups, to [GROUPS][F]. */
-template <int S>
-static __device__ __forceinline__ void haste__cu_given_index(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *to)
+/* d [64, N] += A [64, 16] B [16, N]: A in registers as mma.sync has it, B [K][N] in shared memory. */
+template <int N> static __device__ __forceinline__ void haste__wgmma_from(float *d, const uint32_t *a, uint64_t b, int add)
 {
-    const int64_t first = unit * haste__cu_given<S>::GROUPS;
-    const int64_t left = (p.groups - first) * p.F * 2;   /* bytes */
-    const int bytes = haste__cu_given<S>::GROUPS * p.F * 2;
-    for (int i = (int)threadIdx.x * 16; i < bytes && i < left; i += plan.threads * 16)
-        haste__cu_copy16(to + i, (const char *)(p.index + first * p.F) + i, true);
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (N == 16)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %13, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, 1; }"
+                     : HASTE__D4(0), HASTE__D4(4) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    else if constexpr (N == 32)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+                     "{%16, %17, %18, %19}, %20, p, 1, 1, 1; }"
+                     : HASTE__D16(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    else
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "{%32, %33, %34, %35}, %36, p, 1, 1, 1; }"
+                     : HASTE__D16(0), HASTE__D16(16) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+#else
+    (void)d; (void)a; (void)b; (void)add;
+#endif
 }
+#endif
 
-/* Which input of a group row `row` of a strip of 8 is: rows 2i from the lower half, rows 2i + 1 from the upper. Inputs of a
-   strip lie in different banks of a group's weights, too. */
-static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
-{
-    return (row & 1) * (F / 2) + 4 * (strip ^ (row & 1)) + (row >> 1);
-}
-/* Where a row of 64 bytes lies, of input d. */
-static __device__ __forceinline__ uint32_t haste__cu_given_row(int d, int half)
-{
-    return d < half ? (uint32_t)d * 128 : (uint32_t)(d - half) * 128 + 64;
-}
-
-/* grad_weight, grad_bias = or += . Block: every gridDim.x-th unit. Warp: 16 rows of a group's dW. */
-template <int S, bool F32>
+/* grad_weight, grad_bias = or +=. Block: every gridDim.x-th unit. Warpgroup: 64 inputs of one of its groups. */
+template <int S, int HALVES>
 static __global__ void __launch_bounds__(256, 1)
 haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
-    typedef haste__cu_given<S> given;
-    constexpr int N = S / 8;
-    HASTE__CU_SHARED(memory);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
-    const int F = p.F, tall = F / 16, spans = plan.rows / 32;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    typedef haste__cu_given<S, HALVES> given;
+    constexpr int N = S / 8, EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
+    extern __shared__ __align__(1024) char haste__wide_shared[];
+    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
+    unsigned char *x = indices + plan.stages * plan.index;
+    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
+    const int warp = __shfl_sync(~0u, tid >> 5, 0), item = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
+    const int sub = item / HALVES, r0 = item % HALVES * 64 + warp * 16;   /* its group of the unit; first row of its warp */
+    const int F = p.F, spans = plan.rows / 32;
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
     const uint32_t plane = (uint32_t)plan.half * 128;
-    float4 held[2 * given::HELD];
-    unsigned char *stages = memory + plan.resident;
-    int now = 0;
+    int f[2], now = 0;
+    haste__cu_given_held<S, HALVES> held;
+    for (int h = 0; h < 2; h++) f[h] = r0 < F ? haste__cu_given_input(F, r0 / 8 + h, row) : 0;
 
     for (int i = (int)threadIdx.x; i < spans * p.width * 4; i += plan.threads) {   /* x: pieces of 8 samples */
         const int span = i / (p.width * 4), d = i / 4 % p.width, b = plan.first + span * 32 + i % 4 * 8;
         const bool there = b / HASTE__CU_TILE < p.tiles;
         const uint16_t *from = (const uint16_t *)p.x
             + ((size_t)(there ? b / HASTE__CU_TILE : 0) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE;
-        haste__cu_copy16(memory + span * plane + haste__cu_given_row(d, plan.half) + i % 4 * 16, from + b % HASTE__CU_TILE,
-                         there);
+        haste__cu_copy16(x + span * plane + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + i % 4 * 16,
+                         from + b % HASTE__CU_TILE, there);
     }
     for (int k = 0; k < plan.stages - 1; k++) {
         const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
         if (unit < units) {
-            unsigned char *stage = stages + k * plan.stage;
-            haste__cu_given_fetch<S, F32, true>(p, plan, unit, plan.first, stage, held);
-            if (F32) haste__cu_given_store<S, true>(plan, stage, held);
-            haste__cu_given_index<S>(p, plan, unit, stage + plan.rows * given::LABELS * 2);
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, unit, plan.first, stages + k * plan.stage,
+                                                   indices + k * plan.index, held);
+            haste__cu_given_store<S, HALVES, true>(p, plan, unit, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
 
     for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x;
+        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x, g = unit * given::GROUPS + sub;
         const int before = now ? now - 1 : plan.stages - 1;
-        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
+        unsigned char *stage = stages + now * plan.stage;
         haste__cu_copy_wait_but(plan.stages - 2);
+        haste__fence_async();
         __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
-        if (ahead < units) {
-            haste__cu_given_fetch<S, F32, true>(p, plan, ahead, plan.first, next, held);
-            haste__cu_given_index<S>(p, plan, ahead, next + plan.rows * given::LABELS * 2);
-        }
+        if (ahead < units)
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, ahead, plan.first, stages + before * plan.stage,
+                                                   indices + before * plan.index, held);
         haste__cu_copy_batch();
-        haste__cu_given_clear<S>(p, plan, unit, stage);
+        haste__cu_given_clear<S, HALVES>(p, plan, unit, stage);
 
-        for (int item = warp; item < given::GROUPS * tall; item += plan.threads / 32) {
-            const int sub = given::GROUPS == 1 ? 0 : item / tall, m = item - sub * tall;
-            const int64_t g = unit * given::GROUPS + sub;
-            const uint16_t *index = (const uint16_t *)(const void *)(stage + plan.rows * given::LABELS * 2) + sub * F;
-            int f[2];
-            const unsigned char *x[2];
-            float sum[N][4], column[N][4];   /* dW; the sum over samples, in each of its rows */
-            const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
-            if (g >= p.groups) break;
+        if (g < p.groups) {
+            const unsigned char *tile = stage + sub * (plan.rows / 16 * given::Z);
+            const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
+            const uint64_t dz = haste__matrix<EIGHT, MODE>(haste__smem(tile));
+            const unsigned char *from[2];
+            float sum[S / 2];
             #pragma unroll
             for (int h = 0; h < 2; h++) {
-                f[h] = haste__cu_given_input(F, 2 * m + h, row);
-                x[h] = memory + haste__cu_given_row(index[f[h]], plan.half) + quad * 16;
+                const int d = index[f[h]];
+                from[h] = x + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + quad * 16;
             }
-            #pragma unroll
-            for (int t = 0; t < N; t++) {
+            auto take = [&](uint32_t (&a)[2][4], int span) {   /* 32 samples: two operands */
+                const uint4 low = *(const uint4 *)(const void *)(from[0] + span * plane);
+                const uint4 high = *(const uint4 *)(const void *)(from[1] + span * plane);
+                a[0][0] = low.x; a[0][1] = high.x; a[0][2] = low.y; a[0][3] = high.y;
+                a[1][0] = low.z; a[1][1] = high.z; a[1][2] = low.w; a[1][3] = high.w;
+            };
+            if (spans == 4) {   /* without branches between products, which would make each wait for the last */
+                uint32_t a[4][2][4];
                 #pragma unroll
-                for (int i = 0; i < 4; i++) sum[t][i] = column[t][i] = 0;
+                for (int k = 0; k < 4; k++) take(a[k], k);
+                haste__wgmma_fence();
+                #pragma unroll
+                for (int k = 0; k < 8; k++) haste__wgmma_from<S>(sum, a[k / 2][k % 2], dz + k * (EIGHT / 8), k > 0);
+                haste__wgmma_commit();
+                haste__wgmma_wait<0>();
+            } else {
+                int k = 0;
+                #pragma unroll
+                for (int i = 0; i < S / 2; i++) sum[i] = 0;
+                #pragma unroll 1
+                do {
+                    uint32_t a[2][4];
+                    take(a, k);
+                    haste__wgmma_fence();
+                    haste__wgmma_from<S>(sum, a[0], dz + 2 * k * (EIGHT / 8), 1);
+                    haste__wgmma_from<S>(sum, a[1], dz + (2 * k + 1) * (EIGHT / 8), 1);
+                    haste__wgmma_commit();
+                    haste__wgmma_wait<0>();
+                } while (++k < spans);
             }
-            #pragma unroll 2
-            for (int span = 0; span < spans; span++) {
-                const uint4 low = *(const uint4 *)(const void *)(x[0] + span * plane);
-                const uint4 high = *(const uint4 *)(const void *)(x[1] + span * plane);
-                #pragma unroll
-                for (int j = 0; j < 4; j += 2) {
-                    const uint32_t a[4] = { j ? low.z : low.x, j ? high.z : high.x, j ? low.w : low.y, j ? high.w : high.y };
-                    const uint32_t at = (uint32_t)(span * 32 + j * 8 + (lane & 15));
-                    #pragma unroll
-                    for (int t = 0; t < N; t += 2) {
+            if (p.grad_bias && item % HALVES == 0) {   /* a product with ones; a warp takes the columns of every fourth 8 */
+                const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
+                for (int t = warp; t < N; t += 4) {
+                    float column[4] = { 0, 0, 0, 0 };
+                    for (int b0 = 0; b0 < plan.rows; b0 += 32) {
                         uint32_t b[4];
-                        const uint32_t s = (uint32_t)(sub * S + t * 8 + (lane >> 4) * 8);
-                        haste__cu_ldmatrix_trans(b, stage + haste__wide_offset<given::LABELS>(at, s));
-                        haste__cu_mma(sum[t], a, b[0], b[1]);
-                        haste__cu_mma(sum[t + 1], a, b[2], b[3]);
-                        if (p.grad_bias && t / 2 % tall == m) {   /* each warp some of the columns */
-                            haste__cu_mma(column[t], ones, b[0], b[1]);
-                            haste__cu_mma(column[t + 1], ones, b[2], b[3]);
-                        }
+                        haste__cu_ldmatrix_trans(b, tile + haste__wide_offset<S>((uint32_t)(b0 + lane), (uint32_t)t * 8));
+                        haste__cu_mma(column, ones, b[0], b[1]);
+                        haste__cu_mma(column, ones, b[2], b[3]);
+                    }
+                    if (row == 0) {
+                        float *to = p.grad_bias + g * S + t * 8 + quad * 2;
+                        to[0] = plan.add ? to[0] + column[0] : column[0];
+                        to[1] = plan.add ? to[1] + column[1] : column[1];
                     }
                 }
             }
-            if (p.grad_weight) {
+            if (p.grad_weight && r0 < F) {
                 #pragma unroll
                 for (int t = 0; t < N; t += 2) {
                     #pragma unroll
                     for (int h = 0; h < 2; h++) {   /* lanes exchange halves, so that each has four labels in a row */
                         const bool odd = lane & 1;
-                        const float give0 = odd ? sum[t][2 * h] : sum[t + 1][2 * h];
-                        const float give1 = odd ? sum[t][2 * h + 1] : sum[t + 1][2 * h + 1];
+                        const float *v0 = sum + 4 * t + 2 * h, *v1 = v0 + 4;
+                        const float give0 = odd ? v0[0] : v1[0], give1 = odd ? v0[1] : v1[1];
                         const float got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
-                        float4 v = odd ? make_float4(got0, got1, sum[t + 1][2 * h], sum[t + 1][2 * h + 1])
-                                       : make_float4(sum[t][2 * h], sum[t][2 * h + 1], got0, got1);
+                        float4 v = odd ? make_float4(got0, got1, v1[0], v1[1]) : make_float4(v0[0], v0[1], got0, got1);
                         float4 *to = (float4 *)(p.grad_weight + (g * F + f[h]) * S + (t + odd) * 8 + (quad & 2) * 2);
                         if (plan.add) {
                             const float4 old = *to;
@@ -4873,204 +4956,173 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
                     }
                 }
             }
-            if (p.grad_bias && row == 0) {
-                #pragma unroll
-                for (int t = 0; t < N; t++) if (t / 2 % tall == m) {
-                    #pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float *to = p.grad_bias + g * S + t * 8 + quad * 2 + e;
-                        *to = plan.add ? *to + column[t][e] : column[t][e];
-                    }
-                }
-            }
         }
-        if (F32 && ahead < units) haste__cu_given_store<S, true>(plan, next, held);
+        if (ahead < units)
+            haste__cu_given_store<S, HALVES, true>(p, plan, ahead, stages + before * plan.stage, held);
         if (++now == plan.stages) now = 0;
     }
     haste__cu_copy_wait();
+#endif
 }
 
-/* Weights of a unit's groups, each an image as the wide path has it, or as it lies there in the narrow path's order. */
-template <int S>
-static __device__ __forceinline__ void haste__cu_given_weights(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                               int64_t unit, unsigned char *to)
-{
-    const int64_t first = unit * haste__cu_given<S>::GROUPS;
-    const int group = p.F * S * 2;
-    const int64_t left = (p.groups - first) * group;
-    const char *from = (const char *)p.weight + first * group;
-    const bool natural = haste__cu_natural(p.path);
-    for (int i = (int)threadIdx.x * 16; i < haste__cu_given<S>::GROUPS * group && i < left; i += plan.threads * 16) {
-        const int sub = haste__cu_given<S>::GROUPS > 1 && i >= group ? 1 : 0, at = i - sub * group;
-        haste__cu_copy16(to + (natural ? sub * group + (int)haste__wide_offset<S>((uint32_t)(at / (2 * S)), at / 2 % S) : i),
-                         from + i, true);
-    }
-}
-
-/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warp: 16 of the samples. */
-template <int S, bool F32>
+/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warpgroup: 32 of the samples. */
+template <int S, int HALVES>
 static __global__ void __launch_bounds__(256, 1)
 haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
-    typedef haste__cu_given<S> given;
-    constexpr int K = S / 16, AT_ONCE = 4;   /* 16 labels each; 16 inputs each, whose sums are read before any is written */
-    HASTE__CU_SHARED(memory);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
-    const int F = p.F, tall = F / 16, strips = F / 8;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    typedef haste__cu_given<S, HALVES> given;
+    constexpr int EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
+    extern __shared__ __align__(1024) char haste__wide_shared[];
+    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
+    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
+    const int warp = __shfl_sync(~0u, tid >> 5, 0), slice = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
+    const int F = p.F, tile_bytes = plan.rows / 16 * given::Z;
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
-    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows;
+    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows, b = first + slice * 32;   /* first samples */
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
-    const bool narrow = p.path == HASTE_CUDA_NARROW;
-    unsigned char *sums = memory + warp * (plan.resident / (plan.threads / 32)), *stages = memory + plan.resident;
-    const int weights = plan.rows * given::LABELS * 2, indices = weights + given::LABELS * F * 2;   /* in a stage */
-    /* the input of a row of strip i: base + step * (i ^ flip) */
-    const int base = (row & 1) * (F / 2) + (row >> 1) * (narrow ? strips : 1), step = narrow ? 1 : 4;
-    const int flip = narrow ? 0 : row & 1;
-    float4 held[2 * given::HELD];
-    int now = 0;
+    unsigned char *sums = indices + (plan.stages + 1) * plan.index + slice * p.width * 128;
+    float product[2][given::GROUPS][HALVES][16];
+    haste__cu_given_held<S, HALVES> held;
+    int64_t unit = part;
+    int now = 0, next = 0;   /* places in the ring: of unit's inputs, and of the next unit's tiles */
 
-    for (int i = (int)threadIdx.x * 16; i < plan.resident; i += plan.threads * 16)
-        *(float4 *)(void *)(memory + i) = make_float4(0, 0, 0, 0);
-    for (int k = 0; k < plan.stages - 1; k++) {
-        const int64_t unit = part + (int64_t)k * parts;
-        if (unit < units) {
-            unsigned char *stage = stages + k * plan.stage;
-            haste__cu_given_fetch<S, F32, false>(p, plan, unit, first, stage, held);
-            if (F32) haste__cu_given_store<S, false>(plan, stage, held);
-            haste__cu_given_weights<S>(p, plan, unit, stage + weights);
-            haste__cu_given_index<S>(p, plan, unit, stage + indices);
+    for (int i = tid * 16; i < p.width * 128; i += 128 * 16) *(float4 *)(void *)(sums + i) = make_float4(0, 0, 0, 0);
+    for (int k = 0; k < plan.stages; k++) {
+        const int64_t ahead = unit + (int64_t)k * parts;
+        if (ahead < units) {
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, ahead, first, stages + k * plan.stage, indices + k * plan.index,
+                                                    held);
+            haste__cu_given_store<S, HALVES, false>(p, plan, ahead, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
-
-    for (int64_t unit = part; unit < units; unit += parts) {
-        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * parts;
-        const int before = now ? now - 1 : plan.stages - 1;
-        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
-        haste__cu_copy_wait_but(plan.stages - 2);
-        __syncthreads();
-        if (ahead < units) {
-            haste__cu_given_fetch<S, F32, false>(p, plan, ahead, first, next, held);
-            haste__cu_given_weights<S>(p, plan, ahead, next + weights);
-            haste__cu_given_index<S>(p, plan, ahead, next + indices);
-        }
-        haste__cu_copy_batch();
-        haste__cu_given_clear<S>(p, plan, unit, stage);
-
+    auto multiply = [&](float (&to)[given::GROUPS][HALVES][16]) {   /* begins the products of the stage at `next` */
+        const uint32_t stage = haste__smem(stages + next * plan.stage);
+        haste__wgmma_fence();
         #pragma unroll
         for (int sub = 0; sub < given::GROUPS; sub++) {
-            const uint16_t *index = (const uint16_t *)(const void *)(stage + indices) + sub * F + base;
-            const unsigned char *w = stage + weights + sub * F * S * 2;
-            uint32_t z[K][4];
-            if (unit * given::GROUPS + sub >= p.groups) break;
+            const uint64_t w = haste__matrix<EIGHT, MODE>(stage + given::GROUPS * tile_bytes + sub * given::W);
+            const uint64_t dz = haste__matrix<EIGHT, MODE>(stage + sub * tile_bytes) + slice * (EIGHT / 4);
             #pragma unroll
-            for (int k = 0; k < K; k++) {
-                if (narrow) {   /* its labels are dealt out so that a lane's lie side by side */
-                    #pragma unroll
-                    for (int n = 0; n < 2; n++) {
-                        const uint2 two = *(const uint2 *)(const void *)
-                            (stage + haste__wide_offset<given::LABELS>((uint32_t)(warp * 16 + n * 8 + row),
-                                                                       (uint32_t)(sub * S + k * 16 + quad * 4)));
-                        z[k][2 * n] = two.x;
-                        z[k][2 * n + 1] = two.y;
-                    }
-                } else
-                    haste__cu_ldmatrix(z[k], stage + haste__wide_offset<given::LABELS>(
-                        (uint32_t)(warp * 16 + (lane & 7) + (lane >> 4) * 8),
-                        (uint32_t)(sub * S + k * 16 + (lane >> 3 & 1) * 8)));
-            }
-            for (int m0 = 0; m0 < tall; m0 += AT_ONCE) {
-                float4 *to[AT_ONCE][2], old[AT_ONCE][2];
-                float d[AT_ONCE][2][4];
+            for (int half = 0; half < HALVES; half++) {
                 #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    #pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const int input = index[step * ((2 * (m0 + i) + h) ^ flip)];
-                        to[i][h] = (float4 *)(void *)(sums + haste__cu_given_row(input, plan.half) + quad * 16);
-                        old[i][h] = *to[i][h];
-                    }
-                }
-                #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    const int m = m0 + i;
-                    #pragma unroll
-                    for (int n = 0; n < 2; n++) d[i][n][0] = d[i][n][1] = d[i][n][2] = d[i][n][3] = 0;
-                    #pragma unroll
-                    for (int k = 0; k < K; k++) {
-                        uint32_t a[4];
-                        if (narrow) {
-                            const uint2 v0 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m) * 256 + lane * 8);
-                            const uint2 v1 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m + 1) * 256 + lane * 8);
-                            a[0] = haste__cu_movmatrix(v0.x);
-                            a[1] = haste__cu_movmatrix(v1.x);
-                            a[2] = haste__cu_movmatrix(v0.y);
-                            a[3] = haste__cu_movmatrix(v1.y);
-                        } else {
-                            const int f = haste__cu_given_input(F, 2 * m + (lane >> 3 & 1), lane & 7);
-                            haste__cu_ldmatrix(a, w + haste__wide_offset<S>((uint32_t)f,
-                                                                            (uint32_t)(k * 16 + (lane >> 4) * 8)));
-                        }
-                        haste__cu_mma(d[i][0], a, z[k][0], z[k][1]);
-                        haste__cu_mma(d[i][1], a, z[k][2], z[k][3]);
-                    }
-                }
-                #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    #pragma unroll
-                    for (int h = 0; h < 2; h++)
-                        *to[i][h] = make_float4(old[i][h].x + d[i][0][2 * h], old[i][h].y + d[i][0][2 * h + 1],
-                                                old[i][h].z + d[i][1][2 * h], old[i][h].w + d[i][1][2 * h + 1]);
-                }
-                __syncwarp();   /* the next group's lanes read what other lanes have written */
+                for (int k = 0; k < S / 16; k++)
+                    haste__wgmma<32, 0, 0>(to[sub][half], w + half * (EIGHT / 2) + k * 2, dz + k * 2, k > 0);
             }
         }
-        if (F32 && ahead < units) haste__cu_given_store<S, false>(plan, next, held);
-        if (++now == plan.stages) now = 0;
+        haste__wgmma_commit();
+        if (++next == plan.stages) next = 0;
+    };
+    /* A group's products to the sums. A thread has two rows, of each twice four samples. */
+    auto add = [&](const float (&from)[HALVES][16], int sub) {
+        const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
+        #pragma unroll
+        for (int half = 0; half < HALVES; half++) {
+            const int r0 = half * 64 + warp * 16;
+            if (r0 >= F) break;
+            float4 *to[2][2], v[2][2];
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int d = index[haste__cu_given_input(F, r0 / 8 + h, row)], upper = d >= plan.half;
+                unsigned char *at = sums + d * 128 + quad * 16;
+                to[h][0] = (float4 *)(void *)(at + upper * 64);
+                to[h][1] = (float4 *)(void *)(at + (64 - upper * 64));
+            }
+            #pragma unroll
+            for (int i = 0; i < 4; i++) v[i / 2][i % 2] = *to[i / 2][i % 2];
+            #pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float *q = from[half] + i % 2 * 8 + i / 2 * 2;
+                v[i / 2][i % 2].x += q[0]; v[i / 2][i % 2].y += q[1]; v[i / 2][i % 2].z += q[4]; v[i / 2][i % 2].w += q[5];
+                *to[i / 2][i % 2] = v[i / 2][i % 2];
+            }
+        }
+    };
+    /* One unit: its products are under way, and the next unit's begin before they are added. */
+    auto turn = [&](float (&own)[given::GROUPS][HALVES][16], float (&other)[given::GROUPS][HALVES][16]) {
+        const int64_t following = unit + parts, ahead = unit + (int64_t)plan.stages * parts;
+        const int free_stage = next ? next - 1 : plan.stages - 1, free_index = now ? now - 1 : plan.stages;
+        haste__cu_copy_wait_but(plan.stages - 2);
+        haste__fence_async();
+        haste__wgmma_wait<0>();
+        __syncthreads();   /* the next stage is there; products are read out of this one; the last unit's are all added */
+        haste__cu_given_clear<S, HALVES>(p, plan, following, stages + next * plan.stage);
+        multiply(other);   /* past the last unit of old tiles, for nobody: a branch would make each product wait */
+        if (ahead < units)
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, ahead, first, stages + free_stage * plan.stage,
+                                                    indices + free_index * plan.index, held);
+        haste__cu_copy_batch();
+        #pragma unroll
+        for (int sub = 0; sub < given::GROUPS; sub++) {
+            if (sub > 0) haste__bar(1 + slice);
+            if (unit * given::GROUPS + sub < p.groups) add(own[sub], sub);
+        }
+        if (ahead < units)
+            haste__cu_given_store<S, HALVES, false>(p, plan, ahead, stages + free_stage * plan.stage, held);
+        if (++now > plan.stages) now = 0;
+        unit = following;
+    };
+    haste__cu_copy_wait_but(plan.stages - 1);
+    haste__fence_async();
+    __syncthreads();
+    haste__cu_given_clear<S, HALVES>(p, plan, unit, stages);
+    multiply(product[0]);
+    for (;;) {
+        turn(product[0], product[1]);
+        if (unit >= units) break;
+        turn(product[1], product[0]);
+        if (unit >= units) break;
     }
+    haste__wgmma_wait<0>();
     haste__cu_copy_wait();
+    haste__bar(1 + slice);
 
-    {   /* out with the sums, each block from another row on */
-        const int b = first + warp * 16, pieces = p.width * 4, start = (int)((int64_t)p.width * part / parts) * 4;
+    if (b < p.B) {   /* out with the sums, each block from another row on */
+        const int pieces = p.width * 8, start = (int)((int64_t)p.width * part / parts) * 8;
         float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + b / HASTE__CU_TILE) * p.D + p.begin)
             * HASTE__CU_TILE + b % HASTE__CU_TILE;
-        __syncwarp();
-        if (b < p.B)
-            for (int k = lane; k < pieces; k += 32) {
-                const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 4;
-                const float4 v = *(const float4 *)(const void *)(sums + haste__cu_given_row(d, plan.half) + i % 4 * 16);
-                haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 4 * 4, v.x, v.y, v.z, v.w);
-            }
+        #pragma unroll 4
+        for (int k = tid; k < pieces; k += 128) {
+            const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 8, upper = d >= plan.half;
+            const float4 v = *(const float4 *)(const void *)(sums + d * 128 + (i % 8 * 16 ^ upper * 64));
+            haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 8 * 4, v.x, v.y, v.z, v.w);
+        }
     }
+#endif
 }
 
 /* How the gradient of the weights (weights 1) or of the inputs (0) is made. Returns 0 where these kernels do not take it. */
-static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int shared_most,
-                                     int processors)
+static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int major, int minor,
+                                     int shared_most, int processors)
 {
-    const int labels = p->S < 32 ? 32 : p->S, unit = weights ? 32 : 16, most = p->B < 128 ? p->B : 128;
-    const int64_t units = (p->groups + labels / p->S - 1) / (labels / p->S);
+    const int halves = p->F > 64 ? 2 : 1, groups = p->S == 16 && halves == 1 ? 2 : 1;
+    const int64_t units = (p->groups + groups - 1) / groups;
     haste__cu_given_plan q;
     int rows;
     memset(&q, 0, sizeof q);
+    if (major != 9 || minor != 0 || !haste__wide_compiled()) return 0;
     if (!p->index || (p->S != 16 && p->S != 32 && p->S != 64) || p->F % 16 || p->F > 128 || p->groups == 0) return 0;
     if (((uintptr_t)p->given | (uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->grad_weight) % 16) return 0;
     if (p->slots % 8 || p->first_slot % 8) return 0;
     if (!weights && p->deterministic) return 0;   /* sums of blocks are added in no fixed order */
     q.half = (p->width + 1) / 2;
-    for (rows = (most + unit - 1) / unit * unit; rows > 0; rows -= unit) {
+    q.index = (groups * p->F * 2 + 127) / 128 * 128;
+    for (rows = weights ? 128 : 64; rows > 32 && rows - 32 >= p->B; rows -= 32) { }
+    for (; rows > 0; rows -= 32) {
+        int room;
         q.tiles = (p->B + rows - 1) / rows;
-        q.rows = ((p->B + q.tiles - 1) / q.tiles + unit - 1) / unit * unit;   /* evenly */
-        q.resident = q.rows / unit * q.half * 128;
-        q.stage = q.rows * labels * 2 + (weights ? 0 : labels * p->F * 2) + labels / p->S * p->F * 2;
-        q.stage = (q.stage + 127) / 128 * 128;
-        q.stages = shared_most > q.resident ? (shared_most - q.resident) / q.stage : 0;
+        q.rows = ((p->B + q.tiles - 1) / q.tiles + 31) / 32 * 32;   /* evenly */
+        q.stage = groups * p->S * 2 * (q.rows + (weights ? 0 : halves * 64));
+        room = shared_most - q.rows / 32 * (weights ? q.half * 128 : p->width * 128) - (weights ? 0 : q.index);
+        q.stages = room > 0 ? room / (q.stage + q.index) : 0;
         if (q.stages > 6) q.stages = 6;
-        if (q.stages >= (rows > unit ? 3 : 2)) break;
+        if (q.stages >= (rows > 32 ? 3 : 2)) break;
     }
     if (rows <= 0) return 0;
-    q.threads = weights ? (p->S == 32 ? 128 : 256) : q.rows * 2;
-    q.shared = q.resident + q.stages * q.stage;
+    q.threads = 128 * (weights ? groups * halves : q.rows / 32);
+    q.shared = q.stages * (q.stage + q.index) + q.rows / 32 * (weights ? q.half * 128 : p->width * 128)
+             + (weights ? 0 : q.index);
     if (weights) q.grid = units < processors ? (int32_t)units : processors;
     else {
         int64_t parts = processors / q.tiles;
@@ -5081,11 +5133,11 @@ static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu
     return 1;
 }
 
-template <int S, bool F32>
+template <int S, int HALVES>
 static cudaError_t haste__cu_given_launch_one(const haste__cu_pass *p, const haste__cu_given_plan *plan, int weights,
                                               cudaStream_t stream)
 {
-    const auto kernel = weights ? haste__cu_given_weights_kernel<S, F32> : haste__cu_given_inputs_kernel<S, F32>;
+    const auto kernel = weights ? haste__cu_given_weights_kernel<S, HALVES> : haste__cu_given_inputs_kernel<S, HALVES>;
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
     if (error != cudaSuccess) return error;
     HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, (unsigned)plan->threads, (size_t)plan->shared, stream, *p, *plan);
@@ -5103,16 +5155,308 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
     for (i = 0; i < (weights ? plan.tiles : 1) && error == cudaSuccess; i++) {
         plan.first = i * plan.rows;
         if (i > 0) plan.add = 1;
-        if (p->given_bf16)
-            error = p->S == 16 ? haste__cu_given_launch_one<16, false>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, false>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, false>(p, &plan, weights, stream);
+        if (p->F <= 64)
+            error = p->S == 16 ? haste__cu_given_launch_one<16, 1>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, 1>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, 1>(p, &plan, weights, stream);
         else
-            error = p->S == 16 ? haste__cu_given_launch_one<16, true>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, true>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, true>(p, &plan, weights, stream);
+            error = p->S == 16 ? haste__cu_given_launch_one<16, 2>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, 2>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, 2>(p, &plan, weights, stream);
     }
     return error;
+}
+
+/* ---- >>candidates -------------------------------------------------------------------------------------------- */
+
+/* Gradient growth of bfloat16 blocks, S a multiple of 16, F a multiple of 16 up to 128, B up to 128: what the probe kernel
+   of >>rewire does in general, with the batch resident in shared memory. A group's gradient in ALL inputs of the slice is a
+   product dW [width, labels] = X dz, of which only the mean magnitude of each row is kept.
+
+   A thread block takes one group after the other, RUN of its labels at a time. Twelve warps make the logits and their
+   gradients dz (16 samples each) and, a barrier later, the product (16 inputs each, dz in registers), while the thirteenth
+   picks the inputs of the group before. x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an
+   input beside input half + d; the four 16-byte pieces of its 64 bytes are exchanged by d, for the logits' sake, which read
+   the same piece of eight inputs at once. Rows of the dz tile are in the order of dW's there. */
+
+enum { HASTE__CU_CANDIDATE_WARPS = 12 };
+
+typedef struct haste__cu_candidates_plan {
+    int32_t rows, half;              /* samples, 32 n; half of the inputs, 8 n */
+    int32_t z, w, key, index, bias, mark, shared;   /* where in shared memory; bytes of it */
+    int32_t grid;
+} haste__cu_candidates_plan;
+
+/* Products of a lane, labels `label` + e of samples b and b + 8, to logit gradients in the tile z. Returns whether a logit
+   was not finite. */
+template <int RUN, int LOSS>
+static __device__ __forceinline__ bool haste__cu_candidate_slopes(const haste__cu_pass &p, const float *c, int label, int b,
+                                                                  int labels, const float *bias, const uint32_t *mark,
+                                                                  unsigned char *z)
+{
+    bool bad = false;
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int sample = b + 8 * h;
+        float v[2], none = 0;
+        #pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int s = label + e;
+            const float logit = c[2 * h + e] + bias[s];
+            v[e] = 0;
+            if (s >= labels || sample >= p.B) continue;
+            bad |= !haste__cu_finite(logit);
+            v[e] = haste__cu_slope<false, LOSS>(p, logit, mark[s * 4 + sample / 32] >> (sample % 32) & 1, sample, false,
+                                                &none);
+        }
+        *(uint32_t *)(void *)(z + haste__wide_offset<RUN>((uint32_t)HASTE__CU_GIVEN_W(sample), (uint32_t)label)) =
+            haste__cu_pack(v[0], v[1]);
+    }
+    return bad;
+}
+
+/* r.place: the inputs that the places which move get; HASTE__CU_KEEP: stays. Block: every gridDim.x-th group. */
+template <int RUN>
+static __global__ void __launch_bounds__(32 * HASTE__CU_CANDIDATE_WARPS + 32, 1)
+haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_rewire r,
+                            const __grid_constant__ haste__cu_candidates_plan plan)
+{
+    constexpr int N = RUN / 8;
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
+    const int F = p.F, S = p.S, strips = F / 8, half = plan.half, spans = plan.rows / 32;
+    const bool narrow = p.path == HASTE_CUDA_NARROW, picks = warp == HASTE__CU_CANDIDATE_WARPS;
+    const uint32_t plane = (uint32_t)half * 128;
+    unsigned char *z = memory + plan.z, *w = memory + plan.w;
+    uint16_t *index = (uint16_t *)(void *)(memory + plan.index);
+    float *bias = (float *)(void *)(memory + plan.bias);
+    uint32_t *mark = (uint32_t *)(void *)(memory + plan.mark);   /* positives: [RUN][4] words of 32 samples */
+    const haste__cu_bound bound = *r.bound;
+    int64_t g = blockIdx.x, done = -1;   /* done: the group whose inputs are to be picked */
+    int s0 = 0, now = 0;                 /* now: which of two sets of keys is being written */
+    uint32_t score[4], input[4];         /* of that group's places, 32 apart */
+
+    auto fetch = [&](int64_t group, int first) {   /* weights, inputs and biases of a run of labels */
+        const uint16_t *from = (const uint16_t *)p.weight + (size_t)group * (size_t)F * (size_t)S;
+        for (int i = (int)threadIdx.x; i < F * N; i += (int)blockDim.x) {
+            const int f = i / N, c = i % N * 8;
+            if (narrow) haste__cu_copy16(w + i * 16, from + (size_t)(first / 16) * (size_t)strips * 128 + i * 8, true);
+            else haste__cu_copy16(w + haste__wide_offset<RUN>((uint32_t)f, (uint32_t)c),
+                                  from + haste__cu_place(p.path, S, F, f, first + c), true);
+        }
+        for (int i = (int)threadIdx.x; i < F / 8; i += (int)blockDim.x)
+            haste__cu_copy16(index + i * 8, p.index + group * F + i * 8, true);
+        for (int i = (int)threadIdx.x; i < RUN / 4; i += (int)blockDim.x)
+            haste__cu_copy16(bias + i * 4, p.bias + group * S + first + i * 4, true);
+    };
+    auto mark_positives = [&](int64_t group, int first) {
+        for (int i = lane; i < RUN * 4; i += 32) mark[i] = 0;
+        __syncwarp();
+        if (lane == 0)
+            for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {
+                const int s = (int)p.node[n].s - first, b = p.node[n].b;
+                if (s >= 0 && s < RUN) mark[s * 4 + b / 32] |= 1u << (b % 32);
+            }
+    };
+    auto take_places = [&](int64_t group) {
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int f = lane + 32 * j;
+            score[j] = f < F ? r.place[group * F + f] : 0;
+            input[j] = f < F ? p.index[group * F + f] : 0;
+        }
+    };
+    auto pick = [&](int64_t group, float *key) {   /* the largest first, ties to the smaller input */
+        uint32_t best = 0, at = 0;   /* of this lane's inputs: bits of the key + 1; 0: none */
+        bool bad = false;
+        auto look = [&]() {
+            best = 0;
+            for (int i = lane; i < p.width; i += 32) {
+                const float v = key[i];
+                const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
+                if (bits > best) { best = bits; at = (uint32_t)i; }
+            }
+            bad |= best > 0x7f800000u;
+        };
+        #pragma unroll
+        for (int j = 0; j < 4; j++) if (lane + 32 * j < F) key[input[j]] = -1;   /* no candidates */
+        __syncwarp();
+        look();
+        if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int f = lane + 32 * j;
+            const bool moves = f < F && haste__cu_moves(bound, score[j], group * F + f);
+            uint32_t to = HASTE__CU_KEEP;
+            for (uint32_t who = __ballot_sync(~0u, moves); who; who &= who - 1) {
+                const uint32_t most = __reduce_max_sync(~0u, best);
+                const uint32_t winner = __reduce_min_sync(~0u, best == most ? at : 0xffffffffu);
+                if (lane == __ffs((int)who) - 1) to = winner;
+                if (most && best == most && at == winner) {
+                    key[at] = -1;
+                    look();
+                }
+            }
+            if (f < F) r.place[group * F + f] = to;
+        }
+    };
+    auto forward = [&]() {
+        const int labels = haste__cu_group_labels(p, g) - s0;
+        for (int m = warp; m < spans * 2; m += HASTE__CU_CANDIDATE_WARPS) {
+            float c[N][4];
+            bool bad = false;
+            #pragma unroll
+            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+            for (int k = 0; k < F / 16; k++) {
+                const int strip = 2 * k + (lane >> 4), e = lane & 7;   /* this lane's row of an operand: an input */
+                const int d = index[narrow ? (e & 1) * (F / 2) + (e >> 1) * strips + strip : strip * 8 + e];
+                uint32_t a[4];
+                haste__cu_ldmatrix_trans(a, memory + m / 2 * plane + (d < half ? d * 128 : (d - half) * 128 + 64)
+                                         + ((m % 2 * 2 + (lane >> 3 & 1)) ^ (d & 3)) * 16);
+                #pragma unroll
+                for (int t = 0; t < N; t += 2) {
+                    if (narrow) {
+                        const uint2 low = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k) * 256 + lane * 8);
+                        const uint2 high = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k + 1) * 256 + lane * 8);
+                        haste__cu_mma(c[t], a, low.x, high.x);
+                        haste__cu_mma(c[t + 1], a, low.y, high.y);
+                    } else {
+                        uint32_t b[4];
+                        haste__cu_ldmatrix_trans(b, w + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
+                                                                               (uint32_t)(t * 8 + (lane >> 4) * 8)));
+                        haste__cu_mma(c[t], a, b[0], b[1]);
+                        haste__cu_mma(c[t + 1], a, b[2], b[3]);
+                    }
+                }
+            }
+            #pragma unroll
+            for (int t = 0; t < N; t++) {
+                const int label = narrow ? t / 2 * 16 + quad * 4 + t % 2 * 2 : t * 8 + quad * 2, b = m * 16 + row;
+                if (p.loss == HASTE_BCE)
+                    bad |= haste__cu_candidate_slopes<RUN, HASTE_BCE>(p, c[t], label, b, labels, bias, mark, z);
+                else if (p.loss == HASTE_SQUARED_HINGE)
+                    bad |= haste__cu_candidate_slopes<RUN, HASTE_SQUARED_HINGE>(p, c[t], label, b, labels, bias, mark, z);
+                else bad |= haste__cu_candidate_slopes<RUN, HASTE_SOFTMAX>(p, c[t], label, b, labels, bias, mark, z);
+            }
+            if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        }
+    };
+    auto multiply = [&](float *key) {   /* 16 inputs at a time: 8 of the lower half, and those beside them */
+        const float share = 1.0f / (float)haste__cu_group_labels(p, g);
+        uint32_t dz[8][N][2];
+        #pragma unroll
+        for (int k = 0; k < 8; k++) if (k < spans * 2) {
+            #pragma unroll
+            for (int t = 0; t < N; t += 2) {
+                uint32_t b[4];
+                haste__cu_ldmatrix_trans(b, z + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
+                                                                       (uint32_t)(t * 8 + (lane >> 4) * 8)));
+                dz[k][t][0] = b[0]; dz[k][t][1] = b[1];
+                dz[k][t + 1][0] = b[2]; dz[k][t + 1][1] = b[3];
+            }
+        }
+        for (int m = warp; m < half / 8; m += HASTE__CU_CANDIDATE_WARPS) {
+            const unsigned char *x = memory + (m * 8 + (row >> 1)) * 128 + (row & 1) * 64 + (quad ^ (row >> 1)) * 16;
+            float c[N][4], sum[2] = { 0, 0 };
+            #pragma unroll
+            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+            #pragma unroll
+            for (int span = 0; span < 4; span++) if (span < spans) {
+                const uint4 low = *(const uint4 *)(const void *)(x + span * plane);
+                const uint4 high = *(const uint4 *)(const void *)(x + span * plane + 4 * 128);
+                const uint32_t a0[4] = { low.x, high.x, low.y, high.y }, a1[4] = { low.z, high.z, low.w, high.w };
+                #pragma unroll
+                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a0, dz[2 * span][t][0], dz[2 * span][t][1]);
+                #pragma unroll
+                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a1, dz[2 * span + 1][t][0], dz[2 * span + 1][t][1]);
+            }
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                #pragma unroll
+                for (int t = 0; t < N; t++) sum[h] += fabsf(c[t][2 * h]) + fabsf(c[t][2 * h + 1]);
+                sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+                sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+                if (quad == h) {
+                    float *to = key + (row & 1) * half + m * 8 + h * 4 + (row >> 1);
+                    *to = s0 ? *to + sum[h] * share : sum[h] * share;
+                }
+            }
+        }
+    };
+
+    for (int i = (int)threadIdx.x; i < spans * 2 * half * 4; i += (int)blockDim.x) {   /* x: pieces of 8 samples */
+        const int span = i / (2 * half * 4), d = i / 4 % (2 * half), b = span * 32 + i % 4 * 8;
+        const bool there = d < p.width && b / HASTE__CU_TILE < p.tiles;
+        const uint16_t *from = (const uint16_t *)p.x
+            + (there ? ((size_t)(b / HASTE__CU_TILE) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE : 0);
+        haste__cu_copy16(memory + span * plane + (d < half ? d * 128 : (d - half) * 128 + 64) + (i % 4 ^ (d & 3)) * 16,
+                         from + b % HASTE__CU_TILE, there);
+    }
+    if (g < p.groups) {
+        fetch(g, 0);
+        if (picks) mark_positives(g, 0);
+    }
+    while (g < p.groups) {
+        const bool last = s0 + RUN >= S;
+        const int64_t next = last ? g + gridDim.x : g;
+        const int next_s0 = last ? 0 : s0 + RUN;
+        haste__cu_copy_wait();
+        __syncthreads();   /* this run's weights are there; of the last run, dz is no longer needed and keys are complete */
+        if (!picks) forward();
+        else if (done >= 0) take_places(done);
+        __syncthreads();   /* dz is complete; weights and marks are no longer needed */
+        if (next < p.groups) fetch(next, next_s0);
+        if (!picks) multiply((float *)(void *)(memory + plan.key) + now * 2 * half);
+        else {
+            if (next < p.groups) mark_positives(next, next_s0);
+            if (done >= 0) pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
+        }
+        done = last ? g : -1;
+        if (last) now ^= 1;
+        g = next;
+        s0 = next_s0;
+    }
+    __syncthreads();
+    if (picks && done >= 0) {
+        take_places(done);
+        pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
+    }
+}
+
+/* Returns 0 where the kernel does not take the block. */
+static int haste__cu_candidates_plan_make(haste__cu_candidates_plan *plan, const haste__cu_pass *p, int shared_most,
+                                          int processors)
+{
+    const int run = p->S % 32 ? 16 : 32;
+    haste__cu_candidates_plan q;
+    memset(&q, 0, sizeof q);
+    if (!p->index || p->S % 16 || p->F % 16 || p->F > 128 || p->B > 128 || p->groups == 0) return 0;
+    if (((uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->bias) % 16) return 0;
+    q.rows = (p->B + 31) / 32 * 32;
+    q.half = (p->width + 15) / 16 * 8;
+    if ((int64_t)q.rows / 32 * q.half * 128 > shared_most) return 0;
+    q.z = q.rows / 32 * q.half * 128;
+    q.w = q.z + q.rows * run * 2;
+    q.key = q.w + p->F * run * 2;
+    q.index = q.key + 4 * q.half * 4;
+    q.bias = q.index + p->F * 2;
+    q.mark = q.bias + run * 4;
+    q.shared = q.mark + run * 16;
+    if (q.shared > shared_most) return 0;
+    q.grid = p->groups < processors ? (int32_t)p->groups : processors;
+    *plan = q;
+    return 1;
+}
+
+static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const haste__cu_rewire *r,
+                                               const haste__cu_candidates_plan *plan, cudaStream_t stream)
+{
+    const auto kernel = p->S % 32 ? haste__cu_candidates_kernel<16> : haste__cu_candidates_kernel<32>;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * HASTE__CU_CANDIDATE_WARPS + 32, (size_t)plan->shared, stream, *p, *r,
+                     *plan);
+    return cudaGetLastError();
 }
 
 /* ---- >>paths ------------------------------------------------------------------------------------------------- */
@@ -6040,6 +6384,18 @@ static int haste__cu_device_value(enum cudaDeviceAttr which)
     return value > 0 ? value : 1;
 }
 
+/* 0 is a value here. */
+static int haste__cu_compute_minor(void)
+{
+    int device = 0, value = 0;
+    if (cudaGetDevice(&device) != cudaSuccess
+        || cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+        cudaGetLastError();
+        return -1;
+    }
+    return value;
+}
+
 /* Thread blocks for a kernel that walks over its items in steps of the grid. */
 static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ? (int)items : 8192; }
 
@@ -6446,19 +6802,26 @@ static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_wo
     return HASTE_OK;
 }
 
-/* Makes the gradients of a block that the kernels of >>backward take, and takes them off the list: what is left is for the
-   general kernel. */
+/* Can the kernels of >>backward make this gradient? Then *plan. */
+static int haste__cu_given_takes(haste__cu_given_plan *plan, const haste__cu_pass *p, haste_dtype dtype, int weights)
+{
+    return dtype == HASTE_BF16
+        && haste__cu_given_plan_make(plan, p, weights, haste__cu_device_value(cudaDevAttrComputeCapabilityMajor),
+                                     haste__cu_compute_minor(),
+                                     haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                                     haste__cu_device_value(cudaDevAttrMultiProcessorCount));
+}
+
+/* Makes the gradients of a block that those kernels take, and takes them off the list: what is left is for the general
+   kernel. */
 static haste_status haste__cu_given_block(haste__cu_pass *p, haste_dtype dtype, cudaStream_t stream, haste_error *error)
 {
-    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     haste__cu_given_plan plan;
-    if (dtype != HASTE_BF16) return HASTE_OK;
-    if ((p->grad_weight || p->grad_bias) && haste__cu_given_plan_make(&plan, p, 1, shared, processors)) {
+    if ((p->grad_weight || p->grad_bias) && haste__cu_given_takes(&plan, p, dtype, 1)) {
         HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 1, stream), "the gradient of a block's weights");
         p->grad_weight = p->grad_bias = NULL;
     }
-    if (p->grad_x && haste__cu_given_plan_make(&plan, p, 0, shared, processors)) {
+    if (p->grad_x && haste__cu_given_takes(&plan, p, dtype, 0)) {
         HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 0, stream), "the gradient of a block's inputs");
         p->grad_x = NULL;
     }
@@ -6469,16 +6832,13 @@ static haste_status haste__cu_given_block(haste__cu_pass *p, haste_dtype dtype, 
 static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__cu_pass *pass,
                                    const haste_cuda_gradient *gradient)
 {
-    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     haste__cu_pass p = *pass;
     haste__cu_given_plan plan;
     int i;
-    if (layer->dtype != HASTE_BF16) return 1;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
         if (gradient && (gradient->weight[i] || gradient->bias[i])) return 1;
-        if (!haste__cu_given_plan_make(&plan, &p, 0, shared, processors)) return 1;
+        if (!haste__cu_given_takes(&plan, &p, layer->dtype, 0)) return 1;
     }
     return 0;
 }
@@ -6940,6 +7300,13 @@ static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rew
                                     int workers,
                                     cudaStream_t stream, haste_error *error)
 {
+    haste__cu_candidates_plan plan;
+    if (growth && dtype == HASTE_BF16
+        && haste__cu_candidates_plan_make(&plan, p, haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                                          haste__cu_device_value(cudaDevAttrMultiProcessorCount))) {
+        HASTE__CU_TRY(haste__cu_candidates_launch(p, r, &plan, stream), "gradients for rewiring");
+        return HASTE_OK;
+    }
     if (dtype == HASTE_F32)
         return p->S <= 16 ? haste__cu_launch_probe<float, 16>(p, r, growth, workers, stream, error) :
                p->S <= 32 ? haste__cu_launch_probe<float, 32>(p, r, growth, workers, stream, error) :

@@ -381,7 +381,7 @@ static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradi
     judge(layer->dtype, &got_errors, &naive_errors, what, __LINE__);
 }
 
-// Gradients from given logit gradients, of float32 or bfloat16. apart: 1, 2: those of weights and of x by a call each, weights
+// Gradients from given logit gradients, of float32 or bfloat16. apart 1, 2: those of weights and of x by a call each, weights
 // first or last.
 static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int type, int32_t B, int apart)
 {
@@ -451,7 +451,7 @@ static void backward_fast()
         { "S 64 F 128",      643,  301, 1, { { 0, 64, 128, 0, 0 } }, 0 },
         { "S 32 F 128",      100, 3000, 1, { { 0, 32, 128, 0, 0 } }, 1 },
         { "three slices",    333,  300, 3, { { 70, 32, 16, 8, 101 }, { 100, 16, 48, 3, 300 }, { 0, 64, 64, 100, 300 } }, 1 },
-        { "beside others",   300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 130, 16, 32, 8, 99 }, { 0, 24, 12, 0, 64 } }, 1 }
+        { "others",          300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 130, 16, 32, 8, 99 }, { 0, 24, 12, 0, 64 } }, 1 }
     };
     static const int32_t batches[] = { 1, 31, 65, 128, 200 };
     static const haste_cuda_path paths[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
@@ -467,7 +467,9 @@ static void backward_fast()
         haste_cuda_workspace work = workspace(&dev, 128, 0);
         haste__cu_pass p;
         haste__cu_pass_make(&p, &dev, &work, 128);
-        CHECK(!haste__cu_given_needs_x(&dev, &p, NULL));
+        if (haste__cu_device_value(cudaDevAttrComputeCapabilityMajor) == 9 && haste__wide_compiled())
+            CHECK(!haste__cu_given_needs_x(&dev, &p, NULL));
+        else if (i == 0) printf("    not on this device\n");
         p.deterministic = 1;
         CHECK(haste__cu_given_needs_x(&dev, &p, NULL));
         haste_cuda_workspace_free(&work);
