@@ -373,10 +373,10 @@ static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
     }
 }
 /* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
-static __device__ __forceinline__ void haste__cu_copy16_of_128(void *to, const void *from, bool wanted)
+static __device__ __forceinline__ void haste__cu_copy16_of_128(uint32_t to, const void *from, bool wanted)
 {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+                 :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
 }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
@@ -4695,76 +4695,111 @@ static __device__ __forceinline__ uint32_t haste__cu_given_place(int F, int f)
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* Brings a stage: logit gradients of samples first .. and a unit's labels, zeros where there are none; inputs; for dX the
-   weights. What is not bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there
-   when the thread has done something else. */
+/* What a thread brings of each stage, worked out once: the few warps there are have no time for it in each. */
+template <int S, int HALVES> struct haste__cu_given_share {
+    const char *z;          /* its first piece (8 labels of a sample) of unit 0; the others are z_step bytes apart */
+    int64_t  z_step;
+    uint32_t z_to, z_apart; /* where it goes in a stage, and how far apart the others */
+    uint32_t z_wanted;      /* bit k: piece k has a sample */
+    int32_t  z_count, z_label;   /* pieces; first label of them in the unit */
+    uint32_t w_to[2 * haste__cu_given<S, HALVES>::WORDS];   /* dX: where its pieces of weights go */
+};
+
 template <int S, int HALVES, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, int first, unsigned char *stage,
-                                                             unsigned char *index, haste__cu_given_held<S, HALVES> &held)
+static __device__ __forceinline__ void haste__cu_given_share_make(haste__cu_given_share<S, HALVES> &share,
+                                                                  const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                                  int first)
 {
     typedef haste__cu_given<S, HALVES> given;
     constexpr int PIECES = given::LABELS / 8;
-    const int64_t label = unit * given::LABELS, group = unit * given::GROUPS, groups_left = p.groups - group;
+    const int b = (int)threadIdx.x / PIECES, c = (int)threadIdx.x % PIECES * 8, apart = plan.threads / PIECES;
+    const int size = p.given_bf16 ? 2 : 4;
+    const uint32_t row = (uint32_t)(WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b));
+    share.z = (const char *)p.given + ((int64_t)(first + b) * p.slots + p.first_slot + c) * size;
+    share.z_step = (int64_t)apart * p.slots * size;
+    share.z_to = (uint32_t)(c / S * (plan.rows / 16 * given::Z)) + haste__wide_offset<S>(row, (uint32_t)(c % S));
+    share.z_apart = (uint32_t)apart * S * 2;   /* a multiple of 16 rows (dW: 32), which the order of rows repeats */
+    share.z_wanted = 0;
+    share.z_count = b < plan.rows ? (plan.rows - b + apart - 1) / apart : 0;
+    share.z_label = c;
+    for (int k = 0; k < given::HELD; k++)
+        if (b + k * apart < plan.rows && first + b + k * apart < p.B) share.z_wanted |= 1u << k;
+    if (WEIGHTS) return;
     #pragma unroll
-    for (int k = 0; k < given::HELD; k++) {
-        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
-        const bool wanted = b < plan.rows && first + b < p.B && label + c < p.labels;
-        const size_t at = wanted ? (size_t)(first + b) * (size_t)p.slots + (size_t)(p.first_slot + label + c) : 0;
-        if (b >= plan.rows) break;
-        if (p.given_bf16) {
-            const int row = WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b);
-            haste__cu_copy16_of_128(stage + c / S * (plan.rows / 16 * given::Z)
-                                    + haste__wide_offset<S>((uint32_t)row, (uint32_t)(c % S)),
-                                    (const uint16_t *)p.given + at, wanted);
-        } else {
-            const float4 none = make_float4(0, 0, 0, 0);
-            held.z[2 * k] = wanted ? __ldg((const float4 *)((const float *)p.given + at)) : none;
-            held.z[2 * k + 1] = wanted ? __ldg((const float4 *)((const float *)p.given + at) + 1) : none;
+    for (int k = 0; k < 2 * given::WORDS; k++) {
+        const int i = (int)threadIdx.x + k * plan.threads, each = p.F * S / 8, sub = given::GROUPS > 1 && i >= each ? 1 : 0;
+        const int f = (i - sub * each) / (S / 8) % p.F;
+        const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
+        share.w_to[k] = (uint32_t)(plan.rows / 16 * given::Z * given::GROUPS + sub * given::W)
+            + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((i % (S / 8) ^ swap) * 8));
+    }
+}
+
+/* Brings a stage: logit gradients of a unit's labels, zeros where there are none; inputs; for dX the weights. What is not
+   bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there when the thread has
+   done something else. */
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             const haste__cu_given_share<S, HALVES> &share, int64_t unit,
+                                                             uint32_t stage, uint32_t index,
+                                                             haste__cu_given_held<S, HALVES> &held)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    const int64_t label = unit * given::LABELS, group = unit * given::GROUPS, groups_left = p.groups - group;
+    const bool labels = label + share.z_label < p.labels;
+    const int groups = given::GROUPS > groups_left ? (int)groups_left : given::GROUPS;
+    if (p.given_bf16) {
+        const char *from = share.z + label * 2;
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
+            const bool wanted = labels && (share.z_wanted >> k & 1);
+            if (k < share.z_count)
+                haste__cu_copy16_of_128(stage + share.z_to + (uint32_t)k * share.z_apart,
+                                        wanted ? from : (const char *)p.given, wanted);
+        }
+    } else {
+        const char *from = share.z + label * 4;
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
+            const bool wanted = labels && (share.z_wanted >> k & 1);
+            held.z[2 * k] = wanted ? __ldg((const float4 *)(const void *)from) : make_float4(0, 0, 0, 0);
+            held.z[2 * k + 1] = wanted ? __ldg((const float4 *)(const void *)from + 1) : make_float4(0, 0, 0, 0);
         }
     }
-    {
-        const int bytes = p.F * 2 * (given::GROUPS > groups_left ? (int)groups_left : given::GROUPS);
-        for (int i = (int)threadIdx.x * 16; i < bytes; i += plan.threads * 16)
-            haste__cu_copy16(index + i, (const char *)(p.index + group * p.F) + i, true);
-    }
+    if ((int)threadIdx.x * 8 < groups * p.F)
+        haste__copy16(index + threadIdx.x * 16, (const char *)(p.index + group * p.F) + threadIdx.x * 16);
     if (WEIGHTS) return;
-    const int each = p.F * S * 2, bytes = each * (given::GROUPS > groups_left ? (int)groups_left : given::GROUPS);
-    const char *from = (const char *)p.weight + group * each;
+    const int bytes = p.F * S * 2 * groups;
+    const char *from = (const char *)p.weight + group * (p.F * S * 2);
     if (p.path == HASTE_CUDA_NARROW) {
         #pragma unroll
         for (int k = 0; k < given::WORDS; k++) {
             const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
             if (i < bytes) held.w[k] = *(const uint2 *)(const void *)(from + i);
         }
-        return;
-    }
-    for (int i = (int)threadIdx.x * 16; i < bytes; i += plan.threads * 16) {
-        const int sub = given::GROUPS > 1 && i >= each ? 1 : 0, at = (i - sub * each) / 16, f = at / (S / 8);
-        const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
-        haste__cu_copy16(stage + plan.rows / 16 * given::Z * given::GROUPS + sub * given::W
-                         + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((at % (S / 8) ^ swap) * 8)),
-                         from + i, true);
+    } else {
+        #pragma unroll
+        for (int k = 0; k < 2 * given::WORDS; k++) {
+            const int i = ((int)threadIdx.x + k * plan.threads) * 16;
+            if (i < bytes) haste__copy16(stage + share.w_to[k], from + i);
+        }
     }
 }
 template <int S, int HALVES, bool WEIGHTS>
 static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *stage,
+                                                             const haste__cu_given_share<S, HALVES> &share, int64_t unit,
+                                                             unsigned char *stage,
                                                              const haste__cu_given_held<S, HALVES> &held)
 {
     typedef haste__cu_given<S, HALVES> given;
-    constexpr int PIECES = given::LABELS / 8;
     if (!p.given_bf16) {
         #pragma unroll
         for (int k = 0; k < given::HELD; k++) {
-            const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
-            const int row = WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b);
             const float4 low = held.z[2 * k], high = held.z[2 * k + 1];
-            if (b >= plan.rows) break;
-            *(uint4 *)(void *)(stage + c / S * (plan.rows / 16 * given::Z)
-                               + haste__wide_offset<S>((uint32_t)row, (uint32_t)(c % S))) =
-                make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
-                           haste__cu_pack(high.z, high.w));
+            if (k < share.z_count)
+                *(uint4 *)(void *)(stage + share.z_to + (uint32_t)k * share.z_apart) =
+                    make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
+                               haste__cu_pack(high.z, high.w));
         }
     }
     if (!WEIGHTS && p.path == HASTE_CUDA_NARROW) {
@@ -4844,8 +4879,12 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
     const int F = p.F, spans = plan.rows / 32;
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
     const uint32_t plane = (uint32_t)plan.half * 128;
+    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
+    const uint32_t odd = lane & 1, column_at = haste__wide_offset<S>((uint32_t)lane, (uint32_t)warp * 8 % S);
     int f[2], now = 0;
     haste__cu_given_held<S, HALVES> held;
+    haste__cu_given_share<S, HALVES> share;
+    haste__cu_given_share_make<S, HALVES, true>(share, p, plan, plan.first);
     for (int h = 0; h < 2; h++) f[h] = r0 < F ? haste__cu_given_input(F, r0 / 8 + h, row) : 0;
 
     for (int i = (int)threadIdx.x; i < spans * p.width * 4; i += plan.threads) {   /* x: pieces of 8 samples */
@@ -4859,9 +4898,9 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
     for (int k = 0; k < plan.stages - 1; k++) {
         const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
         if (unit < units) {
-            haste__cu_given_fetch<S, HALVES, true>(p, plan, unit, plan.first, stages + k * plan.stage,
-                                                   indices + k * plan.index, held);
-            haste__cu_given_store<S, HALVES, true>(p, plan, unit, stages + k * plan.stage, held);
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, unit, stages_at + k * plan.stage,
+                                                   indices_at + k * plan.index, held);
+            haste__cu_given_store<S, HALVES, true>(p, plan, share, unit, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
@@ -4874,12 +4913,12 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
         haste__fence_async();
         __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
         if (ahead < units)
-            haste__cu_given_fetch<S, HALVES, true>(p, plan, ahead, plan.first, stages + before * plan.stage,
-                                                   indices + before * plan.index, held);
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, ahead, stages_at + before * plan.stage,
+                                                   indices_at + before * plan.index, held);
         haste__cu_copy_batch();
         haste__cu_given_clear<S, HALVES>(p, plan, unit, stage);
 
-        if (g < p.groups) {
+        if (sub < given::GROUPS && g < p.groups) {
             const unsigned char *tile = stage + sub * (plan.rows / 16 * given::Z);
             const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
             const uint64_t dz = haste__matrix<EIGHT, MODE>(haste__smem(tile));
@@ -4922,32 +4961,34 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
             }
             if (p.grad_bias && item % HALVES == 0) {   /* a product with ones; a warp takes the columns of every fourth 8 */
                 const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
-                for (int t = warp; t < N; t += 4) {
+                #pragma unroll
+                for (int t = 0; t < (N + 3) / 4; t++) if (t * 4 + warp < N) {
                     float column[4] = { 0, 0, 0, 0 };
-                    for (int b0 = 0; b0 < plan.rows; b0 += 32) {
+                    #pragma unroll 4
+                    for (int span = 0; span < spans; span++) {
                         uint32_t b[4];
-                        haste__cu_ldmatrix_trans(b, tile + haste__wide_offset<S>((uint32_t)(b0 + lane), (uint32_t)t * 8));
+                        haste__cu_ldmatrix_trans(b, tile + span * 64 * S + (column_at ^ (uint32_t)t * 64));
                         haste__cu_mma(column, ones, b[0], b[1]);
                         haste__cu_mma(column, ones, b[2], b[3]);
                     }
                     if (row == 0) {
-                        float *to = p.grad_bias + g * S + t * 8 + quad * 2;
+                        float *to = p.grad_bias + g * S + (t * 4 + warp) * 8 + quad * 2;
                         to[0] = plan.add ? to[0] + column[0] : column[0];
                         to[1] = plan.add ? to[1] + column[1] : column[1];
                     }
                 }
             }
             if (p.grad_weight && r0 < F) {
+                float *group = p.grad_weight + g * (F * S) + odd * 8 + (quad & 2) * 2;
                 #pragma unroll
-                for (int t = 0; t < N; t += 2) {
+                for (int h = 0; h < 2; h++) {
                     #pragma unroll
-                    for (int h = 0; h < 2; h++) {   /* lanes exchange halves, so that each has four labels in a row */
-                        const bool odd = lane & 1;
+                    for (int t = 0; t < N; t += 2) {   /* lanes exchange halves, so that each has four labels in a row */
                         const float *v0 = sum + 4 * t + 2 * h, *v1 = v0 + 4;
                         const float give0 = odd ? v0[0] : v1[0], give1 = odd ? v0[1] : v1[1];
                         const float got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
                         float4 v = odd ? make_float4(got0, got1, v1[0], v1[1]) : make_float4(v0[0], v0[1], got0, got1);
-                        float4 *to = (float4 *)(p.grad_weight + (g * F + f[h]) * S + (t + odd) * 8 + (quad & 2) * 2);
+                        float4 *to = (float4 *)(group + f[h] * S + t * 8);
                         if (plan.add) {
                             const float4 old = *to;
                             v.x += old.x; v.y += old.y; v.z += old.z; v.w += old.w;
@@ -4958,7 +4999,7 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
             }
         }
         if (ahead < units)
-            haste__cu_given_store<S, HALVES, true>(p, plan, ahead, stages + before * plan.stage, held);
+            haste__cu_given_store<S, HALVES, true>(p, plan, share, ahead, stages + before * plan.stage, held);
         if (++now == plan.stages) now = 0;
     }
     haste__cu_copy_wait();
@@ -4982,18 +5023,27 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
     const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows, b = first + slice * 32;   /* first samples */
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
     unsigned char *sums = indices + (plan.stages + 1) * plan.index + slice * p.width * 128;
+    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
+    const uint32_t sums_at = haste__smem(sums) + quad * 16;
     float product[2][given::GROUPS][HALVES][16];
     haste__cu_given_held<S, HALVES> held;
+    haste__cu_given_share<S, HALVES> share;
     int64_t unit = part;
-    int now = 0, next = 0;   /* places in the ring: of unit's inputs, and of the next unit's tiles */
+    int f[HALVES][2];               /* this thread's inputs of a group */
+    uint32_t at[given::GROUPS][HALVES][2], at_next[given::GROUPS][HALVES][2];   /* their sums: of unit, the next one */
+    int now = 0, next = 0;          /* places in the ring: of unit's inputs, and of the next unit's tiles */
+    haste__cu_given_share_make<S, HALVES, false>(share, p, plan, first);
+    #pragma unroll
+    for (int i = 0; i < 2 * HALVES; i++)
+        f[i / 2][i % 2] = i / 2 * 64 + warp * 16 < F ? haste__cu_given_input(F, i / 2 * 8 + warp * 2 + i % 2, row) : 0;
 
     for (int i = tid * 16; i < p.width * 128; i += 128 * 16) *(float4 *)(void *)(sums + i) = make_float4(0, 0, 0, 0);
     for (int k = 0; k < plan.stages; k++) {
         const int64_t ahead = unit + (int64_t)k * parts;
         if (ahead < units) {
-            haste__cu_given_fetch<S, HALVES, false>(p, plan, ahead, first, stages + k * plan.stage, indices + k * plan.index,
-                                                    held);
-            haste__cu_given_store<S, HALVES, false>(p, plan, ahead, stages + k * plan.stage, held);
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + k * plan.stage,
+                                                    indices_at + k * plan.index, held);
+            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
@@ -5014,59 +5064,66 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
         haste__wgmma_commit();
         if (++next == plan.stages) next = 0;
     };
-    /* A group's products to the sums. A thread has two rows, of each twice four samples. */
-    auto add = [&](const float (&from)[HALVES][16], int sub) {
-        const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
+    /* Where the sums of a unit's inputs lie: the first 16 samples; the others 64 bytes on, or back. */
+    auto find = [&](uint32_t (&to)[given::GROUPS][HALVES][2], int place) {
         #pragma unroll
-        for (int half = 0; half < HALVES; half++) {
-            const int r0 = half * 64 + warp * 16;
-            if (r0 >= F) break;
-            float4 *to[2][2], v[2][2];
-            #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int d = index[haste__cu_given_input(F, r0 / 8 + h, row)], upper = d >= plan.half;
-                unsigned char *at = sums + d * 128 + quad * 16;
-                to[h][0] = (float4 *)(void *)(at + upper * 64);
-                to[h][1] = (float4 *)(void *)(at + (64 - upper * 64));
-            }
-            #pragma unroll
-            for (int i = 0; i < 4; i++) v[i / 2][i % 2] = *to[i / 2][i % 2];
-            #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float *q = from[half] + i % 2 * 8 + i / 2 * 2;
-                v[i / 2][i % 2].x += q[0]; v[i / 2][i % 2].y += q[1]; v[i / 2][i % 2].z += q[4]; v[i / 2][i % 2].w += q[5];
-                *to[i / 2][i % 2] = v[i / 2][i % 2];
-            }
+        for (int i = 0; i < given::GROUPS * HALVES * 2; i++) {
+            const int sub = i / 2 / HALVES, half = i / 2 % HALVES, h = i % 2;
+            const uint32_t d = haste__lds16(indices_at + place * plan.index + (uint32_t)(sub * F + f[half][h]) * 2);
+            to[sub][half][h] = sums_at + d * 128 + (d >= (uint32_t)plan.half ? 64 : 0);
+        }
+    };
+    /* A group's products to the sums. A thread has two rows, of each twice four samples. */
+    auto load = [&](float4 (&v)[HALVES][4], const uint32_t (&from)[HALVES][2]) {
+        #pragma unroll
+        for (int i = 0; i < 4 * HALVES; i++)
+            if (i / 4 * 64 + warp * 16 < F) v[i / 4][i % 4] = haste__lds128(from[i / 4][i / 2 % 2] ^ (i % 2 * 64));
+    };
+    auto add = [&](const float4 (&v)[HALVES][4], const uint32_t (&to)[HALVES][2], const float (&from)[HALVES][16]) {
+        #pragma unroll
+        for (int i = 0; i < 4 * HALVES; i++) if (i / 4 * 64 + warp * 16 < F) {
+            const float *q = from[i / 4] + i % 2 * 8 + i / 2 % 2 * 2;
+            const float4 old = v[i / 4][i % 4];
+            haste__sts128(to[i / 4][i / 2 % 2] ^ (i % 2 * 64), old.x + q[0], old.y + q[1], old.z + q[4], old.w + q[5]);
         }
     };
     /* One unit: its products are under way, and the next unit's begin before they are added. */
     auto turn = [&](float (&own)[given::GROUPS][HALVES][16], float (&other)[given::GROUPS][HALVES][16]) {
         const int64_t following = unit + parts, ahead = unit + (int64_t)plan.stages * parts;
         const int free_stage = next ? next - 1 : plan.stages - 1, free_index = now ? now - 1 : plan.stages;
+        const int after = now == plan.stages ? 0 : now + 1;
+        float4 old[HALVES][4];
         haste__cu_copy_wait_but(plan.stages - 2);
         haste__fence_async();
         haste__wgmma_wait<0>();
         __syncthreads();   /* the next stage is there; products are read out of this one; the last unit's are all added */
+        load(old, at[0]);
         haste__cu_given_clear<S, HALVES>(p, plan, following, stages + next * plan.stage);
         multiply(other);   /* past the last unit of old tiles, for nobody: a branch would make each product wait */
+        if (following < units) find(at_next, after);
         if (ahead < units)
-            haste__cu_given_fetch<S, HALVES, false>(p, plan, ahead, first, stages + free_stage * plan.stage,
-                                                    indices + free_index * plan.index, held);
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + free_stage * plan.stage,
+                                                    indices_at + free_index * plan.index, held);
         haste__cu_copy_batch();
-        #pragma unroll
-        for (int sub = 0; sub < given::GROUPS; sub++) {
-            if (sub > 0) haste__bar(1 + slice);
-            if (unit * given::GROUPS + sub < p.groups) add(own[sub], sub);
+        add(old, at[0], own[0]);
+        if (given::GROUPS > 1 && unit * given::GROUPS + 1 < p.groups) {
+            haste__bar(1 + slice);
+            load(old, at[given::GROUPS - 1]);
+            add(old, at[given::GROUPS - 1], own[given::GROUPS - 1]);
         }
         if (ahead < units)
-            haste__cu_given_store<S, HALVES, false>(p, plan, ahead, stages + free_stage * plan.stage, held);
-        if (++now > plan.stages) now = 0;
+            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + free_stage * plan.stage, held);
+        #pragma unroll
+        for (int i = 0; i < given::GROUPS * HALVES * 2; i++)
+            at[i / 2 / HALVES][i / 2 % HALVES][i % 2] = at_next[i / 2 / HALVES][i / 2 % HALVES][i % 2];
+        now = after;
         unit = following;
     };
     haste__cu_copy_wait_but(plan.stages - 1);
     haste__fence_async();
     __syncthreads();
     haste__cu_given_clear<S, HALVES>(p, plan, unit, stages);
+    find(at, 0);
     multiply(product[0]);
     for (;;) {
         turn(product[0], product[1]);
@@ -5120,7 +5177,7 @@ static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu
         if (q.stages >= (rows > 32 ? 3 : 2)) break;
     }
     if (rows <= 0) return 0;
-    q.threads = 128 * (weights ? groups * halves : q.rows / 32);
+    q.threads = 128 * (weights ? p->S == 64 ? 2 : groups * halves : q.rows / 32);   /* S 64: the second half only fetches */
     q.shared = q.stages * (q.stage + q.index) + q.rows / 32 * (weights ? q.half * 128 : p->width * 128)
              + (weights ? 0 : q.index);
     if (weights) q.grid = units < processors ? (int32_t)units : processors;

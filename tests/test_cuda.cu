@@ -381,8 +381,8 @@ static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradi
     judge(layer->dtype, &got_errors, &naive_errors, what, __LINE__);
 }
 
-// Gradients from given logit gradients, of float32 or bfloat16. apart 1, 2: those of weights and of x by a call each, weights
-// first or last.
+// Gradients from given logit gradients, of float32 or bfloat16. apart 1, 2: those of weights and of x by a call each, those
+// of weights first or last.
 static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int type, int32_t B, int apart)
 {
     int i;
@@ -451,7 +451,7 @@ static void backward_fast()
         { "S 64 F 128",      643,  301, 1, { { 0, 64, 128, 0, 0 } }, 0 },
         { "S 32 F 128",      100, 3000, 1, { { 0, 32, 128, 0, 0 } }, 1 },
         { "three slices",    333,  300, 3, { { 70, 32, 16, 8, 101 }, { 100, 16, 48, 3, 300 }, { 0, 64, 64, 100, 300 } }, 1 },
-        { "others",          300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 130, 16, 32, 8, 99 }, { 0, 24, 12, 0, 64 } }, 1 }
+        { "others too",      300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 99, 16, 32, 8, 99 }, { 0, 24, 7, 0, 9 } }, 1 }
     };
     static const int32_t batches[] = { 1, 31, 65, 128, 200 };
     static const haste_cuda_path paths[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
@@ -460,7 +460,7 @@ static void backward_fast()
         if (shapes[i].inputs > 1000 && batches[j] > 65) continue;
         backward_case(&shapes[i], HASTE_BF16, paths[n], k % 2, batches[j], k % 3);
     }
-    for (i = 0; i < 5; i++) {   // nobody but the kernels of >>backward: x is not even read
+    for (i = 0; i < 3; i++) {   // nobody but the kernels of >>backward: x is not even read
         haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
         haste_layer layer = test_layer(&options);
         haste_cuda_layer dev = upload_for(&layer, HASTE_CUDA_GENERAL, 128);
