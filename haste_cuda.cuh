@@ -2664,7 +2664,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    there, plain or transposed by the descriptor; nothing is ever copied into another order. W and dz have rows of S
    numbers, X of 64, in the swizzle that wgmma wants for the length of the row; weights lie in global memory in exactly
    this image (haste__wide_place), so a group's W comes and goes by one bulk copy. The next tile of x and the indices
-   after it are fetched by cp.async one job (two groups) ahead, the next W by a bulk copy half a group ahead.
+   after it are fetched by cp.async one job (two groups) ahead, the next W, and the optimizer's states, by a bulk copy half a
+   group ahead.
 
    What binds it, on an H200: about half the instructions (sigmoid, update, addresses: 12 to 20 warps hide little, so a
    shorter path is a faster one), half the additions to grad_x, 4*F*B bytes a group, which the L2 takes at 3 TB/s at most,
@@ -2696,6 +2697,7 @@ typedef struct haste__wide_plan {
     int32_t  multi, ragged;                /* which kernel */
     int32_t  kept;                         /* tiles of dz kept: 1, or all of them (multi) */
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
+    int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
     int32_t  shared, grid;
     uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
     float    divisor;                      /* 1 / scale */
@@ -2761,6 +2763,11 @@ static __device__ __forceinline__ uint2 haste__lds64(uint32_t a)
     uint2 v;
     asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(a) : "memory");
     return v;
+}
+
+static __device__ __forceinline__ void haste__sts64(uint32_t a, uint32_t v0, uint32_t v1)
+{
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" :: "r"(a), "r"(v0), "r"(v1) : "memory");
 }
 
 static __device__ __forceinline__ float4 haste__lds128(uint32_t a)
@@ -2981,18 +2988,26 @@ static __device__ __forceinline__ uint32_t haste__wide_round(float a, float b, u
     return __byte_perm(__float_as_uint(a) + (noise & 0xffffu), __float_as_uint(b) + (noise >> 16), 0x7632);
 }
 
-/* Two neighbours of a state array, read and written. */
-static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, float *v,
-                                                         bool write, uint32_t noise)
+/* Two neighbours of a state array, read and written: at `place` of the array, or (at: not 0) of its copy in shared
+   memory. */
+static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, uint32_t at,
+                                                         float *v, bool write, uint32_t noise)
 {
     if (p.state_f32) {
-        float2 *at = (float2 *)((float *)p.state[which] + place);
-        if (write) *at = make_float2(v[0], v[1]);
-        else { float2 two = *at; v[0] = two.x; v[1] = two.y; }
+        float2 *to = (float2 *)((float *)p.state[which] + place);
+        if (at && write) haste__sts64(at, __float_as_uint(v[0]), __float_as_uint(v[1]));
+        else if (write) *to = make_float2(v[0], v[1]);
+        else if (at) { const uint2 two = haste__lds64(at); v[0] = __uint_as_float(two.x); v[1] = __uint_as_float(two.y); }
+        else { const float2 two = *to; v[0] = two.x; v[1] = two.y; }
     } else {
-        uint32_t *at = (uint32_t *)((uint16_t *)p.state[which] + place);
-        if (write) *at = haste__wide_round(v[0], v[1], noise);
-        else { uint32_t two = *at; v[0] = __uint_as_float(two << 16); v[1] = __uint_as_float(two & 0xffff0000u); }
+        uint32_t *to = (uint32_t *)((uint16_t *)p.state[which] + place);
+        if (at && write) haste__sts32(at, haste__wide_round(v[0], v[1], noise));
+        else if (write) *to = haste__wide_round(v[0], v[1], noise);
+        else {
+            const uint32_t two = at ? haste__lds32(at) : *to;
+            v[0] = __uint_as_float(two << 16);
+            v[1] = __uint_as_float(two & 0xffff0000u);
+        }
     }
 }
 
@@ -3036,10 +3051,12 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
     const int bar = 1 + worker, rotate = MULTI ? mine % plan.chunks : 0;
     char *slab = haste__wide_shared + worker * plan.slab;
-    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, small = zs + plan.kept * ZB;
-    char *small_at = slab + 2 * XB + 2 * WB + plan.kept * ZB;
-    const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 2 barriers: W is there */
-    float *bias = (float *)(small_at + 6 * CHUNK + 16), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
+    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
+    const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
+    const uint32_t small = states + state_arrays * plan.state_bytes;
+    char *small_at = slab + (small - xs);
+    const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
+    float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
     volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
     char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
@@ -3050,6 +3067,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     haste__wide_job now = { mine, 0, 0, 0, 0 };
     int32_t head = -1, head_next = -1;
     int loads = -1, slot = 0, buffer = 0;   /* number of the W in use; set of indices and tile of x in use */
+    uint32_t state_parity = 0;
     const bool indexed = !MULTI || p.index;
     uint32_t xa = 0, wa = 0, za = 0;        /* x, W and dz of this job */
     double loss = 0;
@@ -3057,6 +3075,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     if (tid == 0) {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full) : "memory");
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 8) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 16) : "memory");
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     if (threadIdx.x < HASTE__WIDE_LOCKS) lock[threadIdx.x] = 0;
@@ -3110,6 +3129,18 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(b), "r"(bytes) : "memory");
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                      :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
+    };
+    auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
+        const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
+        if (!state_arrays) return;
+        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                     :: "r"(full + 16), "r"(bytes * state_arrays) : "memory");
+        for (int i = 0; i < state_arrays; i++)
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                         :: "r"(states + i * plan.state_bytes),
+                            "l"((const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2)), "r"(bytes),
+                            "r"(full + 16) : "memory");
     };
     auto loads_w = [&](const haste__wide_job &j) { return MULTI && j.phase == 0 ? true : j.tile == 0; };
     auto third = [&](int i) { return i == 2 ? 0 : i + 1; };
@@ -3334,6 +3365,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             }
         }
         haste__bar(bar);   /* nobody reads the old W any more */
+        if (state_arrays) {
+            haste__mbar_wait(full + 16, state_parity);
+            state_parity ^= 1;
+        }
         const bool change = !*bad;
         if (!change) { if (tid == 0) p.flag[HASTE__CU_FLAG_NONFINITE] = 1; }
         else {
@@ -3368,13 +3403,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                         b = fmaf(-p.lr, g1, fmaf(decay, b, b));
                     } else {
                         const int64_t where = first + (place + on) / 2;
+                        const uint32_t m_at = state_arrays ? states + (place + on) * (p.state_f32 ? 2 : 1) : 0;
+                        const uint32_t v_at = state_arrays ? m_at + plan.state_bytes : 0;
                         float m[2] = { 0, 0 }, v[2] = { 0, 0 };
-                        if (p.state[0]) haste__wide_state(p, 0, where, m, false, 0);
-                        if (p.state[1]) haste__wide_state(p, 1, where, v, false, 0);
+                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, false, 0);
+                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, false, 0);
                         a = haste__wide_rule(p, a, g0, p.decay, &m[0], &v[0]);
                         b = haste__wide_rule(p, b, g1, p.decay, &m[1], &v[1]);
-                        if (p.state[0]) haste__wide_state(p, 0, where, m, true, haste__mix32(noise + 1));
-                        if (p.state[1]) haste__wide_state(p, 1, where, v, true, haste__mix32(noise + 2));
+                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, true, haste__mix32(noise + 1));
+                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, true, haste__mix32(noise + 2));
                     }
                     haste__sts32(at + on, haste__wide_round(a, b, noise));
                 }
@@ -3386,6 +3423,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             char *to = (char *)p.weight + first_byte(now.g, c);
             asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
                          :: "l"(to), "r"(wa), "r"(rows * S * 2) : "memory");
+            for (int i = 0; i < state_arrays; i++)
+                asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
+                             :: "l"((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2)),
+                                "r"(states + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
             asm volatile("cp.async.bulk.commit_group;" ::: "memory");
         }
     };
@@ -3414,8 +3455,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             open_job();
             forward(z, true);
             gradient(z, positive, column);
-            if (tid == 0 && tile == 0 && now.g + stride < G)   /* into the buffer that the last group has left */
-                fetch_w(now.g + stride, 0, loads + 1);
+            if (tid == 0 && tile == 0) {   /* into the buffers that the last group has left */
+                fetch_states(now.g, 0);
+                if (now.g + stride < G) fetch_w(now.g + stride, 0, loads + 1);
+            }
             haste__fence_async();
             haste__bar(bar);   /* dz is complete */
             backward(dw, tile == 0);
@@ -3452,6 +3495,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 haste__wide_job next = now;
                 haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
                 open_job();
+                if (tid == 0 && tile == 0) fetch_states(now.g, chunk_of(now));
                 backward(dw, tile == 0);
                 if (tid == 0 && next.g < G && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);
                 if (tile == tiles - 1) update(dw, c == plan.chunks - 1);
@@ -3514,11 +3558,19 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
     #undef HASTE__WIDE_MOST
     if (!most || p->tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
     plan.slab = 2 * plan.chunk * 128 + 2 * plan.chunk * p->S * 2 + plan.kept * 128 * p->S    /* x, W, dz */
-                + 6 * plan.chunk + 24 * p->S + 32;                    /* indices, bias and its gradient, barriers and flag */
-    plan.slab = (plan.slab + 1023) / 1024 * 1024;
+                + 6 * plan.chunk + 24 * p->S + 48;                    /* indices, bias and its gradient, barriers and flag */
     left = shared_most - 4 * HASTE__WIDE_LOCKS;
-    workers = left / plan.slab;
+    workers = left / ((plan.slab + 1023) / 1024 * 1024);
     if (workers > most) workers = most;
+    if (p->optimizer != HASTE_SGD) {   /* states in shared memory too, where that costs no worker */
+        const int32_t bytes = plan.chunk * p->S * (p->state_f32 ? 4 : 2);
+        const int32_t slab = plan.slab + bytes * haste__cu_states((haste_optimizer)p->optimizer);
+        if (workers > 0 && left / ((slab + 1023) / 1024 * 1024) >= workers) {
+            plan.slab = slab;
+            plan.state_bytes = bytes;
+        }
+    }
+    plan.slab = (plan.slab + 1023) / 1024 * 1024;
     if (workers_most > 0 && workers > workers_most) workers = workers_most;
     if (workers < 1) return plan;
     plan.workers = (int32_t)workers;
@@ -4724,9 +4776,8 @@ static __device__ __forceinline__ void haste__cu_given_share_make(haste__cu_give
     share.z_label = c;
     for (int k = 0; k < given::HELD; k++)
         if (b + k * apart < plan.rows && first + b + k * apart < p.B) share.z_wanted |= 1u << k;
-    if (WEIGHTS) return;
     #pragma unroll
-    for (int k = 0; k < 2 * given::WORDS; k++) {
+    for (int k = 0; k < (WEIGHTS ? 0 : 2 * given::WORDS); k++) {
         const int i = (int)threadIdx.x + k * plan.threads, each = p.F * S / 8, sub = given::GROUPS > 1 && i >= each ? 1 : 0;
         const int f = (i - sub * each) / (S / 8) % p.F;
         const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
@@ -4768,9 +4819,9 @@ static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pas
     }
     if ((int)threadIdx.x * 8 < groups * p.F)
         haste__copy16(index + threadIdx.x * 16, (const char *)(p.index + group * p.F) + threadIdx.x * 16);
-    if (WEIGHTS) return;
     const int bytes = p.F * S * 2 * groups;
     const char *from = (const char *)p.weight + group * (p.F * S * 2);
+    if (WEIGHTS) return;
     if (p.path == HASTE_CUDA_NARROW) {
         #pragma unroll
         for (int k = 0; k < given::WORDS; k++) {
