@@ -40,7 +40,7 @@
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
 
-   KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
+   KERNELS   A block is a CUDA thread block here; of 128 threads in the general kernels.
        prepare x        a block turns 32 samples x 32 inputs of [B, D] into parts of rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
@@ -48,6 +48,8 @@
        stream           a warp takes one group after the other for at most 4 samples: the k best
        wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
                         >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
+       given            compute capability 9.0: gradients from given logit gradients, x or its gradient on chip: >>backward
+       candidates       gradient growth with x on chip: >>candidates
 */
 #ifndef HASTE_CUDA_CUH
 #define HASTE_CUDA_CUH
@@ -2514,21 +2516,46 @@ static __global__ void haste__cu_histogram_kernel(haste__cu_rewire r, int64_t pl
     for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) if (count[i]) atomicAdd(&r.count[i], count[i]);
 }
 
-/* The bin in which the left-th place lies. One thread. */
-static __global__ void haste__cu_pick_kernel(haste__cu_rewire r)
+/* The bin in which the left-th place lies; the counts become 0. Block: all. Thread: 16 bins. */
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_pick_kernel(haste__cu_rewire r)
 {
+    __shared__ int64_t warps[4];   /* sums of a warp's bins */
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    haste__cu_bound *b = r.bound;
+    uint4 *count = (uint4 *)r.count + threadIdx.x * 4;
+    uint32_t own[16];
+    int64_t left = b->left, sum = 0, end;   /* end: places up to this thread's last bin */
     bool score;
     int shift, bits;
-    uint64_t bin = 0;
-    haste__cu_bound *b = r.bound;
-    if (threadIdx.x == 0) {
-        haste__cu_level(*b, &score, &shift, &bits);
-        for (; bin + 1 < (1u << bits) && b->left > (int64_t)r.count[bin]; bin++) b->left -= r.count[bin];
+    haste__cu_level(*b, &score, &shift, &bits);
+    #pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint4 four = count[i];
+        own[4 * i] = four.x; own[4 * i + 1] = four.y; own[4 * i + 2] = four.z; own[4 * i + 3] = four.w;
+        sum += (int64_t)four.x + four.y + ((int64_t)four.z + four.w);
+        count[i] = make_uint4(0, 0, 0, 0);
+    }
+    end = sum;
+    for (int step = 1; step < 32; step *= 2) {
+        const int64_t other = __shfl_up_sync(0xffffffffu, end, (unsigned)step);
+        if (lane >= step) end += other;
+    }
+    if (lane == 31) warps[warp] = end;
+    __syncthreads();   /* everybody has read *b, too */
+    for (int i = 0; i < warp; i++) end += warps[i];
+    if (left > end - sum && left <= end) {   /* one thread: there are as many places as are sought, at least */
+        uint64_t bin = threadIdx.x * 16;
+        left -= end - sum;
+        #pragma unroll
+        for (int i = 0; i < 15; i++) {
+            if (bin != threadIdx.x * 16 + (uint64_t)i || left <= (int64_t)own[i]) continue;
+            left -= own[i];
+            bin++;
+        }
+        b->left = left;
         if (score) { b->score |= bin << shift; b->found_score = shift; }
         else { b->place |= bin << shift; b->found_place = shift; }
     }
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) r.count[i] = 0;
 }
 
 /* The k-th input that is not in the group: index ascends, and index[j] - j of the missing ones come before it. */
@@ -2674,8 +2701,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    - Additions are red.v4, of four samples that one thread has (see haste__cu_prepare_x_kernel), to one of several replicas
      of grad_x: additions to one address wait for each other.
    - Shared memory that the workers leave over holds the first rows of grad_x ("resident", as many as fit): their sums
-     reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want
-     the same row: one lock for each tile of samples. Worth 15% at D 384, 3% at D 768.
+     reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want the same
+     row: one lock for each tile of samples (dense blocks: and each chunk of inputs). Worth 15% at D 384, 3% at D 768.
    F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
    kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
    chunks, so that they do not add to the same rows at the same time.
@@ -2697,6 +2724,7 @@ typedef struct haste__wide_plan {
     int32_t  multi, ragged;                /* which kernel */
     int32_t  kept;                         /* tiles of dz kept: 1, or all of them (multi) */
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
+    int32_t  lock_chunks;                  /* dense: a lock for each chunk of each tile, and how many; 0: for each tile */
     int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
     int32_t  shared, grid;
     uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
@@ -3049,7 +3077,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
     const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
     const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
-    const int bar = 1 + worker, rotate = MULTI ? mine % plan.chunks : 0;
+    const int bar = 1 + worker;
+    const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
     char *slab = haste__wide_shared + worker * plan.slab;
     const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
     const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
@@ -3276,8 +3305,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             const int lowest = indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + half * 128)
                                        : c * CHUNK + half * 64;
             if (lowest < plan.resident) {   /* the same for all threads of the worker */
+                uint32_t *own_lock = lock + (plan.lock_chunks ? now.tile * plan.lock_chunks + c : now.tile);
                 if (tid == 0) {
-                    while (atomicCAS(lock + now.tile, 0u, 1u)) { }
+                    while (atomicCAS(own_lock, 0u, 1u)) { }
                     __threadfence_block();
                 }
                 haste__bar(bar);
@@ -3297,7 +3327,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 haste__bar(bar);
                 if (tid == 0) {
                     __threadfence_block();
-                    atomicExch(lock + now.tile, 0u);
+                    atomicExch(own_lock, 0u);
                 }
             }
         }
@@ -3580,6 +3610,7 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
         if (rows > end) rows = end;
         if (resident_most >= 0 && rows > resident_most) rows = resident_most;
         plan.resident = (int32_t)rows;
+        if (!p->index && p->tiles * plan.chunks <= HASTE__WIDE_LOCKS) plan.lock_chunks = plan.chunks;
     }
     plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
     plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
