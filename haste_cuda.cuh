@@ -61,7 +61,7 @@
                                       cudaError_t, the second waits until the device no longer uses the memory
        HASTE_MALLOC, HASTE_FREE       as in haste.h: scratch on the host for create and download
 
-   KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
+   KERNELS   A block is a CUDA thread block here; of 128 threads in the general kernels.
        prepare x        a block turns 32 samples x 32 inputs of [B, D] into parts of rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
@@ -69,6 +69,8 @@
        stream           a warp takes one group after the other for at most 4 samples: the k best
        wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
                         >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
+       given            compute capability 9.0: gradients from given logit gradients, x or its gradient on chip: >>backward
+       candidates       gradient growth with x on chip: >>candidates
 */
 #ifndef HASTE_CUDA_CUH
 #define HASTE_CUDA_CUH
@@ -384,10 +386,10 @@ static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
     }
 }
 /* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
-static __device__ __forceinline__ void haste__cu_copy16_of_128(void *to, const void *from, bool wanted)
+static __device__ __forceinline__ void haste__cu_copy16_of_128(uint32_t to, const void *from, bool wanted)
 {
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+                 :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
 }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
@@ -402,14 +404,6 @@ static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, con
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
                  "=r"(r[3])
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
-}
-
-/* An 8x8 matrix of bfloat16 in the registers of a warp, transposed. */
-static __device__ __forceinline__ uint32_t haste__cu_movmatrix(uint32_t r)
-{
-    uint32_t out;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(r));
-    return out;
 }
 
 /* c [16][8] += a [16][16] b [16][8], bfloat16 with float32 sums. */
@@ -2604,21 +2598,46 @@ static __global__ void haste__cu_histogram_kernel(haste__cu_rewire r, int64_t pl
     for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) if (count[i]) atomicAdd(&r.count[i], count[i]);
 }
 
-/* The bin in which the left-th place lies. One thread. */
-static __global__ void haste__cu_pick_kernel(haste__cu_rewire r)
+/* The bin in which the left-th place lies; the counts become 0. Block: all. Thread: 16 bins. */
+static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_pick_kernel(haste__cu_rewire r)
 {
+    __shared__ int64_t warps[4];   /* sums of a warp's bins */
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    haste__cu_bound *b = r.bound;
+    uint4 *count = (uint4 *)r.count + threadIdx.x * 4;
+    uint32_t own[16];
+    int64_t left = b->left, sum = 0, end;   /* end: places up to this thread's last bin */
     bool score;
     int shift, bits;
-    uint64_t bin = 0;
-    haste__cu_bound *b = r.bound;
-    if (threadIdx.x == 0) {
-        haste__cu_level(*b, &score, &shift, &bits);
-        for (; bin + 1 < (1u << bits) && b->left > (int64_t)r.count[bin]; bin++) b->left -= r.count[bin];
+    haste__cu_level(*b, &score, &shift, &bits);
+    #pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint4 four = count[i];
+        own[4 * i] = four.x; own[4 * i + 1] = four.y; own[4 * i + 2] = four.z; own[4 * i + 3] = four.w;
+        sum += (int64_t)four.x + four.y + ((int64_t)four.z + four.w);
+        count[i] = make_uint4(0, 0, 0, 0);
+    }
+    end = sum;
+    for (int step = 1; step < 32; step *= 2) {
+        const int64_t other = __shfl_up_sync(0xffffffffu, end, (unsigned)step);
+        if (lane >= step) end += other;
+    }
+    if (lane == 31) warps[warp] = end;
+    __syncthreads();   /* everybody has read *b, too */
+    for (int i = 0; i < warp; i++) end += warps[i];
+    if (left > end - sum && left <= end) {   /* one thread: there are as many places as are sought, at least */
+        uint64_t bin = threadIdx.x * 16;
+        left -= end - sum;
+        #pragma unroll
+        for (int i = 0; i < 15; i++) {
+            if (bin != threadIdx.x * 16 + (uint64_t)i || left <= (int64_t)own[i]) continue;
+            left -= own[i];
+            bin++;
+        }
+        b->left = left;
         if (score) { b->score |= bin << shift; b->found_score = shift; }
         else { b->place |= bin << shift; b->found_place = shift; }
     }
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < 2048; i += HASTE__CU_THREADS) r.count[i] = 0;
 }
 
 /* The k-th input that is not in the group: index ascends, and index[j] - j of the missing ones come before it. */
@@ -2754,7 +2773,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    there, plain or transposed by the descriptor; nothing is ever copied into another order. W and dz have rows of S
    numbers, X of 64, in the swizzle that wgmma wants for the length of the row; weights lie in global memory in exactly
    this image (haste__wide_place), so a group's W comes and goes by one bulk copy. The next tile of x and the indices
-   after it are fetched by cp.async one job (two groups) ahead, the next W by a bulk copy half a group ahead.
+   after it are fetched by cp.async one job (two groups) ahead, the next W, and the optimizer's states, by a bulk copy half a
+   group ahead.
 
    What binds it, on an H200: about half the instructions (sigmoid, update, addresses: 12 to 20 warps hide little, so a
    shorter path is a faster one), half the additions to grad_x, 4*F*B bytes a group, which the L2 takes at 3 TB/s at most,
@@ -2763,8 +2783,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    - Additions are red.v4, of four samples that one thread has (see haste__cu_prepare_x_kernel), to one of several replicas
      of grad_x: additions to one address wait for each other.
    - Shared memory that the workers leave over holds the first rows of grad_x ("resident", as many as fit): their sums
-     reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want
-     the same row: one lock for each tile of samples. Worth 15% at D 384, 3% at D 768.
+     reach the L2 once, at the end. Indices ascend, so these are the first rows of a group. Two workers may want the same
+     row: one lock for each tile of samples (dense blocks: and each chunk of inputs). Worth 15% at D 384, 3% at D 768.
    F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
    kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
    chunks, so that they do not add to the same rows at the same time.
@@ -2786,6 +2806,8 @@ typedef struct haste__wide_plan {
     int32_t  multi, ragged;                /* which kernel */
     int32_t  kept;                         /* tiles of dz kept: 1, or all of them (multi) */
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
+    int32_t  lock_chunks;                  /* dense: a lock for each chunk of each tile, and how many; 0: for each tile */
+    int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
     int32_t  shared, grid;
     uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
     float    divisor;                      /* 1 / scale */
@@ -2851,6 +2873,11 @@ static __device__ __forceinline__ uint2 haste__lds64(uint32_t a)
     uint2 v;
     asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(a) : "memory");
     return v;
+}
+
+static __device__ __forceinline__ void haste__sts64(uint32_t a, uint32_t v0, uint32_t v1)
+{
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" :: "r"(a), "r"(v0), "r"(v1) : "memory");
 }
 
 static __device__ __forceinline__ float4 haste__lds128(uint32_t a)
@@ -3071,18 +3098,26 @@ static __device__ __forceinline__ uint32_t haste__wide_round(float a, float b, u
     return __byte_perm(__float_as_uint(a) + (noise & 0xffffu), __float_as_uint(b) + (noise >> 16), 0x7632);
 }
 
-/* Two neighbours of a state array, read and written. */
-static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, float *v,
-                                                         bool write, uint32_t noise)
+/* Two neighbours of a state array, read and written: at `place` of the array, or (at: not 0) of its copy in shared
+   memory. */
+static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, uint32_t at,
+                                                         float *v, bool write, uint32_t noise)
 {
     if (p.state_f32) {
-        float2 *at = (float2 *)((float *)p.state[which] + place);
-        if (write) *at = make_float2(v[0], v[1]);
-        else { float2 two = *at; v[0] = two.x; v[1] = two.y; }
+        float2 *to = (float2 *)((float *)p.state[which] + place);
+        if (at && write) haste__sts64(at, __float_as_uint(v[0]), __float_as_uint(v[1]));
+        else if (write) *to = make_float2(v[0], v[1]);
+        else if (at) { const uint2 two = haste__lds64(at); v[0] = __uint_as_float(two.x); v[1] = __uint_as_float(two.y); }
+        else { const float2 two = *to; v[0] = two.x; v[1] = two.y; }
     } else {
-        uint32_t *at = (uint32_t *)((uint16_t *)p.state[which] + place);
-        if (write) *at = haste__wide_round(v[0], v[1], noise);
-        else { uint32_t two = *at; v[0] = __uint_as_float(two << 16); v[1] = __uint_as_float(two & 0xffff0000u); }
+        uint32_t *to = (uint32_t *)((uint16_t *)p.state[which] + place);
+        if (at && write) haste__sts32(at, haste__wide_round(v[0], v[1], noise));
+        else if (write) *to = haste__wide_round(v[0], v[1], noise);
+        else {
+            const uint32_t two = at ? haste__lds32(at) : *to;
+            v[0] = __uint_as_float(two << 16);
+            v[1] = __uint_as_float(two & 0xffff0000u);
+        }
     }
 }
 
@@ -3124,12 +3159,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
     const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
     const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
-    const int bar = 1 + worker, rotate = MULTI ? mine % plan.chunks : 0;
+    const int bar = 1 + worker;
+    const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
     char *slab = haste__wide_shared + worker * plan.slab;
-    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, small = zs + plan.kept * ZB;
-    char *small_at = slab + 2 * XB + 2 * WB + plan.kept * ZB;
-    const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 2 barriers: W is there */
-    float *bias = (float *)(small_at + 6 * CHUNK + 16), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
+    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
+    const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
+    const uint32_t small = states + state_arrays * plan.state_bytes;
+    char *small_at = slab + (small - xs);
+    const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
+    float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
     volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
     char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
@@ -3140,6 +3178,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     haste__wide_job now = { mine, 0, 0, 0, 0 };
     int32_t head = -1, head_next = -1;
     int loads = -1, slot = 0, buffer = 0;   /* number of the W in use; set of indices and tile of x in use */
+    uint32_t state_parity = 0;
     const bool indexed = !MULTI || p.index;
     uint32_t xa = 0, wa = 0, za = 0;        /* x, W and dz of this job */
     double loss = 0;
@@ -3147,6 +3186,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     if (tid == 0) {
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full) : "memory");
         asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 8) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 16) : "memory");
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     if (threadIdx.x < HASTE__WIDE_LOCKS) lock[threadIdx.x] = 0;
@@ -3200,6 +3240,18 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(b), "r"(bytes) : "memory");
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                      :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
+    };
+    auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
+        const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
+        if (!state_arrays) return;
+        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                     :: "r"(full + 16), "r"(bytes * state_arrays) : "memory");
+        for (int i = 0; i < state_arrays; i++)
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                         :: "r"(states + i * plan.state_bytes),
+                            "l"((const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2)), "r"(bytes),
+                            "r"(full + 16) : "memory");
     };
     auto loads_w = [&](const haste__wide_job &j) { return MULTI && j.phase == 0 ? true : j.tile == 0; };
     auto third = [&](int i) { return i == 2 ? 0 : i + 1; };
@@ -3335,8 +3387,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             const int lowest = indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + half * 128)
                                        : c * CHUNK + half * 64;
             if (lowest < plan.resident) {   /* the same for all threads of the worker */
+                uint32_t *own_lock = lock + (plan.lock_chunks ? now.tile * plan.lock_chunks + c : now.tile);
                 if (tid == 0) {
-                    while (atomicCAS(lock + now.tile, 0u, 1u)) { }
+                    while (atomicCAS(own_lock, 0u, 1u)) { }
                     __threadfence_block();
                 }
                 haste__bar(bar);
@@ -3356,7 +3409,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 haste__bar(bar);
                 if (tid == 0) {
                     __threadfence_block();
-                    atomicExch(lock + now.tile, 0u);
+                    atomicExch(own_lock, 0u);
                 }
             }
         }
@@ -3424,6 +3477,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             }
         }
         haste__bar(bar);   /* nobody reads the old W any more */
+        if (state_arrays) {
+            haste__mbar_wait(full + 16, state_parity);
+            state_parity ^= 1;
+        }
         const bool change = !*bad;
         if (!change) { if (tid == 0) p.flag[HASTE__CU_FLAG_NONFINITE] = 1; }
         else {
@@ -3458,13 +3515,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                         b = fmaf(-p.lr, g1, fmaf(decay, b, b));
                     } else {
                         const int64_t where = first + (place + on) / 2;
+                        const uint32_t m_at = state_arrays ? states + (place + on) * (p.state_f32 ? 2 : 1) : 0;
+                        const uint32_t v_at = state_arrays ? m_at + plan.state_bytes : 0;
                         float m[2] = { 0, 0 }, v[2] = { 0, 0 };
-                        if (p.state[0]) haste__wide_state(p, 0, where, m, false, 0);
-                        if (p.state[1]) haste__wide_state(p, 1, where, v, false, 0);
+                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, false, 0);
+                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, false, 0);
                         a = haste__wide_rule(p, a, g0, p.decay, &m[0], &v[0]);
                         b = haste__wide_rule(p, b, g1, p.decay, &m[1], &v[1]);
-                        if (p.state[0]) haste__wide_state(p, 0, where, m, true, haste__mix32(noise + 1));
-                        if (p.state[1]) haste__wide_state(p, 1, where, v, true, haste__mix32(noise + 2));
+                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, true, haste__mix32(noise + 1));
+                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, true, haste__mix32(noise + 2));
                     }
                     haste__sts32(at + on, haste__wide_round(a, b, noise));
                 }
@@ -3476,6 +3535,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             char *to = (char *)p.weight + first_byte(now.g, c);
             asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
                          :: "l"(to), "r"(wa), "r"(rows * S * 2) : "memory");
+            for (int i = 0; i < state_arrays; i++)
+                asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
+                             :: "l"((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2)),
+                                "r"(states + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
             asm volatile("cp.async.bulk.commit_group;" ::: "memory");
         }
     };
@@ -3504,8 +3567,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             open_job();
             forward(z, true);
             gradient(z, positive, column);
-            if (tid == 0 && tile == 0 && now.g + stride < G)   /* into the buffer that the last group has left */
-                fetch_w(now.g + stride, 0, loads + 1);
+            if (tid == 0 && tile == 0) {   /* into the buffers that the last group has left */
+                fetch_states(now.g, 0);
+                if (now.g + stride < G) fetch_w(now.g + stride, 0, loads + 1);
+            }
             haste__fence_async();
             haste__bar(bar);   /* dz is complete */
             backward(dw, tile == 0);
@@ -3542,6 +3607,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 haste__wide_job next = now;
                 haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
                 open_job();
+                if (tid == 0 && tile == 0) fetch_states(now.g, chunk_of(now));
                 backward(dw, tile == 0);
                 if (tid == 0 && next.g < G && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);
                 if (tile == tiles - 1) update(dw, c == plan.chunks - 1);
@@ -3604,11 +3670,19 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
     #undef HASTE__WIDE_MOST
     if (!most || p->tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
     plan.slab = 2 * plan.chunk * 128 + 2 * plan.chunk * p->S * 2 + plan.kept * 128 * p->S    /* x, W, dz */
-                + 6 * plan.chunk + 24 * p->S + 32;                    /* indices, bias and its gradient, barriers and flag */
-    plan.slab = (plan.slab + 1023) / 1024 * 1024;
+                + 6 * plan.chunk + 24 * p->S + 48;                    /* indices, bias and its gradient, barriers and flag */
     left = shared_most - 4 * HASTE__WIDE_LOCKS;
-    workers = left / plan.slab;
+    workers = left / ((plan.slab + 1023) / 1024 * 1024);
     if (workers > most) workers = most;
+    if (p->optimizer != HASTE_SGD) {   /* states in shared memory too, where that costs no worker */
+        const int32_t bytes = plan.chunk * p->S * (p->state_f32 ? 4 : 2);
+        const int32_t slab = plan.slab + bytes * haste__cu_states((haste_optimizer)p->optimizer);
+        if (workers > 0 && left / ((slab + 1023) / 1024 * 1024) >= workers) {
+            plan.slab = slab;
+            plan.state_bytes = bytes;
+        }
+    }
+    plan.slab = (plan.slab + 1023) / 1024 * 1024;
     if (workers_most > 0 && workers > workers_most) workers = workers_most;
     if (workers < 1) return plan;
     plan.workers = (int32_t)workers;
@@ -3618,6 +3692,7 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
         if (rows > end) rows = end;
         if (resident_most >= 0 && rows > resident_most) rows = resident_most;
         plan.resident = (int32_t)rows;
+        if (!p->index && p->tiles * plan.chunks <= HASTE__WIDE_LOCKS) plan.lock_chunks = plan.chunks;
     }
     plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
     plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
@@ -4723,230 +4798,361 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
 
 /* ---- >>backward ---------------------------------------------------------------------------------------------- */
 
-/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on any
-   device: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the general
-   kernel does.) Both keep in shared memory what would else be gathered or scattered, for the whole pass:
+/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on compute
+   capability 9.0: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the
+   general kernel does.) Both keep in shared memory, for the whole pass, what would else be gathered or scattered:
 
-       weights   dW [F, S] = X dz       X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
-                 A warp makes 16 rows of a group's dW.
-       inputs    dX [F, 16] += W dz'    the sums [16 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A warp
-                 owns 16 samples, and walks over all groups: no other warp touches its sums, so that they need neither
-                 atomics nor locks. At the end they are added to grad_x.
+       weights   dW [F, S] = X dz          X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
+                 A warpgroup makes 64 rows of a group's dW; X goes through registers.
+       inputs    dX [F, 32] += W dz'       the sums [32 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A
+                 warpgroup owns 32 samples, and walks over all groups: nobody else touches its sums, so that they need
+                 neither atomics nor locks. At the end they are added to grad_x.
 
-   Logit gradients (and for dX weights) stream through a few stages of the next LABELS labels: one group, or two of 16.
-   A stage's tile is [samples][LABELS] in bfloat16, its 16-byte pieces exchanged as in haste__wide_offset; its rows are in
-   the order that makes the products' operands come out right:
+   Logit gradients (and for dX weights) stream through a ring of stages of one group each, or two of 16 labels. Tiles have
+   rows of S labels in wgmma's swizzle (haste__wide_offset). Their rows are in the order that makes the operands come out
+   right, lane 4*row + quad holding columns 2*quad + e of each 8:
 
-       dW   x is read 16 bytes a lane: lane 4*row + quad has samples 8*quad .. + 7 of 32, two in each of four registers; so
-            column 2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in a tile are these samples.
-       dX   a lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is sample
-            4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in a tile are these.
+       dz, for dW   A lane reads 16 bytes of x: samples 8*quad .. + 7 of 32, two in each of four registers; so column
+                    2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in the tile are these samples.
+       dz, for dX   A lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is
+                    sample 4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in the tile are these.
+       w            Row 2*i of 8 is an input from the lower half of the group's, row 2*i + 1 one from the upper: a 16-byte
+                    access of a warp to x or the sums is served for 8 lanes, two rows of 64 bytes, at a time. Those of inputs
+                    from the lower half of the slice lie in the lower 64 bytes of 128, the others in the upper: mostly the
+                    two are in different banks.
 
-   A row of x (32 samples) and of sums (16 samples) is 64 bytes, and a 16-byte access of a warp is served for 8 lanes at a
-   time: two rows. Rows of the lower half of the inputs lie in the lower 64 bytes of 128, those of the upper half beside
-   them; and the two rows are inputs about F/2 apart of a group: mostly in different halves, and so in different banks.
-
-   Bound by shared memory: of its cycles per 32 labels, 64 samples and F 64 dX takes 480 at S 32, 740 at S 16. dW: 610 (128
-   samples), but there the memory behind it is slower: it writes 4 bytes a weight. */
+   Tried: mma.sync with operands by ldmatrix, 4 to 8 warps: four times slower, for each instruction waits for the last. */
 
 typedef struct haste__cu_given_plan {
-    int32_t rows;       /* samples of a thread block: 16 or 32 n */
+    int32_t rows;       /* samples of a thread block: 32 n, at most 128 (dX: 64) */
     int32_t tiles;      /* runs of so many samples: side by side (dX) or one launch after the other (dW) */
     int32_t first;      /* first sample of a launch (dW) */
     int32_t half;       /* half of the inputs of the slice, rounded up */
-    int32_t stages, stage, resident;   /* bytes of a stage, and of x or the sums */
+    int32_t stages, stage, index;   /* bytes of a stage's tiles, and of its inputs */
     int32_t threads, shared, grid;
     int32_t add;        /* dW: += */
 } haste__cu_given_plan;
 
-template <int S> struct haste__cu_given { enum { LABELS = S < 32 ? 32 : S, GROUPS = LABELS / S, HELD = 4 }; };
+/* HALVES: of 64 inputs, 1 or 2. GROUPS: in a stage. HELD, WORDS: the most pieces of logit gradients and of weights that a
+   thread holds in registers, where they cannot be copied as they are. */
+template <int S, int HALVES> struct haste__cu_given {
+    enum { GROUPS = S == 16 && HALVES == 1 ? 2 : 1, LABELS = S * GROUPS, HELD = 4, WORDS = 4 * HALVES,
+           Z = 32 * S, W = HALVES * 128 * S };   /* bytes: of 16 rows of a group's dz, of its weights */
+};
+template <int S, int HALVES> struct haste__cu_given_held {
+    float4 z[2 * haste__cu_given<S, HALVES>::HELD];
+    uint2  w[haste__cu_given<S, HALVES>::WORDS];
+};
 
-/* Logit gradients of samples first .. first + rows - 1 and the labels of a unit, zeros where there are none; sample b is row
-   GIVEN_X(b) or GIVEN_Z(b) of the tile. bfloat16 ones are copied on the way. float32 ones are loaded to registers (`held`),
-   and stored by haste__cu_given_store when the products are done: pieces of 8 labels, HELD a thread at most. */
-#define HASTE__CU_GIVEN_X(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* dW's order */
-#define HASTE__CU_GIVEN_Z(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX's */
+#define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* row of sample b, dW */
+#define HASTE__CU_GIVEN_X(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX */
 
-template <int S, bool F32, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, int first, unsigned char *tile,
-                                                             float4 (&held)[2 * haste__cu_given<S>::HELD])
-{
-    typedef haste__cu_given<S> given;
-    constexpr int PIECES = given::LABELS / 8;
-    const int64_t label = unit * given::LABELS;
-    #pragma unroll
-    for (int k = 0; k < given::HELD; k++) {
-        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
-        const bool wanted = b < plan.rows && first + b < p.B && label + c < p.labels;
-        const size_t at = wanted ? (size_t)(first + b) * (size_t)p.slots + (size_t)(p.first_slot + label + c) : 0;
-        if (F32) {
-            const float4 none = make_float4(0, 0, 0, 0);
-            held[2 * k] = wanted ? __ldg((const float4 *)((const float *)p.given + at)) : none;
-            held[2 * k + 1] = wanted ? __ldg((const float4 *)((const float *)p.given + at) + 1) : none;
-        } else if (b < plan.rows) {
-            const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
-            haste__cu_copy16_of_128(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c),
-                                    (const uint16_t *)p.given + at, wanted);
-        }
-    }
-}
-template <int S, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_given_plan &plan, unsigned char *tile,
-                                                             const float4 (&held)[2 * haste__cu_given<S>::HELD])
-{
-    typedef haste__cu_given<S> given;
-    constexpr int PIECES = given::LABELS / 8;
-    #pragma unroll
-    for (int k = 0; k < given::HELD; k++) {
-        const int i = (int)threadIdx.x + k * plan.threads, b = i / PIECES, c = i % PIECES * 8;
-        const int row = WEIGHTS ? HASTE__CU_GIVEN_X(b) : HASTE__CU_GIVEN_Z(b);
-        const float4 low = held[2 * k], high = held[2 * k + 1];
-        if (b < plan.rows)
-            *(uint4 *)(void *)(tile + haste__wide_offset<given::LABELS>((uint32_t)row, (uint32_t)c)) =
-                make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
-                           haste__cu_pack(high.z, high.w));
-    }
-}
-
-/* Padding slots may hold anything, in a piece that begins before them too: zeros. Called by all threads. */
-template <int S>
-static __device__ __forceinline__ void haste__cu_given_clear(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *tile)
-{
-    constexpr int LABELS = haste__cu_given<S>::LABELS;
-    if (p.labels % 8 == 0 || (unit + 1) * LABELS <= p.labels) return;
-    for (int b = (int)threadIdx.x; b < plan.rows; b += plan.threads)
-        for (int s = (int)(p.labels - unit * LABELS); s % 8; s++)
-            *(uint16_t *)(void *)(tile + haste__wide_offset<LABELS>((uint32_t)b, (uint32_t)s)) = 0;
-    __syncthreads();
-}
-
-/* Indices of a unit's groups, to [GROUPS][F]. */
-template <int S>
-static __device__ __forceinline__ void haste__cu_given_index(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *to)
-{
-    const int64_t first = unit * haste__cu_given<S>::GROUPS;
-    const int64_t left = (p.groups - first) * p.F * 2;   /* bytes */
-    const int bytes = haste__cu_given<S>::GROUPS * p.F * 2;
-    for (int i = (int)threadIdx.x * 16; i < bytes && i < left; i += plan.threads * 16)
-        haste__cu_copy16(to + i, (const char *)(p.index + first * p.F) + i, true);
-}
-
-/* Which input of a group row `row` of a strip of 8 is: rows 2i from the lower half, rows 2i + 1 from the upper. Inputs of a
-   strip lie in different banks of a group's weights, too. */
+/* Which input of a group is row `row` of the strip-th 8 rows, and the inverse. */
 static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
 {
     return (row & 1) * (F / 2) + 4 * (strip ^ (row & 1)) + (row >> 1);
 }
-/* Where a row of 64 bytes lies, of input d. */
-static __device__ __forceinline__ uint32_t haste__cu_given_row(int d, int half)
+static __device__ __forceinline__ uint32_t haste__cu_given_place(int F, int f)
 {
-    return d < half ? (uint32_t)d * 128 : (uint32_t)(d - half) * 128 + 64;
+    const int upper = f >= F / 2, i = f - upper * (F / 2);
+    return (uint32_t)(((i >> 2) ^ upper) * 8 + (i & 3) * 2 + upper);
 }
 
-/* grad_weight, grad_bias = or += . Block: every gridDim.x-th unit. Warp: 16 rows of a group's dW. */
-template <int S, bool F32>
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* What a thread brings of each stage, worked out once: the few warps there are have no time for it in each. */
+template <int S, int HALVES> struct haste__cu_given_share {
+    const char *z;          /* its first piece (8 labels of a sample) of unit 0; the others are z_step bytes apart */
+    int64_t  z_step;
+    uint32_t z_to, z_apart; /* where it goes in a stage, and how far apart the others */
+    uint32_t z_wanted;      /* bit k: piece k has a sample */
+    int32_t  z_count, z_label;   /* pieces; first label of them in the unit */
+    uint32_t w_to[2 * haste__cu_given<S, HALVES>::WORDS];   /* dX: where its pieces of weights go */
+};
+
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_share_make(haste__cu_given_share<S, HALVES> &share,
+                                                                  const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                                  int first)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    constexpr int PIECES = given::LABELS / 8;
+    const int b = (int)threadIdx.x / PIECES, c = (int)threadIdx.x % PIECES * 8, apart = plan.threads / PIECES;
+    const int size = p.given_bf16 ? 2 : 4;
+    const uint32_t row = (uint32_t)(WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b));
+    share.z = (const char *)p.given + ((int64_t)(first + b) * p.slots + p.first_slot + c) * size;
+    share.z_step = (int64_t)apart * p.slots * size;
+    share.z_to = (uint32_t)(c / S * (plan.rows / 16 * given::Z)) + haste__wide_offset<S>(row, (uint32_t)(c % S));
+    share.z_apart = (uint32_t)apart * S * 2;   /* a multiple of 16 rows (dW: 32), which the order of rows repeats */
+    share.z_wanted = 0;
+    share.z_count = b < plan.rows ? (plan.rows - b + apart - 1) / apart : 0;
+    share.z_label = c;
+    for (int k = 0; k < given::HELD; k++)
+        if (b + k * apart < plan.rows && first + b + k * apart < p.B) share.z_wanted |= 1u << k;
+    #pragma unroll
+    for (int k = 0; k < (WEIGHTS ? 0 : 2 * given::WORDS); k++) {
+        const int i = (int)threadIdx.x + k * plan.threads, each = p.F * S / 8, sub = given::GROUPS > 1 && i >= each ? 1 : 0;
+        const int f = (i - sub * each) / (S / 8) % p.F;
+        const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
+        share.w_to[k] = (uint32_t)(plan.rows / 16 * given::Z * given::GROUPS + sub * given::W)
+            + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((i % (S / 8) ^ swap) * 8));
+    }
+}
+
+/* Brings a stage: logit gradients of a unit's labels, zeros where there are none; inputs; for dX the weights. What is not
+   bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there when the thread has
+   done something else. */
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             const haste__cu_given_share<S, HALVES> &share, int64_t unit,
+                                                             uint32_t stage, uint32_t index,
+                                                             haste__cu_given_held<S, HALVES> &held)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    const int64_t label = unit * given::LABELS, group = unit * given::GROUPS, groups_left = p.groups - group;
+    const bool labels = label + share.z_label < p.labels;
+    const int groups = given::GROUPS > groups_left ? (int)groups_left : given::GROUPS;
+    if (p.given_bf16) {
+        const char *from = share.z + label * 2;
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
+            const bool wanted = labels && (share.z_wanted >> k & 1);
+            if (k < share.z_count)
+                haste__cu_copy16_of_128(stage + share.z_to + (uint32_t)k * share.z_apart,
+                                        wanted ? from : (const char *)p.given, wanted);
+        }
+    } else {
+        const char *from = share.z + label * 4;
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
+            const bool wanted = labels && (share.z_wanted >> k & 1);
+            held.z[2 * k] = wanted ? __ldg((const float4 *)(const void *)from) : make_float4(0, 0, 0, 0);
+            held.z[2 * k + 1] = wanted ? __ldg((const float4 *)(const void *)from + 1) : make_float4(0, 0, 0, 0);
+        }
+    }
+    if ((int)threadIdx.x * 8 < groups * p.F)
+        haste__copy16(index + threadIdx.x * 16, (const char *)(p.index + group * p.F) + threadIdx.x * 16);
+    const int bytes = p.F * S * 2 * groups;
+    const char *from = (const char *)p.weight + group * (p.F * S * 2);
+    if (WEIGHTS) return;
+    if (p.path == HASTE_CUDA_NARROW) {
+        #pragma unroll
+        for (int k = 0; k < given::WORDS; k++) {
+            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
+            if (i < bytes) held.w[k] = *(const uint2 *)(const void *)(from + i);
+        }
+    } else {
+        #pragma unroll
+        for (int k = 0; k < 2 * given::WORDS; k++) {
+            const int i = ((int)threadIdx.x + k * plan.threads) * 16;
+            if (i < bytes) haste__copy16(stage + share.w_to[k], from + i);
+        }
+    }
+}
+template <int S, int HALVES, bool WEIGHTS>
+static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             const haste__cu_given_share<S, HALVES> &share, int64_t unit,
+                                                             unsigned char *stage,
+                                                             const haste__cu_given_held<S, HALVES> &held)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    if (!p.given_bf16) {
+        #pragma unroll
+        for (int k = 0; k < given::HELD; k++) {
+            const float4 low = held.z[2 * k], high = held.z[2 * k + 1];
+            if (k < share.z_count)
+                *(uint4 *)(void *)(stage + share.z_to + (uint32_t)k * share.z_apart) =
+                    make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
+                               haste__cu_pack(high.z, high.w));
+        }
+    }
+    if (!WEIGHTS && p.path == HASTE_CUDA_NARROW) {
+        const int each = p.F * S * 2, strips = p.F / 8;
+        const int64_t left = (p.groups - unit * given::GROUPS) * each;
+        #pragma unroll
+        for (int k = 0; k < given::WORDS; k++) {   /* labels s and s + 2, inputs f and f + F/2; see haste__narrow_place */
+            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
+            if (i >= given::GROUPS * each || i >= left) break;
+            const int sub = given::GROUPS > 1 && i >= each ? 1 : 0, at = (i - sub * each) / 8, strip = at / 32 % strips;
+            const uint32_t s = (uint32_t)(at / 32 / strips * 16 + (at >> 3 & 3) * 4 + (at >> 2 & 1));
+            unsigned char *to = stage + plan.rows / 16 * given::Z * given::GROUPS + sub * given::W;
+            #pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const uint32_t r = haste__cu_given_place(p.F, e * (p.F / 2) + at % 4 * strips + strip);
+                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s)) = (uint16_t)(held.w[k].x >> (16 * e));
+                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s + 2)) = (uint16_t)(held.w[k].y >> (16 * e));
+            }
+        }
+    }
+}
+
+/* Padding slots may hold anything, in a piece that begins before them too: zeros. Called by all threads. */
+template <int S, int HALVES>
+static __device__ __forceinline__ void haste__cu_given_clear(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             int64_t unit, unsigned char *stage)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    if (p.labels % 8 == 0 || p.labels / given::LABELS != unit) return;
+    for (int b = (int)threadIdx.x; b < plan.rows; b += plan.threads)
+        for (int s = (int)(p.labels - unit * given::LABELS); s % 8; s++)
+            *(uint16_t *)(void *)(stage + s / S * (plan.rows / 16 * given::Z)
+                                  + haste__wide_offset<S>((uint32_t)b, (uint32_t)(s % S))) = 0;
+    haste__fence_async();
+    __syncthreads();
+}
+
+/* d [64, N] += A [64, 16] B [16, N]: A in registers as mma.sync has it, B [K][N] in shared memory. */
+template <int N> static __device__ __forceinline__ void haste__wgmma_from(float *d, const uint32_t *a, uint64_t b, int add)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (N == 16)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %13, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, 1; }"
+                     : HASTE__D4(0), HASTE__D4(4) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    else if constexpr (N == 32)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+                     "{%16, %17, %18, %19}, %20, p, 1, 1, 1; }"
+                     : HASTE__D16(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+    else
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "{%32, %33, %34, %35}, %36, p, 1, 1, 1; }"
+                     : HASTE__D16(0), HASTE__D16(16) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+#else
+    (void)d; (void)a; (void)b; (void)add;
+#endif
+}
+#endif
+
+/* grad_weight, grad_bias = or +=. Block: every gridDim.x-th unit. Warpgroup: 64 inputs of one of its groups. */
+template <int S, int HALVES>
 static __global__ void __launch_bounds__(256, 1)
 haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
-    typedef haste__cu_given<S> given;
-    constexpr int N = S / 8;
-    HASTE__CU_SHARED(memory);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
-    const int F = p.F, tall = F / 16, spans = plan.rows / 32;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    typedef haste__cu_given<S, HALVES> given;
+    constexpr int N = S / 8, EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
+    extern __shared__ __align__(1024) char haste__wide_shared[];
+    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
+    unsigned char *x = indices + plan.stages * plan.index;
+    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
+    const int warp = __shfl_sync(~0u, tid >> 5, 0), item = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
+    const int sub = item / HALVES, r0 = item % HALVES * 64 + warp * 16;   /* its group of the unit; first row of its warp */
+    const int F = p.F, spans = plan.rows / 32;
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
     const uint32_t plane = (uint32_t)plan.half * 128;
-    float4 held[2 * given::HELD];
-    unsigned char *stages = memory + plan.resident;
-    int now = 0;
+    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
+    const uint32_t odd = lane & 1, column_at = haste__wide_offset<S>((uint32_t)lane, (uint32_t)warp * 8 % S);
+    int f[2], now = 0;
+    haste__cu_given_held<S, HALVES> held;
+    haste__cu_given_share<S, HALVES> share;
+    haste__cu_given_share_make<S, HALVES, true>(share, p, plan, plan.first);
+    for (int h = 0; h < 2; h++) f[h] = r0 < F ? haste__cu_given_input(F, r0 / 8 + h, row) : 0;
 
     for (int i = (int)threadIdx.x; i < spans * p.width * 4; i += plan.threads) {   /* x: pieces of 8 samples */
         const int span = i / (p.width * 4), d = i / 4 % p.width, b = plan.first + span * 32 + i % 4 * 8;
         const bool there = b / HASTE__CU_TILE < p.tiles;
         const uint16_t *from = (const uint16_t *)p.x
             + ((size_t)(there ? b / HASTE__CU_TILE : 0) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE;
-        haste__cu_copy16(memory + span * plane + haste__cu_given_row(d, plan.half) + i % 4 * 16, from + b % HASTE__CU_TILE,
-                         there);
+        haste__cu_copy16(x + span * plane + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + i % 4 * 16,
+                         from + b % HASTE__CU_TILE, there);
     }
     for (int k = 0; k < plan.stages - 1; k++) {
         const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
         if (unit < units) {
-            unsigned char *stage = stages + k * plan.stage;
-            haste__cu_given_fetch<S, F32, true>(p, plan, unit, plan.first, stage, held);
-            if (F32) haste__cu_given_store<S, true>(plan, stage, held);
-            haste__cu_given_index<S>(p, plan, unit, stage + plan.rows * given::LABELS * 2);
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, unit, stages_at + k * plan.stage,
+                                                   indices_at + k * plan.index, held);
+            haste__cu_given_store<S, HALVES, true>(p, plan, share, unit, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
 
     for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x;
+        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x, g = unit * given::GROUPS + sub;
         const int before = now ? now - 1 : plan.stages - 1;
-        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
+        unsigned char *stage = stages + now * plan.stage;
         haste__cu_copy_wait_but(plan.stages - 2);
+        haste__fence_async();
         __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
-        if (ahead < units) {
-            haste__cu_given_fetch<S, F32, true>(p, plan, ahead, plan.first, next, held);
-            haste__cu_given_index<S>(p, plan, ahead, next + plan.rows * given::LABELS * 2);
-        }
+        if (ahead < units)
+            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, ahead, stages_at + before * plan.stage,
+                                                   indices_at + before * plan.index, held);
         haste__cu_copy_batch();
-        haste__cu_given_clear<S>(p, plan, unit, stage);
+        haste__cu_given_clear<S, HALVES>(p, plan, unit, stage);
 
-        for (int item = warp; item < given::GROUPS * tall; item += plan.threads / 32) {
-            const int sub = given::GROUPS == 1 ? 0 : item / tall, m = item - sub * tall;
-            const int64_t g = unit * given::GROUPS + sub;
-            const uint16_t *index = (const uint16_t *)(const void *)(stage + plan.rows * given::LABELS * 2) + sub * F;
-            int f[2];
-            const unsigned char *x[2];
-            float sum[N][4], column[N][4];   /* dW; the sum over samples, in each of its rows */
-            const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
-            if (g >= p.groups) break;
+        if (sub < given::GROUPS && g < p.groups) {
+            const unsigned char *tile = stage + sub * (plan.rows / 16 * given::Z);
+            const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
+            const uint64_t dz = haste__matrix<EIGHT, MODE>(haste__smem(tile));
+            const unsigned char *from[2];
+            float sum[S / 2];
             #pragma unroll
             for (int h = 0; h < 2; h++) {
-                f[h] = haste__cu_given_input(F, 2 * m + h, row);
-                x[h] = memory + haste__cu_given_row(index[f[h]], plan.half) + quad * 16;
+                const int d = index[f[h]];
+                from[h] = x + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + quad * 16;
             }
-            #pragma unroll
-            for (int t = 0; t < N; t++) {
+            auto take = [&](uint32_t (&a)[2][4], int span) {   /* 32 samples: two operands */
+                const uint4 low = *(const uint4 *)(const void *)(from[0] + span * plane);
+                const uint4 high = *(const uint4 *)(const void *)(from[1] + span * plane);
+                a[0][0] = low.x; a[0][1] = high.x; a[0][2] = low.y; a[0][3] = high.y;
+                a[1][0] = low.z; a[1][1] = high.z; a[1][2] = low.w; a[1][3] = high.w;
+            };
+            if (spans == 4) {   /* without branches between products, which would make each wait for the last */
+                uint32_t a[4][2][4];
                 #pragma unroll
-                for (int i = 0; i < 4; i++) sum[t][i] = column[t][i] = 0;
+                for (int k = 0; k < 4; k++) take(a[k], k);
+                haste__wgmma_fence();
+                #pragma unroll
+                for (int k = 0; k < 8; k++) haste__wgmma_from<S>(sum, a[k / 2][k % 2], dz + k * (EIGHT / 8), k > 0);
+                haste__wgmma_commit();
+                haste__wgmma_wait<0>();
+            } else {
+                int k = 0;
+                #pragma unroll
+                for (int i = 0; i < S / 2; i++) sum[i] = 0;
+                #pragma unroll 1
+                do {
+                    uint32_t a[2][4];
+                    take(a, k);
+                    haste__wgmma_fence();
+                    haste__wgmma_from<S>(sum, a[0], dz + 2 * k * (EIGHT / 8), 1);
+                    haste__wgmma_from<S>(sum, a[1], dz + (2 * k + 1) * (EIGHT / 8), 1);
+                    haste__wgmma_commit();
+                    haste__wgmma_wait<0>();
+                } while (++k < spans);
             }
-            #pragma unroll 2
-            for (int span = 0; span < spans; span++) {
-                const uint4 low = *(const uint4 *)(const void *)(x[0] + span * plane);
-                const uint4 high = *(const uint4 *)(const void *)(x[1] + span * plane);
+            if (p.grad_bias && item % HALVES == 0) {   /* a product with ones; a warp takes the columns of every fourth 8 */
+                const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
                 #pragma unroll
-                for (int j = 0; j < 4; j += 2) {
-                    const uint32_t a[4] = { j ? low.z : low.x, j ? high.z : high.x, j ? low.w : low.y, j ? high.w : high.y };
-                    const uint32_t at = (uint32_t)(span * 32 + j * 8 + (lane & 15));
-                    #pragma unroll
-                    for (int t = 0; t < N; t += 2) {
+                for (int t = 0; t < (N + 3) / 4; t++) if (t * 4 + warp < N) {
+                    float column[4] = { 0, 0, 0, 0 };
+                    #pragma unroll 4
+                    for (int span = 0; span < spans; span++) {
                         uint32_t b[4];
-                        const uint32_t s = (uint32_t)(sub * S + t * 8 + (lane >> 4) * 8);
-                        haste__cu_ldmatrix_trans(b, stage + haste__wide_offset<given::LABELS>(at, s));
-                        haste__cu_mma(sum[t], a, b[0], b[1]);
-                        haste__cu_mma(sum[t + 1], a, b[2], b[3]);
-                        if (p.grad_bias && t / 2 % tall == m) {   /* each warp some of the columns */
-                            haste__cu_mma(column[t], ones, b[0], b[1]);
-                            haste__cu_mma(column[t + 1], ones, b[2], b[3]);
-                        }
+                        haste__cu_ldmatrix_trans(b, tile + span * 64 * S + (column_at ^ (uint32_t)t * 64));
+                        haste__cu_mma(column, ones, b[0], b[1]);
+                        haste__cu_mma(column, ones, b[2], b[3]);
+                    }
+                    if (row == 0) {
+                        float *to = p.grad_bias + g * S + (t * 4 + warp) * 8 + quad * 2;
+                        to[0] = plan.add ? to[0] + column[0] : column[0];
+                        to[1] = plan.add ? to[1] + column[1] : column[1];
                     }
                 }
             }
-            if (p.grad_weight) {
+            if (p.grad_weight && r0 < F) {
+                float *group = p.grad_weight + g * (F * S) + odd * 8 + (quad & 2) * 2;
                 #pragma unroll
-                for (int t = 0; t < N; t += 2) {
+                for (int h = 0; h < 2; h++) {
                     #pragma unroll
-                    for (int h = 0; h < 2; h++) {   /* lanes exchange halves, so that each has four labels in a row */
-                        const bool odd = lane & 1;
-                        const float give0 = odd ? sum[t][2 * h] : sum[t + 1][2 * h];
-                        const float give1 = odd ? sum[t][2 * h + 1] : sum[t + 1][2 * h + 1];
+                    for (int t = 0; t < N; t += 2) {   /* lanes exchange halves, so that each has four labels in a row */
+                        const float *v0 = sum + 4 * t + 2 * h, *v1 = v0 + 4;
+                        const float give0 = odd ? v0[0] : v1[0], give1 = odd ? v0[1] : v1[1];
                         const float got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
-                        float4 v = odd ? make_float4(got0, got1, sum[t + 1][2 * h], sum[t + 1][2 * h + 1])
-                                       : make_float4(sum[t][2 * h], sum[t][2 * h + 1], got0, got1);
-                        float4 *to = (float4 *)(p.grad_weight + (g * F + f[h]) * S + (t + odd) * 8 + (quad & 2) * 2);
+                        float4 v = odd ? make_float4(got0, got1, v1[0], v1[1]) : make_float4(v0[0], v0[1], got0, got1);
+                        float4 *to = (float4 *)(group + f[h] * S + t * 8);
                         if (plan.add) {
                             const float4 old = *to;
                             v.x += old.x; v.y += old.y; v.z += old.z; v.w += old.w;
@@ -4955,204 +5161,189 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
                     }
                 }
             }
-            if (p.grad_bias && row == 0) {
-                #pragma unroll
-                for (int t = 0; t < N; t++) if (t / 2 % tall == m) {
-                    #pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float *to = p.grad_bias + g * S + t * 8 + quad * 2 + e;
-                        *to = plan.add ? *to + column[t][e] : column[t][e];
-                    }
-                }
-            }
         }
-        if (F32 && ahead < units) haste__cu_given_store<S, true>(plan, next, held);
+        if (ahead < units)
+            haste__cu_given_store<S, HALVES, true>(p, plan, share, ahead, stages + before * plan.stage, held);
         if (++now == plan.stages) now = 0;
     }
     haste__cu_copy_wait();
+#endif
 }
 
-/* Weights of a unit's groups, each an image as the wide path has it, or as it lies there in the narrow path's order. */
-template <int S>
-static __device__ __forceinline__ void haste__cu_given_weights(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                               int64_t unit, unsigned char *to)
-{
-    const int64_t first = unit * haste__cu_given<S>::GROUPS;
-    const int group = p.F * S * 2;
-    const int64_t left = (p.groups - first) * group;
-    const char *from = (const char *)p.weight + first * group;
-    const bool natural = haste__cu_natural(p.path);
-    for (int i = (int)threadIdx.x * 16; i < haste__cu_given<S>::GROUPS * group && i < left; i += plan.threads * 16) {
-        const int sub = haste__cu_given<S>::GROUPS > 1 && i >= group ? 1 : 0, at = i - sub * group;
-        haste__cu_copy16(to + (natural ? sub * group + (int)haste__wide_offset<S>((uint32_t)(at / (2 * S)), at / 2 % S) : i),
-                         from + i, true);
-    }
-}
-
-/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warp: 16 of the samples. */
-template <int S, bool F32>
+/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warpgroup: 32 of the samples. */
+template <int S, int HALVES>
 static __global__ void __launch_bounds__(256, 1)
 haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
-    typedef haste__cu_given<S> given;
-    constexpr int K = S / 16, AT_ONCE = 4;   /* 16 labels each; 16 inputs each, whose sums are read before any is written */
-    HASTE__CU_SHARED(memory);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
-    const int F = p.F, tall = F / 16, strips = F / 8;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    typedef haste__cu_given<S, HALVES> given;
+    constexpr int EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
+    extern __shared__ __align__(1024) char haste__wide_shared[];
+    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
+    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
+    const int warp = __shfl_sync(~0u, tid >> 5, 0), slice = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
+    const int F = p.F, tile_bytes = plan.rows / 16 * given::Z;
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
-    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows;
+    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows, b = first + slice * 32;   /* first samples */
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
-    const bool narrow = p.path == HASTE_CUDA_NARROW;
-    unsigned char *sums = memory + warp * (plan.resident / (plan.threads / 32)), *stages = memory + plan.resident;
-    const int weights = plan.rows * given::LABELS * 2, indices = weights + given::LABELS * F * 2;   /* in a stage */
-    /* the input of a row of strip i: base + step * (i ^ flip) */
-    const int base = (row & 1) * (F / 2) + (row >> 1) * (narrow ? strips : 1), step = narrow ? 1 : 4;
-    const int flip = narrow ? 0 : row & 1;
-    float4 held[2 * given::HELD];
-    int now = 0;
+    unsigned char *sums = indices + (plan.stages + 1) * plan.index + slice * p.width * 128;
+    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
+    const uint32_t sums_at = haste__smem(sums) + quad * 16;
+    float product[2][given::GROUPS][HALVES][16];
+    haste__cu_given_held<S, HALVES> held;
+    haste__cu_given_share<S, HALVES> share;
+    int64_t unit = part;
+    int f[HALVES][2];               /* this thread's inputs of a group */
+    uint32_t at[given::GROUPS][HALVES][2], at_next[given::GROUPS][HALVES][2];   /* their sums: of unit, the next one */
+    int now = 0, next = 0;          /* places in the ring: of unit's inputs, and of the next unit's tiles */
+    haste__cu_given_share_make<S, HALVES, false>(share, p, plan, first);
+    #pragma unroll
+    for (int i = 0; i < 2 * HALVES; i++)
+        f[i / 2][i % 2] = i / 2 * 64 + warp * 16 < F ? haste__cu_given_input(F, i / 2 * 8 + warp * 2 + i % 2, row) : 0;
 
-    for (int i = (int)threadIdx.x * 16; i < plan.resident; i += plan.threads * 16)
-        *(float4 *)(void *)(memory + i) = make_float4(0, 0, 0, 0);
-    for (int k = 0; k < plan.stages - 1; k++) {
-        const int64_t unit = part + (int64_t)k * parts;
-        if (unit < units) {
-            unsigned char *stage = stages + k * plan.stage;
-            haste__cu_given_fetch<S, F32, false>(p, plan, unit, first, stage, held);
-            if (F32) haste__cu_given_store<S, false>(plan, stage, held);
-            haste__cu_given_weights<S>(p, plan, unit, stage + weights);
-            haste__cu_given_index<S>(p, plan, unit, stage + indices);
+    for (int i = tid * 16; i < p.width * 128; i += 128 * 16) *(float4 *)(void *)(sums + i) = make_float4(0, 0, 0, 0);
+    for (int k = 0; k < plan.stages; k++) {
+        const int64_t ahead = unit + (int64_t)k * parts;
+        if (ahead < units) {
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + k * plan.stage,
+                                                    indices_at + k * plan.index, held);
+            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
     }
-
-    for (int64_t unit = part; unit < units; unit += parts) {
-        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * parts;
-        const int before = now ? now - 1 : plan.stages - 1;
-        unsigned char *stage = stages + now * plan.stage, *next = stages + before * plan.stage;
-        haste__cu_copy_wait_but(plan.stages - 2);
-        __syncthreads();
-        if (ahead < units) {
-            haste__cu_given_fetch<S, F32, false>(p, plan, ahead, first, next, held);
-            haste__cu_given_weights<S>(p, plan, ahead, next + weights);
-            haste__cu_given_index<S>(p, plan, ahead, next + indices);
-        }
-        haste__cu_copy_batch();
-        haste__cu_given_clear<S>(p, plan, unit, stage);
-
+    auto multiply = [&](float (&to)[given::GROUPS][HALVES][16]) {   /* begins the products of the stage at `next` */
+        const uint32_t stage = haste__smem(stages + next * plan.stage);
+        haste__wgmma_fence();
         #pragma unroll
         for (int sub = 0; sub < given::GROUPS; sub++) {
-            const uint16_t *index = (const uint16_t *)(const void *)(stage + indices) + sub * F + base;
-            const unsigned char *w = stage + weights + sub * F * S * 2;
-            uint32_t z[K][4];
-            if (unit * given::GROUPS + sub >= p.groups) break;
+            const uint64_t w = haste__matrix<EIGHT, MODE>(stage + given::GROUPS * tile_bytes + sub * given::W);
+            const uint64_t dz = haste__matrix<EIGHT, MODE>(stage + sub * tile_bytes) + slice * (EIGHT / 4);
             #pragma unroll
-            for (int k = 0; k < K; k++) {
-                if (narrow) {   /* its labels are dealt out so that a lane's lie side by side */
-                    #pragma unroll
-                    for (int n = 0; n < 2; n++) {
-                        const uint2 two = *(const uint2 *)(const void *)
-                            (stage + haste__wide_offset<given::LABELS>((uint32_t)(warp * 16 + n * 8 + row),
-                                                                       (uint32_t)(sub * S + k * 16 + quad * 4)));
-                        z[k][2 * n] = two.x;
-                        z[k][2 * n + 1] = two.y;
-                    }
-                } else
-                    haste__cu_ldmatrix(z[k], stage + haste__wide_offset<given::LABELS>(
-                        (uint32_t)(warp * 16 + (lane & 7) + (lane >> 4) * 8),
-                        (uint32_t)(sub * S + k * 16 + (lane >> 3 & 1) * 8)));
-            }
-            for (int m0 = 0; m0 < tall; m0 += AT_ONCE) {
-                float4 *to[AT_ONCE][2], old[AT_ONCE][2];
-                float d[AT_ONCE][2][4];
+            for (int half = 0; half < HALVES; half++) {
                 #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    #pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        const int input = index[step * ((2 * (m0 + i) + h) ^ flip)];
-                        to[i][h] = (float4 *)(void *)(sums + haste__cu_given_row(input, plan.half) + quad * 16);
-                        old[i][h] = *to[i][h];
-                    }
-                }
-                #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    const int m = m0 + i;
-                    #pragma unroll
-                    for (int n = 0; n < 2; n++) d[i][n][0] = d[i][n][1] = d[i][n][2] = d[i][n][3] = 0;
-                    #pragma unroll
-                    for (int k = 0; k < K; k++) {
-                        uint32_t a[4];
-                        if (narrow) {
-                            const uint2 v0 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m) * 256 + lane * 8);
-                            const uint2 v1 = *(const uint2 *)(const void *)(w + (k * strips + 2 * m + 1) * 256 + lane * 8);
-                            a[0] = haste__cu_movmatrix(v0.x);
-                            a[1] = haste__cu_movmatrix(v1.x);
-                            a[2] = haste__cu_movmatrix(v0.y);
-                            a[3] = haste__cu_movmatrix(v1.y);
-                        } else {
-                            const int f = haste__cu_given_input(F, 2 * m + (lane >> 3 & 1), lane & 7);
-                            haste__cu_ldmatrix(a, w + haste__wide_offset<S>((uint32_t)f,
-                                                                            (uint32_t)(k * 16 + (lane >> 4) * 8)));
-                        }
-                        haste__cu_mma(d[i][0], a, z[k][0], z[k][1]);
-                        haste__cu_mma(d[i][1], a, z[k][2], z[k][3]);
-                    }
-                }
-                #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) if (m0 + i < tall) {
-                    #pragma unroll
-                    for (int h = 0; h < 2; h++)
-                        *to[i][h] = make_float4(old[i][h].x + d[i][0][2 * h], old[i][h].y + d[i][0][2 * h + 1],
-                                                old[i][h].z + d[i][1][2 * h], old[i][h].w + d[i][1][2 * h + 1]);
-                }
-                __syncwarp();   /* the next group's lanes read what other lanes have written */
+                for (int k = 0; k < S / 16; k++)
+                    haste__wgmma<32, 0, 0>(to[sub][half], w + half * (EIGHT / 2) + k * 2, dz + k * 2, k > 0);
             }
         }
-        if (F32 && ahead < units) haste__cu_given_store<S, false>(plan, next, held);
-        if (++now == plan.stages) now = 0;
+        haste__wgmma_commit();
+        if (++next == plan.stages) next = 0;
+    };
+    /* Where the sums of a unit's inputs lie: the first 16 samples; the others 64 bytes on, or back. */
+    auto find = [&](uint32_t (&to)[given::GROUPS][HALVES][2], int place) {
+        #pragma unroll
+        for (int i = 0; i < given::GROUPS * HALVES * 2; i++) {
+            const int sub = i / 2 / HALVES, half = i / 2 % HALVES, h = i % 2;
+            const uint32_t d = haste__lds16(indices_at + place * plan.index + (uint32_t)(sub * F + f[half][h]) * 2);
+            to[sub][half][h] = sums_at + d * 128 + (d >= (uint32_t)plan.half ? 64 : 0);
+        }
+    };
+    /* A group's products to the sums. A thread has two rows, of each twice four samples. */
+    auto load = [&](float4 (&v)[HALVES][4], const uint32_t (&from)[HALVES][2]) {
+        #pragma unroll
+        for (int i = 0; i < 4 * HALVES; i++)
+            if (i / 4 * 64 + warp * 16 < F) v[i / 4][i % 4] = haste__lds128(from[i / 4][i / 2 % 2] ^ (i % 2 * 64));
+    };
+    auto add = [&](const float4 (&v)[HALVES][4], const uint32_t (&to)[HALVES][2], const float (&from)[HALVES][16]) {
+        #pragma unroll
+        for (int i = 0; i < 4 * HALVES; i++) if (i / 4 * 64 + warp * 16 < F) {
+            const float *q = from[i / 4] + i % 2 * 8 + i / 2 % 2 * 2;
+            const float4 old = v[i / 4][i % 4];
+            haste__sts128(to[i / 4][i / 2 % 2] ^ (i % 2 * 64), old.x + q[0], old.y + q[1], old.z + q[4], old.w + q[5]);
+        }
+    };
+    /* One unit: its products are under way, and the next unit's begin before they are added. */
+    auto turn = [&](float (&own)[given::GROUPS][HALVES][16], float (&other)[given::GROUPS][HALVES][16]) {
+        const int64_t following = unit + parts, ahead = unit + (int64_t)plan.stages * parts;
+        const int free_stage = next ? next - 1 : plan.stages - 1, free_index = now ? now - 1 : plan.stages;
+        const int after = now == plan.stages ? 0 : now + 1;
+        float4 old[HALVES][4];
+        haste__cu_copy_wait_but(plan.stages - 2);
+        haste__fence_async();
+        haste__wgmma_wait<0>();
+        __syncthreads();   /* the next stage is there; products are read out of this one; the last unit's are all added */
+        load(old, at[0]);
+        haste__cu_given_clear<S, HALVES>(p, plan, following, stages + next * plan.stage);
+        multiply(other);   /* past the last unit of old tiles, for nobody: a branch would make each product wait */
+        if (following < units) find(at_next, after);
+        if (ahead < units)
+            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + free_stage * plan.stage,
+                                                    indices_at + free_index * plan.index, held);
+        haste__cu_copy_batch();
+        add(old, at[0], own[0]);
+        if (given::GROUPS > 1 && unit * given::GROUPS + 1 < p.groups) {
+            haste__bar(1 + slice);
+            load(old, at[given::GROUPS - 1]);
+            add(old, at[given::GROUPS - 1], own[given::GROUPS - 1]);
+        }
+        if (ahead < units)
+            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + free_stage * plan.stage, held);
+        #pragma unroll
+        for (int i = 0; i < given::GROUPS * HALVES * 2; i++)
+            at[i / 2 / HALVES][i / 2 % HALVES][i % 2] = at_next[i / 2 / HALVES][i / 2 % HALVES][i % 2];
+        now = after;
+        unit = following;
+    };
+    haste__cu_copy_wait_but(plan.stages - 1);
+    haste__fence_async();
+    __syncthreads();
+    haste__cu_given_clear<S, HALVES>(p, plan, unit, stages);
+    find(at, 0);
+    multiply(product[0]);
+    for (;;) {
+        turn(product[0], product[1]);
+        if (unit >= units) break;
+        turn(product[1], product[0]);
+        if (unit >= units) break;
     }
+    haste__wgmma_wait<0>();
     haste__cu_copy_wait();
+    haste__bar(1 + slice);
 
-    {   /* out with the sums, each block from another row on */
-        const int b = first + warp * 16, pieces = p.width * 4, start = (int)((int64_t)p.width * part / parts) * 4;
+    if (b < p.B) {   /* out with the sums, each block from another row on */
+        const int pieces = p.width * 8, start = (int)((int64_t)p.width * part / parts) * 8;
         float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + b / HASTE__CU_TILE) * p.D + p.begin)
             * HASTE__CU_TILE + b % HASTE__CU_TILE;
-        __syncwarp();
-        if (b < p.B)
-            for (int k = lane; k < pieces; k += 32) {
-                const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 4;
-                const float4 v = *(const float4 *)(const void *)(sums + haste__cu_given_row(d, plan.half) + i % 4 * 16);
-                haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 4 * 4, v.x, v.y, v.z, v.w);
-            }
+        #pragma unroll 4
+        for (int k = tid; k < pieces; k += 128) {
+            const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 8, upper = d >= plan.half;
+            const float4 v = *(const float4 *)(const void *)(sums + d * 128 + (i % 8 * 16 ^ upper * 64));
+            haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 8 * 4, v.x, v.y, v.z, v.w);
+        }
     }
+#endif
 }
 
 /* How the gradient of the weights (weights 1) or of the inputs (0) is made. Returns 0 where these kernels do not take it. */
-static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int shared_most,
-                                     int processors)
+static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int major, int minor,
+                                     int shared_most, int processors)
 {
-    const int labels = p->S < 32 ? 32 : p->S, unit = weights ? 32 : 16, most = p->B < 128 ? p->B : 128;
-    const int64_t units = (p->groups + labels / p->S - 1) / (labels / p->S);
+    const int halves = p->F > 64 ? 2 : 1, groups = p->S == 16 && halves == 1 ? 2 : 1;
+    const int64_t units = (p->groups + groups - 1) / groups;
     haste__cu_given_plan q;
     int rows;
     memset(&q, 0, sizeof q);
+    if (major != 9 || minor != 0 || !haste__wide_compiled()) return 0;
     if (!p->index || (p->S != 16 && p->S != 32 && p->S != 64) || p->F % 16 || p->F > 128 || p->groups == 0) return 0;
     if (((uintptr_t)p->given | (uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->grad_weight) % 16) return 0;
     if (p->slots % 8 || p->first_slot % 8) return 0;
     if (!weights && p->deterministic) return 0;   /* sums of blocks are added in no fixed order */
     q.half = (p->width + 1) / 2;
-    for (rows = (most + unit - 1) / unit * unit; rows > 0; rows -= unit) {
+    q.index = (groups * p->F * 2 + 127) / 128 * 128;
+    for (rows = weights ? 128 : 64; rows > 32 && rows - 32 >= p->B; rows -= 32) { }
+    for (; rows > 0; rows -= 32) {
+        int room;
         q.tiles = (p->B + rows - 1) / rows;
-        q.rows = ((p->B + q.tiles - 1) / q.tiles + unit - 1) / unit * unit;   /* evenly */
-        q.resident = q.rows / unit * q.half * 128;
-        q.stage = q.rows * labels * 2 + (weights ? 0 : labels * p->F * 2) + labels / p->S * p->F * 2;
-        q.stage = (q.stage + 127) / 128 * 128;
-        q.stages = shared_most > q.resident ? (shared_most - q.resident) / q.stage : 0;
+        q.rows = ((p->B + q.tiles - 1) / q.tiles + 31) / 32 * 32;   /* evenly */
+        q.stage = groups * p->S * 2 * (q.rows + (weights ? 0 : halves * 64));
+        room = shared_most - q.rows / 32 * (weights ? q.half * 128 : p->width * 128) - (weights ? 0 : q.index);
+        q.stages = room > 0 ? room / (q.stage + q.index) : 0;
         if (q.stages > 6) q.stages = 6;
-        if (q.stages >= (rows > unit ? 3 : 2)) break;
+        if (q.stages >= (rows > 32 ? 3 : 2)) break;
     }
     if (rows <= 0) return 0;
-    q.threads = weights ? (p->S == 32 ? 128 : 256) : q.rows * 2;
-    q.shared = q.resident + q.stages * q.stage;
+    q.threads = 128 * (weights ? p->S == 64 ? 2 : groups * halves : q.rows / 32);   /* S 64: the second half only fetches */
+    q.shared = q.stages * (q.stage + q.index) + q.rows / 32 * (weights ? q.half * 128 : p->width * 128)
+             + (weights ? 0 : q.index);
     if (weights) q.grid = units < processors ? (int32_t)units : processors;
     else {
         int64_t parts = processors / q.tiles;
@@ -5163,11 +5354,11 @@ static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu
     return 1;
 }
 
-template <int S, bool F32>
+template <int S, int HALVES>
 static cudaError_t haste__cu_given_launch_one(const haste__cu_pass *p, const haste__cu_given_plan *plan, int weights,
                                               cudaStream_t stream)
 {
-    const auto kernel = weights ? haste__cu_given_weights_kernel<S, F32> : haste__cu_given_inputs_kernel<S, F32>;
+    const auto kernel = weights ? haste__cu_given_weights_kernel<S, HALVES> : haste__cu_given_inputs_kernel<S, HALVES>;
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
     if (error != cudaSuccess) return error;
     HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, (unsigned)plan->threads, (size_t)plan->shared, stream, *p, *plan);
@@ -5185,16 +5376,308 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
     for (i = 0; i < (weights ? plan.tiles : 1) && error == cudaSuccess; i++) {
         plan.first = i * plan.rows;
         if (i > 0) plan.add = 1;
-        if (p->given_bf16)
-            error = p->S == 16 ? haste__cu_given_launch_one<16, false>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, false>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, false>(p, &plan, weights, stream);
+        if (p->F <= 64)
+            error = p->S == 16 ? haste__cu_given_launch_one<16, 1>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, 1>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, 1>(p, &plan, weights, stream);
         else
-            error = p->S == 16 ? haste__cu_given_launch_one<16, true>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, true>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, true>(p, &plan, weights, stream);
+            error = p->S == 16 ? haste__cu_given_launch_one<16, 2>(p, &plan, weights, stream) :
+                    p->S == 32 ? haste__cu_given_launch_one<32, 2>(p, &plan, weights, stream) :
+                                 haste__cu_given_launch_one<64, 2>(p, &plan, weights, stream);
     }
     return error;
+}
+
+/* ---- >>candidates -------------------------------------------------------------------------------------------- */
+
+/* Gradient growth of bfloat16 blocks, S a multiple of 16, F a multiple of 16 up to 128, B up to 128: what the probe kernel
+   of >>rewire does in general, with the batch resident in shared memory. A group's gradient in ALL inputs of the slice is a
+   product dW [width, labels] = X dz, of which only the mean magnitude of each row is kept.
+
+   A thread block takes one group after the other, RUN of its labels at a time. Twelve warps make the logits and their
+   gradients dz (16 samples each) and, a barrier later, the product (16 inputs each, dz in registers), while the thirteenth
+   picks the inputs of the group before. x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an
+   input beside input half + d; the four 16-byte pieces of its 64 bytes are exchanged by d, for the logits' sake, which read
+   the same piece of eight inputs at once. Rows of the dz tile are in the order of dW's there. */
+
+enum { HASTE__CU_CANDIDATE_WARPS = 12 };
+
+typedef struct haste__cu_candidates_plan {
+    int32_t rows, half;              /* samples, 32 n; half of the inputs, 8 n */
+    int32_t z, w, key, index, bias, mark, shared;   /* where in shared memory; bytes of it */
+    int32_t grid;
+} haste__cu_candidates_plan;
+
+/* Products of a lane, labels `label` + e of samples b and b + 8, to logit gradients in the tile z. Returns whether a logit
+   was not finite. */
+template <int RUN, int LOSS>
+static __device__ __forceinline__ bool haste__cu_candidate_slopes(const haste__cu_pass &p, const float *c, int label, int b,
+                                                                  int labels, const float *bias, const uint32_t *mark,
+                                                                  unsigned char *z)
+{
+    bool bad = false;
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int sample = b + 8 * h;
+        float v[2], none = 0;
+        #pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const int s = label + e;
+            const float logit = c[2 * h + e] + bias[s];
+            v[e] = 0;
+            if (s >= labels || sample >= p.B) continue;
+            bad |= !haste__cu_finite(logit);
+            v[e] = haste__cu_slope<false, LOSS>(p, logit, mark[s * 4 + sample / 32] >> (sample % 32) & 1, sample, false,
+                                                &none);
+        }
+        *(uint32_t *)(void *)(z + haste__wide_offset<RUN>((uint32_t)HASTE__CU_GIVEN_W(sample), (uint32_t)label)) =
+            haste__cu_pack(v[0], v[1]);
+    }
+    return bad;
+}
+
+/* r.place: the inputs that the places which move get; HASTE__CU_KEEP: stays. Block: every gridDim.x-th group. */
+template <int RUN>
+static __global__ void __launch_bounds__(32 * HASTE__CU_CANDIDATE_WARPS + 32, 1)
+haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_rewire r,
+                            const __grid_constant__ haste__cu_candidates_plan plan)
+{
+    constexpr int N = RUN / 8;
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
+    const int F = p.F, S = p.S, strips = F / 8, half = plan.half, spans = plan.rows / 32;
+    const bool narrow = p.path == HASTE_CUDA_NARROW, picks = warp == HASTE__CU_CANDIDATE_WARPS;
+    const uint32_t plane = (uint32_t)half * 128;
+    unsigned char *z = memory + plan.z, *w = memory + plan.w;
+    uint16_t *index = (uint16_t *)(void *)(memory + plan.index);
+    float *bias = (float *)(void *)(memory + plan.bias);
+    uint32_t *mark = (uint32_t *)(void *)(memory + plan.mark);   /* positives: [RUN][4] words of 32 samples */
+    const haste__cu_bound bound = *r.bound;
+    int64_t g = blockIdx.x, done = -1;   /* done: the group whose inputs are to be picked */
+    int s0 = 0, now = 0;                 /* now: which of two sets of keys is being written */
+    uint32_t score[4], input[4];         /* of that group's places, 32 apart */
+
+    auto fetch = [&](int64_t group, int first) {   /* weights, inputs and biases of a run of labels */
+        const uint16_t *from = (const uint16_t *)p.weight + (size_t)group * (size_t)F * (size_t)S;
+        for (int i = (int)threadIdx.x; i < F * N; i += (int)blockDim.x) {
+            const int f = i / N, c = i % N * 8;
+            if (narrow) haste__cu_copy16(w + i * 16, from + (size_t)(first / 16) * (size_t)strips * 128 + i * 8, true);
+            else haste__cu_copy16(w + haste__wide_offset<RUN>((uint32_t)f, (uint32_t)c),
+                                  from + haste__cu_place(p.path, S, F, f, first + c), true);
+        }
+        for (int i = (int)threadIdx.x; i < F / 8; i += (int)blockDim.x)
+            haste__cu_copy16(index + i * 8, p.index + group * F + i * 8, true);
+        for (int i = (int)threadIdx.x; i < RUN / 4; i += (int)blockDim.x)
+            haste__cu_copy16(bias + i * 4, p.bias + group * S + first + i * 4, true);
+    };
+    auto mark_positives = [&](int64_t group, int first) {
+        for (int i = lane; i < RUN * 4; i += 32) mark[i] = 0;
+        __syncwarp();
+        if (lane == 0)
+            for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {
+                const int s = (int)p.node[n].s - first, b = p.node[n].b;
+                if (s >= 0 && s < RUN) mark[s * 4 + b / 32] |= 1u << (b % 32);
+            }
+    };
+    auto take_places = [&](int64_t group) {
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int f = lane + 32 * j;
+            score[j] = f < F ? r.place[group * F + f] : 0;
+            input[j] = f < F ? p.index[group * F + f] : 0;
+        }
+    };
+    auto pick = [&](int64_t group, float *key) {   /* the largest first, ties to the smaller input */
+        uint32_t best = 0, at = 0;   /* of this lane's inputs: bits of the key + 1; 0: none */
+        bool bad = false;
+        auto look = [&]() {
+            best = 0;
+            for (int i = lane; i < p.width; i += 32) {
+                const float v = key[i];
+                const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
+                if (bits > best) { best = bits; at = (uint32_t)i; }
+            }
+            bad |= best > 0x7f800000u;
+        };
+        #pragma unroll
+        for (int j = 0; j < 4; j++) if (lane + 32 * j < F) key[input[j]] = -1;   /* no candidates */
+        __syncwarp();
+        look();
+        if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int f = lane + 32 * j;
+            const bool moves = f < F && haste__cu_moves(bound, score[j], group * F + f);
+            uint32_t to = HASTE__CU_KEEP;
+            for (uint32_t who = __ballot_sync(~0u, moves); who; who &= who - 1) {
+                const uint32_t most = __reduce_max_sync(~0u, best);
+                const uint32_t winner = __reduce_min_sync(~0u, best == most ? at : 0xffffffffu);
+                if (lane == __ffs((int)who) - 1) to = winner;
+                if (most && best == most && at == winner) {
+                    key[at] = -1;
+                    look();
+                }
+            }
+            if (f < F) r.place[group * F + f] = to;
+        }
+    };
+    auto forward = [&]() {
+        const int labels = haste__cu_group_labels(p, g) - s0;
+        for (int m = warp; m < spans * 2; m += HASTE__CU_CANDIDATE_WARPS) {
+            float c[N][4];
+            bool bad = false;
+            #pragma unroll
+            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+            for (int k = 0; k < F / 16; k++) {
+                const int strip = 2 * k + (lane >> 4), e = lane & 7;   /* this lane's row of an operand: an input */
+                const int d = index[narrow ? (e & 1) * (F / 2) + (e >> 1) * strips + strip : strip * 8 + e];
+                uint32_t a[4];
+                haste__cu_ldmatrix_trans(a, memory + m / 2 * plane + (d < half ? d * 128 : (d - half) * 128 + 64)
+                                         + ((m % 2 * 2 + (lane >> 3 & 1)) ^ (d & 3)) * 16);
+                #pragma unroll
+                for (int t = 0; t < N; t += 2) {
+                    if (narrow) {
+                        const uint2 low = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k) * 256 + lane * 8);
+                        const uint2 high = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k + 1) * 256 + lane * 8);
+                        haste__cu_mma(c[t], a, low.x, high.x);
+                        haste__cu_mma(c[t + 1], a, low.y, high.y);
+                    } else {
+                        uint32_t b[4];
+                        haste__cu_ldmatrix_trans(b, w + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
+                                                                               (uint32_t)(t * 8 + (lane >> 4) * 8)));
+                        haste__cu_mma(c[t], a, b[0], b[1]);
+                        haste__cu_mma(c[t + 1], a, b[2], b[3]);
+                    }
+                }
+            }
+            #pragma unroll
+            for (int t = 0; t < N; t++) {
+                const int label = narrow ? t / 2 * 16 + quad * 4 + t % 2 * 2 : t * 8 + quad * 2, b = m * 16 + row;
+                if (p.loss == HASTE_BCE)
+                    bad |= haste__cu_candidate_slopes<RUN, HASTE_BCE>(p, c[t], label, b, labels, bias, mark, z);
+                else if (p.loss == HASTE_SQUARED_HINGE)
+                    bad |= haste__cu_candidate_slopes<RUN, HASTE_SQUARED_HINGE>(p, c[t], label, b, labels, bias, mark, z);
+                else bad |= haste__cu_candidate_slopes<RUN, HASTE_SOFTMAX>(p, c[t], label, b, labels, bias, mark, z);
+            }
+            if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        }
+    };
+    auto multiply = [&](float *key) {   /* 16 inputs at a time: 8 of the lower half, and those beside them */
+        const float share = 1.0f / (float)haste__cu_group_labels(p, g);
+        uint32_t dz[8][N][2];
+        #pragma unroll
+        for (int k = 0; k < 8; k++) if (k < spans * 2) {
+            #pragma unroll
+            for (int t = 0; t < N; t += 2) {
+                uint32_t b[4];
+                haste__cu_ldmatrix_trans(b, z + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
+                                                                       (uint32_t)(t * 8 + (lane >> 4) * 8)));
+                dz[k][t][0] = b[0]; dz[k][t][1] = b[1];
+                dz[k][t + 1][0] = b[2]; dz[k][t + 1][1] = b[3];
+            }
+        }
+        for (int m = warp; m < half / 8; m += HASTE__CU_CANDIDATE_WARPS) {
+            const unsigned char *x = memory + (m * 8 + (row >> 1)) * 128 + (row & 1) * 64 + (quad ^ (row >> 1)) * 16;
+            float c[N][4], sum[2] = { 0, 0 };
+            #pragma unroll
+            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+            #pragma unroll
+            for (int span = 0; span < 4; span++) if (span < spans) {
+                const uint4 low = *(const uint4 *)(const void *)(x + span * plane);
+                const uint4 high = *(const uint4 *)(const void *)(x + span * plane + 4 * 128);
+                const uint32_t a0[4] = { low.x, high.x, low.y, high.y }, a1[4] = { low.z, high.z, low.w, high.w };
+                #pragma unroll
+                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a0, dz[2 * span][t][0], dz[2 * span][t][1]);
+                #pragma unroll
+                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a1, dz[2 * span + 1][t][0], dz[2 * span + 1][t][1]);
+            }
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                #pragma unroll
+                for (int t = 0; t < N; t++) sum[h] += fabsf(c[t][2 * h]) + fabsf(c[t][2 * h + 1]);
+                sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+                sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+                if (quad == h) {
+                    float *to = key + (row & 1) * half + m * 8 + h * 4 + (row >> 1);
+                    *to = s0 ? *to + sum[h] * share : sum[h] * share;
+                }
+            }
+        }
+    };
+
+    for (int i = (int)threadIdx.x; i < spans * 2 * half * 4; i += (int)blockDim.x) {   /* x: pieces of 8 samples */
+        const int span = i / (2 * half * 4), d = i / 4 % (2 * half), b = span * 32 + i % 4 * 8;
+        const bool there = d < p.width && b / HASTE__CU_TILE < p.tiles;
+        const uint16_t *from = (const uint16_t *)p.x
+            + (there ? ((size_t)(b / HASTE__CU_TILE) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE : 0);
+        haste__cu_copy16(memory + span * plane + (d < half ? d * 128 : (d - half) * 128 + 64) + (i % 4 ^ (d & 3)) * 16,
+                         from + b % HASTE__CU_TILE, there);
+    }
+    if (g < p.groups) {
+        fetch(g, 0);
+        if (picks) mark_positives(g, 0);
+    }
+    while (g < p.groups) {
+        const bool last = s0 + RUN >= S;
+        const int64_t next = last ? g + gridDim.x : g;
+        const int next_s0 = last ? 0 : s0 + RUN;
+        haste__cu_copy_wait();
+        __syncthreads();   /* this run's weights are there; of the last run, dz is no longer needed and keys are complete */
+        if (!picks) forward();
+        else if (done >= 0) take_places(done);
+        __syncthreads();   /* dz is complete; weights and marks are no longer needed */
+        if (next < p.groups) fetch(next, next_s0);
+        if (!picks) multiply((float *)(void *)(memory + plan.key) + now * 2 * half);
+        else {
+            if (next < p.groups) mark_positives(next, next_s0);
+            if (done >= 0) pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
+        }
+        done = last ? g : -1;
+        if (last) now ^= 1;
+        g = next;
+        s0 = next_s0;
+    }
+    __syncthreads();
+    if (picks && done >= 0) {
+        take_places(done);
+        pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
+    }
+}
+
+/* Returns 0 where the kernel does not take the block. */
+static int haste__cu_candidates_plan_make(haste__cu_candidates_plan *plan, const haste__cu_pass *p, int shared_most,
+                                          int processors)
+{
+    const int run = p->S % 32 ? 16 : 32;
+    haste__cu_candidates_plan q;
+    memset(&q, 0, sizeof q);
+    if (!p->index || p->S % 16 || p->F % 16 || p->F > 128 || p->B > 128 || p->groups == 0) return 0;
+    if (((uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->bias) % 16) return 0;
+    q.rows = (p->B + 31) / 32 * 32;
+    q.half = (p->width + 15) / 16 * 8;
+    if ((int64_t)q.rows / 32 * q.half * 128 > shared_most) return 0;
+    q.z = q.rows / 32 * q.half * 128;
+    q.w = q.z + q.rows * run * 2;
+    q.key = q.w + p->F * run * 2;
+    q.index = q.key + 4 * q.half * 4;
+    q.bias = q.index + p->F * 2;
+    q.mark = q.bias + run * 4;
+    q.shared = q.mark + run * 16;
+    if (q.shared > shared_most) return 0;
+    q.grid = p->groups < processors ? (int32_t)p->groups : processors;
+    *plan = q;
+    return 1;
+}
+
+static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const haste__cu_rewire *r,
+                                               const haste__cu_candidates_plan *plan, cudaStream_t stream)
+{
+    const auto kernel = p->S % 32 ? haste__cu_candidates_kernel<16> : haste__cu_candidates_kernel<32>;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * HASTE__CU_CANDIDATE_WARPS + 32, (size_t)plan->shared, stream, *p, *r,
+                     *plan);
+    return cudaGetLastError();
 }
 
 /* ---- >>paths ------------------------------------------------------------------------------------------------- */
@@ -6143,6 +6626,18 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
 
 /* ---- >>calls ------------------------------------------------------------------------------------------------- */
 
+/* 0 is a value here. */
+static int haste__cu_compute_minor(void)
+{
+    int device = 0, value = 0;
+    if (cudaGetDevice(&device) != cudaSuccess
+        || cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+        cudaGetLastError();
+        return -1;
+    }
+    return value;
+}
+
 /* May this layer use this workspace? */
 static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste_error *error)
 {
@@ -6551,19 +7046,26 @@ static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_wo
     return HASTE_OK;
 }
 
-/* Makes the gradients of a block that the kernels of >>backward take, and takes them off the list: what is left is for the
-   general kernel. */
+/* Can the kernels of >>backward make this gradient? Then *plan. */
+static int haste__cu_given_takes(haste__cu_given_plan *plan, const haste__cu_pass *p, haste_dtype dtype, int weights)
+{
+    return dtype == HASTE_BF16
+        && haste__cu_given_plan_make(plan, p, weights, haste__cu_device_value(cudaDevAttrComputeCapabilityMajor),
+                                     haste__cu_compute_minor(),
+                                     haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                                     haste__cu_device_value(cudaDevAttrMultiProcessorCount));
+}
+
+/* Makes the gradients of a block that those kernels take, and takes them off the list: what is left is for the general
+   kernel. */
 static haste_status haste__cu_given_block(haste__cu_pass *p, haste_dtype dtype, cudaStream_t stream, haste_error *error)
 {
-    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     haste__cu_given_plan plan;
-    if (dtype != HASTE_BF16) return HASTE_OK;
-    if ((p->grad_weight || p->grad_bias) && haste__cu_given_plan_make(&plan, p, 1, shared, processors)) {
+    if ((p->grad_weight || p->grad_bias) && haste__cu_given_takes(&plan, p, dtype, 1)) {
         HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 1, stream), "the gradient of a block's weights");
         p->grad_weight = p->grad_bias = NULL;
     }
-    if (p->grad_x && haste__cu_given_plan_make(&plan, p, 0, shared, processors)) {
+    if (p->grad_x && haste__cu_given_takes(&plan, p, dtype, 0)) {
         HASTE__CU_TRY(haste__cu_given_launch(p, &plan, 0, stream), "the gradient of a block's inputs");
         p->grad_x = NULL;
     }
@@ -6574,16 +7076,13 @@ static haste_status haste__cu_given_block(haste__cu_pass *p, haste_dtype dtype, 
 static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__cu_pass *pass,
                                    const haste_cuda_gradient *gradient)
 {
-    const int shared = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     haste__cu_pass p = *pass;
     haste__cu_given_plan plan;
     int i;
-    if (layer->dtype != HASTE_BF16) return 1;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
         if (gradient && (gradient->weight[i] || gradient->bias[i])) return 1;
-        if (!haste__cu_given_plan_make(&plan, &p, 0, shared, processors)) return 1;
+        if (!haste__cu_given_takes(&plan, &p, layer->dtype, 0)) return 1;
     }
     return 0;
 }
@@ -7050,6 +7549,13 @@ static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rew
                                     int workers,
                                     cudaStream_t stream, haste_error *error)
 {
+    haste__cu_candidates_plan plan;
+    if (growth && dtype == HASTE_BF16
+        && haste__cu_candidates_plan_make(&plan, p, haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                                          haste__cu_device_value(cudaDevAttrMultiProcessorCount))) {
+        HASTE__CU_TRY(haste__cu_candidates_launch(p, r, &plan, stream), "gradients for rewiring");
+        return HASTE_OK;
+    }
     if (dtype == HASTE_F32)
         return p->S <= 16 ? haste__cu_launch_probe<float, 16>(p, r, growth, workers, stream, error) :
                p->S <= 32 ? haste__cu_launch_probe<float, 32>(p, r, growth, workers, stream, error) :

@@ -453,8 +453,8 @@ static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradi
     judge(layer->dtype, &got_errors, &naive_errors, what, __LINE__);
 }
 
-// Gradients from given logit gradients, of float32 or bfloat16. apart: 1, 2: those of weights and of x by a call each, weights
-// first or last.
+// Gradients from given logit gradients, of float32 or bfloat16. apart 1, 2: those of weights and of x by a call each, those
+// of weights first or last.
 static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int type, int32_t B, int apart)
 {
     int i;
@@ -523,7 +523,7 @@ static void backward_fast()
         { "S 64 F 128",      643,  301, 1, { { 0, 64, 128, 0, 0 } }, 0 },
         { "S 32 F 128",      100, 3000, 1, { { 0, 32, 128, 0, 0 } }, 1 },
         { "three slices",    333,  300, 3, { { 70, 32, 16, 8, 101 }, { 100, 16, 48, 3, 300 }, { 0, 64, 64, 100, 300 } }, 1 },
-        { "beside others",   300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 130, 16, 32, 8, 99 }, { 0, 24, 12, 0, 64 } }, 1 }
+        { "others too",      300,  200, 3, { { 20, 8, HASTE_DENSE, 0, 40 }, { 99, 16, 32, 8, 99 }, { 0, 24, 7, 0, 9 } }, 1 }
     };
     static const int32_t batches[] = { 1, 31, 65, 128, 200 };
     static const haste_cuda_path paths[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
@@ -532,14 +532,16 @@ static void backward_fast()
         if (shapes[i].inputs > 1000 && batches[j] > 65) continue;
         backward_case(&shapes[i], HASTE_BF16, paths[n], k % 2, batches[j], k % 3);
     }
-    for (i = 0; i < 5; i++) {   // nobody but the kernels of >>backward: x is not even read
+    for (i = 0; i < 3; i++) {   // nobody but the kernels of >>backward: x is not even read
         haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
         haste_layer layer = test_layer(&options);
         haste_cuda_layer dev = upload_for(&layer, HASTE_CUDA_GENERAL, 128);
         haste_cuda_workspace work = workspace(&dev, 128, 0);
         haste__cu_pass p;
         haste__cu_pass_make(&p, &dev, &work, 128);
-        CHECK(!haste__cu_given_needs_x(&dev, &p, NULL));
+        if (haste__cu_device_value(cudaDevAttrComputeCapabilityMajor) == 9 && haste__wide_compiled())
+            CHECK(!haste__cu_given_needs_x(&dev, &p, NULL));
+        else if (i == 0) printf("    not on this device\n");
         p.deterministic = 1;
         CHECK(haste__cu_given_needs_x(&dev, &p, NULL));
         haste_cuda_workspace_free(&work);
