@@ -59,7 +59,7 @@ typedef struct entry {
     int32_t     S, fan;
     library     library;
     layout      layout;
-    int         full;    /* a library: all D inputs */
+    int         variant; /* 1: of a library, the layer of all D inputs; of haste, logits by bf16_dot */
     int         parts;
 } entry;
 
@@ -72,6 +72,8 @@ static const entry entries[] = {   /* the first of a part is what the others are
     { HASTE,     HASTE_BF16, 16,   0, OPENBLAS, LAYOUT_FL,     0, TRAIN | TOPK },
     { HASTE,     HASTE_BF16, 64,   0, OPENBLAS, LAYOUT_FL,     0, TRAIN | TOPK },
     { HASTE,     HASTE_BF16, 128,  0, OPENBLAS, LAYOUT_FL,     0, TRAIN | TOPK },
+    { HASTE,     HASTE_BF16, 32,   0, OPENBLAS, LAYOUT_FL,     1, TRAIN | TOPK },
+    { HASTE,     HASTE_BF16, 64,   0, OPENBLAS, LAYOUT_FL,     1, TRAIN | TOPK },
     { HASTE,     HASTE_F32,  32,  64, OPENBLAS, LAYOUT_FL,     0, DENSE },
     { HASTE,     HASTE_F32,  32, 128, OPENBLAS, LAYOUT_FL,     0, DENSE },
     { PER_LABEL, HASTE_F32,  0,    0, OPENBLAS, LAYOUT_FL,     0, TRAIN | SCALE },
@@ -89,11 +91,14 @@ enum { ENTRIES = sizeof entries / sizeof entries[0] };
 
 static int everything;   /* --all: no operation is left out for time's sake */
 
+static int bf16_dot(const entry *e) { return e->kind == HASTE && e->variant; }
+
 /* What is timed. Large shapes leave out what the others show: one S and one type stand for all, the fused step for both. */
 static int wanted(const entry *e, operation o, const shape *s)
 {
     const int large = s->L > 131072 || s->B > 128, thorough = !large && s->B == 128;
     if (s->part == TOPK) return o == TOP_K;
+    if (bf16_dot(e)) return o == FORWARD || o == TOP_K;
     if (s->part == SCALE) return o == STEP;
     if (s->part == DENSE) return o == STEP || (s->L <= 131072 && o < STEP);
     if (e->kind == PER_LABEL) return o != TOP_K && (everything || !large || o == FORWARD || o == STEP);
@@ -108,7 +113,9 @@ static int takes_part(const entry *e, const shape *s)
 {
     int o;
     if (!(e->parts & (int)s->part)) return 0;
-    if (s->part == DENSE && e->full && s->L > 131072 && !(e->parts & SCALE)) return 0;   /* gigabytes each: one is enough */
+    if (bf16_dot(e) && (!haste_has_bf16_dot() || haste_path_best() != HASTE_PATH_AVX512)) return 0;
+    /* layers of gigabytes: one is enough */
+    if (s->part == DENSE && e->variant && s->L > 131072 && !(e->parts & SCALE)) return 0;
     for (o = 0; o < OPERATIONS; o++) if (wanted(e, (operation)o, s)) return 1;
     return 0;
 }
@@ -267,7 +274,7 @@ static void make_haste(contestant *c)
     c->width = D;
     c->fan_in = c->entry->fan ? c->entry->fan : P.F;
     snprintf(c->name, sizeof c->name, c->entry->fan ? "haste S=%d %s, F=%d" : "haste S=%d %s", (int)c->entry->S,
-             haste_bf16(c) ? "bf16" : "f32", (int)c->entry->fan);
+             bf16_dot(c->entry) ? "bf16, bf16_dot" : haste_bf16(c) ? "bf16" : "f32", (int)c->entry->fan);
     options.labels = (int32_t)P.L;
     options.inputs = D;
     options.block_count = 1;
@@ -320,9 +327,9 @@ static int make_library(contestant *c)
 {
     static const char *const names[] = { "[F, L]", "[L, F]", "packed" };
     dense *p = &c->dense;
-    c->width = c->fan_in = c->entry->full ? D : P.F;
+    c->width = c->fan_in = c->entry->variant ? D : P.F;
     snprintf(c->name, sizeof c->name, "%s %s, %s%s", c->entry->library == OPENBLAS ? "OpenBLAS" : "oneDNN",
-             c->entry->full ? "full layer" : "bottleneck", names[c->entry->layout], haste_bf16(c) ? " bf16" : "");
+             c->entry->variant ? "full layer" : "bottleneck", names[c->entry->layout], haste_bf16(c) ? " bf16" : "");
     p->library = c->entry->library;
     p->layout = c->entry->layout;
     p->bf16 = haste_bf16(c);
@@ -461,6 +468,7 @@ static void make_scratch(contestant *c)
         memset(&options, 0, sizeof options);
         options.batch = P.B;
         options.threads = P.threads;
+        options.bf16_dot = bf16_dot(c->entry);
         must(haste_workspace_create(&c->work, &c->layer, &options, &error), &error);
         c->added = (double)c->work.bytes;
     }
@@ -523,7 +531,11 @@ static double logit_in_double(const contestant *c, int32_t b, int64_t l, int wit
 {
     double z = with_bias ? bias_of(c, l) : 0;
     int32_t f;
-    for (f = 0; f < c->fan_in; f++) z += weight_of(c, l, f) * (double)input(c)[b * c->width + input_of(c, l, f)];
+    for (f = 0; f < c->fan_in; f++) {
+        float x = input(c)[b * c->width + input_of(c, l, f)];
+        if (bf16_dot(c->entry)) x = haste__from_bf16(haste__to_bf16(x));
+        z += weight_of(c, l, f) * (double)x;
+    }
     return z;
 }
 
@@ -962,7 +974,8 @@ static void compare_grouping(int32_t L, int threads)
 /* ---- >>asked and got ------------------------------------------------------------------------------------------- */
 
 /* Beside row r: the fastest of that kind (of a library's layouts) at the same L, B and threads; 0: not measured. */
-static double beside(const row *r, kind k, haste_dtype dtype, int32_t S, library which, int full, operation o, int threads)
+static double beside(const row *r, kind k, haste_dtype dtype, int32_t S, library which, int variant, operation o,
+                     int threads)
 {
     double best = 0;
     int i;
@@ -972,10 +985,10 @@ static double beside(const row *r, kind k, haste_dtype dtype, int32_t S, library
             q->shape.threads != threads)
             continue;
         if (q->operation != o || q->entry->kind != k || q->entry->dtype != dtype || q->entry->S != S ||
-            q->entry->full != full)
+            q->entry->variant != variant)
             continue;
         if (k == LIBRARY && q->entry->library != which) continue;
-        if (k != READ && !full && q->fan_in != r->fan_in) continue;
+        if (k != READ && !(k == LIBRARY && variant) && q->fan_in != r->fan_in) continue;
         if (k == READ && q->shape.F != r->shape.F) continue;
         if (best == 0 || q->seconds < best) best = q->seconds;
     }
@@ -984,7 +997,7 @@ static double beside(const row *r, kind k, haste_dtype dtype, int32_t S, library
 
 typedef enum measure {
     SHARE, PER_LABEL_UNFUSED, PER_LABEL_FUSED, BOTTLENECK_BLAS, BOTTLENECK_DNNL, FULL_DNNL, FULL_BLAS,
-    NARROW, HALF, SECOND_CORE, READING, SEARCH, MEMORY
+    NARROW, HALF, HALF_DOT, SECOND_CORE, READING, SEARCH, MEMORY
 } measure;
 
 /* The figure for one float32 row of haste's; 0: there is none. Times of others over ours, so that more is better, except
@@ -1007,6 +1020,7 @@ static double figure(measure what, const row *r)
     case READING: other = beside(r, READ, HASTE_F32, 0, OPENBLAS, 0, TOP_K, threads); break;
     case SECOND_CORE: other = threads == 2 ? beside(r, HASTE, HASTE_F32, S, OPENBLAS, 0, o, 1) : 0; break;
     case HALF: cost = beside(r, HASTE, HASTE_BF16, S, OPENBLAS, 0, o, threads); return cost > 0 ? r->seconds / cost : 0;
+    case HALF_DOT: cost = beside(r, HASTE, HASTE_BF16, S, OPENBLAS, 1, o, threads); return cost > 0 ? r->seconds / cost : 0;
     case NARROW: cost = S == 32 ? beside(r, HASTE, HASTE_F32, 16, OPENBLAS, 0, o, threads) : 0; return cost / r->seconds;
     case SEARCH:
         cost = beside(r, HASTE, HASTE_F32, S, OPENBLAS, 0, FORWARD, threads);
@@ -1044,6 +1058,7 @@ static const request requests[] = {
     { "input gradient against oneDNN bottleneck",  BOTTLENECK_DNNL,   GRAD_X,      TRAIN, 0, 128, 0, 0, .8, 1, "x", 0 },
     { "step, S = 16: time over S = 32",            NARROW,            STEP,        TRAIN, 0, 128, 0, 0, 1.15, 1.08, "x", 1 },
     { "bfloat16 forward against float32",          HALF,              FORWARD,     TRAIN, 0, 128, 0, 0, 1.3, 1.9, "x", 0 },
+    { "bfloat16 forward, bf16_dot, against float32", HALF_DOT,        FORWARD,     TRAIN, 0, 128, 0, 0, 1.6, 1.9, "x", 0 },
     { "bfloat16 top-k, B = 1, against float32",    HALF,              TOP_K,       TOPK,  0, 1, 1, 0, 1.3, 1.9, "x", 0 },
     { "step, two threads against one",             SECOND_CORE,       STEP,        TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0 },
     { "forward, two threads against one",          SECOND_CORE,       FORWARD,     TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0 },
@@ -1195,6 +1210,7 @@ static void print_notes(void)
            "           %d/F times the work. Forward is the product alone; in the step the bias is in the loss, the\n"
            "           update in the product that makes the weight gradient (packed: after it). bfloat16: its weights\n"
            "           are rounded to nearest, which loses small updates; haste rounds stochastically\n"
+           "bf16_dot   with that option of the workspace: x rounded to bfloat16 too, AVX512-BF16\n"
            "plain read of as many bytes as there are weights, allocated like them\n"
            "threads    OpenMP's defaults; OPENBLAS_THREAD_TIMEOUT=8, so that OpenBLAS's idle threads sleep\n",
            (int)D, (int)D);
