@@ -3679,17 +3679,47 @@ static void haste__sort_ids(int32_t *id, int64_t n)
     }
 }
 
-/* Adds a sample to the rows of its distinct labels. */
-static void haste__embed_add(float *embedding, int32_t E, const float *row, const int32_t *id, int64_t n, int32_t *sorted)
+enum { HASTE__EMBED_PIECE = 256, HASTE__EMBED_SHARE = 16 };   /* samples of a piece; of a task that makes rows */
+
+/* What the threads of an embedding share. A piece of the samples at a time: first their rows are made, a few samples each, then
+   added, to the labels that a thread answers for; so each label's sum has the order of the samples, whatever the threads. */
+typedef struct haste__embedding {
+    float        *embedding;
+    int32_t       E, B;
+    uint64_t      seed;
+    haste_sparse  x;          /* sparse samples, where offset is not NULL */
+    const float  *dense;      /* [B, E] */
+    haste_lists   positives;
+    float       (*sign)[8];   /* [256] a random byte as eight signs */
+    int32_t       first;      /* the piece: samples first .. first + HASTE__EMBED_PIECE - 1 */
+    float        *row;        /* [HASTE__EMBED_PIECE][width] their rows */
+    int           some[HASTE__EMBED_PIECE];   /* which of them have one */
+    int64_t       width;      /* E rounded up to 64 */
+    int           parts;      /* labels l with l % parts == i are added by task i */
+    int32_t      *sorted;     /* [parts][longest] */
+    int64_t       longest;
+} haste__embedding;
+
+/* Adds the piece's rows to those of their distinct labels. */
+static void haste__embed_add(void *context, int64_t part, int thread)
 {
-    int64_t i;
-    if (!haste__ascending(id, n)) {
-        memcpy(sorted, id, (size_t)n * sizeof *id);
-        haste__sort_ids(sorted, n);
-        id = sorted;
+    const haste__embedding *e = (const haste__embedding *)context;
+    int32_t b, *sorted = e->sorted + part * e->longest;
+    (void)thread;
+    for (b = 0; b < HASTE__EMBED_PIECE && e->first + b < e->B; b++) {
+        const int64_t first = e->positives.offset[e->first + b], n = e->positives.offset[e->first + b + 1] - first;
+        const int32_t *id = e->positives.id + first;
+        int64_t i;
+        if (n == 0 || !e->some[b]) continue;
+        if (!haste__ascending(id, n)) {
+            memcpy(sorted, id, (size_t)n * sizeof *id);
+            haste__sort_ids(sorted, n);
+            id = sorted;
+        }
+        for (i = 0; i < n; i++)
+            if (id[i] % e->parts == part && (i == 0 || id[i] != id[i - 1]))
+                haste__group_add(e->embedding + (int64_t)id[i] * e->E, e->row + b * e->width, 1, e->E);
     }
-    for (i = 0; i < n; i++)
-        if (i == 0 || id[i] != id[i - 1]) haste__group_add(embedding + (int64_t)id[i] * E, row, 1, E);
 }
 
 /* row [ceil(E/64)*64] (=): the unit-length sample, projected. Returns 0 for a sample without features. */
@@ -3717,14 +3747,68 @@ static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*si
     return 1;
 }
 
+/* row (=): the unit-length dense sample. Returns 0 for a sample that is 0. */
+static int haste__embed_scale(float *row, int32_t E, const float *sample)
+{
+    double norm = 0;
+    int32_t i;
+    for (i = 0; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    if (norm <= 0) return 0;
+    norm = 1 / sqrt(norm);
+    for (i = 0; i < E; i++) row[i] = (float)((double)sample[i] * norm);
+    return 1;
+}
+
+/* Makes the rows of a few samples of the piece. */
+static void haste__embed_rows(void *context, int64_t share, int thread)
+{
+    haste__embedding *e = (haste__embedding *)context;
+    int32_t b = (int32_t)share * HASTE__EMBED_SHARE, last = b + HASTE__EMBED_SHARE;
+    (void)thread;
+    for (; b < last && e->first + b < e->B; b++) {
+        const int64_t sample = e->first + b;
+        float *row = e->row + b * e->width;
+        if (e->positives.offset[sample + 1] == e->positives.offset[sample]) continue;
+        if (e->dense) e->some[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
+        else {
+            const int64_t first = e->x.offset[sample];
+            e->some[b] = haste__embed_project(row, e->E, e->seed, e->sign, e->x.feature + first, e->x.value + first,
+                                              e->x.offset[sample + 1] - first);
+        }
+    }
+}
+
+/* All samples, whose arguments have been checked. */
+static haste_status haste__embed_run(haste__embedding *e, haste_error *error)
+{
+    const int threads = e->B < HASTE__EMBED_PIECE ? 1 : haste__threads(0);
+    char *memory;
+    size_t end = 0, row_at = 0, sorted_at = 0;
+    e->parts = threads;
+    e->width = ((int64_t)e->E + 63) / 64 * 64;
+    if (!haste__place(&end, (uint64_t)e->width * HASTE__EMBED_PIECE, sizeof(float), &row_at) ||
+        !haste__place(&end, (uint64_t)e->longest, (size_t)threads * sizeof(int32_t), &sorted_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)e->longest);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for some rows of E = %ld floats", (long)e->E);
+    e->row = (float *)(void *)(memory + row_at);
+    e->sorted = (int32_t *)(void *)(memory + sorted_at);
+    for (; e->first < e->B; e->first += HASTE__EMBED_PIECE) {
+        const int32_t left = e->B - e->first, count = left < HASTE__EMBED_PIECE ? left : HASTE__EMBED_PIECE;
+        haste__group_each((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
+        haste__group_each(e->parts, threads, haste__embed_add, e);
+        if (left <= HASTE__EMBED_PIECE) break;   /* first + PIECE may pass 2^31 */
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
 haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
                                 haste_lists positives, haste_error *error)
 {
-    float sign[256][8], *row;   /* a random byte as eight signs */
-    char *memory;
-    size_t end = 0, row_at, sorted_at;
-    int64_t i, longest;
-    int32_t b;
+    haste__embedding e;
+    float sign[256][8];
+    int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
@@ -3737,34 +3821,25 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
             return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld: expected 0 or more", (long long)i, (long)x.feature[i]);
         if (!(fabsf(x.value[i]) <= FLT_MAX)) return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
-    if (!haste__place(&end, ((uint64_t)E + 63) / 64 * 64, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
-    row = (float *)(void *)(memory + row_at);
-
+    memset(&e, 0, sizeof e);
+    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
-    for (b = 0; b < B; b++) {
-        int64_t first = x.offset[b], label = positives.offset[b];
-        if (positives.offset[b + 1] > label &&
-            haste__embed_project(row, E, seed, sign, x.feature + first, x.value + first, x.offset[b + 1] - first))
-            haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
-                             (int32_t *)(void *)(memory + sorted_at));
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    e.embedding = embedding;
+    e.E = E;
+    e.B = B;
+    e.seed = seed;
+    e.x = x;
+    e.positives = positives;
+    e.sign = sign;
+    return haste__embed_run(&e, error);
 }
 
 haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
                                haste_lists positives, haste_error *error)
 {
-    char *memory;
-    float *row;
-    size_t end = 0, row_at, sorted_at, count = sizeof(float);
-    int64_t i, longest = 0;
-    int32_t b, e;
+    haste__embedding e;
+    size_t count = sizeof(float);
+    int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
@@ -3775,28 +3850,14 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
-    if (!haste__place(&end, (uint64_t)E, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
-    row = (float *)(void *)(memory + row_at);
-
-    for (b = 0; b < B; b++) {
-        const float *sample = x + (int64_t)b * E;
-        int64_t label = positives.offset[b];
-        double norm = 0;
-        if (positives.offset[b + 1] == label) continue;
-        for (e = 0; e < E; e++) norm += (double)sample[e] * (double)sample[e];
-        if (norm <= 0) continue;
-        norm = 1 / sqrt(norm);
-        for (e = 0; e < E; e++) row[e] = (float)((double)sample[e] * norm);
-        haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
-                         (int32_t *)(void *)(memory + sorted_at));
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    memset(&e, 0, sizeof e);
+    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
+    e.embedding = embedding;
+    e.E = E;
+    e.B = B;
+    e.dense = x;
+    e.positives = positives;
+    return haste__embed_run(&e, error);
 }
 
 haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error)
