@@ -1,7 +1,8 @@
 /* haste.h - version 0.1.0 - MIT licence at the end of the file
 
-   An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE: Hardware-Aware
-   Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and libm.
+   An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
+   Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
+   libm.
 
    Do this:
        #define HASTE_IMPLEMENTATION
@@ -20,10 +21,11 @@
 
    examples/minimal.c is this in full, compiled and run by the tests.
 
-   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights of their own,
-                so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent labels may have a
-                dense block of their own. While training, inputs that matter little to a group are pruned and others grown.
-                One call does logits, loss, gradients and update group by group: there is never a [B, L] array.
+   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights of
+                their own, so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent
+                labels may have a dense block of their own. While training, inputs that matter little to a group are pruned
+                and others grown. One call does logits, loss, gradients and update group by group: there is never a [B, L]
+                array.
    WHAT IT IS NOT   An encoder, an autograd, a retrieval index: top-k reads every weight. For a GPU see haste_cuda.cuh.
 
    CONTENTS (search for the marks)
@@ -38,20 +40,21 @@
        block: groups with one S, one F and one slice of x      slot: a position in the layer's own label order
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
-   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to align). Nothing is allocated in the per-batch calls;
-       haste_rewire, haste_embed_*, haste_group, haste_metrics_add (for long lists), haste_save and haste_load take scratch while
-       they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the
-       caller's memory.
-   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error, unless
-       that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or asserts.
-   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call, OpenMP
-       where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR(n, threads, task, context), which calls
-       task(context, i, thread) for each i in 0 .. n - 1. There are no globals.
-   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path give the
-       same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
+   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
+       align). Nothing is allocated in the per-batch calls; haste_rewire, haste_embed_*, haste_group, haste_metrics_add (for
+       long lists), haste_save and haste_load take scratch while they run. HASTE_MALLOC and HASTE_FREE replace malloc and
+       free. haste_layer_init and haste_workspace_init work in the caller's memory.
+   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
+       unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
+       asserts.
+   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
+       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR(n, threads, task, context), which
+       calls task(context, i, thread) for each i in 0 .. n - 1. There are no globals.
+   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path
+       give the same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
        (seed, step, position).
-   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums over f run
-       in order. In training and search a logit that is not finite stops its group's update and is reported.
+   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
+       over f run in order. In training and search a logit that is not finite stops its group's update and is reported.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
@@ -60,18 +63,20 @@
        HASTE_NO_SIMD        the portable kernels alone; else AVX-512, AVX2 (at run time) or NEON
        -ffast-math       is refused: it would drop the checks for NaN
 
-   LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's width. Sizes
-       and products are 64-bit and checked.
+   LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's
+       width. Sizes and products are 64-bit and checked.
 
    FROM THE PAPER TO THE FUNCTIONS
-       3.1 layer, group-shared support        haste_block, haste_forward           eq. 1-2, Algorithm 2: grouping   haste_embed_*, haste_group
-       3.2 the three kernels                  haste_train_step (one pass)          Algorithm 3: prune and regrow    haste_rewire
-       3.3 dense head, projections            blocks with HASTE_DENSE and slices   eq. 3: loss                      HASTE_BCE
+       3.1 layer, group-shared support   haste_block, haste_forward     eq. 1-2, Algorithm 2: grouping   haste_embed_*,
+                                         haste_group
+       3.2 the three kernels             haste_train_step (one pass)    Algorithm 3: prune and regrow    haste_rewire
+       3.3 dense head, projections       blocks with HASTE_DENSE and slices   eq. 3: loss               HASTE_BCE
 
    WHERE WE DIFFER, AND WHY
-       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is reset.
-       Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from balanced bisection and
-       exchanges, so that none in the middle is short. The step is one pass; logits and weight gradients are never stored.
+       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is
+       reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from balanced bisection
+       and exchanges, so that none in the middle is short. The step is one pass; logits and weight gradients are never
+       stored.
 */
 #ifndef HASTE_H
 #define HASTE_H
@@ -215,7 +220,7 @@ typedef struct haste_layer_options {
     int32_t             inputs;             /* D: 1 .. 65,536 */
     int32_t             block_count;        /* 0: one sparse block with the defaults above */
     haste_block_options block[HASTE_MAX_BLOCKS];
-    const int32_t      *order;              /* [L] a permutation of the label ids: which label sits where; NULL: 0, 1, 2 ... */
+    const int32_t      *order;              /* [L] a permutation of the label ids: which label sits where; NULL: 0, 1, ... */
     const int64_t      *frequency;          /* [L] training positives of each label id: the bias starts at the prior.
                                                NULL: bias 0 */
     int64_t             samples;            /* N: training samples behind frequency */
@@ -236,10 +241,11 @@ typedef struct haste_workspace_options {
                               number of threads is not; 0: 16 */
     int32_t    threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
     haste_path path;
-    int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16 too and
-                              take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to 0): up to twice
-                              as fast, and logits change by about 2^-9 of the size of their terms. Training and layers of
-                              float32 do not look at it. Only on HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
+    int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16
+                              too and take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to
+                              0): up to twice as fast, and logits change by about 2^-9 of the size of their terms. Training
+                              and layers of float32 do not look at it. Only on HASTE_PATH_AVX512 and where
+                              haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
@@ -268,7 +274,8 @@ typedef struct haste_workspace {
 /* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
    each time, to align). */
 typedef struct haste_plan {
-    size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part before */
+    size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part
+                                                   before */
     size_t layer;                               /* their sum: what haste_layer_create allocates */
     size_t workspace;                           /* what haste_workspace_create allocates */
     size_t gradient;                            /* what haste_gradient_create allocates (only to accumulate gradients) */
@@ -331,7 +338,8 @@ HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, cons
 
    Returns HASTE_ERR_ARG: sizes, F above the slice's width, S not a multiple of 8 in 8..256, blocks whose labels do
    not sum to L, an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE; HASTE_ERR_MEMORY.
-   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written). O(L*F). Paper: sections 3.1 and 3.3. */
+   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written). O(L*F).
+   Paper: sections 3.1 and 3.3. */
 HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
 HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
                                         haste_error *error);
@@ -344,10 +352,11 @@ HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *
 
 /* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
    than those it was made for. */
-HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                              haste_error *error);
-HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                            void *memory, size_t bytes, haste_error *error);
+HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
+                                              const haste_workspace_options *options, haste_error *error);
+HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
+                                            const haste_workspace_options *options, void *memory, size_t bytes,
+                                            haste_error *error);
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
 /* haste_gradient_create: zeroed buffers for all blocks, plan.gradient bytes; haste_gradient_free gives them back. */
@@ -374,18 +383,21 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
    nothing is changed. HASTE_ERR_STATE while gradients are pending. HASTE_ERR_NONFINITE: groups with a logit that is not
    finite were left as they were, the others updated; grad_x and loss are unspecified.
-   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it uses
-   work->threads threads. The same bits for any number of them. A group whose weight gradient reaches 1e18 counts as not finite. Paper: section 3.2 (its three kernels, fused). */
-HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                                        const haste_step_options *options, double *loss, float *grad_x, haste_error *error);
+   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it
+   uses work->threads threads. The same bits for any number of them. A group whose weight gradient reaches 1e18 counts as not
+   finite. Paper: section 3.2 (its three kernels, fused). */
+HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                        haste_lists positives, const haste_step_options *options, double *loss,
+                                        float *grad_x, haste_error *error);
 
-/* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates nothing;
-   layer->pending += 1. options->divisor is then the size of the whole batch; loss (=) and grad_x (+=) are divided by it too.
-   haste_apply: one update from the accumulated gradients, which are then zeroed; layer->step += 1, pending = 0.
-   Groups with a logit or gradient that is not usable add nothing, and haste_apply leaves them as they were. Errors as above. */
-HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                                        const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
-                                        haste_error *error);
+/* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
+   nothing; layer->pending += 1. options->divisor is then the size of the whole batch; loss (=) and grad_x (+=) are divided
+   by it too. haste_apply: one update from the accumulated gradients, which are then zeroed; layer->step += 1, pending = 0.
+   Groups with a logit or gradient that is not usable add nothing, and haste_apply leaves them as they were. Errors as
+   above. */
+HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                        haste_lists positives, const haste_step_options *options, haste_gradient *gradient,
+                                        double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
 
@@ -393,13 +405,14 @@ HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, ha
 
      logits[b, first_slot + g*S + s] = bias[g,s] + sum over f < F of weight[g,f,s] * x[b, begin + index[g,f]]
 
-     logits   [B, slots] row-major (=); padding slots become 0. From 16 MiB on fastest where rows begin at cache lines: logits aligned to
-              64 bytes, and slots and S multiples of 16.
+     logits   [B, slots] row-major (=); padding slots become 0. From 16 MiB on fastest where rows begin at cache lines:
+              logits aligned to 64 bytes, and slots and S multiples of 16.
 
    For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one workspace
-   each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is. Paper: section 3.1. */
-HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits,
-                                     haste_error *error);
+   each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is. Paper: section
+   3.1. */
+HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                     float *logits, haste_error *error);
 
 /* haste_backward: gradients from logit gradients.
 
@@ -421,9 +434,10 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
 
      score   [offset[B] - offset[0]] (=)
 
-   2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG, HASTE_ERR_DATA. */
-HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
-                                   float *score, haste_error *error);
+   2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG,
+   HASTE_ERR_DATA. */
+HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                   haste_lists candidates, float *score, haste_error *error);
 
 /* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
    weights: never a [B, L] array.
@@ -445,9 +459,9 @@ HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *wo
 
    Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and id and score untouched. Two passes over
    the weights. For a probability p under BCE the threshold is log(p / (1 - p)). */
-HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
-                                   const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
-                                   int64_t *needed, haste_error *error);
+HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id, float *score,
+                                   int64_t capacity, int64_t *needed, haste_error *error);
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
@@ -458,11 +472,12 @@ HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_
 HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error);
 
 /* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of its
-   labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after the last.
+   labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after the
+   last.
 
      embedding  [L, E] row-major (+=)
-     x          sparse: [B] bags over any number of features, each reduced to E dimensions by a random projection with entries
-                +-1/sqrt(E) made from (seed, feature, dimension), never stored
+     x          sparse: [B] bags over any number of features, each reduced to E dimensions by a random projection with
+                entries +-1/sqrt(E) made from (seed, feature, dimension), never stored
                 dense: [B, E] row-major
      positives  B lists of label ids
 
@@ -495,15 +510,16 @@ typedef struct haste_group_report {
      order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
      report     out (=), or NULL
 
-   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last. Extra
-   memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB a thread. Deterministic in the seed, and the same for
-   any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose length is neither 1 nor 0. */
+   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
+   Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB a thread. Deterministic in the seed, and
+   the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose length is
+   neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
                                    const haste_group_options *options, haste_group_report *report, haste_error *error);
 
 /* haste_cohesion: the measure above for any order. cohesion out (=). */
-HASTE_API haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
-                                      double *cohesion, haste_error *error);
+HASTE_API haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
+                                      int32_t S, double *cohesion, haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
@@ -527,22 +543,23 @@ typedef struct haste_rewire_options {
      x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and zeroed lists
      moved      out (=): how many places moved; or NULL
 
-   Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and width - F,
-   and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest floor(share*F) of each
-   group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown inputs were not in the group
-   and were not just pruned from it; their weights are new and their optimizer state is 0; indices stay distinct and ascending.
-   Random growth repeats from (seed, rewires). Gradient growth works group by group from the batch, for groups that move something:
-   2*B*S*D flops each, never an [L, D] array.
+   Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and width -
+   F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
+   floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown
+   inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
+   indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
+   the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_STATE while gradients are pending;
-   HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group
-   whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged, bit for bit.
-   The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
+   HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a
+   group whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged,
+   bit for bit. The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and
+   grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, haste_lists positives, int64_t *moved, haste_error *error);
 
-/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`, then half a
-   cosine to `floor` at step `total` and after. Pass layer->step + 1 and no step is lost to a factor of 0.
+/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
+   then half a cosine to `floor` at step `total` and after. Pass layer->step + 1 and no step is lost to a factor of 0.
    haste_rewire_share: share * half a cosine from 1 at step 0 to 0 at `end` and after. Pure. */
 HASTE_API double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor);
 HASTE_API double haste_rewire_share(int64_t step, int64_t end, double share);
@@ -564,9 +581,9 @@ typedef struct haste_metrics {
 /* The five measures at one k, in percent. */
 typedef struct haste_scores { double precision, ndcg, recall, psp, psndcg; } haste_scores;
 
-/* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from TRAINING
-   frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else A >= 0, B > 0.
-   Natural logarithm. For N below 3, where C would be negative, it is 0: every label counts 1. */
+/* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from
+   TRAINING frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else
+   A >= 0, B > 0. Natural logarithm. For N below 3, where C would be negative, it is 0: every label counts 1. */
 HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
                                         haste_error *error);
 
@@ -580,7 +597,8 @@ HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int
 
    Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
 
-   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth, r_1 .. r_k the predictions, N the samples:
+   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth, r_1 .. r_k
+   the predictions, N the samples:
      precision  1/N sum over samples of |{r_1..r_k} in y| / k; a sample without positives counts 0
      ndcg       1/N sum of DCG@k / ideal DCG@min(k, |y|), gain 1 / log2(rank + 1)
      recall     1/N sum of |{r_1..r_k} in y| / |y|; 0 where y is empty
@@ -611,20 +629,21 @@ typedef struct haste_file {
     int32_t       mapped;                         /* 1: memory is a read-only mapping; the layer can predict, not train */
 } haste_file;
 
-/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the same
-   folder, flushed, then renamed: a crash leaves the old file or the new one.
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the
+   same folder, flushed, then renamed: a crash leaves the old file or the new one.
 
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state; otherwise pass layer->dtype
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending gradients, and for
-   a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending
+   gradients, and for a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
+   HASTE_ERR_FILE: path and reason.
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 1: map the file
-   read-only (for prediction) where the system can (elsewhere as 0), all checked but weights and their state, which are not even
-   read; 0: read it into memory, to train on. Training goes on bit for bit. On failure *file is unchanged.
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 1: map the
+   file read-only (for prediction) where the system can (elsewhere as 0), all checked but weights and their state, which are
+   not even read; 0: read it into memory, to train on. Training goes on bit for bit. On failure *file is unchanged.
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
-HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
-                                  int32_t section_count, haste_error *error);
+HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
+                                  const haste_section *sections, int32_t section_count, haste_error *error);
 HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
@@ -636,18 +655,19 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 
    haste_forward_ref    logits [B, slots] (=)
    haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B
-   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be NULL
+   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
+                        NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
-HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives, int64_t divisor,
-                                double *loss, double *grad_logits);
+HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives,
+                                int64_t divisor, double *loss, double *grad_logits);
 HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                                     double *const *grad_weight, double *const *grad_bias, double *grad_x);
 HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_options *options, int64_t t, int decay,
                                   double w, double g, double *m, double *v);
-HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded, int64_t excluded_count,
-                                 int32_t *id, double *score);
+HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
+                                 int64_t excluded_count, int32_t *id, double *score);
 
 #endif /* HASTE_H */
 
@@ -753,7 +773,8 @@ static int haste__multiply(size_t *size, uint64_t factor)
 static int haste__place(size_t *end, uint64_t count, size_t width, size_t *offset)
 {
     size_t bytes = width;
-    if (!haste__multiply(&bytes, count) || *end > SIZE_MAX - HASTE__ALIGN || bytes > SIZE_MAX - HASTE__ALIGN - *end) return 0;
+    if (!haste__multiply(&bytes, count) || *end > SIZE_MAX - HASTE__ALIGN || bytes > SIZE_MAX - HASTE__ALIGN - *end)
+        return 0;
     *offset = *end;
     *end = (*end + bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
     return 1;
@@ -799,7 +820,8 @@ HASTE__INLINE uint64_t haste__mix(uint64_t z)
 
 HASTE__INLINE uint64_t haste__random(uint64_t seed, uint64_t stream, uint64_t position)
 {
-    return haste__mix(haste__mix(seed ^ (stream * UINT64_C(0x9e3779b97f4a7c15))) + (position + 1) * UINT64_C(0x9e3779b97f4a7c15));
+    return haste__mix(haste__mix(seed ^ (stream * UINT64_C(0x9e3779b97f4a7c15))) +
+                      (position + 1) * UINT64_C(0x9e3779b97f4a7c15));
 }
 
 /* Uniform in [0, 1), a multiple of 2^-24. */
@@ -839,8 +861,8 @@ HASTE__INLINE uint16_t haste__to_bf16(float value)
 
 /* ---- >>threads ----------------------------------------------------------------------------------------------- */
 
-/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads at
-   once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory.
+/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads
+   at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory.
    HASTE_PARALLEL_FOR(n, threads, task, context) replaces it with the caller's own. */
 typedef void haste__task(void *context, int64_t i, int thread);
 
@@ -1004,8 +1026,8 @@ HASTE__INLINE int haste__finite(const uint32_t *largest)
 }
 
 /* The loss functions take one tile of logits z [rows][32], treat every label as negative, and replace z by
-   d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL.
-   They return 0 where a logit was not finite. */
+   d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be
+   NULL. They return 0 where a logit was not finite. */
 HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss, const int fused)
 {
     uint32_t largest[HASTE__SAMPLES] = { 0 };
@@ -1074,7 +1096,8 @@ HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, floa
     return haste__finite(largest);
 }
 
-/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf: hit [samples] (=). */
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf: hit [samples]
+   (=). */
 HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const float *floor, unsigned char *hit)
 {
     int b, s, j;
@@ -1088,11 +1111,11 @@ HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const fl
     }
 }
 
-/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows of `from` are
-   `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where the compiler can move
-   lanes: element by element, this took as long as half a matrix product. */
-HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
-                                         float *sum)
+/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows
+   of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where
+   the compiler can move lanes: element by element, this took as long as half a matrix product. */
+HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                         ptrdiff_t stride, float *sum)
 {
     int r, c;
 #if defined(HASTE__SHUFFLE)
@@ -1139,8 +1162,8 @@ HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
 /* The hyper-parameters of one update, with Adam's bias corrections worked out. */
 typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
 
-/* Stored numbers to float32, and back: rounded up with the probability that makes the expectation exact, by a number that a mix of
-   `random` and the position gives. n is a multiple of 8. */
+/* Stored numbers to float32, and back: rounded up with the probability that makes the expectation exact, by a number that a
+   mix of `random` and the position gives. n is a multiple of 8. */
 HASTE__INLINE void haste__widen_body(const uint16_t *HASTE__RESTRICT in, float *HASTE__RESTRICT out, int n)
 {
     int i, j;
@@ -1154,7 +1177,8 @@ HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t 
     int i, j;
     for (i = 0; i < n; i += 8)
         for (j = 0; j < 8; j++) {
-            uint32_t noise = low + (uint32_t)(i + j) * 0x9e3779b9u;   /* all of it, so that loops become vector code: see above */
+            /* all of it, so that loops become vector code: see above */
+            uint32_t noise = low + (uint32_t)(i + j) * 0x9e3779b9u;
             noise = (noise ^ (noise >> 16)) * 0x85ebca6bu + high;
             noise = (noise ^ (noise >> 13)) * 0xc2b2ae35u;
             out[i + j] = haste__to_bf16_noise(in[i + j], noise >> 16);
@@ -1179,8 +1203,8 @@ typedef struct haste__kernels {
     void (*predict)(const haste__rows *rows);
     void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt, float *dw,
-                        int stream);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt,
+                        float *dw, int stream);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
     void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
     uint32_t (*size)(const float *g, int n);
@@ -1196,12 +1220,13 @@ typedef struct haste__kernels {
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
 } haste__kernels;
 
-/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless these are
-   NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through `columns` unless that
-   is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they are bfloat16 where `half`. All this T
-   times, a moving by `jump` and B to its next rows, while C stays in registers. `stream`: past the caches. `fetch`: what lies `ahead` of
-   the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs; R is how many rows of two vectors the
-   registers hold, which hides the latency of the multiply-add. */
+/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
+   these are NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
+   `columns` unless that is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they
+   are bfloat16 where `half`. All this T times, a moving by `jump` and B to its next rows, while C stays in registers.
+   `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro
+   because the vector type differs; R is how many rows of two vectors the registers hold, which hides the latency of the
+   multiply-add. */
 #define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
                                                       ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
@@ -1488,11 +1513,13 @@ typedef struct haste__kernels {
       haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
       haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
-HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store, haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
+HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store,
+            haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
 
 HASTE__BCE(portable, , 0)
 
-static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                                      float *sum)
 {
     haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
 }
@@ -1511,12 +1538,13 @@ static void haste__portable_transpose(int rows, int columns, const float *from, 
 #define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))
 #define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
 
-HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps, _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps,
+            _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
 
 HASTE__BCE(avx2, HASTE__TARGET_AVX2, 1)
 
-/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider registers would
-   need more shuffles, not fewer. */
+/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider
+   registers would need more shuffles, not fewer. */
 HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
                                                      ptrdiff_t stride, float *sum)
 {
@@ -1528,7 +1556,8 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, cons
             float *out = to + c * stride + r;
             __m256 row[4], t0, t1, t2, t3;
             HASTE__UNROLL for (i = 0; i < 4; i++)
-                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)), _mm_loadu_ps(in + (i + 4) * pitch), 1);
+                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)),
+                                              _mm_loadu_ps(in + (i + 4) * pitch), 1);
             t0 = _mm256_unpacklo_ps(row[0], row[1]);
             t1 = _mm256_unpacklo_ps(row[2], row[3]);
             t2 = _mm256_unpackhi_ps(row[0], row[1]);
@@ -1538,13 +1567,15 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, cons
             row[2] = _mm256_shuffle_ps(t2, t3, 0x44);
             row[3] = _mm256_shuffle_ps(t2, t3, 0xee);
             HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(out + i * stride, row[i]);
-            total = total + ((row[0] + row[1]) + (row[2] + row[3]));   /* not one after the other: that waits for each addition */
+            /* not one after the other: that waits for each addition */
+            total = total + ((row[0] + row[1]) + (row[2] + row[3]));
         }
         if (sum) _mm256_storeu_ps(sum + r, _mm256_loadu_ps(sum + r) + total);
     }
 }
 
-HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps, HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
+HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps,
+            HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
 /* haste__bce_body with what AVX-512 has for it: rounding, scaling by a power of 2, a reciprocal instead of a division. */
 HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows, float scale, float *loss)
@@ -1575,9 +1606,11 @@ HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows
             e = _mm512_maskz_scalef_ps(0xffff, p, n);
             d = _mm512_add_ps(one, e);
             q = _mm512_maskz_rcp14_ps(0xffff, d);
-            q = _mm512_mul_ps(_mm512_mul_ps(q, _mm512_set1_ps(scale)), _mm512_fnmadd_ps(d, q, two));   /* one step of Newton's */
+            /* one step of Newton's */
+            q = _mm512_mul_ps(_mm512_mul_ps(q, _mm512_set1_ps(scale)), _mm512_fnmadd_ps(d, q, two));
             if (loss) {
-                __m512 l = _mm512_fmadd_ps(_mm512_set1_ps(0.00523269267f), e, _mm512_set1_ps(-0.0295052324f));   /* as haste__log1p */
+                /* as haste__log1p */
+                __m512 l = _mm512_fmadd_ps(_mm512_set1_ps(0.00523269267f), e, _mm512_set1_ps(-0.0295052324f));
                 l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.0782259415f));
                 l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.136632449f));
                 l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.191060063f));
@@ -1599,8 +1632,8 @@ HASTE__TARGET_AVX512 static int haste__avx512_bce(float *z, int rows, float scal
     return loss ? haste__avx512_bce_rows(z, rows, scale, loss) : haste__avx512_bce_rows(z, rows, scale, NULL);
 }
 
-HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
-                                                         ptrdiff_t stride, float *sum)
+HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch,
+                                                         float *to, ptrdiff_t stride, float *sum)
 {
     haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
 }
@@ -1619,8 +1652,8 @@ int haste_has_bf16_dot(void)
 /* pair [n] = even [n] in the lower halves, odd [n] in the upper ones, n a multiple of 8. */
 HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const uint16_t *odd, int n, uint32_t *pair)
 {
-    const __m512i low = _mm512_setr_epi32(0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007, 0x280008,
-                                          0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
+    const __m512i low = _mm512_setr_epi32(0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007,
+                                          0x280008, 0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
     int i = 0;
     for (; i + 32 <= n; i += 32) {
@@ -1629,15 +1662,16 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
         _mm512_storeu_si512(pair + i + 16, _mm512_permutex2var_epi16(a, high, b));
     }
     for (; i < n; i += 8) {
-        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(even + i)), b = _mm_loadu_si128((const __m128i *)(const void *)(odd + i));
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(even + i)),
+                    b = _mm_loadu_si128((const __m128i *)(const void *)(odd + i));
         _mm_storeu_si128((__m128i *)(void *)(pair + i), _mm_unpacklo_epi16(a, b));
         _mm_storeu_si128((__m128i *)(void *)(pair + i + 4), _mm_unpackhi_epi16(a, b));
     }
 }
 
 /* Logits of MR samples from x on and NV * 16 labels from w on, of the last 16 only those in `mask`. */
-HASTE__TARGET_DOT HASTE__INLINE void haste__dot_rows(int MR, int NV, const haste__rows *r, const uint32_t *w, const uint32_t *x,
-                                                     const float *bias, float *z, __mmask16 mask)
+HASTE__TARGET_DOT HASTE__INLINE void haste__dot_rows(int MR, int NV, const haste__rows *r, const uint32_t *w,
+                                                     const uint32_t *x, const float *bias, float *z, __mmask16 mask)
 {
     __m512 sum[8][2];
     __m512i row[2];
@@ -1662,7 +1696,8 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_rows(int MR, int NV, const haste
 HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
 {
     const uint16_t *w = (const uint16_t *)r->w, *x = (const uint16_t *)r->x;
-    const int S = r->S, F = r->F, samples = r->samples > 8 ? HASTE__SAMPLES : 8;   /* what is read behind the last one is not used */
+    /* what is read behind the last one is not used */
+    const int S = r->S, F = r->F, samples = r->samples > 8 ? HASTE__SAMPLES : 8;
     static const uint16_t zeros[256] = { 0 };
     uint32_t *pair_w = r->pair, *pair_x = r->pair + (F + 1) / 2 * S;
     int f, s, b;
@@ -1670,7 +1705,8 @@ HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
         const ptrdiff_t even = r->index ? r->index[f] : f, odd = f + 1 == F ? even : r->index ? r->index[f + 1] : f + 1;
         const uint16_t *row = w + (ptrdiff_t)f * S;
         for (s = 0; s < 2 * S; s += 32) HASTE__PREFETCH(row + s, r->ahead);
-        haste__dot_pair(row, f + 1 < F ? row + S : zeros, S, pair_w + f / 2 * S);   /* x is finite, so a weight of 0 is enough */
+        /* x is finite, so a weight of 0 is enough */
+        haste__dot_pair(row, f + 1 < F ? row + S : zeros, S, pair_w + f / 2 * S);
         haste__dot_pair(x + even * r->pitch, x + odd * r->pitch, samples, pair_x + f / 2 * HASTE__SAMPLES);
     }
     for (s = 0; s + 32 <= S; s += 32) {
@@ -1698,11 +1734,13 @@ static void haste__dot(const haste__rows *r) { (void)r; }
 #define HASTE__NEON_WIDEN(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
 #define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
 
-HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32, HASTE__NEON_AXPY, 1)
+HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32,
+            HASTE__NEON_AXPY, 1)
 
 HASTE__BCE(neon, , 1)
 
-static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum)
+static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                                  float *sum)
 {
     haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
 }
@@ -1762,12 +1800,14 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
     if (o->inputs < 1 || o->inputs > 65536)
         return haste__fail(error, HASTE_ERR_ARG, "inputs = %d, expected 1 to 65536", (int)o->inputs);
     if (o->block_count < 0 || o->block_count > HASTE_MAX_BLOCKS)
-        return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count, HASTE_MAX_BLOCKS);
+        return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count,
+                           HASTE_MAX_BLOCKS);
     if ((unsigned)o->loss > HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "loss = %d is unknown", (int)o->loss);
     if ((unsigned)o->optimizer > HASTE_ADAMW)
         return haste__fail(error, HASTE_ERR_ARG, "optimizer = %d is unknown", (int)o->optimizer);
     if ((unsigned)o->dtype > HASTE_BF16 || (unsigned)o->state_dtype > HASTE_BF16)
-        return haste__fail(error, HASTE_ERR_ARG, "dtype = %d, state_dtype = %d: one is unknown", (int)o->dtype, (int)o->state_dtype);
+        return haste__fail(error, HASTE_ERR_ARG, "dtype = %d, state_dtype = %d: one is unknown", (int)o->dtype,
+                           (int)o->state_dtype);
     if (o->samples < 0) return haste__fail(error, HASTE_ERR_ARG, "samples = %lld is negative", (long long)o->samples);
 
     memset(layer, 0, sizeof *layer);
@@ -1786,7 +1826,8 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
         block->begin = bo->begin;
         block->end = bo->begin == 0 && bo->end == 0 ? o->inputs : bo->end;
         if (block->begin < 0 || block->end <= block->begin || block->end > o->inputs)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", i,
+            return haste__fail(error, HASTE_ERR_ARG,
+                               "block[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", i,
                                (int)bo->begin, (int)bo->end, (int)o->inputs);
         width = block->end - block->begin;
         block->group_size = bo->group_size ? bo->group_size : 32;
@@ -1802,15 +1843,16 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
         block->labels = bo->labels;
         if (bo->labels == 0 && i == blocks - 1) block->labels = o->labels - placed;
         if (block->labels < 1 || block->labels > o->labels - placed)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].labels = %lld, expected 1 to the %lld labels that are left", i,
-                               (long long)bo->labels, (long long)(o->labels - placed));
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d].labels = %lld, expected 1 to the %lld labels that are left",
+                               i, (long long)bo->labels, (long long)(o->labels - placed));
         placed += block->labels;
         block->groups = (block->labels + block->group_size - 1) / block->group_size;
         block->first_slot = layer->slots;
         layer->slots += block->groups * block->group_size;
     }
     if (placed != o->labels)
-        return haste__fail(error, HASTE_ERR_ARG, "the blocks take %lld labels, expected all %d", (long long)placed, (int)o->labels);
+        return haste__fail(error, HASTE_ERR_ARG, "the blocks take %lld labels, expected all %d", (long long)placed,
+                           (int)o->labels);
     if (layer->slots > INT32_MAX)
         return haste__fail(error, HASTE_ERR_SIZE, "%lld slots, expected below 2^31: use fewer labels or smaller groups",
                            (long long)layer->slots);
@@ -1819,20 +1861,23 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
 
 /* Places the arrays one after the other; sets pointers only where there is memory. The same walk plans and allocates, so
    the two cannot differ. The array `dense` says which blocks have no index. */
-static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, char *memory, haste_plan *plan, haste_error *error)
+static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, char *memory, haste_plan *plan,
+                                         haste_error *error)
 {
     size_t end = 0, start, at;
     int i, k, states = haste__states(layer->optimizer), ok = 1;
     memset(plan, 0, sizeof *plan);
     #define HASTE__ARRAY(pointer, type, count, width)                                                                  \
-        if (ok && (ok = haste__place(&end, (uint64_t)(count), (width), &at)) != 0 && memory) pointer = (type)(void *)(memory + at)
+        if (ok && (ok = haste__place(&end, (uint64_t)(count), (width), &at)) != 0 && memory)                           \
+            pointer = (type)(void *)(memory + at)
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;          /* < 2^31 */
         uint64_t weights = slots * (uint64_t)block->fan_in;                              /* < 2^47 */
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
         start = end;
-        if (!dense[i]) HASTE__ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
+        if (!dense[i])
+            HASTE__ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
         plan->index += end - start; start = end;
         HASTE__ARRAY(block->weight, void *, weights, haste__width(layer->dtype));
         plan->weight += end - start; start = end;
@@ -1854,7 +1899,8 @@ static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, c
 }
 
 /* What haste_rewire will allocate; see there. */
-static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes, haste_error *error);
+static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
+                                        haste_error *error);
 
 static void haste__dense_blocks(const haste_layer_options *o, int *dense)
 {
@@ -1862,26 +1908,27 @@ static void haste__dense_blocks(const haste_layer_options *o, int *dense)
     for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
 }
 
-/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a row, each in a
-   page of its own, wait for the translation of addresses. */
+/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a
+   row, each in a page of its own, wait for the translation of addresses. */
 enum { HASTE__PANEL = 128 };
 
 static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
 
-/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32; gradients of
-   a panel's biases; pairs of inputs of 32 samples. */
+/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32;
+   gradients of a panel's biases; pairs of inputs of 32 samples. */
 static int haste__tile_count(const haste_workspace *work, size_t *count)
 {
     const int32_t panel = work->max_group > HASTE__PANEL ? work->max_group : (int32_t)HASTE__PANEL;
     size_t logits = 2 * (size_t)panel, weights = 2;
     if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 - weights - (1u << 22)) return 0;
+        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 -
+        weights - (1u << 22)) return 0;
     *count = (logits + weights + (size_t)panel + ((size_t)work->max_fan_in + 1) * (HASTE__SAMPLES / 2) + 15) / 16 * 16;
     return 1;
 }
 
-static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                           haste_error *error)
+static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer,
+                                           const haste_workspace_options *options, haste_error *error)
 {
     haste_workspace_options o;
     int i;
@@ -1895,17 +1942,22 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->threads = haste__threads(o.threads);
     work->path = o.path == HASTE_PATH_AUTO ? haste_path_best() : o.path;
     if (work->batch < 1 || work->batch > 1 << 30)
-        return haste__fail(error, work->batch < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "batch = %d, expected 1 to 2^30", (int)o.batch);
-    if (work->ids < 1 || work->ids > INT64_MAX / 64) return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
+        return haste__fail(error, work->batch < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "batch = %d, expected 1 to 2^30",
+                           (int)o.batch);
+    if (work->ids < 1 || work->ids > INT64_MAX / 64)
+        return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
     if (work->top_k < 1) return haste__fail(error, HASTE_ERR_ARG, "top_k = %d, expected at least 1", (int)o.top_k);
     if (work->chunks < 1 || work->chunks > 1024)
         return haste__fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to 1024", (int)o.chunks);
-    if (o.threads < 0 || o.threads > 4096) return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
+    if (o.threads < 0 || o.threads > 4096)
+        return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
     if (!haste__path_kernels(work->path))
-        return haste__fail(error, HASTE_ERR_ARG, "path = %d (%s) is not available on this processor", (int)o.path, haste_path_text(o.path));
+        return haste__fail(error, HASTE_ERR_ARG, "path = %d (%s) is not available on this processor", (int)o.path,
+                           haste_path_text(o.path));
     work->bf16_dot = o.bf16_dot;
     if (o.bf16_dot != 0 && (o.bf16_dot != 1 || work->path != HASTE_PATH_AVX512 || !haste_has_bf16_dot()))
-        return haste__fail(error, HASTE_ERR_ARG, "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with AVX512-BF16",
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with AVX512-BF16",
                            (int)o.bf16_dot, haste_path_text(work->path));
     work->inputs = layer->inputs;
     for (i = 0; i < layer->block_count; i++) {
@@ -1963,7 +2015,8 @@ haste_status haste_plan_bytes(const haste_layer_options *options, const haste_wo
     for (i = 0; i < layer.block_count; i++) {
         const haste_block *block = &layer.block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
-        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &at) || !haste__place(&end, slots, sizeof(float), &at))
+        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &at) ||
+            !haste__place(&end, slots, sizeof(float), &at))
             return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
     }
     p.gradient = end;
@@ -1981,7 +2034,8 @@ static void haste__draw_index(uint16_t *index, int32_t F, int32_t width, uint64_
     int32_t j, word, n = 0;
     memset(bitmap, 0, (size_t)(width + 63) / 64 * sizeof *bitmap);
     for (j = width - F; j < width; j++) {
-        uint32_t t = haste__below(haste__random(seed, HASTE__STREAM_INDEX, group << 16 | (uint64_t)(j - (width - F))), (uint32_t)j + 1);
+        uint32_t t = haste__below(haste__random(seed, HASTE__STREAM_INDEX, group << 16 | (uint64_t)(j - (width - F))),
+                                  (uint32_t)j + 1);
         if (bitmap[t / 64] >> (t % 64) & 1) t = (uint32_t)j;
         bitmap[t / 64] |= UINT64_C(1) << (t % 64);
     }
@@ -2049,12 +2103,14 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
                     haste__store(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
                                  haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
             for (s = 0; s < labels && options->frequency; s++)
-                block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]], options->samples);
+                block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]],
+                                                      options->samples);
         }
     }
 }
 
-haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes, haste_error *error)
+haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
+                              haste_error *error)
 {
     haste__beginning beginning;
     haste_layer l;
@@ -2069,9 +2125,11 @@ haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *opt
     status = haste__layer_arrange(&l, dense, NULL, &plan, error);
     if (status != HASTE_OK) return status;
     if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory, HASTE__ALIGN);
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
+                           HASTE__ALIGN);
     if (bytes < plan.layer)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes, (unsigned long long)plan.layer);
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
+                           (unsigned long long)plan.layer);
     if (options->frequency)
         for (i = 0; i < l.labels; i++)
             if (options->frequency[i] < 0 || options->frequency[i] > options->samples)
@@ -2088,7 +2146,8 @@ haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *opt
             int32_t id = options->order ? options->order[placed] : (int32_t)placed;
             if (id < 0 || id >= l.labels || l.slot_of[id] >= 0)
                 return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
-                                   id < 0 || id >= l.labels ? "expected an id below labels" : "this id stood before, expected a permutation");
+                                   id < 0 || id >= l.labels ? "expected an id below labels" :
+                                   "this id stood before, expected a permutation");
             l.slot_of[id] = (int32_t)(block->first_slot + j);
             l.label_of[block->first_slot + j] = id;
         }
@@ -2116,7 +2175,8 @@ haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *o
     status = haste__layer_arrange(&l, dense, NULL, &plan, error);
     if (status != HASTE_OK) return status;
     memory = haste__allocate(plan.layer);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
+    if (!memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
     status = haste_layer_init(&l, options, memory, plan.layer, error);
     if (status != HASTE_OK) { haste__release(memory); return status; }
     l.memory = memory;
@@ -2138,33 +2198,40 @@ static haste_status haste__layer_quick(const haste_layer *layer, haste_error *er
     int i, k;
     int64_t slots = 0, labels = 0;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer", (int)layer->labels,
-                           (int)layer->inputs, (int)layer->block_count);
-    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 || (unsigned)layer->loss > HASTE_SOFTMAX ||
-        (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
-    if (!layer->label_of || !layer->slot_of) return haste__fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
+    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 ||
+        layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer",
+                           (int)layer->labels, (int)layer->inputs, (int)layer->block_count);
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
+        (unsigned)layer->loss > HASTE_SOFTMAX || (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 ||
+        layer->rewires < 0 || layer->pending < 0)
+        return haste__fail(error, HASTE_ERR_STATE,
+                           "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    if (!layer->label_of || !layer->slot_of)
+        return haste__fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
-            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i, (int)b->begin,
-                               (int)b->end, (int)b->fan_in, (int)layer->inputs);
-        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 || b->labels > layer->labels ||
-            b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
-            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld, first_slot = %lld disagree",
+            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i,
+                               (int)b->begin, (int)b->end, (int)b->fan_in, (int)layer->inputs);
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 ||
+            b->labels > layer->labels || b->groups != (b->labels + b->group_size - 1) / b->group_size ||
+            b->first_slot != slots)
+            return haste__fail(error, HASTE_ERR_STATE,
+                               "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld, first_slot = %lld disagree",
                                i, (long long)b->labels, (int)b->group_size, (long long)b->groups, (long long)b->first_slot);
         if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
             return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
         for (k = 0; k < 2; k++)
             if (k < haste__states(layer->optimizer) && (!b->weight_state[k] || !b->bias_state[k]))
-                return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
+                return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i,
+                                   k, k);
         slots += b->groups * b->group_size;
         labels += b->labels;
     }
     if (slots != layer->slots || slots > INT32_MAX || labels != layer->labels)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d", (long long)slots,
-                           (long long)labels, (long long)layer->slots, (int)layer->labels);
+        return haste__fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d",
+                           (long long)slots, (long long)labels, (long long)layer->slots, (int)layer->labels);
     return HASTE_OK;
 }
 
@@ -2182,7 +2249,8 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
             const uint16_t *index = b->index ? b->index + g * F : NULL;
             for (f = 0; f < F && index; f++)
                 if (index[f] >= b->end - b->begin || (f > 0 && index[f] <= index[f - 1]))
-                    return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d], group %lld: index[%d] = %d, expected ascending below %d", i,
+                    return haste__fail(error, HASTE_ERR_STATE,
+                                       "layer: block[%d], group %lld: index[%d] = %d, expected ascending below %d", i,
                                        (long long)g, f, index[f], (int)(b->end - b->begin));
             for (k = -1; k < haste__states(layer->optimizer); k++) {
                 const void *array = k < 0 ? b->weight : b->weight_state[k];
@@ -2194,8 +2262,10 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                         float value = f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
                             (k == 1 && value < 0))   /* Adam's second moment */
-                            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d], group %lld, label %d, input %d: %s is %g, expected %s", i,
-                                               (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" : k == 1 ? "a finite number from 0" : "a finite number");
+                            return haste__fail(error, HASTE_ERR_STATE,
+                                               "layer: block[%d], group %lld, label %d, input %d: %s is %g, expected %s", i,
+                                               (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" :
+                                               k == 1 ? "a finite number from 0" : "a finite number");
                     }
             }
         }
@@ -2203,15 +2273,16 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
             int64_t slot = b->first_slot + j;
             int32_t id = layer->label_of[slot];
             if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
-                return haste__fail(error, HASTE_ERR_STATE, "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding",
-                                   (long long)slot, (int)id);
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding", (long long)slot,
+                                   (int)id);
         }
     }
     return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
 }
 
-haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options, void *memory,
-                                  size_t bytes, haste_error *error)
+haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
+                                  void *memory, size_t bytes, haste_error *error)
 {
     haste_workspace w;
     size_t needed;
@@ -2222,15 +2293,18 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
     if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &needed, error);
     if (status != HASTE_OK) return status;
     if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory, HASTE__ALIGN);
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
+                           HASTE__ALIGN);
     if (bytes < needed)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes, (unsigned long long)needed);
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
+                           (unsigned long long)needed);
     haste__workspace_arrange(&w, (char *)memory, &needed, error);
     *work = w;
     return HASTE_OK;
 }
 
-haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options, haste_error *error)
+haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
+                                    haste_error *error)
 {
     haste_workspace w;
     size_t bytes;
@@ -2242,7 +2316,8 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
     if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &bytes, error);
     if (status != HASTE_OK) return status;
     memory = haste__allocate(bytes);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)bytes);
+    if (!memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)bytes);
     status = haste_workspace_init(&w, layer, options, memory, bytes, error);
     if (status != HASTE_OK) { haste__release(memory); return status; }
     w.memory = memory;
@@ -2272,10 +2347,12 @@ haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *
         const haste_block *block = &layer->block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
         if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &weight[i]) ||
-            !haste__place(&end, slots, sizeof(float), &bias[i])) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
+            !haste__place(&end, slots, sizeof(float), &bias[i]))
+            return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
     }
     result.memory = haste__allocate(end);
-    if (!result.memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes", (unsigned long long)end);
+    if (!result.memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes", (unsigned long long)end);
     result.bytes = end;
     memset(result.memory, 0, end);
     for (i = 0; i < layer->block_count; i++) {
@@ -2308,7 +2385,8 @@ typedef struct haste__pass {
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
     int                    dot;             /* these by haste__dot: x in bfloat16 lies where input gradients would */
-    int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B < 32 */
+    int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B <
+                                               32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
@@ -2336,8 +2414,8 @@ typedef struct haste__group {
     const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
                                                logits are wanted */
     ptrdiff_t          ahead;               /* how far behind its weights the next group's lie; 0: nowhere */
-    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same transposed;
-                                               each with room for a panel */
+    float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
+                                               transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
     const uint64_t    *pair, *pair_end;     /* its pairs */
 } haste__group;
@@ -2349,8 +2427,8 @@ static int haste__tile_samples(const haste__pass *pass, int tile)
     return n < HASTE__SAMPLES ? n : HASTE__SAMPLES;
 }
 
-/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is little beside a
-   pass over the weights, and threads that wait for each other cost more where the machine has other work. */
+/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is little
+   beside a pass over the weights, and threads that wait for each other cost more where the machine has other work. */
 static void haste__pass_load(const haste__pass *pass)
 {
     int D = pass->layer->inputs, tile, b, d;
@@ -2398,8 +2476,8 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     }
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
-        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0], HASTE__SAMPLES,
-                                NULL);
+        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0],
+                                HASTE__SAMPLES, NULL);
         for (b = 0; b < n; b++, to += D) for (c = 0; c < HASTE__SAMPLES; c++) to[c] += rows[b][c];
     }
     for (; d < D; d++)
@@ -2413,7 +2491,8 @@ static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
     for (width = 1; width < n; width *= 2) {
         uint64_t *t;
         for (i = 0; i < n; i += 2 * width) {
-            int64_t left = i, middle = i + width < n ? i + width : n, right = middle, end = i + 2 * width < n ? i + 2 * width : n, k;
+            int64_t left = i, middle = i + width < n ? i + width : n, right = middle, end = i + 2 * width < n ? i +
+                           2 * width : n, k;
             for (k = i; k < end; k++) b[k] = right >= end || (left < middle && a[left] <= a[right]) ? a[left++] : a[right++];
         }
         t = a; a = b; b = t;
@@ -2422,16 +2501,17 @@ static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
 }
 
 /* Checks B lists of label ids. `most` ids are allowed. */
-static haste_status haste__lists_check(const haste_layer *layer, int32_t B, haste_lists lists, int64_t most, const char *name,
-                                       haste_error *error)
+static haste_status haste__lists_check(const haste_layer *layer, int32_t B, haste_lists lists, int64_t most,
+                                       const char *name, haste_error *error)
 {
     int64_t i;
     if (!lists.offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    if (lists.offset[0] < 0) return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
+    if (lists.offset[0] < 0)
+        return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
     for (i = 0; i < B; i++)
         if (lists.offset[i + 1] < lists.offset[i])
-            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name, (long long)(i + 1),
-                               (long long)lists.offset[i + 1], (long long)lists.offset[i]);
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
+                               (long long)(i + 1), (long long)lists.offset[i + 1], (long long)lists.offset[i]);
     if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
     if (!lists.id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
     if (lists.offset[B] - lists.offset[0] > most)
@@ -2439,8 +2519,8 @@ static haste_status haste__lists_check(const haste_layer *layer, int32_t B, hast
                            (long long)(lists.offset[B] - lists.offset[0]), (long long)most);
     for (i = lists.offset[0]; i < lists.offset[B]; i++)
         if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i, (int)lists.id[i],
-                               (int)layer->labels - 1);
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
+                               (int)lists.id[i], (int)layer->labels - 1);
     return HASTE_OK;
 }
 
@@ -2484,10 +2564,13 @@ static haste_status haste__work_check(const haste_layer *layer, const haste_work
     if (status != HASTE_OK) return status;
     if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
     if (layer->inputs > work->inputs)
-        return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d", (int)work->inputs, (int)layer->inputs);
+        return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
+                           (int)work->inputs, (int)layer->inputs);
     for (j = 0; j < layer->block_count; j++)
         if (layer->block[j].group_size > work->max_group || layer->block[j].fan_in > work->max_fan_in)
-            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and %d", (int)work->max_group,
+            return haste__fail(error, HASTE_ERR_SIZE,
+                               "the workspace was made for S <= %d and F <= %d, block[%d] has %d and %d",
+                               (int)work->max_group,
                                (int)work->max_fan_in, j, (int)layer->block[j].group_size, (int)layer->block[j].fan_in);
     return HASTE_OK;
 }
@@ -2503,8 +2586,8 @@ static void haste__pass_make(haste__pass *pass, const haste_layer *layer, haste_
 
 /* Checks what all calls with a batch share, and makes the pass. Writes nothing else. The batch must fit the workspace in all
    calls but haste_score. */
-static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                      int must_fit, haste_error *error)
+static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x,
+                                      int32_t B, int must_fit, haste_error *error)
 {
     haste_status status = must_fit ? haste__work_check(layer, work, error) : haste__layer_quick(layer, error);
     size_t i, n;
@@ -2513,12 +2596,13 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if (B < 1) return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
     if (must_fit && B > work->batch)
-        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B, (int)work->batch);
+        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
+                           (int)work->batch);
     n = (size_t)B * (size_t)layer->inputs;
     for (i = 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
-            return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite", (long long)(i / (size_t)layer->inputs),
-                               (long long)(i % (size_t)layer->inputs), (double)x[i]);
+            return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
+                               (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
     haste__pass_make(pass, layer, work);
     pass->x = x;
     pass->B = B;
@@ -2530,7 +2614,8 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
 
 /* Groups of a block that belong to a chunk: chunks are equal shares of the layer's weights. */
-static void haste__chunk_groups(const haste_layer *layer, int number, int64_t chunk, int chunks, int64_t *first, int64_t *last)
+static void haste__chunk_groups(const haste_layer *layer, int number, int64_t chunk, int chunks, int64_t *first,
+                                int64_t *last)
 {
     int64_t before = 0, total = 0, unit = 0, bound[2], side;   /* below 2^47 weights, at most 2^10 chunks */
     int i;
@@ -2542,7 +2627,8 @@ static void haste__chunk_groups(const haste_layer *layer, int number, int64_t ch
         total += block->groups * cost;
     }
     for (side = 0; side < 2; side++) {
-        int64_t wanted = (chunk + side) * total - before * chunks;   /* the first group with (before + g * unit) * chunks >= chunk * total */
+        /* the first group with (before + g * unit) * chunks >= chunk * total */
+        int64_t wanted = (chunk + side) * total - before * chunks;
         int64_t g = wanted <= 0 ? 0 : (wanted + unit * chunks - 1) / (unit * chunks);
         bound[side] = g < layer->block[number].groups ? g : layer->block[number].groups;
     }
@@ -2558,8 +2644,8 @@ static float *haste__widen(const haste__kernels *kernel, float *out, void *array
     return out;
 }
 
-/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer, so that no two
-   blocks round alike. */
+/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer, so
+   that no two blocks round alike. */
 static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in, int n,
                           uint64_t seed, uint64_t stream, uint64_t position)
 {
@@ -2591,7 +2677,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
     group->w = NULL;
     if (!pass->rows)
-        group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights, (int)weights);
+        group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights,
+                                (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
 }
@@ -2611,11 +2698,12 @@ static void haste__group_logits(const haste__pass *pass, haste__group *group, in
                           tile == 0 && pass->layer->dtype == HASTE_F32 ? group->ahead : 0);
 }
 
-/* Where only logits are wanted: those of a tile as rows of labels, `stride` apart. The pass was loaded by haste__pass_load_rows.
-   Each logit is the same sum in the same order as above. */
+/* Where only logits are wanted: those of a tile as rows of labels, `stride` apart. The pass was loaded by
+   haste__pass_load_rows. Each logit is the same sum in the same order as above. */
 static void haste__group_rows(const haste__pass *pass, const haste__group *group, int tile, float *z, size_t stride)
 {
-    const size_t first = (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES + (size_t)(group->block->begin * pass->pitch);
+    const size_t first = (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES +
+                         (size_t)(group->block->begin * pass->pitch);
     haste__rows rows;
     rows.S = group->S;
     rows.F = group->F;
@@ -2624,12 +2712,14 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
     rows.index = group->index;
     rows.w = group->stored;
     rows.bias = group->block->bias + group->g * group->S;
-    rows.x = pass->dot ? (const void *)((const uint16_t *)(const void *)pass->work->grad_x + first) : (const void *)(pass->work->x + first);
+    rows.x = pass->dot ? (const void *)((const uint16_t *)(const void *)pass->work->grad_x + first) :
+             (const void *)(pass->work->x + first);
     rows.z = z;
     rows.pair = (uint32_t *)(void *)group->copy;
     rows.pitch = pass->pitch;
     rows.stride = (ptrdiff_t)stride;
-    rows.ahead = tile == 0 && rows.samples > 1 ? group->ahead : 0;   /* one sample alone reads memory in order, which needs no help */
+    /* one sample alone reads memory in order, which needs no help */
+    rows.ahead = tile == 0 && rows.samples > 1 ? group->ahead : 0;
     if (pass->dot) haste__dot(&rows);
     else pass->kernel->predict(&rows);
 }
@@ -2651,8 +2741,9 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     double sum = 0;
     int tile, b, finite = 1;
     for (tile = 0; tile < pass->tiles; tile++) haste__group_logits(pass, group, tile);
-    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the kernel sees one
-       that costs a negative nothing: adding the loss of a negative and taking it away again would lose all small terms. */
+    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the
+       kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would lose all
+       small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
         double v = (double)*z;
@@ -2670,7 +2761,8 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         memset(column, 0, sizeof column);
         if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
         else if (kind == HASTE_SQUARED_HINGE) finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
-        else finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES, pass->weight + tile * HASTE__SAMPLES);
+        else finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
+                                             pass->weight + tile * HASTE__SAMPLES);
         for (b = 0; b < n && b < HASTE__SAMPLES; b++) sum += column[b];
     }
     for (p = group->pair; p < group->pair_end; p++) {
@@ -2689,7 +2781,8 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group)
     int tile, s, b, S = group->S;
     for (s = 0; s < S; s++) group->db[s] = 0;
     for (tile = 0; tile < pass->tiles; tile++) {
-        float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES, *zt = group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES;
+        float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
+        float *zt = group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES;
         int n = pass->B - tile * HASTE__SAMPLES;
         for (s = group->labels; s < S; s++)
             for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
@@ -2715,9 +2808,11 @@ static void haste__group_grad_x(const haste__pass *pass, const haste__group *gro
                              dx + ((size_t)tile * D + (size_t)group->block->begin) * HASTE__SAMPLES);
 }
 
-/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a time. */
-static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state, haste_dtype state_dtype,
-                          size_t first, const float *g, int n, uint64_t position, const haste__rule *rule)
+/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a
+   time. */
+static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
+                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
+                          const haste__rule *rule)
 {
     float buffer[3][256], *w, *m, *v;
     const haste_layer *layer = pass->layer;
@@ -2733,9 +2828,11 @@ static void haste__update(const haste__pass *pass, void *array, haste_dtype dtyp
             else {
                 v = haste__widen(pass->kernel, buffer[2], state[1], state_dtype, first, count);
                 pass->kernel->adamw(w, g + i, m, v, count, rule);
-                haste__narrow(pass->kernel, state[1], state_dtype, first, v, count, layer->seed, step | HASTE__STREAM_ROUND_STATE1, position);
+                haste__narrow(pass->kernel, state[1], state_dtype, first, v, count, layer->seed,
+                              step | HASTE__STREAM_ROUND_STATE1, position);
             }
-            haste__narrow(pass->kernel, state[0], state_dtype, first, m, count, layer->seed, step | HASTE__STREAM_ROUND_STATE0, position);
+            haste__narrow(pass->kernel, state[0], state_dtype, first, m, count, layer->seed,
+                          step | HASTE__STREAM_ROUND_STATE0, position);
         }
         haste__narrow(pass->kernel, array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
     }
@@ -2753,8 +2850,8 @@ static void haste__group_update(const haste__pass *pass, int number, int64_t g, 
     no_decay.decay = 0;
     bias_state[0] = block->bias_state[0];
     bias_state[1] = block->bias_state[1];
-    haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype, (size_t)g * (size_t)n, dw, n, position,
-                  &pass->rule);
+    haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype, (size_t)g * (size_t)n, dw, n,
+                  position, &pass->rule);
     haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay);
 }
 
@@ -2765,8 +2862,8 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
 }
 
-/* From the logit gradients in z: input gradient, weight gradient, and what is to become of it. 0: the gradient is not usable and
-   the group was left alone. */
+/* From the logit gradients in z: input gradient, weight gradient, and what is to become of it. 0: the gradient is not usable
+   and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     int i, tile, S = group->S, n = S * group->F;
@@ -2843,7 +2940,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
             if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
-            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest, tile_sum))
+            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest,
+                                      tile_sum))
                 continue;   /* reported by the second pass */
             for (b = 0; b < n; b++) {
                 double before = largest[first + b], now = (double)tile_largest[b];
@@ -2855,8 +2953,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes e^(z - largest) its
-   gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that count. */
+/* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes e^(z -
+   largest) its gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that count. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     haste_workspace *work = pass->work;
@@ -2891,7 +2989,9 @@ static haste_status haste__bad_groups(const haste__pass *pass, haste_error *erro
 {
     int chunk, bad = 0;
     for (chunk = 0; chunk < pass->work->chunks; chunk++) bad += pass->work->flag[chunk];
-    if (bad) return haste__fail(error, HASTE_ERR_NONFINITE, "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
+    if (bad)
+        return haste__fail(error, HASTE_ERR_NONFINITE,
+                           "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
     return HASTE_OK;
 }
 
@@ -2912,17 +3012,19 @@ static haste_status haste__train(haste__pass *pass, haste_lists positives, doubl
     return haste__bad_groups(pass, error);
 }
 
-static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o, haste_error *error)
+static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o,
+                                     haste_error *error)
 {
     double t = (double)layer->step + 1;
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->lr >= 0 && o->lr <= FLT_MAX)) return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
+    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return haste__fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1", (double)o->momentum,
-                           (double)o->beta1, (double)o->beta2);
+        return haste__fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
+                           (double)o->momentum, (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0", (double)o->eps,
-                           (double)o->weight_decay);
+        return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
+                           (double)o->eps, (double)o->weight_decay);
     if (o->divisor < 0) return haste__fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
     rule->lr = o->lr;
     rule->momentum = o->momentum > 0 ? o->momentum : .9f;
@@ -2944,7 +3046,9 @@ haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const f
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
     if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
     if (status != HASTE_OK) return status;
-    if (layer->pending) return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)layer->pending);
+    if (layer->pending)
+        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
+                           (int)layer->pending);
     pass.trained = layer;
     pass.rule = rule;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
@@ -2966,7 +3070,8 @@ static haste_status haste__gradient_check(const haste_layer *layer, const haste_
 }
 
 haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                              const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x, haste_error *error)
+                              const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
+                              haste_error *error)
 {
     haste__pass pass;
     haste__rule rule;
@@ -3000,8 +3105,8 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
     pass->work->flag[chunk] = bad;
 }
 
-haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient, const haste_step_options *options,
-                         haste_error *error)
+haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
+                         const haste_step_options *options, haste_error *error)
 {
     haste__pass pass;
     haste__rule rule;
@@ -3036,8 +3141,9 @@ static void haste__send(const haste__pass *pass, const haste__outgoing *out, int
     for (; b < end; b++) pass->kernel->send(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
-/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32 samples of a
-   panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few writes waiting. */
+/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32
+   samples of a panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few
+   writes waiting. */
 static void haste__forward_panels(const haste__pass *pass, int number, int64_t g, int64_t last, int thread)
 {
     const size_t slots = (size_t)pass->layer->slots;
@@ -3084,12 +3190,14 @@ static void haste__forward_chunk(void *context, int64_t chunk, int thread)
             haste__group group;
             haste__group_open(&group, pass, number, g, thread);
             for (tile = 0; tile < pass->tiles; tile++)
-                haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots, slots);
+                haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots,
+                                  slots);
         }
     }
 }
 
-haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits, haste_error *error)
+haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float *logits,
+                           haste_error *error)
 {
     haste__pass pass;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
@@ -3101,10 +3209,10 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     return HASTE_OK;
 }
 
-/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=), unless zt is
-   NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
-static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db, float *z,
-                              float *rest)
+/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=),
+   unless zt is NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
+static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db,
+                              float *z, float *rest)
 {
     const int S = block->group_size, labels = haste__group_labels(block, g + n - 1);
     const ptrdiff_t slots = (ptrdiff_t)pass->layer->slots, jump = (ptrdiff_t)pass->tiles * HASTE__SAMPLES * S;
@@ -3124,9 +3232,10 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
         const int samples = haste__tile_samples(pass, tile);
         if (zt)
             for (i = 0; i < n; i++)
-                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S, z + i * S * HASTE__SAMPLES,
-                                        HASTE__SAMPLES, NULL);
-        else if (samples == HASTE__SAMPLES) pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
+                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S,
+                                        z + i * S * HASTE__SAMPLES, HASTE__SAMPLES, NULL);
+        else if (samples == HASTE__SAMPLES)
+            pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
         else {
             memset(rest, 0, (size_t)(HASTE__SAMPLES * n * S) * sizeof *rest);
             for (b = 0; b < samples; b++) memcpy(rest + b * n * S, from + b * slots, (size_t)(n * S) * sizeof *rest);
@@ -3160,7 +3269,8 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
         float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
         float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
         /* As in haste__forward_chunk. */
-        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 && ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
+        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 &&
+                           ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
         int64_t g, last;
         haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
         while (g < last) {
@@ -3174,8 +3284,8 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                 size_t at;
                 haste__group_open(&group, pass, number, g + i, thread);
                 if (i == 0)
-                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db, pass->grad_x ? group.z : NULL,
-                                      group.zt);
+                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db,
+                                      pass->grad_x ? group.z : NULL, group.zt);
                 zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
                 x = haste__group_x(pass, &group, 0);
                 if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
@@ -3184,12 +3294,15 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                     const size_t first = (size_t)f * (size_t)S;
                     haste__panel_fetch(pass, next, (int)ahead * S, i * tiles + tile, count * tiles);
                     if (weight && f < end)
-                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x + f * HASTE__SAMPLES,
-                                                  x_tile, tiles, zt, weight + (size_t)(g + i) * n + first, stream);
+                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x +
+                                                  f * HASTE__SAMPLES, x_tile, tiles, zt, weight + (size_t)(g + i) * n +
+                                                  first, stream);
                     if (!pass->grad_x) continue;
                     if (group.ahead)   /* the same share of the next group's weights */
-                        for (at = first * width; at < (size_t)(end * S) * width; at += 64) HASTE__PREFETCH((const char *)group.stored + n * width, at);
-                    haste__group_grad_x(pass, &group, group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
+                        for (at = first * width; at < (size_t)(end * S) * width; at += 64)
+                            HASTE__PREFETCH((const char *)group.stored + n * width, at);
+                    haste__group_grad_x(pass, &group,
+                                        group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
                                         chunk, tile);
                 }
             }
@@ -3198,8 +3311,8 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, const float *grad_logits,
-                            haste_gradient *gradient, float *grad_x, haste_error *error)
+haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                            const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error)
 {
     haste__pass pass;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
@@ -3241,8 +3354,8 @@ static void haste__score_sample(void *context, int64_t b, int thread)
     }
 }
 
-haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates, float *score,
-                         haste_error *error)
+haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
+                         float *score, haste_error *error)
 {
     haste__pass pass;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
@@ -3342,12 +3455,14 @@ static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
             for (b = begin; b < begin + n; b++) {
                 const float *z = group.z + (size_t)b * (size_t)group.S;
                 float *score = work->best_score + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k, *count = &work->best_count[first + (size_t)b];
+                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k,
+                              *count = &work->best_count[first + (size_t)b];
                 if (!hit[b - begin]) continue;
                 for (s = 0; s < group.labels; s++) {
                     float v = z[s];
                     if (v < floor[b] && v >= -FLT_MAX) continue;
-                    if (fabsf(v) <= FLT_MAX) haste__best_insert(score, id, count, pass->k, v, pass->layer->label_of[group.slot + s]);
+                    if (fabsf(v) <= FLT_MAX)
+                        haste__best_insert(score, id, count, pass->k, v, pass->layer->label_of[group.slot + s]);
                     else if (!(v < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
                     if (*count == pass->k) floor[b] = score[pass->k - 1];
                 }
@@ -3376,7 +3491,9 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
     if (status != HASTE_OK) return status;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
-    if (k > work->top_k) return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k, (int)work->top_k);
+    if (k > work->top_k)
+        return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
+                           (int)work->top_k);
     haste__pass_load_rows(&pass);
     if (excluded) haste__lists_sort(&pass, *excluded);
     pass.k = k;
@@ -3394,7 +3511,8 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
         for (thread = 1; thread < work->threads; thread++) {
             size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
             for (i = 0; i < work->best_count[sample]; i++)
-                haste__best_insert(best, best_id, &work->best_count[b], k, work->best_score[sample * (size_t)work->top_k + (size_t)i],
+                haste__best_insert(best, best_id, &work->best_count[b], k,
+                                   work->best_score[sample * (size_t)work->top_k + (size_t)i],
                                    work->best_id[sample * (size_t)work->top_k + (size_t)i]);
         }
         for (i = 0; i < k; i++) {
@@ -3406,8 +3524,8 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
     return HASTE_OK;
 }
 
-/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset plus
-   the hits of earlier chunks, which work->count then holds. */
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
+   plus the hits of earlier chunks, which work->count then holds. */
 static void haste__above_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
@@ -3447,8 +3565,8 @@ static void haste__above_chunk(void *context, int64_t chunk, int thread)
 }
 
 haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
-                         const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity, int64_t *needed,
-                         haste_error *error)
+                         const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
+                         int64_t *needed, haste_error *error)
 {
     haste__pass pass;
     int b, chunk;
@@ -3458,7 +3576,8 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
-        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id, (void *)score);
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id,
+                           (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
     haste__pass_load_rows(&pass);
     if (excluded) haste__lists_sort(&pass, *excluded);
@@ -3479,7 +3598,8 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     }
     offset[B] = *needed = total;
     if (total > capacity)
-        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity, (long long)total);
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity,
+                           (long long)total);
     if (total == 0) return HASTE_OK;
     pass.offset = offset;
     pass.id = id;
@@ -3518,7 +3638,8 @@ static float haste__group_dot(const float *HASTE__RESTRICT a, const float *HASTE
 }
 
 /* out[k] = a . b[k], for 4 rows of b, which share what is loaded of a: three times as fast as one at a time. */
-static void haste__group_dot4(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n, float *HASTE__RESTRICT out)
+static void haste__group_dot4(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n,
+                              float *HASTE__RESTRICT out)
 {
     const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
     float sum[4][4] = {{0}};
@@ -3569,10 +3690,12 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
     for (i = 0; i < L; i++) {
         if (frequency[i] < 0)
-            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld: expected 0 or more", (long)i, (long long)frequency[i]);
+            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld: expected 0 or more", (long)i,
+                               (long long)frequency[i]);
         if (frequency[i] > most) most = frequency[i];
     }
-    if (!haste__multiply(&bytes, (uint64_t)L)) return haste__fail(error, HASTE_ERR_SIZE, "L = %ld labels do not fit in memory", (long)L);
+    if (!haste__multiply(&bytes, (uint64_t)L))
+        return haste__fail(error, HASTE_ERR_SIZE, "L = %ld labels do not fit in memory", (long)L);
     scratch = (int32_t *)haste__allocate(bytes);
     if (!scratch) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort L = %ld labels", (long)L);
 
@@ -3620,7 +3743,8 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
     if (E < 1) return haste__fail(error, HASTE_ERR_ARG, "E = %ld: expected at least 1 dimension", (long)E);
     if (!haste__multiply(&bytes, (uint64_t)L) || !haste__multiply(&bytes, (uint64_t)E))
-        return haste__fail(error, HASTE_ERR_SIZE, "an embedding of L = %ld times E = %ld floats does not fit in memory", (long)L, (long)E);
+        return haste__fail(error, HASTE_ERR_SIZE, "an embedding of L = %ld times E = %ld floats does not fit in memory",
+                           (long)L, (long)E);
     return HASTE_OK;
 }
 
@@ -3628,11 +3752,12 @@ static haste_status haste__embed_offsets(const int64_t *offset, int32_t B, const
 {
     int32_t b;
     if (!offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    if (offset[0] < 0) return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld: expected 0 or more", name, (long long)offset[0]);
+    if (offset[0] < 0)
+        return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld: expected 0 or more", name, (long long)offset[0]);
     for (b = 0; b < B; b++)
         if (offset[b + 1] < offset[b])
-            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%ld] = %lld is below the one before it, %lld", name, (long)b + 1,
-                               (long long)offset[b + 1], (long long)offset[b]);
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%ld] = %lld is below the one before it, %lld", name,
+                               (long)b + 1, (long long)offset[b + 1], (long long)offset[b]);
     return HASTE_OK;
 }
 
@@ -3650,14 +3775,15 @@ static haste_status haste__embed_lists(haste_lists positives, int32_t B, int32_t
     int32_t b;
     haste_status status = haste__embed_offsets(positives.offset, B, "positives", error);
     if (status) return status;
-    if (!positives.id && positives.offset[B] > positives.offset[0]) return haste__fail(error, HASTE_ERR_ARG, "positives.id is NULL");
+    if (!positives.id && positives.offset[B] > positives.offset[0])
+        return haste__fail(error, HASTE_ERR_ARG, "positives.id is NULL");
     *longest = 0;
     for (b = 0; b < B; b++) {
         int64_t first = positives.offset[b], n = positives.offset[b + 1] - first;
         for (i = first; i < first + n; i++)
             if (positives.id[i] < 0 || positives.id[i] >= L)
-                return haste__fail(error, HASTE_ERR_DATA, "positives.id[%lld] = %ld of sample %ld: expected 0 .. %ld", (long long)i,
-                                   (long)positives.id[i], (long)b, (long)L - 1);
+                return haste__fail(error, HASTE_ERR_DATA, "positives.id[%lld] = %ld of sample %ld: expected 0 .. %ld",
+                                   (long long)i, (long)positives.id[i], (long)b, (long)L - 1);
         if (n > *longest && !haste__ascending(positives.id + first, n)) *longest = n;
     }
     return HASTE_OK;
@@ -3681,22 +3807,53 @@ static void haste__sort_ids(int32_t *id, int64_t n)
     }
 }
 
-/* Adds a sample to the rows of its distinct labels. */
-static void haste__embed_add(float *embedding, int32_t E, const float *row, const int32_t *id, int64_t n, int32_t *sorted)
+enum { HASTE__EMBED_PIECE = 256, HASTE__EMBED_SHARE = 16 };   /* samples of a piece; of a task that makes rows */
+
+/* What the threads of an embedding share. A piece of the samples at a time: first their rows are made, a few samples each,
+   then added, to the labels that a thread answers for; so each label's sum has the order of the samples, whatever the
+   threads. */
+typedef struct haste__embedding {
+    float        *embedding;
+    int32_t       E, B;
+    uint64_t      seed;
+    haste_sparse  x;          /* sparse samples, where offset is not NULL */
+    const float  *dense;      /* [B, E] */
+    haste_lists   positives;
+    float       (*sign)[8];   /* [256] a random byte as eight signs */
+    int32_t       first;      /* the piece: samples first .. first + HASTE__EMBED_PIECE - 1 */
+    float        *row;        /* [HASTE__EMBED_PIECE][width] their rows */
+    int           some[HASTE__EMBED_PIECE];   /* which of them have one */
+    int64_t       width;      /* E rounded up to 64 */
+    int           parts;      /* labels l with l % parts == i are added by task i */
+    int32_t      *sorted;     /* [parts][longest] */
+    int64_t       longest;
+} haste__embedding;
+
+/* Adds the piece's rows to those of their distinct labels. */
+static void haste__embed_add(void *context, int64_t part, int thread)
 {
-    int64_t i;
-    if (!haste__ascending(id, n)) {
-        memcpy(sorted, id, (size_t)n * sizeof *id);
-        haste__sort_ids(sorted, n);
-        id = sorted;
+    const haste__embedding *e = (const haste__embedding *)context;
+    int32_t b, *sorted = e->sorted + part * e->longest;
+    (void)thread;
+    for (b = 0; b < HASTE__EMBED_PIECE && e->first + b < e->B; b++) {
+        const int64_t first = e->positives.offset[e->first + b], n = e->positives.offset[e->first + b + 1] - first;
+        const int32_t *id = e->positives.id + first;
+        int64_t i;
+        if (n == 0 || !e->some[b]) continue;
+        if (!haste__ascending(id, n)) {
+            memcpy(sorted, id, (size_t)n * sizeof *id);
+            haste__sort_ids(sorted, n);
+            id = sorted;
+        }
+        for (i = 0; i < n; i++)
+            if (id[i] % e->parts == part && (i == 0 || id[i] != id[i - 1]))
+                haste__group_add(e->embedding + (int64_t)id[i] * e->E, e->row + b * e->width, 1, e->E);
     }
-    for (i = 0; i < n; i++)
-        if (i == 0 || id[i] != id[i - 1]) haste__group_add(embedding + (int64_t)id[i] * E, row, 1, E);
 }
 
 /* row [ceil(E/64)*64] (=): the unit-length sample, projected. Returns 0 for a sample without features. */
-static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature, const float *value,
-                                int64_t n)
+static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature,
+                                const float *value, int64_t n)
 {
     int64_t i, words = ((int64_t)E + 63) / 64, w;
     double norm = 0;
@@ -3719,14 +3876,68 @@ static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*si
     return 1;
 }
 
+/* row (=): the unit-length dense sample. Returns 0 for a sample that is 0. */
+static int haste__embed_scale(float *row, int32_t E, const float *sample)
+{
+    double norm = 0;
+    int32_t i;
+    for (i = 0; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    if (norm <= 0) return 0;
+    norm = 1 / sqrt(norm);
+    for (i = 0; i < E; i++) row[i] = (float)((double)sample[i] * norm);
+    return 1;
+}
+
+/* Makes the rows of a few samples of the piece. */
+static void haste__embed_rows(void *context, int64_t share, int thread)
+{
+    haste__embedding *e = (haste__embedding *)context;
+    int32_t b = (int32_t)share * HASTE__EMBED_SHARE, last = b + HASTE__EMBED_SHARE;
+    (void)thread;
+    for (; b < last && e->first + b < e->B; b++) {
+        const int64_t sample = e->first + b;
+        float *row = e->row + b * e->width;
+        if (e->positives.offset[sample + 1] == e->positives.offset[sample]) continue;
+        if (e->dense) e->some[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
+        else {
+            const int64_t first = e->x.offset[sample];
+            e->some[b] = haste__embed_project(row, e->E, e->seed, e->sign, e->x.feature + first, e->x.value + first,
+                                              e->x.offset[sample + 1] - first);
+        }
+    }
+}
+
+/* All samples, whose arguments have been checked. */
+static haste_status haste__embed_run(haste__embedding *e, haste_error *error)
+{
+    const int threads = e->B < HASTE__EMBED_PIECE ? 1 : haste__threads(0);
+    char *memory;
+    size_t end = 0, row_at = 0, sorted_at = 0;
+    e->parts = threads;
+    e->width = ((int64_t)e->E + 63) / 64 * 64;
+    if (!haste__place(&end, (uint64_t)e->width * HASTE__EMBED_PIECE, sizeof(float), &row_at) ||
+        !haste__place(&end, (uint64_t)e->longest, (size_t)threads * sizeof(int32_t), &sorted_at))
+        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)e->longest);
+    memory = (char *)haste__allocate(end);
+    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for some rows of E = %ld floats", (long)e->E);
+    e->row = (float *)(void *)(memory + row_at);
+    e->sorted = (int32_t *)(void *)(memory + sorted_at);
+    for (; e->first < e->B; e->first += HASTE__EMBED_PIECE) {
+        const int32_t left = e->B - e->first, count = left < HASTE__EMBED_PIECE ? left : HASTE__EMBED_PIECE;
+        haste__group_each((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
+        haste__group_each(e->parts, threads, haste__embed_add, e);
+        if (left <= HASTE__EMBED_PIECE) break;   /* first + PIECE may pass 2^31 */
+    }
+    haste__release(memory);
+    return HASTE_OK;
+}
+
 haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
                                 haste_lists positives, haste_error *error)
 {
-    float sign[256][8], *row;   /* a random byte as eight signs */
-    char *memory;
-    size_t end = 0, row_at, sorted_at;
-    int64_t i, longest;
-    int32_t b;
+    haste__embedding e;
+    float sign[256][8];
+    int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
@@ -3736,69 +3947,49 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
     if (x.offset[B] > x.offset[0] && !x.value) return haste__fail(error, HASTE_ERR_ARG, "x.value is NULL");
     for (i = x.offset[0]; i < x.offset[B]; i++) {
         if (x.feature[i] < 0)
-            return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld: expected 0 or more", (long long)i, (long)x.feature[i]);
-        if (!(fabsf(x.value[i]) <= FLT_MAX)) return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
+            return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld: expected 0 or more", (long long)i,
+                               (long)x.feature[i]);
+        if (!(fabsf(x.value[i]) <= FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
-    if (!haste__place(&end, ((uint64_t)E + 63) / 64 * 64, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
-    row = (float *)(void *)(memory + row_at);
-
+    memset(&e, 0, sizeof e);
+    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
-    for (b = 0; b < B; b++) {
-        int64_t first = x.offset[b], label = positives.offset[b];
-        if (positives.offset[b + 1] > label &&
-            haste__embed_project(row, E, seed, sign, x.feature + first, x.value + first, x.offset[b + 1] - first))
-            haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
-                             (int32_t *)(void *)(memory + sorted_at));
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    e.embedding = embedding;
+    e.E = E;
+    e.B = B;
+    e.seed = seed;
+    e.x = x;
+    e.positives = positives;
+    e.sign = sign;
+    return haste__embed_run(&e, error);
 }
 
 haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
                                haste_lists positives, haste_error *error)
 {
-    char *memory;
-    float *row;
-    size_t end = 0, row_at, sorted_at, count = sizeof(float);
-    int64_t i, longest = 0;
-    int32_t b, e;
+    haste__embedding e;
+    size_t count = sizeof(float);
+    int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
     if (B == 0) return HASTE_OK;
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if (!haste__multiply(&count, (uint64_t)B) || !haste__multiply(&count, (uint64_t)E))
-        return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B, (long)E);
+        return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B,
+                           (long)E);
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__embed_lists(positives, B, L, &longest, error)) != HASTE_OK) return status;
-    if (!haste__place(&end, (uint64_t)E, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)longest, sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for one row of E = %ld floats", (long)E);
-    row = (float *)(void *)(memory + row_at);
-
-    for (b = 0; b < B; b++) {
-        const float *sample = x + (int64_t)b * E;
-        int64_t label = positives.offset[b];
-        double norm = 0;
-        if (positives.offset[b + 1] == label) continue;
-        for (e = 0; e < E; e++) norm += (double)sample[e] * (double)sample[e];
-        if (norm <= 0) continue;
-        norm = 1 / sqrt(norm);
-        for (e = 0; e < E; e++) row[e] = (float)((double)sample[e] * norm);
-        haste__embed_add(embedding, E, row, positives.id + label, positives.offset[b + 1] - label,
-                         (int32_t *)(void *)(memory + sorted_at));
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    memset(&e, 0, sizeof e);
+    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
+    e.embedding = embedding;
+    e.E = E;
+    e.B = B;
+    e.dense = x;
+    e.positives = positives;
+    return haste__embed_run(&e, error);
 }
 
 haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error)
@@ -3861,7 +4052,8 @@ static void haste__split_score_chunk(void *context, int64_t chunk, int thread)
     (void)thread;
     if (last > split->end) last = split->end;
     for (; i < last; i++)
-        split->grouping->score[i] = haste__group_dot(haste__group_row(split->grouping, i), split->direction, split->grouping->E);
+        split->grouping->score[i] = haste__group_dot(haste__group_row(split->grouping, i), split->direction,
+                                                     split->grouping->E);
 }
 
 static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
@@ -3874,13 +4066,15 @@ static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
     if (last > split->sum_end) last = split->sum_end;
     memset(sum, 0, (size_t)E * sizeof *sum);
     for (; i < last; i++)
-        haste__group_add(sum, haste__group_row(split->grouping, i), split->weighted ? split->grouping->score[i] - split->center : 1, E);
+        haste__group_add(sum, haste__group_row(split->grouping, i), split->weighted ? split->grouping->score[i] -
+                         split->center : 1, E);
 }
 
 static void haste__split_score(haste__split *split, int64_t end, int threads)
 {
     split->end = end;
-    haste__group_each((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk, split);
+    haste__group_each((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk,
+                      split);
 }
 
 /* sum [E] (=): of the rows from begin to end - 1, or of their weighted rows. Returns its length. */
@@ -3909,7 +4103,8 @@ static void haste__group_swap(float *score, int32_t *order, int64_t i, int64_t j
     order[j] = id;
 }
 
-/* Brings the entries with the highest scores of begin .. end - 1 in front of `middle`; ties by id, so the outcome is unique. */
+/* Brings the entries with the highest scores of begin .. end - 1 in front of `middle`; ties by id, so the outcome is
+   unique. */
 static void haste__group_select(float *score, int32_t *order, int64_t begin, int64_t end, int64_t middle)
 {
     #define HASTE__BEFORE(s, id, s2, id2) ((s) > (s2) || ((s) == (s2) && (id) < (id2)))
@@ -3919,7 +4114,8 @@ static void haste__group_select(float *score, int32_t *order, int64_t begin, int
         float s;
         int32_t id;
         if (HASTE__BEFORE(score[m], order[m], score[first], order[first])) haste__group_swap(score, order, m, first);
-        if (HASTE__BEFORE(score[last], order[last], score[first], order[first])) haste__group_swap(score, order, last, first);
+        if (HASTE__BEFORE(score[last], order[last], score[first], order[first]))
+            haste__group_swap(score, order, last, first);
         if (HASTE__BEFORE(score[last], order[last], score[m], order[m])) haste__group_swap(score, order, last, m);
         s = score[m];
         id = order[m];
@@ -3935,10 +4131,11 @@ static void haste__group_select(float *score, int32_t *order, int64_t begin, int
     #undef HASTE__BEFORE
 }
 
-/* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the direction
-   in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the labels that
-   are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
-static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_t middle, int64_t end, int threads, int thread)
+/* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the
+   direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the
+   labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
+static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_t middle, int64_t end, int threads,
+                          int thread)
 {
     int64_t n = end - begin, known = n, known_middle = middle, i;
     int32_t E = grouping->E, e;
@@ -3986,8 +4183,8 @@ static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_
     haste__group_select(grouping->score, grouping->order, begin, end, middle);
 }
 
-/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small enough
-   for one thread are put down in grouping->part instead. */
+/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small
+   enough for one thread are put down in grouping->part instead. */
 static void haste__bisect_all(haste__grouping *grouping, int64_t begin, int64_t end, int collect, int thread)
 {
     int64_t groups = (end - begin + grouping->S - 1) / grouping->S, middle = begin + groups / 2 * grouping->S;
@@ -4017,15 +4214,16 @@ static void haste__bisect_run(haste__grouping *grouping)
 
 /* ---- >>exchanges --------------------------------------------------------------------------------------------- */
 
-/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum over a group is
-   the length of the sum of its rows, so the effect of an exchange is exact and cheap to tell. A window is a set of groups that is
-   one thread's work; each round cuts the groups into other windows. */
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum over a
+   group is the length of the sum of its rows, so the effect of an exchange is exact and cheap to tell. A window is a set of
+   groups that is one thread's work; each round cuts the groups into other windows. */
 typedef struct haste__exchange {
     const haste__grouping *grouping;
     const int32_t *list;      /* [groups] group numbers: a window is a run of them */
     int64_t  groups;
     float   *sum;             /* [threads][WINDOW][E] sum of each group's rows */
-    float   *gain;            /* [threads][WINDOW*S][WINDOW] what moving a label to another group would earn, to first order */
+    float   *gain;            /* [threads][WINDOW*S][WINDOW] what moving a label to another group would earn, to first
+                                 order */
     uint8_t *moved;           /* [threads][WINDOW*S] */
     int64_t *count;           /* [windows] exchanges made */
 } haste__exchange;
@@ -4035,7 +4233,8 @@ static int32_t haste__exchange_best(const float *gain, const uint8_t *moved, int
 {
     int32_t i, best = -1;
     for (i = 0; i < size; i++)
-        if (!moved[i] && (best < 0 || gain[(int64_t)i * HASTE__GROUP_WINDOW + to] > gain[(int64_t)best * HASTE__GROUP_WINDOW + to]))
+        if (!moved[i] &&
+            (best < 0 || gain[(int64_t)i * HASTE__GROUP_WINDOW + to] > gain[(int64_t)best * HASTE__GROUP_WINDOW + to]))
             best = i;
     return best;
 }
@@ -4078,7 +4277,8 @@ static void haste__exchange_window(void *context, int64_t window, int thread)
     for (g = 0; g < W; g++)
         for (h = g + 1; h < W; h++) {
             float *sum_g = sum + (int64_t)g * E, *sum_h = sum + (int64_t)h * E;
-            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW, *gain_h = gain + (int64_t)h * S * HASTE__GROUP_WINDOW;
+            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW, *gain_h = gain +
+                                  (int64_t)h * S * HASTE__GROUP_WINDOW;
             for (;;) {
                 const float *x, *y;
                 double xy, new_g, new_h;
@@ -4086,12 +4286,15 @@ static void haste__exchange_window(void *context, int64_t window, int thread)
                 i = haste__exchange_best(gain_g, moved + (int64_t)g * S, size[g], h);
                 j = haste__exchange_best(gain_h, moved + (int64_t)h * S, size[h], g);
                 if (i < 0 || j < 0) break;
-                if ((double)gain_g[(int64_t)i * HASTE__GROUP_WINDOW + h] + (double)gain_h[(int64_t)j * HASTE__GROUP_WINDOW + g] <= least) break;
+                if ((double)gain_g[(int64_t)i * HASTE__GROUP_WINDOW + h] +
+                    (double)gain_h[(int64_t)j * HASTE__GROUP_WINDOW + g] <= least) break;
                 x = haste__group_row(grouping, begin[g] + i);
                 y = haste__group_row(grouping, begin[h] + j);
                 xy = (double)haste__group_dot(x, y, E);
-                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) - (double)haste__group_dot(sum_g, x, E));
-                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) - (double)haste__group_dot(sum_h, y, E));
+                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) - (double)haste__group_dot(sum_g, x,
+                        E));
+                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) - (double)haste__group_dot(sum_h, y,
+                        E));
                 if (new_g < 0) new_g = 0;
                 if (new_h < 0) new_h = 0;
                 if (sqrt(new_g) + sqrt(new_h) <= sqrt(square[g]) + sqrt(square[h]) + least) break;
@@ -4123,13 +4326,15 @@ static void haste__centroid(void *context, int64_t group, int thread)
     int64_t i;
     (void)thread;
     memset(row, 0, (size_t)E * sizeof *row);
-    for (i = group * grouping->S; i < (group + 1) * grouping->S; i++) haste__group_add(row, haste__group_row(grouping, i), 1, E);
+    for (i = group * grouping->S; i < (group + 1) * grouping->S; i++)
+        haste__group_add(row, haste__group_row(grouping, i), 1, E);
     square = haste__group_dot(row, row, E);
     if (square > 0) for (e = 0; e < E; e++) row[e] /= sqrtf(square);
 }
 
 /* list [n / S] and centroid [n / S][E] are scratch memory. */
-static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exchange, int32_t *list, float *centroid, int32_t rounds)
+static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exchange, int32_t *list, float *centroid,
+                                int32_t rounds)
 {
     haste__grouping among = *grouping;
     haste__centroids centroids;
@@ -4144,7 +4349,8 @@ static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exch
     among.order = list;
     among.n = full;
     for (round = 0; round < rounds; round++) {
-        exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;   /* a short group has one chance */
+        /* a short group has one chance */
+        exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;
         for (i = 0; i < exchange->groups; i++) list[i] = (int32_t)i;
         if (round > 0) {
             haste__group_each(full, grouping->threads, haste__centroid, &centroids);
@@ -4183,14 +4389,15 @@ static double haste__cohesion(haste__grouping *grouping, int64_t labels)
 static void haste__group_square_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK : grouping->n;
+    int64_t i = chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK :
+                grouping->n;
     (void)thread;
     for (; i < last; i++)
         grouping->score[i] = haste__group_dot(haste__group_row(grouping, i), haste__group_row(grouping, i), grouping->E);
 }
 
-static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
-                                       haste_error *error)
+static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
+                                       int32_t S, haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
@@ -4201,25 +4408,31 @@ static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_
     return HASTE_OK;
 }
 
-/* Checks the order and its rows. score [n] (=): 1 or 0 for each of them; *labels: how many are not 0. seen: a bit per label. */
-static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uint64_t *seen, int64_t *labels, haste_error *error)
+/* Checks the order and its rows. score [n] (=): 1 or 0 for each of them; *labels: how many are not 0. seen: a bit per
+   label. */
+static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uint64_t *seen, int64_t *labels,
+                                       haste_error *error)
 {
     int64_t i;
     memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
     for (i = 0; i < grouping->n; i++) {
         int32_t id = grouping->order[i];
         if (id < 0 || id >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: expected 0 .. %ld", (long long)i, (long)id, (long)L - 1);
+            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: expected 0 .. %ld", (long long)i, (long)id,
+                               (long)L - 1);
         if (seen[id / 64] >> (id % 64) & 1)
-            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i, (long)id);
+            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i,
+                               (long)id);
         seen[id / 64] |= UINT64_C(1) << (id % 64);
     }
-    haste__group_each((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads, haste__group_square_chunk, grouping);
+    haste__group_each((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads,
+                      haste__group_square_chunk, grouping);
     *labels = 0;
     for (i = 0; i < grouping->n; i++) {
         if (grouping->score[i] == 0) continue;
         if (!(fabsf(grouping->score[i] - 1) <= 0.02f))
-            return haste__fail(error, HASTE_ERR_DATA, "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
+            return haste__fail(error, HASTE_ERR_DATA,
+                               "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
                                (long)grouping->order[i], (double)grouping->score[i]);
         ++*labels;
     }
@@ -4266,15 +4479,18 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     haste_group_report found;
     char *memory;
     int32_t *copy;
-    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at, centroid_at;
+    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at,
+                 centroid_at;
     uint64_t threads, groups;
     int64_t labels, i, front, back;
     int32_t rounds = options && options->iterations ? options->iterations : HASTE__GROUP_ITERATIONS;
     haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
     if (status) return status;
-    if (rounds < 0) return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld: expected 0 (default) or more", (long)rounds);
+    if (rounds < 0)
+        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld: expected 0 (default) or more", (long)rounds);
     if (options && options->threads < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld: expected 0 (default) or more", (long)options->threads);
+        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld: expected 0 (default) or more",
+                           (long)options->threads);
 
     memset(&grouping, 0, sizeof grouping);
     memset(&exchange, 0, sizeof exchange);
@@ -4300,7 +4516,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
         !haste__place(&end, groups / (uint64_t)W + 1, sizeof(int64_t), &count_at) ||
         !haste__place(&end, groups, sizeof(int32_t), &list_at) ||
         !haste__place(&end, (uint64_t)(n / S) * (uint64_t)E, sizeof(float), &centroid_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for n = %lld, E = %ld overflows", (long long)n, (long)E);
+        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for n = %lld, E = %ld overflows", (long long)n,
+                           (long)E);
     memory = (char *)haste__allocate(end);
     if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
     grouping.score = (float *)(void *)(memory + score_at);
@@ -4331,7 +4548,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     }
     grouping.n = labels;
     haste__bisect_run(&grouping);
-    haste__exchange_run(&grouping, &exchange, (int32_t *)(void *)(memory + list_at), (float *)(void *)(memory + centroid_at), rounds);
+    haste__exchange_run(&grouping, &exchange, (int32_t *)(void *)(memory + list_at), (float *)(void *)(memory + centroid_at),
+                        rounds);
     if (report) {
         found.cohesion = haste__cohesion(&grouping, labels);
         *report = found;
@@ -4361,8 +4579,8 @@ typedef struct haste__rewire {
 } haste__rewire;
 
 /* Places the arrays; sets pointers only where there is memory. A group that reads its whole slice has nothing to move to. */
-static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work, char *memory,
-                                          size_t *bytes, haste_error *error)
+static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work,
+                                          char *memory, size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0, threads = (size_t)work->threads;
     int i, ok = 1;
@@ -4385,7 +4603,8 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
     return HASTE_OK;
 }
 
-static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes, haste_error *error)
+static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
+                                        haste_error *error)
 {
     haste__rewire r;
     return haste__rewire_arrange(&r, layer, work, NULL, bytes, error);
@@ -4409,7 +4628,8 @@ static void haste__select(uint64_t *key, int64_t n, int64_t k)
     }
 }
 
-/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder one. */
+/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder
+   one. */
 static float haste__row_mean(const float *a, const float *b, int S, int labels)
 {
     float sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
@@ -4448,7 +4668,8 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         place = r->place[number] + g * group.F;
         for (f = 0; f < group.F; f++) {
             size_t row = (size_t)f * (size_t)group.S;
-            uint32_t bits = haste__bits(haste__row_mean(group.w + row, saliency ? group.dw + row : NULL, group.S, group.labels));
+            uint32_t bits = haste__bits(haste__row_mean(group.w + row, saliency ? group.dw + row : NULL, group.S,
+                                                        group.labels));
             if (bits >= 0x7f800000u) bad = 1;
             key[f] = (uint64_t)bits << 32 | (uint64_t)f;
             place[f] = HASTE__KEEP;
@@ -4459,7 +4680,8 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
     pass->work->flag[chunk] = bad;
 }
 
-/* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already found. */
+/* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already
+   found. */
 static void haste__rewire_bound(haste__rewire *r, int number)
 {
     static const int shift[4] = { 32, 21, 10, 0 };
@@ -4562,7 +4784,8 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
+    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW_WEIGHT |
+                    (uint64_t)layer->rewires << 8;
     size_t tile = 0;
     float *scratch;
     int number, f, s, k;
@@ -4616,8 +4839,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
         return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
-        return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune, (int)o->scope,
-                           (int)o->growth);
+        return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
+                           (int)o->scope, (int)o->growth);
     return HASTE_OK;
 }
 
@@ -4627,12 +4850,13 @@ static haste_status haste__rewire_flags(const haste_workspace *work, haste_error
     int chunk;
     for (chunk = 0; chunk < work->chunks; chunk++)
         if (work->flag[chunk])
-            return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+            return haste__fail(error, HASTE_ERR_NONFINITE,
+                               "a logit, or the score of an input, is not finite; nothing was changed");
     return HASTE_OK;
 }
 
-haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x, int32_t B,
-                          haste_lists positives, int64_t *moved, haste_error *error)
+haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
+                          int32_t B, haste_lists positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
     haste_status status = haste__layer_quick(layer, error);
@@ -4643,7 +4867,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
     if (layer->pending)
-        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first", (int)layer->pending);
+        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
+                           (int)layer->pending);
     memset(&r, 0, sizeof r);
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
     if (batch) {
@@ -4672,7 +4897,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (total > 0) {
         memory = (char *)haste__allocate(bytes);
         if (!memory)
-            return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs", (unsigned long long)bytes);
+            return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs",
+                               (unsigned long long)bytes);
         haste__rewire_arrange(&r, layer, work, memory, &bytes, error);
         if (batch) {
             r.pass.scale = (float)(1.0 / (double)B);
@@ -4715,7 +4941,8 @@ double haste_rewire_share(int64_t step, int64_t end, double share)
 }
 /* ---- >>metrics ----------------------------------------------------------------------------------------------- */
 
-haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out, haste_error *error)
+haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
+                              haste_error *error)
 {
     double C;
     int32_t l;
@@ -4740,7 +4967,8 @@ haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, do
 haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error)
 {
     if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
-    if (k < 1 || k > HASTE_MAX_K) return haste__fail(error, HASTE_ERR_ARG, "k is %ld, expected 1 .. %d", (long)k, HASTE_MAX_K);
+    if (k < 1 || k > HASTE_MAX_K)
+        return haste__fail(error, HASTE_ERR_ARG, "k is %ld, expected 1 .. %d", (long)k, HASTE_MAX_K);
     memset(metrics, 0, sizeof *metrics);
     metrics->k = k;
     return HASTE_OK;
@@ -4754,8 +4982,9 @@ static haste_status haste__metrics_lists(const haste_lists *lists, int32_t B, in
     if (!lists->offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
     for (b = 0; b < B; b++) {
         if (lists->offset[b] < 0 || lists->offset[b + 1] < lists->offset[b])
-            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld], [%lld] are %lld, %lld: expected ascending from 0 or above",
-                               name, (long long)b, (long long)b + 1, (long long)lists->offset[b], (long long)lists->offset[b + 1]);
+            return haste__fail(error, HASTE_ERR_DATA,
+                               "%s.offset[%lld], [%lld] are %lld, %lld: expected ascending from 0 or above", name,
+                               (long long)b, (long long)b + 1, (long long)lists->offset[b], (long long)lists->offset[b + 1]);
         if (lists->offset[b + 1] - lists->offset[b] > *longest) *longest = lists->offset[b + 1] - lists->offset[b];
     }
     if (!lists->id && lists->offset[B] > lists->offset[0]) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
@@ -4815,8 +5044,9 @@ static int haste__metrics_contains(const int32_t *sorted, int64_t n, int32_t id)
 
 /* One sample: id [k] are its predictions, y [y_count] and removed [removed_count] its truth and filter, ascending and
    distinct. */
-static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int32_t *y, int64_t y_count, const int32_t *removed,
-                                  int64_t removed_count, const double *propensity, const double *gain)
+static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int32_t *y, int64_t y_count,
+                                  const int32_t *removed, int64_t removed_count, const double *propensity,
+                                  const double *gain)
 {
     double best[HASTE_MAX_K];   /* the largest inverse propensities of y, descending */
     double dcg = 0, dcg_norm = 0, ps = 0, ps_best = 0, ps_dcg = 0, ps_dcg_best = 0;
@@ -4836,7 +5066,8 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
         best[j] = value;
     }
 
-    /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are wrong. */
+    /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are
+       wrong. */
     for (i = 0; i < k; i++) {
         if (id[i] >= 0 && haste__metrics_contains(removed, removed_count, id[i])) continue;
         ranked[ranks] = id[i];
@@ -4887,15 +5118,15 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     for (j = 0; j < (int64_t)B * metrics->k; j++)
         if (id[j] < -1 || id[j] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] is %ld, expected -1 .. L - 1 = %ld", (long long)j, (long)id[j],
-                               (long)L - 1);
+            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] is %ld, expected -1 .. L - 1 = %ld", (long long)j,
+                               (long)id[j], (long)L - 1);
     status = haste__metrics_lists(&truth, B, L, "truth", &longest, error);
     if (!status && filter) status = haste__metrics_lists(filter, B, L, "filter", &longest, error);
     if (status) return status;
     for (j = truth.offset[0]; propensity && j < truth.offset[B]; j++)
         if (!(propensity[truth.id[j]] > 0 && propensity[truth.id[j]] <= DBL_MAX))
-            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] is %g, expected above 0 and finite", (long)truth.id[j],
-                               propensity[truth.id[j]]);
+            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] is %g, expected above 0 and finite",
+                               (long)truth.id[j], propensity[truth.id[j]]);
 
     if (longest > HASTE__METRICS_SMALL) {
         size_t bytes = 2 * sizeof(int32_t);
@@ -4910,8 +5141,10 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
         if (truth.offset[b + 1] > truth.offset[b])
             y_count = haste__metrics_sort(truth.id + truth.offset[b], truth.offset[b + 1] - truth.offset[b], y);
         if (filter && filter->offset[b + 1] > filter->offset[b])
-            removed_count = haste__metrics_sort(filter->id + filter->offset[b], filter->offset[b + 1] - filter->offset[b], removed);
-        haste__metrics_sample(metrics, id + (size_t)b * (size_t)metrics->k, y, y_count, removed, removed_count, propensity, gain);
+            removed_count = haste__metrics_sort(filter->id + filter->offset[b], filter->offset[b + 1] - filter->offset[b],
+                                                removed);
+        haste__metrics_sample(metrics, id + (size_t)b * (size_t)metrics->k, y, y_count, removed, removed_count, propensity,
+                              gain);
     }
     haste__release(memory);
     return HASTE_OK;
@@ -4948,9 +5181,10 @@ haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k)
       64  48    of each section: name [24], offset, bytes, checksum
 
    Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
-   block its arrays as they lie in memory, the caller's. Numbers have the byte order of the writer; a reader of the other order
-   sees it by the mark and refuses. The sections of a layer follow from haste.layer, so a reader compares the table with the one
-   it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could not have computed. */
+   block its arrays as they lie in memory, the caller's. Numbers have the byte order of the writer; a reader of the other
+   order sees it by the mark and refuses. The sections of a layer follow from haste.layer, so a reader compares the table
+   with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could not have
+   computed. */
 
 #if defined(__unix__) || defined(__unix) || defined(__APPLE__)
     #define HASTE__POSIX
@@ -4997,12 +5231,13 @@ static const char *haste__path_tail(const char *path)
 HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
 {
     lane ^= word;
-    return (lane << 29 | lane >> 35) * HASTE__CHECKSUM_FACTOR;   /* rotated: else the upper bits would only reach each other */
+    /* rotated: else the upper bits would only reach each other */
+    return (lane << 29 | lane >> 35) * HASTE__CHECKSUM_FACTOR;
 }
 
-/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs as
-   fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen. Bytes that are
-   missing in the last 32 count as 0; the length is mixed in. */
+/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs
+   as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen.
+   Bytes that are missing in the last 32 count as 0; the length is mixed in. */
 static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
@@ -5090,9 +5325,10 @@ static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype,
     return (size_t)(at - out);
 }
 
-/* The other way, with every number checked; dense [block_count] says which blocks have no index. The layer gets no pointers. */
-static haste_status haste__file_get_layer(const unsigned char *at, uint64_t bytes, const char *path, haste_layer *layer, int *dense,
-                                          haste_error *error)
+/* The other way, with every number checked; dense [block_count] says which blocks have no index. The layer gets no
+   pointers. */
+static haste_status haste__file_get_layer(const unsigned char *at, uint64_t bytes, const char *path, haste_layer *layer,
+                                          int *dense, haste_error *error)
 {
     const char *wrong = NULL;
     int32_t number[6], zero;
@@ -5142,18 +5378,21 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
         if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8) wrong = "group_size";
         else if (block->begin < 0 || block->begin >= block->end || block->end > layer->inputs) wrong = "the slice";
         else if (block->fan_in < 1 || block->fan_in > block->end - block->begin) wrong = "fan_in";
-        else if (dense[i] != 0 && (dense[i] != 1 || block->fan_in != block->end - block->begin)) wrong = "the mark of a dense block";
+        else if (dense[i] != 0 && (dense[i] != 1 || block->fan_in != block->end - block->begin))
+            wrong = "the mark of a dense block";
         else if (block->labels < 1 || block->labels > layer->labels - labels) wrong = "labels";
         else if (block->groups != (block->labels + block->group_size - 1) / block->group_size) wrong = "groups";
         else if (block->first_slot != slots) wrong = "first_slot";
         else if (zero != 0) wrong = "the reserved word";
-        if (wrong) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s of block %d in haste.layer is out of range", path, wrong, i);
+        if (wrong)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s of block %d in haste.layer is out of range", path, wrong, i);
         labels += block->labels;
         slots += block->groups * block->group_size;   /* at most 2^31 + 255 a block */
     }
     if (labels != layer->labels || slots != layer->slots)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the blocks hold %lld labels in %lld slots, haste.layer says %ld in %lld",
-                           path, (long long)labels, (long long)slots, (long)layer->labels, (long long)layer->slots);
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s: the blocks hold %lld labels in %lld slots, haste.layer says %ld in %lld", path,
+                           (long long)labels, (long long)slots, (long)layer->labels, (long long)layer->slots);
     return HASTE_OK;
 }
 
@@ -5173,8 +5412,8 @@ static int haste__file_entry(haste__entry *table, int *count, int block, const c
     return 1;
 }
 
-/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks them in the
-   same order. */
+/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks them
+   in the same order. */
 static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_optimizer optimizer, const int *dense,
                              haste__entry *table, int *count)
 {
@@ -5232,8 +5471,8 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
 
 /* ---- >>save -------------------------------------------------------------------------------------------------- */
 
-/* Writes a section and the zeros after it; its checksum is made on the way. errno says why it failed; 0 where bfloat16 cannot
-   hold a weight. */
+/* Writes a section and the zeros after it; its checksum is made on the way. errno says why it failed; 0 where bfloat16
+   cannot hold a weight. */
 static int haste__file_write(FILE *out, haste__entry *entry)
 {
     static const char zeros[HASTE__ALIGN] = { 0 };
@@ -5313,8 +5552,10 @@ static int haste__file_rename(const char *from, const char *to)
 #endif
 }
 
-/* Writes the whole file under a temporary name and closes it. 0: it failed, and errno says why, or is 0 as in haste__file_write. */
-static int haste__file_write_all(const char *temporary, haste__entry *table, int count, uint64_t file_bytes, unsigned char *header)
+/* Writes the whole file under a temporary name and closes it. 0: it failed, and errno says why, or is 0 as in
+   haste__file_write. */
+static int haste__file_write_all(const char *temporary, haste__entry *table, int count, uint64_t file_bytes,
+                                 unsigned char *header)
 {
     FILE *out = fopen(temporary, "wb");
     size_t header_bytes = (size_t)table[0].offset;
@@ -5350,20 +5591,22 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_ARG, "section_count is %ld, expected 0 .. %d", (long)section_count, HASTE_MAX_SECTIONS);
+        return haste__fail(error, HASTE_ERR_ARG, "section_count is %ld, expected 0 .. %d", (long)section_count,
+                           HASTE_MAX_SECTIONS);
     if (section_count > 0 && !sections)
         return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
     if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
-        return haste__fail(error, HASTE_ERR_ARG, "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32",
-                           (int)dtype, (int)layer->dtype);
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
+                           (int)layer->dtype);
     if (layer->pending != 0)
         return haste__fail(error, HASTE_ERR_STATE, "gradients of %ld micro-batches are pending: call haste_apply first",
                            (long)layer->pending);
     status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
     if (status) return status;
     if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
-        return haste__fail(error, HASTE_ERR_STATE, "step is %lld and rewires %lld: expected 0 .. 2^62", (long long)layer->step,
-                           (long long)layer->rewires);
+        return haste__fail(error, HASTE_ERR_STATE, "step is %lld and rewires %lld: expected 0 .. 2^62",
+                           (long long)layer->step, (long long)layer->rewires);
 
     for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
     if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &count))
@@ -5373,7 +5616,8 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     own = count;
     for (i = 0; i < section_count; i++, count++) {
         const char *bad = haste__file_bad_name(sections[i].name, table + own, count - own);
-        if (bad) return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i, sections[i].name, bad);
+        if (bad)
+            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i, sections[i].name, bad);
         if (!sections[i].data && sections[i].bytes > 0)
             return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", sections[i].name,
                                (unsigned long long)sections[i].bytes);
@@ -5413,7 +5657,8 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     }
     haste__release(temporary);
     if (!ok && reason == 0)
-        return haste__fail(error, HASTE_ERR_STATE, "a weight is beyond the range of bfloat16; %s is unchanged", haste__path_tail(path));
+        return haste__fail(error, HASTE_ERR_STATE, "a weight is beyond the range of bfloat16; %s is unchanged",
+                           haste__path_tail(path));
     if (!ok) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: %s", haste__path_tail(path), strerror(reason));
     return HASTE_OK;
 }
@@ -5421,13 +5666,15 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
 /* ---- >>load -------------------------------------------------------------------------------------------------- */
 
 /* The first 64 bytes, for a file of `bytes` bytes. */
-static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64_t bytes, const char *path, haste_error *error)
+static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64_t bytes, const char *path,
+                                             haste_error *error)
 {
     const unsigned char *at = prefix + 8;
     uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at);
     uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at);
     int32_t count = haste__get32(&at);
-    if (memcmp(prefix, HASTE__FILE_MAGIC, 8) != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
+    if (memcmp(prefix, HASTE__FILE_MAGIC, 8) != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
     if (order != HASTE__FILE_ORDER)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s was written by a machine of another byte order (mark %08lx)", path,
                            (unsigned long)order);
@@ -5435,8 +5682,8 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
         return haste__fail(error, HASTE_ERR_FORMAT, "%s has format version %lu, expected %lu", path, (unsigned long)version,
                            (unsigned long)HASTE__FILE_VERSION);
     if (file_bytes != bytes)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s has %llu bytes, its header says %llu", path, (unsigned long long)bytes,
-                           (unsigned long long)file_bytes);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s has %llu bytes, its header says %llu", path,
+                           (unsigned long long)bytes, (unsigned long long)file_bytes);
     if (count < 1 || count > HASTE__FILE_TABLE || header_bytes > bytes
         || header_bytes != ((uint64_t)count * HASTE__FILE_ENTRY + HASTE__FILE_PREFIX + 63) / 64 * 64)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range", path,
@@ -5458,22 +5705,25 @@ static haste_status haste__file_check_ids(const haste_layer *layer, const char *
             int32_t id = layer->label_of[slot];
             /* As many slots as labels, each named back by its label: slot_of is checked with it. */
             if (j >= block->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
-                return haste__fail(error, HASTE_ERR_FORMAT, "%s: label_of[%lld] is %ld, which disagrees with slot_of or the padding",
-                                   path, (long long)slot, (long)id);
+                return haste__fail(error, HASTE_ERR_FORMAT,
+                                   "%s: label_of[%lld] is %ld, which disagrees with slot_of or the padding", path,
+                                   (long long)slot, (long)id);
         }
         for (g = 0; block->index && g < block->groups; g++) {
             const uint16_t *index = block->index + g * block->fan_in;
             for (f = 0; f < block->fan_in; f++)
                 if (index[f] >= width || (f > 0 && index[f] <= index[f - 1]))
-                    return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d, group %lld: index[%ld] is %u, expected ascending below %ld",
-                                       path, i, (long long)g, (long)f, (unsigned)index[f], (long)width);
+                    return haste__fail(error, HASTE_ERR_FORMAT,
+                                       "%s: block %d, group %lld: index[%ld] is %u, expected ascending below %ld", path, i,
+                                       (long long)g, (long)f, (unsigned)index[f], (long)width);
         }
     }
     return HASTE_OK;
 }
 
 /* Makes sense of a whole file in memory, 64-byte aligned. */
-static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file, haste_error *error)
+static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file,
+                                      haste_error *error)
 {
     haste__entry table[HASTE__FILE_TABLE], wanted[HASTE__FILE_TABLE];
     const unsigned char *at = (const unsigned char *)memory + 24;
@@ -5497,28 +5747,30 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
         table[i].bytes = haste__get64(&at);
         table[i].checksum = haste__get64(&at);
         if (table[i].offset != end || table[i].bytes > bytes - end || bytes - end < (table[i].bytes + 63) / 64 * 64)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file", path, i,
-                               (unsigned long long)table[i].bytes, (unsigned long long)table[i].offset);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
+                               path, i, (unsigned long long)table[i].bytes, (unsigned long long)table[i].offset);
         end += (table[i].bytes + 63) / 64 * 64;
     }
     if (end != bytes)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path, (unsigned long long)end,
-                           (unsigned long long)bytes);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
+                           (unsigned long long)end, (unsigned long long)bytes);
 
     if (memcmp(table[0].name, "haste.layer", sizeof "haste.layer") != 0)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
-    status = haste__file_get_layer((const unsigned char *)memory + table[0].offset, table[0].bytes, path, &file->layer, dense, error);
+    status = haste__file_get_layer((const unsigned char *)memory + table[0].offset, table[0].bytes, path, &file->layer,
+                                   dense, error);
     if (status) return status;
     if (!haste__file_table(&file->layer, file->layer.dtype, file->layer.optimizer, dense, wanted, &own))
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
     for (i = 0; i < own; i++)
-        if (i >= count || memcmp(table[i].name, wanted[i].name, strlen(wanted[i].name) + 1) != 0 || table[i].bytes != wanted[i].bytes)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i, wanted[i].name,
-                               (unsigned long long)wanted[i].bytes);
+        if (i >= count || memcmp(table[i].name, wanted[i].name, strlen(wanted[i].name) + 1) != 0 ||
+            table[i].bytes != wanted[i].bytes)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i,
+                               wanted[i].name, (unsigned long long)wanted[i].bytes);
     file->section_count = count - own;
     if (file->section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %d sections of the caller, at most %d are possible", path, count - own,
-                           HASTE_MAX_SECTIONS);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %d sections of the caller, at most %d are possible", path,
+                           count - own, HASTE_MAX_SECTIONS);
     for (i = own; i < count; i++) {
         const char *bad = haste__file_bad_name(table[i].name, table + own, i - own);
         haste_section *section = &file->section[i - own];
@@ -5534,7 +5786,8 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
         if (haste__checksum_section(memory + table[i].offset, table[i].bytes) != table[i].checksum)
             return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, table[i].name);
         for (n = (size_t)(table[i].offset + table[i].bytes); n % 64; n++)
-            if (memory[n]) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, table[i].name);
+            if (memory[n])
+                return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, table[i].name);
     }
 
     haste__file_attach(&file->layer, dense, table, memory);
@@ -5578,11 +5831,13 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
     if (!status) status = haste__file_check_prefix(prefix, (uint64_t)bytes, tail, error);
     if (!status) {
         memory = (char *)haste__allocate((size_t)bytes);
-        if (!memory) status = haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %lld bytes of %s", (long long)bytes, tail);
+        if (!memory)
+            status = haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %lld bytes of %s", (long long)bytes, tail);
     }
     errno = 0;
     if (!status && fread(memory, 1, (size_t)bytes, in) != (size_t)bytes)
-        status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) : "it became shorter");
+        status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) :
+                             "it became shorter");
     fclose(in);
     /* The prefix is checked again where it will be used: the file may have been replaced in between. */
     if (!status) status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
@@ -5720,7 +5975,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, h
         }
 
         if (layer->loss == HASTE_SOFTMAX) {
-            for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0 && z[slot] > largest) largest = z[slot];
+            for (slot = 0; slot < layer->slots; slot++)
+                if (layer->label_of[slot] >= 0 && z[slot] > largest) largest = z[slot];
             for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0) sum += exp(z[slot] - largest);
         }
         for (slot = 0; slot < layer->slots; slot++) {
@@ -5804,8 +6060,8 @@ double haste_update_ref(haste_optimizer optimizer, const haste_step_options *opt
 }
 
 /* Rank after rank, the best label that comes after the one just found. */
-void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded, int64_t excluded_count,
-                     int32_t *id, double *score)
+void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
+                     int64_t excluded_count, int32_t *id, double *score)
 {
     int64_t slot, j;
     int32_t rank;
@@ -5816,7 +6072,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
             int32_t label = layer->label_of[slot];
             double z = logits[slot];
             if (label < 0) continue;
-            if (rank > 0 && (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1]))) continue;
+            if (rank > 0 && (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1])))
+                continue;
             if (best >= 0 && (z < best_score || (z == best_score && label > best))) continue;
             for (j = 0; j < excluded_count && excluded[j] != label; j++) { }
             if (j < excluded_count) continue;
@@ -5832,8 +6089,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
-   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels for AVX-512,
-           AVX2 and NEON. haste_cuda.cuh: the same on a GPU
+   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels for
+           AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
 
    ----------------------------------------------------------------------------------------------------------------
 MIT License

@@ -747,9 +747,49 @@ static void failing_memory(void)
     free(old);
 }
 
+/* More samples than one thread takes: the same bits for any number of threads, and for samples given one by one. */
+static void embed_threads(void)
+{
+    enum { LABELS = 50, DIMENSIONS = 72, SAMPLES = 600, FEATURES = 5, POSITIVES = 4 };
+    static int64_t offset[SAMPLES + 1], positive[SAMPLES + 1];
+    static int32_t feature[SAMPLES * FEATURES], id[SAMPLES * POSITIVES];
+    static float value[SAMPLES * FEATURES], dense[SAMPLES * DIMENSIONS], one[LABELS * DIMENSIONS], all[LABELS * DIMENSIONS];
+    haste_sparse x = { offset, feature, value };
+    haste_lists lists = { positive, id };
+    int i, threads, kind;
+    for (i = 0; i <= SAMPLES; i++) { offset[i] = (int64_t)i * FEATURES; positive[i] = (int64_t)i * POSITIVES; }
+    for (i = 0; i < SAMPLES * FEATURES; i++) { feature[i] = (int32_t)(check_random() % 3000); value[i] = check_normal(); }
+    for (i = 0; i < SAMPLES * POSITIVES; i++) id[i] = (int32_t)(check_random() % LABELS);
+    for (i = 0; i < SAMPLES * DIMENSIONS; i++) dense[i] = check_normal();
+    for (kind = 0; kind < 2; kind++) {
+        memset(one, 0, sizeof one);
+        for (i = 0; i < SAMPLES; i++) {
+            haste_sparse xi = { offset + i, feature, value };
+            haste_lists li = { positive + i, id };
+            if (kind) haste_embed_dense(one, LABELS, DIMENSIONS, dense + i * DIMENSIONS, 1, li, NULL);
+            else haste_embed_sparse(one, LABELS, DIMENSIONS, 3, xi, 1, li, NULL);
+        }
+        for (threads = 1; threads < 6; threads += 2) {
+#ifdef _OPENMP
+            const int before = omp_get_max_threads();
+            omp_set_num_threads(threads);
+#endif
+            memset(all, 0, sizeof all);
+            CHECK((kind ? haste_embed_dense(all, LABELS, DIMENSIONS, dense, SAMPLES, lists, NULL)
+                        : haste_embed_sparse(all, LABELS, DIMENSIONS, 3, x, SAMPLES, lists, NULL)) == HASTE_OK);
+#ifdef _OPENMP
+            omp_set_num_threads(before);
+#endif
+            CHECK(memcmp(one, all, sizeof all) == 0);
+        }
+        CHECK(one[0] != 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv);
+    RUN(embed_threads);
     RUN(frequency_order);
     RUN(random_order);
     RUN(embed_dense);
