@@ -2875,11 +2875,6 @@ static __device__ __forceinline__ uint2 haste__lds64(uint32_t a)
     return v;
 }
 
-static __device__ __forceinline__ void haste__sts64(uint32_t a, uint32_t v0, uint32_t v1)
-{
-    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" :: "r"(a), "r"(v0), "r"(v1) : "memory");
-}
-
 static __device__ __forceinline__ float4 haste__lds128(uint32_t a)
 {
     float4 v;
@@ -3078,18 +3073,19 @@ template <int N> static __device__ __forceinline__ int haste__wide_column_sums(f
     return first;
 }
 
-/* One weight (or bias) by the rule of its optimizer; m and v are its state. */
-static __device__ __forceinline__ float haste__wide_rule(const haste__cu_pass &p, float w, float g, float decay, float *m,
-                                                         float *v)
+template <int N> struct haste__wide_constant { enum { value = N }; };
+
+/* One weight (or bias) by the rule of its optimizer, AdamW or SGD with momentum; m and v are its state. */
+template <bool ADAM> static __device__ __forceinline__ float haste__wide_rule(const haste__cu_pass &p, float w, float g,
+                                                                              float decay, float *m, float *v)
 {
-    if (p.optimizer == HASTE_ADAMW) {
+    if (ADAM) {
         *m = p.beta1 * *m + (1 - p.beta1) * g;
         *v = p.beta2 * *v + (1 - p.beta2) * (g * g);
         return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
     }
-    g += decay * w;
-    if (p.optimizer == HASTE_MOMENTUM) { *m = p.momentum * *m + g; g = *m; }
-    return w - p.lr * g;
+    *m = p.momentum * *m + (g + decay * w);
+    return w - p.lr * *m;
 }
 
 /* Two numbers to bf16, rounded up or down by chance: noise is added below the last bit and cut off. */
@@ -3098,27 +3094,18 @@ static __device__ __forceinline__ uint32_t haste__wide_round(float a, float b, u
     return __byte_perm(__float_as_uint(a) + (noise & 0xffffu), __float_as_uint(b) + (noise >> 16), 0x7632);
 }
 
-/* Two neighbours of a state array, read and written: at `place` of the array, or (at: not 0) of its copy in shared
-   memory. */
-static __device__ __forceinline__ void haste__wide_state(const haste__cu_pass &p, int which, int64_t place, uint32_t at,
-                                                         float *v, bool write, uint32_t noise)
+/* Two neighbours of a state, read and written. */
+template <bool F32> static __device__ __forceinline__ void haste__wide_state_get(const char *at, float *v)
 {
-    if (p.state_f32) {
-        float2 *to = (float2 *)((float *)p.state[which] + place);
-        if (at && write) haste__sts64(at, __float_as_uint(v[0]), __float_as_uint(v[1]));
-        else if (write) *to = make_float2(v[0], v[1]);
-        else if (at) { const uint2 two = haste__lds64(at); v[0] = __uint_as_float(two.x); v[1] = __uint_as_float(two.y); }
-        else { const float2 two = *to; v[0] = two.x; v[1] = two.y; }
-    } else {
-        uint32_t *to = (uint32_t *)((uint16_t *)p.state[which] + place);
-        if (at && write) haste__sts32(at, haste__wide_round(v[0], v[1], noise));
-        else if (write) *to = haste__wide_round(v[0], v[1], noise);
-        else {
-            const uint32_t two = at ? haste__lds32(at) : *to;
-            v[0] = __uint_as_float(two << 16);
-            v[1] = __uint_as_float(two & 0xffff0000u);
-        }
-    }
+    if (F32) { const float2 two = *(const float2 *)(const void *)at; v[0] = two.x; v[1] = two.y; return; }
+    const uint32_t two = *(const uint32_t *)(const void *)at;
+    v[0] = __uint_as_float(two << 16);
+    v[1] = __uint_as_float(two & 0xffff0000u);
+}
+template <bool F32> static __device__ __forceinline__ void haste__wide_state_put(char *at, const float *v, uint32_t noise)
+{
+    if (F32) *(float2 *)(void *)at = make_float2(v[0], v[1]);
+    else *(uint32_t *)(void *)at = haste__wide_round(v[0], v[1], noise);
 }
 
 /* ---- the kernel ---- */
@@ -3491,43 +3478,57 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 if (!PLAIN && p.bias_state[0]) m = p.bias_state[0][at];
                 if (!PLAIN && p.bias_state[1]) v = p.bias_state[1][at];
                 if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - p.lr * g;
-                else p.bias[at] = haste__wide_rule(p, bias[now.odd * S + tid], g, 0, &m, &v);
+                else if (p.optimizer == HASTE_ADAMW)
+                    p.bias[at] = haste__wide_rule<true>(p, bias[now.odd * S + tid], g, 0, &m, &v);
+                else p.bias[at] = haste__wide_rule<false>(p, bias[now.odd * S + tid], g, 0, &m, &v);
                 if (!PLAIN && p.bias_state[0]) p.bias_state[0][at] = m;
                 if (!PLAIN && p.bias_state[1]) p.bias_state[1][at] = v;
             }
-            const int64_t first = first_byte(now.g, c) / 2;
             const float decay = -p.lr * p.decay;
-            #pragma unroll
-            for (int j = 0; j < S / 8; j++) {
-                const uint32_t place = haste__wide_offset<S>(warp * 16 + row, 8 * j + 2 * quad), at = wa + place;
+            /* Momentum and AdamW: `arrays`: the states, in shared memory or where they are, in the order of W. */
+            auto change_weights = [&](auto adam, auto f32) {
+                constexpr bool ADAM = decltype(adam)::value, F32 = decltype(f32)::value;
+                char *arrays[2] = { NULL, NULL };
                 #pragma unroll
-                for (int i = 0; i < 2 * HALVES; i++) {
-                    const int half = i >> 1, h = i & 1, on = (half * 8 + h) * EIGHT;
-                    if (half * 64 + warp * 16 >= rows) continue;
-                    const uint32_t two = haste__lds32(at + on);
-                    const float g0 = dw[half][4 * j + 2 * h], g1 = dw[half][4 * j + 2 * h + 1];
-                    float a = __uint_as_float(two << 16), b = __uint_as_float(two & 0xffff0000u);
-                    uint32_t noise = random[half][h] + j * 0x85ebca6bu;   /* mixed already: one round keeps columns apart */
-                    noise ^= noise >> 15;
-                    noise *= 0x2c1b3c6du;
-                    if (PLAIN) {
-                        a = fmaf(-p.lr, g0, fmaf(decay, a, a));
-                        b = fmaf(-p.lr, g1, fmaf(decay, b, b));
-                    } else {
-                        const int64_t where = first + (place + on) / 2;
-                        const uint32_t m_at = state_arrays ? states + (place + on) * (p.state_f32 ? 2 : 1) : 0;
-                        const uint32_t v_at = state_arrays ? m_at + plan.state_bytes : 0;
-                        float m[2] = { 0, 0 }, v[2] = { 0, 0 };
-                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, false, 0);
-                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, false, 0);
-                        a = haste__wide_rule(p, a, g0, p.decay, &m[0], &v[0]);
-                        b = haste__wide_rule(p, b, g1, p.decay, &m[1], &v[1]);
-                        if (p.state[0]) haste__wide_state(p, 0, where, m_at, m, true, haste__mix32(noise + 1));
-                        if (p.state[1]) haste__wide_state(p, 1, where, v_at, v, true, haste__mix32(noise + 2));
+                for (int i = 0; i < (PLAIN ? 0 : ADAM ? 2 : 1); i++)
+                    arrays[i] = state_arrays ? slab + (states - xs) + i * plan.state_bytes
+                                             : (char *)p.state[i] + first_byte(now.g, c) * (F32 ? 2 : 1);
+                #pragma unroll
+                for (int j = 0; j < S / 8; j++) {
+                    const uint32_t place = haste__wide_offset<S>(warp * 16 + row, 8 * j + 2 * quad), at = wa + place;
+                    #pragma unroll
+                    for (int i = 0; i < 2 * HALVES; i++) {
+                        const int half = i >> 1, h = i & 1, on = (half * 8 + h) * EIGHT;
+                        if (half * 64 + warp * 16 >= rows) continue;
+                        const uint32_t two = haste__lds32(at + on);
+                        const float g0 = dw[half][4 * j + 2 * h], g1 = dw[half][4 * j + 2 * h + 1];
+                        float a = __uint_as_float(two << 16), b = __uint_as_float(two & 0xffff0000u);
+                        uint32_t noise = random[half][h] + j * 0x85ebca6bu;   /* mixed: a round keeps columns apart */
+                        noise ^= noise >> 15;
+                        noise *= 0x2c1b3c6du;
+                        if (PLAIN) {
+                            a = fmaf(-p.lr, g0, fmaf(decay, a, a));
+                            b = fmaf(-p.lr, g1, fmaf(decay, b, b));
+                        } else {
+                            const uint32_t where = (place + on) * (F32 ? 2 : 1);
+                            float m[2], v[2] = { 0, 0 };
+                            haste__wide_state_get<F32>(arrays[0] + where, m);
+                            if (ADAM) haste__wide_state_get<F32>(arrays[1] + where, v);
+                            a = haste__wide_rule<ADAM>(p, a, g0, p.decay, &m[0], &v[0]);
+                            b = haste__wide_rule<ADAM>(p, b, g1, p.decay, &m[1], &v[1]);
+                            haste__wide_state_put<F32>(arrays[0] + where, m, noise * 0x9e3779b1u ^ noise >> 16);
+                            if (ADAM) haste__wide_state_put<F32>(arrays[1] + where, v, noise * 0xc2b2ae3du ^ noise >> 16);
+                        }
+                        haste__sts32(at + on, haste__wide_round(a, b, noise));
                     }
-                    haste__sts32(at + on, haste__wide_round(a, b, noise));
                 }
-            }
+            };
+            if (PLAIN) change_weights(haste__wide_constant<0>(), haste__wide_constant<0>());
+            else if (p.optimizer == HASTE_ADAMW) {
+                if (p.state_f32) change_weights(haste__wide_constant<1>(), haste__wide_constant<1>());
+                else change_weights(haste__wide_constant<1>(), haste__wide_constant<0>());
+            } else if (p.state_f32) change_weights(haste__wide_constant<0>(), haste__wide_constant<1>());
+            else change_weights(haste__wide_constant<0>(), haste__wide_constant<0>());
         }
         haste__fence_async();
         haste__bar(bar);
@@ -4828,7 +4829,7 @@ typedef struct haste__cu_given_plan {
     int32_t tiles;      /* runs of so many samples: side by side (dX) or one launch after the other (dW) */
     int32_t first;      /* first sample of a launch (dW) */
     int32_t half;       /* half of the inputs of the slice, rounded up */
-    int32_t stages, stage, index;   /* bytes of a stage's tiles, and of its inputs */
+    int32_t stages, stage, index, table;   /* bytes of a stage's tiles, and of its inputs; of haste__cu_given_table (dX) */
     int32_t threads, shared, grid;
     int32_t add;        /* dW: += */
 } haste__cu_given_plan;
@@ -4867,7 +4868,6 @@ template <int S, int HALVES> struct haste__cu_given_share {
     uint32_t z_to, z_apart; /* where it goes in a stage, and how far apart the others */
     uint32_t z_wanted;      /* bit k: piece k has a sample */
     int32_t  z_count, z_label;   /* pieces; first label of them in the unit */
-    uint32_t w_to[2 * haste__cu_given<S, HALVES>::WORDS];   /* dX: where its pieces of weights go */
 };
 
 template <int S, int HALVES, bool WEIGHTS>
@@ -4889,23 +4889,30 @@ static __device__ __forceinline__ void haste__cu_given_share_make(haste__cu_give
     share.z_label = c;
     for (int k = 0; k < given::HELD; k++)
         if (b + k * apart < plan.rows && first + b + k * apart < p.B) share.z_wanted |= 1u << k;
-    #pragma unroll
-    for (int k = 0; k < (WEIGHTS ? 0 : 2 * given::WORDS); k++) {
-        const int i = (int)threadIdx.x + k * plan.threads, each = p.F * S / 8, sub = given::GROUPS > 1 && i >= each ? 1 : 0;
-        const int f = (i - sub * each) / (S / 8) % p.F;
+}
+
+/* Where each piece of a stage's weights goes, 16 bits each. */
+template <int S, int HALVES>
+static __device__ __forceinline__ void haste__cu_given_table(const haste__cu_pass &p, const haste__cu_given_plan &plan,
+                                                             uint16_t *table)
+{
+    typedef haste__cu_given<S, HALVES> given;
+    const int each = p.F * S / 8;
+    for (int i = (int)threadIdx.x; i < each * given::GROUPS; i += plan.threads) {
+        const int sub = i / each, f = i % each / (S / 8);
         const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
-        share.w_to[k] = (uint32_t)(plan.rows / 16 * given::Z * given::GROUPS + sub * given::W)
-            + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((i % (S / 8) ^ swap) * 8));
+        table[i] = (uint16_t)((uint32_t)(plan.rows / 16 * given::Z * given::GROUPS + sub * given::W)
+            + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((i % (S / 8) ^ swap) * 8)));
     }
 }
 
-/* Brings a stage: logit gradients of a unit's labels, zeros where there are none; inputs; for dX the weights. What is not
-   bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there when the thread has
-   done something else. */
+/* Brings a stage: logit gradients of a unit's labels, zeros where there are none; inputs; for dX the weights (table). What
+   is not bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there when the thread
+   has done something else. */
 template <int S, int HALVES, bool WEIGHTS>
 static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
                                                              const haste__cu_given_share<S, HALVES> &share, int64_t unit,
-                                                             uint32_t stage, uint32_t index,
+                                                             uint32_t stage, uint32_t index, uint32_t table,
                                                              haste__cu_given_held<S, HALVES> &held)
 {
     typedef haste__cu_given<S, HALVES> given;
@@ -4914,13 +4921,10 @@ static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pas
     const int groups = given::GROUPS > groups_left ? (int)groups_left : given::GROUPS;
     if (p.given_bf16) {
         const char *from = share.z + label * 2;
-        #pragma unroll
-        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
-            const bool wanted = labels && (share.z_wanted >> k & 1);
-            if (k < share.z_count)
-                haste__cu_copy16_of_128(stage + share.z_to + (uint32_t)k * share.z_apart,
-                                        wanted ? from : (const char *)p.given, wanted);
-        }
+        uint32_t to = stage + share.z_to, wanted = labels ? share.z_wanted : 0;
+        #pragma unroll 1
+        for (int k = share.z_count; k > 0; k--, from += share.z_step, to += share.z_apart, wanted >>= 1)
+            haste__cu_copy16_of_128(to, wanted & 1 ? from : (const char *)p.given, wanted & 1);
     } else {
         const char *from = share.z + label * 4;
         #pragma unroll
@@ -4942,11 +4946,9 @@ static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pas
             if (i < bytes) held.w[k] = *(const uint2 *)(const void *)(from + i);
         }
     } else {
-        #pragma unroll
-        for (int k = 0; k < 2 * given::WORDS; k++) {
-            const int i = ((int)threadIdx.x + k * plan.threads) * 16;
-            if (i < bytes) haste__copy16(stage + share.w_to[k], from + i);
-        }
+        #pragma unroll 1
+        for (int i = (int)threadIdx.x; i < bytes / 16; i += plan.threads)
+            haste__copy16(stage + haste__lds16(table + (uint32_t)i * 2), from + i * 16);
     }
 }
 template <int S, int HALVES, bool WEIGHTS>
@@ -5063,7 +5065,7 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
         const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
         if (unit < units) {
             haste__cu_given_fetch<S, HALVES, true>(p, plan, share, unit, stages_at + k * plan.stage,
-                                                   indices_at + k * plan.index, held);
+                                                   indices_at + k * plan.index, 0, held);
             haste__cu_given_store<S, HALVES, true>(p, plan, share, unit, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
@@ -5078,7 +5080,7 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
         __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
         if (ahead < units)
             haste__cu_given_fetch<S, HALVES, true>(p, plan, share, ahead, stages_at + before * plan.stage,
-                                                   indices_at + before * plan.index, held);
+                                                   indices_at + before * plan.index, 0, held);
         haste__cu_copy_batch();
         haste__cu_given_clear<S, HALVES>(p, plan, unit, stage);
 
@@ -5186,8 +5188,9 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
     const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows, b = first + slice * 32;   /* first samples */
     const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
-    unsigned char *sums = indices + (plan.stages + 1) * plan.index + slice * p.width * 128;
-    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
+    unsigned char *table_at = indices + (plan.stages + 1) * plan.index;
+    unsigned char *sums = table_at + plan.table + slice * p.width * 128;
+    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices), table = haste__smem(table_at);
     const uint32_t sums_at = haste__smem(sums) + quad * 16;
     float product[2][given::GROUPS][HALVES][16];
     haste__cu_given_held<S, HALVES> held;
@@ -5201,12 +5204,14 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
     for (int i = 0; i < 2 * HALVES; i++)
         f[i / 2][i % 2] = i / 2 * 64 + warp * 16 < F ? haste__cu_given_input(F, i / 2 * 8 + warp * 2 + i % 2, row) : 0;
 
+    haste__cu_given_table<S, HALVES>(p, plan, (uint16_t *)(void *)table_at);
     for (int i = tid * 16; i < p.width * 128; i += 128 * 16) *(float4 *)(void *)(sums + i) = make_float4(0, 0, 0, 0);
+    __syncthreads();
     for (int k = 0; k < plan.stages; k++) {
         const int64_t ahead = unit + (int64_t)k * parts;
         if (ahead < units) {
             haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + k * plan.stage,
-                                                    indices_at + k * plan.index, held);
+                                                    indices_at + k * plan.index, table, held);
             haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + k * plan.stage, held);
         }
         haste__cu_copy_batch();
@@ -5267,7 +5272,7 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
         if (following < units) find(at_next, after);
         if (ahead < units)
             haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + free_stage * plan.stage,
-                                                    indices_at + free_index * plan.index, held);
+                                                    indices_at + free_index * plan.index, table, held);
         haste__cu_copy_batch();
         add(old, at[0], own[0]);
         if (given::GROUPS > 1 && unit * given::GROUPS + 1 < p.groups) {
@@ -5329,13 +5334,14 @@ static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu
     if (!weights && p->deterministic) return 0;   /* sums of blocks are added in no fixed order */
     q.half = (p->width + 1) / 2;
     q.index = (groups * p->F * 2 + 127) / 128 * 128;
+    q.table = weights ? 0 : (groups * p->F * p->S / 4 + 127) / 128 * 128;
     for (rows = weights ? 128 : 64; rows > 32 && rows - 32 >= p->B; rows -= 32) { }
     for (; rows > 0; rows -= 32) {
         int room;
         q.tiles = (p->B + rows - 1) / rows;
         q.rows = ((p->B + q.tiles - 1) / q.tiles + 31) / 32 * 32;   /* evenly */
         q.stage = groups * p->S * 2 * (q.rows + (weights ? 0 : halves * 64));
-        room = shared_most - q.rows / 32 * (weights ? q.half * 128 : p->width * 128) - (weights ? 0 : q.index);
+        room = shared_most - q.rows / 32 * (weights ? q.half * 128 : p->width * 128) - (weights ? 0 : q.index + q.table);
         q.stages = room > 0 ? room / (q.stage + q.index) : 0;
         if (q.stages > 6) q.stages = 6;
         if (q.stages >= (rows > 32 ? 3 : 2)) break;
@@ -5343,7 +5349,7 @@ static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu
     if (rows <= 0) return 0;
     q.threads = 128 * (weights ? p->S == 64 ? 2 : groups * halves : q.rows / 32);   /* S 64: the second half only fetches */
     q.shared = q.stages * (q.stage + q.index) + q.rows / 32 * (weights ? q.half * 128 : p->width * 128)
-             + (weights ? 0 : q.index);
+             + (weights ? 0 : q.index + q.table);
     if (weights) q.grid = units < processors ? (int32_t)units : processors;
     else {
         int64_t parts = processors / q.tiles;
@@ -5394,13 +5400,13 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
    of >>rewire does in general, with the batch resident in shared memory. A group's gradient in ALL inputs of the slice is a
    product dW [width, labels] = X dz, of which only the mean magnitude of each row is kept.
 
-   A thread block takes one group after the other, RUN of its labels at a time. Twelve warps make the logits and their
-   gradients dz (16 samples each) and, a barrier later, the product (16 inputs each, dz in registers), while the thirteenth
+   A thread block takes one group after the other, RUN of its labels at a time. Eleven warps make the logits and their
+   gradients dz (16 samples each) and, a barrier later, the product (16 inputs each, dz in registers), while the twelfth
    picks the inputs of the group before. x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an
    input beside input half + d; the four 16-byte pieces of its 64 bytes are exchanged by d, for the logits' sake, which read
    the same piece of eight inputs at once. Rows of the dz tile are in the order of dW's there. */
 
-enum { HASTE__CU_CANDIDATE_WARPS = 12 };
+enum { HASTE__CU_CANDIDATE_WARPS = 11 };   /* and one: 12 warps may have 168 registers, 13 only 128 */
 
 typedef struct haste__cu_candidates_plan {
     int32_t rows, half;              /* samples, 32 n; half of the inputs, 8 n */
@@ -5424,11 +5430,12 @@ static __device__ __forceinline__ bool haste__cu_candidate_slopes(const haste__c
         for (int e = 0; e < 2; e++) {
             const int s = label + e;
             const float logit = c[2 * h + e] + bias[s];
-            v[e] = 0;
-            if (s >= labels || sample >= p.B) continue;
-            bad |= !haste__cu_finite(logit);
-            v[e] = haste__cu_slope<false, LOSS>(p, logit, mark[s * 4 + sample / 32] >> (sample % 32) & 1, sample, false,
-                                                &none);
+            const bool there = s < labels && sample < p.B, positive = mark[s * 4 + sample / 32] >> (sample % 32) & 1;
+            bad |= there && !haste__cu_finite(logit);
+            if (LOSS == HASTE_BCE)   /* without branches; near enough for a ranking */
+                v[e] = (__fdividef(1, 1 + __expf(-logit)) - (positive ? 1.0f : 0.0f)) * p.scale;
+            else v[e] = there ? haste__cu_slope<false, LOSS>(p, logit, positive, sample, false, &none) : 0;
+            if (!there) v[e] = 0;
         }
         *(uint32_t *)(void *)(z + haste__wide_offset<RUN>((uint32_t)HASTE__CU_GIVEN_W(sample), (uint32_t)label)) =
             haste__cu_pack(v[0], v[1]);
@@ -5492,6 +5499,7 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
         bool bad = false;
         auto look = [&]() {
             best = 0;
+            #pragma unroll 8
             for (int i = lane; i < p.width; i += 32) {
                 const float v = key[i];
                 const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
