@@ -1577,11 +1577,12 @@ HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, cons
 HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps,
             HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
 
-/* haste__bce_body with what AVX-512 has for it: rounding, scaling by a power of 2, a reciprocal instead of a division. */
+/* haste__bce_body with what AVX-512 has for it: scaling by a power of 2, a reciprocal instead of a division. */
 HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows, float scale, float *loss)
 {
     const __m512i absolute = _mm512_set1_epi32(0x7fffffff), infinite = _mm512_set1_epi32(0x7f800000);
     const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2), most = _mm512_set1_ps(87), half = _mm512_set1_ps(0.5f);
+    const __m512 round = _mm512_set1_ps(12582912);   /* 1.5 * 2^23: adding it rounds to whole numbers */
     __m512i largest = _mm512_setzero_si512();
     int i, part;
     for (part = 0; part < HASTE__SAMPLES; part += 16) {
@@ -1594,7 +1595,8 @@ HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows
             largest = _mm512_maskz_max_epu32(0xffff, largest, size);
             a = _mm512_castsi512_ps(size);
             x = _mm512_maskz_min_ps(0xffff, a, most);   /* 87 for NaN */
-            n = _mm512_maskz_roundscale_ps(0xffff, _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f)), 0);
+            n = _mm512_fmadd_ps(x, _mm512_set1_ps(-1.44269504f), round);
+            n = _mm512_sub_ps(n, round);
             r = _mm512_fnmsub_ps(n, _mm512_set1_ps(0.693359375f), x);   /* as haste__exp */
             r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
             p = _mm512_fmadd_ps(_mm512_set1_ps(0.00138358016f), r, _mm512_set1_ps(0.00837564503f));
