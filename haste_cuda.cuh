@@ -362,24 +362,6 @@ static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.
 /* Copies up to here are one batch; wait until all batches but the last have arrived. */
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-/* Wait until all batches but the last n, at most 5, have arrived. */
-static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
-{
-    switch (n) {
-    case 0:  asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
-    case 1:  asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
-    case 2:  asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
-    case 3:  asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
-    case 4:  asm volatile("cp.async.wait_group 4;" ::: "memory"); break;
-    default: asm volatile("cp.async.wait_group 5;" ::: "memory"); break;
-    }
-}
-/* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
-static __device__ __forceinline__ void haste__cu_copy16_of_128(uint32_t to, const void *from, bool wanted)
-{
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
-}
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
@@ -4770,6 +4752,27 @@ template <int S, int HALVES, bool WEIGHTS> struct haste__cu_given_held {
 #define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* row of sample b, dW */
 #define HASTE__CU_GIVEN_X(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX */
 
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/* Wait until all batches but the last n, at most 5, have arrived. */
+static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
+{
+    switch (n) {
+    case 0:  asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
+    case 1:  asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
+    case 2:  asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
+    case 3:  asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
+    case 4:  asm volatile("cp.async.wait_group 4;" ::: "memory"); break;
+    default: asm volatile("cp.async.wait_group 5;" ::: "memory"); break;
+    }
+}
+/* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
+static __device__ __forceinline__ void haste__cu_copy16_of_128(uint32_t to, const void *from, bool wanted)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
+                 :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+}
+
 /* Which input of a group is row `row` of the strip-th 8 rows, and the inverse. */
 static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
 {
@@ -4780,8 +4783,6 @@ static __device__ __forceinline__ uint32_t haste__cu_given_place(int F, int f)
     const int upper = f >= F / 2, i = f - upper * (F / 2);
     return (uint32_t)(((i >> 2) ^ upper) * 8 + (i & 3) * 2 + upper);
 }
-
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /* What a thread brings of each stage, worked out once: the few warps there are have no time for it in each. */
 template <int S, int HALVES, bool WEIGHTS> struct haste__cu_given_share {
