@@ -360,6 +360,7 @@ static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.
 /* Copies up to here are one batch; wait until all batches but the last have arrived. */
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+static __device__ __forceinline__ void haste__cu_copy_wait_but_two() { asm volatile("cp.async.wait_group 2;" ::: "memory"); }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
@@ -393,18 +394,32 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 #endif
 }
 
-/* 16 bytes that are read once: past the first cache. */
-static __device__ __forceinline__ uint4 haste__cu_load_once(const void *p)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z),
-                 "=r"(v.w) : "l"(p));
-    return v;
-}
-
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+
+/* 16 bytes that others may be writing: not from the first cache. */
+static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
+{
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p) : "memory");
+    return v;
+}
+
+/* Two numbers to bfloat16, to nearest; and 2 to the x, in the device's short form. */
+static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float high)
+{
+    uint32_t two;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
+    return two;
+}
+static __device__ __forceinline__ float haste__cu_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* >>end of instructions */
 
 enum {
@@ -1808,17 +1823,21 @@ static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, i
                     scratch);
 }
 
-/* What the streaming kernel needs of each block. */
+/* What the streaming kernel needs of each block. Blocks in the narrow order are runs of 16 labels, of which `share` belong
+   to one group. */
 typedef struct haste__cu_stream_block {
     int64_t groups, labels, first_slot;
     const uint16_t *index;
     const void *weight;
     const float *bias;
     int32_t S, F, begin;
+    int32_t path, share;
+    int32_t rows, chunks;             /* inputs of a job, all of F in so many jobs */
 } haste__cu_stream_block;
 typedef struct haste__cu_stream_args {
     haste__cu_stream_block block[HASTE_MAX_BLOCKS];
     int32_t blocks, B, D, k, x_type;
+    int32_t stages, stage;            /* jobs on their way to a warp, and bytes of one */
     const void *x;                    /* [B, D], the caller's */
     const int32_t *label_of;
     const int64_t *excluded_offset;   /* device, or NULL */
@@ -1845,225 +1864,368 @@ static __device__ __forceinline__ void haste__cu_warp_insert(uint64_t *list, int
     __syncwarp();
 }
 
+/* The same for a list that the warps of a thread block share: one of them at a time. `floor` tells what a label must reach
+   once the list is full. */
+static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int k, uint32_t *lock, uint32_t *floor,
+                                                             uint64_t entry)
+{
+    uint64_t worst;
+    if (threadIdx.x % 32 == 0) while (atomicCAS(lock, 0u, 1u) != 0) { }
+    __syncwarp();
+    __threadfence_block();
+    haste__cu_warp_insert(list, k, entry);
+    worst = list[k - 1];
+    __syncwarp();
+    __threadfence_block();
+    if (threadIdx.x % 32 == 0) {
+        if (worst) atomicMax(floor, (uint32_t)(worst >> 32));
+        atomicExch(lock, 0u);
+    }
+}
+
+/* How many ids of sample b are excluded. A malformed list was flagged by the caller's check and counts as empty. */
+static __device__ __forceinline__ int64_t haste__cu_excluded_count(const haste__cu_stream_args &a, int b)
+{
+    if (!a.excluded_offset) return 0;
+    int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
+    return start < 0 || first < start || end < first || end - start > a.excluded_most ? 0 : end - first;
+}
+
 /* Was it excluded? All lanes of a warp look through the list. */
 static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream_args &a, int b, int32_t label)
 {
+    const int64_t n = haste__cu_excluded_count(a, b);
     bool found = false;
-    if (!a.excluded_offset) return false;
-    int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
-    /* flagged by the caller's check */
-    if (start < 0 || first < start || end < first || end - start > a.excluded_most) return false;
-    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) found |= a.excluded_id[i] == label;
+    if (n == 0) return false;
+    for (int64_t i = threadIdx.x % 32; i < n; i += 32) found |= a.excluded_id[a.excluded_offset[b] + i] == label;
     return __any_sync(0xffffffffu, found);
 }
 
-/* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
-static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list,
-                                                       uint32_t *floor, bool valid, float v,
-                                                       int32_t label)
+/* Each lane offers one label's logit to the thread block's list for sample n. All lanes of a warp. */
+static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list, uint32_t *lock,
+                                                       uint32_t *floor, bool valid, float v, int32_t label)
 {
     const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
     uint32_t who = __ballot_sync(0xffffffffu, valid && v >= limit && haste__cu_finite(v));
     for (; who; who &= who - 1) {
-        uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
-        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
-        haste__cu_warp_insert(list, a.k, entry);
-        if (threadIdx.x % 32 == 0 && list[a.k - 1]) atomicMax(floor, (uint32_t)(list[a.k - 1] >> 32));
+        const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
+        if (!haste__cu_excluded(a, n, haste__cu_entry_id(entry))) haste__cu_list_insert(list, a.k, lock, floor, entry);
     }
 }
 
-/* Adds up what lanes `first`, 2 * first and 4 * first apart hold of eight labels, and further ones; a lane ends with one of
-   the labels. */
-static __device__ __forceinline__ float haste__cu_scatter_sum(const float *v, int r, int first)
+enum {
+    HASTE__CU_STREAM_WARPS = 16, HASTE__CU_STREAM_THREADS = 32 * HASTE__CU_STREAM_WARPS,
+    HASTE__CU_STREAM_BYTES = 4096,   /* the most weights of a job */
+    HASTE__CU_STREAM_ROWS  = 128     /* the most inputs of a job */
+};
+
+/* A job on its way to a stage: weights as they lie in memory, then places for HASTE__CU_STREAM_ROWS inputs (uint16) and,
+   with the last job of a group, biases. */
+template <typename T>
+static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, int64_t g, int chunk,
+                                                              unsigned char *stage)
 {
-    float four[4], two[2], one;
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows;
+    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows, bytes = rows * block.S * (int)sizeof(T);
+    const unsigned char *from = (const unsigned char *)block.weight +
+        ((size_t)g * (size_t)block.F + (size_t)f0) * (size_t)block.S * sizeof(T) + (size_t)lane * 16;
     #pragma unroll
-    for (int j = 0; j < 4; j++) four[j] = (r & 1 ? v[j + 4] : v[j])
-        + __shfl_xor_sync(0xffffffffu, r & 1 ? v[j] : v[j + 4], first);
-    #pragma unroll
-    for (int j = 0; j < 2; j++) two[j] = (r & 2 ? four[j + 2] : four[j])
-        + __shfl_xor_sync(0xffffffffu, r & 2 ? four[j] : four[j + 2], 2 * first);
-    one = (r & 4 ? two[1] : two[0]) + __shfl_xor_sync(0xffffffffu, r & 4 ? two[0] : two[1], 4 * first);
-    for (int step = 8 * first; step < 32; step *= 2) one += __shfl_xor_sync(0xffffffffu, one, step);
-    return one;
+    for (int j = 0; j < HASTE__CU_STREAM_BYTES / 512; j++)
+        if (lane * 16 + j * 512 < bytes) haste__cu_copy16(stage + lane * 16 + j * 512, from + j * 512, true);
+    if (block.index && block.F % 8 == 0 && block.rows % 8 == 0 && lane < rows / 8)
+        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + lane * 16,
+                         block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + lane * 8, true);
+    if (chunk + 1 == block.chunks)
+        for (int i = lane; i < block.S / 4; i += 32)
+            haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + i * 16,
+                             block.bias + g * block.S + i * 4, true);
 }
 
-static __device__ __forceinline__ void haste__cu_stream_load(const float *p, float *out, bool wanted)
+/* Numbers that are read and written together. */
+template <int N> struct alignas(N < 4 ? 4 * N : 16) haste__cu_numbers { float of[N]; };
+
+/* The inputs of a job, gathered from x [D][N] to own [rows][N]; in the narrow order of weights, else ascending. */
+template <int N>
+static __device__ __forceinline__ void haste__cu_stream_gather(const haste__cu_stream_block &block, int64_t g, int chunk,
+                                                               const unsigned char *stage, const float *x, float *own)
 {
-    uint4 a = make_uint4(0, 0, 0, 0), b = a;
-    if (wanted) { a = haste__cu_load_once(p); b = haste__cu_load_once(p + 4); }
-    out[0] = __uint_as_float(a.x); out[1] = __uint_as_float(a.y); out[2] = __uint_as_float(a.z);
-    out[3] = __uint_as_float(a.w);
-    out[4] = __uint_as_float(b.x); out[5] = __uint_as_float(b.y); out[6] = __uint_as_float(b.z);
-    out[7] = __uint_as_float(b.w);
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows;
+    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+    const bool copied = block.F % 8 == 0 && block.rows % 8 == 0;
+    const uint16_t *places = (const uint16_t *)(const void *)(stage + HASTE__CU_STREAM_BYTES);
+    for (int i = lane; i < rows; i += 32) {
+        /* narrow: slot i is, of strip i / 8, of quads 2q and 2q + 1 (q = i / 4 % 2), two columns each */
+        const int f = block.path != HASTE_CUDA_NARROW ? i :
+            i % 2 * (block.F / 2) + (i / 4 % 2 * 2 + i / 2 % 2) * (block.F / 8) + i / 8;
+        const int column = block.begin + (!block.index ? f0 + f : copied ? places[f] :
+                                          (int)__ldg(block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + f));
+        ((haste__cu_numbers<N> *)(void *)own)[i] = ((const haste__cu_numbers<N> *)(const void *)x)[column];
+    }
+    __syncwarp();
 }
 
-enum { HASTE__CU_STREAM_THREADS = 256, HASTE__CU_STREAM_WARPS = 8 };
+/* Where the eight weights of row r (of the job) and labels 8c .. 8c + 7 lie in a stage. */
+static __device__ __forceinline__ int haste__cu_stream_place(int path, int S, int width, int r, int c)
+{
+    if (path != HASTE_CUDA_WIDE) return (r * S + c * 8) * width;
+    const int row = S < 64 ? S * 2 : 128, swap = S == 32 ? r >> 1 & 3 : r & 7;
+    return (r >> 3) * (16 * S) + (c >> 3) * 1024 + (r & 7) * row + (((c & (row / 16 - 1)) ^ swap) << 4);
+}
 
-/* The k best for N <= 4 samples, reading every weight once, 16 bytes a lane, several loads in flight. Warp: one group after
-   the other; a lane
-   owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread
-   block. The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
+/* acc[n][0..7] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. */
 template <typename T, int N>
-static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS,
-                                         N == 1 ? 3 : 2) haste__cu_stream_kernel(const haste__cu_stream_args a)
+static __device__ __forceinline__ void haste__cu_stream_rows(const haste__cu_stream_block &block, int rows, int r, int c,
+                                                             int R, const unsigned char *stage, const float *own,
+                                                             float (*acc)[8])
+{
+    #pragma unroll (N == 1 ? 4 : 2)
+    for (int f = r; f < rows; f += R) {
+        float w[8];
+        haste__cu_get8(w, (const T *)(const void *)(stage + haste__cu_stream_place(block.path, block.S, (int)sizeof(T), f, c)));
+        haste__cu_numbers<N> v = ((const haste__cu_numbers<N> *)(const void *)own)[f];
+        #pragma unroll
+        for (int n = 0; n < N; n++)
+            #pragma unroll
+            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v.of[n];
+    }
+}
+
+/* The same in the narrow order: 16 bytes are two labels (acc[n][0], [1]) of the inputs of two quads. */
+template <int N>
+static __device__ __forceinline__ void haste__cu_stream_strips(int rows, const unsigned char *stage, const float *own,
+                                                               float (*acc)[8])
+{
+    const int lane = (int)threadIdx.x % 32;
+    #pragma unroll (N == 1 ? 4 : 1)
+    for (int i = lane; i < rows * 2; i += 32) {   /* piece i: strip i / 16, row i / 2 % 8, two quads i % 2 */
+        const haste__cu_numbers<4 * N> v = ((const haste__cu_numbers<4 * N> *)(const void *)own)[i / 16 * 2 + i % 2];
+        float w[8];
+        haste__cu_get8(w, (const uint16_t *)(const void *)(stage + i * 16));
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            acc[n][0] += (w[0] * v.of[n] + w[1] * v.of[N + n]) + (w[4] * v.of[2 * N + n] + w[5] * v.of[3 * N + n]);
+            acc[n][1] += (w[2] * v.of[n] + w[3] * v.of[N + n]) + (w[6] * v.of[2 * N + n] + w[7] * v.of[3 * N + n]);
+        }
+    }
+}
+
+/* Adds up what lanes first, 2 * first, ... apart hold of m labels (first a power of two): halves them with each exchange, so
+   that a lane is left with *m labels from the *own-th on; then plain sums. */
+static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first, int m0, int *own, int *m)
+{
+    const int lane = (int)threadIdx.x % 32;
+    *own = 0;
+    *m = m0;
+    #pragma unroll
+    for (int half = 4; half >= 1; half /= 2) {
+        if (*m != 2 * half || first >= 32) continue;
+        const bool upper = (lane & first) != 0;
+        #pragma unroll
+        for (int j = 0; j < half; j++) {
+            const float other = __shfl_xor_sync(0xffffffffu, upper ? v[j] : v[j + half], first);
+            v[j] = (upper ? v[j + half] : v[j]) + other;
+        }
+        if (upper) *own += half;
+        *m = half;
+        first *= 2;
+    }
+    for (; first < 32; first *= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], first);
+}
+
+/* The k-th largest (skip + k-th, where labels may be excluded) of 64 sets' best, or 0: at least k labels reach it. A warp. */
+static __device__ __forceinline__ uint32_t haste__cu_stream_floor(const uint32_t *best_of_set, int64_t rank)
+{
+    const int lane = (int)threadIdx.x % 32;
+    const uint32_t a = best_of_set[lane], b = best_of_set[lane + 32];
+    int before_a = 0, before_b = 0;
+    uint32_t found = 0;
+    for (int i = 0; i < 64; i++) {
+        const uint32_t other = best_of_set[i];
+        before_a += other > a || (other == a && i < lane);
+        before_b += other > b || (other == b && i < lane + 32);
+    }
+    if (before_a == rank - 1) found = a;
+    if (before_b == rank - 1) found = b;
+    return __reduce_or_sync(0xffffffffu, found);
+}
+
+/* The job after this one: the next part of the group, or the warp's next group. */
+static __device__ __forceinline__ void haste__cu_stream_next(const haste__cu_stream_args &a, int64_t start, int64_t stride,
+                                                             int *number, int64_t *g, int *chunk)
+{
+    if (*number >= a.blocks || ++*chunk < a.block[*number].chunks) return;
+    *chunk = 0;
+    *g += stride;
+    while (*number < a.blocks && *g >= a.block[*number].groups) { ++*number; *g = start; }
+}
+
+/* After each warp's first group: `floor` from the best of four sets of its labels. All threads, twice a barrier. */
+template <int N>
+static __device__ __forceinline__ void haste__cu_stream_begin(const haste__cu_stream_args &a, const float (*acc)[8], int m,
+                                                              int label, bool valid, int64_t left, const float *bias,
+                                                              uint32_t (*best_of_set)[4 * HASTE__CU_STREAM_WARPS],
+                                                              uint32_t *floor)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    #pragma unroll
+    for (int n = 0; n < N; n++) {
+        uint32_t key = 0;
+        #pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < m && valid && label + j < left && haste__cu_finite(acc[n][j] + bias[label + j]))
+                key = max(key, haste__cu_order_key(acc[n][j] + bias[label + j]));
+        for (int step = 1; step < 8; step *= 2) key = max(key, __shfl_xor_sync(0xffffffffu, key, step));
+        if (lane % 8 == 0) best_of_set[n][warp * 4 + lane / 8] = key;
+    }
+    __syncthreads();
+    if (warp < N && warp < a.B) {
+        const int64_t rank = a.k + haste__cu_excluded_count(a, warp);   /* so many of the best may be excluded */
+        const uint32_t found = rank <= 4 * HASTE__CU_STREAM_WARPS ? haste__cu_stream_floor(best_of_set[warp], rank) : 0;
+        if (lane == 0 && found > floor[warp]) floor[warp] = found;
+    }
+    __syncthreads();
+}
+
+/* The k best for N samples (1, or up to 4), reading every weight once: bound by memory. Warp: every so-manieth group; a ring
+   of jobs (a part of a group's inputs, 4 KiB of weights) on their way to shared memory keeps memory busy. Lanes share a
+   job's weights, 8 labels of a row each, then add up. The thread block has one list a sample, and `floor`, what a label must
+   reach: to begin with the k-th largest of what 64 sets of 8 labels had best, so that few labels are ever entered. The block
+   that finishes last merges the blocks' lists. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
     HASTE__CU_SHARED(memory);
-    __shared__ uint32_t floor[N];
+    __shared__ uint32_t floor[N], lock[N], best_of_set[N][4 * HASTE__CU_STREAM_WARPS];
     __shared__ bool last;
     __shared__ uint64_t scratch[64];
-    uint64_t *lists = (uint64_t *)memory;                                /* [warps][N][k] */
-    float *x = (float *)(lists + HASTE__CU_STREAM_WARPS * N * a.k);      /* [N][D] */
-    uint8_t *head = (uint8_t *)(x + (size_t)N * (size_t)a.D);            /* [PARTS] */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    bool bad = false;
+    const int64_t start = (int64_t)warp * gridDim.x + blockIdx.x, stride = (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
+    unsigned char *ring = memory + warp * (a.stages * a.stage);
+    float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * a.stages * a.stage) +
+        warp * (HASTE__CU_STREAM_ROWS * N);                                              /* [ROWS][N] */
+    float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (a.stages * a.stage + HASTE__CU_STREAM_ROWS * N * 4));
+    uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][k] */
+    uint8_t *head = (uint8_t *)(lists + N * a.k);                                        /* [PARTS] */
+    int number = 0, chunk = 0, coming = 0, coming_chunk = 0, turn = 0, coming_turn = 0;
+    int64_t g = start, coming_g = start;
+    float acc[N][8];
+    bool bad = false, begun = false;
 
+    while (number < a.blocks && g >= a.block[number].groups) number++;
+    coming = number;
+    for (int i = 0; i < a.stages; i++) {
+        if (coming < a.blocks)
+            haste__cu_stream_fetch<T>(a.block[coming], coming_g, coming_chunk, ring + coming_turn * a.stage);
+        haste__cu_copy_batch();
+        coming_turn = coming_turn + 1 == a.stages ? 0 : coming_turn + 1;
+        haste__cu_stream_next(a, start, stride, &coming, &coming_g, &coming_chunk);
+    }
     for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
-        x[i] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
-    for (int i = (int)threadIdx.x; i < HASTE__CU_STREAM_WARPS * N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
+        x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
+    for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
+    for (int i = (int)threadIdx.x; i < N * 4 * HASTE__CU_STREAM_WARPS; i += HASTE__CU_STREAM_THREADS) best_of_set[0][i] = 0;
+    if (threadIdx.x < N) { floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX); lock[threadIdx.x] = 0; }
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++) acc[n][j] = 0;
     __syncthreads();
 
-    for (int number = 0; number < a.blocks; number++) {
+    while (number < a.blocks) {
         const haste__cu_stream_block &block = a.block[number];
-        const int S = block.S, F = block.F, n8 = S / 8, R = 32 / n8, c = lane % n8 * 8, r = lane / n8;
-        /* S 8, 16, 32: a lane ends with one label, its eighth `own` */
-        const bool busy = r < R, scatter = R >= 8 && (n8 & (n8 - 1)) == 0;
-        const int own = (r & 1) * 4 + (r & 2) + (r >> 2 & 1);
-        for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups;
-             g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
-            const T *from = (const T *)block.weight + (size_t)g * (size_t)F * (size_t)S + c;
-            const uint16_t *index = block.index ? block.index + g * F : NULL;
-            float acc[N][8], check = 0;
-            bool any = false;
-            int64_t left = block.labels - g * S - c, next = g + (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
-            const size_t bytes = (size_t)F * (size_t)S * sizeof(T);
-            /* one group ahead, on its way to the second cache; larger ones would fill it up */
-            if (next < block.groups && bytes <= 4096) {
-                for (size_t at = (size_t)lane * 128; at < bytes; at += 4096)
-                    haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
-                if (index && lane * 128 < F * 2) haste__cu_prefetch((const char *)(block.index + next * F) + lane * 128);
-                if (lane * 32 < S) haste__cu_prefetch(block.bias + next * S + lane * 32);
+        const bool narrow = block.path == HASTE_CUDA_NARROW;
+        const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8, f0 = chunk * block.rows;
+        const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+        const unsigned char *stage = ring + turn * a.stage;
+        if (a.stages == 3) haste__cu_copy_wait_but_two();
+        else if (a.stages == 2) haste__cu_copy_wait_but_one();
+        else haste__cu_copy_wait();
+        __syncwarp();
+        haste__cu_stream_gather<N>(block, g, chunk, stage, x, own);
+        if constexpr (sizeof(T) == 2) {
+            if (narrow) haste__cu_stream_strips<N>(rows, stage, own, acc);
+            else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+        } else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+        if (chunk + 1 == block.chunks) {
+            /* a lane's labels: `m` from `label` on, `step` apart, where `valid` */
+            const float *bias = (const float *)(const void *)(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2);
+            const int64_t left = block.labels - g * S;
+            int label = 0, m = 8, part = 0;
+            bool valid;
+            if (narrow) {   /* lanes 1 and 16 apart have the same labels */
+                #pragma unroll
+                for (int n = 0; n < N; n++) {
+                    const bool upper = lane & 1;
+                    const float other = __shfl_xor_sync(0xffffffffu, upper ? acc[n][0] : acc[n][1], 1);
+                    acc[n][0] = (upper ? acc[n][1] : acc[n][0]) + other;
+                    acc[n][0] += __shfl_xor_sync(0xffffffffu, acc[n][0], 16);
+                }
+                m = 1;
+                label = lane / 4 % 4 * 4 + lane / 2 % 2 + lane % 2 * 2;
+                valid = lane < 16;
+            } else if ((n8 & (n8 - 1)) == 0) {
+                #pragma unroll
+                for (int n = 0; n < N; n++) haste__cu_scatter_sum(acc[n], n8, 8, &part, &m);
+                label = c * 8 + part;
+                valid = r < 8;
+            } else {        /* one after the other */
+                #pragma unroll
+                for (int n = 0; n < N; n++)
+                    #pragma unroll
+                    for (int j = 0; j < 8; j++) {
+                        const float mine = acc[n][j];
+                        for (int other = 1; other < R; other++)
+                            acc[n][j] += __shfl_sync(0xffffffffu, mine, (lane + other * n8) % 32);
+                    }
+                label = c * 8;
+                valid = r == 0;
             }
-            const float own_bias = scatter ? __ldg(block.bias + g * S + c + own) : 0.0f;
+            if (!begun) {   /* warps that have no group wait at the end */
+                haste__cu_stream_begin<N>(a, acc, m, label, valid, left, bias, best_of_set, floor);
+                begun = true;
+            }
+            #pragma unroll 1
+            for (int j = 0; j < m; j++) {   /* acc[n][0] is the j-th label's */
+                const bool there = valid && label + j < left;
+                const float own_bias = there ? bias[label + j] : 0.0f;
+                bool any = false;
+                #pragma unroll
+                for (int n = 0; n < N; n++) {
+                    acc[n][0] += own_bias;
+                    bad |= there && !haste__cu_finite(acc[n][0]);
+                    any |= there && acc[n][0] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
+                }
+                if (__any_sync(0xffffffffu, any)) {
+                    const int32_t id = there ? a.label_of[block.first_slot + g * S + label + j] : -1;
+                    #pragma unroll
+                    for (int n = 0; n < N; n++)
+                        if (n < a.B) haste__cu_offer(a, n, lists + n * a.k, &lock[n], &floor[n], there, acc[n][0], id);
+                }
+                #pragma unroll
+                for (int n = 0; n < N; n++)
+                    #pragma unroll
+                    for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
+            }
             #pragma unroll
             for (int n = 0; n < N; n++)
                 #pragma unroll
                 for (int j = 0; j < 8; j++) acc[n][j] = 0;
-            for (int f0 = 0; f0 < F; f0 += 8 * R) {
-                if (sizeof(T) == 2) {
-                    uint4 word[8];
-                    int columns[8];
-                    #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r;
-                        word[i] = make_uint4(0, 0, 0, 0);
-                        columns[i] = block.begin;
-                        if (f0 + i * R >= F) break;
-                        if (busy && f < F) {
-                            word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
-                            columns[i] += index ? (int)__ldg(index + f) : f;
-                        }
-                    }
-                    #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int column = columns[i];
-                        float w[8];
-                        if (f0 + i * R >= F) break;
-                        haste__cu_unpack8(w, word[i]);
-                        #pragma unroll
-                        for (int n = 0; n < N; n++) {
-                            float v = x[n * a.D + column];
-                            #pragma unroll
-                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
-                        }
-                    }
-                } else {
-                    #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r, column = busy &&
-                            f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
-                        float w[8];
-                        haste__cu_stream_load((const float *)(const void *)(from +
-                                                                            (size_t)(busy && f < F ? f : 0) * (size_t)S), w,
-                                                                                busy && f < F);
-                        #pragma unroll
-                        for (int n = 0; n < N; n++) {
-                            float v = x[n * a.D + column];
-                            #pragma unroll
-                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
-                        }
-                    }
-                }
-            }
-            /* Lanes of the same labels add up: by halves where their number is a power of two, else one after the other. */
-            if (scatter) {
-                const bool valid = r < 8 && own < left;
-                float sum[N];
-                #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    sum[n] = haste__cu_scatter_sum(acc[n], r, n8) + own_bias;
-                    check += valid ? sum[n] * 0 : 0.0f;
-                    any |= valid && sum[n] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                }
-                bad |= check != 0;   /* NaN, where one was not finite */
-                if (!__any_sync(0xffffffffu, any)) continue;
-                const int32_t label = valid ? a.label_of[block.first_slot + g * S + c + own] : -1;
-                #pragma unroll
-                for (int n = 0; n < N; n++)
-                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], valid, sum[n], label);
-                continue;
-            }
-            float bias[8];
-            haste__cu_get8(bias, block.bias + g * S + c);
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                if ((n8 & (n8 - 1)) == 0) {
-                    for (int step = n8; step < 32; step *= 2)
-                        #pragma unroll
-                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_xor_sync(0xffffffffu, acc[n][j], step);
-                } else {
-                    float part[8];
-                    #pragma unroll
-                    for (int j = 0; j < 8; j++) part[j] = acc[n][j];
-                    for (int other = 1; other < R; other++)
-                        #pragma unroll
-                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_sync(0xffffffffu, part[j], (lane + other * n8) % 32);
-                }
-                const float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    acc[n][j] += bias[j];
-                    check += j < left ? acc[n][j] * 0 : 0.0f;
-                    any |= j < left && acc[n][j] >= limit;
-                }
-            }
-            bad |= r == 0 && check != 0;
-            if (!__any_sync(0xffffffffu, any && r == 0)) continue;
-            int32_t label[8];   /* all at once: one wait for memory, not one a candidate */
-            #pragma unroll
-            for (int j = 0; j < 8; j++) label[j] = r == 0 && j < left ? a.label_of[block.first_slot + g * S + c + j] : -1;
-            #pragma unroll
-            for (int n = 0; n < N; n++)
-                #pragma unroll
-                for (int j = 0; j < 8; j++)
-                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], label[j] >= 0, acc[n][j],
-                                                 label[j]);
         }
+        __syncwarp();   /* nobody reads the stage any more */
+        if (coming < a.blocks)
+            haste__cu_stream_fetch<T>(a.block[coming], coming_g, coming_chunk, ring + turn * a.stage);
+        haste__cu_copy_batch();
+        turn = turn + 1 == a.stages ? 0 : turn + 1;
+        haste__cu_stream_next(a, start, stride, &coming, &coming_g, &coming_chunk);
+        haste__cu_stream_next(a, start, stride, &number, &g, &chunk);
     }
+    if (!begun) { __syncthreads(); __syncthreads(); }
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+    haste__cu_copy_wait();
 
     __syncthreads();
-    if (warp < N && warp < a.B) {   /* the warps' lists to the block's: a warp for each sample, a lane for each list */
-        uint64_t *out = a.best + ((size_t)warp * gridDim.x + blockIdx.x) * (size_t)a.k;
-        int at = 0;
-        for (int rank = 0; rank < a.k; rank++) {
-            uint64_t own = lane < HASTE__CU_STREAM_WARPS && at < a.k ? lists[(lane * N + warp) * a.k + at] : 0,
-                best = haste__cu_warp_best(own);
-            if (best && own == best) at++;
-            if (lane == 0) out[rank] = best;
-        }
-    }
+    for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS)
+        if (i / a.k < a.B) a.best[((size_t)(i / a.k) * gridDim.x + blockIdx.x) * (size_t)a.k + (size_t)(i % a.k)] = lists[i];
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -2074,11 +2236,565 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS,
     if (!last) return;
     __threadfence();
     for (int n = 0; n < N && n < a.B; n++) {
+        const uint64_t *all = a.best + (size_t)n * gridDim.x * (size_t)a.k;
+        const int entries = (int)gridDim.x * a.k;
         __syncthreads();
-        haste__cu_merge(a.best + (size_t)n * gridDim.x * (size_t)a.k, (int)gridDim.x, (size_t)a.k, a.k,
-                        a.id + (size_t)n * (size_t)a.k,
+        if (entries * 8 <= HASTE__CU_STREAM_WARPS * a.stages * a.stage) {   /* the ring is free now */
+            uint64_t *near = (uint64_t *)(void *)memory;
+            for (int i = (int)threadIdx.x; i < entries; i += HASTE__CU_STREAM_THREADS) near[i] = __ldcg(all + i);
+            all = near;
+            __syncthreads();
+        }
+        haste__cu_merge(all, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
                         a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch);
     }
+}
+
+/* ---- >>panel -------------------------------------------------------------------------------------------------
+
+   The forward pass of bfloat16 blocks with S a multiple of 16, F a multiple of 16 and a slice of at most about 1,600
+   inputs, whatever the order of their weights: logits, softmax's sums, the k best, those above.
+
+   A thread block keeps 64 samples of all inputs of the slice in shared memory, a row of 128 bytes an input, so that a
+   group's inputs need not be gathered from memory. Its warps take units of 32 labels (16, where S is no multiple of 32,
+   and in the narrow order) by themselves: z [64 samples][UNIT] = x' w, with mma.m16n8k16. There is no barrier in the loop.
+   Weights come by cp.async, one job ahead; a job is a unit and a chunk of at most 64 of its inputs.
+
+   In the fragments of mma, lane 4 * row + quad holds, of the operand x' [samples][inputs], pairs of inputs 2 * quad and
+   2 * quad + 1 for sample `row`; of w, the same inputs for label `row`; of z, labels 2 * quad and 2 * quad + 1 for sample
+   `row`. Which input, sample or label each of them stands for is free, and chosen so that nothing has to be transposed:
+
+       samples   lane reads 16 bytes of an input's row, samples 8 * row .. + 7, and of a second input; two __byte_perm make
+                 of each word of both a pair of inputs for two samples. So its z are those of samples 8 * row .. + 7
+       labels    piece c of 8 columns: column n is label UNIT/4 * (n / 2) + 2 * c + n % 2. So a lane ends with UNIT/4 labels
+                 in a row, for each of its 8 samples: one store of 16 bytes. For w that is again a word each of two inputs
+                 and a __byte_perm; in the narrow order the fragments lie there as they are
+       inputs    lanes of one quad read the first quarter of a chunk's inputs, lanes of the next the second and so on.
+                 Indices ascend, so that mostly they are from four quarters of the slice: whose rows are rotated by
+                 different 32 bytes, and lie in different banks
+
+   Floor on an H200 at S 32, F 64, D 768, B 128, L 670,208: .061 ms, of which .040 are the logits. Shared memory: about 225
+   wavefronts a unit, 40 us. */
+
+enum {
+    HASTE__PANEL_ROW   = 128,   /* bytes of an input's row */
+    HASTE__PANEL_CHUNK = 64,    /* inputs of a job */
+    HASTE__PANEL_SETS  = 4096,  /* the most sets of the search's first look */
+    HASTE__PANEL_FLOOR = 512    /* threads that look through them */
+};
+
+/* How a pass over a block is cut; made by haste__panel_plan_make. */
+typedef struct haste__panel_plan {
+    int32_t  unit, narrow;   /* which kernel */
+    int32_t  units, per;     /* units of the block; of a group */
+    int32_t  chunks;         /* of F */
+    uint32_t quarter;        /* input f of the slice is in "quarter" (f * quarter >> 16) % 4 */
+    int32_t  warps, shared;  /* of a thread block; bytes of shared memory */
+    int32_t  part;           /* the first thread block's number among all that leave lists or sums */
+    int32_t  first;          /* nothing is continued */
+    int32_t  sets;           /* only the first unit of each warp is looked at, and only its best label told: */
+    int32_t  set0, all_sets;
+    uint32_t *best_of_set;   /* [samples][all_sets]; NULL: this is no such pass */
+} haste__panel_plan;
+
+/* Bytes of a stage: weights of a job, places of its inputs in shared memory, biases. */
+#define HASTE__PANEL_STAGE(unit) ((unit) * HASTE__PANEL_CHUNK * 2 + HASTE__PANEL_CHUNK * 2 + (unit) * 4)
+
+/* An input's place in shared memory in units of 32 bytes, with the rotation of its row in the lowest two bits. */
+static __device__ __forceinline__ uint32_t haste__panel_place(const haste__panel_plan &plan, uint32_t f)
+{
+    return f * 4 + (f * plan.quarter >> 16 & 3);
+}
+
+/* The weights, and for the first chunk biases, of a job on their way to `stage`. Returns the lane's two inputs of it, to be
+   put there later. Rows of UNIT weights lie there 64 or 32 bytes apart, their 16-byte pieces exchanged as in
+   haste__wide_offset. */
+template <int UNIT, bool NARROW>
+static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pass &p, const haste__panel_plan &plan,
+                                                              int unit, int chunk, unsigned char *stage)
+{
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * HASTE__PANEL_CHUNK, S = p.S;
+    const int rows = p.F - f0 < HASTE__PANEL_CHUNK ? p.F - f0 : HASTE__PANEL_CHUNK;
+    const int64_t group = haste__cu_item_group(unit, plan.per);
+    const int s0 = (unit - (int)group * plan.per) * UNIT;
+    const unsigned char *from = (const unsigned char *)p.weight + (size_t)group * (size_t)p.F * (size_t)S * 2;
+    int first, second;
+    if (NARROW) {
+        from += ((size_t)(s0 / 16) * (size_t)(p.F / 8) + (size_t)(f0 / 8)) * 256 + (size_t)lane * 16;
+        #pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (j * 16 < rows) haste__cu_copy16(stage + lane * 16 + j * 512, from + j * 512, true);
+    } else {
+        enum { PIECES = UNIT / 8, ROWS = 32 / PIECES };   /* 16-byte pieces of a row; rows that a warp copies at once */
+        const int r = lane / PIECES, s = s0 + lane % PIECES * 8;
+        const uint32_t row = S < 64 ? (uint32_t)S * 2 : 128, swap = (uint32_t)(S == 32 ? r >> 1 & 3 : r & 7);
+        const uint32_t place = p.path != HASTE_CUDA_WIDE ? (uint32_t)(r * S + s) * 2 :
+            (uint32_t)(s >> 6) * 1024 + (uint32_t)r * row + ((((uint32_t)s >> 3 & (row / 16 - 1)) ^ swap) << 4);
+        unsigned char *to = stage + r * (UNIT * 2) + ((lane % PIECES ^ (UNIT == 32 ? r >> 1 & 3 : r >> 2 & 1)) << 4);
+        from += (size_t)f0 * (size_t)S * 2 + place;
+        #pragma unroll
+        for (int j = 0; j < HASTE__PANEL_CHUNK / ROWS; j++)
+            if (j * ROWS < rows) haste__cu_copy16(to + j * 512, from + (size_t)j * (size_t)(ROWS * S * 2), true);
+    }
+    if (chunk == 0 && lane < UNIT / 4)
+        haste__cu_copy16(stage + UNIT * 128 + HASTE__PANEL_CHUNK * 2 + lane * 16,
+                         p.bias + group * S + s0 + lane * 4, true);
+    haste__cu_copy_batch();
+    if (lane >= rows / 2) return 0;
+    const int quad = lane / 2 % 4, half = lane % 2;   /* lane 8 * step + 2 * quad + half */
+    if (NARROW) {   /* the two inputs of a column of strip 2 * step + half */
+        first = quad * (p.F / 8) + f0 / 8 + lane / 8 * 2 + half;
+        second = first + p.F / 2;
+    } else {        /* two neighbours of the quad's run */
+        const int run = rows / 4;
+        int at = lane / 8 * 4 + half * 2 + quad * 2 % run;
+        if (at >= run) at -= run;
+        first = f0 + quad * run + at;
+        second = first + 1;
+    }
+    if (!p.index) return (uint32_t)first | (uint32_t)second << 16;
+    const uint16_t *index = p.index + group * p.F;
+    return NARROW ? (uint32_t)__ldg(index + first) | (uint32_t)__ldg(index + second) << 16 :
+                    __ldg((const uint32_t *)(const void *)(index + first));
+}
+
+/* z += x' w for the inputs of a job. */
+template <int UNIT, bool NARROW>
+static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8][4], const unsigned char *x,
+                                                            const unsigned char *stage, int rows)
+{
+    enum { PIECES = UNIT / 8 };
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, run = rows / 4, turn = quad * 2 % run;
+    const uint32_t half = row & 1 ? 0x7632 : 0x5410;
+    #pragma unroll
+    for (int k = 0; k < HASTE__PANEL_CHUNK / 16; k++) {
+        uint32_t b[2][PIECES];
+        uint4 in[4];
+        if (k * 16 >= rows) break;
+        const uint2 place = *(const uint2 *)(const void *)(stage + UNIT * 128 + k * 32 + quad * 8);
+        in[0] = *(const uint4 *)(const void *)(x + ((place.x & 0xffff) << 5 ^ (uint32_t)row << 4));
+        in[1] = *(const uint4 *)(const void *)(x + (place.x >> 16 << 5 ^ (uint32_t)row << 4));
+        in[2] = *(const uint4 *)(const void *)(x + ((place.y & 0xffff) << 5 ^ (uint32_t)row << 4));
+        in[3] = *(const uint4 *)(const void *)(x + (place.y >> 16 << 5 ^ (uint32_t)row << 4));
+        #pragma unroll
+        for (int h = 0; h < 2; h++) {
+            if constexpr (NARROW) {
+                const uint2 w = *(const uint2 *)(const void *)(stage + (2 * k + h) * 256 + lane * 8);
+                b[h][0] = w.x; b[h][1] = w.y;
+            } else {
+                int at = 4 * k + 2 * h + turn, r;
+                if (at >= run) at -= run;
+                r = quad * run + at;   /* even: the next row is in the same exchange */
+                if constexpr (UNIT == 32) {
+                    const unsigned char *w = stage + r * 64 + (((row >> 1) ^ (r >> 1 & 3)) << 4);
+                    const uint4 w0 = *(const uint4 *)(const void *)w, w1 = *(const uint4 *)(const void *)(w + 64);
+                    b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
+                    b[h][2] = __byte_perm(w0.z, w1.z, half); b[h][3] = __byte_perm(w0.w, w1.w, half);
+                } else {
+                    const unsigned char *w = stage + r * 32 + (((row >> 2) ^ (r >> 2 & 1)) << 4) + (row >> 1 & 1) * 8;
+                    const uint2 w0 = *(const uint2 *)(const void *)w, w1 = *(const uint2 *)(const void *)(w + 32);
+                    b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
+                }
+            }
+        }
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {   /* samples 8 * row + 2 * j and + 1 */
+            #define HASTE__PANEL_WORD(v) (j == 0 ? (v).x : j == 1 ? (v).y : j == 2 ? (v).z : (v).w)
+            const uint32_t a[4] = {
+                __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x5410),
+                __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x7632),
+                __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x5410),
+                __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x7632) };
+            #undef HASTE__PANEL_WORD
+            #pragma unroll
+            for (int c = 0; c < PIECES; c++) haste__cu_mma(z[j][c], a, b[0][c], b[1][c]);
+        }
+    }
+}
+
+/* z of label i (of the lane's UNIT / 4) and sample b (of its 8). */
+#define HASTE__PANEL_Z(b, i) z[(b) / 2][(i) / 2][(b) % 2 * 2 + (i) % 2]
+
+/* Logits to memory, UNIT / 4 labels of a sample at once. at: the lane's first, of the first of its samples. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_store(const haste__cu_pass &p, const float (*z)[UNIT / 8][4], size_t at,
+                                                          int samples)
+{
+    #pragma unroll
+    for (int b = 0; b < 8; b++) {
+        const size_t to = at + (size_t)b * (size_t)p.slots;
+        if (b >= samples) break;
+        if (p.logits_bf16) {
+            uint32_t word[UNIT / 8];
+            #pragma unroll
+            for (int c = 0; c < UNIT / 8; c++)
+                word[c] = haste__cu_pack_fast(HASTE__PANEL_Z(b, 2 * c), HASTE__PANEL_Z(b, 2 * c + 1));
+            if constexpr (UNIT == 32)
+                *(uint4 *)(void *)((uint16_t *)p.logits + to) = make_uint4(word[0], word[1], word[2], word[3]);
+            else *(uint2 *)(void *)((uint16_t *)p.logits + to) = make_uint2(word[0], word[1]);
+        } else {
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i += 4)
+                *(float4 *)(void *)((float *)p.logits + to + i) =
+                    make_float4(HASTE__PANEL_Z(b, i), HASTE__PANEL_Z(b, i + 1), HASTE__PANEL_Z(b, i + 2),
+                                HASTE__PANEL_Z(b, i + 3));
+        }
+    }
+}
+
+/* A unit's share of each sample's running maximum and sum of exponentials. Labels that are none are -INFINITY. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_sums(const float (*z)[UNIT / 8][4], float *largest, float *sum)
+{
+    #pragma unroll
+    for (int b = 0; b < 8; b++) {
+        const float e = 1.4426950408889634f;
+        float most = largest[b], part = 0;
+        #pragma unroll
+        for (int i = 0; i < UNIT / 4; i++) most = fmaxf(most, HASTE__PANEL_Z(b, i));
+        #pragma unroll
+        for (int i = 0; i < UNIT / 4; i++) part += haste__cu_exp2((HASTE__PANEL_Z(b, i) - most) * e);
+        if (!(part <= FLT_MAX)) {   /* again, without what is not finite: the second pass reports it */
+            most = largest[b];
+            part = 0;
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i++)
+                if (haste__cu_finite(HASTE__PANEL_Z(b, i))) most = fmaxf(most, HASTE__PANEL_Z(b, i));
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i++)
+                if (haste__cu_finite(HASTE__PANEL_Z(b, i))) part += haste__cu_exp2((HASTE__PANEL_Z(b, i) - most) * e);
+        }
+        sum[b] = sum[b] * haste__cu_exp2((largest[b] - most) * e) + part;
+        largest[b] = most;
+    }
+}
+
+/* What z holds for the search: the labels that reach `limit` go to the lists, or are counted or written (p.count); or only
+   the best of each sample is told (plan.best_of_set). A label that is excluded, or none, is passed over. Returns false where
+   one was not finite. group, s0: the unit's; left: its labels; samples: the lane's that there are. */
+template <int UNIT>
+static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste__panel_plan &plan, float (*z)[UNIT / 8][4],
+                                           int unit, int64_t group, int s0, int left, int samples, const float *limit,
+                                           uint64_t *lists, uint32_t *lock)
+{
+    enum { LABELS = UNIT / 4 };
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, tile = (int)blockIdx.y;
+    const int sample0 = tile * HASTE__CU_TILE + row * 8;
+    uint64_t skip = 0;
+    uint32_t wanted = 0;   /* samples of this lane, one bit each */
+    float total = 0;
+    bool fine = true;
+
+    if (left < UNIT) {
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++)
+            if (quad * LABELS + i >= left) {
+                skip |= UINT64_C(0x0101010101010101) << i;
+                #pragma unroll
+                for (int b = 0; b < 8; b++) HASTE__PANEL_Z(b, i) = -INFINITY;
+            }
+    }
+    if (!plan.best_of_set) {
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            float most = HASTE__PANEL_Z(b, 0);
+            total += most;
+            #pragma unroll
+            for (int i = 1; i < LABELS; i++) { most = fmaxf(most, HASTE__PANEL_Z(b, i)); total += HASTE__PANEL_Z(b, i); }
+            if (b < samples && (p.count ? most > limit[b] : most >= limit[b])) wanted |= 1u << b;
+        }
+        if (!haste__cu_finite(total)) wanted = 0xff;   /* or a label is none; either needs a closer look */
+        wanted = __reduce_or_sync(0xffffffffu, wanted);
+        if (!wanted) return true;
+    }
+    for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {   /* excluded ones */
+        const int s = (int)p.node[n].s - s0, b = p.node[n].b - sample0;
+        if (s >= 0 && s / LABELS == quad && s < UNIT && b >= 0 && b < 8) skip |= UINT64_C(1) << (b * 8 + s % LABELS);
+    }
+    if (plan.best_of_set) {
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            uint32_t key = 0, other;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++) {
+                const float v = HASTE__PANEL_Z(b, i);
+                if (haste__cu_finite(v) && !(skip >> (b * 8 + i) & 1)) key = max(key, haste__cu_order_key(v));
+            }
+            other = __shfl_xor_sync(0xffffffffu, key, 1);
+            key = max(key, other);
+            other = __shfl_xor_sync(0xffffffffu, key, 2);
+            key = max(key, other);
+            if (quad == b / 2)
+                plan.best_of_set[(size_t)(sample0 + b) * (size_t)plan.all_sets + (size_t)(plan.set0 + unit)] = key;
+        }
+        return true;
+    }
+    const int32_t *label_of = p.label_of + p.first_slot + group * p.S + s0 + quad * LABELS;
+    for (; wanted; wanted &= wanted - 1) {
+        const int b = __ffs((int)wanted) - 1;
+        float v[LABELS], least = 0;
+        uint32_t hits = 0;
+        #pragma unroll
+        for (int c = 0; c < 8; c++)
+            if (c == b) {
+                least = limit[c];
+                #pragma unroll
+                for (int i = 0; i < LABELS; i++) v[i] = HASTE__PANEL_Z(c, i);
+            }
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++) {
+            if (b >= samples || (skip >> (b * 8 + i) & 1)) continue;
+            if (!haste__cu_finite(v[i])) fine = false;
+            else if (p.count ? v[i] > least : v[i] >= least) hits |= 1u << i;
+        }
+        while (__any_sync(0xffffffffu, hits)) {
+            const bool mine = hits != 0;
+            const int at = mine ? __ffs((int)hits) - 1 : 0;
+            const int32_t label = mine ? label_of[at] : -1;
+            float own = 0;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++) if (i == at) own = v[i];
+            hits &= hits - 1;
+            if (p.count) {
+                if (mine) {
+                    const int64_t to = (int64_t)atomicAdd((unsigned long long *)p.count + sample0 + b, 1ull);
+                    if (p.hit_id) { p.hit_id[to] = label; p.hit_score[to] = own; }
+                }
+                continue;
+            }
+            for (uint32_t who = __ballot_sync(0xffffffffu, mine); who; who &= who - 1) {
+                const int from = __ffs((int)who) - 1, sample = from / 4 * 8 + b;
+                const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(own, label), from);
+                haste__cu_list_insert(lists + sample * p.k, p.k, lock, p.floor + tile * HASTE__CU_TILE + sample, entry);
+            }
+        }
+    }
+    return fine;
+}
+
+template <int UNIT, bool NARROW, int MODE>
+static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel_kernel(const haste__cu_pass p,
+                                                                                        const haste__panel_plan plan)
+{
+    enum { STAGE = HASTE__PANEL_STAGE(UNIT), LABELS = UNIT / 4 };
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
+    const int tile = (int)blockIdx.y, part = plan.part + (int)blockIdx.x, sample0 = tile * HASTE__CU_TILE + row * 8;
+    const int samples = p.B - sample0 < 0 ? 0 : p.B - sample0 < 8 ? p.B - sample0 : 8;
+    const int stride = (int)gridDim.x * plan.warps, end = plan.best_of_set ? plan.sets : plan.units;
+    const size_t padded = (size_t)p.tiles * HASTE__CU_TILE;
+    unsigned char *stages = memory + p.width * HASTE__PANEL_ROW + warp * (2 * STAGE);
+    uint64_t *lists = (uint64_t *)(void *)(memory + p.width * HASTE__PANEL_ROW + plan.warps * (2 * STAGE));
+    uint32_t *lock = (uint32_t *)(void *)(lists + HASTE__CU_TILE * p.k);
+    float z[4][UNIT / 8][4], limit[8], largest[8], sum[8];
+    int unit = (int)blockIdx.x + (int)gridDim.x * warp, chunk = 0, turn = 0;
+    uint32_t pair = 0;
+    bool fine = true;
+
+    if (unit < end) pair = haste__panel_fetch<UNIT, NARROW>(p, plan, unit, 0, stages);
+    for (int i = (int)threadIdx.x; i < p.width * 8; i += (int)blockDim.x)
+        haste__cu_copy16(memory + (((haste__panel_place(plan, (uint32_t)(i / 8)) << 5) ^ (uint32_t)(i % 8) << 4)),
+                         (const uint16_t *)p.x + ((size_t)tile * (size_t)p.D + (size_t)(p.begin + i / 8)) * HASTE__CU_TILE +
+                         i % 8 * 8, true);
+    if (MODE == HASTE__CU_TOP_K && !plan.best_of_set && !p.count) {
+        for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * p.k; i += (int)blockDim.x) {
+            const int sample = tile * HASTE__CU_TILE + i / p.k;
+            lists[i] = plan.first || sample >= p.B ? 0 :
+                p.best[((size_t)part * padded + (size_t)sample) * (size_t)p.k + (size_t)(i % p.k)];
+        }
+        if (threadIdx.x == 0) *lock = 0;
+    }
+    #pragma unroll
+    for (int b = 0; b < 8; b++) { limit[b] = p.threshold; largest[b] = -FLT_MAX; sum[b] = 0; }
+    haste__cu_copy_wait();
+    __syncthreads();
+
+    while (unit < end) {
+        unsigned char *stage = stages + turn * STAGE;
+        const int f0 = chunk * HASTE__PANEL_CHUNK, now = unit;
+        const int rows = p.F - f0 < HASTE__PANEL_CHUNK ? p.F - f0 : HASTE__PANEL_CHUNK;
+        const bool begins = chunk == 0, ends = chunk + 1 == plan.chunks;
+
+        haste__cu_copy_wait();
+        if (lane < rows / 2)
+            *(uint32_t *)(void *)(stage + UNIT * 128 + lane * 4) = haste__panel_place(plan, pair & 0xffff) |
+                                                                   haste__panel_place(plan, pair >> 16) << 16;
+        __syncwarp();   /* the job is there, and nobody works on the one before any more */
+        turn ^= 1;
+        if (ends) { chunk = 0; unit += stride; } else chunk++;
+        if (unit < end) pair = haste__panel_fetch<UNIT, NARROW>(p, plan, unit, chunk, stages + turn * STAGE);
+
+        if (MODE == HASTE__CU_TOP_K && begins && !p.count && !plan.best_of_set) {   /* what others have found meanwhile */
+            #pragma unroll
+            for (int i = 0; i < 8; i += 4) {
+                const uint4 floor = haste__cu_load_fresh(p.floor + sample0 + i);
+                limit[i] = floor.x ? haste__cu_order_float(floor.x) : -FLT_MAX;
+                limit[i + 1] = floor.y ? haste__cu_order_float(floor.y) : -FLT_MAX;
+                limit[i + 2] = floor.z ? haste__cu_order_float(floor.z) : -FLT_MAX;
+                limit[i + 3] = floor.w ? haste__cu_order_float(floor.w) : -FLT_MAX;
+            }
+        }
+        if (begins) {
+            const float4 *bias = (const float4 *)(const void *)(stage + UNIT * 128 + HASTE__PANEL_CHUNK * 2) + quad * LABELS / 4;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i += 4) {
+                const float4 four = bias[i / 4];
+                #pragma unroll
+                for (int b = 0; b < 8; b++) {
+                    HASTE__PANEL_Z(b, i) = four.x; HASTE__PANEL_Z(b, i + 1) = four.y;
+                    HASTE__PANEL_Z(b, i + 2) = four.z; HASTE__PANEL_Z(b, i + 3) = four.w;
+                }
+            }
+        }
+        haste__panel_product<UNIT, NARROW>(z, memory, stage, rows);
+        if (!ends) continue;
+
+        const int64_t group = haste__cu_item_group(now, plan.per);
+        const int s0 = (now - (int)group * plan.per) * UNIT;
+        int left = haste__cu_group_labels(p, group) - s0;
+        left = left < 0 ? 0 : left < UNIT ? left : UNIT;
+        if (MODE == HASTE__CU_TOP_K) {
+            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, lists, lock);
+            continue;
+        }
+        if (left < UNIT) {   /* what is no label has logit 0, and no share of a sum */
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++)
+                #pragma unroll
+                for (int b = 0; b < 8; b++)
+                    if (quad * LABELS + i >= left) HASTE__PANEL_Z(b, i) = MODE == HASTE__CU_LOGITS ? 0.0f : -INFINITY;
+        }
+        if (MODE == HASTE__CU_LOGITS)
+            haste__panel_store<UNIT>(p, z, (size_t)sample0 * (size_t)p.slots +
+                                     (size_t)(p.first_slot + group * p.S + s0 + quad * LABELS), samples);
+        else haste__panel_sums<UNIT>(z, largest, sum);
+    }
+
+    if (MODE == HASTE__CU_SUMEXP) {   /* lanes of a sample, then warps */
+        float *out = p.partial + (size_t)part * 2 * padded * 2, *all = (float *)(void *)memory;   /* [warps][2][64] */
+        __syncthreads();
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            for (int step = 1; step <= 2; step *= 2) {
+                const float most = fmaxf(largest[b], __shfl_xor_sync(0xffffffffu, largest[b], step));
+                sum[b] *= expf(largest[b] - most);
+                sum[b] += __shfl_xor_sync(0xffffffffu, sum[b], step);
+                largest[b] = most;
+            }
+            if (quad == 0) {
+                all[warp * 128 + row * 8 + b] = largest[b];
+                all[warp * 128 + 64 + row * 8 + b] = sum[b];
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x < HASTE__CU_TILE) {
+            const size_t at = (size_t)(tile * HASTE__CU_TILE + (int)threadIdx.x) * 2;
+            float most = plan.first ? -FLT_MAX : out[at], one = plan.first ? 0 : out[2 * padded + at];
+            for (int w = 0; w < plan.warps; w++) {
+                const float m = all[w * 128 + (int)threadIdx.x], next = fmaxf(m, most);
+                one = one * expf(most - next) + all[w * 128 + 64 + (int)threadIdx.x] * expf(m - next);
+                most = next;
+            }
+            out[at] = most; out[2 * padded + at] = one;
+            out[at + 1] = -FLT_MAX; out[2 * padded + at + 1] = 0;   /* the general kernel has two threads a sample */
+        }
+    }
+    if (MODE == HASTE__CU_TOP_K && !plan.best_of_set) {
+        if (!fine) atomicExch(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+        if (p.count) return;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * p.k; i += (int)blockDim.x) {
+            const int sample = tile * HASTE__CU_TILE + i / p.k;
+            if (sample < p.B) p.best[((size_t)part * padded + (size_t)sample) * (size_t)p.k + (size_t)(i % p.k)] = lists[i];
+        }
+    }
+}
+
+/* The search's first look: k sets of labels have their best at or above the k-th largest of all sets' best, so that at least
+   k labels reach it. Found bit by bit, as the largest number that k of them reach; the lower 12 bits are left 0. Block: one
+   sample. */
+static __global__ void __launch_bounds__(HASTE__PANEL_FLOOR) haste__panel_floor_kernel(const uint32_t *best_of_set, int sets,
+                                                                                      int k, uint32_t *floor)
+{
+    enum { KEYS = HASTE__PANEL_SETS / HASTE__PANEL_FLOOR, WARPS = HASTE__PANEL_FLOOR / 32 };
+    __shared__ int counts[2][WARPS];
+    const uint32_t *own = best_of_set + (size_t)blockIdx.x * (size_t)sets;
+    uint32_t key[KEYS], found = 0;
+    #pragma unroll
+    for (int i = 0; i < KEYS; i++) {
+        const int at = (int)threadIdx.x + i * HASTE__PANEL_FLOOR;
+        key[i] = at < sets ? own[at] : 0;
+    }
+    for (int bit = 31; bit >= 12; bit--) {
+        int count = 0, *slot = counts[bit & 1];   /* two of them: one barrier a bit is enough */
+        #pragma unroll
+        for (int i = 0; i < KEYS; i++) count += key[i] >= (found | 1u << bit);
+        count = __reduce_add_sync(0xffffffffu, count);
+        if (threadIdx.x % 32 == 0) slot[threadIdx.x / 32] = count;
+        __syncthreads();
+        count = 0;
+        #pragma unroll
+        for (int i = 0; i < WARPS; i++) count += slot[i];
+        if (count >= k) found |= 1u << bit;
+    }
+    if (threadIdx.x == 0) floor[blockIdx.x] = found;
+}
+
+/* How a thread block's memory is cut for a pass in `mode`, or 0 where a block of labels is none for these kernels. */
+static int haste__panel_plan_make(haste__panel_plan *plan, const haste__cu_pass *p, haste_dtype dtype, int mode,
+                                  int shared_most)
+{
+    const int narrow = p->path == HASTE_CUDA_NARROW, unit = narrow || p->S % 32 ? 16 : 32, most = unit == 32 ? 12 : 16;
+    const int stages = 2 * HASTE__PANEL_STAGE(unit);
+    int left = shared_most;
+    memset(plan, 0, sizeof *plan);
+    if (dtype != HASTE_BF16 || p->S % 16 || p->F % 16 || p->width > 4096) return 0;
+    if (p->groups * (p->S / unit) > INT32_MAX / 2 || p->tiles > 65535) return 0;
+    if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->logits) % 16)
+        return 0;
+    left -= p->width * HASTE__PANEL_ROW;
+    if (mode == HASTE__CU_TOP_K) left -= HASTE__CU_TILE * p->k * 8 + 16;
+    plan->warps = left / stages < most ? left / stages : most;
+    if (plan->warps < 4) return 0;
+    plan->shared = shared_most - left + plan->warps * stages;
+    plan->unit = unit;
+    plan->narrow = narrow;
+    plan->per = p->S / unit;
+    plan->units = (int32_t)(p->groups * plan->per);
+    plan->chunks = (p->F + HASTE__PANEL_CHUNK - 1) / HASTE__PANEL_CHUNK;
+    /* a quad's run of inputs: 16 of a dense block; of the narrow order an eighth, else a quarter of a chunk's share */
+    plan->quarter = !p->index ? 65536 / 16 : (uint32_t)(65536 * (narrow ? 8 : 4 * plan->chunks) / p->width);
+    return 1;
+}
+
+template <int UNIT, bool NARROW, int MODE>
+static cudaError_t haste__panel_launch(const haste__cu_pass *p, const haste__panel_plan *plan, unsigned parts,
+                                       cudaStream_t stream)
+{
+    cudaError_t error = cudaFuncSetAttribute((const void *)haste__panel_kernel<UNIT, NARROW, MODE>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    HASTE__CU_LAUNCH((haste__panel_kernel<UNIT, NARROW, MODE>), dim3(parts, (unsigned)p->tiles), 32 * (unsigned)plan->warps,
+                     (size_t)plan->shared, stream, *p, *plan);
+    return cudaGetLastError();
+}
+template <int UNIT, bool NARROW>
+static cudaError_t haste__panel_mode(const haste__cu_pass *p, const haste__panel_plan *plan, int mode, unsigned parts,
+                                     cudaStream_t stream)
+{
+    switch (mode) {
+    case HASTE__CU_LOGITS: return haste__panel_launch<UNIT, NARROW, HASTE__CU_LOGITS>(p, plan, parts, stream);
+    case HASTE__CU_SUMEXP: return haste__panel_launch<UNIT, NARROW, HASTE__CU_SUMEXP>(p, plan, parts, stream);
+    default:               return haste__panel_launch<UNIT, NARROW, HASTE__CU_TOP_K>(p, plan, parts, stream);
+    }
+}
+/* One block of labels. parts: thread blocks for each tile of samples. */
+static cudaError_t haste__panel_pass(const haste__cu_pass *p, const haste__panel_plan *plan, int mode, int parts,
+                                     cudaStream_t stream)
+{
+    return plan->unit == 32 ? haste__panel_mode<32, false>(p, plan, mode, (unsigned)parts, stream) :
+           plan->narrow     ? haste__panel_mode<16, true>(p, plan, mode, (unsigned)parts, stream) :
+                              haste__panel_mode<16, false>(p, plan, mode, (unsigned)parts, stream);
 }
 
 /* ---- >>above and score --------------------------------------------------------------------------------------- */
@@ -5814,37 +6530,70 @@ static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype
                         haste__cu_forward_mode<uint16_t, 64>(p, mode, resident, stream, error);
 }
 
-/* All blocks, in one of the forward kernel's modes. The same parts for each block, since what a part found is handed on. */
+/* All blocks, in one of the forward modes. Lists and sums: the general kernel's thread blocks leave theirs in parts
+   0 .. general - 1, the panel kernel's after them; what a part found in one block is handed on to the next. */
 static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work,
                                           haste__cu_pass *p, int mode,
                                           cudaStream_t stream, haste_error *error)
 {
-    int i, parts = work->parts, resident = 1;
+    haste__panel_plan plan[HASTE_MAX_BLOCKS];
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    const int shared_most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int panel_mode = mode == HASTE__CU_ABOVE ? HASTE__CU_TOP_K : mode;
+    int i, panels = 0, generals = 0, general = work->parts, panel, resident = 1, sets = 0, first_panel = 1;
     haste_status status;
     p->parts = 0;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
+        if (haste__panel_plan_make(&plan[i], p, layer->dtype, panel_mode, shared_most)) { panels++; continue; }
+        plan[i].warps = 0;
+        generals++;
         status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
         if (status != HASTE_OK) return status;
-        if ((resident + p->tiles - 1) / p->tiles < parts) parts = (resident + p->tiles - 1) / p->tiles;
+        if ((resident + p->tiles - 1) / p->tiles < general) general = (resident + p->tiles - 1) / p->tiles;
     }
-    for (i = 0; i < layer->block_count; i++) {
-        p->parts = parts;
-        p->first = i == 0;
-        haste__cu_pass_block(p, layer, i);
-        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {
-            haste__cu_question q;
-            haste__narrow_plan plan;
-            status = haste__cu_ask(&q, layer, i, p->B, error);
-            if (status != HASTE_OK) return status;
-            if (!haste__cu_narrow_plan(&q, 1, &plan)) {
-                HASTE__CU_TRY(haste__narrow_forward(p, &plan, stream), "forward of a block (narrow)");
-                continue;
-            }
+    panel = processors / p->tiles < 1 ? 1 : processors / p->tiles;
+    if (panel > work->parts / 2) panel = work->parts / 2;
+    if (panels == 0) panel = 0;
+    if (generals == 0) general = 0;
+    if (general > work->parts - panel) general = work->parts - panel;
+
+    if (mode == HASTE__CU_TOP_K && panels) {   /* a first look, so that hardly any label has to be entered into a list */
+        const int most = HASTE__PANEL_SETS / (p->tiles < 16 ? p->tiles : 16);
+        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {
+            plan[i].sets = panel * plan[i].warps < plan[i].units ? panel * plan[i].warps : plan[i].units;
+            if (plan[i].sets > most / panels) plan[i].sets = most / panels;
+            plan[i].set0 = sets;
+            sets += plan[i].sets;
         }
+        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {
+            haste__panel_plan look = plan[i];
+            look.all_sets = sets;
+            look.best_of_set = (uint32_t *)(void *)work->partial;
+            haste__cu_pass_block(p, layer, i);
+            HASTE__CU_TRY(haste__panel_pass(p, &look, panel_mode, panel, stream), "a first look at a block");
+        }
+        HASTE__CU_LAUNCH(haste__panel_floor_kernel, (unsigned)p->B, HASTE__PANEL_FLOOR, 0, stream,
+                         (const uint32_t *)(const void *)work->partial, sets, p->k, p->floor);
+        HASTE__CU_LAUNCHED("what the best must reach");
+    }
+    if (mode == HASTE__CU_TOP_K && !panels)   /* below every number */
+        HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
+    for (i = 0, p->first = 1; i < layer->block_count; i++) {
+        haste__cu_pass_block(p, layer, i);
+        if (plan[i].warps) {
+            plan[i].part = general;
+            plan[i].first = first_panel;
+            first_panel = 0;
+            HASTE__CU_TRY(haste__panel_pass(p, &plan[i], panel_mode, panel, stream), "forward of a block (panel)");
+            continue;
+        }
+        p->parts = general;
         status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
         if (status != HASTE_OK) return status;
+        p->first = 0;
     }
+    p->parts = general + panel;
     return HASTE_OK;
 }
 
@@ -6157,6 +6906,8 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
         a->block[i].S = block->group_size;
         a->block[i].F = block->fan_in;
         a->block[i].begin = block->begin;
+        a->block[i].path = layer->path[i];
+        a->block[i].share = 1;
     }
     a->blocks = layer->block_count;
     a->B = B;
@@ -6168,24 +6919,50 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
     a->best = work->best;
 }
 
+/* Cuts the blocks into jobs. Returns the shared memory that the streaming kernel wants, or 0 where it takes more than there
+   is. */
+static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, int N)
+{
+    const int width = dtype == HASTE_F32 ? 4 : 2;
+    size_t fixed, most = (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    int i, labels = 0;
+    for (i = 0; i < a->blocks; i++) {
+        haste__cu_stream_block *block = &a->block[i];
+        if (block->path == HASTE_CUDA_NARROW) {   /* runs of 16 labels lie there by themselves */
+            block->share = block->S / 16;
+            block->groups *= block->share;
+            block->S = 16;
+        }
+        block->rows = HASTE__CU_STREAM_BYTES / (block->S * width);
+        if (block->rows > HASTE__CU_STREAM_ROWS) block->rows = HASTE__CU_STREAM_ROWS;
+        if (block->rows >= 8) block->rows -= block->rows % 8;
+        if (block->rows > block->F) block->rows = block->F;
+        block->chunks = (block->F + block->rows - 1) / block->rows;
+        if (block->S > labels) labels = block->S;
+        if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
+    }
+    a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 4;
+    fixed = (size_t)HASTE__CU_STREAM_THREADS / 32 * HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
+        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)a->k * 8 + HASTE__CU_PARTS;
+    most -= 4096;   /* what the kernel has of its own */
+    for (a->stages = 3; a->stages > 0; a->stages--) {
+        size_t ring = (size_t)HASTE__CU_STREAM_WARPS * (size_t)a->stages * (size_t)a->stage;
+        if (fixed + ring <= most) return fixed + ring;
+    }
+    return 0;
+}
+
 template <typename T, int N>
 static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream,
                                             haste_error *error)
 {
-    int each = 0, grid;
+    int grid = haste__cu_device_value(cudaDevAttrMultiProcessorCount), i;
     int64_t groups = 0;
-    int i;
-    if (shared > 40 * 1024)   /* besides what the kernel has of its own */
-        HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                      "shared memory for a kernel");
-    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, (const void *)haste__cu_stream_kernel<T, N>,
-                                                                HASTE__CU_STREAM_THREADS,
-                                                                shared), "occupancy of a kernel");
-    grid = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
-    for (i = 0; i < a->blocks; i++) groups += a->block[i].groups;
-    if ((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS < grid)
-        grid = (int)((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS);
+    HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                  "shared memory for a kernel");
+    for (i = 0; i < a->blocks; i++) if (a->block[i].groups > groups) groups = a->block[i].groups;
+    if (groups < grid) grid = (int)groups;
     if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;
     HASTE__CU_LAUNCH((haste__cu_stream_kernel<T, N>), grid, HASTE__CU_STREAM_THREADS, shared, stream, *a);
     HASTE__CU_LAUNCHED("streaming top-k");
@@ -6200,9 +6977,9 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
 {
     haste__cu_pass p;
     haste_cuda_lists lists;
+    haste__cu_stream_args a;
     cudaStream_t s = (cudaStream_t)stream;
-    int i, natural = 1, few = B == 1 ? 1 : HASTE__CU_FEW;
-    size_t shared;
+    size_t shared = 0;
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
     if (status != HASTE_OK) return status;
@@ -6217,12 +6994,7 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         status = haste__cu_lists_to_device(work, B, &lists, s, error);
         if (status != HASTE_OK) return status;
     }
-    for (i = 0; i < layer->block_count; i++) natural &= haste__cu_natural(layer->path[i]);
-    shared = (size_t)few * (size_t)layer->inputs * 4 + (size_t)HASTE__CU_STREAM_WARPS * (size_t)few * (size_t)k * 8 +
-        HASTE__CU_PARTS;
-    if (natural && B <= HASTE__CU_FEW &&
-        shared + 1024 <= (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin)) {
-        haste__cu_stream_args a;
+    if (B <= HASTE__CU_FEW) {
         haste__cu_stream_make(&a, layer, work, x, x_type, B);
         a.k = k;
         a.id = id;
@@ -6230,6 +7002,9 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         a.excluded_offset = lists.offset;
         a.excluded_id = lists.id;
         a.excluded_most = work->ids;
+        shared = haste__cu_stream_cut(&a, layer->dtype, B == 1 ? 1 : HASTE__CU_FEW);
+    }
+    if (shared) {
         if (layer->dtype == HASTE_F32)
             return B == 1 ? haste__cu_launch_stream<float, 1>(&a, shared, s, error) :
                             haste__cu_launch_stream<float, HASTE__CU_FEW>(&a, shared, s, error);
@@ -6243,8 +7018,6 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
     if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
     if (status != HASTE_OK) return status;
-    /* below every number */
-    HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");
     status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts,
