@@ -45,6 +45,7 @@
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
+       panel            the same, faster, for bfloat16 blocks of any path: see >>panel
        stream           a warp takes one group after the other for at most 4 samples: the k best
        wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
                         >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
@@ -82,9 +83,7 @@ typedef struct haste_cuda_lists {
 
 /* Options: all zero means the default. */
 typedef struct haste_cuda_options {
-    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error. For a layer
-                                                 that only predicts GENERAL is faster: top-k of few samples streams only
-                                                 over its order of weights */
+    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
     /* upload and create: only these slots, for a shard; both whole groups; both 0: all */
     int64_t         first_slot, end_slot;
@@ -188,7 +187,8 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general
-   one. */
+   one. Forward, softmax's first pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16
+   and slices to about 1,600 inputs (on compute capability 9.0) they take the panel kernels on every path. */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
@@ -405,6 +405,16 @@ static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
     asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(p) : "memory");
     return v;
+}
+
+/* 8 and 16 bytes at once; left to itself the compiler may take such a store apart. */
+static __device__ __forceinline__ void haste__cu_write8(void *p, uint32_t a, uint32_t b)
+{
+    asm volatile("st.global.v2.u32 [%0], {%1,%2};" :: "l"(p), "r"(a), "r"(b) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_write16(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" :: "l"(p), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
 }
 
 /* Two numbers to bfloat16, to nearest; and 2 to the x, in the device's short form. */
@@ -1777,24 +1787,87 @@ static __device__ __forceinline__ uint64_t haste__cu_warp_best(uint64_t entry)
     return entry;
 }
 
-/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists]
-   and scratch
-   [2][32] are shared. A thread looks after the heads of its lists and only looks again after it has won. */
+/* The largest number that k of the block's keys (KEYS a thread) reach: their k-th largest, but for the bits below the last
+   one. Bit by bit. All threads, at most 512; counts [2][16] is shared. */
+template <int KEYS>
+static __device__ __forceinline__ uint32_t haste__cu_kth(const uint32_t *key, int k, int last, int (*counts)[16])
+{
+    const int warps = (int)blockDim.x / 32;
+    uint32_t found = 0;
+    for (int bit = 31; bit >= last; bit--) {
+        int count = 0, *slot = counts[bit & 1];   /* two of them: one barrier a bit is enough */
+        #pragma unroll
+        for (int i = 0; i < KEYS; i++) count += key[i] >= (found | 1u << bit);
+        count = __reduce_add_sync(0xffffffffu, count);
+        if (threadIdx.x % 32 == 0) slot[threadIdx.x / 32] = count;
+        __syncthreads();
+        count = 0;
+        for (int i = 0; i < warps; i++) count += slot[i];
+        if (count >= k) found |= 1u << bit;
+    }
+    return found;
+}
+
+enum { HASTE__CU_MERGE = 1024 };   /* entries that may come into question */
+typedef struct haste__cu_merge_memory {
+    uint64_t entry[HASTE__CU_MERGE], scratch[64];
+    int32_t  counts[2][16], count;
+    uint8_t  head[HASTE__CU_PARTS];
+} haste__cu_merge_memory;
+
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block, 128 or 512.
+   The k-th largest of the lists' firsts tells which entries come into question, hardly more than k; each of them counts
+   those before it. Where there are too many, since they tie, one after the other is found: a thread looks after the heads
+   of its lists and only looks again after it has won. */
 static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score,
-                                       uint8_t *head,
-                                       uint64_t *scratch)
+                                       haste__cu_merge_memory *m)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    const int tid = (int)threadIdx.x, threads = (int)blockDim.x;
+    uint32_t key[HASTE__CU_PARTS / 128], least;
     uint64_t own = 0, best;
     int from = -1;
     bool fresh = true;
-    for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) head[i] = 0;
+
+    #pragma unroll
+    for (int i = 0; i < HASTE__CU_PARTS / 128; i++) {
+        const int at = tid + i * threads;
+        key[i] = at < lists ? (uint32_t)(list[(size_t)at * stride] >> 32) : 0;
+    }
+    if (tid == 0) m->count = 0;
+    least = haste__cu_kth<HASTE__CU_PARTS / 128>(key, k, 0, m->counts);
+    for (int i = tid; i < lists; i += threads)
+        for (int r = 0; r < k; r++) {
+            const uint64_t entry = list[(size_t)i * stride + (size_t)r];
+            if (!entry || (uint32_t)(entry >> 32) < least) break;
+            const int at = atomicAdd(&m->count, 1);
+            if (at < HASTE__CU_MERGE) m->entry[at] = entry;
+            else break;
+        }
+    __syncthreads();
+    if (m->count <= HASTE__CU_MERGE) {
+        const int count = m->count;
+        for (int i = tid; i < count; i += threads) {
+            int before = 0;
+            own = m->entry[i];
+            for (int j = 0; j < count; j++) before += m->entry[j] > own;
+            if (before >= k) continue;
+            id[before] = haste__cu_entry_id(own);
+            if (score) score[before] = haste__cu_entry_score(own);
+        }
+        for (int rank = count + tid; rank < k; rank += threads) {
+            id[rank] = haste__cu_entry_id(0);
+            if (score) score[rank] = haste__cu_entry_score(0);
+        }
+        return;
+    }
+    for (int i = tid; i < lists; i += threads) m->head[i] = 0;
     for (int rank = 0; rank < k; rank++) {
-        uint64_t *slot = scratch + rank % 2 * 32;   /* two of them: one barrier a round is enough */
+        uint64_t *slot = m->scratch + rank % 2 * 32;   /* two of them: one barrier a round is enough */
         if (fresh) {
             own = 0;
-            for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) {
-                uint64_t entry = head[i] < k ? list[(size_t)i * stride + head[i]] : 0;
+            for (int i = tid; i < lists; i += threads) {
+                uint64_t entry = m->head[i] < k ? list[(size_t)i * stride + m->head[i]] : 0;
                 if (entry > own) { own = entry; from = i; }
             }
             fresh = false;
@@ -1803,8 +1876,8 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
         if (lane == 0) slot[warp] = best;
         __syncthreads();
         best = haste__cu_warp_best(lane < warps ? slot[lane] : 0);
-        if (best && best == own) { head[from]++; fresh = true; }   /* labels are distinct: only one thread */
-        if (threadIdx.x == 0) {
+        if (best && best == own) { m->head[from]++; fresh = true; }   /* labels are distinct: only one thread */
+        if (tid == 0) {
             id[rank] = haste__cu_entry_id(best);
             if (score) score[rank] = haste__cu_entry_score(best);
         }
@@ -1815,12 +1888,10 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
 static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, int64_t padded, int k, int32_t *id,
                                               float *score)
 {
-    __shared__ uint8_t head[HASTE__CU_PARTS];
-    __shared__ uint64_t scratch[64];
+    __shared__ haste__cu_merge_memory memory;
     size_t b = blockIdx.x;
     haste__cu_merge(best + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, id + b * (size_t)k,
-                    score ? score + b * (size_t)k : NULL, head,
-                    scratch);
+                    score ? score + b * (size_t)k : NULL, &memory);
 }
 
 /* What the streaming kernel needs of each block. Blocks in the narrow order are runs of 16 labels, of which `share` belong
@@ -1833,6 +1904,7 @@ typedef struct haste__cu_stream_block {
     int32_t S, F, begin;
     int32_t path, share;
     int32_t rows, chunks;             /* inputs of a job, all of F in so many jobs */
+    int32_t copied, labelled;         /* their places, and the labels, come with the job */
 } haste__cu_stream_block;
 typedef struct haste__cu_stream_args {
     haste__cu_stream_block block[HASTE_MAX_BLOCKS];
@@ -1920,25 +1992,29 @@ enum {
 };
 
 /* A job on its way to a stage: weights as they lie in memory, then places for HASTE__CU_STREAM_ROWS inputs (uint16) and,
-   with the last job of a group, biases. */
-template <typename T>
-static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, int64_t g, int chunk,
-                                                              unsigned char *stage)
+   with the last job of a group, biases and labels. */
+static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, const int32_t *label_of,
+                                                              int width, int64_t g, int chunk, unsigned char *stage)
 {
-    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows;
-    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows, bytes = rows * block.S * (int)sizeof(T);
-    const unsigned char *from = (const unsigned char *)block.weight +
-        ((size_t)g * (size_t)block.F + (size_t)f0) * (size_t)block.S * sizeof(T) + (size_t)lane * 16;
-    #pragma unroll
-    for (int j = 0; j < HASTE__CU_STREAM_BYTES / 512; j++)
-        if (lane * 16 + j * 512 < bytes) haste__cu_copy16(stage + lane * 16 + j * 512, from + j * 512, true);
-    if (block.index && block.F % 8 == 0 && block.rows % 8 == 0 && lane < rows / 8)
-        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + lane * 16,
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows, row = block.S * width;
+    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows, bytes = rows * row;
+    const char *from = (const char *)block.weight + ((size_t)g * (size_t)block.F + (size_t)f0) * (size_t)row + lane * 16;
+    stage += lane * 16;
+    if (bytes == HASTE__CU_STREAM_BYTES) {
+        #pragma unroll
+        for (int j = 0; j < HASTE__CU_STREAM_BYTES; j += 512) haste__cu_copy16(stage + j, from + j, true);
+    } else
+        for (int j = 0; lane * 16 + j < bytes; j += 512) haste__cu_copy16(stage + j, from + j, true);
+    if (block.copied && lane < rows / 8)
+        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES,
                          block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + lane * 8, true);
     if (chunk + 1 == block.chunks)
-        for (int i = lane; i < block.S / 4; i += 32)
-            haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + i * 16,
-                             block.bias + g * block.S + i * 4, true);
+        for (int i = lane; i < block.S / 4; i += 32) {
+            unsigned char *to = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + (i - lane) * 16;
+            haste__cu_copy16(to, block.bias + g * block.S + i * 4, true);
+            if (block.labelled)
+                haste__cu_copy16(to + block.S * 4, label_of + block.first_slot + g * block.S + i * 4, true);
+        }
 }
 
 /* Numbers that are read and written together. */
@@ -1951,16 +2027,21 @@ static __device__ __forceinline__ void haste__cu_stream_gather(const haste__cu_s
 {
     const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows;
     const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
-    const bool copied = block.F % 8 == 0 && block.rows % 8 == 0;
     const uint16_t *places = (const uint16_t *)(const void *)(stage + HASTE__CU_STREAM_BYTES);
-    for (int i = lane; i < rows; i += 32) {
-        /* narrow: slot i is, of strip i / 8, of quads 2q and 2q + 1 (q = i / 4 % 2), two columns each */
-        const int f = block.path != HASTE_CUDA_NARROW ? i :
-            i % 2 * (block.F / 2) + (i / 4 % 2 * 2 + i / 2 % 2) * (block.F / 8) + i / 8;
-        const int column = block.begin + (!block.index ? f0 + f : copied ? places[f] :
-                                          (int)__ldg(block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + f));
-        ((haste__cu_numbers<N> *)(void *)own)[i] = ((const haste__cu_numbers<N> *)(const void *)x)[column];
-    }
+    const haste__cu_numbers<N> *from = (const haste__cu_numbers<N> *)(const void *)x + block.begin;
+    haste__cu_numbers<N> *to = (haste__cu_numbers<N> *)(void *)own;
+    if (block.copied && rows == 64 && block.path != HASTE_CUDA_NARROW) {
+        const int a = places[lane], b = places[lane + 32];
+        to[lane] = from[a];
+        to[lane + 32] = from[b];
+    } else
+        for (int i = lane; i < rows; i += 32) {
+            /* narrow: slot i is, of strip i / 8, of quads 2q and 2q + 1 (q = i / 4 % 2), two columns each */
+            const int f = block.path != HASTE_CUDA_NARROW ? i :
+                i % 2 * (block.F / 2) + (i / 4 % 2 * 2 + i / 2 % 2) * (block.F / 8) + i / 8;
+            to[i] = from[!block.index ? f0 + f : block.copied ? places[f] :
+                         (int)__ldg(block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + f)];
+        }
     __syncwarp();
 }
 
@@ -1972,22 +2053,41 @@ static __device__ __forceinline__ int haste__cu_stream_place(int path, int S, in
     return (r >> 3) * (16 * S) + (c >> 3) * 1024 + (r & 7) * row + (((c & (row / 16 - 1)) ^ swap) << 4);
 }
 
-/* acc[n][0..7] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. */
+/* acc[n][0..7] += eight weights times the inputs v. */
+template <typename T, int N>
+static __device__ __forceinline__ void haste__cu_stream_eight(float (*acc)[8], const unsigned char *from,
+                                                              haste__cu_numbers<N> v)
+{
+    float w[8];
+    haste__cu_get8(w, (const T *)(const void *)from);
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v.of[n];
+}
+
+/* acc[n][0..7] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. A full job whose
+   lanes' pieces are 512 bytes apart (twice that in float32), but for what S = 64 in the wide order exchanges, is the case
+   to be fast in. */
 template <typename T, int N>
 static __device__ __forceinline__ void haste__cu_stream_rows(const haste__cu_stream_block &block, int rows, int r, int c,
                                                              int R, const unsigned char *stage, const float *own,
                                                              float (*acc)[8])
 {
-    #pragma unroll (N == 1 ? 4 : 2)
-    for (int f = r; f < rows; f += R) {
-        float w[8];
-        haste__cu_get8(w, (const T *)(const void *)(stage + haste__cu_stream_place(block.path, block.S, (int)sizeof(T), f, c)));
-        haste__cu_numbers<N> v = ((const haste__cu_numbers<N> *)(const void *)own)[f];
-        #pragma unroll
-        for (int n = 0; n < N; n++)
-            #pragma unroll
-            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v.of[n];
-    }
+    enum { STEP = 256 * sizeof(T) };
+    const haste__cu_numbers<N> *v = (const haste__cu_numbers<N> *)(const void *)own + r;
+    const bool wide = block.path == HASTE_CUDA_WIDE;
+    if (rows * block.S * (int)sizeof(T) == HASTE__CU_STREAM_BYTES && R * block.S == 256 && !(wide && block.S == 128)) {
+        const int at = haste__cu_stream_place(block.path, block.S, (int)sizeof(T), r, c);
+        const int flip = wide && block.S == 64 ? 64 : 0;
+        #pragma unroll (N == 1 ? 8 : 2)
+        for (int i = 0; i < HASTE__CU_STREAM_BYTES / STEP; i++)
+            haste__cu_stream_eight<T, N>(acc, stage + (i % 2 ? at ^ flip : at) + i * STEP, v[i * R]);
+    } else
+        #pragma unroll 1
+        for (int f = r; f < rows; f += R)
+            haste__cu_stream_eight<T, N>(acc, stage + haste__cu_stream_place(block.path, block.S, (int)sizeof(T), f, c),
+                                         v[f - r]);
 }
 
 /* The same in the narrow order: 16 bytes are two labels (acc[n][0], [1]) of the inputs of two quads. */
@@ -2009,16 +2109,16 @@ static __device__ __forceinline__ void haste__cu_stream_strips(int rows, const u
     }
 }
 
-/* Adds up what lanes first, 2 * first, ... apart hold of m labels (first a power of two): halves them with each exchange, so
-   that a lane is left with *m labels from the *own-th on; then plain sums. */
-static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first, int m0, int *own, int *m)
+/* Adds up what lanes first, 2 * first, ... apart hold of eight labels (first a power of two): halves them with each
+   exchange, so that a lane is left with *m labels from the *own-th on; then plain sums. */
+static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first, int *own, int *m)
 {
     const int lane = (int)threadIdx.x % 32;
     *own = 0;
-    *m = m0;
+    *m = 8;
     #pragma unroll
     for (int half = 4; half >= 1; half /= 2) {
-        if (*m != 2 * half || first >= 32) continue;
+        if (first >= 32) break;
         const bool upper = (lane & first) != 0;
         #pragma unroll
         for (int j = 0; j < half; j++) {
@@ -2032,7 +2132,7 @@ static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first
     for (; first < 32; first *= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], first);
 }
 
-/* The k-th largest (skip + k-th, where labels may be excluded) of 64 sets' best, or 0: at least k labels reach it. A warp. */
+/* The rank-th largest of 64 sets' best, or 0: as many labels reach it. A warp. */
 static __device__ __forceinline__ uint32_t haste__cu_stream_floor(const uint32_t *best_of_set, int64_t rank)
 {
     const int lane = (int)threadIdx.x % 32;
@@ -2049,24 +2149,26 @@ static __device__ __forceinline__ uint32_t haste__cu_stream_floor(const uint32_t
     return __reduce_or_sync(0xffffffffu, found);
 }
 
-/* The job after this one: the next part of the group, or the warp's next group. */
-static __device__ __forceinline__ void haste__cu_stream_next(const haste__cu_stream_args &a, int64_t start, int64_t stride,
-                                                             int *number, int64_t *g, int *chunk)
-{
-    if (*number >= a.blocks || ++*chunk < a.block[*number].chunks) return;
-    *chunk = 0;
-    *g += stride;
-    while (*number < a.blocks && *g >= a.block[*number].groups) { ++*number; *g = start; }
-}
+enum { HASTE__CU_STREAM_FIRST = 256 };   /* labels of all warps' first groups that come into question */
 
-/* After each warp's first group: `floor` from the best of four sets of its labels. All threads, twice a barrier. */
+/* What the warps of a block do together after their first groups, in shared memory. */
+template <int N> struct haste__cu_stream_start {
+    uint64_t entry[N][HASTE__CU_STREAM_FIRST];
+    uint32_t best_of_set[N][4 * HASTE__CU_STREAM_WARPS];
+    int32_t  count[N];
+};
+
+/* After each warp's first group: `floor` from the best of four sets of its labels, and the lists from the labels that reach
+   it. All threads; a warp without a group has m = 0. Returns true where all of these labels are in the lists; where labels
+   are excluded, or too many tie, they have to be offered one by one. */
 template <int N>
-static __device__ __forceinline__ void haste__cu_stream_begin(const haste__cu_stream_args &a, const float (*acc)[8], int m,
-                                                              int label, bool valid, int64_t left, const float *bias,
-                                                              uint32_t (*best_of_set)[4 * HASTE__CU_STREAM_WARPS],
-                                                              uint32_t *floor)
+static __device__ __forceinline__ bool haste__cu_stream_begin(const haste__cu_stream_args &a, const float (*acc)[8], int m,
+                                                              int label, bool valid, int left, const float *bias,
+                                                              const int32_t *label_of, haste__cu_stream_start<N> *start,
+                                                              uint64_t *lists, uint32_t *floor)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    bool whole = a.excluded_offset == NULL;
     #pragma unroll
     for (int n = 0; n < N; n++) {
         uint32_t key = 0;
@@ -2075,15 +2177,42 @@ static __device__ __forceinline__ void haste__cu_stream_begin(const haste__cu_st
             if (j < m && valid && label + j < left && haste__cu_finite(acc[n][j] + bias[label + j]))
                 key = max(key, haste__cu_order_key(acc[n][j] + bias[label + j]));
         for (int step = 1; step < 8; step *= 2) key = max(key, __shfl_xor_sync(0xffffffffu, key, step));
-        if (lane % 8 == 0) best_of_set[n][warp * 4 + lane / 8] = key;
+        if (lane % 8 == 0) start->best_of_set[n][warp * 4 + lane / 8] = key;
     }
+    if (threadIdx.x < N) start->count[threadIdx.x] = 0;
     __syncthreads();
     if (warp < N && warp < a.B) {
         const int64_t rank = a.k + haste__cu_excluded_count(a, warp);   /* so many of the best may be excluded */
-        const uint32_t found = rank <= 4 * HASTE__CU_STREAM_WARPS ? haste__cu_stream_floor(best_of_set[warp], rank) : 0;
+        uint32_t found = 0;
+        if (rank <= 4 * HASTE__CU_STREAM_WARPS) found = haste__cu_stream_floor(start->best_of_set[warp], rank);
         if (lane == 0 && found > floor[warp]) floor[warp] = found;
     }
     __syncthreads();
+    if (!whole) return false;
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < m && valid && label + j < left) {
+                const float v = acc[n][j] + bias[label + j];
+                if (n < a.B && haste__cu_finite(v) && haste__cu_order_key(v) >= floor[n]) {
+                    const int at = atomicAdd(&start->count[n], 1);
+                    if (at < HASTE__CU_STREAM_FIRST) start->entry[n][at] = haste__cu_entry(v, label_of[label + j]);
+                }
+            }
+    __syncthreads();
+    for (int n = 0; n < N; n++) whole &= start->count[n] <= HASTE__CU_STREAM_FIRST;
+    if (!whole) return false;
+    for (int n = 0; n < N; n++)
+        for (int i = (int)threadIdx.x; i < start->count[n]; i += HASTE__CU_STREAM_THREADS) {
+            const uint64_t own = start->entry[n][i];
+            int before = 0;
+            for (int j = 0; j < start->count[n]; j++) before += start->entry[n][j] > own;
+            if (before < a.k) lists[n * a.k + before] = own;
+            if (before == a.k - 1) floor[n] = (uint32_t)(own >> 32);
+        }
+    __syncthreads();
+    return true;
 }
 
 /* The k best for N samples (1, or up to 4), reading every weight once: bound by memory. Warp: every so-manieth group; a ring
@@ -2095,133 +2224,140 @@ template <typename T, int N>
 static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
     HASTE__CU_SHARED(memory);
-    __shared__ uint32_t floor[N], lock[N], best_of_set[N][4 * HASTE__CU_STREAM_WARPS];
+    __shared__ uint32_t floor[N], lock[N];
     __shared__ bool last;
-    __shared__ uint64_t scratch[64];
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stages = a.stages, size = a.stage;
     const int64_t start = (int64_t)warp * gridDim.x + blockIdx.x, stride = (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
-    unsigned char *ring = memory + warp * (a.stages * a.stage);
-    float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * a.stages * a.stage) +
-        warp * (HASTE__CU_STREAM_ROWS * N);                                              /* [ROWS][N] */
-    float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (a.stages * a.stage + HASTE__CU_STREAM_ROWS * N * 4));
+    unsigned char *ring = memory + warp * (stages * size);
+    float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * stages * size) + warp * (HASTE__CU_STREAM_ROWS * N);
+    float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (stages * size + HASTE__CU_STREAM_ROWS * N * 4));
     uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][k] */
-    uint8_t *head = (uint8_t *)(lists + N * a.k);                                        /* [PARTS] */
-    int number = 0, chunk = 0, coming = 0, coming_chunk = 0, turn = 0, coming_turn = 0;
-    int64_t g = start, coming_g = start;
+    haste__cu_stream_start<N> *begin = (haste__cu_stream_start<N> *)(void *)(lists + N * a.k);
     float acc[N][8];
     bool bad = false, begun = false;
 
-    while (number < a.blocks && g >= a.block[number].groups) number++;
-    coming = number;
-    for (int i = 0; i < a.stages; i++) {
-        if (coming < a.blocks)
-            haste__cu_stream_fetch<T>(a.block[coming], coming_g, coming_chunk, ring + coming_turn * a.stage);
-        haste__cu_copy_batch();
-        coming_turn = coming_turn + 1 == a.stages ? 0 : coming_turn + 1;
-        haste__cu_stream_next(a, start, stride, &coming, &coming_g, &coming_chunk);
-    }
-    for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
-        x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
     for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    for (int i = (int)threadIdx.x; i < N * 4 * HASTE__CU_STREAM_WARPS; i += HASTE__CU_STREAM_THREADS) best_of_set[0][i] = 0;
     if (threadIdx.x < N) { floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX); lock[threadIdx.x] = 0; }
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
         for (int j = 0; j < 8; j++) acc[n][j] = 0;
-    __syncthreads();
 
-    while (number < a.blocks) {
-        const haste__cu_stream_block &block = a.block[number];
+    for (int number = 0; number < a.blocks; number++) {
+        const haste__cu_stream_block block = a.block[number];
         const bool narrow = block.path == HASTE_CUDA_NARROW;
-        const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8, f0 = chunk * block.rows;
-        const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
-        const unsigned char *stage = ring + turn * a.stage;
-        if (a.stages == 3) haste__cu_copy_wait_but_two();
-        else if (a.stages == 2) haste__cu_copy_wait_but_one();
-        else haste__cu_copy_wait();
-        __syncwarp();
-        haste__cu_stream_gather<N>(block, g, chunk, stage, x, own);
-        if constexpr (sizeof(T) == 2) {
-            if (narrow) haste__cu_stream_strips<N>(rows, stage, own, acc);
-            else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
-        } else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
-        if (chunk + 1 == block.chunks) {
-            /* a lane's labels: `m` from `label` on, `step` apart, where `valid` */
-            const float *bias = (const float *)(const void *)(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2);
-            const int64_t left = block.labels - g * S;
-            int label = 0, m = 8, part = 0;
-            bool valid;
-            if (narrow) {   /* lanes 1 and 16 apart have the same labels */
-                #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    const bool upper = lane & 1;
-                    const float other = __shfl_xor_sync(0xffffffffu, upper ? acc[n][0] : acc[n][1], 1);
-                    acc[n][0] = (upper ? acc[n][1] : acc[n][0]) + other;
-                    acc[n][0] += __shfl_xor_sync(0xffffffffu, acc[n][0], 16);
-                }
-                m = 1;
-                label = lane / 4 % 4 * 4 + lane / 2 % 2 + lane % 2 * 2;
-                valid = lane < 16;
-            } else if ((n8 & (n8 - 1)) == 0) {
-                #pragma unroll
-                for (int n = 0; n < N; n++) haste__cu_scatter_sum(acc[n], n8, 8, &part, &m);
-                label = c * 8 + part;
-                valid = r < 8;
-            } else {        /* one after the other */
-                #pragma unroll
-                for (int n = 0; n < N; n++)
+        const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8;
+        int64_t coming = start;
+        int coming_chunk = 0, chunk = 0, turn = 0;
+        for (int i = 0; i < stages; i++) {
+            if (coming < block.groups)
+                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, ring + i * size);
+            haste__cu_copy_batch();
+            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
+        }
+        if (number == 0) {   /* while the first jobs are on their way */
+            for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
+                x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
+            __syncthreads();
+        }
+        for (int64_t g = start; g < block.groups; ) {
+            const int f0 = chunk * block.rows, rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+            unsigned char *stage = ring + turn * size;
+            if (stages == 3) haste__cu_copy_wait_but_two();
+            else if (stages == 2) haste__cu_copy_wait_but_one();
+            else haste__cu_copy_wait();
+            __syncwarp();
+            haste__cu_stream_gather<N>(block, g, chunk, stage, x, own);
+            if constexpr (sizeof(T) == 2) {
+                if (narrow) haste__cu_stream_strips<N>(rows, stage, own, acc);
+                else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+            } else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+            if (chunk + 1 == block.chunks) {
+                /* a lane's labels: `m` from `label` on, where `valid` */
+                const unsigned char *rest = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2;
+                const float *bias = (const float *)(const void *)rest;
+                const int64_t beyond = block.labels - g * S;
+                const int left = beyond < S ? (int)beyond : S;
+                const int32_t *label_of = block.labelled ? (const int32_t *)(const void *)(bias + S) :
+                                                           a.label_of + block.first_slot + g * S;
+                int label = 0, m = 8, part = 0;
+                bool valid;
+                if (narrow) {   /* lanes 1 and 16 apart have the same labels */
                     #pragma unroll
-                    for (int j = 0; j < 8; j++) {
-                        const float mine = acc[n][j];
-                        for (int other = 1; other < R; other++)
-                            acc[n][j] += __shfl_sync(0xffffffffu, mine, (lane + other * n8) % 32);
+                    for (int n = 0; n < N; n++) {
+                        const bool upper = lane & 1;
+                        const float other = __shfl_xor_sync(0xffffffffu, upper ? acc[n][0] : acc[n][1], 1);
+                        acc[n][0] = (upper ? acc[n][1] : acc[n][0]) + other;
+                        acc[n][0] += __shfl_xor_sync(0xffffffffu, acc[n][0], 16);
                     }
-                label = c * 8;
-                valid = r == 0;
-            }
-            if (!begun) {   /* warps that have no group wait at the end */
-                haste__cu_stream_begin<N>(a, acc, m, label, valid, left, bias, best_of_set, floor);
-                begun = true;
-            }
-            #pragma unroll 1
-            for (int j = 0; j < m; j++) {   /* acc[n][0] is the j-th label's */
-                const bool there = valid && label + j < left;
-                const float own_bias = there ? bias[label + j] : 0.0f;
-                bool any = false;
-                #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    acc[n][0] += own_bias;
-                    bad |= there && !haste__cu_finite(acc[n][0]);
-                    any |= there && acc[n][0] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                }
-                if (__any_sync(0xffffffffu, any)) {
-                    const int32_t id = there ? a.label_of[block.first_slot + g * S + label + j] : -1;
+                    m = 1;
+                    label = lane / 4 % 4 * 4 + lane / 2 % 2 + lane % 2 * 2;
+                    valid = lane < 16;
+                } else if ((n8 & (n8 - 1)) == 0) {
+                    #pragma unroll
+                    for (int n = 0; n < N; n++) haste__cu_scatter_sum(acc[n], n8, &part, &m);
+                    label = c * 8 + part;
+                    valid = r < 8;
+                } else {        /* one after the other */
                     #pragma unroll
                     for (int n = 0; n < N; n++)
-                        if (n < a.B) haste__cu_offer(a, n, lists + n * a.k, &lock[n], &floor[n], there, acc[n][0], id);
+                        #pragma unroll 1
+                        for (int j = 0; j < 8; j++) {   /* round and round: [0] is the j-th */
+                            float sum = acc[n][0];
+                            for (int other = 1; other < R; other++)
+                                sum += __shfl_sync(0xffffffffu, acc[n][0], (lane + other * n8) % 32);
+                            #pragma unroll
+                            for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
+                            acc[n][7] = sum;
+                        }
+                    label = c * 8;
+                    valid = r == 0;
+                }
+                bool entered = false;
+                if (!begun) {   /* warps that have no group follow at the end */
+                    entered = haste__cu_stream_begin<N>(a, acc, m, label, valid, left, bias, label_of, begin, lists, floor);
+                    begun = true;
+                }
+                #pragma unroll 1
+                for (int j = 0; j < m; j++) {   /* acc[n][0] is the j-th label's */
+                    const bool there = valid && label + j < left;
+                    const float own_bias = there ? bias[label + j] : 0.0f;
+                    bool any = false;
+                    #pragma unroll
+                    for (int n = 0; n < N; n++) {
+                        acc[n][0] += own_bias;
+                        bad |= there && !haste__cu_finite(acc[n][0]);
+                        any |= there && acc[n][0] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
+                    }
+                    if (!entered && __any_sync(0xffffffffu, any)) {
+                        const int32_t id = there ? label_of[label + j] : -1;
+                        #pragma unroll
+                        for (int n = 0; n < N; n++)
+                            if (n < a.B) haste__cu_offer(a, n, lists + n * a.k, &lock[n], &floor[n], there, acc[n][0], id);
+                    }
+                    #pragma unroll
+                    for (int n = 0; n < N; n++)
+                        #pragma unroll
+                        for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
                 }
                 #pragma unroll
                 for (int n = 0; n < N; n++)
                     #pragma unroll
-                    for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
+                    for (int j = 0; j < 8; j++) acc[n][j] = 0;
             }
-            #pragma unroll
-            for (int n = 0; n < N; n++)
-                #pragma unroll
-                for (int j = 0; j < 8; j++) acc[n][j] = 0;
+            __syncwarp();   /* nobody reads the stage any more */
+            if (coming < block.groups)
+                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, stage);
+            haste__cu_copy_batch();
+            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
+            if (++chunk == block.chunks) { chunk = 0; g += stride; }
+            turn = turn + 1 == stages ? 0 : turn + 1;
         }
-        __syncwarp();   /* nobody reads the stage any more */
-        if (coming < a.blocks)
-            haste__cu_stream_fetch<T>(a.block[coming], coming_g, coming_chunk, ring + turn * a.stage);
-        haste__cu_copy_batch();
-        turn = turn + 1 == a.stages ? 0 : turn + 1;
-        haste__cu_stream_next(a, start, stride, &coming, &coming_g, &coming_chunk);
-        haste__cu_stream_next(a, start, stride, &number, &g, &chunk);
+        haste__cu_copy_wait();   /* nothing is on its way any more: batches may be empty, but count */
+        __syncwarp();
     }
-    if (!begun) { __syncthreads(); __syncthreads(); }
+    if (!begun) haste__cu_stream_begin<N>(a, acc, 0, 0, false, 0, NULL, NULL, begin, lists, floor);
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
-    haste__cu_copy_wait();
 
     __syncthreads();
     for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS)
@@ -2237,16 +2373,9 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
     __threadfence();
     for (int n = 0; n < N && n < a.B; n++) {
         const uint64_t *all = a.best + (size_t)n * gridDim.x * (size_t)a.k;
-        const int entries = (int)gridDim.x * a.k;
         __syncthreads();
-        if (entries * 8 <= HASTE__CU_STREAM_WARPS * a.stages * a.stage) {   /* the ring is free now */
-            uint64_t *near = (uint64_t *)(void *)memory;
-            for (int i = (int)threadIdx.x; i < entries; i += HASTE__CU_STREAM_THREADS) near[i] = __ldcg(all + i);
-            all = near;
-            __syncthreads();
-        }
         haste__cu_merge(all, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
-                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch);
+                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, (haste__cu_merge_memory *)(void *)memory);
     }
 }
 
@@ -2292,64 +2421,85 @@ typedef struct haste__panel_plan {
     int32_t  warps, shared;  /* of a thread block; bytes of shared memory */
     int32_t  part;           /* the first thread block's number among all that leave lists or sums */
     int32_t  first;          /* nothing is continued */
-    int32_t  sets;           /* only the first unit of each warp is looked at, and only its best label told: */
+    int32_t  sets;           /* only so many units are looked at, and only the best label of each is told: */
     int32_t  set0, all_sets;
     uint32_t *best_of_set;   /* [samples][all_sets]; NULL: this is no such pass */
 } haste__panel_plan;
 
-/* Bytes of a stage: weights of a job, places of its inputs in shared memory, biases. */
-#define HASTE__PANEL_STAGE(unit) ((unit) * HASTE__PANEL_CHUNK * 2 + HASTE__PANEL_CHUNK * 2 + (unit) * 4)
+/* A stage: weights of a job, places of its inputs in shared memory, biases, labels (for a search). Bytes, and where the
+   latter begin. */
+#define HASTE__PANEL_PLACES(unit) ((unit) * HASTE__PANEL_CHUNK * 2)
+#define HASTE__PANEL_BIAS(unit)   (HASTE__PANEL_PLACES(unit) + HASTE__PANEL_CHUNK * 4)
+#define HASTE__PANEL_LABEL(unit)  (HASTE__PANEL_BIAS(unit) + (unit) * 4)
+#define HASTE__PANEL_STAGE(unit)  (HASTE__PANEL_LABEL(unit) + (unit) * 4)
 
-/* An input's place in shared memory in units of 32 bytes, with the rotation of its row in the lowest two bits. */
+/* The most warps of a thread block: so that registers suffice, 128, 168 or 255 of them. What spills is slow, since little is
+   left of the first cache. */
+#define HASTE__PANEL_WARPS(unit, mode) ((unit) == 16 ? ((mode) == HASTE__CU_TOP_K ? 12 : 16) : 12)
+
+/* An input's row in shared memory: where its first 16 bytes lie. Piece c lies where (place ^ c << 4) says. */
 static __device__ __forceinline__ uint32_t haste__panel_place(const haste__panel_plan &plan, uint32_t f)
 {
-    return f * 4 + (f * plan.quarter >> 16 & 3);
+    return f * HASTE__PANEL_ROW + ((f * plan.quarter >> 16 & 3) << 5);
 }
 
-/* The weights, and for the first chunk biases, of a job on their way to `stage`. Returns the lane's two inputs of it, to be
-   put there later. Rows of UNIT weights lie there 64 or 32 bytes apart, their 16-byte pieces exchanged as in
-   haste__wide_offset. */
+/* Quads take the inputs of their runs in different orders, for the sake of banks: the i-th step takes i ^ turn. */
+static __device__ __forceinline__ int haste__panel_turn(int quad, int run) { return 2 * quad & ((run & -run) - 1); }
+
+/* Where a lane's first 16 bytes of a unit's weights come from and go to, in bytes; the same for all units of S <= 32. */
+typedef struct haste__panel_lane { uint32_t from, to; } haste__panel_lane;
 template <int UNIT, bool NARROW>
-static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pass &p, const haste__panel_plan &plan,
-                                                              int unit, int chunk, unsigned char *stage)
+static __device__ __forceinline__ haste__panel_lane haste__panel_lane_of(const haste__cu_pass &p)
 {
-    const int lane = (int)threadIdx.x % 32, f0 = chunk * HASTE__PANEL_CHUNK, S = p.S;
+    enum { PIECES = UNIT / 8 };   /* 16-byte pieces of a row */
+    const int lane = (int)threadIdx.x % 32, r = lane / PIECES, c = lane % PIECES;
+    haste__panel_lane own;
+    own.from = own.to = (uint32_t)lane * 16;
+    if (NARROW) return own;
+    /* in the stage rows lie UNIT * 2 bytes apart, pieces exchanged as in haste__wide_offset */
+    own.to = (uint32_t)(r * (UNIT * 2) + ((c ^ (UNIT == 32 ? r >> 1 & 3 : r >> 2 & 1)) << 4));
+    if (p.path != HASTE_CUDA_WIDE) own.from = (uint32_t)(r * p.S + c * 8) * 2;
+    else own.from = (uint32_t)(r * (p.S < 64 ? 64 : 128) + ((c ^ (p.S == 32 ? r >> 1 & 3 : r & 7)) << 4));
+    return own;
+}
+
+/* The weights, with the first chunk biases, and with the last one labels (LABELS) of a job on their way to `stage`. Returns
+   the lane's two inputs of it, whose places are to be put there later. */
+template <int UNIT, bool NARROW, bool LABELS>
+static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pass &p, const haste__panel_plan &plan,
+                                                              haste__panel_lane own, int unit, int chunk,
+                                                              unsigned char *stage)
+{
+    enum { ROWS = 256 / UNIT, COPIES = HASTE__PANEL_CHUNK / ROWS };   /* rows that a warp copies at once; so many times */
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * HASTE__PANEL_CHUNK, quad = lane / 2 % 4, half = lane % 2;
     const int rows = p.F - f0 < HASTE__PANEL_CHUNK ? p.F - f0 : HASTE__PANEL_CHUNK;
     const int64_t group = haste__cu_item_group(unit, plan.per);
-    const int s0 = (unit - (int)group * plan.per) * UNIT;
-    const unsigned char *from = (const unsigned char *)p.weight + (size_t)group * (size_t)p.F * (size_t)S * 2;
+    const int part = unit - (int)group * plan.per, step = NARROW ? 512 : ROWS * p.S * 2;
+    const char *from = (const char *)p.weight + (size_t)group * (size_t)(p.F * p.S * 2);
     int first, second;
-    if (NARROW) {
-        from += ((size_t)(s0 / 16) * (size_t)(p.F / 8) + (size_t)(f0 / 8)) * 256 + (size_t)lane * 16;
-        #pragma unroll
-        for (int j = 0; j < 4; j++)
-            if (j * 16 < rows) haste__cu_copy16(stage + lane * 16 + j * 512, from + j * 512, true);
-    } else {
-        enum { PIECES = UNIT / 8, ROWS = 32 / PIECES };   /* 16-byte pieces of a row; rows that a warp copies at once */
-        const int r = lane / PIECES, s = s0 + lane % PIECES * 8;
-        const uint32_t row = S < 64 ? (uint32_t)S * 2 : 128, swap = (uint32_t)(S == 32 ? r >> 1 & 3 : r & 7);
-        const uint32_t place = p.path != HASTE_CUDA_WIDE ? (uint32_t)(r * S + s) * 2 :
-            (uint32_t)(s >> 6) * 1024 + (uint32_t)r * row + ((((uint32_t)s >> 3 & (row / 16 - 1)) ^ swap) << 4);
-        unsigned char *to = stage + r * (UNIT * 2) + ((lane % PIECES ^ (UNIT == 32 ? r >> 1 & 3 : r >> 2 & 1)) << 4);
-        from += (size_t)f0 * (size_t)S * 2 + place;
-        #pragma unroll
-        for (int j = 0; j < HASTE__PANEL_CHUNK / ROWS; j++)
-            if (j * ROWS < rows) haste__cu_copy16(to + j * 512, from + (size_t)j * (size_t)(ROWS * S * 2), true);
+    if (NARROW) from += part * (p.F * 32) + f0 * 32 + own.from;
+    else {
+        from += f0 * (p.S * 2);
+        if (part == 0) from += own.from;
+        else if (p.path != HASTE_CUDA_WIDE) from += own.from + (uint32_t)part * (UNIT * 2);
+        else from += (own.from ^ (uint32_t)(part & 1) << 6) + (uint32_t)(part >> 1) * 1024;
     }
+    #pragma unroll
+    for (int j = 0; j < COPIES; j++, from += step)
+        if (rows == HASTE__PANEL_CHUNK || j * ROWS < rows) haste__cu_copy16(stage + own.to + j * 512, from, true);
     if (chunk == 0 && lane < UNIT / 4)
-        haste__cu_copy16(stage + UNIT * 128 + HASTE__PANEL_CHUNK * 2 + lane * 16,
-                         p.bias + group * S + s0 + lane * 4, true);
+        haste__cu_copy16(stage + HASTE__PANEL_BIAS(UNIT) + lane * 16, p.bias + group * p.S + part * UNIT + lane * 4, true);
+    if (LABELS && chunk + 1 == plan.chunks && lane < UNIT / 4)
+        haste__cu_copy16(stage + HASTE__PANEL_LABEL(UNIT) + lane * 16,
+                         p.label_of + p.first_slot + group * p.S + part * UNIT + lane * 4, true);
     haste__cu_copy_batch();
     if (lane >= rows / 2) return 0;
-    const int quad = lane / 2 % 4, half = lane % 2;   /* lane 8 * step + 2 * quad + half */
-    if (NARROW) {   /* the two inputs of a column of strip 2 * step + half */
+    if (NARROW) {   /* lane 8 * step + 2 * quad + half: the two inputs of a column of strip 2 * step + half */
         first = quad * (p.F / 8) + f0 / 8 + lane / 8 * 2 + half;
         second = first + p.F / 2;
     } else {        /* two neighbours of the quad's run */
         const int run = rows / 4;
-        int at = lane / 8 * 4 + half * 2 + quad * 2 % run;
-        if (at >= run) at -= run;
-        first = f0 + quad * run + at;
+        first = f0 + quad * run + ((lane / 8 * 4 + half * 2) ^ haste__panel_turn(quad, run));
         second = first + 1;
     }
     if (!p.index) return (uint32_t)first | (uint32_t)second << 16;
@@ -2358,40 +2508,43 @@ static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pa
                     __ldg((const uint32_t *)(const void *)(index + first));
 }
 
-/* z += x' w for the inputs of a job. */
-template <int UNIT, bool NARROW>
+/* z += x' w for the inputs of a job. WHOLE: there are 64 of them. */
+template <int UNIT, bool NARROW, bool WHOLE>
 static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8][4], const unsigned char *x,
                                                             const unsigned char *stage, int rows)
 {
     enum { PIECES = UNIT / 8 };
-    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, run = rows / 4, turn = quad * 2 % run;
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, run = WHOLE ? 16 : rows / 4;
+    const int turn = haste__panel_turn(quad, run);
+    const int odd = UNIT == 32 ? 0 : (row >> 1 & 1) * 8;
+    const int begin = (quad * 16 + turn) * (UNIT * 2) + odd +
+        ((UNIT == 32 ? (row >> 1) ^ (turn >> 1 & 3) : (row >> 2) ^ (turn >> 2 & 1)) << 4);
     const uint32_t half = row & 1 ? 0x7632 : 0x5410;
-    #pragma unroll
-    for (int k = 0; k < HASTE__PANEL_CHUNK / 16; k++) {
+    #pragma unroll (UNIT == 32 ? 2 : 4)   /* more would not fit into the registers */
+    for (int k = 0; k < (WHOLE ? HASTE__PANEL_CHUNK / 16 : rows / 16); k++) {
         uint32_t b[2][PIECES];
         uint4 in[4];
-        if (k * 16 >= rows) break;
-        const uint2 place = *(const uint2 *)(const void *)(stage + UNIT * 128 + k * 32 + quad * 8);
-        in[0] = *(const uint4 *)(const void *)(x + ((place.x & 0xffff) << 5 ^ (uint32_t)row << 4));
-        in[1] = *(const uint4 *)(const void *)(x + (place.x >> 16 << 5 ^ (uint32_t)row << 4));
-        in[2] = *(const uint4 *)(const void *)(x + ((place.y & 0xffff) << 5 ^ (uint32_t)row << 4));
-        in[3] = *(const uint4 *)(const void *)(x + (place.y >> 16 << 5 ^ (uint32_t)row << 4));
+        const uint4 place = *(const uint4 *)(const void *)(stage + HASTE__PANEL_PLACES(UNIT) + k * 64 + quad * 16);
+        in[0] = *(const uint4 *)(const void *)(x + (place.x ^ (uint32_t)row << 4));
+        in[1] = *(const uint4 *)(const void *)(x + (place.y ^ (uint32_t)row << 4));
+        in[2] = *(const uint4 *)(const void *)(x + (place.z ^ (uint32_t)row << 4));
+        in[3] = *(const uint4 *)(const void *)(x + (place.w ^ (uint32_t)row << 4));
         #pragma unroll
         for (int h = 0; h < 2; h++) {
             if constexpr (NARROW) {
                 const uint2 w = *(const uint2 *)(const void *)(stage + (2 * k + h) * 256 + lane * 8);
                 b[h][0] = w.x; b[h][1] = w.y;
             } else {
-                int at = 4 * k + 2 * h + turn, r;
-                if (at >= run) at -= run;
-                r = quad * run + at;   /* even: the next row is in the same exchange */
+                const int r = quad * run + ((4 * k + 2 * h) ^ turn);   /* even: the next row has the same exchange */
+                const int there = WHOLE ?   /* the same, but for what all steps share */
+                    begin ^ ((4 * k + 2 * h) * (UNIT * 2) + (UNIT == 32 ? (2 * k + h) & 3 : k & 1) * 16) :
+                    r * (UNIT * 2) + odd + ((UNIT == 32 ? (row >> 1) ^ (r >> 1 & 3) : (row >> 2) ^ (r >> 2 & 1)) << 4);
+                const unsigned char *w = stage + there;
                 if constexpr (UNIT == 32) {
-                    const unsigned char *w = stage + r * 64 + (((row >> 1) ^ (r >> 1 & 3)) << 4);
                     const uint4 w0 = *(const uint4 *)(const void *)w, w1 = *(const uint4 *)(const void *)(w + 64);
                     b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
                     b[h][2] = __byte_perm(w0.z, w1.z, half); b[h][3] = __byte_perm(w0.w, w1.w, half);
                 } else {
-                    const unsigned char *w = stage + r * 32 + (((row >> 2) ^ (r >> 2 & 1)) << 4) + (row >> 1 & 1) * 8;
                     const uint2 w0 = *(const uint2 *)(const void *)w, w1 = *(const uint2 *)(const void *)(w + 32);
                     b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
                 }
@@ -2415,29 +2568,30 @@ static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8]
 /* z of label i (of the lane's UNIT / 4) and sample b (of its 8). */
 #define HASTE__PANEL_Z(b, i) z[(b) / 2][(i) / 2][(b) % 2 * 2 + (i) % 2]
 
-/* Logits to memory, UNIT / 4 labels of a sample at once. at: the lane's first, of the first of its samples. */
+/* Logits to memory, UNIT / 4 labels of a sample at once. at: the lane's first label, of the first of its samples. */
 template <int UNIT>
 static __device__ __forceinline__ void haste__panel_store(const haste__cu_pass &p, const float (*z)[UNIT / 8][4], size_t at,
                                                           int samples)
 {
+    const int width = p.logits_bf16 ? 2 : 4;
+    const size_t row = (size_t)p.slots * (size_t)width;
+    char *to = (char *)p.logits + at * (size_t)width;
     #pragma unroll
-    for (int b = 0; b < 8; b++) {
-        const size_t to = at + (size_t)b * (size_t)p.slots;
-        if (b >= samples) break;
+    for (int b = 0; b < 8; b++, to += row) {
+        if (b >= samples) continue;
         if (p.logits_bf16) {
             uint32_t word[UNIT / 8];
             #pragma unroll
             for (int c = 0; c < UNIT / 8; c++)
                 word[c] = haste__cu_pack_fast(HASTE__PANEL_Z(b, 2 * c), HASTE__PANEL_Z(b, 2 * c + 1));
-            if constexpr (UNIT == 32)
-                *(uint4 *)(void *)((uint16_t *)p.logits + to) = make_uint4(word[0], word[1], word[2], word[3]);
-            else *(uint2 *)(void *)((uint16_t *)p.logits + to) = make_uint2(word[0], word[1]);
+            if constexpr (UNIT == 32) haste__cu_write16(to, word[0], word[1], word[2], word[3]);
+            else haste__cu_write8(to, word[0], word[1]);
         } else {
             #pragma unroll
             for (int i = 0; i < UNIT / 4; i += 4)
-                *(float4 *)(void *)((float *)p.logits + to + i) =
-                    make_float4(HASTE__PANEL_Z(b, i), HASTE__PANEL_Z(b, i + 1), HASTE__PANEL_Z(b, i + 2),
-                                HASTE__PANEL_Z(b, i + 3));
+                haste__cu_write16(to + i * 4,
+                                  __float_as_uint(HASTE__PANEL_Z(b, i)), __float_as_uint(HASTE__PANEL_Z(b, i + 1)),
+                                  __float_as_uint(HASTE__PANEL_Z(b, i + 2)), __float_as_uint(HASTE__PANEL_Z(b, i + 3)));
         }
     }
 }
@@ -2471,11 +2625,11 @@ static __device__ __forceinline__ void haste__panel_sums(const float (*z)[UNIT /
 
 /* What z holds for the search: the labels that reach `limit` go to the lists, or are counted or written (p.count); or only
    the best of each sample is told (plan.best_of_set). A label that is excluded, or none, is passed over. Returns false where
-   one was not finite. group, s0: the unit's; left: its labels; samples: the lane's that there are. */
+   one was not finite. group, s0, label_of: the unit's; left: how many labels it has; samples: the lane's that there are. */
 template <int UNIT>
 static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste__panel_plan &plan, float (*z)[UNIT / 8][4],
                                            int unit, int64_t group, int s0, int left, int samples, const float *limit,
-                                           uint64_t *lists, uint32_t *lock)
+                                           const int32_t *label_of, uint64_t *lists, uint32_t *lock)
 {
     enum { LABELS = UNIT / 4 };
     const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, tile = (int)blockIdx.y;
@@ -2529,7 +2683,7 @@ static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste_
         }
         return true;
     }
-    const int32_t *label_of = p.label_of + p.first_slot + group * p.S + s0 + quad * LABELS;
+    label_of += quad * LABELS;
     for (; wanted; wanted &= wanted - 1) {
         const int b = __ffs((int)wanted) - 1;
         float v[LABELS], least = 0;
@@ -2573,10 +2727,11 @@ static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste_
 }
 
 template <int UNIT, bool NARROW, int MODE>
-static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel_kernel(const haste__cu_pass p,
-                                                                                        const haste__panel_plan plan)
+static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1) haste__panel_kernel(
+    const haste__cu_pass p, const haste__panel_plan plan)
 {
     enum { STAGE = HASTE__PANEL_STAGE(UNIT), LABELS = UNIT / 4 };
+    constexpr bool SEARCH = MODE == HASTE__CU_TOP_K;
     HASTE__CU_SHARED(memory);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
     const int tile = (int)blockIdx.y, part = plan.part + (int)blockIdx.x, sample0 = tile * HASTE__CU_TILE + row * 8;
@@ -2589,11 +2744,12 @@ static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel
     float z[4][UNIT / 8][4], limit[8], largest[8], sum[8];
     int unit = (int)blockIdx.x + (int)gridDim.x * warp, chunk = 0, turn = 0;
     uint32_t pair = 0;
+    const haste__panel_lane own = haste__panel_lane_of<UNIT, NARROW>(p);
     bool fine = true;
 
-    if (unit < end) pair = haste__panel_fetch<UNIT, NARROW>(p, plan, unit, 0, stages);
+    if (unit < end) pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, 0, stages);
     for (int i = (int)threadIdx.x; i < p.width * 8; i += (int)blockDim.x)
-        haste__cu_copy16(memory + (((haste__panel_place(plan, (uint32_t)(i / 8)) << 5) ^ (uint32_t)(i % 8) << 4)),
+        haste__cu_copy16(memory + (haste__panel_place(plan, (uint32_t)(i / 8)) ^ (uint32_t)(i % 8) << 4),
                          (const uint16_t *)p.x + ((size_t)tile * (size_t)p.D + (size_t)(p.begin + i / 8)) * HASTE__CU_TILE +
                          i % 8 * 8, true);
     if (MODE == HASTE__CU_TOP_K && !plan.best_of_set && !p.count) {
@@ -2617,12 +2773,13 @@ static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel
 
         haste__cu_copy_wait();
         if (lane < rows / 2)
-            *(uint32_t *)(void *)(stage + UNIT * 128 + lane * 4) = haste__panel_place(plan, pair & 0xffff) |
-                                                                   haste__panel_place(plan, pair >> 16) << 16;
+            *(uint2 *)(void *)(stage + HASTE__PANEL_PLACES(UNIT) + lane * 8) =
+                make_uint2(haste__panel_place(plan, pair & 0xffff), haste__panel_place(plan, pair >> 16));
         __syncwarp();   /* the job is there, and nobody works on the one before any more */
         turn ^= 1;
         if (ends) { chunk = 0; unit += stride; } else chunk++;
-        if (unit < end) pair = haste__panel_fetch<UNIT, NARROW>(p, plan, unit, chunk, stages + turn * STAGE);
+        if (unit < end)
+            pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, chunk, stages + turn * STAGE);
 
         if (MODE == HASTE__CU_TOP_K && begins && !p.count && !plan.best_of_set) {   /* what others have found meanwhile */
             #pragma unroll
@@ -2635,7 +2792,7 @@ static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel
             }
         }
         if (begins) {
-            const float4 *bias = (const float4 *)(const void *)(stage + UNIT * 128 + HASTE__PANEL_CHUNK * 2) + quad * LABELS / 4;
+            const float4 *bias = (const float4 *)(const void *)(stage + HASTE__PANEL_BIAS(UNIT)) + quad * (UNIT / 16);
             #pragma unroll
             for (int i = 0; i < LABELS; i += 4) {
                 const float4 four = bias[i / 4];
@@ -2646,15 +2803,17 @@ static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel
                 }
             }
         }
-        haste__panel_product<UNIT, NARROW>(z, memory, stage, rows);
+        if (rows == HASTE__PANEL_CHUNK) haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
+        else haste__panel_product<UNIT, NARROW, false>(z, memory, stage, rows);
         if (!ends) continue;
 
         const int64_t group = haste__cu_item_group(now, plan.per);
         const int s0 = (now - (int)group * plan.per) * UNIT;
         int left = haste__cu_group_labels(p, group) - s0;
         left = left < 0 ? 0 : left < UNIT ? left : UNIT;
-        if (MODE == HASTE__CU_TOP_K) {
-            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, lists, lock);
+        if (SEARCH) {
+            const int32_t *label_of = (const int32_t *)(const void *)(stage + HASTE__PANEL_LABEL(UNIT));
+            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, label_of, lists, lock);
             continue;
         }
         if (left < UNIT) {   /* what is no label has logit 0, and no share of a sum */
@@ -2711,32 +2870,20 @@ static __global__ void __launch_bounds__(UNIT == 32 ? 384 : 512, 1) haste__panel
 }
 
 /* The search's first look: k sets of labels have their best at or above the k-th largest of all sets' best, so that at least
-   k labels reach it. Found bit by bit, as the largest number that k of them reach; the lower 12 bits are left 0. Block: one
-   sample. */
+   k labels reach it. Block: one sample. */
 static __global__ void __launch_bounds__(HASTE__PANEL_FLOOR) haste__panel_floor_kernel(const uint32_t *best_of_set, int sets,
                                                                                       int k, uint32_t *floor)
 {
-    enum { KEYS = HASTE__PANEL_SETS / HASTE__PANEL_FLOOR, WARPS = HASTE__PANEL_FLOOR / 32 };
-    __shared__ int counts[2][WARPS];
+    enum { KEYS = HASTE__PANEL_SETS / HASTE__PANEL_FLOOR };
+    __shared__ int counts[2][16];
     const uint32_t *own = best_of_set + (size_t)blockIdx.x * (size_t)sets;
-    uint32_t key[KEYS], found = 0;
+    uint32_t key[KEYS], found;
     #pragma unroll
     for (int i = 0; i < KEYS; i++) {
         const int at = (int)threadIdx.x + i * HASTE__PANEL_FLOOR;
         key[i] = at < sets ? own[at] : 0;
     }
-    for (int bit = 31; bit >= 12; bit--) {
-        int count = 0, *slot = counts[bit & 1];   /* two of them: one barrier a bit is enough */
-        #pragma unroll
-        for (int i = 0; i < KEYS; i++) count += key[i] >= (found | 1u << bit);
-        count = __reduce_add_sync(0xffffffffu, count);
-        if (threadIdx.x % 32 == 0) slot[threadIdx.x / 32] = count;
-        __syncthreads();
-        count = 0;
-        #pragma unroll
-        for (int i = 0; i < WARPS; i++) count += slot[i];
-        if (count >= k) found |= 1u << bit;
-    }
+    found = haste__cu_kth<KEYS>(key, k, 12, counts);   /* a little too low does no harm */
     if (threadIdx.x == 0) floor[blockIdx.x] = found;
 }
 
@@ -2744,14 +2891,15 @@ static __global__ void __launch_bounds__(HASTE__PANEL_FLOOR) haste__panel_floor_
 static int haste__panel_plan_make(haste__panel_plan *plan, const haste__cu_pass *p, haste_dtype dtype, int mode,
                                   int shared_most)
 {
-    const int narrow = p->path == HASTE_CUDA_NARROW, unit = narrow || p->S % 32 ? 16 : 32, most = unit == 32 ? 12 : 16;
+    const int narrow = p->path == HASTE_CUDA_NARROW, unit = narrow || p->S % 32 ? 16 : 32;
+    const int most = HASTE__PANEL_WARPS(unit, mode);
     const int stages = 2 * HASTE__PANEL_STAGE(unit);
     int left = shared_most;
     memset(plan, 0, sizeof *plan);
     if (dtype != HASTE_BF16 || p->S % 16 || p->F % 16 || p->width > 4096) return 0;
     if (p->groups * (p->S / unit) > INT32_MAX / 2 || p->tiles > 65535) return 0;
-    if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->logits) % 16)
-        return 0;
+    if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->logits |
+         (uintptr_t)(p->label_of + p->first_slot)) % 16) return 0;
     left -= p->width * HASTE__PANEL_ROW;
     if (mode == HASTE__CU_TOP_K) left -= HASTE__CU_TILE * p->k * 8 + 16;
     plan->warps = left / stages < most ? left / stages : most;
@@ -6559,10 +6707,12 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
     if (general > work->parts - panel) general = work->parts - panel;
 
     if (mode == HASTE__CU_TOP_K && panels) {   /* a first look, so that hardly any label has to be entered into a list */
-        const int most = HASTE__PANEL_SETS / (p->tiles < 16 ? p->tiles : 16);
-        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {
-            plan[i].sets = panel * plan[i].warps < plan[i].units ? panel * plan[i].warps : plan[i].units;
-            if (plan[i].sets > most / panels) plan[i].sets = most / panels;
+        const int most = HASTE__PANEL_SETS / (p->tiles < 16 ? p->tiles : 16) / panels;
+        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {   /* whole rounds of all warps */
+            const int round = panel * plan[i].warps;
+            plan[i].sets = plan[i].units / 16 < round ? round : plan[i].units / 16 / round * round;
+            if (plan[i].sets > most) plan[i].sets = most < round ? most : most / round * round;
+            if (plan[i].sets > plan[i].units) plan[i].sets = plan[i].units;
             plan[i].set0 = sets;
             sets += plan[i].sets;
         }
@@ -6581,6 +6731,16 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
         HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
     for (i = 0, p->first = 1; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
+        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {   /* a little faster there */
+            haste__cu_question q;
+            haste__narrow_plan narrow;
+            status = haste__cu_ask(&q, layer, i, p->B, error);
+            if (status != HASTE_OK) return status;
+            if (!haste__cu_narrow_plan(&q, 1, &narrow)) {
+                HASTE__CU_TRY(haste__narrow_forward(p, &narrow, stream), "forward of a block (narrow)");
+                continue;
+            }
+        }
         if (plan[i].warps) {
             plan[i].part = general;
             plan[i].first = first_panel;
@@ -6938,13 +7098,16 @@ static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, 
         if (block->rows >= 8) block->rows -= block->rows % 8;
         if (block->rows > block->F) block->rows = block->F;
         block->chunks = (block->F + block->rows - 1) / block->rows;
+        block->labelled = (uintptr_t)(a->label_of + block->first_slot) % 16 == 0;
+        block->copied = block->index && block->F % 8 == 0 && (block->rows % 8 == 0 || block->chunks == 1);
         if (block->S > labels) labels = block->S;
         if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
     }
-    a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 4;
+    a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 8;
     fixed = (size_t)HASTE__CU_STREAM_THREADS / 32 * HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
-        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)a->k * 8 + HASTE__CU_PARTS;
-    most -= 4096;   /* what the kernel has of its own */
+        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)a->k * 8 +
+        (N == 1 ? sizeof(haste__cu_stream_start<1>) : sizeof(haste__cu_stream_start<HASTE__CU_FEW>));
+    most -= 1024;   /* what the kernel has of its own */
     for (a->stages = 3; a->stages > 0; a->stages--) {
         size_t ring = (size_t)HASTE__CU_STREAM_WARPS * (size_t)a->stages * (size_t)a->stage;
         if (fixed + ring <= most) return fixed + ring;
