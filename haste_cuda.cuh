@@ -407,6 +407,18 @@ static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
     return v;
 }
 
+/* A lock in shared memory, for one thread: others of the block see what was written under it. */
+static __device__ __forceinline__ void haste__cu_lock(uint32_t *lock)
+{
+    const unsigned at = (unsigned)__cvta_generic_to_shared(lock);
+    uint32_t taken;
+    do asm volatile("atom.acquire.cta.shared.cas.b32 %0, [%1], 0, 1;" : "=r"(taken) : "r"(at) : "memory"); while (taken);
+}
+static __device__ __forceinline__ void haste__cu_unlock(uint32_t *lock)
+{
+    asm volatile("st.release.cta.shared.u32 [%0], 0;" :: "r"((unsigned)__cvta_generic_to_shared(lock)) : "memory");
+}
+
 /* 8 and 16 bytes at once; left to itself the compiler may take such a store apart. */
 static __device__ __forceinline__ void haste__cu_write8(void *p, uint32_t a, uint32_t b)
 {
@@ -1812,6 +1824,7 @@ enum { HASTE__CU_MERGE = 1024 };   /* entries that may come into question */
 typedef struct haste__cu_merge_memory {
     uint64_t entry[HASTE__CU_MERGE], scratch[64];
     int32_t  counts[2][16], count;
+    uint32_t key[HASTE__CU_PARTS], least;
     uint8_t  head[HASTE__CU_PARTS];
 } haste__cu_merge_memory;
 
@@ -1824,18 +1837,30 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
     const int tid = (int)threadIdx.x, threads = (int)blockDim.x;
-    uint32_t key[HASTE__CU_PARTS / 128], least;
+    uint32_t least = 0;
     uint64_t own = 0, best;
     int from = -1;
     bool fresh = true;
 
-    #pragma unroll
-    for (int i = 0; i < HASTE__CU_PARTS / 128; i++) {
-        const int at = tid + i * threads;
-        key[i] = at < lists ? (uint32_t)(list[(size_t)at * stride] >> 32) : 0;
+    if (tid == 0) { m->count = 0; m->least = 0; }
+    for (int i = tid; i < lists; i += threads) m->key[i] = (uint32_t)(list[(size_t)i * stride] >> 32);
+    __syncthreads();
+    if (lists <= 256) {   /* few: each counts those before it */
+        for (int i = tid; i < lists; i += threads) {
+            const uint32_t key = m->key[i];
+            int before = 0;
+            #pragma unroll 8
+            for (int j = 0; j < lists; j++) before += m->key[j] > key || (m->key[j] == key && j < i);
+            if (before == k - 1) m->least = key;
+        }
+        __syncthreads();
+        least = m->least;
+    } else {
+        uint32_t key[HASTE__CU_PARTS / 128];
+        #pragma unroll
+        for (int i = 0; i < HASTE__CU_PARTS / 128; i++) key[i] = tid + i * threads < lists ? m->key[tid + i * threads] : 0;
+        least = haste__cu_kth<HASTE__CU_PARTS / 128>(key, k, 0, m->counts);
     }
-    if (tid == 0) m->count = 0;
-    least = haste__cu_kth<HASTE__CU_PARTS / 128>(key, k, 0, m->counts);
     for (int i = tid; i < lists; i += threads)
         for (int r = 0; r < k; r++) {
             const uint64_t entry = list[(size_t)i * stride + (size_t)r];
@@ -1942,16 +1967,14 @@ static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int
                                                              uint64_t entry)
 {
     uint64_t worst;
-    if (threadIdx.x % 32 == 0) while (atomicCAS(lock, 0u, 1u) != 0) { }
+    if (threadIdx.x % 32 == 0) haste__cu_lock(lock);
     __syncwarp();
-    __threadfence_block();
     haste__cu_warp_insert(list, k, entry);
     worst = list[k - 1];
     __syncwarp();
-    __threadfence_block();
     if (threadIdx.x % 32 == 0) {
+        haste__cu_unlock(lock);
         if (worst) atomicMax(floor, (uint32_t)(worst >> 32));
-        atomicExch(lock, 0u);
     }
 }
 
@@ -1973,15 +1996,17 @@ static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream
     return __any_sync(0xffffffffu, found);
 }
 
-/* Each lane offers one label's logit to the thread block's list for sample n. All lanes of a warp. */
-static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list, uint32_t *lock,
+/* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
+static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list,
                                                        uint32_t *floor, bool valid, float v, int32_t label)
 {
     const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
     uint32_t who = __ballot_sync(0xffffffffu, valid && v >= limit && haste__cu_finite(v));
     for (; who; who &= who - 1) {
         const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
-        if (!haste__cu_excluded(a, n, haste__cu_entry_id(entry))) haste__cu_list_insert(list, a.k, lock, floor, entry);
+        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
+        haste__cu_warp_insert(list, a.k, entry);
+        if (threadIdx.x % 32 == 0 && list[a.k - 1]) atomicMax(floor, (uint32_t)(list[a.k - 1] >> 32));
     }
 }
 
@@ -2208,7 +2233,7 @@ static __device__ __forceinline__ bool haste__cu_stream_begin(const haste__cu_st
             const uint64_t own = start->entry[n][i];
             int before = 0;
             for (int j = 0; j < start->count[n]; j++) before += start->entry[n][j] > own;
-            if (before < a.k) lists[n * a.k + before] = own;
+            if (before < a.k) lists[n * (1 + HASTE__CU_STREAM_WARPS) * a.k + before] = own;
             if (before == a.k - 1) floor[n] = (uint32_t)(own >> 32);
         }
     __syncthreads();
@@ -2217,27 +2242,28 @@ static __device__ __forceinline__ bool haste__cu_stream_begin(const haste__cu_st
 
 /* The k best for N samples (1, or up to 4), reading every weight once: bound by memory. Warp: every so-manieth group; a ring
    of jobs (a part of a group's inputs, 4 KiB of weights) on their way to shared memory keeps memory busy. Lanes share a
-   job's weights, 8 labels of a row each, then add up. The thread block has one list a sample, and `floor`, what a label must
-   reach: to begin with the k-th largest of what 64 sets of 8 labels had best, so that few labels are ever entered. The block
-   that finishes last merges the blocks' lists. */
+   job's weights, 8 labels of a row each, then add up. Each warp has a list a sample; the block has `floor`, what a label
+   must reach: to begin with the k-th largest of what 64 sets of 8 labels had best, so that few labels are ever entered. The
+   block that finishes last merges the blocks' lists. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
+    enum { LISTS = 1 + HASTE__CU_STREAM_WARPS };   /* of a sample: what haste__cu_stream_begin finds, then each warp's */
     HASTE__CU_SHARED(memory);
-    __shared__ uint32_t floor[N], lock[N];
+    __shared__ uint32_t floor[N];
     __shared__ bool last;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stages = a.stages, size = a.stage;
     const int64_t start = (int64_t)warp * gridDim.x + blockIdx.x, stride = (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
     unsigned char *ring = memory + warp * (stages * size);
     float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * stages * size) + warp * (HASTE__CU_STREAM_ROWS * N);
     float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (stages * size + HASTE__CU_STREAM_ROWS * N * 4));
-    uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][k] */
-    haste__cu_stream_start<N> *begin = (haste__cu_stream_start<N> *)(void *)(lists + N * a.k);
+    uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][LISTS][k] */
+    haste__cu_stream_start<N> *begin = (haste__cu_stream_start<N> *)(void *)(lists + N * LISTS * a.k);
     float acc[N][8];
     bool bad = false, begun = false;
 
-    for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    if (threadIdx.x < N) { floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX); lock[threadIdx.x] = 0; }
+    for (int i = (int)threadIdx.x; i < N * LISTS * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
+    if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
@@ -2333,7 +2359,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
                         const int32_t id = there ? label_of[label + j] : -1;
                         #pragma unroll
                         for (int n = 0; n < N; n++)
-                            if (n < a.B) haste__cu_offer(a, n, lists + n * a.k, &lock[n], &floor[n], there, acc[n][0], id);
+                            if (n < a.B)
+                                haste__cu_offer(a, n, lists + (n * LISTS + 1 + warp) * a.k, &floor[n], there, acc[n][0], id);
                     }
                     #pragma unroll
                     for (int n = 0; n < N; n++)
@@ -2360,8 +2387,22 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
 
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < N * a.k; i += HASTE__CU_STREAM_THREADS)
-        if (i / a.k < a.B) a.best[((size_t)(i / a.k) * gridDim.x + blockIdx.x) * (size_t)a.k + (size_t)(i % a.k)] = lists[i];
+    for (int n = 0; n < N && n < a.B; n++) {   /* the lists to one: each entry counts those before it */
+        const uint64_t *all = lists + n * LISTS * a.k;
+        uint64_t *out = a.best + ((size_t)n * gridDim.x + blockIdx.x) * (size_t)a.k;
+        for (int i = (int)threadIdx.x; i < LISTS * a.k; i += HASTE__CU_STREAM_THREADS) {
+            const uint64_t mine = all[i];
+            int before = 0, there = 0;
+            if (i >= a.k && !mine) continue;   /* the first k threads also see to it that all of `out` is written */
+            for (int list = 0; list < LISTS; list++)
+                for (int r = 0; r < a.k && all[list * a.k + r]; r++) {
+                    before += all[list * a.k + r] > mine;
+                    there++;
+                }
+            if (mine && before < a.k) out[before] = mine;
+            if (i < a.k && i >= there) out[i] = 0;
+        }
+    }
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -2506,6 +2547,22 @@ static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pa
     const uint16_t *index = p.index + group * p.F;
     return NARROW ? (uint32_t)__ldg(index + first) | (uint32_t)__ldg(index + second) << 16 :
                     __ldg((const uint32_t *)(const void *)(index + first));
+}
+
+/* The biases: what z begins with. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_begin(float (*z)[UNIT / 8][4], const unsigned char *stage)
+{
+    const float4 *bias = (const float4 *)(const void *)(stage + HASTE__PANEL_BIAS(UNIT)) + threadIdx.x % 4 * (UNIT / 16);
+    #pragma unroll
+    for (int c = 0; c < UNIT / 8; c += 2) {
+        const float4 four = bias[c / 2];
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            z[j][c][0] = z[j][c][2] = four.x; z[j][c][1] = z[j][c][3] = four.y;
+            z[j][c + 1][0] = z[j][c + 1][2] = four.z; z[j][c + 1][1] = z[j][c + 1][3] = four.w;
+        }
+    }
 }
 
 /* z += x' w for the inputs of a job. WHOLE: there are 64 of them. */
@@ -2791,20 +2848,14 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
                 limit[i + 3] = floor.w ? haste__cu_order_float(floor.w) : -FLT_MAX;
             }
         }
-        if (begins) {
-            const float4 *bias = (const float4 *)(const void *)(stage + HASTE__PANEL_BIAS(UNIT)) + quad * (UNIT / 16);
-            #pragma unroll
-            for (int i = 0; i < LABELS; i += 4) {
-                const float4 four = bias[i / 4];
-                #pragma unroll
-                for (int b = 0; b < 8; b++) {
-                    HASTE__PANEL_Z(b, i) = four.x; HASTE__PANEL_Z(b, i + 1) = four.y;
-                    HASTE__PANEL_Z(b, i + 2) = four.z; HASTE__PANEL_Z(b, i + 3) = four.w;
-                }
-            }
+        if (UNIT == 16 && begins && rows == HASTE__PANEL_CHUNK) {   /* a copy of its own is faster, where registers allow */
+            haste__panel_begin<UNIT>(z, stage);
+            haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
+        } else {
+            if (begins) haste__panel_begin<UNIT>(z, stage);
+            if (rows == HASTE__PANEL_CHUNK) haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
+            else haste__panel_product<UNIT, NARROW, false>(z, memory, stage, rows);
         }
-        if (rows == HASTE__PANEL_CHUNK) haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
-        else haste__panel_product<UNIT, NARROW, false>(z, memory, stage, rows);
         if (!ends) continue;
 
         const int64_t group = haste__cu_item_group(now, plan.per);
@@ -7105,7 +7156,7 @@ static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, 
     }
     a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 8;
     fixed = (size_t)HASTE__CU_STREAM_THREADS / 32 * HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
-        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)a->k * 8 +
+        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)(1 + HASTE__CU_STREAM_WARPS) * (size_t)a->k * 8 +
         (N == 1 ? sizeof(haste__cu_stream_start<1>) : sizeof(haste__cu_stream_start<HASTE__CU_FEW>));
     most -= 1024;   /* what the kernel has of its own */
     for (a->stages = 3; a->stages > 0; a->stages--) {
