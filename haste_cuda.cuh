@@ -2565,60 +2565,77 @@ static __device__ __forceinline__ void haste__panel_begin(float (*z)[UNIT / 8][4
     }
 }
 
-/* z += x' w for the inputs of a job. WHOLE: there are 64 of them. */
+/* z += x' w for the k-th 16 inputs of a job. run: a quad's inputs. WHOLE: there are 16 of those. */
 template <int UNIT, bool NARROW, bool WHOLE>
-static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8][4], const unsigned char *x,
-                                                            const unsigned char *stage, int rows)
+static __device__ __forceinline__ void haste__panel_step(float (*z)[UNIT / 8][4], const unsigned char *x,
+                                                         const unsigned char *stage, int run, int k)
 {
     enum { PIECES = UNIT / 8 };
-    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, run = WHOLE ? 16 : rows / 4;
-    const int turn = haste__panel_turn(quad, run);
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, turn = haste__panel_turn(quad, run);
     const int odd = UNIT == 32 ? 0 : (row >> 1 & 1) * 8;
     const int begin = (quad * 16 + turn) * (UNIT * 2) + odd +
         ((UNIT == 32 ? (row >> 1) ^ (turn >> 1 & 3) : (row >> 2) ^ (turn >> 2 & 1)) << 4);
     const uint32_t half = row & 1 ? 0x7632 : 0x5410;
-    #pragma unroll (UNIT == 32 ? 2 : 4)   /* more would not fit into the registers */
-    for (int k = 0; k < (WHOLE ? HASTE__PANEL_CHUNK / 16 : rows / 16); k++) {
-        uint32_t b[2][PIECES];
-        uint4 in[4];
-        const uint4 place = *(const uint4 *)(const void *)(stage + HASTE__PANEL_PLACES(UNIT) + k * 64 + quad * 16);
-        in[0] = *(const uint4 *)(const void *)(x + (place.x ^ (uint32_t)row << 4));
-        in[1] = *(const uint4 *)(const void *)(x + (place.y ^ (uint32_t)row << 4));
-        in[2] = *(const uint4 *)(const void *)(x + (place.z ^ (uint32_t)row << 4));
-        in[3] = *(const uint4 *)(const void *)(x + (place.w ^ (uint32_t)row << 4));
-        #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            if constexpr (NARROW) {
-                const uint2 w = *(const uint2 *)(const void *)(stage + (2 * k + h) * 256 + lane * 8);
-                b[h][0] = w.x; b[h][1] = w.y;
+    const uint4 place = *(const uint4 *)(const void *)(stage + HASTE__PANEL_PLACES(UNIT) + k * 64 + quad * 16);
+    uint32_t b[2][PIECES];
+    uint4 in[4];
+    in[0] = *(const uint4 *)(const void *)(x + (place.x ^ (uint32_t)row << 4));
+    in[1] = *(const uint4 *)(const void *)(x + (place.y ^ (uint32_t)row << 4));
+    in[2] = *(const uint4 *)(const void *)(x + (place.z ^ (uint32_t)row << 4));
+    in[3] = *(const uint4 *)(const void *)(x + (place.w ^ (uint32_t)row << 4));
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        if constexpr (NARROW) {
+            const uint2 w = *(const uint2 *)(const void *)(stage + (2 * k + h) * 256 + lane * 8);
+            b[h][0] = w.x; b[h][1] = w.y;
+        } else {
+            const int r = quad * run + ((4 * k + 2 * h) ^ turn);   /* even: the next row has the same exchange */
+            const int there = WHOLE ?   /* the same, but for what all steps share */
+                begin ^ ((4 * k + 2 * h) * (UNIT * 2) + (UNIT == 32 ? (2 * k + h) & 3 : k & 1) * 16) :
+                r * (UNIT * 2) + odd + ((UNIT == 32 ? (row >> 1) ^ (r >> 1 & 3) : (row >> 2) ^ (r >> 2 & 1)) << 4);
+            const unsigned char *w = stage + there;
+            if constexpr (UNIT == 32) {
+                const uint4 w0 = *(const uint4 *)(const void *)w, w1 = *(const uint4 *)(const void *)(w + 64);
+                b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
+                b[h][2] = __byte_perm(w0.z, w1.z, half); b[h][3] = __byte_perm(w0.w, w1.w, half);
             } else {
-                const int r = quad * run + ((4 * k + 2 * h) ^ turn);   /* even: the next row has the same exchange */
-                const int there = WHOLE ?   /* the same, but for what all steps share */
-                    begin ^ ((4 * k + 2 * h) * (UNIT * 2) + (UNIT == 32 ? (2 * k + h) & 3 : k & 1) * 16) :
-                    r * (UNIT * 2) + odd + ((UNIT == 32 ? (row >> 1) ^ (r >> 1 & 3) : (row >> 2) ^ (r >> 2 & 1)) << 4);
-                const unsigned char *w = stage + there;
-                if constexpr (UNIT == 32) {
-                    const uint4 w0 = *(const uint4 *)(const void *)w, w1 = *(const uint4 *)(const void *)(w + 64);
-                    b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
-                    b[h][2] = __byte_perm(w0.z, w1.z, half); b[h][3] = __byte_perm(w0.w, w1.w, half);
-                } else {
-                    const uint2 w0 = *(const uint2 *)(const void *)w, w1 = *(const uint2 *)(const void *)(w + 32);
-                    b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
-                }
+                const uint2 w0 = *(const uint2 *)(const void *)w, w1 = *(const uint2 *)(const void *)(w + 32);
+                b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
             }
         }
+    }
+    #pragma unroll
+    for (int j = 0; j < 4; j++) {   /* samples 8 * row + 2 * j and + 1 */
+        #define HASTE__PANEL_WORD(v) (j == 0 ? (v).x : j == 1 ? (v).y : j == 2 ? (v).z : (v).w)
+        const uint32_t a[4] = {
+            __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x5410),
+            __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x7632),
+            __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x5410),
+            __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x7632) };
+        #undef HASTE__PANEL_WORD
         #pragma unroll
-        for (int j = 0; j < 4; j++) {   /* samples 8 * row + 2 * j and + 1 */
-            #define HASTE__PANEL_WORD(v) (j == 0 ? (v).x : j == 1 ? (v).y : j == 2 ? (v).z : (v).w)
-            const uint32_t a[4] = {
-                __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x5410),
-                __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x7632),
-                __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x5410),
-                __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x7632) };
-            #undef HASTE__PANEL_WORD
-            #pragma unroll
-            for (int c = 0; c < PIECES; c++) haste__cu_mma(z[j][c], a, b[0][c], b[1][c]);
+        for (int c = 0; c < PIECES; c++) haste__cu_mma(z[j][c], a, b[0][c], b[1][c]);
+    }
+}
+
+/* z += x' w for the inputs of a job. WHOLE: there are 64 of them; FIRST: z = bias + x' w. How far the loop is unrolled, and
+   which of these have code of their own, is what the registers allow. */
+template <int UNIT, bool NARROW, bool WHOLE, bool FIRST>
+static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8][4], const unsigned char *x,
+                                                            const unsigned char *stage, int rows)
+{
+    const int run = WHOLE ? HASTE__PANEL_CHUNK / 4 : rows / 4;
+    if (FIRST) haste__panel_begin<UNIT>(z, stage);
+    if constexpr (UNIT == 16) {
+        #pragma unroll
+        for (int k = 0; k < HASTE__PANEL_CHUNK / 16; k++) {
+            if (!WHOLE && k * 16 >= rows) break;
+            haste__panel_step<UNIT, NARROW, WHOLE>(z, x, stage, run, k);
         }
+    } else {
+        #pragma unroll 2
+        for (int k = 0; k < (WHOLE ? HASTE__PANEL_CHUNK / 16 : rows / 16); k++)
+            haste__panel_step<UNIT, NARROW, WHOLE>(z, x, stage, run, k);
     }
 }
 
@@ -2848,13 +2865,16 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
                 limit[i + 3] = floor.w ? haste__cu_order_float(floor.w) : -FLT_MAX;
             }
         }
-        if (UNIT == 16 && begins && rows == HASTE__PANEL_CHUNK) {   /* a copy of its own is faster, where registers allow */
-            haste__panel_begin<UNIT>(z, stage);
-            haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
+        const bool whole = rows == HASTE__PANEL_CHUNK;
+        if constexpr (UNIT == 16) {
+            if (whole && begins) haste__panel_product<UNIT, NARROW, true, true>(z, memory, stage, rows);
+            else if (begins)     haste__panel_product<UNIT, NARROW, false, true>(z, memory, stage, rows);
+            else if (whole)      haste__panel_product<UNIT, NARROW, true, false>(z, memory, stage, rows);
+            else                 haste__panel_product<UNIT, NARROW, false, false>(z, memory, stage, rows);
         } else {
             if (begins) haste__panel_begin<UNIT>(z, stage);
-            if (rows == HASTE__PANEL_CHUNK) haste__panel_product<UNIT, NARROW, true>(z, memory, stage, rows);
-            else haste__panel_product<UNIT, NARROW, false>(z, memory, stage, rows);
+            if (whole) haste__panel_product<UNIT, NARROW, true, false>(z, memory, stage, rows);
+            else       haste__panel_product<UNIT, NARROW, false, false>(z, memory, stage, rows);
         }
         if (!ends) continue;
 
