@@ -40,7 +40,7 @@
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
 
-   KERNELS   A block is a CUDA thread block here; of 128 threads, but in wide and narrow.
+   KERNELS   A block is a CUDA thread block here; of 128 threads, but in panel, stream, wide and narrow.
        prepare x        a block turns 64 samples x 32 inputs of [B, D] into rows of 64 samples, one row an input
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
@@ -141,7 +141,8 @@ typedef struct haste_cuda_workspace {
     void     *node;                    /* [ids] */
     int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
     float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
-    float    *partial;                 /* [blocks' parts][2][tiles*64] softmax: maximum and sum of each part */
+    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each part; top-k: the best
+                                          of each of some sets of labels */
     double   *loss;                    /* [blocks][2048] */
     uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
     uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
@@ -188,7 +189,8 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general
    one. Forward, softmax's first pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16
-   and slices to about 1,600 inputs (on compute capability 9.0) they take the panel kernels on every path. */
+   and slices to about 1,600 inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on
+   every path, but for logits of narrow blocks, which have a kernel of their own. */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
@@ -2439,12 +2441,16 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
        labels    piece c of 8 columns: column n is label UNIT/4 * (n / 2) + 2 * c + n % 2. So a lane ends with UNIT/4 labels
                  in a row, for each of its 8 samples: one store of 16 bytes. For w that is again a word each of two inputs
                  and a __byte_perm; in the narrow order the fragments lie there as they are
-       inputs    lanes of one quad read the first quarter of a chunk's inputs, lanes of the next the second and so on.
-                 Indices ascend, so that mostly they are from four quarters of the slice: whose rows are rotated by
-                 different 32 bytes, and lie in different banks
+       inputs    lanes of quad 0 read the first quarter of a chunk's inputs, those of quad 1 the second and so on. Indices
+                 ascend, so that mostly they are from four quarters of the slice: whose rows are rotated by different 32
+                 bytes, and lie in different banks
 
-   Floor on an H200 at S 32, F 64, D 768, B 128, L 670,208: .061 ms, of which .040 are the logits. Shared memory: about 225
-   wavefronts a unit, 40 us. */
+   A search takes a first look at some units: the k-th largest of their best logits is what a label must reach, and hardly
+   any label does. Those go to lists that the thread block has in shared memory, under a lock.
+
+   Milliseconds on an H200, L 670,208, F 64, D 768, B 128, x given as float32, bfloat16 logits: S 32 .094, S 64 .099 (floor
+   .062, of which .040 are the logits); S 16 .102. Bound by latency: registers allow 12 warps, 16 at S 16, and what spills
+   costs 15%. */
 
 enum {
     HASTE__PANEL_ROW   = 128,   /* bytes of an input's row */
@@ -6778,7 +6784,8 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
     if (general > work->parts - panel) general = work->parts - panel;
 
     if (mode == HASTE__CU_TOP_K && panels) {   /* a first look, so that hardly any label has to be entered into a list */
-        const int most = HASTE__PANEL_SETS / (p->tiles < 16 ? p->tiles : 16) / panels;
+        const int64_t room = 4 * (int64_t)work->parts * work->tiles / p->tiles;   /* of work->partial, for a sample */
+        const int most = (room < HASTE__PANEL_SETS ? (int)room : HASTE__PANEL_SETS) / panels;
         for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {   /* whole rounds of all warps */
             const int round = panel * plan[i].warps;
             plan[i].sets = plan[i].units / 16 < round ? round : plan[i].units / 16 / round * round;

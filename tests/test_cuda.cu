@@ -1016,6 +1016,7 @@ static void top_k()
     for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
         for (j = 0; j < 5; j++) for (with = 0; with < 2; with++, n++)
             top_k_case(&panel_shapes[i], HASTE_BF16, path, more[j], depths[n / 2 % 4], with, n);
+    top_k_case(&panel_shapes[3], HASTE_BF16, HASTE_CUDA_GENERAL, 2100, 5, 0, n);   // more tiles than there are parts
 }
 
 static int find_id(const int32_t *id, int64_t n, int32_t wanted) {
