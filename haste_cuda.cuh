@@ -66,6 +66,7 @@
        prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
+       panel            the same, faster, for bfloat16 blocks of any path: see >>panel
        stream           a warp takes one group after the other for at most 4 samples: the k best
        wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
                         >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
@@ -102,9 +103,7 @@ typedef struct haste_cuda_lists {
 
 /* Options: all zero means the default. */
 typedef struct haste_cuda_options {
-    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error. For a layer
-                                                 that only predicts GENERAL is faster: top-k of few samples streams only
-                                                 over its order of weights */
+    haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
     int64_t         first_slot, end_slot;     /* only these slots, for a shard: whole groups; both 0: all */
 } haste_cuda_options;
@@ -161,7 +160,8 @@ typedef struct haste_cuda_workspace {
     void     *node;                    /* [ids] */
     int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
     float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
-    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part */
+    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part; top-k: the
+                                          best of each of some sets of labels */
     double   *loss;                    /* [blocks of the layer][2048] */
     uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
     uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
@@ -207,7 +207,9 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general
-   one. */
+   one. Forward, softmax's first pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16
+   and slices to about 1,600 inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on
+   every path, but for logits of narrow blocks, which have a kernel of their own. */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
@@ -373,6 +375,7 @@ static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.
 /* Copies up to here are one batch; wait until all batches but the last have arrived. */
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+static __device__ __forceinline__ void haste__cu_copy_wait_but_two() { asm volatile("cp.async.wait_group 2;" ::: "memory"); }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
@@ -406,18 +409,54 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 #endif
 }
 
-/* 16 bytes that are read once: past the first cache. */
-static __device__ __forceinline__ uint4 haste__cu_load_once(const void *p)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z),
-                 "=r"(v.w) : "l"(p));
-    return v;
-}
-
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+
+/* 16 bytes that others may be writing: not from the first cache. */
+static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
+{
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p) : "memory");
+    return v;
+}
+
+/* A lock in shared memory, for one thread: others of the block see what was written under it. */
+static __device__ __forceinline__ void haste__cu_lock(uint32_t *lock)
+{
+    const unsigned at = (unsigned)__cvta_generic_to_shared(lock);
+    uint32_t taken;
+    do asm volatile("atom.acquire.cta.shared.cas.b32 %0, [%1], 0, 1;" : "=r"(taken) : "r"(at) : "memory"); while (taken);
+}
+static __device__ __forceinline__ void haste__cu_unlock(uint32_t *lock)
+{
+    asm volatile("st.release.cta.shared.u32 [%0], 0;" :: "r"((unsigned)__cvta_generic_to_shared(lock)) : "memory");
+}
+
+/* 8 and 16 bytes at once; left to itself the compiler may take such a store apart. */
+static __device__ __forceinline__ void haste__cu_write8(void *p, uint32_t a, uint32_t b)
+{
+    asm volatile("st.global.v2.u32 [%0], {%1,%2};" :: "l"(p), "r"(a), "r"(b) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_write16(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" :: "l"(p), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/* Two numbers to bfloat16, to nearest; and 2 to the x, in the device's short form. */
+static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float high)
+{
+    uint32_t two;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
+    return two;
+}
+static __device__ __forceinline__ float haste__cu_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* >>end of instructions */
 
 enum {
@@ -1874,24 +1913,100 @@ static __device__ __forceinline__ uint64_t haste__cu_warp_best(uint64_t entry)
     return entry;
 }
 
-/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block; head [lists]
-   and scratch
-   [2][32] are shared. A thread looks after the heads of its lists and only looks again after it has won. */
+/* The largest number that k of the block's keys (KEYS a thread) reach: their k-th largest, but for the bits below the last
+   one. Bit by bit. All threads, at most 512; counts [2][16] is shared. */
+template <int KEYS>
+static __device__ __forceinline__ uint32_t haste__cu_kth(const uint32_t *key, int k, int last, int (*counts)[16])
+{
+    const int warps = (int)blockDim.x / 32;
+    uint32_t found = 0;
+    for (int bit = 31; bit >= last; bit--) {
+        int count = 0, *slot = counts[bit & 1];   /* two of them: one barrier a bit is enough */
+        #pragma unroll
+        for (int i = 0; i < KEYS; i++) count += key[i] >= (found | 1u << bit);
+        count = __reduce_add_sync(0xffffffffu, count);
+        if (threadIdx.x % 32 == 0) slot[threadIdx.x / 32] = count;
+        __syncthreads();
+        count = 0;
+        for (int i = 0; i < warps; i++) count += slot[i];
+        if (count >= k) found |= 1u << bit;
+    }
+    return found;
+}
+
+enum { HASTE__CU_MERGE = 1024 };   /* entries that may come into question */
+typedef struct haste__cu_merge_memory {
+    uint64_t entry[HASTE__CU_MERGE], scratch[64];
+    int32_t  counts[2][16], count;
+    uint32_t key[HASTE__CU_PARTS], least;
+    uint8_t  head[HASTE__CU_PARTS];
+} haste__cu_merge_memory;
+
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block, 128 or 512.
+   The k-th largest of the lists' firsts tells which entries come into question, hardly more than k; each of them counts
+   those before it. Where there are too many, since they tie, one after the other is found: a thread looks after the heads
+   of its lists and only looks again after it has won. */
 static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score,
-                                       uint8_t *head,
-                                       uint64_t *scratch)
+                                       haste__cu_merge_memory *m)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    const int tid = (int)threadIdx.x, threads = (int)blockDim.x;
+    uint32_t least = 0;
     uint64_t own = 0, best;
     int from = -1;
     bool fresh = true;
-    for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) head[i] = 0;
+
+    if (tid == 0) { m->count = 0; m->least = 0; }
+    for (int i = tid; i < lists; i += threads) m->key[i] = (uint32_t)(list[(size_t)i * stride] >> 32);
+    __syncthreads();
+    if (lists <= 256) {   /* few: each counts those before it */
+        for (int i = tid; i < lists; i += threads) {
+            const uint32_t key = m->key[i];
+            int before = 0;
+            #pragma unroll 8
+            for (int j = 0; j < lists; j++) before += m->key[j] > key || (m->key[j] == key && j < i);
+            if (before == k - 1) m->least = key;
+        }
+        __syncthreads();
+        least = m->least;
+    } else {
+        uint32_t key[HASTE__CU_PARTS / 128];
+        #pragma unroll
+        for (int i = 0; i < HASTE__CU_PARTS / 128; i++) key[i] = tid + i * threads < lists ? m->key[tid + i * threads] : 0;
+        least = haste__cu_kth<HASTE__CU_PARTS / 128>(key, k, 0, m->counts);
+    }
+    for (int i = tid; i < lists; i += threads)
+        for (int r = 0; r < k; r++) {
+            const uint64_t entry = list[(size_t)i * stride + (size_t)r];
+            if (!entry || (uint32_t)(entry >> 32) < least) break;
+            const int at = atomicAdd(&m->count, 1);
+            if (at < HASTE__CU_MERGE) m->entry[at] = entry;
+            else break;
+        }
+    __syncthreads();
+    if (m->count <= HASTE__CU_MERGE) {
+        const int count = m->count;
+        for (int i = tid; i < count; i += threads) {
+            int before = 0;
+            own = m->entry[i];
+            for (int j = 0; j < count; j++) before += m->entry[j] > own;
+            if (before >= k) continue;
+            id[before] = haste__cu_entry_id(own);
+            if (score) score[before] = haste__cu_entry_score(own);
+        }
+        for (int rank = count + tid; rank < k; rank += threads) {
+            id[rank] = haste__cu_entry_id(0);
+            if (score) score[rank] = haste__cu_entry_score(0);
+        }
+        return;
+    }
+    for (int i = tid; i < lists; i += threads) m->head[i] = 0;
     for (int rank = 0; rank < k; rank++) {
-        uint64_t *slot = scratch + rank % 2 * 32;   /* two of them: one barrier a round is enough */
+        uint64_t *slot = m->scratch + rank % 2 * 32;   /* two of them: one barrier a round is enough */
         if (fresh) {
             own = 0;
-            for (int i = (int)threadIdx.x; i < lists; i += (int)blockDim.x) {
-                uint64_t entry = head[i] < k ? list[(size_t)i * stride + head[i]] : 0;
+            for (int i = tid; i < lists; i += threads) {
+                uint64_t entry = m->head[i] < k ? list[(size_t)i * stride + m->head[i]] : 0;
                 if (entry > own) { own = entry; from = i; }
             }
             fresh = false;
@@ -1900,8 +2015,8 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
         if (lane == 0) slot[warp] = best;
         __syncthreads();
         best = haste__cu_warp_best(lane < warps ? slot[lane] : 0);
-        if (best && best == own) { head[from]++; fresh = true; }   /* labels are distinct: only one thread */
-        if (threadIdx.x == 0) {
+        if (best && best == own) { m->head[from]++; fresh = true; }   /* labels are distinct: only one thread */
+        if (tid == 0) {
             id[rank] = haste__cu_entry_id(best);
             if (score) score[rank] = haste__cu_entry_score(best);
         }
@@ -1912,25 +2027,28 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
 static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, int64_t padded, int k, int32_t *id,
                                               float *score)
 {
-    __shared__ uint8_t head[HASTE__CU_PARTS];
-    __shared__ uint64_t scratch[64];
+    __shared__ haste__cu_merge_memory memory;
     size_t b = blockIdx.x;
     haste__cu_merge(best + b * (size_t)k, parts, (size_t)padded * (size_t)k, k, id + b * (size_t)k,
-                    score ? score + b * (size_t)k : NULL, head,
-                    scratch);
+                    score ? score + b * (size_t)k : NULL, &memory);
 }
 
-/* What the streaming kernel needs of each block. */
+/* What the streaming kernel needs of each block. Blocks in the narrow order are runs of 16 labels, of which `share` belong
+   to one group. */
 typedef struct haste__cu_stream_block {
     int64_t groups, labels, first_slot;
     const uint16_t *index;
     const void *weight;
     const float *bias;
     int32_t S, F, begin;
+    int32_t path, share;
+    int32_t rows, chunks;             /* inputs of a job, all of F in so many jobs */
+    int32_t copied, labelled;         /* their places, and the labels, come with the job */
 } haste__cu_stream_block;
 typedef struct haste__cu_stream_args {
     haste__cu_stream_block block[HASTE_MAX_BLOCKS];
     int32_t blocks, B, D, k, x_type;
+    int32_t stages, stage;            /* jobs on their way to a warp, and bytes of one */
     const void *x;                    /* [B, D], the caller's */
     const int32_t *label_of;
     const int64_t *excluded_offset;   /* device, or NULL */
@@ -1957,223 +2075,446 @@ static __device__ __forceinline__ void haste__cu_warp_insert(uint64_t *list, int
     __syncwarp();
 }
 
+/* The same for a list that the warps of a thread block share: one of them at a time. `floor` tells what a label must reach
+   once the list is full. */
+static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int k, uint32_t *lock, uint32_t *floor,
+                                                             uint64_t entry)
+{
+    uint64_t worst;
+    if (threadIdx.x % 32 == 0) haste__cu_lock(lock);
+    __syncwarp();
+    haste__cu_warp_insert(list, k, entry);
+    worst = list[k - 1];
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+        haste__cu_unlock(lock);
+        if (worst) atomicMax(floor, (uint32_t)(worst >> 32));
+    }
+}
+
+/* How many ids of sample b are excluded. A malformed list was flagged by the caller's check and counts as empty. */
+static __device__ __forceinline__ int64_t haste__cu_excluded_count(const haste__cu_stream_args &a, int b)
+{
+    if (!a.excluded_offset) return 0;
+    int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
+    return start < 0 || first < start || end < first || end - start > a.excluded_most ? 0 : end - first;
+}
+
 /* Was it excluded? All lanes of a warp look through the list. */
 static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream_args &a, int b, int32_t label)
 {
+    const int64_t n = haste__cu_excluded_count(a, b);
     bool found = false;
-    if (!a.excluded_offset) return false;
-    int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
-    /* flagged by the caller's check */
-    if (start < 0 || first < start || end < first || end - start > a.excluded_most) return false;
-    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) found |= a.excluded_id[i] == label;
+    if (n == 0) return false;
+    for (int64_t i = threadIdx.x % 32; i < n; i += 32) found |= a.excluded_id[a.excluded_offset[b] + i] == label;
     return __any_sync(0xffffffffu, found);
 }
 
 /* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
 static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list,
-                                                       uint32_t *floor, bool valid, float v,
-                                                       int32_t label)
+                                                       uint32_t *floor, bool valid, float v, int32_t label)
 {
     const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
     uint32_t who = __ballot_sync(0xffffffffu, valid && v >= limit && haste__cu_finite(v));
     for (; who; who &= who - 1) {
-        uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
+        const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
         if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
         haste__cu_warp_insert(list, a.k, entry);
         if (threadIdx.x % 32 == 0 && list[a.k - 1]) atomicMax(floor, (uint32_t)(list[a.k - 1] >> 32));
     }
 }
 
-/* Adds up what lanes `first`, 2 * first and 4 * first apart hold of eight labels, and further ones; a lane ends with one of
-   the labels. */
-static __device__ __forceinline__ float haste__cu_scatter_sum(const float *v, int r, int first)
+enum {
+    HASTE__CU_STREAM_WARPS = 16, HASTE__CU_STREAM_THREADS = 32 * HASTE__CU_STREAM_WARPS,
+    HASTE__CU_STREAM_BYTES = 4096,   /* the most weights of a job */
+    HASTE__CU_STREAM_ROWS  = 128     /* the most inputs of a job */
+};
+
+/* A job on its way to a stage: weights as they lie in memory, then places for HASTE__CU_STREAM_ROWS inputs (uint16) and,
+   with the last job of a group, biases and labels. */
+static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, const int32_t *label_of,
+                                                              int width, int64_t g, int chunk, unsigned char *stage)
 {
-    float four[4], two[2], one;
-    #pragma unroll
-    for (int j = 0; j < 4; j++) four[j] = (r & 1 ? v[j + 4] : v[j])
-        + __shfl_xor_sync(0xffffffffu, r & 1 ? v[j] : v[j + 4], first);
-    #pragma unroll
-    for (int j = 0; j < 2; j++) two[j] = (r & 2 ? four[j + 2] : four[j])
-        + __shfl_xor_sync(0xffffffffu, r & 2 ? four[j] : four[j + 2], 2 * first);
-    one = (r & 4 ? two[1] : two[0]) + __shfl_xor_sync(0xffffffffu, r & 4 ? two[0] : two[1], 4 * first);
-    for (int step = 8 * first; step < 32; step *= 2) one += __shfl_xor_sync(0xffffffffu, one, step);
-    return one;
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows, row = block.S * width;
+    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows, bytes = rows * row;
+    const char *from = (const char *)block.weight + ((size_t)g * (size_t)block.F + (size_t)f0) * (size_t)row + lane * 16;
+    stage += lane * 16;
+    if (bytes == HASTE__CU_STREAM_BYTES) {
+        #pragma unroll
+        for (int j = 0; j < HASTE__CU_STREAM_BYTES; j += 512) haste__cu_copy16(stage + j, from + j, true);
+    } else
+        for (int j = 0; lane * 16 + j < bytes; j += 512) haste__cu_copy16(stage + j, from + j, true);
+    if (block.copied && lane < rows / 8)
+        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES,
+                         block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + lane * 8, true);
+    if (chunk + 1 == block.chunks)
+        for (int i = lane; i < block.S / 4; i += 32) {
+            unsigned char *to = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + (i - lane) * 16;
+            haste__cu_copy16(to, block.bias + g * block.S + i * 4, true);
+            if (block.labelled)
+                haste__cu_copy16(to + block.S * 4, label_of + block.first_slot + g * block.S + i * 4, true);
+        }
 }
 
-static __device__ __forceinline__ void haste__cu_stream_load(const float *p, float *out, bool wanted)
+/* Numbers that are read and written together. */
+template <int N> struct alignas(N < 4 ? 4 * N : 16) haste__cu_numbers { float of[N]; };
+
+/* The inputs of a job, gathered from x [D][N] to own [rows][N]; in the narrow order of weights, else ascending. */
+template <int N>
+static __device__ __forceinline__ void haste__cu_stream_gather(const haste__cu_stream_block &block, int64_t g, int chunk,
+                                                               const unsigned char *stage, const float *x, float *own)
 {
-    uint4 a = make_uint4(0, 0, 0, 0), b = a;
-    if (wanted) { a = haste__cu_load_once(p); b = haste__cu_load_once(p + 4); }
-    out[0] = __uint_as_float(a.x); out[1] = __uint_as_float(a.y); out[2] = __uint_as_float(a.z);
-    out[3] = __uint_as_float(a.w);
-    out[4] = __uint_as_float(b.x); out[5] = __uint_as_float(b.y); out[6] = __uint_as_float(b.z);
-    out[7] = __uint_as_float(b.w);
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows;
+    const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+    const uint16_t *places = (const uint16_t *)(const void *)(stage + HASTE__CU_STREAM_BYTES);
+    const haste__cu_numbers<N> *from = (const haste__cu_numbers<N> *)(const void *)x + block.begin;
+    haste__cu_numbers<N> *to = (haste__cu_numbers<N> *)(void *)own;
+    if (block.copied && rows == 64 && block.path != HASTE_CUDA_NARROW) {
+        const int a = places[lane], b = places[lane + 32];
+        to[lane] = from[a];
+        to[lane + 32] = from[b];
+    } else
+        for (int i = lane; i < rows; i += 32) {
+            /* narrow: slot i is, of strip i / 8, of quads 2q and 2q + 1 (q = i / 4 % 2), two columns each */
+            const int f = block.path != HASTE_CUDA_NARROW ? i :
+                i % 2 * (block.F / 2) + (i / 4 % 2 * 2 + i / 2 % 2) * (block.F / 8) + i / 8;
+            to[i] = from[!block.index ? f0 + f : block.copied ? places[f] :
+                         (int)__ldg(block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + f)];
+        }
+    __syncwarp();
 }
 
-enum { HASTE__CU_STREAM_THREADS = 256, HASTE__CU_STREAM_WARPS = 8 };
+/* Where the eight weights of row r (of the job) and labels 8c .. 8c + 7 lie in a stage. */
+static __device__ __forceinline__ int haste__cu_stream_place(int path, int S, int width, int r, int c)
+{
+    if (path != HASTE_CUDA_WIDE) return (r * S + c * 8) * width;
+    const int row = S < 64 ? S * 2 : 128, swap = S == 32 ? r >> 1 & 3 : r & 7;
+    return (r >> 3) * (16 * S) + (c >> 3) * 1024 + (r & 7) * row + (((c & (row / 16 - 1)) ^ swap) << 4);
+}
 
-/* The k best for N <= 4 samples, reading every weight once, 16 bytes a lane, several loads in flight. Warp: one group after
-   the other; a lane
-   owns 8 labels of every R-th row. A warp's list is in shared memory; `floor` holds what a label must reach in this thread
-   block. The block that finishes last merges the blocks' lists. Only for weights in the order of haste.h. */
+/* acc[n][0..7] += eight weights times the inputs v. */
 template <typename T, int N>
-static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS,
-                                         N == 1 ? 3 : 2) haste__cu_stream_kernel(const haste__cu_stream_args a)
+static __device__ __forceinline__ void haste__cu_stream_eight(float (*acc)[8], const unsigned char *from,
+                                                              haste__cu_numbers<N> v)
 {
+    float w[8];
+    haste__cu_get8(w, (const T *)(const void *)from);
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v.of[n];
+}
+
+/* acc[n][0..7] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. A full job whose
+   lanes' pieces are 512 bytes apart (twice that in float32), but for what S = 64 in the wide order exchanges, is the case
+   to be fast in. */
+template <typename T, int N>
+static __device__ __forceinline__ void haste__cu_stream_rows(const haste__cu_stream_block &block, int rows, int r, int c,
+                                                             int R, const unsigned char *stage, const float *own,
+                                                             float (*acc)[8])
+{
+    enum { STEP = 256 * sizeof(T) };
+    const haste__cu_numbers<N> *v = (const haste__cu_numbers<N> *)(const void *)own + r;
+    const bool wide = block.path == HASTE_CUDA_WIDE;
+    if (rows * block.S * (int)sizeof(T) == HASTE__CU_STREAM_BYTES && R * block.S == 256 && !(wide && block.S == 128)) {
+        const int at = haste__cu_stream_place(block.path, block.S, (int)sizeof(T), r, c);
+        const int flip = wide && block.S == 64 ? 64 : 0;
+        #pragma unroll (N == 1 ? 8 : 2)
+        for (int i = 0; i < HASTE__CU_STREAM_BYTES / STEP; i++)
+            haste__cu_stream_eight<T, N>(acc, stage + (i % 2 ? at ^ flip : at) + i * STEP, v[i * R]);
+    } else
+        #pragma unroll 1
+        for (int f = r; f < rows; f += R)
+            haste__cu_stream_eight<T, N>(acc, stage + haste__cu_stream_place(block.path, block.S, (int)sizeof(T), f, c),
+                                         v[f - r]);
+}
+
+/* The same in the narrow order: 16 bytes are two labels (acc[n][0], [1]) of the inputs of two quads. */
+template <int N>
+static __device__ __forceinline__ void haste__cu_stream_strips(int rows, const unsigned char *stage, const float *own,
+                                                               float (*acc)[8])
+{
+    const int lane = (int)threadIdx.x % 32;
+    #pragma unroll (N == 1 ? 4 : 1)
+    for (int i = lane; i < rows * 2; i += 32) {   /* piece i: strip i / 16, row i / 2 % 8, two quads i % 2 */
+        const haste__cu_numbers<4 * N> v = ((const haste__cu_numbers<4 * N> *)(const void *)own)[i / 16 * 2 + i % 2];
+        float w[8];
+        haste__cu_get8(w, (const uint16_t *)(const void *)(stage + i * 16));
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            acc[n][0] += (w[0] * v.of[n] + w[1] * v.of[N + n]) + (w[4] * v.of[2 * N + n] + w[5] * v.of[3 * N + n]);
+            acc[n][1] += (w[2] * v.of[n] + w[3] * v.of[N + n]) + (w[6] * v.of[2 * N + n] + w[7] * v.of[3 * N + n]);
+        }
+    }
+}
+
+/* Adds up what lanes first, 2 * first, ... apart hold of eight labels (first a power of two): halves them with each
+   exchange, so that a lane is left with *m labels from the *own-th on; then plain sums. */
+static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first, int *own, int *m)
+{
+    const int lane = (int)threadIdx.x % 32;
+    *own = 0;
+    *m = 8;
+    #pragma unroll
+    for (int half = 4; half >= 1; half /= 2) {
+        if (first >= 32) break;
+        const bool upper = (lane & first) != 0;
+        #pragma unroll
+        for (int j = 0; j < half; j++) {
+            const float other = __shfl_xor_sync(0xffffffffu, upper ? v[j] : v[j + half], first);
+            v[j] = (upper ? v[j + half] : v[j]) + other;
+        }
+        if (upper) *own += half;
+        *m = half;
+        first *= 2;
+    }
+    for (; first < 32; first *= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], first);
+}
+
+/* The rank-th largest of 64 sets' best, or 0: as many labels reach it. A warp. */
+static __device__ __forceinline__ uint32_t haste__cu_stream_floor(const uint32_t *best_of_set, int64_t rank)
+{
+    const int lane = (int)threadIdx.x % 32;
+    const uint32_t a = best_of_set[lane], b = best_of_set[lane + 32];
+    int before_a = 0, before_b = 0;
+    uint32_t found = 0;
+    for (int i = 0; i < 64; i++) {
+        const uint32_t other = best_of_set[i];
+        before_a += other > a || (other == a && i < lane);
+        before_b += other > b || (other == b && i < lane + 32);
+    }
+    if (before_a == rank - 1) found = a;
+    if (before_b == rank - 1) found = b;
+    return __reduce_or_sync(0xffffffffu, found);
+}
+
+enum { HASTE__CU_STREAM_FIRST = 256 };   /* labels of all warps' first groups that come into question */
+
+/* What the warps of a block do together after their first groups, in shared memory. */
+template <int N> struct haste__cu_stream_start {
+    uint64_t entry[N][HASTE__CU_STREAM_FIRST];
+    uint32_t best_of_set[N][4 * HASTE__CU_STREAM_WARPS];
+    int32_t  count[N];
+};
+
+/* After each warp's first group: `floor` from the best of four sets of its labels, and the lists from the labels that reach
+   it. All threads; a warp without a group has m = 0. Returns true where all of these labels are in the lists; where labels
+   are excluded, or too many tie, they have to be offered one by one. */
+template <int N>
+static __device__ __forceinline__ bool haste__cu_stream_begin(const haste__cu_stream_args &a, const float (*acc)[8], int m,
+                                                              int label, bool valid, int left, const float *bias,
+                                                              const int32_t *label_of, haste__cu_stream_start<N> *start,
+                                                              uint64_t *lists, uint32_t *floor)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    bool whole = a.excluded_offset == NULL;
+    #pragma unroll
+    for (int n = 0; n < N; n++) {
+        uint32_t key = 0;
+        #pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < m && valid && label + j < left && haste__cu_finite(acc[n][j] + bias[label + j]))
+                key = max(key, haste__cu_order_key(acc[n][j] + bias[label + j]));
+        for (int step = 1; step < 8; step *= 2) key = max(key, __shfl_xor_sync(0xffffffffu, key, step));
+        if (lane % 8 == 0) start->best_of_set[n][warp * 4 + lane / 8] = key;
+    }
+    if (threadIdx.x < N) start->count[threadIdx.x] = 0;
+    __syncthreads();
+    if (warp < N && warp < a.B) {
+        const int64_t rank = a.k + haste__cu_excluded_count(a, warp);   /* so many of the best may be excluded */
+        uint32_t found = 0;
+        if (rank <= 4 * HASTE__CU_STREAM_WARPS) found = haste__cu_stream_floor(start->best_of_set[warp], rank);
+        if (lane == 0 && found > floor[warp]) floor[warp] = found;
+    }
+    __syncthreads();
+    if (!whole) return false;
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < m && valid && label + j < left) {
+                const float v = acc[n][j] + bias[label + j];
+                if (n < a.B && haste__cu_finite(v) && haste__cu_order_key(v) >= floor[n]) {
+                    const int at = atomicAdd(&start->count[n], 1);
+                    if (at < HASTE__CU_STREAM_FIRST) start->entry[n][at] = haste__cu_entry(v, label_of[label + j]);
+                }
+            }
+    __syncthreads();
+    for (int n = 0; n < N; n++) whole &= start->count[n] <= HASTE__CU_STREAM_FIRST;
+    if (!whole) return false;
+    for (int n = 0; n < N; n++)
+        for (int i = (int)threadIdx.x; i < start->count[n]; i += HASTE__CU_STREAM_THREADS) {
+            const uint64_t own = start->entry[n][i];
+            int before = 0;
+            for (int j = 0; j < start->count[n]; j++) before += start->entry[n][j] > own;
+            if (before < a.k) lists[n * (1 + HASTE__CU_STREAM_WARPS) * a.k + before] = own;
+            if (before == a.k - 1) floor[n] = (uint32_t)(own >> 32);
+        }
+    __syncthreads();
+    return true;
+}
+
+/* The k best for N samples (1, or up to 4), reading every weight once: bound by memory. Warp: every so-manieth group; a ring
+   of jobs (a part of a group's inputs, 4 KiB of weights) on their way to shared memory keeps memory busy. Lanes share a
+   job's weights, 8 labels of a row each, then add up. Each warp has a list a sample; the block has `floor`, what a label
+   must reach: to begin with the k-th largest of what 64 sets of 8 labels had best, so that few labels are ever entered. The
+   block that finishes last merges the blocks' lists. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
+{
+    enum { LISTS = 1 + HASTE__CU_STREAM_WARPS };   /* of a sample: what haste__cu_stream_begin finds, then each warp's */
     HASTE__CU_SHARED(memory);
     __shared__ uint32_t floor[N];
     __shared__ bool last;
-    __shared__ uint64_t scratch[64];
-    uint64_t *lists = (uint64_t *)memory;                                /* [warps][N][k] */
-    float *x = (float *)(lists + HASTE__CU_STREAM_WARPS * N * a.k);      /* [N][D] */
-    uint8_t *head = (uint8_t *)(x + (size_t)N * (size_t)a.D);            /* [PARTS] */
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    bool bad = false;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stages = a.stages, size = a.stage;
+    const int64_t start = (int64_t)warp * gridDim.x + blockIdx.x, stride = (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
+    unsigned char *ring = memory + warp * (stages * size);
+    float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * stages * size) + warp * (HASTE__CU_STREAM_ROWS * N);
+    float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (stages * size + HASTE__CU_STREAM_ROWS * N * 4));
+    uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][LISTS][k] */
+    haste__cu_stream_start<N> *begin = (haste__cu_stream_start<N> *)(void *)(lists + N * LISTS * a.k);
+    float acc[N][8];
+    bool bad = false, begun = false;
 
-    for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
-        x[i] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
-    for (int i = (int)threadIdx.x; i < HASTE__CU_STREAM_WARPS * N * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
+    for (int i = (int)threadIdx.x; i < N * LISTS * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
     if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
-    __syncthreads();
+    #pragma unroll
+    for (int n = 0; n < N; n++)
+        #pragma unroll
+        for (int j = 0; j < 8; j++) acc[n][j] = 0;
 
     for (int number = 0; number < a.blocks; number++) {
-        const haste__cu_stream_block &block = a.block[number];
-        const int S = block.S, F = block.F, n8 = S / 8, R = 32 / n8, c = lane % n8 * 8, r = lane / n8;
-        /* S 8, 16, 32: a lane ends with one label, its eighth `own` */
-        const bool busy = r < R, scatter = R >= 8 && (n8 & (n8 - 1)) == 0;
-        const int own = (r & 1) * 4 + (r & 2) + (r >> 2 & 1);
-        for (int64_t g = (int64_t)blockIdx.x * HASTE__CU_STREAM_WARPS + warp; g < block.groups;
-             g += (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS) {
-            const T *from = (const T *)block.weight + (size_t)g * (size_t)F * (size_t)S + c;
-            const uint16_t *index = block.index ? block.index + g * F : NULL;
-            float acc[N][8], check = 0;
-            bool any = false;
-            int64_t left = block.labels - g * S - c, next = g + (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
-            const size_t bytes = (size_t)F * (size_t)S * sizeof(T);
-            /* one group ahead, on its way to the second cache; larger ones would fill it up */
-            if (next < block.groups && bytes <= 4096) {
-                for (size_t at = (size_t)lane * 128; at < bytes; at += 4096)
-                    haste__cu_prefetch((const char *)block.weight + (size_t)next * bytes + at);
-                if (index && lane * 128 < F * 2) haste__cu_prefetch((const char *)(block.index + next * F) + lane * 128);
-                if (lane * 32 < S) haste__cu_prefetch(block.bias + next * S + lane * 32);
-            }
-            const float own_bias = scatter ? __ldg(block.bias + g * S + c + own) : 0.0f;
-            #pragma unroll
-            for (int n = 0; n < N; n++)
-                #pragma unroll
-                for (int j = 0; j < 8; j++) acc[n][j] = 0;
-            for (int f0 = 0; f0 < F; f0 += 8 * R) {
-                if (sizeof(T) == 2) {
-                    uint4 word[8];
-                    int columns[8];
+        const haste__cu_stream_block block = a.block[number];
+        const bool narrow = block.path == HASTE_CUDA_NARROW;
+        const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8;
+        int64_t coming = start;
+        int coming_chunk = 0, chunk = 0, turn = 0;
+        for (int i = 0; i < stages; i++) {
+            if (coming < block.groups)
+                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, ring + i * size);
+            haste__cu_copy_batch();
+            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
+        }
+        if (number == 0) {   /* while the first jobs are on their way */
+            for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
+                x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
+            __syncthreads();
+        }
+        for (int64_t g = start; g < block.groups; ) {
+            const int f0 = chunk * block.rows, rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+            unsigned char *stage = ring + turn * size;
+            if (stages == 3) haste__cu_copy_wait_but_two();
+            else if (stages == 2) haste__cu_copy_wait_but_one();
+            else haste__cu_copy_wait();
+            __syncwarp();
+            haste__cu_stream_gather<N>(block, g, chunk, stage, x, own);
+            if constexpr (sizeof(T) == 2) {
+                if (narrow) haste__cu_stream_strips<N>(rows, stage, own, acc);
+                else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+            } else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+            if (chunk + 1 == block.chunks) {
+                /* a lane's labels: `m` from `label` on, where `valid` */
+                const unsigned char *rest = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2;
+                const float *bias = (const float *)(const void *)rest;
+                const int64_t beyond = block.labels - g * S;
+                const int left = beyond < S ? (int)beyond : S;
+                const int32_t *label_of = block.labelled ? (const int32_t *)(const void *)(bias + S) :
+                                                           a.label_of + block.first_slot + g * S;
+                int label = 0, m = 8, part = 0;
+                bool valid;
+                if (narrow) {   /* lanes 1 and 16 apart have the same labels */
                     #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r;
-                        word[i] = make_uint4(0, 0, 0, 0);
-                        columns[i] = block.begin;
-                        if (f0 + i * R >= F) break;
-                        if (busy && f < F) {
-                            word[i] = haste__cu_load_once(from + (size_t)f * (size_t)S);
-                            columns[i] += index ? (int)__ldg(index + f) : f;
-                        }
+                    for (int n = 0; n < N; n++) {
+                        const bool upper = lane & 1;
+                        const float other = __shfl_xor_sync(0xffffffffu, upper ? acc[n][0] : acc[n][1], 1);
+                        acc[n][0] = (upper ? acc[n][1] : acc[n][0]) + other;
+                        acc[n][0] += __shfl_xor_sync(0xffffffffu, acc[n][0], 16);
                     }
+                    m = 1;
+                    label = lane / 4 % 4 * 4 + lane / 2 % 2 + lane % 2 * 2;
+                    valid = lane < 16;
+                } else if ((n8 & (n8 - 1)) == 0) {
                     #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int column = columns[i];
-                        float w[8];
-                        if (f0 + i * R >= F) break;
-                        haste__cu_unpack8(w, word[i]);
-                        #pragma unroll
-                        for (int n = 0; n < N; n++) {
-                            float v = x[n * a.D + column];
+                    for (int n = 0; n < N; n++) haste__cu_scatter_sum(acc[n], n8, &part, &m);
+                    label = c * 8 + part;
+                    valid = r < 8;
+                } else {        /* one after the other */
+                    #pragma unroll
+                    for (int n = 0; n < N; n++)
+                        #pragma unroll 1
+                        for (int j = 0; j < 8; j++) {   /* round and round: [0] is the j-th */
+                            float sum = acc[n][0];
+                            for (int other = 1; other < R; other++)
+                                sum += __shfl_sync(0xffffffffu, acc[n][0], (lane + other * n8) % 32);
                             #pragma unroll
-                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
+                            for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
+                            acc[n][7] = sum;
                         }
-                    }
-                } else {
+                    label = c * 8;
+                    valid = r == 0;
+                }
+                bool entered = false;
+                if (!begun) {   /* warps that have no group follow at the end */
+                    entered = haste__cu_stream_begin<N>(a, acc, m, label, valid, left, bias, label_of, begin, lists, floor);
+                    begun = true;
+                }
+                #pragma unroll 1
+                for (int j = 0; j < m; j++) {   /* acc[n][0] is the j-th label's */
+                    const bool there = valid && label + j < left;
+                    const float own_bias = there ? bias[label + j] : 0.0f;
+                    bool any = false;
                     #pragma unroll
-                    for (int i = 0; i < 8; i++) {
-                        int f = f0 + i * R + r, column = busy &&
-                            f < F ? (index ? (int)__ldg(index + f) : f) + block.begin : 0;
-                        float w[8];
-                        haste__cu_stream_load((const float *)(const void *)(from +
-                                                                            (size_t)(busy && f < F ? f : 0) * (size_t)S), w,
-                                                                                busy && f < F);
-                        #pragma unroll
-                        for (int n = 0; n < N; n++) {
-                            float v = x[n * a.D + column];
-                            #pragma unroll
-                            for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v;
-                        }
+                    for (int n = 0; n < N; n++) {
+                        acc[n][0] += own_bias;
+                        bad |= there && !haste__cu_finite(acc[n][0]);
+                        any |= there && acc[n][0] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
                     }
+                    if (!entered && __any_sync(0xffffffffu, any)) {
+                        const int32_t id = there ? label_of[label + j] : -1;
+                        #pragma unroll
+                        for (int n = 0; n < N; n++)
+                            if (n < a.B)
+                                haste__cu_offer(a, n, lists + (n * LISTS + 1 + warp) * a.k, &floor[n], there, acc[n][0], id);
+                    }
+                    #pragma unroll
+                    for (int n = 0; n < N; n++)
+                        #pragma unroll
+                        for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
                 }
-            }
-            /* Lanes of the same labels add up: by halves where their number is a power of two, else one after the other. */
-            if (scatter) {
-                const bool valid = r < 8 && own < left;
-                float sum[N];
-                #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    sum[n] = haste__cu_scatter_sum(acc[n], r, n8) + own_bias;
-                    check += valid ? sum[n] * 0 : 0.0f;
-                    any |= valid && sum[n] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                }
-                bad |= check != 0;   /* NaN, where one was not finite */
-                if (!__any_sync(0xffffffffu, any)) continue;
-                const int32_t label = valid ? a.label_of[block.first_slot + g * S + c + own] : -1;
                 #pragma unroll
                 for (int n = 0; n < N; n++)
-                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], valid, sum[n], label);
-                continue;
-            }
-            float bias[8];
-            haste__cu_get8(bias, block.bias + g * S + c);
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                if ((n8 & (n8 - 1)) == 0) {
-                    for (int step = n8; step < 32; step *= 2)
-                        #pragma unroll
-                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_xor_sync(0xffffffffu, acc[n][j], step);
-                } else {
-                    float part[8];
                     #pragma unroll
-                    for (int j = 0; j < 8; j++) part[j] = acc[n][j];
-                    for (int other = 1; other < R; other++)
-                        #pragma unroll
-                        for (int j = 0; j < 8; j++) acc[n][j] += __shfl_sync(0xffffffffu, part[j], (lane + other * n8) % 32);
-                }
-                const float limit = haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                #pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    acc[n][j] += bias[j];
-                    check += j < left ? acc[n][j] * 0 : 0.0f;
-                    any |= j < left && acc[n][j] >= limit;
-                }
+                    for (int j = 0; j < 8; j++) acc[n][j] = 0;
             }
-            bad |= r == 0 && check != 0;
-            if (!__any_sync(0xffffffffu, any && r == 0)) continue;
-            int32_t label[8];   /* all at once: one wait for memory, not one a candidate */
-            #pragma unroll
-            for (int j = 0; j < 8; j++) label[j] = r == 0 && j < left ? a.label_of[block.first_slot + g * S + c + j] : -1;
-            #pragma unroll
-            for (int n = 0; n < N; n++)
-                #pragma unroll
-                for (int j = 0; j < 8; j++)
-                    if (n < a.B) haste__cu_offer(a, n, lists + (warp * N + n) * a.k, &floor[n], label[j] >= 0, acc[n][j],
-                                                 label[j]);
+            __syncwarp();   /* nobody reads the stage any more */
+            if (coming < block.groups)
+                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, stage);
+            haste__cu_copy_batch();
+            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
+            if (++chunk == block.chunks) { chunk = 0; g += stride; }
+            turn = turn + 1 == stages ? 0 : turn + 1;
         }
+        haste__cu_copy_wait();   /* nothing is on its way any more: batches may be empty, but count */
+        __syncwarp();
     }
+    if (!begun) haste__cu_stream_begin<N>(a, acc, 0, 0, false, 0, NULL, NULL, begin, lists, floor);
     if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
 
     __syncthreads();
-    if (warp < N && warp < a.B) {   /* the warps' lists to the block's: a warp for each sample, a lane for each list */
-        uint64_t *out = a.best + ((size_t)warp * gridDim.x + blockIdx.x) * (size_t)a.k;
-        int at = 0;
-        for (int rank = 0; rank < a.k; rank++) {
-            uint64_t own = lane < HASTE__CU_STREAM_WARPS && at < a.k ? lists[(lane * N + warp) * a.k + at] : 0,
-                best = haste__cu_warp_best(own);
-            if (best && own == best) at++;
-            if (lane == 0) out[rank] = best;
+    for (int n = 0; n < N && n < a.B; n++) {   /* the lists to one: each entry counts those before it */
+        const uint64_t *all = lists + n * LISTS * a.k;
+        uint64_t *out = a.best + ((size_t)n * gridDim.x + blockIdx.x) * (size_t)a.k;
+        for (int i = (int)threadIdx.x; i < LISTS * a.k; i += HASTE__CU_STREAM_THREADS) {
+            const uint64_t mine = all[i];
+            int before = 0, there = 0;
+            if (i >= a.k && !mine) continue;   /* the first k threads also see to it that all of `out` is written */
+            for (int list = 0; list < LISTS; list++)
+                for (int r = 0; r < a.k && all[list * a.k + r]; r++) {
+                    before += all[list * a.k + r] > mine;
+                    there++;
+                }
+            if (mine && before < a.k) out[before] = mine;
+            if (i < a.k && i >= there) out[i] = 0;
         }
     }
     __threadfence();
@@ -2186,11 +2527,611 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS,
     if (!last) return;
     __threadfence();
     for (int n = 0; n < N && n < a.B; n++) {
+        const uint64_t *all = a.best + (size_t)n * gridDim.x * (size_t)a.k;
         __syncthreads();
-        haste__cu_merge(a.best + (size_t)n * gridDim.x * (size_t)a.k, (int)gridDim.x, (size_t)a.k, a.k,
-                        a.id + (size_t)n * (size_t)a.k,
-                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, head, scratch);
+        haste__cu_merge(all, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
+                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, (haste__cu_merge_memory *)(void *)memory);
     }
+}
+
+/* ---- >>panel -------------------------------------------------------------------------------------------------
+
+   The forward pass of bfloat16 blocks with S a multiple of 16, F a multiple of 16 and a slice of at most about 1,600
+   inputs, whatever the order of their weights: logits, softmax's sums, the k best, those above.
+
+   A thread block keeps 64 samples of all inputs of the slice in shared memory, a row of 128 bytes an input, so that a
+   group's inputs need not be gathered from memory. Its warps take units of 32 labels (16, where S is no multiple of 32,
+   and in the narrow order) by themselves: z [64 samples][UNIT] = x' w, with mma.m16n8k16. There is no barrier in the loop.
+   Weights come by cp.async, one job ahead; a job is a unit and a chunk of at most 64 of its inputs.
+
+   In the fragments of mma, lane 4 * row + quad holds, of the operand x' [samples][inputs], pairs of inputs 2 * quad and
+   2 * quad + 1 for sample `row`; of w, the same inputs for label `row`; of z, labels 2 * quad and 2 * quad + 1 for sample
+   `row`. Which input, sample or label each of them stands for is free, and chosen so that nothing has to be transposed:
+
+       samples   lane reads 16 bytes of an input's row, samples 8 * row .. + 7, and of a second input; two __byte_perm make
+                 of each word of both a pair of inputs for two samples. So its z are those of samples 8 * row .. + 7
+       labels    piece c of 8 columns: column n is label UNIT/4 * (n / 2) + 2 * c + n % 2. So a lane ends with UNIT/4 labels
+                 in a row, for each of its 8 samples: one store of 16 bytes. For w that is again a word each of two inputs
+                 and a __byte_perm; in the narrow order the fragments lie there as they are
+       inputs    lanes of quad 0 read the first quarter of a chunk's inputs, those of quad 1 the second and so on. Indices
+                 ascend, so that mostly they are from four quarters of the slice: whose rows are rotated by different 32
+                 bytes, and lie in different banks
+
+   A search takes a first look at some units: the k-th largest of their best logits is what a label must reach, and hardly
+   any label does. Those go to lists that the thread block has in shared memory, under a lock.
+
+   Milliseconds on an H200, L 670,208, F 64, D 768, B 128, x given as float32, bfloat16 logits: S 32 .094, S 64 .099 (floor
+   .062, of which .040 are the logits); S 16 .102. Bound by latency: registers allow 12 warps, 16 at S 16, and what spills
+   costs 15%. */
+
+enum {
+    HASTE__PANEL_ROW   = 128,   /* bytes of an input's row */
+    HASTE__PANEL_CHUNK = 64,    /* inputs of a job */
+    HASTE__PANEL_SETS  = 4096,  /* the most sets of the search's first look */
+    HASTE__PANEL_FLOOR = 512    /* threads that look through them */
+};
+
+/* How a pass over a block is cut; made by haste__panel_plan_make. */
+typedef struct haste__panel_plan {
+    int32_t  unit, narrow;   /* which kernel */
+    int32_t  units, per;     /* units of the block; of a group */
+    int32_t  chunks;         /* of F */
+    uint32_t quarter;        /* input f of the slice is in "quarter" (f * quarter >> 16) % 4 */
+    int32_t  warps, shared;  /* of a thread block; bytes of shared memory */
+    int32_t  part;           /* the first thread block's number among all that leave lists or sums */
+    int32_t  first;          /* nothing is continued */
+    int32_t  sets;           /* only so many units are looked at, and only the best label of each is told: */
+    int32_t  set0, all_sets;
+    uint32_t *best_of_set;   /* [samples][all_sets]; NULL: this is no such pass */
+} haste__panel_plan;
+
+/* A stage: weights of a job, places of its inputs in shared memory, biases, labels (for a search). Bytes, and where the
+   latter begin. */
+#define HASTE__PANEL_PLACES(unit) ((unit) * HASTE__PANEL_CHUNK * 2)
+#define HASTE__PANEL_BIAS(unit)   (HASTE__PANEL_PLACES(unit) + HASTE__PANEL_CHUNK * 4)
+#define HASTE__PANEL_LABEL(unit)  (HASTE__PANEL_BIAS(unit) + (unit) * 4)
+#define HASTE__PANEL_STAGE(unit)  (HASTE__PANEL_LABEL(unit) + (unit) * 4)
+
+/* The most warps of a thread block: so that registers suffice, 128, 168 or 255 of them. What spills is slow, since little is
+   left of the first cache. */
+#define HASTE__PANEL_WARPS(unit, mode) ((unit) == 16 ? ((mode) == HASTE__CU_TOP_K ? 12 : 16) : 12)
+
+/* An input's row in shared memory: where its first 16 bytes lie. Piece c lies where (place ^ c << 4) says. */
+static __device__ __forceinline__ uint32_t haste__panel_place(const haste__panel_plan &plan, uint32_t f)
+{
+    return f * HASTE__PANEL_ROW + ((f * plan.quarter >> 16 & 3) << 5);
+}
+
+/* Quads take the inputs of their runs in different orders, for the sake of banks: the i-th step takes i ^ turn. */
+static __device__ __forceinline__ int haste__panel_turn(int quad, int run) { return 2 * quad & ((run & -run) - 1); }
+
+/* Where a lane's first 16 bytes of a unit's weights come from and go to, in bytes; the same for all units of S <= 32. */
+typedef struct haste__panel_lane { uint32_t from, to; } haste__panel_lane;
+template <int UNIT, bool NARROW>
+static __device__ __forceinline__ haste__panel_lane haste__panel_lane_of(const haste__cu_pass &p)
+{
+    enum { PIECES = UNIT / 8 };   /* 16-byte pieces of a row */
+    const int lane = (int)threadIdx.x % 32, r = lane / PIECES, c = lane % PIECES;
+    haste__panel_lane own;
+    own.from = own.to = (uint32_t)lane * 16;
+    if (NARROW) return own;
+    /* in the stage rows lie UNIT * 2 bytes apart, pieces exchanged as in haste__wide_offset */
+    own.to = (uint32_t)(r * (UNIT * 2) + ((c ^ (UNIT == 32 ? r >> 1 & 3 : r >> 2 & 1)) << 4));
+    if (p.path != HASTE_CUDA_WIDE) own.from = (uint32_t)(r * p.S + c * 8) * 2;
+    else own.from = (uint32_t)(r * (p.S < 64 ? 64 : 128) + ((c ^ (p.S == 32 ? r >> 1 & 3 : r & 7)) << 4));
+    return own;
+}
+
+/* The weights, with the first chunk biases, and with the last one labels (LABELS) of a job on their way to `stage`. Returns
+   the lane's two inputs of it, whose places are to be put there later. */
+template <int UNIT, bool NARROW, bool LABELS>
+static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pass &p, const haste__panel_plan &plan,
+                                                              haste__panel_lane own, int unit, int chunk,
+                                                              unsigned char *stage)
+{
+    enum { ROWS = 256 / UNIT, COPIES = HASTE__PANEL_CHUNK / ROWS };   /* rows that a warp copies at once; so many times */
+    const int lane = (int)threadIdx.x % 32, f0 = chunk * HASTE__PANEL_CHUNK, quad = lane / 2 % 4, half = lane % 2;
+    const int rows = p.F - f0 < HASTE__PANEL_CHUNK ? p.F - f0 : HASTE__PANEL_CHUNK;
+    const int64_t group = haste__cu_item_group(unit, plan.per);
+    const int part = unit - (int)group * plan.per, step = NARROW ? 512 : ROWS * p.S * 2;
+    const char *from = (const char *)p.weight + (size_t)group * (size_t)(p.F * p.S * 2);
+    int first, second;
+    if (NARROW) from += part * (p.F * 32) + f0 * 32 + own.from;
+    else {
+        from += f0 * (p.S * 2);
+        if (part == 0) from += own.from;
+        else if (p.path != HASTE_CUDA_WIDE) from += own.from + (uint32_t)part * (UNIT * 2);
+        else from += (own.from ^ (uint32_t)(part & 1) << 6) + (uint32_t)(part >> 1) * 1024;
+    }
+    #pragma unroll
+    for (int j = 0; j < COPIES; j++, from += step)
+        if (rows == HASTE__PANEL_CHUNK || j * ROWS < rows) haste__cu_copy16(stage + own.to + j * 512, from, true);
+    if (chunk == 0 && lane < UNIT / 4)
+        haste__cu_copy16(stage + HASTE__PANEL_BIAS(UNIT) + lane * 16, p.bias + group * p.S + part * UNIT + lane * 4, true);
+    if (LABELS && chunk + 1 == plan.chunks && lane < UNIT / 4)
+        haste__cu_copy16(stage + HASTE__PANEL_LABEL(UNIT) + lane * 16,
+                         p.label_of + p.first_slot + group * p.S + part * UNIT + lane * 4, true);
+    haste__cu_copy_batch();
+    if (lane >= rows / 2) return 0;
+    if (NARROW) {   /* lane 8 * step + 2 * quad + half: the two inputs of a column of strip 2 * step + half */
+        first = quad * (p.F / 8) + f0 / 8 + lane / 8 * 2 + half;
+        second = first + p.F / 2;
+    } else {        /* two neighbours of the quad's run */
+        const int run = rows / 4;
+        first = f0 + quad * run + ((lane / 8 * 4 + half * 2) ^ haste__panel_turn(quad, run));
+        second = first + 1;
+    }
+    if (!p.index) return (uint32_t)first | (uint32_t)second << 16;
+    const uint16_t *index = p.index + group * p.F;
+    return NARROW ? (uint32_t)__ldg(index + first) | (uint32_t)__ldg(index + second) << 16 :
+                    __ldg((const uint32_t *)(const void *)(index + first));
+}
+
+/* The biases: what z begins with. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_begin(float (*z)[UNIT / 8][4], const unsigned char *stage)
+{
+    const float4 *bias = (const float4 *)(const void *)(stage + HASTE__PANEL_BIAS(UNIT)) + threadIdx.x % 4 * (UNIT / 16);
+    #pragma unroll
+    for (int c = 0; c < UNIT / 8; c += 2) {
+        const float4 four = bias[c / 2];
+        #pragma unroll
+        for (int j = 0; j < 4; j++) {
+            z[j][c][0] = z[j][c][2] = four.x; z[j][c][1] = z[j][c][3] = four.y;
+            z[j][c + 1][0] = z[j][c + 1][2] = four.z; z[j][c + 1][1] = z[j][c + 1][3] = four.w;
+        }
+    }
+}
+
+/* z += x' w for the k-th 16 inputs of a job. run: a quad's inputs. WHOLE: there are 16 of those. */
+template <int UNIT, bool NARROW, bool WHOLE>
+static __device__ __forceinline__ void haste__panel_step(float (*z)[UNIT / 8][4], const unsigned char *x,
+                                                         const unsigned char *stage, int run, int k)
+{
+    enum { PIECES = UNIT / 8 };
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, turn = haste__panel_turn(quad, run);
+    const int odd = UNIT == 32 ? 0 : (row >> 1 & 1) * 8;
+    const int begin = (quad * 16 + turn) * (UNIT * 2) + odd +
+        ((UNIT == 32 ? (row >> 1) ^ (turn >> 1 & 3) : (row >> 2) ^ (turn >> 2 & 1)) << 4);
+    const uint32_t half = row & 1 ? 0x7632 : 0x5410;
+    const uint4 place = *(const uint4 *)(const void *)(stage + HASTE__PANEL_PLACES(UNIT) + k * 64 + quad * 16);
+    uint32_t b[2][PIECES];
+    uint4 in[4];
+    in[0] = *(const uint4 *)(const void *)(x + (place.x ^ (uint32_t)row << 4));
+    in[1] = *(const uint4 *)(const void *)(x + (place.y ^ (uint32_t)row << 4));
+    in[2] = *(const uint4 *)(const void *)(x + (place.z ^ (uint32_t)row << 4));
+    in[3] = *(const uint4 *)(const void *)(x + (place.w ^ (uint32_t)row << 4));
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        if constexpr (NARROW) {
+            const uint2 w = *(const uint2 *)(const void *)(stage + (2 * k + h) * 256 + lane * 8);
+            b[h][0] = w.x; b[h][1] = w.y;
+        } else {
+            const int r = quad * run + ((4 * k + 2 * h) ^ turn);   /* even: the next row has the same exchange */
+            const int there = WHOLE ?   /* the same, but for what all steps share */
+                begin ^ ((4 * k + 2 * h) * (UNIT * 2) + (UNIT == 32 ? (2 * k + h) & 3 : k & 1) * 16) :
+                r * (UNIT * 2) + odd + ((UNIT == 32 ? (row >> 1) ^ (r >> 1 & 3) : (row >> 2) ^ (r >> 2 & 1)) << 4);
+            const unsigned char *w = stage + there;
+            if constexpr (UNIT == 32) {
+                const uint4 w0 = *(const uint4 *)(const void *)w, w1 = *(const uint4 *)(const void *)(w + 64);
+                b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
+                b[h][2] = __byte_perm(w0.z, w1.z, half); b[h][3] = __byte_perm(w0.w, w1.w, half);
+            } else {
+                const uint2 w0 = *(const uint2 *)(const void *)w, w1 = *(const uint2 *)(const void *)(w + 32);
+                b[h][0] = __byte_perm(w0.x, w1.x, half); b[h][1] = __byte_perm(w0.y, w1.y, half);
+            }
+        }
+    }
+    #pragma unroll
+    for (int j = 0; j < 4; j++) {   /* samples 8 * row + 2 * j and + 1 */
+        #define HASTE__PANEL_WORD(v) (j == 0 ? (v).x : j == 1 ? (v).y : j == 2 ? (v).z : (v).w)
+        const uint32_t a[4] = {
+            __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x5410),
+            __byte_perm(HASTE__PANEL_WORD(in[0]), HASTE__PANEL_WORD(in[1]), 0x7632),
+            __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x5410),
+            __byte_perm(HASTE__PANEL_WORD(in[2]), HASTE__PANEL_WORD(in[3]), 0x7632) };
+        #undef HASTE__PANEL_WORD
+        #pragma unroll
+        for (int c = 0; c < PIECES; c++) haste__cu_mma(z[j][c], a, b[0][c], b[1][c]);
+    }
+}
+
+/* z += x' w for the inputs of a job. WHOLE: there are 64 of them; FIRST: z = bias + x' w. How far the loop is unrolled, and
+   which of these have code of their own, is what the registers allow. */
+template <int UNIT, bool NARROW, bool WHOLE, bool FIRST>
+static __device__ __forceinline__ void haste__panel_product(float (*z)[UNIT / 8][4], const unsigned char *x,
+                                                            const unsigned char *stage, int rows)
+{
+    const int run = WHOLE ? HASTE__PANEL_CHUNK / 4 : rows / 4;
+    if (FIRST) haste__panel_begin<UNIT>(z, stage);
+    if constexpr (UNIT == 16) {
+        #pragma unroll
+        for (int k = 0; k < HASTE__PANEL_CHUNK / 16; k++) {
+            if (!WHOLE && k * 16 >= rows) break;
+            haste__panel_step<UNIT, NARROW, WHOLE>(z, x, stage, run, k);
+        }
+    } else {
+        #pragma unroll 2
+        for (int k = 0; k < (WHOLE ? HASTE__PANEL_CHUNK / 16 : rows / 16); k++)
+            haste__panel_step<UNIT, NARROW, WHOLE>(z, x, stage, run, k);
+    }
+}
+
+/* z of label i (of the lane's UNIT / 4) and sample b (of its 8). */
+#define HASTE__PANEL_Z(b, i) z[(b) / 2][(i) / 2][(b) % 2 * 2 + (i) % 2]
+
+/* Logits to memory, UNIT / 4 labels of a sample at once. at: the lane's first label, of the first of its samples. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_store(const haste__cu_pass &p, const float (*z)[UNIT / 8][4], size_t at,
+                                                          int samples)
+{
+    const int width = p.logits_bf16 ? 2 : 4;
+    const size_t row = (size_t)p.slots * (size_t)width;
+    char *to = (char *)p.logits + at * (size_t)width;
+    #pragma unroll
+    for (int b = 0; b < 8; b++, to += row) {
+        if (b >= samples) continue;
+        if (p.logits_bf16) {
+            uint32_t word[UNIT / 8];
+            #pragma unroll
+            for (int c = 0; c < UNIT / 8; c++)
+                word[c] = haste__cu_pack_fast(HASTE__PANEL_Z(b, 2 * c), HASTE__PANEL_Z(b, 2 * c + 1));
+            if constexpr (UNIT == 32) haste__cu_write16(to, word[0], word[1], word[2], word[3]);
+            else haste__cu_write8(to, word[0], word[1]);
+        } else {
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i += 4)
+                haste__cu_write16(to + i * 4,
+                                  __float_as_uint(HASTE__PANEL_Z(b, i)), __float_as_uint(HASTE__PANEL_Z(b, i + 1)),
+                                  __float_as_uint(HASTE__PANEL_Z(b, i + 2)), __float_as_uint(HASTE__PANEL_Z(b, i + 3)));
+        }
+    }
+}
+
+/* A unit's share of each sample's running maximum and sum of exponentials. Labels that are none are -INFINITY. */
+template <int UNIT>
+static __device__ __forceinline__ void haste__panel_sums(const float (*z)[UNIT / 8][4], float *largest, float *sum)
+{
+    #pragma unroll
+    for (int b = 0; b < 8; b++) {
+        const float e = 1.4426950408889634f;
+        float most = largest[b], part = 0;
+        #pragma unroll
+        for (int i = 0; i < UNIT / 4; i++) most = fmaxf(most, HASTE__PANEL_Z(b, i));
+        #pragma unroll
+        for (int i = 0; i < UNIT / 4; i++) part += haste__cu_exp2((HASTE__PANEL_Z(b, i) - most) * e);
+        if (!(part <= FLT_MAX)) {   /* again, without what is not finite: the second pass reports it */
+            most = largest[b];
+            part = 0;
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i++)
+                if (haste__cu_finite(HASTE__PANEL_Z(b, i))) most = fmaxf(most, HASTE__PANEL_Z(b, i));
+            #pragma unroll
+            for (int i = 0; i < UNIT / 4; i++)
+                if (haste__cu_finite(HASTE__PANEL_Z(b, i))) part += haste__cu_exp2((HASTE__PANEL_Z(b, i) - most) * e);
+        }
+        sum[b] = sum[b] * haste__cu_exp2((largest[b] - most) * e) + part;
+        largest[b] = most;
+    }
+}
+
+/* What z holds for the search: the labels that reach `limit` go to the lists, or are counted or written (p.count); or only
+   the best of each sample is told (plan.best_of_set). A label that is excluded, or none, is passed over. Returns false where
+   one was not finite. group, s0, label_of: the unit's; left: how many labels it has; samples: the lane's that there are. */
+template <int UNIT>
+static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste__panel_plan &plan, float (*z)[UNIT / 8][4],
+                                           int unit, int64_t group, int s0, int left, int samples, const float *limit,
+                                           const int32_t *label_of, uint64_t *lists, uint32_t *lock)
+{
+    enum { LABELS = UNIT / 4 };
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, tile = (int)blockIdx.y;
+    const int sample0 = tile * HASTE__CU_TILE + row * 8;
+    uint64_t skip = 0;
+    uint32_t wanted = 0;   /* samples of this lane, one bit each */
+    float total = 0;
+    bool fine = true;
+
+    if (left < UNIT) {
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++)
+            if (quad * LABELS + i >= left) {
+                skip |= UINT64_C(0x0101010101010101) << i;
+                #pragma unroll
+                for (int b = 0; b < 8; b++) HASTE__PANEL_Z(b, i) = -INFINITY;
+            }
+    }
+    if (!plan.best_of_set) {
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            float most = HASTE__PANEL_Z(b, 0);
+            total += most;
+            #pragma unroll
+            for (int i = 1; i < LABELS; i++) { most = fmaxf(most, HASTE__PANEL_Z(b, i)); total += HASTE__PANEL_Z(b, i); }
+            if (b < samples && (p.count ? most > limit[b] : most >= limit[b])) wanted |= 1u << b;
+        }
+        if (!haste__cu_finite(total)) wanted = 0xff;   /* or a label is none; either needs a closer look */
+        wanted = __reduce_or_sync(0xffffffffu, wanted);
+        if (!wanted) return true;
+    }
+    for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {   /* excluded ones */
+        const int s = (int)p.node[n].s - s0, b = p.node[n].b - sample0;
+        if (s >= 0 && s / LABELS == quad && s < UNIT && b >= 0 && b < 8) skip |= UINT64_C(1) << (b * 8 + s % LABELS);
+    }
+    if (plan.best_of_set) {
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            uint32_t key = 0, other;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++) {
+                const float v = HASTE__PANEL_Z(b, i);
+                if (haste__cu_finite(v) && !(skip >> (b * 8 + i) & 1)) key = max(key, haste__cu_order_key(v));
+            }
+            other = __shfl_xor_sync(0xffffffffu, key, 1);
+            key = max(key, other);
+            other = __shfl_xor_sync(0xffffffffu, key, 2);
+            key = max(key, other);
+            if (quad == b / 2)
+                plan.best_of_set[(size_t)(sample0 + b) * (size_t)plan.all_sets + (size_t)(plan.set0 + unit)] = key;
+        }
+        return true;
+    }
+    label_of += quad * LABELS;
+    for (; wanted; wanted &= wanted - 1) {
+        const int b = __ffs((int)wanted) - 1;
+        float v[LABELS], least = 0;
+        uint32_t hits = 0;
+        #pragma unroll
+        for (int c = 0; c < 8; c++)
+            if (c == b) {
+                least = limit[c];
+                #pragma unroll
+                for (int i = 0; i < LABELS; i++) v[i] = HASTE__PANEL_Z(c, i);
+            }
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++) {
+            if (b >= samples || (skip >> (b * 8 + i) & 1)) continue;
+            if (!haste__cu_finite(v[i])) fine = false;
+            else if (p.count ? v[i] > least : v[i] >= least) hits |= 1u << i;
+        }
+        while (__any_sync(0xffffffffu, hits)) {
+            const bool mine = hits != 0;
+            const int at = mine ? __ffs((int)hits) - 1 : 0;
+            const int32_t label = mine ? label_of[at] : -1;
+            float own = 0;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++) if (i == at) own = v[i];
+            hits &= hits - 1;
+            if (p.count) {
+                if (mine) {
+                    const int64_t to = (int64_t)atomicAdd((unsigned long long *)p.count + sample0 + b, 1ull);
+                    if (p.hit_id) { p.hit_id[to] = label; p.hit_score[to] = own; }
+                }
+                continue;
+            }
+            for (uint32_t who = __ballot_sync(0xffffffffu, mine); who; who &= who - 1) {
+                const int from = __ffs((int)who) - 1, sample = from / 4 * 8 + b;
+                const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(own, label), from);
+                haste__cu_list_insert(lists + sample * p.k, p.k, lock, p.floor + tile * HASTE__CU_TILE + sample, entry);
+            }
+        }
+    }
+    return fine;
+}
+
+template <int UNIT, bool NARROW, int MODE>
+static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1) haste__panel_kernel(
+    const haste__cu_pass p, const haste__panel_plan plan)
+{
+    enum { STAGE = HASTE__PANEL_STAGE(UNIT), LABELS = UNIT / 4 };
+    constexpr bool SEARCH = MODE == HASTE__CU_TOP_K;
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
+    const int tile = (int)blockIdx.y, part = plan.part + (int)blockIdx.x, sample0 = tile * HASTE__CU_TILE + row * 8;
+    const int samples = p.B - sample0 < 0 ? 0 : p.B - sample0 < 8 ? p.B - sample0 : 8;
+    const int stride = (int)gridDim.x * plan.warps, end = plan.best_of_set ? plan.sets : plan.units;
+    const size_t padded = (size_t)p.tiles * HASTE__CU_TILE;
+    unsigned char *stages = memory + p.width * HASTE__PANEL_ROW + warp * (2 * STAGE);
+    uint64_t *lists = (uint64_t *)(void *)(memory + p.width * HASTE__PANEL_ROW + plan.warps * (2 * STAGE));
+    uint32_t *lock = (uint32_t *)(void *)(lists + HASTE__CU_TILE * p.k);
+    float z[4][UNIT / 8][4], limit[8], largest[8], sum[8];
+    int unit = (int)blockIdx.x + (int)gridDim.x * warp, chunk = 0, turn = 0;
+    uint32_t pair = 0;
+    const haste__panel_lane own = haste__panel_lane_of<UNIT, NARROW>(p);
+    bool fine = true;
+
+    if (unit < end) pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, 0, stages);
+    for (int i = (int)threadIdx.x; i < p.width * 8; i += (int)blockDim.x)
+        haste__cu_copy16(memory + (haste__panel_place(plan, (uint32_t)(i / 8)) ^ (uint32_t)(i % 8) << 4),
+                         (const uint16_t *)p.x + ((size_t)tile * (size_t)p.D + (size_t)(p.begin + i / 8)) * HASTE__CU_TILE +
+                         i % 8 * 8, true);
+    if (MODE == HASTE__CU_TOP_K && !plan.best_of_set && !p.count) {
+        for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * p.k; i += (int)blockDim.x) {
+            const int sample = tile * HASTE__CU_TILE + i / p.k;
+            lists[i] = plan.first || sample >= p.B ? 0 :
+                p.best[((size_t)part * padded + (size_t)sample) * (size_t)p.k + (size_t)(i % p.k)];
+        }
+        if (threadIdx.x == 0) *lock = 0;
+    }
+    #pragma unroll
+    for (int b = 0; b < 8; b++) { limit[b] = p.threshold; largest[b] = -FLT_MAX; sum[b] = 0; }
+    haste__cu_copy_wait();
+    __syncthreads();
+
+    while (unit < end) {
+        unsigned char *stage = stages + turn * STAGE;
+        const int f0 = chunk * HASTE__PANEL_CHUNK, now = unit;
+        const int rows = p.F - f0 < HASTE__PANEL_CHUNK ? p.F - f0 : HASTE__PANEL_CHUNK;
+        const bool begins = chunk == 0, ends = chunk + 1 == plan.chunks;
+
+        haste__cu_copy_wait();
+        if (lane < rows / 2)
+            *(uint2 *)(void *)(stage + HASTE__PANEL_PLACES(UNIT) + lane * 8) =
+                make_uint2(haste__panel_place(plan, pair & 0xffff), haste__panel_place(plan, pair >> 16));
+        __syncwarp();   /* the job is there, and nobody works on the one before any more */
+        turn ^= 1;
+        if (ends) { chunk = 0; unit += stride; } else chunk++;
+        if (unit < end)
+            pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, chunk, stages + turn * STAGE);
+
+        if (MODE == HASTE__CU_TOP_K && begins && !p.count && !plan.best_of_set) {   /* what others have found meanwhile */
+            #pragma unroll
+            for (int i = 0; i < 8; i += 4) {
+                const uint4 floor = haste__cu_load_fresh(p.floor + sample0 + i);
+                limit[i] = floor.x ? haste__cu_order_float(floor.x) : -FLT_MAX;
+                limit[i + 1] = floor.y ? haste__cu_order_float(floor.y) : -FLT_MAX;
+                limit[i + 2] = floor.z ? haste__cu_order_float(floor.z) : -FLT_MAX;
+                limit[i + 3] = floor.w ? haste__cu_order_float(floor.w) : -FLT_MAX;
+            }
+        }
+        const bool whole = rows == HASTE__PANEL_CHUNK;
+        if constexpr (UNIT == 16) {
+            if (whole && begins) haste__panel_product<UNIT, NARROW, true, true>(z, memory, stage, rows);
+            else if (begins)     haste__panel_product<UNIT, NARROW, false, true>(z, memory, stage, rows);
+            else if (whole)      haste__panel_product<UNIT, NARROW, true, false>(z, memory, stage, rows);
+            else                 haste__panel_product<UNIT, NARROW, false, false>(z, memory, stage, rows);
+        } else {
+            if (begins) haste__panel_begin<UNIT>(z, stage);
+            if (whole) haste__panel_product<UNIT, NARROW, true, false>(z, memory, stage, rows);
+            else       haste__panel_product<UNIT, NARROW, false, false>(z, memory, stage, rows);
+        }
+        if (!ends) continue;
+
+        const int64_t group = haste__cu_item_group(now, plan.per);
+        const int s0 = (now - (int)group * plan.per) * UNIT;
+        int left = haste__cu_group_labels(p, group) - s0;
+        left = left < 0 ? 0 : left < UNIT ? left : UNIT;
+        if (SEARCH) {
+            const int32_t *label_of = (const int32_t *)(const void *)(stage + HASTE__PANEL_LABEL(UNIT));
+            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, label_of, lists, lock);
+            continue;
+        }
+        if (left < UNIT) {   /* what is no label has logit 0, and no share of a sum */
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++)
+                #pragma unroll
+                for (int b = 0; b < 8; b++)
+                    if (quad * LABELS + i >= left) HASTE__PANEL_Z(b, i) = MODE == HASTE__CU_LOGITS ? 0.0f : -INFINITY;
+        }
+        if (MODE == HASTE__CU_LOGITS)
+            haste__panel_store<UNIT>(p, z, (size_t)sample0 * (size_t)p.slots +
+                                     (size_t)(p.first_slot + group * p.S + s0 + quad * LABELS), samples);
+        else haste__panel_sums<UNIT>(z, largest, sum);
+    }
+
+    if (MODE == HASTE__CU_SUMEXP) {   /* lanes of a sample, then warps */
+        float *out = p.partial + (size_t)part * 2 * padded * 2, *all = (float *)(void *)memory;   /* [warps][2][64] */
+        __syncthreads();
+        #pragma unroll
+        for (int b = 0; b < 8; b++) {
+            for (int step = 1; step <= 2; step *= 2) {
+                const float most = fmaxf(largest[b], __shfl_xor_sync(0xffffffffu, largest[b], step));
+                sum[b] *= expf(largest[b] - most);
+                sum[b] += __shfl_xor_sync(0xffffffffu, sum[b], step);
+                largest[b] = most;
+            }
+            if (quad == 0) {
+                all[warp * 128 + row * 8 + b] = largest[b];
+                all[warp * 128 + 64 + row * 8 + b] = sum[b];
+            }
+        }
+        __syncthreads();
+        if (threadIdx.x < HASTE__CU_TILE) {
+            const size_t at = (size_t)(tile * HASTE__CU_TILE + (int)threadIdx.x) * 2;
+            float most = plan.first ? -FLT_MAX : out[at], one = plan.first ? 0 : out[2 * padded + at];
+            for (int w = 0; w < plan.warps; w++) {
+                const float m = all[w * 128 + (int)threadIdx.x], next = fmaxf(m, most);
+                one = one * expf(most - next) + all[w * 128 + 64 + (int)threadIdx.x] * expf(m - next);
+                most = next;
+            }
+            out[at] = most; out[2 * padded + at] = one;
+            out[at + 1] = -FLT_MAX; out[2 * padded + at + 1] = 0;   /* the general kernel has two threads a sample */
+        }
+    }
+    if (MODE == HASTE__CU_TOP_K && !plan.best_of_set) {
+        if (!fine) atomicExch(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+        if (p.count) return;
+        __syncthreads();
+        for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * p.k; i += (int)blockDim.x) {
+            const int sample = tile * HASTE__CU_TILE + i / p.k;
+            if (sample < p.B) p.best[((size_t)part * padded + (size_t)sample) * (size_t)p.k + (size_t)(i % p.k)] = lists[i];
+        }
+    }
+}
+
+/* The search's first look: k sets of labels have their best at or above the k-th largest of all sets' best, so that at least
+   k labels reach it. Block: one sample. */
+static __global__ void __launch_bounds__(HASTE__PANEL_FLOOR) haste__panel_floor_kernel(const uint32_t *best_of_set, int sets,
+                                                                                      int k, uint32_t *floor)
+{
+    enum { KEYS = HASTE__PANEL_SETS / HASTE__PANEL_FLOOR };
+    __shared__ int counts[2][16];
+    const uint32_t *own = best_of_set + (size_t)blockIdx.x * (size_t)sets;
+    uint32_t key[KEYS], found;
+    #pragma unroll
+    for (int i = 0; i < KEYS; i++) {
+        const int at = (int)threadIdx.x + i * HASTE__PANEL_FLOOR;
+        key[i] = at < sets ? own[at] : 0;
+    }
+    found = haste__cu_kth<KEYS>(key, k, 12, counts);   /* a little too low does no harm */
+    if (threadIdx.x == 0) floor[blockIdx.x] = found;
+}
+
+/* How a thread block's memory is cut for a pass in `mode`, or 0 where a block of labels is none for these kernels. */
+static int haste__panel_plan_make(haste__panel_plan *plan, const haste__cu_pass *p, haste_dtype dtype, int mode,
+                                  int shared_most)
+{
+    const int narrow = p->path == HASTE_CUDA_NARROW, unit = narrow || p->S % 32 ? 16 : 32;
+    const int most = HASTE__PANEL_WARPS(unit, mode);
+    const int stages = 2 * HASTE__PANEL_STAGE(unit);
+    int left = shared_most;
+    memset(plan, 0, sizeof *plan);
+    if (dtype != HASTE_BF16 || p->S % 16 || p->F % 16 || p->width > 4096) return 0;
+    if (p->groups * (p->S / unit) > INT32_MAX / 2 || p->tiles > 65535) return 0;
+    if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->logits |
+         (uintptr_t)(p->label_of + p->first_slot)) % 16) return 0;
+    left -= p->width * HASTE__PANEL_ROW;
+    if (mode == HASTE__CU_TOP_K) left -= HASTE__CU_TILE * p->k * 8 + 16;
+    plan->warps = left / stages < most ? left / stages : most;
+    if (plan->warps < 4) return 0;
+    plan->shared = shared_most - left + plan->warps * stages;
+    plan->unit = unit;
+    plan->narrow = narrow;
+    plan->per = p->S / unit;
+    plan->units = (int32_t)(p->groups * plan->per);
+    plan->chunks = (p->F + HASTE__PANEL_CHUNK - 1) / HASTE__PANEL_CHUNK;
+    /* a quad's run of inputs: 16 of a dense block; of the narrow order an eighth, else a quarter of a chunk's share */
+    plan->quarter = !p->index ? 65536 / 16 : (uint32_t)(65536 * (narrow ? 8 : 4 * plan->chunks) / p->width);
+    return 1;
+}
+
+template <int UNIT, bool NARROW, int MODE>
+static cudaError_t haste__panel_launch(const haste__cu_pass *p, const haste__panel_plan *plan, unsigned parts,
+                                       cudaStream_t stream)
+{
+    cudaError_t error = cudaFuncSetAttribute((const void *)haste__panel_kernel<UNIT, NARROW, MODE>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    if (error != cudaSuccess) return error;
+    HASTE__CU_LAUNCH((haste__panel_kernel<UNIT, NARROW, MODE>), dim3(parts, (unsigned)p->tiles), 32 * (unsigned)plan->warps,
+                     (size_t)plan->shared, stream, *p, *plan);
+    return cudaGetLastError();
+}
+template <int UNIT, bool NARROW>
+static cudaError_t haste__panel_mode(const haste__cu_pass *p, const haste__panel_plan *plan, int mode, unsigned parts,
+                                     cudaStream_t stream)
+{
+    switch (mode) {
+    case HASTE__CU_LOGITS: return haste__panel_launch<UNIT, NARROW, HASTE__CU_LOGITS>(p, plan, parts, stream);
+    case HASTE__CU_SUMEXP: return haste__panel_launch<UNIT, NARROW, HASTE__CU_SUMEXP>(p, plan, parts, stream);
+    default:               return haste__panel_launch<UNIT, NARROW, HASTE__CU_TOP_K>(p, plan, parts, stream);
+    }
+}
+/* One block of labels. parts: thread blocks for each tile of samples. */
+static cudaError_t haste__panel_pass(const haste__cu_pass *p, const haste__panel_plan *plan, int mode, int parts,
+                                     cudaStream_t stream)
+{
+    return plan->unit == 32 ? haste__panel_mode<32, false>(p, plan, mode, (unsigned)parts, stream) :
+           plan->narrow     ? haste__panel_mode<16, true>(p, plan, mode, (unsigned)parts, stream) :
+                              haste__panel_mode<16, false>(p, plan, mode, (unsigned)parts, stream);
 }
 
 /* ---- >>above and score --------------------------------------------------------------------------------------- */
@@ -6981,37 +7922,83 @@ static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype
                         haste__cu_forward_mode<uint16_t, 64>(p, mode, resident, stream, error);
 }
 
-/* All blocks, in one of the forward kernel's modes. The same parts for each block, since what a part found is handed on. */
+/* All blocks, in one of the forward modes. Lists and sums: the general kernel's thread blocks leave theirs in parts
+   0 .. general - 1, the panel kernel's after them; what a part found in one block is handed on to the next. */
 static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work,
                                           haste__cu_pass *p, int mode,
                                           cudaStream_t stream, haste_error *error)
 {
-    int i, parts = work->parts, resident = 1;
+    haste__panel_plan plan[HASTE_MAX_BLOCKS];
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    const int shared_most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const int panel_mode = mode == HASTE__CU_ABOVE ? HASTE__CU_TOP_K : mode;
+    int i, panels = 0, generals = 0, general = work->parts, panel, resident = 1, sets = 0, first_panel = 1;
     haste_status status;
     p->parts = 0;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
+        if (haste__panel_plan_make(&plan[i], p, layer->dtype, panel_mode, shared_most)) { panels++; continue; }
+        plan[i].warps = 0;
+        generals++;
         status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
         if (status != HASTE_OK) return status;
-        if ((resident + p->tiles - 1) / p->tiles < parts) parts = (resident + p->tiles - 1) / p->tiles;
+        if ((resident + p->tiles - 1) / p->tiles < general) general = (resident + p->tiles - 1) / p->tiles;
     }
-    for (i = 0; i < layer->block_count; i++) {
-        p->parts = parts;
-        p->first = i == 0;
+    panel = processors / p->tiles < 1 ? 1 : processors / p->tiles;
+    if (panel > work->parts / 2) panel = work->parts / 2;
+    if (panels == 0) panel = 0;
+    if (generals == 0) general = 0;
+    if (general > work->parts - panel) general = work->parts - panel;
+
+    if (mode == HASTE__CU_TOP_K && panels) {   /* a first look, so that hardly any label has to be entered into a list */
+        const int64_t room = 4 * (int64_t)work->parts * work->tiles / p->tiles;   /* of work->partial, for a sample */
+        const int most = (room < HASTE__PANEL_SETS ? (int)room : HASTE__PANEL_SETS) / panels;
+        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {   /* whole rounds of all warps */
+            const int round = panel * plan[i].warps;
+            plan[i].sets = plan[i].units / 16 < round ? round : plan[i].units / 16 / round * round;
+            if (plan[i].sets > most) plan[i].sets = most < round ? most : most / round * round;
+            if (plan[i].sets > plan[i].units) plan[i].sets = plan[i].units;
+            plan[i].set0 = sets;
+            sets += plan[i].sets;
+        }
+        for (i = 0; i < layer->block_count; i++) if (plan[i].warps) {
+            haste__panel_plan look = plan[i];
+            look.all_sets = sets;
+            look.best_of_set = (uint32_t *)(void *)work->partial;
+            haste__cu_pass_block(p, layer, i);
+            HASTE__CU_TRY(haste__panel_pass(p, &look, panel_mode, panel, stream), "a first look at a block");
+        }
+        HASTE__CU_LAUNCH(haste__panel_floor_kernel, (unsigned)p->B, HASTE__PANEL_FLOOR, 0, stream,
+                         (const uint32_t *)(const void *)work->partial, sets, p->k, p->floor);
+        HASTE__CU_LAUNCHED("what the best must reach");
+    }
+    if (mode == HASTE__CU_TOP_K && !panels)   /* below every number */
+        HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
+    for (i = 0, p->first = 1; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
-        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {
+        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {   /* a little faster there */
             haste__cu_question q;
-            haste__narrow_plan plan;
+            haste__narrow_plan narrow;
             status = haste__cu_ask(&q, layer, i, p->B, error);
             if (status != HASTE_OK) return status;
-            if (!haste__cu_narrow_plan(&q, 1, &plan)) {
-                HASTE__CU_TRY(haste__narrow_forward(p, &plan, stream), "forward of a block (narrow)");
+            if (!haste__cu_narrow_plan(&q, 1, &narrow)) {
+                HASTE__CU_TRY(haste__narrow_forward(p, &narrow, stream), "forward of a block (narrow)");
                 continue;
             }
         }
+        if (plan[i].warps) {
+            plan[i].part = general;
+            plan[i].first = first_panel;
+            first_panel = 0;
+            HASTE__CU_TRY(haste__panel_pass(p, &plan[i], panel_mode, panel, stream), "forward of a block (panel)");
+            continue;
+        }
+        p->parts = general;
         status = haste__cu_forward_block(p, layer->dtype, mode, &resident, stream, error);
         if (status != HASTE_OK) return status;
+        p->first = 0;
     }
+    p->parts = general + panel;
     return HASTE_OK;
 }
 
@@ -7372,6 +8359,8 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
         a->block[i].S = block->group_size;
         a->block[i].F = block->fan_in;
         a->block[i].begin = block->begin;
+        a->block[i].path = layer->path[i];
+        a->block[i].share = 1;
     }
     a->blocks = layer->block_count;
     a->B = B;
@@ -7383,24 +8372,53 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
     a->best = work->best;
 }
 
+/* Cuts the blocks into jobs. Returns the shared memory that the streaming kernel wants, or 0 where it takes more than there
+   is. */
+static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, int N)
+{
+    const int width = dtype == HASTE_F32 ? 4 : 2;
+    size_t fixed, most = (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    int i, labels = 0;
+    for (i = 0; i < a->blocks; i++) {
+        haste__cu_stream_block *block = &a->block[i];
+        if (block->path == HASTE_CUDA_NARROW) {   /* runs of 16 labels lie there by themselves */
+            block->share = block->S / 16;
+            block->groups *= block->share;
+            block->S = 16;
+        }
+        block->rows = HASTE__CU_STREAM_BYTES / (block->S * width);
+        if (block->rows > HASTE__CU_STREAM_ROWS) block->rows = HASTE__CU_STREAM_ROWS;
+        if (block->rows >= 8) block->rows -= block->rows % 8;
+        if (block->rows > block->F) block->rows = block->F;
+        block->chunks = (block->F + block->rows - 1) / block->rows;
+        block->labelled = (uintptr_t)(a->label_of + block->first_slot) % 16 == 0;
+        block->copied = block->index && block->F % 8 == 0 && (block->rows % 8 == 0 || block->chunks == 1);
+        if (block->S > labels) labels = block->S;
+        if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
+    }
+    a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 8;
+    fixed = (size_t)HASTE__CU_STREAM_THREADS / 32 * HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
+        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)(1 + HASTE__CU_STREAM_WARPS) * (size_t)a->k * 8 +
+        (N == 1 ? sizeof(haste__cu_stream_start<1>) : sizeof(haste__cu_stream_start<HASTE__CU_FEW>));
+    most -= 1024;   /* what the kernel has of its own */
+    for (a->stages = 3; a->stages > 0; a->stages--) {
+        size_t ring = (size_t)HASTE__CU_STREAM_WARPS * (size_t)a->stages * (size_t)a->stage;
+        if (fixed + ring <= most) return fixed + ring;
+    }
+    return 0;
+}
+
 template <typename T, int N>
 static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream,
                                             haste_error *error)
 {
-    int each = 0, grid;
+    int grid = haste__cu_device_value(cudaDevAttrMultiProcessorCount), i;
     int64_t groups = 0;
-    int i;
-    if (shared > 40 * 1024)   /* besides what the kernel has of its own */
-        HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                      "shared memory for a kernel");
-    HASTE__CU_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, (const void *)haste__cu_stream_kernel<T, N>,
-                                                                HASTE__CU_STREAM_THREADS,
-                                                                shared), "occupancy of a kernel");
-    grid = (each > 0 ? each : 1) * haste__cu_device_value(cudaDevAttrMultiProcessorCount);
-    for (i = 0; i < a->blocks; i++) groups += a->block[i].groups;
-    if ((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS < grid)
-        grid = (int)((groups + HASTE__CU_STREAM_WARPS - 1) / HASTE__CU_STREAM_WARPS);
+    HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                  "shared memory for a kernel");
+    for (i = 0; i < a->blocks; i++) if (a->block[i].groups > groups) groups = a->block[i].groups;
+    if (groups < grid) grid = (int)groups;
     if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;
     HASTE__CU_LAUNCH((haste__cu_stream_kernel<T, N>), grid, HASTE__CU_STREAM_THREADS, shared, stream, *a);
     HASTE__CU_LAUNCHED("streaming top-k");
@@ -7415,9 +8433,9 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
 {
     haste__cu_pass p;
     haste_cuda_lists lists;
+    haste__cu_stream_args a;
     cudaStream_t s = (cudaStream_t)stream;
-    int i, natural = 1, few = B == 1 ? 1 : HASTE__CU_FEW;
-    size_t shared;
+    size_t shared = 0;
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
     if (status != HASTE_OK) return status;
@@ -7432,12 +8450,7 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         status = haste__cu_lists_to_device(work, B, &lists, s, error);
         if (status != HASTE_OK) return status;
     }
-    for (i = 0; i < layer->block_count; i++) natural &= haste__cu_natural(layer->path[i]);
-    shared = (size_t)few * (size_t)layer->inputs * 4 + (size_t)HASTE__CU_STREAM_WARPS * (size_t)few * (size_t)k * 8 +
-        HASTE__CU_PARTS;
-    if (natural && B <= HASTE__CU_FEW &&
-        shared + 1024 <= (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin)) {
-        haste__cu_stream_args a;
+    if (B <= HASTE__CU_FEW) {
         haste__cu_stream_make(&a, layer, work, x, x_type, B);
         a.k = k;
         a.id = id;
@@ -7445,6 +8458,9 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         a.excluded_offset = lists.offset;
         a.excluded_id = lists.id;
         a.excluded_most = work->ids;
+        shared = haste__cu_stream_cut(&a, layer->dtype, B == 1 ? 1 : HASTE__CU_FEW);
+    }
+    if (shared) {
         if (layer->dtype == HASTE_F32)
             return B == 1 ? haste__cu_launch_stream<float, 1>(&a, shared, s, error) :
                             haste__cu_launch_stream<float, HASTE__CU_FEW>(&a, shared, s, error);
@@ -7458,8 +8474,6 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
     if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
     if (status != HASTE_OK) return status;
-    /* below every number */
-    HASTE__CU_TRY(cudaMemsetAsync(work->floor, 0, (size_t)p.tiles * HASTE__CU_TILE * 4, s), "cudaMemsetAsync");
     status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts,

@@ -372,51 +372,94 @@ static void plan()
 
 // ---- forward and backward --------------------------------------------------------------------------------------------
 
+// Shapes of the panel kernels, and of the streaming ones on every order of weights: units of 16 and 32 labels, parts of
+// groups, chunks of inputs, short last groups, slices, dense heads, and general blocks between them.
+static const test_shape panel_shapes[] = {
+    { "S 16, F 64",       1003, 200, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+    { "S 16, F 48",        333, 128, 1, { { 0,  16,  48, 0, 0 } }, 1 },
+    { "S 16, F 128",       600, 384, 1, { { 0,  16, 128, 0, 0 } }, 0 },
+    { "S 32, F 64",        700, 300, 1, { { 0,  32,  64, 0, 0 } }, 1 },
+    { "S 32, F 96",        333, 256, 1, { { 0,  32,  96, 16, 208 } }, 1 },
+    { "S 48, F 32",        200, 100, 1, { { 0,  48,  32, 0, 0 } }, 1 },
+    { "S 64, F 128",      1000, 160, 1, { { 0,  64, 128, 0, 0 } }, 1 },
+    { "S 128, F 48",       300, 200, 1, { { 0, 128,  48, 8, 200 } }, 1 },
+    { "S 64, F 208",       500, 400, 1, { { 0,  64, 208, 0, 0 } }, 1 },
+    { "dense and S 32",    900, 208, 2, { { 130, 64, HASTE_DENSE, 0, 0 }, { 0, 32, 80, 16, 208 } }, 1 },
+    { "dense and S 16",    800, 288, 2, { { 100, 32, HASTE_DENSE, 0, 144 }, { 0, 16, 32, 144, 288 } }, 1 },
+    { "general between",   290,  96, 4, { { 40, 8, HASTE_DENSE, 0, 40 }, { 100, 16, 16, 8, 90 }, { 50, 32, 20, 0, 0 },
+                                          { 0, 32, 32, 30, 94 } }, 1 },
+    { "9 labels",            9,  64, 1, { { 0,  32,  16, 0, 0 } }, 1 } };
+enum { PANEL_SHAPES = sizeof panel_shapes / sizeof panel_shapes[0] };
+
+// One layer of each shape, on each path that takes all of its blocks.
+static int upload_on(haste_cuda_layer *dev, const haste_layer *layer, int path, int32_t B)
+{
+    int32_t k, other = 0;
+    if (path == HASTE_CUDA_AUTO) { *dev = upload(layer); return 1; }
+    *dev = upload_for(layer, (haste_cuda_path)path, B);
+    for (k = 0; k < layer->block_count; k++) other += dev->path[k] != HASTE_CUDA_GENERAL;
+    if (path == HASTE_CUDA_GENERAL || other) return 1;
+    haste_cuda_layer_free(dev);
+    return 0;
+}
+
+static void forward_case(const test_shape *shape, haste_dtype dtype, int path, int32_t B)
+{
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    test_batch batch;
+    double *want;
+    float *naive;
+    size_t n, k;
+    int type;
+    if (!upload_on(&dev, &layer, path, B < 128 ? B : 128)) { haste_layer_free(&layer); return; }
+    work = workspace(&dev, B, 0);
+    batch = test_make_batch(&layer, B);
+    n = (size_t)B * (size_t)layer.slots;
+    want = test_doubles(n);
+    naive = (float *)test_alloc(n * 4);
+    for (type = 0; type < 3; type++) {
+        void *x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)type);
+        haste_cuda_type out_type = type == 1 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32;
+        void *logits = device_bytes(n * (out_type == HASTE_CUDA_F32 ? 4 : 2));
+        test_errors got_errors = {}, naive_errors = {};
+        float *got, *rounded = naive_x(&layer, &batch);
+        haste_forward_ref(&layer, batch.x, B, want);
+        naive_forward(&layer, rounded, B, naive);
+        CHECK_STATUS(haste_cuda_forward(&dev, &work, x, (haste_cuda_type)type, B, logits, out_type, NULL, &test_error),
+                     HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        got = take_numbers(logits, n, out_type);
+        for (k = 0; k < n; k++) {
+            if (layer.label_of[k % (size_t)layer.slots] < 0) { if (got[k] != 0) CHECK(got[k] == 0); continue; }
+            test_add_error(&got_errors, (double)got[k], want[k]);
+            test_add_error(&naive_errors, (double)(out_type == HASTE_CUDA_BF16 ? round_bf16(naive[k]) : naive[k]), want[k]);
+        }
+        if (!judge(layer.dtype, &got_errors, &naive_errors, "forward", __LINE__))
+            printf("    %s, dtype %d, path %d, B %d, x type %d\n", shape->name, (int)dtype, path, (int)B, type);
+        free(got);
+        free(rounded);
+        cudaFree(x);
+    }
+    free(want);
+    free(naive);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void forward()
 {
     static const int32_t batches[] = { 1, 33, 64, 130 };
-    int i, dtype, type, j;
-    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 4; j++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
-        haste_layer layer = test_layer(&options);
-        haste_cuda_layer dev = upload(&layer);
-        int32_t B = layer.inputs > 10000 && batches[j] > 33 ? 65 : batches[j];
-        haste_cuda_workspace work = workspace(&dev, B, 0);
-        test_batch batch = test_make_batch(&layer, B);
-        size_t n = (size_t)B * (size_t)layer.slots, k;
-        double *want = test_doubles(n);
-        float *naive = (float *)test_alloc(n * 4);
-        for (type = 0; type < 3; type++) {
-            void *x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)type);
-            haste_cuda_type out_type = type == 1 ? HASTE_CUDA_BF16 : HASTE_CUDA_F32;
-            void *logits = device_bytes(n * (out_type == HASTE_CUDA_F32 ? 4 : 2));
-            test_errors got_errors = {}, naive_errors = {};
-            float *got, *rounded = naive_x(&layer, &batch);
-            haste_forward_ref(&layer, batch.x, B, want);
-            naive_forward(&layer, rounded, B, naive);
-            CHECK_STATUS(haste_cuda_forward(&dev, &work, x, (haste_cuda_type)type, B, logits, out_type, NULL, &test_error),
-                         HASTE_OK, test_error);
-            CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-            got = take_numbers(logits, n, out_type);
-            for (k = 0; k < n; k++) {
-                if (layer.label_of[k % (size_t)layer.slots] < 0) { if (got[k] != 0) CHECK(got[k] == 0); continue; }
-                test_add_error(&got_errors, (double)got[k], want[k]);
-                test_add_error(&naive_errors, (double)(out_type == HASTE_CUDA_BF16 ? round_bf16(naive[k]) : naive[k]),
-                               want[k]);
-            }
-            if (!judge(layer.dtype, &got_errors, &naive_errors, "forward", __LINE__))
-                printf("    %s, dtype %d, B %d, x type %d\n", test_shapes[i].name, dtype, B, type);
-            free(got);
-            free(rounded);
-            cudaFree(x);
-        }
-        free(want);
-        free(naive);
-        test_free_batch(&batch);
-        haste_cuda_workspace_free(&work);
-        haste_cuda_layer_free(&dev);
-        haste_layer_free(&layer);
-    }
+    int i, dtype, j, path;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 4; j++)
+        forward_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_AUTO,
+                     test_shapes[i].inputs > 10000 && batches[j] > 33 ? 65 : batches[j]);
+    for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+        for (j = 0; j < 4; j++) forward_case(&panel_shapes[i], HASTE_BF16, path, batches[j]);
 }
 
 // Judges gradient buffers and grad_x against double; frees nothing.
@@ -1085,119 +1128,141 @@ static void whole_x(test_batch *batch, const haste_layer *layer)
     for (i = 0; i < (size_t)batch->B * (size_t)layer->inputs; i++) batch->x[i] = (float)((int)(check_random() % 5) - 2);
 }
 
+// n varies what else there is to vary: types, where lists lie, whether scores are wanted.
+static void top_k_case(const test_shape *shape, haste_dtype dtype, int path, int32_t B, int32_t k, int with, int n)
+{
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = whole_layer(&options);
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    test_batch batch;
+    haste_cuda_lists excluded;
+    double *logits, want_score[64];
+    int32_t want_id[64], *id, b, r;
+    float *score;
+    void *x, *dev_id, *dev_score;
+    int bad = 0;
+    if (!upload_on(&dev, &layer, path, B < 128 ? B : 128)) { haste_layer_free(&layer); return; }
+    work = workspace(&dev, B > 100 ? B : 100, 0);
+    batch = test_make_batch(&layer, B);
+    excluded = n % 3 ? device_lists(&batch) : host_lists(&batch);
+    logits = test_doubles((size_t)B * (size_t)layer.slots);
+    dev_id = device_bytes((size_t)B * (size_t)k * 4);
+    dev_score = device_bytes((size_t)B * (size_t)k * 4);
+    whole_x(&batch, &layer);
+    x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)(n % 3));
+    haste_forward_ref(&layer, batch.x, B, logits);
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL, (int32_t *)dev_id,
+                                  n % 5 ? (float *)dev_score : NULL, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    id = (int32_t *)host_take(dev_id, (size_t)B * (size_t)k * 4);
+    score = (float *)host_take(dev_score, (size_t)B * (size_t)k * 4);
+    for (b = 0; b < B; b++) {
+        haste_top_k_ref(&layer, logits + (size_t)b * (size_t)layer.slots, k, batch.id + batch.offset[b],
+                        with ? batch.offset[b + 1] - batch.offset[b] : 0, want_id, want_score);
+        for (r = 0; r < k; r++) {
+            bad += id[b * k + r] != want_id[r];
+            if (n % 5) bad += (double)score[b * k + r] != want_score[r];
+        }
+    }
+    CHECK(bad == 0);
+    if (bad) printf("    %s, dtype %d, path %d, B %d, k %d, excluded %d: %d differ\n", shape->name, (int)dtype, path, (int)B,
+                    (int)k, with, bad);
+    free(id); free(score); free(logits);
+    cudaFree(x);
+    if (!excluded.on_host) free_lists(excluded);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void top_k()
 {
-    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, depths[] = { 1, 5, 33, 64 };
-    int i, dtype, j, n = 0, with;
+    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, more[] = { 1, 4, 6, 70, 130 }, depths[] = { 1, 5, 33, 64 };
+    int i, dtype, j, n = 0, with, path;
     for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++)
-        for (with = 0; with < 2; with++, n++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
-        haste_layer layer = whole_layer(&options);
-        haste_cuda_layer dev = upload(&layer);
-        int32_t B = batches[j], k = depths[n % 4], b, r;
-        haste_cuda_workspace work = workspace(&dev, 100, 0);
-        test_batch batch = test_make_batch(&layer, B);
-        haste_cuda_lists excluded = n % 3 ? device_lists(&batch) : host_lists(&batch);
-        double *logits = test_doubles((size_t)B * (size_t)layer.slots), want_score[64];
-        int32_t want_id[64], *id;
-        float *score;
-        void *x, *dev_id = device_bytes((size_t)B * (size_t)k * 4), *dev_score = device_bytes((size_t)B * (size_t)k * 4);
-        int bad = 0;
-        if (test_shapes[i].inputs > 10000 && j > 2) B = 9;
-        whole_x(&batch, &layer);
-        x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)(n % 3));
-        haste_forward_ref(&layer, batch.x, B, logits);
-        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL,
-                                      (int32_t *)dev_id,
-                                      n % 5 ? (float *)dev_score : NULL, NULL, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-        id = (int32_t *)host_take(dev_id, (size_t)batch.B * (size_t)k * 4);
-        score = (float *)host_take(dev_score, (size_t)batch.B * (size_t)k * 4);
-        for (b = 0; b < B; b++) {
-            haste_top_k_ref(&layer, logits + (size_t)b * (size_t)layer.slots, k, batch.id + batch.offset[b],
-                            with ? batch.offset[b + 1] - batch.offset[b] : 0,
-                            want_id, want_score);
-            for (r = 0; r < k; r++) {
-                bad += id[b * k + r] != want_id[r];
-                if (n % 5) bad += (double)score[b * k + r] != want_score[r];
-            }
-        }
-        CHECK(bad == 0);
-        if (bad) printf("    %s, dtype %d, B %d, k %d, excluded %d: %d differ\n", test_shapes[i].name, dtype, (int)B,
-                        (int)k, with, bad);
-        free(id); free(score); free(logits);
-        cudaFree(x);
-        if (!excluded.on_host) free_lists(excluded);
-        test_free_batch(&batch);
-        haste_cuda_workspace_free(&work);
-        haste_cuda_layer_free(&dev);
-        haste_layer_free(&layer);
-    }
+        for (with = 0; with < 2; with++, n++)
+            top_k_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_AUTO,
+                       test_shapes[i].inputs > 10000 && j > 2 ? 9 : batches[j], depths[n % 4], with, n);
+    for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+        for (j = 0; j < 5; j++) for (with = 0; with < 2; with++, n++)
+            top_k_case(&panel_shapes[i], HASTE_BF16, path, more[j], depths[n / 2 % 4], with, n);
+    top_k_case(&panel_shapes[3], HASTE_BF16, HASTE_CUDA_GENERAL, 2100, 5, 0, n);   // more tiles than there are parts
 }
 
 static int find_id(const int32_t *id, int64_t n, int32_t wanted) {
     int64_t i; for (i = 0; i < n; i++) if (id[i] == wanted) return 1; return 0; }
 
+static void above_case(const test_shape *shape, haste_dtype dtype, int path, int with)
+{
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = whole_layer(&options);
+    haste_cuda_layer dev = upload_for(&layer, (haste_cuda_path)path, 70);
+    int32_t B = layer.inputs > 10000 ? 3 : 70, b;
+    haste_cuda_workspace work = workspace(&dev, B, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    haste_cuda_lists excluded = host_lists(&batch);
+    double *logits = test_doubles((size_t)B * (size_t)layer.slots);
+    size_t capacity = (size_t)B * (size_t)layer.labels;
+    void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4),
+        *dev_score = device_bytes(capacity * 4);
+    int64_t needed = -1, *offset, slot, at, total = 0, first_needed;
+    int32_t *id;
+    float *score, threshold = 2;
+    int bad = 0;
+    whole_x(&batch, &layer);
+    x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
+    haste_forward_ref(&layer, batch.x, B, logits);
+    haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
+                     NULL, 0, &first_needed, NULL, &test_error);
+    CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL,
+                                  (int64_t *)dev_offset, (int32_t *)dev_id,
+                                  (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK,
+                                      test_error);
+    CHECK(needed == first_needed);
+    offset = (int64_t *)host_take(dev_offset, ((size_t)B + 1) * 8);
+    id = (int32_t *)host_take(dev_id, capacity * 4);
+    score = (float *)host_take(dev_score, capacity * 4);
+    for (b = 0; b < B; b++) {
+        int64_t own = 0;
+        bad += offset[b] != total;
+        for (slot = 0; slot < layer.slots; slot++) {
+            int32_t label = layer.label_of[slot];
+            if (label < 0 || !(logits[b * layer.slots + slot] > (double)threshold)) continue;
+            if (with && find_id(batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], label)) continue;
+            own++;
+            bad += !find_id(id + offset[b], offset[b + 1] - offset[b], label);
+        }
+        for (at = offset[b]; at < offset[b + 1]; at++) {
+            bad += (double)score[at] != logits[b * layer.slots + layer.slot_of[id[at]]];
+            if (at > offset[b]) bad += !(score[at - 1] > score[at] ||
+                                         (score[at - 1] == score[at] && id[at - 1] < id[at]));
+        }
+        total += own;
+    }
+    CHECK(bad == 0 && total == needed && offset[B] == total);
+    if (total > 0)
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count,
+                                      (int32_t *)x, (float *)x, total - 1,
+                                      &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
+    free(offset); free(id); free(score); free(logits);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void above()
 {
-    int i, dtype, with;
-    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (with = 0; with < 2; with++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
-        haste_layer layer = whole_layer(&options);
-        haste_cuda_layer dev = upload(&layer);
-        int32_t B = layer.inputs > 10000 ? 3 : 70, b;
-        haste_cuda_workspace work = workspace(&dev, B, 0);
-        test_batch batch = test_make_batch(&layer, B);
-        haste_cuda_lists excluded = host_lists(&batch);
-        double *logits = test_doubles((size_t)B * (size_t)layer.slots);
-        size_t capacity = (size_t)B * (size_t)layer.labels;
-        void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4),
-            *dev_score = device_bytes(capacity * 4);
-        int64_t needed = -1, *offset, slot, at, total = 0, first_needed;
-        int32_t *id;
-        float *score, threshold = 2;
-        int bad = 0;
-        whole_x(&batch, &layer);
-        x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
-        haste_forward_ref(&layer, batch.x, B, logits);
-        haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
-                         NULL, 0, &first_needed, NULL, &test_error);
-        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL,
-                                      (int64_t *)dev_offset, (int32_t *)dev_id,
-                                      (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK,
-                                          test_error);
-        CHECK(needed == first_needed);
-        offset = (int64_t *)host_take(dev_offset, ((size_t)B + 1) * 8);
-        id = (int32_t *)host_take(dev_id, capacity * 4);
-        score = (float *)host_take(dev_score, capacity * 4);
-        for (b = 0; b < B; b++) {
-            int64_t own = 0;
-            bad += offset[b] != total;
-            for (slot = 0; slot < layer.slots; slot++) {
-                int32_t label = layer.label_of[slot];
-                if (label < 0 || !(logits[b * layer.slots + slot] > (double)threshold)) continue;
-                if (with && find_id(batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], label)) continue;
-                own++;
-                bad += !find_id(id + offset[b], offset[b + 1] - offset[b], label);
-            }
-            for (at = offset[b]; at < offset[b + 1]; at++) {
-                bad += (double)score[at] != logits[b * layer.slots + layer.slot_of[id[at]]];
-                if (at > offset[b]) bad += !(score[at - 1] > score[at] ||
-                                             (score[at - 1] == score[at] && id[at - 1] < id[at]));
-            }
-            total += own;
-        }
-        CHECK(bad == 0 && total == needed && offset[B] == total);
-        if (total > 0)
-            CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count,
-                                          (int32_t *)x, (float *)x, total - 1,
-                                          &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
-        free(offset); free(id); free(score); free(logits);
-        cudaFree(x);
-        test_free_batch(&batch);
-        haste_cuda_workspace_free(&work);
-        haste_cuda_layer_free(&dev);
-        haste_layer_free(&layer);
+    int i, dtype, with, path;
+    for (with = 0; with < 2; with++) {
+        for (i = 0; i < TEST_SHAPES; i++)
+            for (dtype = 0; dtype < 2; dtype++) above_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_GENERAL, with);
+        for (i = 0; i < PANEL_SHAPES; i++)
+            for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+                above_case(&panel_shapes[i], HASTE_BF16, path, with);
     }
 }
 
