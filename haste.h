@@ -2455,7 +2455,10 @@ static void haste__pass_load_rows(haste__pass *pass)
         const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * (size_t)pass->pitch;
         uint16_t *x = (uint16_t *)(void *)pass->work->grad_x;
         size_t i;
-        for (i = 0; i < n; i++) x[i] = haste__to_bf16(pass->work->x[i]);
+        for (i = 0; i < n; i++) {   /* the largest bfloat16 rather than infinity */
+            const uint16_t half = haste__to_bf16(pass->work->x[i]);
+            x[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
+        }
     }
 }
 

@@ -221,6 +221,41 @@ static void dot(void)
     }
 }
 
+/* bf16_dot: finite inputs stay finite when they are rounded, so that padding is 0 and a weight of 0 hides them as elsewhere. */
+static void dot_largest(void)
+{
+    haste_layer_options options;
+    haste_workspace_options o;
+    haste_layer layer;
+    haste_workspace work;
+    float *x, *logits;
+    int32_t b, s, i;
+    if (!haste_has_bf16_dot() || test_path_missing(HASTE_PATH_AVX512)) return;
+    memset(&options, 0, sizeof options);
+    options.labels = 19;
+    options.inputs = 5;
+    options.block_count = 1;
+    options.block[0].group_size = 16;
+    options.block[0].fan_in = HASTE_DENSE;
+    options.dtype = HASTE_BF16;
+    CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+    memset(layer.block[0].weight, 0, (size_t)test_weights(&layer.block[0]) * 2);
+    memset(&o, 0, sizeof o);
+    o.batch = 9;
+    o.path = HASTE_PATH_AVX512;
+    o.bf16_dot = 1;
+    CHECK_STATUS(haste_workspace_create(&work, &layer, &o, &test_error), HASTE_OK, test_error);
+    x = check_floats(9 * 5);
+    logits = check_floats(9 * 32);
+    for (i = 0; i < 9 * 5; i++) x[i] = i % 2 ? FLT_MAX : -FLT_MAX;
+    CHECK_STATUS(haste_forward(&layer, &work, x, 9, logits, &test_error), HASTE_OK, test_error);
+    for (b = 0; b < 9; b++) for (s = 0; s < 32; s++) CHECK(logits[b * 32 + s] == (s < 19 ? layer.block[0].bias[s] : 0));
+    free(x);
+    free(logits);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+}
+
 /* Logits that pass the caches by, from 16 MiB on, have the same bits as those that do not: rows off the cache lines never do. Blocks of
    several sizes, groups that fill no panel, batches that fill no tile; one block whose groups are no whole cache lines. */
 static void large(void)
@@ -354,6 +389,7 @@ int main(int argc, char **argv)
     RUN(against_double);
     RUN(same_bits);
     RUN(dot);
+    RUN(dot_largest);
     RUN(large);
     RUN(slices);
     RUN(not_finite);
