@@ -1462,7 +1462,8 @@ typedef struct haste__kernels {
     ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
                                                ptrdiff_t jump, float *sum)                                                  \
     {                                                                                                                       \
-        int b, g, s;                                                                                                        \
+        ptrdiff_t b;   /* B*S may pass 2^31 */                                                                              \
+        int g, s;                                                                                                           \
         for (b = 0; b + 4 <= B; b += 4)                                                                                     \
             for (g = 0; g < groups; g++) {                                                                                  \
                 const float *in = from + b * stride + g * S;                                                                \
@@ -3220,11 +3221,13 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
     const int S = block->group_size, labels = haste__group_labels(block, g + n - 1);
     const ptrdiff_t slots = (ptrdiff_t)pass->layer->slots, jump = (ptrdiff_t)pass->tiles * HASTE__SAMPLES * S;
     const float *from = pass->grad_logits + block->first_slot + g * S;
-    int i, b, s, tile;
+    ptrdiff_t b;   /* B*S may pass 2^31 */
+    int i, s, tile;
     if (zt) {
         memset(db, 0, (size_t)(n * S) * sizeof *db);
         pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
-        for (i = 0; i < n; i++) memset(zt + i * jump + pass->B * S, 0, (size_t)(jump - pass->B * S) * sizeof *zt);
+        b = (ptrdiff_t)pass->B * S;
+        for (i = 0; i < n; i++) memset(zt + i * jump + b, 0, (size_t)(jump - b) * sizeof *zt);
         for (s = labels; s < S; s++) {   /* the block's last group may be short */
             for (b = 0; b < pass->B; b++) zt[(n - 1) * jump + b * S + s] = 0;
             db[(n - 1) * S + s] = 0;
@@ -3235,7 +3238,7 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
         const int samples = haste__tile_samples(pass, tile);
         if (zt)
             for (i = 0; i < n; i++)
-                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S,
+                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + (ptrdiff_t)tile * HASTE__SAMPLES * S, S,
                                         z + i * S * HASTE__SAMPLES, HASTE__SAMPLES, NULL);
         else if (samples == HASTE__SAMPLES)
             pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
@@ -3293,7 +3296,8 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                 x = haste__group_x(pass, &group, 0);
                 if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
                 for (tile = 0; tile < tiles; tile++) {   /* a tile of the input gradient, a share of the weight gradient */
-                    const int f = F / 8 * tile / tiles * 8, end = tile + 1 < tiles ? F / 8 * (tile + 1) / tiles * 8 : F;
+                    const int f = (int)((int64_t)(F / 8) * tile / tiles) * 8;
+                    const int end = tile + 1 < tiles ? (int)((int64_t)(F / 8) * (tile + 1) / tiles) * 8 : F;
                     const size_t first = (size_t)f * (size_t)S;
                     haste__panel_fetch(pass, next, (int)ahead * S, i * tiles + tile, count * tiles);
                     if (weight && f < end)
