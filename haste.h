@@ -930,11 +930,18 @@ static int haste__threads(int32_t wanted)
     #define HASTE__UNROLL
 #endif
 
-/* Asks for the cache line `ahead` floats behind p. */
+/* Asks for the cache line `ahead` numbers behind p. */
 #if defined(__GNUC__)
     #define HASTE__PREFETCH(p, ahead) __builtin_prefetch((p) + (ahead), 0, 2)
 #else
     #define HASTE__PREFETCH(p, ahead) ((void)(p), (void)(ahead))
+#endif
+
+/* Stores past the caches are not in order with those after them: who is told that they are done must find them. */
+#if HASTE__X86
+    #define HASTE__FENCE() _mm_sfence()
+#else
+    #define HASTE__FENCE() ((void)0)
 #endif
 
 /* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
@@ -3175,6 +3182,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
         }
     }
     haste__send(pass, &out, 0, 1);
+    HASTE__FENCE();
 }
 
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
@@ -3315,6 +3323,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
             }
             g += count;
         }
+        if (weight && stream) HASTE__FENCE();
     }
 }
 
