@@ -155,7 +155,7 @@ static void dot(void)
         haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
         haste_layer layer;
         test_batch batch;
-        float *logits, *rounded, score = 0;
+        float *logits, *first, *rounded, score = 0;
         double *exact;
         size_t count, inputs, j;
         int32_t B = batches[n], b, id = -1;
@@ -169,6 +169,7 @@ static void dot(void)
         exact = test_doubles(count);
         haste_forward_ref(&layer, rounded, B, exact);
         logits = check_floats(count);
+        first = check_floats(count);
         for (t = 0; t < 2; t++) {
             haste_workspace_options o;
             haste_workspace work;
@@ -183,6 +184,8 @@ static void dot(void)
             memset(logits, 0xff, count * 4);
             CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, logits, &test_error), HASTE_OK, test_error);
             CHECK(check_guard(logits, count));
+            if (t == 0) memcpy(first, logits, count * 4);
+            CHECK(memcmp(first, logits, count * 4) == 0);
             for (b = 0; b < B; b++) {
                 int32_t k, best = -1;
                 for (k = 0; k < layer.block_count; k++) {
@@ -214,6 +217,7 @@ static void dot(void)
             haste_workspace_free(&work);
         }
         free(logits);
+        free(first);
         free(rounded);
         free(exact);
         test_free_batch(&batch);
