@@ -67,10 +67,12 @@
        width. Sizes and products are 64-bit and checked.
 
    FROM THE PAPER TO THE FUNCTIONS
-       3.1 layer, group-shared support   haste_block, haste_forward     eq. 1-2, Algorithm 2: grouping   haste_embed_*,
-                                         haste_group
-       3.2 the three kernels             haste_train_step (one pass)    Algorithm 3: prune and regrow    haste_rewire
-       3.3 dense head, projections       blocks with HASTE_DENSE and slices   eq. 3: loss               HASTE_BCE
+       3.1 layer, group-shared support     haste_block, haste_forward
+       3.2 the three kernels               haste_train_step (one pass)
+       3.3 dense head, projections         blocks with HASTE_DENSE and slices
+       eq. 1-2, Algorithm 2: grouping      haste_embed_*, haste_group
+       eq. 3: loss                         HASTE_BCE
+       Algorithm 3: prune and regrow       haste_rewire
 
    WHERE WE DIFFER, AND WHY
        Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is
@@ -252,11 +254,11 @@ typedef struct haste_workspace {
     int32_t    batch, top_k, chunks, threads;   /* as above, never 0 */
     int64_t    ids;
     haste_path path;                            /* the one in use, never AUTO */
-    int32_t bf16_dot;
-    int32_t    inputs, max_group, max_fan_in; /* of the layer it was sized for: D, and the largest S and F */
+    int32_t    bf16_dot;
+    int32_t    inputs, max_group, max_fan_in;   /* of the layer it was sized for: D, and the largest S and F */
     float     *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
-    float     *tile;          /* [threads][haste__tile_count]     one group's logits, gradients and weights */
+    float     *tile;          /* [threads][haste__tile_count]     a panel's logits and their gradients, a group's weights */
     uint64_t  *pair;          /* [2][ids]                         (slot, sample), sorted */
     int64_t   *row;           /* [batch + 1]                      distinct ids per sample; counts of haste_above */
     double    *sum;           /* [chunks][2 * batch + 2]          loss, and softmax's running maximum and sum */
@@ -543,8 +545,8 @@ typedef struct haste_rewire_options {
      x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and zeroed lists
      moved      out (=): how many places moved; or NULL
 
-   Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and width -
-   F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
+   Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
+   width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
    floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown
    inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
    indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
@@ -930,11 +932,18 @@ static int haste__threads(int32_t wanted)
     #define HASTE__UNROLL
 #endif
 
-/* Asks for the cache line `ahead` floats behind p. */
+/* Asks for the cache line `ahead` numbers behind p. */
 #if defined(__GNUC__)
     #define HASTE__PREFETCH(p, ahead) __builtin_prefetch((p) + (ahead), 0, 2)
 #else
     #define HASTE__PREFETCH(p, ahead) ((void)(p), (void)(ahead))
+#endif
+
+/* Stores past the caches are not in order with those after them: who is told that they are done must find them. */
+#if HASTE__X86
+    #define HASTE__FENCE() _mm_sfence()
+#else
+    #define HASTE__FENCE() ((void)0)
 #endif
 
 /* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
@@ -1462,7 +1471,8 @@ typedef struct haste__kernels {
     ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
                                                ptrdiff_t jump, float *sum)                                                  \
     {                                                                                                                       \
-        int b, g, s;                                                                                                        \
+        ptrdiff_t b;   /* B*S may pass 2^31 */                                                                              \
+        int g, s;                                                                                                           \
         for (b = 0; b + 4 <= B; b += 4)                                                                                     \
             for (g = 0; g < groups; g++) {                                                                                  \
                 const float *in = from + b * stride + g * S;                                                                \
@@ -1923,8 +1933,8 @@ static int haste__tile_count(const haste_workspace *work, size_t *count)
     const int32_t panel = work->max_group > HASTE__PANEL ? work->max_group : (int32_t)HASTE__PANEL;
     size_t logits = 2 * (size_t)panel, weights = 2;
     if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) || logits > SIZE_MAX / 2 -
-        weights - (1u << 22)) return 0;
+        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) ||
+        logits > SIZE_MAX / 2 - weights - (1u << 22)) return 0;
     *count = (logits + weights + (size_t)panel + ((size_t)work->max_fan_in + 1) * (HASTE__SAMPLES / 2) + 15) / 16 * 16;
     return 1;
 }
@@ -2387,8 +2397,8 @@ typedef struct haste__pass {
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
     int                    dot;             /* these by haste__dot: x in bfloat16 lies where input gradients would */
-    int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted and B <
-                                               32 */
+    int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
+                                               and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
@@ -2457,7 +2467,10 @@ static void haste__pass_load_rows(haste__pass *pass)
         const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * (size_t)pass->pitch;
         uint16_t *x = (uint16_t *)(void *)pass->work->grad_x;
         size_t i;
-        for (i = 0; i < n; i++) x[i] = haste__to_bf16(pass->work->x[i]);
+        for (i = 0; i < n; i++) {   /* the largest bfloat16 rather than infinity */
+            const uint16_t half = haste__to_bf16(pass->work->x[i]);
+            x[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
+        }
     }
 }
 
@@ -2493,8 +2506,8 @@ static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
     for (width = 1; width < n; width *= 2) {
         uint64_t *t;
         for (i = 0; i < n; i += 2 * width) {
-            int64_t left = i, middle = i + width < n ? i + width : n, right = middle, end = i + 2 * width < n ? i +
-                           2 * width : n, k;
+            int64_t left = i, middle = i + width < n ? i + width : n, right = middle;
+            int64_t end = i + 2 * width < n ? i + 2 * width : n, k;
             for (k = i; k < end; k++) b[k] = right >= end || (left < middle && a[left] <= a[right]) ? a[left++] : a[right++];
         }
         t = a; a = b; b = t;
@@ -2955,8 +2968,9 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes e^(z -
-   largest) its gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that count. */
+/* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes
+   e^(z - largest) its gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that
+   count. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     haste_workspace *work = pass->work;
@@ -3173,6 +3187,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
         }
     }
     haste__send(pass, &out, 0, 1);
+    HASTE__FENCE();
 }
 
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
@@ -3219,11 +3234,13 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
     const int S = block->group_size, labels = haste__group_labels(block, g + n - 1);
     const ptrdiff_t slots = (ptrdiff_t)pass->layer->slots, jump = (ptrdiff_t)pass->tiles * HASTE__SAMPLES * S;
     const float *from = pass->grad_logits + block->first_slot + g * S;
-    int i, b, s, tile;
+    ptrdiff_t b;   /* B*S may pass 2^31 */
+    int i, s, tile;
     if (zt) {
         memset(db, 0, (size_t)(n * S) * sizeof *db);
         pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
-        for (i = 0; i < n; i++) memset(zt + i * jump + pass->B * S, 0, (size_t)(jump - pass->B * S) * sizeof *zt);
+        b = (ptrdiff_t)pass->B * S;
+        for (i = 0; i < n; i++) memset(zt + i * jump + b, 0, (size_t)(jump - b) * sizeof *zt);
         for (s = labels; s < S; s++) {   /* the block's last group may be short */
             for (b = 0; b < pass->B; b++) zt[(n - 1) * jump + b * S + s] = 0;
             db[(n - 1) * S + s] = 0;
@@ -3234,7 +3251,7 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
         const int samples = haste__tile_samples(pass, tile);
         if (zt)
             for (i = 0; i < n; i++)
-                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + tile * HASTE__SAMPLES * S, S,
+                pass->kernel->transpose(HASTE__SAMPLES, S, zt + i * jump + (ptrdiff_t)tile * HASTE__SAMPLES * S, S,
                                         z + i * S * HASTE__SAMPLES, HASTE__SAMPLES, NULL);
         else if (samples == HASTE__SAMPLES)
             pass->kernel->transpose(HASTE__SAMPLES, n * S, from, slots, z, HASTE__SAMPLES, NULL);
@@ -3292,13 +3309,14 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                 x = haste__group_x(pass, &group, 0);
                 if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
                 for (tile = 0; tile < tiles; tile++) {   /* a tile of the input gradient, a share of the weight gradient */
-                    const int f = F / 8 * tile / tiles * 8, end = tile + 1 < tiles ? F / 8 * (tile + 1) / tiles * 8 : F;
+                    const int f = (int)((int64_t)(F / 8) * tile / tiles) * 8;
+                    const int end = tile + 1 < tiles ? (int)((int64_t)(F / 8) * (tile + 1) / tiles) * 8 : F;
                     const size_t first = (size_t)f * (size_t)S;
                     haste__panel_fetch(pass, next, (int)ahead * S, i * tiles + tile, count * tiles);
                     if (weight && f < end)
-                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL, group.index ? x : x +
-                                                  f * HASTE__SAMPLES, x_tile, tiles, zt, weight + (size_t)(g + i) * n +
-                                                  first, stream);
+                        pass->kernel->grad_weight(S, end - f, group.index ? group.index + f : NULL,
+                                                  group.index ? x : x + f * HASTE__SAMPLES, x_tile, tiles, zt,
+                                                  weight + (size_t)(g + i) * n + first, stream);
                     if (!pass->grad_x) continue;
                     if (group.ahead)   /* the same share of the next group's weights */
                         for (at = first * width; at < (size_t)(end * S) * width; at += 64)
@@ -3310,6 +3328,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
             }
             g += count;
         }
+        if (weight && stream) HASTE__FENCE();
     }
 }
 
@@ -3457,8 +3476,8 @@ static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
             for (b = begin; b < begin + n; b++) {
                 const float *z = group.z + (size_t)b * (size_t)group.S;
                 float *score = work->best_score + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k,
-                              *count = &work->best_count[first + (size_t)b];
+                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k;
+                int32_t *count = &work->best_count[first + (size_t)b];
                 if (!hit[b - begin]) continue;
                 for (s = 0; s < group.labels; s++) {
                     float v = z[s];
@@ -4068,8 +4087,8 @@ static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
     if (last > split->sum_end) last = split->sum_end;
     memset(sum, 0, (size_t)E * sizeof *sum);
     for (; i < last; i++)
-        haste__group_add(sum, haste__group_row(split->grouping, i), split->weighted ? split->grouping->score[i] -
-                         split->center : 1, E);
+        haste__group_add(sum, haste__group_row(split->grouping, i),
+                         split->weighted ? split->grouping->score[i] - split->center : 1, E);
 }
 
 static void haste__split_score(haste__split *split, int64_t end, int threads)
@@ -4279,8 +4298,8 @@ static void haste__exchange_window(void *context, int64_t window, int thread)
     for (g = 0; g < W; g++)
         for (h = g + 1; h < W; h++) {
             float *sum_g = sum + (int64_t)g * E, *sum_h = sum + (int64_t)h * E;
-            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW, *gain_h = gain +
-                                  (int64_t)h * S * HASTE__GROUP_WINDOW;
+            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW;
+            const float *gain_h = gain + (int64_t)h * S * HASTE__GROUP_WINDOW;
             for (;;) {
                 const float *x, *y;
                 double xy, new_g, new_h;
@@ -4293,10 +4312,10 @@ static void haste__exchange_window(void *context, int64_t window, int thread)
                 x = haste__group_row(grouping, begin[g] + i);
                 y = haste__group_row(grouping, begin[h] + j);
                 xy = (double)haste__group_dot(x, y, E);
-                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) - (double)haste__group_dot(sum_g, x,
-                        E));
-                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) - (double)haste__group_dot(sum_h, y,
-                        E));
+                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
+                                         (double)haste__group_dot(sum_g, x, E));
+                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
+                                         (double)haste__group_dot(sum_h, y, E));
                 if (new_g < 0) new_g = 0;
                 if (new_h < 0) new_h = 0;
                 if (sqrt(new_g) + sqrt(new_h) <= sqrt(square[g]) + sqrt(square[h]) + least) break;
@@ -4391,8 +4410,8 @@ static double haste__cohesion(haste__grouping *grouping, int64_t labels)
 static void haste__group_square_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK :
-                grouping->n;
+    int64_t i = chunk * HASTE__GROUP_CHUNK;
+    int64_t last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK : grouping->n;
     (void)thread;
     for (; i < last; i++)
         grouping->score[i] = haste__group_dot(haste__group_row(grouping, i), haste__group_row(grouping, i), grouping->E);
@@ -4481,8 +4500,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     haste_group_report found;
     char *memory;
     int32_t *copy;
-    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at,
-                 centroid_at;
+    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at;
+    size_t centroid_at;
     uint64_t threads, groups;
     int64_t labels, i, front, back;
     int32_t rounds = options && options->iterations ? options->iterations : HASTE__GROUP_ITERATIONS;
@@ -4786,8 +4805,8 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW_WEIGHT |
-                    (uint64_t)layer->rewires << 8;
+    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
+    uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
     size_t tile = 0;
     float *scratch;
     int number, f, s, k;

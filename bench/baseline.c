@@ -862,14 +862,16 @@ double bench_seconds(void)
 
 enum { CHAINS = 10 };   /* independent sums: more than the latency of a multiply-add times two units */
 
-static float fma_loop(int64_t rounds, float seed)
+/* Factor and summand are two unknowns: -ffast-math makes a * m + m an addition and a multiplication, (a + 1) * m. */
+static float fma_loop(int64_t rounds, float factor, float summand)
 {
-    lanes a[CHAINS], m = seed - (lanes){ 0 };
+    const lanes m = factor - (lanes){ 0 }, n = summand - (lanes){ 0 };
+    lanes a[CHAINS];
     int64_t i;
     int k;
     for (k = 0; k < CHAINS; k++) a[k] = m + (float)k;
     for (i = 0; i < rounds; i++) {
-        UNROLL for (k = 0; k < CHAINS; k++) a[k] = a[k] * m + m;
+        UNROLL for (k = 0; k < CHAINS; k++) a[k] = a[k] * m + n;
     }
     for (k = 1; k < CHAINS; k++) a[0] += a[k];
     return sum(a[0]);
@@ -883,7 +885,7 @@ void run_fma(int64_t rounds, int threads)
     int t;
     #pragma omp parallel for num_threads(threads)
     for (t = 0; t < threads; t++) {
-        float result = fma_loop(rounds, keep);
+        float result = fma_loop(rounds, keep, keep);
         if (result == 12345) keep = result;
     }
 }

@@ -145,8 +145,8 @@ static void same_bits(void)
     }
 }
 
-/* bf16_dot: against double, from x rounded to bfloat16. Each of F products and sums may be off by half a unit of float32; a subnormal
-   number counts as 0. The same bits for any number of threads and in top-k; layers of float32 do not care. */
+/* bf16_dot: against double, from x rounded to bfloat16. Each of F products and sums may be off by half a unit of float32;
+   a subnormal number counts as 0. The same bits for any number of threads, in top-k and above a threshold. */
 static void dot(void)
 {
     int i, n, t;
@@ -155,7 +155,9 @@ static void dot(void)
         haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
         haste_layer layer;
         test_batch batch;
-        float *logits, *rounded, score = 0;
+        float *logits, *first, *rounded, *scores, score = 0;
+        int32_t *ids;
+        int64_t offset[2], needed = 0;
         double *exact;
         size_t count, inputs, j;
         int32_t B = batches[n], b, id = -1;
@@ -169,6 +171,9 @@ static void dot(void)
         exact = test_doubles(count);
         haste_forward_ref(&layer, rounded, B, exact);
         logits = check_floats(count);
+        first = check_floats(count);
+        scores = check_floats((size_t)layer.labels);
+        ids = (int32_t *)test_alloc((size_t)layer.labels * 4);
         for (t = 0; t < 2; t++) {
             haste_workspace_options o;
             haste_workspace work;
@@ -183,6 +188,8 @@ static void dot(void)
             memset(logits, 0xff, count * 4);
             CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, logits, &test_error), HASTE_OK, test_error);
             CHECK(check_guard(logits, count));
+            if (t == 0) memcpy(first, logits, count * 4);
+            CHECK(memcmp(first, logits, count * 4) == 0);
             for (b = 0; b < B; b++) {
                 int32_t k, best = -1;
                 for (k = 0; k < layer.block_count; k++) {
@@ -208,17 +215,61 @@ static void dot(void)
                     CHECK_STATUS(haste_top_k(&layer, &work, batch.x + (size_t)b * (size_t)layer.inputs, 1, 1, NULL, &id, &score, &test_error),
                                  HASTE_OK, test_error);
                     CHECK(score == logits[(size_t)b * (size_t)layer.slots + (size_t)best]);
+                    CHECK_STATUS(haste_above(&layer, &work, batch.x + (size_t)b * (size_t)layer.inputs, 1, -FLT_MAX, NULL,
+                                             offset, ids, scores, layer.labels, &needed, &test_error), HASTE_OK, test_error);
+                    CHECK(needed == layer.labels);
+                    for (k = 0; k < layer.labels; k++)
+                        CHECK(scores[k] == logits[(size_t)b * (size_t)layer.slots + (size_t)layer.slot_of[ids[k]]]);
                 }
             }
             CHECK(worst <= 1);
             haste_workspace_free(&work);
         }
         free(logits);
+        free(first);
+        free(scores);
+        free(ids);
         free(rounded);
         free(exact);
         test_free_batch(&batch);
         haste_layer_free(&layer);
     }
+}
+
+/* bf16_dot: finite inputs stay finite when they are rounded, so that padding is 0 and a weight of 0 hides them as
+   elsewhere. */
+static void dot_largest(void)
+{
+    haste_layer_options options;
+    haste_workspace_options o;
+    haste_layer layer;
+    haste_workspace work;
+    float *x, *logits;
+    int32_t b, s, i;
+    if (!haste_has_bf16_dot() || test_path_missing(HASTE_PATH_AVX512)) return;
+    memset(&options, 0, sizeof options);
+    options.labels = 19;
+    options.inputs = 5;
+    options.block_count = 1;
+    options.block[0].group_size = 16;
+    options.block[0].fan_in = HASTE_DENSE;
+    options.dtype = HASTE_BF16;
+    CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+    memset(layer.block[0].weight, 0, (size_t)test_weights(&layer.block[0]) * 2);
+    memset(&o, 0, sizeof o);
+    o.batch = 9;
+    o.path = HASTE_PATH_AVX512;
+    o.bf16_dot = 1;
+    CHECK_STATUS(haste_workspace_create(&work, &layer, &o, &test_error), HASTE_OK, test_error);
+    x = check_floats(9 * 5);
+    logits = check_floats(9 * 32);
+    for (i = 0; i < 9 * 5; i++) x[i] = i % 2 ? FLT_MAX : -FLT_MAX;   /* would be rounded to infinity */
+    CHECK_STATUS(haste_forward(&layer, &work, x, 9, logits, &test_error), HASTE_OK, test_error);
+    for (b = 0; b < 9; b++) for (s = 0; s < 32; s++) CHECK(logits[b * 32 + s] == (s < 19 ? layer.block[0].bias[s] : 0));
+    free(x);
+    free(logits);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
 }
 
 /* Logits that pass the caches by, from 16 MiB on, have the same bits as those that do not: rows off the cache lines never do. Blocks of
@@ -354,6 +405,7 @@ int main(int argc, char **argv)
     RUN(against_double);
     RUN(same_bits);
     RUN(dot);
+    RUN(dot_largest);
     RUN(large);
     RUN(slices);
     RUN(not_finite);
