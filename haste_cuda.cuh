@@ -624,20 +624,27 @@ static int haste__cu_device_value(enum cudaDeviceAttr which)
     return value > 0 ? value : 1;
 }
 
-/* Lets a kernel have `shared` bytes. What is set is all that the device has, not what this call needs: it is a property of
-   the kernel, and another thread may be about to launch it with more. */
-static haste_status haste__cu_allow(const void *kernel, size_t shared, haste_error *error)
+/* Lets a kernel have all the shared memory that the device gives a block: not what one call needs, for the limit is a
+   property of the kernel, and another thread may be about to launch it with more. */
+static cudaError_t haste__cu_allow_all(const void *kernel, int *most)
 {
     struct cudaFuncAttributes about;
-    int most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    HASTE__CU_TRY(cudaFuncGetAttributes(&about, kernel), "attributes of a kernel");
-    most -= (int)about.sharedSizeBytes;
+    const cudaError_t status = cudaFuncGetAttributes(&about, kernel);
+    *most = 0;
+    if (status != cudaSuccess) return status;
+    *most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin) - (int)about.sharedSizeBytes;
+    if (*most <= about.maxDynamicSharedSizeBytes) return cudaSuccess;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, *most);
+}
+
+/* Likewise; an error where `shared` is more than that. */
+static haste_status haste__cu_allow(const void *kernel, size_t shared, haste_error *error)
+{
+    int most;
+    HASTE__CU_TRY(haste__cu_allow_all(kernel, &most), "shared memory for a kernel");
     if (shared > (size_t)(most > 0 ? most : 0))
         return haste__cu_fail(error, HASTE_ERR_DEVICE, "a kernel needs %llu bytes of shared memory, the device has %d",
                               (unsigned long long)shared, most);
-    if (shared + about.sharedSizeBytes <= 48 * 1024 || about.maxDynamicSharedSizeBytes == most) return HASTE_OK;
-    HASTE__CU_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
-                  "shared memory for a kernel");
     return HASTE_OK;
 }
 
@@ -3108,8 +3115,8 @@ template <int UNIT, bool NARROW, int MODE>
 static cudaError_t haste__panel_launch(const haste__cu_pass *p, const haste__panel_plan *plan, unsigned parts,
                                        cudaStream_t stream)
 {
-    cudaError_t error = cudaFuncSetAttribute((const void *)haste__panel_kernel<UNIT, NARROW, MODE>,
-                                             cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    int most;
+    const cudaError_t error = haste__cu_allow_all((const void *)haste__panel_kernel<UNIT, NARROW, MODE>, &most);
     if (error != cudaSuccess) return error;
     HASTE__CU_LAUNCH((haste__panel_kernel<UNIT, NARROW, MODE>), dim3(parts, (unsigned)p->tiles), 32 * (unsigned)plan->warps,
                      (size_t)plan->shared, stream, *p, *plan);
@@ -4664,7 +4671,8 @@ template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
 static cudaError_t haste__wide_launch_one(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
 {
     const auto kernel = haste__wide_kernel<S, CHUNK, MULTI, RAGGED, WORKERS, PLAIN>;
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    int most;
+    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
     kernel<<<(unsigned)plan->grid, 128 * (unsigned)plan->workers, (size_t)plan->shared, stream>>>(*p, *plan);
     return cudaGetLastError();
@@ -5651,7 +5659,8 @@ static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_
 {
     cudaLaunchConfig_t config = cudaLaunchConfig_t();
     cudaLaunchAttribute attribute = cudaLaunchAttribute();
-    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->bytes);
+    int most;
+    cudaError_t status = haste__cu_allow_all(kernel, &most);
     if (status != cudaSuccess) return status;
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = (unsigned)plan->cluster;
@@ -6311,7 +6320,8 @@ static cudaError_t haste__cu_given_launch_one(const haste__cu_pass *p, const has
                                               cudaStream_t stream)
 {
     const auto kernel = weights ? haste__cu_given_weights_kernel<S, HALVES> : haste__cu_given_inputs_kernel<S, HALVES>;
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    int most;
+    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
     HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, (unsigned)plan->threads, (size_t)plan->shared, stream, *p, *plan);
     return cudaGetLastError();
@@ -6630,7 +6640,8 @@ static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const ha
                                                const haste__cu_candidates_plan *plan, cudaStream_t stream)
 {
     const auto kernel = p->S % 32 ? haste__cu_candidates_kernel<16> : haste__cu_candidates_kernel<32>;
-    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan->shared);
+    int most;
+    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
     HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * HASTE__CU_CANDIDATE_WARPS + 32, (size_t)plan->shared, stream, *p, *r,
                      *plan);
@@ -8414,9 +8425,8 @@ static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size
 {
     int grid = haste__cu_device_value(cudaDevAttrMultiProcessorCount), i;
     int64_t groups = 0;
-    HASTE__CU_TRY(cudaFuncSetAttribute((const void *)haste__cu_stream_kernel<T, N>,
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-                  "shared memory for a kernel");
+    const haste_status status = haste__cu_allow((const void *)haste__cu_stream_kernel<T, N>, shared, error);
+    if (status != HASTE_OK) return status;
     for (i = 0; i < a->blocks; i++) if (a->block[i].groups > groups) groups = a->block[i].groups;
     if (groups < grid) grid = (int)groups;
     if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;

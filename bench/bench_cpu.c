@@ -1339,7 +1339,7 @@ int main(int argc, char **argv)
     only.seconds = 5;
     if (!parts) parts = TRAIN | DENSE | TOPK | SCALE | REWIRE;
     ok = quick ? run_quick() : run_parts(parts, given[0] ? &only : NULL);
-    print_requests();
+    if (!quick) print_requests();
     print_notes();
     if (csv && fclose(csv) != 0) ok = 0;
     if (!ok) fprintf(stderr, "haste-bench: a check failed: the numbers above are not to be used\n");

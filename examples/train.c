@@ -115,16 +115,16 @@ static int settings_options(settings *s, option *table)
           TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
                                      "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 3 to 15, fewer for more documents", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 4 to 15, fewer for more documents", 0 },
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 256, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
-        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: .002, tail .007, above 100,000 labels .015; not adamw 5", 0 },
-        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder; 0: .005, tail .003, above 100,000 labels .01", 0 },
+        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .007 with a tail, else .002; others 5", 0 },
+        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder; 0: .003 with a tail, else .005", 0 },
         { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
         { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
         { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
-        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .7 to .1 by documents, tail .3, above 100,000 labels 0", 0 },
+        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .3 with a tail, else .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
         { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
@@ -738,27 +738,26 @@ static int64_t head_labels(double head, int64_t L)
 }
 
 /* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
-   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. */
+   files of four data sets of 5,000 to 590,000 documents: small ones overfit, large ones want few epochs. */
 static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
 {
     const double n = (double)(documents > 0 ? documents : 1);
-    const int tail = head_labels(-1, labels) < labels, many = labels > 100000;
+    const int tail = head_labels(-1, labels) < labels;
     if (s->batch == 0) for (s->batch = 32; s->batch < 256 && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 3 > 2.4e6 ? 3 : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
+    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? 4 : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
     if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
     /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
        relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */
     if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
-    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : many ? .015 : tail ? .007 : .002;
-    if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .01 : tail ? .003 : .005;
-    /* With hundreds of thousands of labels a few epochs do not overfit: on arxiv-authors even a dropout of .1 cost 1.7 points. */
+    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : tail ? .007 : .002;
+    if (!(s->encoder_lr > 0)) s->encoder_lr = tail ? .003 : .005;
     if (s->dropout < 0) {
-        s->dropout = many ? 0 : tail ? .3 : .7 - .45 * log10(n / 5000);
-        if (!tail) s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
+        s->dropout = tail ? .3 : .7 - .45 * log10(n / 5000);
+        s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
     }
     if (s->fan_in == 0) {
-        s->fan_in = many ? 64 : 128;
+        s->fan_in = labels > 100000 ? 64 : 128;
         if (s->fan_in > inputs) s->fan_in = inputs;
     }
 }
