@@ -1,7 +1,7 @@
 /* bench_cpu: the layer on this machine's CPU, beside what one would use instead. Every contestant is checked against double
    precision before anything is timed; all of them take turns within a repetition, and what is shown are medians.
 
-       make bench                                            everything, about twelve minutes on two cores
+       make bench                                            everything, about 14 minutes on two cores
        make bench ARGS="--csv bench/results/x.csv"           and kept; bench/plot_cpu.sh draws its table "scale"
        make bench ARGS="--part topk"                         one part: train, dense, topk, scale, rewire
        make bench ARGS="--part train --shape 131072,64,128,2"   one shape of a part: L, F, B, threads
@@ -802,7 +802,11 @@ static void print_contestant(contestant *c, int runs, double peak, const contest
                     c->added * mib, c->growth * mib, c->error[o]);
     }
     if (P.shape.part == TOPK) printf("\n");
-    else printf(" |%8.1f %7.1f | %.0e\n", c->added * mib, c->growth * mib, worst);
+    else {
+        printf(" |%8.1f %7.1f | ", c->added * mib, c->growth * mib);
+        if (worst > 0) printf("%.0e\n", worst);
+        else printf("-\n");   /* of weights alone, which are right or wrong */
+    }
 }
 
 static int compare(const shape *s)
