@@ -8403,7 +8403,8 @@ static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, 
         if (block->rows > block->F) block->rows = block->F;
         block->chunks = (block->F + block->rows - 1) / block->rows;
         block->labelled = (uintptr_t)(a->label_of + block->first_slot) % 16 == 0;
-        block->copied = block->index && block->F % 8 == 0 && (block->rows % 8 == 0 || block->chunks == 1);
+        block->copied = block->index && (uintptr_t)block->index % 16 == 0 && block->F % 8 == 0
+            && (block->rows % 8 == 0 || block->chunks == 1);
         if (block->S > labels) labels = block->S;
         if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
     }
