@@ -1804,8 +1804,15 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                     float v0 = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f,
                         v1 = s + 1 < labels ? z[(s + 1) * HASTE__CU_LZ + row] : 0.0f;
                     if (to >= p.B || s >= run) continue;
-                    if (p.logits_bf16) *(uint32_t *)((uint16_t *)p.logits + at) = haste__cu_pack(v0, v1);
-                    else *(float2 *)((float *)p.logits + at) = make_float2(v0, v1);
+                    if (p.logits_bf16) {
+                        uint16_t *out = (uint16_t *)p.logits + at;
+                        if ((uintptr_t)out % 4 == 0) *(uint32_t *)(void *)out = haste__cu_pack(v0, v1);
+                        else { haste__cu_put(out, v0); haste__cu_put(out + 1, v1); }
+                    } else {
+                        float *out = (float *)p.logits + at;
+                        if ((uintptr_t)out % 8 == 0) *(float2 *)(void *)out = make_float2(v0, v1);
+                        else { out[0] = v0; out[1] = v1; }
+                    }
                 }
             } else if (MODE == HASTE__CU_SUMEXP) {
                 float most = largest;
@@ -7987,7 +7994,8 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
         HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
     for (i = 0, p->first = 1; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
-        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {   /* a little faster there */
+        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW && p->tiles <= 65535
+            && (uintptr_t)p->logits % 8 == 0) {   /* a little faster there */
             haste__cu_question q;
             haste__narrow_plan narrow;
             status = haste__cu_ask(&q, layer, i, p->B, error);
