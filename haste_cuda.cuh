@@ -2106,12 +2106,16 @@ static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int
     }
 }
 
-/* How many ids of sample b are excluded. A malformed list was flagged by the caller's check and counts as empty. */
+/* How many ids of sample b are excluded. A malformed list is flagged, and counts as empty. */
 static __device__ __forceinline__ int64_t haste__cu_excluded_count(const haste__cu_stream_args &a, int b)
 {
     if (!a.excluded_offset) return 0;
     int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
-    return start < 0 || first < start || end < first || end - start > a.excluded_most ? 0 : end - first;
+    if (start < 0 || first < start || end < first || end - start > a.excluded_most) {
+        haste__cu_bad_list(a.flag, b);
+        return 0;
+    }
+    return end - first;
 }
 
 /* Was it excluded? All lanes of a warp look through the list. */
@@ -3737,7 +3741,7 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
 #define HASTE__WIDE_REPLICAS 8    /* of grad_x, recommended */
 #define HASTE__WIDE_LOCKS    64   /* most tiles with resident rows: one lock each; 256 bytes, so that rows are aligned */
 
-/* How a pass is cut up; made by haste__wide_plan. */
+/* How a pass is cut up; made by haste__wide_make_plan. */
 typedef struct haste__wide_plan {
     int32_t  ok, workers, chunk, chunks;   /* workers of a CTA; rows of a chunk of F; how many chunks */
     int32_t  multi, ragged;                /* which kernel */
