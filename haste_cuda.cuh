@@ -179,7 +179,7 @@ typedef struct haste_cuda_workspace {
 
 /* Gradients as large as the weights, on the device, in the order of haste_gradient. */
 typedef struct haste_cuda_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] */
+    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S], 16-byte aligned */
     float *bias[HASTE_MAX_BLOCKS];     /* [G, S] */
     void  *memory;
     size_t bytes;
@@ -8199,14 +8199,18 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     return HASTE_OK;
 }
 
-static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient,
+/* all: none of the arrays may be NULL. */
+static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, int all,
                                              haste_error *error)
 {
     int i;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    for (i = 0; i < layer->block_count; i++)
-        if (!gradient->weight[i] || !gradient->bias[i])
+    for (i = 0; i < layer->block_count; i++) {
+        if (all && (!gradient->weight[i] || !gradient->bias[i]))
             return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+        if ((uintptr_t)gradient->weight[i] % 16)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] is not 16-byte aligned", i);
+    }
     return HASTE_OK;
 }
 
@@ -8266,7 +8270,7 @@ haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status != HASTE_OK) return status;
     status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type,
                              (cudaStream_t)stream, error);
@@ -8283,7 +8287,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     if (status != HASTE_OK) return status;
     haste__cu_pass_make(&p, layer, work, 0);
     status = haste__cu_rule_make(&p, layer, options, 0, error);
-    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
@@ -8328,6 +8332,7 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_logits_type, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
+    if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 0, error);
     if (status != HASTE_OK) return status;
     if (!grad_logits) return haste__cu_fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
     haste__cu_pass_make(&p, layer, work, B);
