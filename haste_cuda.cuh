@@ -2395,7 +2395,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
     bool bad = false, begun = false;
 
     for (int i = (int)threadIdx.x; i < N * LISTS * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
+    if (threadIdx.x < N)   /* of N samples there may be fewer: nothing reaches the others' */
+        floor[threadIdx.x] = haste__cu_order_key((int)threadIdx.x < a.B ? -FLT_MAX : INFINITY);
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
