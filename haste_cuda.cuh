@@ -2611,8 +2611,8 @@ typedef struct haste__panel_plan {
 #define HASTE__PANEL_LABEL(unit)  (HASTE__PANEL_BIAS(unit) + (unit) * 4)
 #define HASTE__PANEL_STAGE(unit)  (HASTE__PANEL_LABEL(unit) + (unit) * 4)
 
-/* The most warps of a thread block: so that registers suffice, 128, 168 or 255 of them. What spills is slow, since little is
-   left of the first cache. */
+/* The most warps of a thread block: so that registers suffice, 168 of them or 128 (16 warps). What spills is slow, since
+   little is left of the first cache. */
 #define HASTE__PANEL_WARPS(unit, mode) ((unit) == 16 ? ((mode) == HASTE__CU_TOP_K ? 12 : 16) : 12)
 
 /* An input's row in shared memory: where its first 16 bytes lie. Piece c lies where (place ^ c << 4) says. */
