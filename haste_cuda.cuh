@@ -179,7 +179,7 @@ typedef struct haste_cuda_workspace {
 
 /* Gradients as large as the weights, on the device, in the order of haste_gradient. */
 typedef struct haste_cuda_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] */
+    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S], 16-byte aligned */
     float *bias[HASTE_MAX_BLOCKS];     /* [G, S] */
     void  *memory;
     size_t bytes;
@@ -1804,8 +1804,15 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                     float v0 = s < labels ? z[s * HASTE__CU_LZ + row] : 0.0f,
                         v1 = s + 1 < labels ? z[(s + 1) * HASTE__CU_LZ + row] : 0.0f;
                     if (to >= p.B || s >= run) continue;
-                    if (p.logits_bf16) *(uint32_t *)((uint16_t *)p.logits + at) = haste__cu_pack(v0, v1);
-                    else *(float2 *)((float *)p.logits + at) = make_float2(v0, v1);
+                    if (p.logits_bf16) {
+                        uint16_t *out = (uint16_t *)p.logits + at;
+                        if ((uintptr_t)out % 4 == 0) *(uint32_t *)(void *)out = haste__cu_pack(v0, v1);
+                        else { haste__cu_put(out, v0); haste__cu_put(out + 1, v1); }
+                    } else {
+                        float *out = (float *)p.logits + at;
+                        if ((uintptr_t)out % 8 == 0) *(float2 *)(void *)out = make_float2(v0, v1);
+                        else { out[0] = v0; out[1] = v1; }
+                    }
                 }
             } else if (MODE == HASTE__CU_SUMEXP) {
                 float most = largest;
@@ -2099,12 +2106,16 @@ static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int
     }
 }
 
-/* How many ids of sample b are excluded. A malformed list was flagged by the caller's check and counts as empty. */
+/* How many ids of sample b are excluded. A malformed list is flagged, and counts as empty. */
 static __device__ __forceinline__ int64_t haste__cu_excluded_count(const haste__cu_stream_args &a, int b)
 {
     if (!a.excluded_offset) return 0;
     int64_t start = a.excluded_offset[0], first = a.excluded_offset[b], end = a.excluded_offset[b + 1];
-    return start < 0 || first < start || end < first || end - start > a.excluded_most ? 0 : end - first;
+    if (start < 0 || first < start || end < first || end - start > a.excluded_most) {
+        haste__cu_bad_list(a.flag, b);
+        return 0;
+    }
+    return end - first;
 }
 
 /* Was it excluded? All lanes of a warp look through the list. */
@@ -2384,7 +2395,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
     bool bad = false, begun = false;
 
     for (int i = (int)threadIdx.x; i < N * LISTS * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    if (threadIdx.x < N) floor[threadIdx.x] = haste__cu_order_key(-FLT_MAX);
+    if (threadIdx.x < N)   /* of N samples there may be fewer: nothing reaches the others' */
+        floor[threadIdx.x] = haste__cu_order_key((int)threadIdx.x < a.B ? -FLT_MAX : INFINITY);
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
@@ -2599,8 +2611,8 @@ typedef struct haste__panel_plan {
 #define HASTE__PANEL_LABEL(unit)  (HASTE__PANEL_BIAS(unit) + (unit) * 4)
 #define HASTE__PANEL_STAGE(unit)  (HASTE__PANEL_LABEL(unit) + (unit) * 4)
 
-/* The most warps of a thread block: so that registers suffice, 128, 168 or 255 of them. What spills is slow, since little is
-   left of the first cache. */
+/* The most warps of a thread block: so that registers suffice, 168 of them or 128 (16 warps). What spills is slow, since
+   little is left of the first cache. */
 #define HASTE__PANEL_WARPS(unit, mode) ((unit) == 16 ? ((mode) == HASTE__CU_TOP_K ? 12 : 16) : 12)
 
 /* An input's row in shared memory: where its first 16 bytes lie. Piece c lies where (place ^ c << 4) says. */
@@ -3730,7 +3742,7 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
 #define HASTE__WIDE_REPLICAS 8    /* of grad_x, recommended */
 #define HASTE__WIDE_LOCKS    64   /* most tiles with resident rows: one lock each; 256 bytes, so that rows are aligned */
 
-/* How a pass is cut up; made by haste__wide_plan. */
+/* How a pass is cut up; made by haste__wide_make_plan. */
 typedef struct haste__wide_plan {
     int32_t  ok, workers, chunk, chunks;   /* workers of a CTA; rows of a chunk of F; how many chunks */
     int32_t  multi, ragged;                /* which kernel */
@@ -7987,7 +7999,8 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
         HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
     for (i = 0, p->first = 1; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
-        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW) {   /* a little faster there */
+        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW && p->tiles <= 65535
+            && (uintptr_t)p->logits % 8 == 0) {   /* a little faster there */
             haste__cu_question q;
             haste__narrow_plan narrow;
             status = haste__cu_ask(&q, layer, i, p->B, error);
@@ -8187,14 +8200,18 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     return HASTE_OK;
 }
 
-static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient,
+/* all: none of the arrays may be NULL. */
+static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, int all,
                                              haste_error *error)
 {
     int i;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    for (i = 0; i < layer->block_count; i++)
-        if (!gradient->weight[i] || !gradient->bias[i])
+    for (i = 0; i < layer->block_count; i++) {
+        if (all && (!gradient->weight[i] || !gradient->bias[i]))
             return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+        if ((uintptr_t)gradient->weight[i] % 16)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] is not 16-byte aligned", i);
+    }
     return HASTE_OK;
 }
 
@@ -8254,7 +8271,7 @@ haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status != HASTE_OK) return status;
     status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type,
                              (cudaStream_t)stream, error);
@@ -8271,7 +8288,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     if (status != HASTE_OK) return status;
     haste__cu_pass_make(&p, layer, work, 0);
     status = haste__cu_rule_make(&p, layer, options, 0, error);
-    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
@@ -8316,6 +8333,7 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_logits_type, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
+    if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 0, error);
     if (status != HASTE_OK) return status;
     if (!grad_logits) return haste__cu_fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
     haste__cu_pass_make(&p, layer, work, B);
@@ -8403,7 +8421,8 @@ static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, 
         if (block->rows > block->F) block->rows = block->F;
         block->chunks = (block->F + block->rows - 1) / block->rows;
         block->labelled = (uintptr_t)(a->label_of + block->first_slot) % 16 == 0;
-        block->copied = block->index && block->F % 8 == 0 && (block->rows % 8 == 0 || block->chunks == 1);
+        block->copied = block->index && (uintptr_t)block->index % 16 == 0 && block->F % 8 == 0
+            && (block->rows % 8 == 0 || block->chunks == 1);
         if (block->S > labels) labels = block->S;
         if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
     }
