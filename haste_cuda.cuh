@@ -619,9 +619,9 @@ static haste_status haste__cu_take(void **memory, size_t bytes, const char *what
 static int haste__cu_device_value(enum cudaDeviceAttr which)
 {
     int device = 0, value = 0;
-    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, which, device) != cudaSuccess)
-        cudaGetLastError();
-    return value > 0 ? value : 1;
+    if (cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&value, which, device) == cudaSuccess) return value;
+    cudaGetLastError();
+    return 1;
 }
 
 /* Lets a kernel have all the shared memory that the device gives a block: not what one call needs, for the limit is a
@@ -7606,18 +7606,6 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
 
 /* ---- >>calls ------------------------------------------------------------------------------------------------- */
 
-/* 0 is a value here. */
-static int haste__cu_compute_minor(void)
-{
-    int device = 0, value = 0;
-    if (cudaGetDevice(&device) != cudaSuccess
-        || cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
-        cudaGetLastError();
-        return -1;
-    }
-    return value;
-}
-
 /* May this layer use this workspace? */
 static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste_error *error)
 {
@@ -8078,7 +8066,7 @@ static int haste__cu_given_takes(haste__cu_given_plan *plan, const haste__cu_pas
 {
     return dtype == HASTE_BF16
         && haste__cu_given_plan_make(plan, p, weights, haste__cu_device_value(cudaDevAttrComputeCapabilityMajor),
-                                     haste__cu_compute_minor(),
+                                     haste__cu_device_value(cudaDevAttrComputeCapabilityMinor),
                                      haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
                                      haste__cu_device_value(cudaDevAttrMultiProcessorCount));
 }
