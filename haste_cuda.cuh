@@ -505,6 +505,7 @@ typedef struct haste__cu_pass {
     /* what to do */
     int32_t loss, optimizer, state_f32;
     float   scale;                /* 1 / divisor */
+    float   negligible;           /* slopes below it, not yet scaled, count as 0 */
     float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
     const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
     double *loss_sum;             /* [gridDim.x] (=), or NULL */
@@ -1299,9 +1300,10 @@ static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p,
         float n = p.factor[b], e = EXACT ? expf(z - p.peak[b]) : __expf(z - p.peak[b]);
         if (n == 0) return 0;
         if (positive && want) *sum += ((p.peak[b] - z) - logf(p.inverse[b])) * n;
-        return (e * p.inverse[b] - (positive ? n : 0)) * p.scale;
+        d = e * p.inverse[b] - (positive ? n : 0);
+        positive = false;
     }
-    return (positive ? -d : d) * p.scale;
+    return fabsf(d) < p.negligible ? 0 : (positive ? -d : d) * p.scale;
 }
 
 /* ---- >>update ------------------------------------------------------------------------------------------------ */
@@ -3924,6 +3926,16 @@ static __device__ __forceinline__ void haste__wgmma(float *d, uint64_t a, uint64
 
 /* ---- pieces of the step ---- */
 
+/* Scaled slopes that are negligible become 0. */
+template <int N> static __device__ __forceinline__ void haste__wide_drop(const haste__cu_pass &p, float *z)
+{
+    const float least = p.negligible * p.scale;
+    if (least > 0) {
+        #pragma unroll
+        for (int i = 0; i < N; i++) if (fabsf(z[i]) < least) z[i] = 0;
+    }
+}
+
 /* Logits of a thread (accumulators of wgmma: value i = 4j + 2h + e is column 16*warp + lane/4 + 8h of x, label
    8j + 2*(lane%4) + e) become scaled gradients. Bit i of `positive`: is a positive. Its logit gets its sign turned, which
    makes its loss that of a negative, and its gradient gets the sign back at the end; softmax has none of this. shift and
@@ -3945,6 +3957,7 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
                 z[i] -= factor[h] * p.scale;
             }
         }
+        haste__wide_drop<N>(p, z);
         return loss;
     }
     if (any) {
@@ -3991,6 +4004,7 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         #pragma unroll
         for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
     }
+    haste__wide_drop<N>(p, z);
     return loss;
 }
 
@@ -5339,6 +5353,13 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                     if (pass.loss != HASTE_BCE) loss += haste__narrow_hinge(z[h]);
                     else loss += haste__narrow_bce(z[h], pass.loss_sum != NULL);
                     if (any) haste__narrow_flip(z[h], mark[h] >> (span * 16));
+                }
+            }
+            if (pass.negligible > 0) {
+                #pragma unroll
+                for (int i = 0; i < HALVES * 16; i++) {
+                    float *v = &z[i >> 4][i >> 2 & 3][i & 3];
+                    if (fabsf(*v) < pass.negligible) *v = 0;
                 }
             }
             #pragma unroll
@@ -8173,6 +8194,8 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
                               (double)o->eps,
                               (double)o->weight_decay);
     if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
+    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
     p->lr = o->lr;
     p->momentum = o->momentum > 0 ? o->momentum : .9f;
     p->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
@@ -8182,6 +8205,7 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
     p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
     if (B > 0) p->scale = (float)(1.0 / (double)(o->divisor ? o->divisor : B));
+    p->negligible = o->negligible;
     p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_WEIGHT);
     p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE0);
     p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE1);

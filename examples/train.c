@@ -102,7 +102,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
         { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
         { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
-        { OPTION_REAL, "valid", "SHARE", &s->valid, 0, .9, 1, "share of TRAIN held out and scored after each epoch", 0 },
+        { OPTION_REAL, "valid", "SHARE", &s->valid, 0, .9, 1, "share of TRAIN held out, copies together, and scored after each epoch", 0 },
         { OPTION_COUNT, "limit-train", "N", &s->limit_train, 0, 1e15, 1, "only the first N documents of TRAIN; 0: all", 0 },
         { OPTION_FLAG, "eval-test", NULL, &s->eval_test, 0, 1, 0, "score TEST after each epoch too (it decides nothing)", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Model:", 0 },
@@ -554,6 +554,46 @@ static void check_settings(const trainer *t)
         die(2, s->test_features ? "--test-features needs --features and TEST" : "TEST needs --test-features where TRAIN has --features");
 }
 
+typedef struct draw { uint64_t number; int64_t document; } draw;
+
+static int draw_order(const void *a, const void *b)
+{
+    const draw *x = (const draw *)a, *y = (const draw *)b;
+    return x->number != y->number ? (x->number > y->number) - (x->number < y->number) : (x->document > y->document) - (x->document < y->document);
+}
+
+/* Puts n documents, those with the largest random numbers, last in t->document. The number is drawn from what is in a document, so
+   that copies stay together: of arxiv-authors' documents every fourth has one, and a model is not to be judged on what it has seen.
+   Returns how many were held out: copies may make it more. */
+static int64_t hold_out(trainer *t, int64_t n)
+{
+    const data_set *data = &t->train;
+    draw *drawn;
+    int64_t i, j, first = data->documents - n;
+    if (n == 0) return 0;
+    drawn = (draw *)need((size_t)data->documents, sizeof *drawn);
+    for (i = 0; i < data->documents; i++) {
+        uint64_t hash = UINT64_C(14695981039346656037);
+        uint32_t bits;
+        for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
+            memcpy(&bits, &data->value[j], sizeof bits);
+            hash = ((hash ^ (uint64_t)data->feature[j]) * UINT64_C(1099511628211) ^ bits) * UINT64_C(1099511628211);
+        }
+        for (j = 0; data->dense && j < data->width; j++) {
+            memcpy(&bits, &data->dense[i * data->width + j], sizeof bits);
+            hash = (hash ^ bits) * UINT64_C(1099511628211);
+        }
+        drawn[i].number = encoder_random((uint64_t)t->s.seed, 5, hash);
+        drawn[i].document = i;
+    }
+    qsort(drawn, (size_t)data->documents, sizeof *drawn, draw_order);
+    while (first > 0 && drawn[first - 1].number == drawn[first].number) first--;
+    if (first == 0) die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
+    for (i = 0; i < data->documents; i++) t->document[i] = drawn[i].document;
+    free(drawn);
+    return data->documents - first;
+}
+
 static void read_data(trainer *t)
 {
     char error[DATA_ERROR];
@@ -584,17 +624,10 @@ static void read_data(trainer *t)
     if (t->test.documents > 0) printf("test       %lld documents\n", (long long)t->test.documents);
     printf("read in    %.1f s\n", now() - begin);
 
-    /* The held-out documents: those with the smallest random numbers would do; a shuffle with its own seed is simpler. */
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
     for (i = 0; i < t->train.documents; i++) t->document[i] = i;
-    t->held_out = (int64_t)(t->s.valid * (double)t->train.documents);
+    t->held_out = hold_out(t, (int64_t)(t->s.valid * (double)t->train.documents));
     t->count = t->train.documents - t->held_out;
-    if (t->held_out > 0)
-        for (i = t->train.documents - 1; i > 0; i--) {
-            int64_t j = (int64_t)(encoder_random((uint64_t)t->s.seed, 5, (uint64_t)i) % (uint64_t)(i + 1)), swap = t->document[i];
-            t->document[i] = t->document[j];
-            t->document[j] = swap;
-        }
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
 }

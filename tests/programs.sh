@@ -50,11 +50,12 @@ same() { ok cmp "$1" "$2"; }
 result() { tail -n 1 "$1" | sed 's/ seconds=.*//'; }
 precision() { tail -n 1 "$1" | sed 's/.*P@1=\([0-9]*\).*/\1/'; }
 
-# 120 documents: label l of 12 has the words 2l and 2l + 1; every document also has one word of 6 that says nothing.
+# 120 documents: label l of 12 has the words 2l and 2l + 1; every document also has one word of 6 that says nothing,
+# and a value of its own, since documents with the same features would be held out together.
 make_data() {
     awk -v first="$1" 'BEGIN {
         print 120, 30, 12
-        for (i = 0; i < 120; i++) { l = (i * 7 + first) % 12; print l " " 2 * l ":1 " 2 * l + 1 ":0.5 " 24 + (i + first) % 6 ":1" }
+        for (i = 0; i < 120; i++) { l = (i * 7 + first) % 12; print l " " 2 * l ":1 " 2 * l + 1 ":0.5 " 24 + (i + first) % 6 ":" 1 + i / 1000 }
     }'
 }
 make_data 0 >train.txt
@@ -74,6 +75,15 @@ if begin readme; then   # its example is the text of examples/minimal.c
     ok [ "$(wc -l <readme.txt)" -ge 10 ]
     tail -n "+${first:-1}" "$root/examples/minimal.c" | head -n "$(wc -l <readme.txt)" >minimal.txt
     same readme.txt minimal.txt
+fi
+
+if begin copies; then
+    # 100 documents, each twice, with a word and a label that no other has: what is held out cannot have been learnt.
+    awk 'BEGIN { print 200, 100, 100; for (i = 0; i < 200; i++) print i % 100 " " i % 100 ":1" }' >copies.txt
+    run 0 $train copies.txt --hidden 32 --valid .2 --epochs 20 --head 8 --fan-in 16 --group-size 8
+    says out '^epoch 20/20 .* valid P@1 0\.00 '
+    awk 'BEGIN { print 10, 2, 2; for (i = 0; i < 10; i++) print "0 0:1" }' >one.txt
+    fails 1 'no document is left to train on' $train one.txt --hidden 32 --valid .2 --head 2
 fi
 
 if begin options; then

@@ -647,13 +647,49 @@ static void judge_update(const haste_layer *layer, const haste_block *old, const
     judge(HASTE_BF16, &got_b, &naive_b, what, __LINE__);
 }
 
+/* A size that no slope is near, in double or in naive arithmetic: the middle of the widest gap that has a tenth of them below it
+   and some above. 0: there is none as wide as a tenth. */
+static int compare_sizes(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double widest_gap(const double *slope, const float *naive, size_t n)
+{
+    double *size = test_doubles(2 * n), ratio = 1.1, best = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        size[2 * i] = fabs(slope[i]);
+        size[2 * i + 1] = fabs((double)naive[i]);
+    }
+    qsort(size, 2 * n, sizeof *size, compare_sizes);
+    for (i = n / 5; i + 4 < 2 * n; i++)
+        if (size[i] > 0 && size[i + 1] / size[i] > ratio) {
+            ratio = size[i + 1] / size[i];
+            best = sqrt(size[i] * size[i + 1]);
+        }
+    free(size);
+    return best;
+}
+
+/* A third of its labels with large biases, the others with small ones, so that there is a gap. */
+static haste_layer spread_layer(const haste_layer_options *options)
+{
+    haste_layer layer = test_layer(options);
+    int k, i;
+    for (k = 0; k < layer.block_count; k++)
+        for (i = 0; i < layer.block[k].labels; i++) layer.block[k].bias[i] += i % 3 ? -5 : 5;
+    return layer;
+}
+static int small_dropped;   /* cases that did leave out some */
+
 /* One case: accumulate gives loss and gradients, which are judged; a step from the same start gives weights that must be
    what the rule makes of those gradients. */
 static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype,
                       haste_dtype state, int32_t B, int device, haste_cuda_path path, float lr)
 {
     haste_layer_options options = test_options(shape, loss, optimizer, dtype, state);
-    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_layer layer = spread_layer(&options), after = test_copy(&layer);
     haste_cuda_layer dev = upload_for(&layer, path, B);
     haste_cuda_workspace work = workspace(&dev, B + 3, 0);
     test_batch batch = test_make_batch(&layer, B);
@@ -671,6 +707,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
         *dev_gx2 = device_bytes(d * 4);
     int32_t k;
     int bad = 0, fast = 0;
+    static int turn;
     memset(&o, 0, sizeof o);
     o.lr = lr;
     o.weight_decay = .125f;
@@ -678,9 +715,14 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     MUST(cudaMemset(dev_gx2, 0, d * 4));
     haste_forward_ref(&layer, batch.x, B, logits);
     haste_loss_ref(&layer, logits, B, batch.positives, 0, &want_loss, slopes);
-    haste_backward_ref(&layer, batch.x, B, slopes, want.weight, want.bias, want_x);
     naive_forward(&layer, rounded, B, naive_logits);
     naive_loss(&layer, naive_logits, B, batch.positives, 0, &unused, naive_slopes);
+    if (++turn % 2) {   // every other case leaves out small slopes
+        o.negligible = (float)(widest_gap(slopes, naive_slopes, n) * B);
+        small_dropped += o.negligible > 0;
+        for (i = 0; i < n; i++) if (fabs(slopes[i]) * B < (double)o.negligible) slopes[i] = naive_slopes[i] = 0;
+    }
+    haste_backward_ref(&layer, batch.x, B, slopes, want.weight, want.bias, want_x);
     for (i = 0; i < n; i++) logits[i] = (double)naive_logits[i];
     haste_loss_ref(&layer, logits, B, batch.positives, 0, &naive_loss_value, slopes);
     naive_round(&layer, naive_slopes, n);
@@ -802,6 +844,7 @@ static void step()
         step_case(&test_shapes[i], (haste_loss)loss, (haste_optimizer)optimizer, (haste_dtype)dtype,
                   (haste_dtype)((n / 2) % 2), B, n % 2, HASTE_CUDA_GENERAL, .25f);
     }
+    CHECK(small_dropped >= 10);
 }
 
 // Larger ones, where weights, inputs and labels come in several runs and a group has many positives.
@@ -834,6 +877,7 @@ static void step_fast()
     static const int32_t batches[] = { 1, 37, 64, 100, 128, 200 };
     int i, loss, optimizer, n = 0;
     haste_cuda_layer probe;
+    small_dropped = 0;
     for (i = 0; i < (int)(sizeof shapes / sizeof shapes[0]); i++) {
         const haste_cuda_path path = strstr(shapes[i].name, "narrow") ? HASTE_CUDA_NARROW : HASTE_CUDA_WIDE;
         haste_layer_options options = test_options(&shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_BF16);
@@ -851,6 +895,7 @@ static void step_fast()
         haste_cuda_layer_free(&probe);
         haste_layer_free(&layer);
     }
+    CHECK(small_dropped >= 10);
 }
 
 // Two micro-batches and an update give what one batch gives.
