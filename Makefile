@@ -36,7 +36,7 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
     DNNL   := $(if $(call probe,-include dnnl.h -ldnnl),yes)
     NATIVE := $(if $(call probe,-march=native),-march=native)
 endif
-ifneq ($(filter bench-cuda,$(MAKECMDGOALS)),)
+ifneq ($(filter bench-cuda %/haste-bench-cuda,$(MAKECMDGOALS)),)
     # $(call nvcc_probe,HEADER,LIBRARY): yes, where nvcc finds both
     nvcc_probe = $(if $(HAVE_NVCC),$(shell mkdir -p $(BUILD); p=$(BUILD)/probe_$(2).$$$$; \
                    echo 'int main(void) { return 0; }' > $$p.cu; \
@@ -70,9 +70,10 @@ train: $(BUILD)/haste-train            ## train on made-up data, under a minute 
 
 examples: $(EXAMPLES)                  ## build/haste-train, build/haste-predict, build/haste-minimal
 
-# Runs each test, all of them even if one fails; the exit status says whether all passed.
+# Runs each test, all of them even if one fails; the exit status says whether all passed. FILE.sh:NAME is one subject of a script.
 run_tests = @passed=0; failed=0; names=; for t in $(1); do                                                         \
-                if case $$t in *.sh) $(SETTINGS) sh $$t;; *) $(RUN) $$t;; esac; then passed=$$((passed + 1));      \
+                if case $$t in *.sh) $(SETTINGS) sh $$t;; *.sh:*) $(SETTINGS) sh $${t%:*} $${t\#*:};;              \
+                   *) $(RUN) $$t;; esac; then passed=$$((passed + 1));                                             \
                 else failed=$$((failed + 1)); names="$$names $$t"; echo "$$t FAILED"; fi;                          \
             done;                                                                                                  \
             [ -z "$$names" ] || echo "failed:$$names";                                                             \
@@ -118,8 +119,8 @@ CUDA_PROGRAMS = $(BUILD)/haste-train-cuda $(BUILD)/haste-predict-cuda
 
 cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object, its tests and programs, with NVCC for GPU_ARCH
 
-test-cuda: $(CUDA_TESTS)               ## the tests on the device (without one they say so and pass)
-	$(call run_tests,$(CUDA_TESTS))
+test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the device, and of the programs (without one they say so and pass)
+	$(call run_tests,$(CUDA_TESTS) tests/programs.sh:cuda)
 .PHONY: cuda test-cuda
 
 $(BUILD)/cuda_command: FORCE

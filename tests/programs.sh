@@ -242,7 +242,7 @@ if begin reader; then
 fi
 
 # Dense features: document i is the unit vector of its label. A .npy file is a header of 128 bytes, then little-endian floats.
-if begin dense; then
+make_dense() {
     zero='\000\000\000\000' one='\000\000\200\077'
     dict="{'descr': '<f4', 'fortran_order': False, 'shape': (36, 12), }"
     { printf '\223NUMPY\001\000\166\000'; printf '%-117s\n' "$dict"
@@ -250,6 +250,9 @@ if begin dense; then
           row= j=0; while [ $j -lt 12 ]; do if [ $((i % 12)) = $j ]; then row=$row$one; else row=$row$zero; fi; j=$((j + 1)); done
           printf "$row"; i=$((i + 1)); done; } >dense.npy
     awk 'BEGIN { print 36, 1, 12; for (i = 0; i < 36; i++) print i % 12 " 0:1" }' >dense.txt
+}
+if begin dense; then
+    make_dense
     ok [ "$(wc -c <dense.npy)" = $((128 + 36 * 48)) ]
     run 0 $train dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 --lr .05 \
           --epochs 20 --dropout 0 --save dense.haste
@@ -330,13 +333,12 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
         says out '^stopped +after .* --resume stopped\.haste$'
         run 0 $predict_cuda stopped.haste test.txt
 
-        if [ -e dense.npy ]; then
-            run 0 $train_cuda dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 \
-                  --lr .05 --epochs 20 --dropout 0 --grouping semantic --save dense.haste
-            ok [ "$(precision out)" -ge 95 ]
-            run 0 $predict_cuda dense.haste dense.npy --top-k 1
-            ok [ "$(wc -l <out)" = 36 ]
-        fi
+        make_dense
+        run 0 $train_cuda dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 \
+              --lr .05 --epochs 20 --dropout 0 --grouping semantic --save dense.haste
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $predict_cuda dense.haste dense.npy --top-k 1
+        ok [ "$(wc -l <out)" = 36 ]
     fi
 fi
 
