@@ -101,7 +101,7 @@ compile:                               ## only the tests of how haste.h compiles
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
 	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal)
 
-SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 sanitize:                              ## units and programs under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='$(SANITIZE)' sanitized
@@ -211,6 +211,8 @@ $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.
 	    -DBENCH_BASELINE=$(call quote,"$(strip $(BASELINE))") -I. bench/bench_cpu.c $(BUILD)/baseline.o -o $@ \
 	    $(LDFLAGS) $(BLAS:yes=-lopenblas) $(DNNL:yes=-ldnnl) -lm
 
+# What it counts the bytes of: the linker sends these calls to functions of its own.
+COUNTED = cudaMalloc cudaFree cudaMallocHost
 # Whether there are cuBLAS and cuSPARSE is part of the command, so that finding them builds anew.
 BENCH_CUDA = $(NVCC) $(CUDA_FLAGS) $(if $(CUBLAS),-DBENCH_CUBLAS) $(if $(CUSPARSE),-DBENCH_CUSPARSE)
 $(BUILD)/bench_cuda_command: FORCE
@@ -219,6 +221,6 @@ $(BUILD)/bench_cuda_command: FORCE
 
 $(BUILD)/haste-bench-cuda: bench/bench_cuda.cu haste_cuda.cuh haste.h $(BUILD)/haste_cuda.o $(BUILD)/bench_cuda_command
 	$(BENCH_CUDA) -DBENCH_FLAGS=$(call quote,"-O3 $(CUDA_ARCH)") bench/bench_cuda.cu $(BUILD)/haste_cuda.o -o $@ \
-	    $(if $(CUBLAS),-lcublas) $(if $(CUSPARSE),-lcusparse) -lm
+	    $(if $(CUBLAS),-lcublas) $(if $(CUSPARSE),-lcusparse) -lm $(COUNTED:%=-Xlinker --wrap=%)
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/cxx/*.d)
