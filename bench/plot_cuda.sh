@@ -1,6 +1,6 @@
 #!/bin/sh
-# Time against the number of labels, from the CSV file of bench_cuda: whole steps (its table "scale"), or logits alone beside others'
-# ("paper"): sh bench/plot_cuda.sh FILE.csv [step|forward] > FILE.svg
+# Time against the number of labels, from the CSV file of bench_cuda: whole steps (its table "scale"), or logits alone (its
+# table "paper"): sh bench/plot_cuda.sh FILE.csv [step|forward] > FILE.svg
 # Needs only awk. No background, and colours that are seen on white and on black.
 set -e
 usage() { echo "usage: sh bench/plot_cuda.sh FILE.csv [step|forward] > FILE.svg" >&2; exit 2; }
@@ -39,7 +39,8 @@ function add(who, l, time) {
 }
 END {
     if (!n["haste"]) { print "plot_cuda.sh: no rows of the table " (forward ? "paper" : "scale") > "/dev/stderr"; exit 1 }
-    if (forward) { down["haste"] = -2; down["bottleneck"] = 10; down["floor"] = 16; down["cuSPARSE"] = -12 } else down["haste"] = 10   # names that would touch
+    if (!forward) down["haste"] = 10   # names that would touch
+    else { down["haste"] = -2; down["bottleneck"] = 10; down["floor"] = 16; down["cuSPARSE"] = -12 }
     print "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 450\" width=\"760\" height=\"450\" role=\"img\">"
     print "<style>"
     print "text { font: 13px system-ui, -apple-system, \"Segoe UI\", \"DejaVu Sans\", sans-serif; fill: #7a8088 }"
@@ -53,10 +54,12 @@ END {
     print ".haste { stroke: #1a8ad6; stroke-width: 3.5 } .haste.word, .haste.dot { fill: #1a8ad6; stroke: none }"
     print ".floor { stroke: #7a8088; stroke-width: 1.5; stroke-dasharray: 2 5 } .floor.word { fill: #7a8088; stroke: none }"
     print "</style>"
-    print "<title>Time of " (forward ? "logits" : "a training step of the output layer") " against the number of labels</title>"
-    text(20, 28, "start", "title", forward ? "Logits alone, in milliseconds" : "Output layer: one training step, in milliseconds")
-    text(20, 48, "start", "", forward ? "S 32, F 32, D 768, B 64, bfloat16. Dense and bottleneck: cuBLAS. Floor: reading weights, writing logits" \
-                                      : "S 32, F 64, D 768, B 128, bfloat16. Dense and bottleneck: cuBLAS. Floor: copying the weights")
+    about = forward ? "Logits alone" : "Output layer: one training step"
+    shape = "S 32, F 64, D 768, B 128, bfloat16. Dense and bottleneck: cuBLAS. Floor: copying the weights"
+    if (forward) shape = "S 32, F 32, D 768, B 64, bfloat16. Dense and bottleneck: cuBLAS. Floor: weights read, logits written"
+    print "<title>" about ": time against the number of labels</title>"
+    text(20, 28, "start", "title", about ", in milliseconds")
+    text(20, 48, "start", "", shape)
     for (tick = split("0.003 0.01 0.03 0.1 0.3 1 3 10 30", at, " "); tick > 0; tick--) {
         if (at[tick] < least || at[tick] > most) continue
         printf "<line x1=\"66\" x2=\"575\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/>\n", y(at[tick]), y(at[tick])
