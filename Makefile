@@ -119,9 +119,20 @@ CUDA_PROGRAMS = $(BUILD)/haste-train-cuda $(BUILD)/haste-predict-cuda
 
 cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object, its tests and programs, with NVCC for GPU_ARCH
 
-test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the device, and of the programs (without one they say so and pass)
+test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the device, and of the programs (without one: what needs none)
 	$(call run_tests,$(CUDA_TESTS) tests/programs.sh:cuda)
-.PHONY: cuda test-cuda
+
+# compute-sanitizer lies beside nvcc. Subjects are those of tests/test_cuda.cu; racecheck takes by far the longest.
+SUBJECTS  ?= small top_k above forward rewire
+SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
+sanitize-cuda: $(BUILD)/tests/test_cuda   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="small top_k ..."), minutes
+	@passed=0; failed=0; log=$(BUILD)/sanitize-cuda.log;                                                               \
+	 for tool in memcheck initcheck racecheck synccheck; do for subject in $(SUBJECTS); do                             \
+	     if $(SANITIZER) --tool $$tool --error-exitcode 1 $< $$subject >$$log 2>&1 && ! grep -q '^no device' $$log;    \
+	     then passed=$$((passed + 1)); echo "$$tool $$subject: $$(tail -n 1 $$log)";                                   \
+	     else failed=$$((failed + 1)); echo "$$tool $$subject FAILED"; tail -n 20 $$log; fi;                           \
+	 done; done; echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
+.PHONY: cuda test-cuda sanitize-cuda
 
 $(BUILD)/cuda_command: FORCE
 	@mkdir -p $(BUILD)/tests
@@ -149,7 +160,7 @@ symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothin
 	    [ -z "$$bad" ] || { echo "calls:" $$bad; exit 1; }
 	@echo "symbols: $$(nm -g --defined-only $< | wc -l) exported, all of them haste_; no writable data"
 
-bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 14 minutes (ARGS="--csv FILE", ARGS=--help)
+bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 14 minutes (ARGS="--csv FILE", ARGS=--full, ARGS=--help)
 	@[ -n "$(BLAS)" ] || echo "bench: no OpenBLAS found (cblas.h, -lopenblas): it is not compared"
 	@[ -n "$(DNNL)" ] || echo "bench: no oneDNN found (dnnl.h, -ldnnl): it is not compared"
 	$(RUN) $(BUILD)/haste-bench $(ARGS)
@@ -160,6 +171,9 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 	@[ -n "$(CUSPARSE)" ] || echo "bench-cuda: no cuSPARSE found: no sparse matrices are compared"
 	$(RUN) $(BUILD)/haste-bench-cuda $(ARGS)
 .PHONY: bench-cuda
+
+knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
+.PHONY: knn
 
 install:                               ## the headers to PREFIX/include (default /usr/local; DESTDIR respected)
 	mkdir -p $(DESTDIR)$(PREFIX)/include
@@ -172,7 +186,7 @@ clean:                                 ## removes build/
 	rm -rf $(BUILD)
 
 help:                                  ## this list
-	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # ---- how things are built ------------------------------------------------------------------------------------------
 
@@ -201,6 +215,9 @@ $(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
 
 $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
+
+$(BUILD)/haste-knn: bench/knn.c examples/data.h $(BUILD)/command
+	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
 
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
 BASELINE = -O3 -ffast-math $(NATIVE) $(or $(OPENMP),-Wno-unknown-pragmas)

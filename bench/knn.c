@@ -1,6 +1,7 @@
 /* knn: how far the nearest training documents get, as a measure for data sets (the column 20-NN of README.md). Documents are
-   unit vectors of tf-idf, as haste-train sees them; the 20 training documents with the largest products vote for their labels, each
-   with its product. P@1, P@3 and P@5 over 2,000 documents of TEST that lie evenly in it, or over all if there are fewer.
+   unit vectors of tf-idf, as haste-train sees them; the 20 training documents with the largest products vote for their
+   labels, each with its product. P@1, P@3 and P@5 over 2,000 documents of TEST that lie evenly in it, or over all if there
+   are fewer.
 
        make knn && build/haste-knn TRAIN TEST */
 #include "examples/data.h"
@@ -70,7 +71,10 @@ int main(int argc, char **argv)
     weight = (float *)need(train.features, sizeof(float));
     all = (int64_t *)need(train.documents, sizeof(int64_t));
     for (i = 0; i < train.documents; i++) all[i] = i;
-    if (!data_feature_weights(&train, all, train.documents, 1, weight, error)) { fprintf(stderr, "haste-knn: %s\n", error); return 1; }
+    if (!data_feature_weights(&train, all, train.documents, 1, weight, error)) {
+        fprintf(stderr, "haste-knn: %s\n", error);
+        return 1;
+    }
     data_weigh(&train, weight, 1, 1);
     data_weigh(&test, weight, 1, 1);
     invert(&in, &train);
