@@ -59,6 +59,8 @@ make_data() {
 }
 make_data 0 >train.txt
 make_data 3 >test.txt
+# many N: test.txt N times over, which is scored in several batches.
+many() { awk -v n="$1" 'NR == 1 { print $1 * n, $2, $3; next } { for (i = 0; i < n; i++) print }' test.txt; }
 small="--head 0 --hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
 number='[0-9]+\.[0-9]+'
 
@@ -128,6 +130,22 @@ if begin repeat; then
     run 0 $predict one.haste test.txt && mv out one.out
     run 0 $predict two.haste test.txt --threads 2
     same out one.out
+fi
+
+if begin batches; then   # of documents that are scored: what comes of them is the same
+    run 0 $train train.txt test.txt $small
+    result out >one.result
+    many 9 >many.txt
+    run 0 $train train.txt many.txt $small
+    result out >many.result
+    same one.result many.result
+fi
+
+if begin scripts; then
+    mkdir -p folder
+    cp train.txt test.txt folder
+    run 0 env OPTIONS="$small" sh "$root/bench/train.sh" "$train" folder
+    says out '^\| folder \| 120 / 12 \| [0-9]+ \| 8 \| [0-9.]+ \| [0-9]+ \| [0-9]+% \| [0-9]+ \| [0-9.]+ / [0-9.]+ / [0-9.]+ \|'
 fi
 
 if begin resume; then
@@ -313,6 +331,10 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
 
         run 0 $train_cuda train.txt test.txt $small --deterministic --save whole.haste
         result out >whole.result
+        many 20 >many.txt
+        run 0 $train_cuda train.txt many.txt $small --deterministic
+        result out >many.result
+        same whole.result many.result
         run 0 $train_cuda train.txt test.txt $small --deterministic --save part.haste --stop-after 3
         run 0 $train_cuda train.txt test.txt --resume part.haste --deterministic
         result out >part.result
