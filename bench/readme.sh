@@ -68,7 +68,8 @@ cpu_numbers() {
         for (i = 1; i <= 2; i++) {
             at = "train " labels[i] " 64 128 2 "
             printf "%s labels: input gradient %.2f of oneDNN'\''s speed; its bottleneck in bfloat16 %.2f of our time\n",
-                   written[i], time[at "input gradient oneDNN bottleneck, [L, F]"] / time[at "input gradient haste S=32 f32"],
+                   written[i],
+                   time[at "input gradient oneDNN bottleneck, [L, F]"] / time[at "input gradient haste S=32 f32"],
                    time[at "step oneDNN bottleneck, [L, F] bf16"] / time[at "step haste S=32 f32"]
         }
         printf "a step in bfloat16 over one in float32: B 32 %.2f to %.2f, B >= 128 %.2f to %.2f\n", low["bf16 step, B 32"],
@@ -124,7 +125,7 @@ gpu_numbers() {
         }
         printf "logits: cuBLAS on the bottleneck takes %.2f to %.2f of our time\n", low, high
         name = "kernelsL 670208 S32 F64 D768 B128"
-        printf "670,208 labels, S 32, B 128: logits %.2f ms, gradients %.2f and %.2f; of a cuBLAS bottleneck %.2f and %.2f\n",
+        printf "670,208 labels, S 32, B 128: logits %.2f ms, gradients %.2f and %.2f; cuBLAS, bottleneck: %.2f and %.2f\n",
                time[name "hasteforward"], time[name "hastegrad W"], time[name "hastegrad x"], time[name "bottleneckgrad W"],
                time[name "bottleneckgrad x"]
     }' "$gpu.txt" "$gpu.csv"

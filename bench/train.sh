@@ -15,7 +15,7 @@ trap 'rm -f "$out" "$out.rows"' EXIT
 for folder in "$@"; do
     $program "$folder/train.txt" "$folder/test.txt" ${OPTIONS-} >"$out"
     awk -v name="$(basename "$folder")" '
-        /^train /   { documents = $2; for (i = 1; i < NF; i++) if ($(i + 1) ~ /^labels/) labels = $i }
+        /^train /   { documents = $2; for (i = NF - 1; i > 1; i--) if ($(i + 1) ~ /^labels/) labels = $i }   # the first
         /^read in/  { read = $5 }
         /^test .*documents\/s/ { scored = $(NF - 1) }
         /^result/   { for (i = 2; i <= NF; i++) { split($i, a, "="); v[a[1]] = a[2] } }
@@ -24,8 +24,8 @@ for folder in "$@"; do
             memory = v["peak_mib"] (v["gpu_mib"] ? " + " v["gpu_mib"] " on the GPU" : "")
             printf "| %s | %d / %d | %s | %d | %.2f | %.0f | %s | %s ", name, documents, labels, read, v["epochs"],
                    v["seconds"] / v["epochs"], documents * v["epochs"] / v["seconds"], layer, scored
-            printf "| %s / %s / %s | %s / %s / %s | %s |\n", v["P@1"], v["P@3"], v["P@5"], v["PSP@1"], v["PSP@3"], v["PSP@5"],
-                   memory
+            printf "| %s / %s / %s | %s / %s / %s | %s |\n", v["P@1"], v["P@3"], v["P@5"], v["PSP@1"], v["PSP@3"],
+                   v["PSP@5"], memory
         }' "$out" >>"$out.rows"
 done
 echo "# Whole training runs"
