@@ -4,9 +4,11 @@
 #   werror=1   warnings are errors          openmp=0, zlib=0   do without, though they are there
 #   GPU_ARCH   one or more, "sm_80 sm_90a"; without it: that of the GPU found here, else sm_90a
 #   only=NAMES make units: only tests whose name contains one of the words
+#   JOBS=N     so many tests at a time (default 1)
 #   RUN=...    put before every program that is run, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
 
 BUILD    ?= build
+JOBS     ?= 1
 PREFIX   ?= /usr/local
 CFLAGS   ?= -O3 -fno-math-errno
 CXXFLAGS ?= $(CFLAGS)
@@ -71,20 +73,14 @@ train: $(BUILD)/haste-train            ## train on made-up data, under a minute 
 examples: $(EXAMPLES)                  ## build/haste-train, build/haste-predict, build/haste-minimal
 
 # Runs each test, all of them even if one fails; the exit status says whether all passed. FILE.sh:NAME is one subject of a script.
-run_tests = @passed=0; failed=0; names=; for t in $(1); do                                                         \
-                if case $$t in *.sh) $(SETTINGS) sh $$t;; *.sh:*) $(SETTINGS) sh $${t%:*} $${t\#*:};;              \
-                   *) $(RUN) $$t;; esac; then passed=$$((passed + 1));                                             \
-                else failed=$$((failed + 1)); names="$$names $$t"; echo "$$t FAILED"; fi;                          \
-            done;                                                                                                  \
-            [ -z "$$names" ] || echo "failed:$$names";                                                             \
-            echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
+run_tests = @$(SETTINGS) JOBS=$(JOBS) sh tests/run.sh $(1)
 
 SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(firstword $(GPU_ARCH))) \
            OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN))
 
 test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines
 	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
-	$(call run_tests,$(TESTS) tests/compile.sh tests/compile_cuda.sh tests/programs.sh)
+	$(call run_tests,tests/compile.sh tests/compile_cuda.sh $(TESTS) tests/programs.sh)
 
 units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
 	@echo $(call quote,$(FOUND))

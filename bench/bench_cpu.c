@@ -2,7 +2,7 @@
    precision before anything is timed; all of them take turns within a repetition, and what is shown are medians.
 
        make bench                                            all parts, about 14 minutes on two cores
-       make bench ARGS=--full                                what that leaves out (and names at its end) too, about an hour
+       make bench ARGS=--full                                what that leaves out (and names at its end) too, an hour or so
        make bench ARGS="--csv bench/results/x.csv"           and kept; bench/plot_cpu.sh draws its table "scale"
        make bench ARGS="--part topk"                         one part: train, dense, topk, scale, odd, rewire
        make bench ARGS="--part train --shape 131072,64,128,2"   one shape of a part: L, F, B, threads
@@ -1430,7 +1430,7 @@ static int run_or_name(const shape *s, int parts)
 
 static void print_left_out(int parts)
 {
-    if (everything) return;
+    if (everything || !(parts & (TRAIN | DENSE))) return;
     printf("\nleft out   to keep this under 15 minutes; make bench ARGS=--full runs it all\n%s", left_out);
     if (parts & TRAIN)
         printf("           in tables of more than 131072 labels, or of B = 512: gradients alone but of S = 32 in float32;\n"
