@@ -32,6 +32,7 @@ cpu_numbers() {
         if ($1 == "train" && F == 64 && B == 128 && threads == 2 && what == "step" && who ~ /^haste S=(32|64|128) f32$/)
             range("share", $(NF - 4))
         if ($1 == "rewire" && what ~ /^rewire/) range(what, $(NF - 3))
+        if ($1 == "odd") range("odd", $(NF - 3))
         lines[++n] = $1 SUBSEP L SUBSEP F SUBSEP B SUBSEP threads SUBSEP what SUBSEP who SUBSEP ms
     }
     END {
@@ -74,6 +75,7 @@ cpu_numbers() {
         }
         printf "a step in bfloat16 over one in float32: B 32 %.2f to %.2f, B >= 128 %.2f to %.2f\n", low["bf16 step, B 32"],
                high["bf16 step, B 32"], low["bf16 step, B >= 128"], high["bf16 step, B >= 128"]
+        printf "odd shapes, padding counted: %.2f to %.2f times the time\n", low["odd"], high["odd"]
         printf "bf16_dot, batches from 32, over float32: %.1f to %.1f times as fast\n", low["bf16_dot"], high["bf16_dot"]
     }
     function thousands(n) { n = int(n + .5); return n < 1000 ? n "" : int(n / 1000) sprintf(",%03d", n % 1000) }' "$cpu"
