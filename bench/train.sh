@@ -22,8 +22,9 @@ for folder in "$@"; do
         END {
             layer = v["layer_seconds"] > 0 ? sprintf("%.0f%%", 100 * v["layer_seconds"] / v["seconds"]) : "-"
             memory = v["peak_mib"] (v["gpu_mib"] ? " + " v["gpu_mib"] " on the GPU" : "")
-            printf "| %s | %d / %d | %s | %d | %.2f | %.0f | %s | %s ", name, documents, labels, read, v["epochs"],
-                   v["seconds"] / v["epochs"], documents * v["epochs"] / v["seconds"], layer, scored
+            rate = v["seconds"] > 0 ? sprintf("%.0f", documents * v["epochs"] / v["seconds"]) : "-"
+            printf "| %s | %d / %d | %s | %d | %.2f | %s | %s | %s ", name, documents, labels, read, v["epochs"],
+                   v["seconds"] / v["epochs"], rate, layer, scored
             printf "| %s / %s / %s | %s / %s / %s | %s |\n", v["P@1"], v["P@3"], v["P@5"], v["PSP@1"], v["PSP@3"],
                    v["PSP@5"], memory
         }' "$out" >>"$out.rows"

@@ -145,7 +145,7 @@ if begin scripts; then
     mkdir -p folder
     cp train.txt test.txt folder
     run 0 env OPTIONS="$small" sh "$root/bench/train.sh" "$train" folder
-    says out '^\| folder \| 120 / 12 \| [0-9]+ \| 8 \| [0-9.]+ \| [0-9]+ \| [0-9]+% \| [0-9]+ \| [0-9.]+ / [0-9.]+ / [0-9.]+ \|'
+    says out '^\| folder \| 120 / 12 \| [0-9]+ \| 8 \| [0-9.]+ \| ([0-9]+|-) \| ([0-9]+%|-) \| [0-9]+ \| [0-9.]+ / [0-9.]+ / [0-9.]+ \|'
 fi
 
 if begin resume; then
