@@ -834,6 +834,11 @@ static int take_turns(contestant *c, int n, const shape *s, double *peak)
     return r;
 }
 
+static int share_a_core(double peak)
+{
+    return P.threads <= most_threads && peak < .75 * P.threads * one_thread_peak;
+}
+
 static int compare(const shape *s)
 {
     static contestant c[MOST];
@@ -853,15 +858,16 @@ static int compare(const shape *s)
     }
     /* Threads sometimes share a core for seconds (after a pause, or where others work too): such a table says nothing. */
     r = take_turns(c, n, s, &peak);
-    for (again = 0; again < 3 && P.threads <= most_threads && peak < .75 * P.threads * one_thread_peak; again++) {
+    for (again = 0; again < 3 && share_a_core(peak); again++) {
         printf("\n%s: L = %ld, %d threads: their peak was %.1f times that of one: once more\n", part_name(s->part),
                (long)P.L, P.threads, peak / one_thread_peak);
         sleep(1);
         r = take_turns(c, n, s, &peak);
     }
 
-    printf("\n%s: L = %ld, D = %d, F = %d, B = %d, %d thread%s; medians of %d; multiply-add peak %.0f GFLOP/s\n",
-           part_name(s->part), (long)P.L, (int)D, (int)P.F, (int)P.B, P.threads, P.threads == 1 ? "" : "s", r, peak * 1e-9);
+    printf("\n%s: L = %ld, D = %d, F = %d, B = %d, %d thread%s; medians of %d; multiply-add peak %.0f GFLOP/s%s\n",
+           part_name(s->part), (long)P.L, (int)D, (int)P.F, (int)P.B, P.threads, P.threads == 1 ? "" : "s", r, peak * 1e-9,
+           share_a_core(peak) ? "; THREADS SHARED A CORE, not to be used" : "");
     printf("%-34s", "");
     for (o = 0; o < OPERATIONS; o++) {
         for (i = 0; i < n; i++) if (wanted(c[i].entry, (operation)o, s)) shown[o] = 1;
