@@ -834,7 +834,7 @@ static int take_turns(contestant *c, int n, const shape *s, double *peak)
     return r;
 }
 
-static int share_a_core(double peak)
+static int not_alone(double peak)
 {
     return P.threads <= most_threads && peak < .75 * P.threads * one_thread_peak;
 }
@@ -856,18 +856,18 @@ static int compare(const shape *s)
         make_scratch(&c[i]);
         ok &= c[i].entry->kind == READ || check(&c[i]);
     }
-    /* Threads sometimes share a core for seconds (after a pause, or where others work too): such a table says nothing. */
+    /* Threads sometimes share a core for seconds, with each other or with other work: such a table says nothing. */
     r = take_turns(c, n, s, &peak);
-    for (again = 0; again < 3 && share_a_core(peak); again++) {
-        printf("\n%s: L = %ld, %d threads: their peak was %.1f times that of one: once more\n", part_name(s->part),
-               (long)P.L, P.threads, peak / one_thread_peak);
+    for (again = 0; again < 3 && not_alone(peak); again++) {
+        printf("\n%s: L = %ld, %d thread%s: peak only %.1f times that of one at the start: once more\n", part_name(s->part),
+               (long)P.L, P.threads, P.threads == 1 ? "" : "s", peak / one_thread_peak);
         sleep(1);
         r = take_turns(c, n, s, &peak);
     }
 
     printf("\n%s: L = %ld, D = %d, F = %d, B = %d, %d thread%s; medians of %d; multiply-add peak %.0f GFLOP/s%s\n",
            part_name(s->part), (long)P.L, (int)D, (int)P.F, (int)P.B, P.threads, P.threads == 1 ? "" : "s", r, peak * 1e-9,
-           share_a_core(peak) ? "; THREADS SHARED A CORE, not to be used" : "");
+           not_alone(peak) ? "; NOT ALONE ON ITS CORES, not to be used" : "");
     printf("%-34s", "");
     for (o = 0; o < OPERATIONS; o++) {
         for (i = 0; i < n; i++) if (wanted(c[i].entry, (operation)o, s)) shown[o] = 1;
@@ -1234,7 +1234,7 @@ static const request requests[] = {
     { "step, F = 64, against oneDNN full layer",     FULL_DNNL, STEP, DENSE, 64, 128, 0, 0, 10, 12, "x", 0, WIDE },
     { "step, F = 128, against oneDNN full layer",    FULL_DNNL, STEP, DENSE, 128, 128, 0, 0, 5, 6, "x", 0, WIDE },
     { "step, F = 64, against OpenBLAS full layer",   FULL_BLAS, STEP, DENSE, 64, 128, 0, 0, 0, 0, "x", 0, WIDE },
-    { "weight gradient against oneDNN bottleneck",  BOTTLENECK_DNNL, GRAD_WEIGHT, TRAIN, 0, 128, 0, 0, .95, 1, "x", 0, WIDE },
+    { "weight gradient against oneDNN bottleneck", BOTTLENECK_DNNL, GRAD_WEIGHT, TRAIN, 0, 128, 0, 0, .95, 1, "x", 0, WIDE },
     { "input gradient against oneDNN bottleneck",    BOTTLENECK_DNNL, GRAD_X, TRAIN, 0, 128, 0, 0, .8, 1, "x", 0, WIDE },
     { "step, S = 16: time over S = 32",              NARROW, STEP, TRAIN, 0, 128, 0, 0, 1.15, 1.08, "x", 1, WIDE },
     { "bfloat16 forward against float32",            HALF, FORWARD, TRAIN, 0, 128, 0, 0, 1.3, 1.9, "x", 0, WIDE },
