@@ -4,9 +4,11 @@
 #   werror=1   warnings are errors          openmp=0, zlib=0   do without, though they are there
 #   GPU_ARCH   one or more, "sm_80 sm_90a"; without it: that of the GPU found here, else sm_90a
 #   only=NAMES make units: only tests whose name contains one of the words
+#   JOBS=N     so many tests at a time (default 1)
 #   RUN=...    put before every program that is run, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
 
 BUILD    ?= build
+JOBS     ?= 1
 PREFIX   ?= /usr/local
 CFLAGS   ?= -O3 -fno-math-errno
 CXXFLAGS ?= $(CFLAGS)
@@ -36,7 +38,7 @@ ifneq ($(filter bench,$(MAKECMDGOALS)),)
     DNNL   := $(if $(call probe,-include dnnl.h -ldnnl),yes)
     NATIVE := $(if $(call probe,-march=native),-march=native)
 endif
-ifneq ($(filter bench-cuda,$(MAKECMDGOALS)),)
+ifneq ($(filter bench-cuda %/haste-bench-cuda,$(MAKECMDGOALS)),)
     # $(call nvcc_probe,HEADER,LIBRARY): yes, where nvcc finds both
     nvcc_probe = $(if $(HAVE_NVCC),$(shell mkdir -p $(BUILD); p=$(BUILD)/probe_$(2).$$$$; \
                    echo 'int main(void) { return 0; }' > $$p.cu; \
@@ -70,20 +72,15 @@ train: $(BUILD)/haste-train            ## train on made-up data, under a minute 
 
 examples: $(EXAMPLES)                  ## build/haste-train, build/haste-predict, build/haste-minimal
 
-# Runs each test, all of them even if one fails; the exit status says whether all passed.
-run_tests = @passed=0; failed=0; names=; for t in $(1); do                                                         \
-                if case $$t in *.sh) $(SETTINGS) sh $$t;; *) $(RUN) $$t;; esac; then passed=$$((passed + 1));      \
-                else failed=$$((failed + 1)); names="$$names $$t"; echo "$$t FAILED"; fi;                          \
-            done;                                                                                                  \
-            [ -z "$$names" ] || echo "failed:$$names";                                                             \
-            echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
+# Runs each test, all of them even if one fails; the exit status says whether all passed. FILE.sh:NAME is one subject of a script.
+run_tests = @$(SETTINGS) JOBS=$(JOBS) sh tests/run.sh $(1)
 
 SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(firstword $(GPU_ARCH))) \
            OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN))
 
 test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines
 	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
-	$(call run_tests,$(TESTS) tests/compile.sh tests/compile_cuda.sh tests/programs.sh)
+	$(call run_tests,tests/compile.sh tests/compile_cuda.sh $(TESTS) tests/programs.sh)
 
 units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
 	@echo $(call quote,$(FOUND))
@@ -100,7 +97,7 @@ compile:                               ## only the tests of how haste.h compiles
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
 	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal)
 
-SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
 sanitize:                              ## units and programs under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='$(SANITIZE)' sanitized
@@ -118,9 +115,20 @@ CUDA_PROGRAMS = $(BUILD)/haste-train-cuda $(BUILD)/haste-predict-cuda
 
 cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object, its tests and programs, with NVCC for GPU_ARCH
 
-test-cuda: $(CUDA_TESTS)               ## the tests on the device (without one they say so and pass)
-	$(call run_tests,$(CUDA_TESTS))
-.PHONY: cuda test-cuda
+test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the device, and of the programs (without one: what needs none)
+	$(call run_tests,$(CUDA_TESTS) tests/programs.sh:cuda)
+
+# compute-sanitizer lies beside nvcc. Subjects are those of tests/test_cuda.cu; racecheck takes by far the longest.
+SUBJECTS  ?= small top_k above forward rewire
+SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
+sanitize-cuda: $(BUILD)/tests/test_cuda   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="small top_k ..."), minutes
+	@passed=0; failed=0; log=$(BUILD)/sanitize-cuda.log;                                                               \
+	 for tool in memcheck initcheck racecheck synccheck; do for subject in $(SUBJECTS); do                             \
+	     if $(SANITIZER) --tool $$tool --error-exitcode 1 $< $$subject >$$log 2>&1 && ! grep -q '^no device' $$log;    \
+	     then passed=$$((passed + 1)); echo "$$tool $$subject: $$(tail -n 1 $$log)";                                   \
+	     else failed=$$((failed + 1)); echo "$$tool $$subject FAILED"; tail -n 20 $$log; fi;                           \
+	 done; done; echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]
+.PHONY: cuda test-cuda sanitize-cuda
 
 $(BUILD)/cuda_command: FORCE
 	@mkdir -p $(BUILD)/tests
@@ -148,7 +156,7 @@ symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothin
 	    [ -z "$$bad" ] || { echo "calls:" $$bad; exit 1; }
 	@echo "symbols: $$(nm -g --defined-only $< | wc -l) exported, all of them haste_; no writable data"
 
-bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 14 minutes (ARGS="--csv FILE", ARGS=--help)
+bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 14 minutes (ARGS="--csv FILE", ARGS=--full, ARGS=--help)
 	@[ -n "$(BLAS)" ] || echo "bench: no OpenBLAS found (cblas.h, -lopenblas): it is not compared"
 	@[ -n "$(DNNL)" ] || echo "bench: no oneDNN found (dnnl.h, -ldnnl): it is not compared"
 	$(RUN) $(BUILD)/haste-bench $(ARGS)
@@ -159,6 +167,9 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 	@[ -n "$(CUSPARSE)" ] || echo "bench-cuda: no cuSPARSE found: no sparse matrices are compared"
 	$(RUN) $(BUILD)/haste-bench-cuda $(ARGS)
 .PHONY: bench-cuda
+
+knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
+.PHONY: knn
 
 install:                               ## the headers to PREFIX/include (default /usr/local; DESTDIR respected)
 	mkdir -p $(DESTDIR)$(PREFIX)/include
@@ -171,7 +182,7 @@ clean:                                 ## removes build/
 	rm -rf $(BUILD)
 
 help:                                  ## this list
-	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "haste $(VERSION)"; awk -F '## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # ---- how things are built ------------------------------------------------------------------------------------------
 
@@ -201,6 +212,9 @@ $(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
 $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
 
+$(BUILD)/haste-knn: bench/knn.c examples/data.h $(BUILD)/command
+	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
+
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
 BASELINE = -O3 -ffast-math $(NATIVE) $(or $(OPENMP),-Wno-unknown-pragmas)
 $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.h $(BUILD)/command
@@ -210,6 +224,8 @@ $(BUILD)/haste-bench: bench/bench_cpu.c bench/baseline.c bench/baseline.h haste.
 	    -DBENCH_BASELINE=$(call quote,"$(strip $(BASELINE))") -I. bench/bench_cpu.c $(BUILD)/baseline.o -o $@ \
 	    $(LDFLAGS) $(BLAS:yes=-lopenblas) $(DNNL:yes=-ldnnl) -lm
 
+# What it counts the bytes of: the linker sends these calls to functions of its own.
+COUNTED = cudaMalloc cudaFree cudaMallocHost
 # Whether there are cuBLAS and cuSPARSE is part of the command, so that finding them builds anew.
 BENCH_CUDA = $(NVCC) $(CUDA_FLAGS) $(if $(CUBLAS),-DBENCH_CUBLAS) $(if $(CUSPARSE),-DBENCH_CUSPARSE)
 $(BUILD)/bench_cuda_command: FORCE
@@ -218,6 +234,6 @@ $(BUILD)/bench_cuda_command: FORCE
 
 $(BUILD)/haste-bench-cuda: bench/bench_cuda.cu haste_cuda.cuh haste.h $(BUILD)/haste_cuda.o $(BUILD)/bench_cuda_command
 	$(BENCH_CUDA) -DBENCH_FLAGS=$(call quote,"-O3 $(CUDA_ARCH)") bench/bench_cuda.cu $(BUILD)/haste_cuda.o -o $@ \
-	    $(if $(CUBLAS),-lcublas) $(if $(CUSPARSE),-lcusparse) -lm
+	    $(if $(CUBLAS),-lcublas) $(if $(CUSPARSE),-lcusparse) -lm $(COUNTED:%=-Xlinker --wrap=%)
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/cxx/*.d)

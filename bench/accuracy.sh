@@ -29,4 +29,3 @@ row "92% sparse, F 40" frequency gradient 16               "$@" --fan-in 40 --gr
 row "92% sparse, F 40" frequency gradient 64               "$@" --fan-in 40 --group-size 64
 row "83% sparse, F 88" frequency gradient 32               "$@" --fan-in 88
 row "83% sparse, F 88" semantic  gradient 32               "$@" --fan-in 88 --grouping semantic
-row "75% sparse, F 128 (default)" frequency gradient 32    "$@"

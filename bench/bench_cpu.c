@@ -1,9 +1,10 @@
 /* bench_cpu: the layer on this machine's CPU, beside what one would use instead. Every contestant is checked against double
    precision before anything is timed; all of them take turns within a repetition, and what is shown are medians.
 
-       make bench                                            everything, about 14 minutes on two cores
+       make bench                                            all parts, about 14 minutes on two cores
+       make bench ARGS=--full                                what that leaves out (and names at its end) too, an hour or so
        make bench ARGS="--csv bench/results/x.csv"           and kept; bench/plot_cpu.sh draws its table "scale"
-       make bench ARGS="--part topk"                         one part: train, dense, topk, scale, rewire
+       make bench ARGS="--part topk"                         one part: train, dense, topk, scale, odd, rewire
        make bench ARGS="--part train --shape 131072,64,128,2"   one shape of a part: L, F, B, threads
        make bench ARGS=--quick                               small ones, seconds; the numbers mean little
 
@@ -35,10 +36,11 @@ static const char *const operation_name[OPERATIONS] = { "forward", "weight gradi
                                                         "step",    "unfused step",    "top-5" };
 static const double operation_passes[OPERATIONS] = { 1, 1, 1, 3, 3, 1 };   /* of 2*B*L*F flops */
 
-typedef enum part { TRAIN = 1, DENSE = 2, TOPK = 4, SCALE = 8, REWIRE = 16 } part;
+typedef enum part { TRAIN = 1, DENSE = 2, TOPK = 4, SCALE = 8, ODD = 16, REWIRE = 32 } part;
 static const char *part_name(part p)
 {
-    return p == TRAIN ? "train" : p == DENSE ? "dense" : p == TOPK ? "topk" : p == SCALE ? "scale" : "rewire";
+    return p == TRAIN ? "train" : p == DENSE ? "dense" : p == TOPK ? "topk" : p == SCALE ? "scale" : p == ODD ? "odd"
+                                                                                                     : "rewire";
 }
 
 /* One table of runs: what takes part follows from the part. seconds: of repetitions, after the first LEAST_RUNS. */
@@ -89,7 +91,7 @@ static const entry entries[] = {   /* the first of a part is what the others are
 };
 enum { ENTRIES = sizeof entries / sizeof entries[0] };
 
-static int everything;   /* --all: no operation is left out for time's sake */
+static int everything;   /* --full: nothing is left out for time's sake */
 
 static int bf16_dot(const entry *e) { return e->kind == HASTE && e->variant; }
 
@@ -100,7 +102,7 @@ static int wanted(const entry *e, operation o, const shape *s)
     if (s->part == TOPK) return o == TOP_K;
     if (bf16_dot(e)) return o == FORWARD || o == TOP_K;
     if (s->part == SCALE) return o == STEP;
-    if (s->part == DENSE) return o == STEP || (s->L <= 131072 && o < STEP);
+    if (s->part == DENSE) return o == STEP || ((everything || s->L <= 131072) && o < STEP);
     if (e->kind == PER_LABEL) return o != TOP_K && (everything || !large || o == FORWARD || o == STEP);
     if (e->kind == LIBRARY) return o <= STEP && (everything || !large || e->layout != LAYOUT_PACKED);
     if (o == UNFUSED) return e->dtype == HASTE_F32 && e->S == 32 && (everything || !large);
@@ -115,7 +117,7 @@ static int takes_part(const entry *e, const shape *s)
     if (!(e->parts & (int)s->part)) return 0;
     if (bf16_dot(e) && (!haste_has_bf16_dot() || haste_path_best() != HASTE_PATH_AVX512)) return 0;
     /* layers of gigabytes: one is enough */
-    if (s->part == DENSE && e->variant && s->L > 131072 && !(e->parts & SCALE)) return 0;
+    if (s->part == DENSE && e->variant && s->L > 131072 && !(e->parts & SCALE) && !everything) return 0;
     for (o = 0; o < OPERATIONS; o++) if (wanted(e, (operation)o, s)) return 1;
     return 0;
 }
@@ -809,12 +811,39 @@ static void print_contestant(contestant *c, int runs, double peak, const contest
     }
 }
 
+static int most_threads = 1;     /* of the tables that are run unasked */
+static double one_thread_peak;   /* flop/s, measured at the start */
+
+/* All repetitions of one table, and the multiply-add peak during them (=). How many there were. */
+static int take_turns(contestant *c, int n, const shape *s, double *peak)
+{
+    const int64_t fma_rounds = 4000000;
+    const double begin = bench_seconds();
+    double rate[MOST_RUNS];
+    int r, i;
+    for (r = 0; r < MOST_RUNS && (r < LEAST_RUNS || bench_seconds() - begin < s->seconds); r++) {
+        double start;
+        wait_for_quiet();
+        run_fma(fma_rounds, P.threads);
+        start = bench_seconds();
+        run_fma(fma_rounds, P.threads);
+        rate[r] = fma_flops(fma_rounds, P.threads) / (bench_seconds() - start);
+        for (i = 0; i < n; i++) take_turn(&c[i], r);
+    }
+    *peak = median(rate, r);
+    return r;
+}
+
+static int not_alone(double peak)
+{
+    return P.threads <= most_threads && peak < .75 * P.threads * one_thread_peak;
+}
+
 static int compare(const shape *s)
 {
     static contestant c[MOST];
-    const int64_t fma_rounds = 4000000;
-    double rate[MOST_RUNS], begin, peak;
-    int n = 0, i, r, o, ok = 1, shown[OPERATIONS] = { 0 };
+    double peak;
+    int n = 0, i, r, o, again, ok = 1, shown[OPERATIONS] = { 0 };
 
     make_problem(s);
     memset(c, 0, sizeof c);
@@ -827,20 +856,18 @@ static int compare(const shape *s)
         make_scratch(&c[i]);
         ok &= c[i].entry->kind == READ || check(&c[i]);
     }
-    begin = bench_seconds();
-    for (r = 0; r < MOST_RUNS && (r < LEAST_RUNS || bench_seconds() - begin < s->seconds); r++) {
-        double start;
-        wait_for_quiet();
-        run_fma(fma_rounds, P.threads);
-        start = bench_seconds();
-        run_fma(fma_rounds, P.threads);
-        rate[r] = fma_flops(fma_rounds, P.threads) / (bench_seconds() - start);
-        for (i = 0; i < n; i++) take_turn(&c[i], r);
+    /* Threads sometimes share a core for seconds, with each other or with other work: such a table says nothing. */
+    r = take_turns(c, n, s, &peak);
+    for (again = 0; again < 3 && not_alone(peak); again++) {
+        printf("\n%s: L = %ld, %d thread%s: peak only %.1f times that of one at the start: once more\n", part_name(s->part),
+               (long)P.L, P.threads, P.threads == 1 ? "" : "s", peak / one_thread_peak);
+        sleep(1);
+        r = take_turns(c, n, s, &peak);
     }
-    peak = median(rate, r);
 
-    printf("\n%s: L = %ld, D = %d, F = %d, B = %d, %d thread%s; medians of %d; multiply-add peak %.0f GFLOP/s\n",
-           part_name(s->part), (long)P.L, (int)D, (int)P.F, (int)P.B, P.threads, P.threads == 1 ? "" : "s", r, peak * 1e-9);
+    printf("\n%s: L = %ld, D = %d, F = %d, B = %d, %d thread%s; medians of %d; multiply-add peak %.0f GFLOP/s%s\n",
+           part_name(s->part), (long)P.L, (int)D, (int)P.F, (int)P.B, P.threads, P.threads == 1 ? "" : "s", r, peak * 1e-9,
+           not_alone(peak) ? "; NOT ALONE ON ITS CORES, not to be used" : "");
     printf("%-34s", "");
     for (o = 0; o < OPERATIONS; o++) {
         for (i = 0; i < n; i++) if (wanted(c[i].entry, (operation)o, s)) shown[o] = 1;
@@ -854,6 +881,145 @@ static int compare(const shape *s)
     if (csv) fflush(csv);
     for (i = 0; i < n; i++) free_contestant(&c[i]);
     free_problem();
+    return ok;
+}
+
+/* ---- >>odd shapes ---------------------------------------------------------------------------------------------- */
+
+/* One shape of the table of odd shapes: float32, SGD. */
+typedef struct odd_shape { const char *name; int64_t L; int32_t S, F, D, B; } odd_shape;
+
+static const odd_shape odd_shapes[] = {   /* the first is what the others are compared with: no padding, whole vectors */
+    { "S 32, F 64, L 131,072, D 768, B 128", 131072, 32, 64, 768, 128 },
+    { "S 8", 131072, 8, 64, 768, 128 },
+    { "S 24", 131072, 24, 64, 768, 128 },
+    { "S 40", 131072, 40, 64, 768, 128 },
+    { "F 61", 131072, 32, 61, 768, 128 },
+    { "L 131,059", 131059, 32, 64, 768, 128 },
+    { "D 100", 131072, 32, 64, 100, 128 },
+    { "D 767", 131072, 32, 64, 767, 128 },
+    { "B 101", 131072, 32, 64, 768, 101 },
+};
+enum { ODD_SHAPES = sizeof odd_shapes / sizeof odd_shapes[0], ODD_RUNS = 7 };
+
+/* What is computed where labels come in whole vectors of 16 and samples in whole blocks of 32. */
+static double padded_labels(const odd_shape *s) { return (double)((s->L + s->S - 1) / s->S * ((s->S + 15) / 16 * 16)); }
+static double padded_samples(const odd_shape *s) { return (double)((s->B + 31) / 32 * 32); }
+
+/* The largest error of sampled logits, relative to the largest of them. */
+static double odd_error(const haste_layer *layer, const odd_shape *s, const float *x, const float *logits)
+{
+    const haste_block *block = &layer->block[0];
+    double got[SAMPLED], want[SAMPLED];
+    int i;
+    for (i = 0; i < SAMPLED; i++) {
+        const int64_t l = i == 0 ? s->L - 1 : (s->L * i / SAMPLED + i * 7) % s->L, g = l / s->S;
+        const int32_t b = (int32_t)(i % s->B);
+        int32_t f;
+        got[i] = (double)logits[b * layer->slots + l];
+        want[i] = (double)block->bias[l];
+        for (f = 0; f < s->F; f++)
+            want[i] += (double)((const float *)block->weight)[(g * s->F + f) * s->S + l % s->S] *
+                       (double)x[b * s->D + block->index[g * s->F + f]];
+    }
+    return worst_error(got, want, SAMPLED);
+}
+
+/* Shapes that fill no whole vectors or blocks: what they lose beyond that. One thread; all take turns. */
+static int compare_odd(int64_t most_labels)
+{
+    static haste_layer layer[ODD_SHAPES];
+    static haste_workspace work[ODD_SHAPES];
+    static double seconds[2][ODD_SHAPES][ODD_RUNS];
+    float *x = (float *)need((size_t)128 * 768, sizeof(float)), *grad_x = (float *)need((size_t)128 * 768, sizeof(float));
+    float *logits = (float *)need((size_t)128 * (131072 + 256), sizeof(float));   /* slots */
+    double rate[ODD_RUNS], peak, first[2] = { 0, 0 }, error;
+    int64_t offset[129];
+    int32_t id[128 * POSITIVES];
+    haste_lists positives;
+    haste_step_options step;
+    haste_error why;
+    int i, r, o, ok = 1;
+    memset(&step, 0, sizeof step);
+    memset(grad_x, 0, (size_t)128 * 768 * sizeof(float));
+    step.lr = LR;
+    positives.offset = offset;
+    positives.id = id;
+    for (i = 0; i < 128 * 768; i++) x[i] = number(1, i);
+    for (i = 0; i <= 128; i++) offset[i] = (int64_t)i * POSITIVES;
+    for (i = 0; i < ODD_SHAPES; i++) {
+        haste_layer_options options;
+        haste_workspace_options scratch;
+        memset(&options, 0, sizeof options);
+        memset(&scratch, 0, sizeof scratch);
+        options.labels = (int32_t)(odd_shapes[i].L < most_labels ? odd_shapes[i].L : most_labels);
+        options.inputs = odd_shapes[i].D;
+        options.block_count = 1;
+        options.block[0].group_size = odd_shapes[i].S;
+        options.block[0].fan_in = odd_shapes[i].F;
+        options.seed = SEED;
+        scratch.batch = odd_shapes[i].B;
+        scratch.threads = 1;
+        must(haste_layer_create(&layer[i], &options, &why), &why);
+        must(haste_workspace_create(&work[i], &layer[i], &scratch, &why), &why);
+    }
+    for (r = -1; r < ODD_RUNS; r++) for (i = 0; i < ODD_SHAPES; i++) {   /* r = -1: checks, and warms up */
+        odd_shape s = odd_shapes[i];
+        int k;
+        double begin = bench_seconds(), middle, end;
+        s.L = layer[i].labels;
+        for (k = 0; k < s.B * POSITIVES; k++)
+            id[k] = (int32_t)(k % POSITIVES * (s.L / POSITIVES) +
+                              haste__below(haste__random(SEED, 3, (uint64_t)k), (uint32_t)(s.L / POSITIVES)));
+        if (r >= 0 && i == 0) {
+            begin = bench_seconds();
+            run_fma(4000000, 1);
+            rate[r] = fma_flops(4000000, 1) / (bench_seconds() - begin);
+        }
+        begin = bench_seconds();
+        must(haste_forward(&layer[i], &work[i], x, s.B, logits, &why), &why);
+        middle = bench_seconds();
+        if (r < 0) {
+            error = odd_error(&layer[i], &s, x, logits);
+            if (!(error <= 1e-4)) {
+                fprintf(stderr, "bench_cpu: odd shapes: %s: relative error %.3g\n", s.name, error);
+                ok = 0;
+            }
+            middle = bench_seconds();
+        }
+        must(haste_train_step(&layer[i], &work[i], x, s.B, positives, &step, NULL, grad_x, &why), &why);
+        end = bench_seconds();
+        if (r >= 0) { seconds[0][i][r] = middle - begin; seconds[1][i][r] = end - middle; }
+    }
+    peak = median(rate, ODD_RUNS);
+    printf("\nodd shapes: one thread, float32; medians of %d; multiply-add peak %.0f GFLOP/s; each differs from the first "
+           "in what its name says\n%-38s | forward                  | step                     |\n%-38s |%s |%s | padding\n",
+           (int)ODD_RUNS, peak * 1e-9, "", "", "       ms    %  x padded  ", "       ms    %  x padded  ");
+    for (i = 0; i < ODD_SHAPES; i++) {
+        odd_shape s = odd_shapes[i];
+        double padding;
+        s.L = layer[i].labels;
+        padding = padded_labels(&s) * padded_samples(&s) / ((double)s.L * s.B);
+        printf("%-38s", s.name);
+        for (o = 0; o < 2; o++) {
+            const double flops = operation_passes[o == 0 ? FORWARD : STEP] * 2 * (double)s.L * s.B * s.F;
+            const double t = median(seconds[o][i], ODD_RUNS), each = t / (flops * padding);
+            if (i == 0) first[o] = each;
+            printf(" |%9.2f %3.0f%% %9.2f  ", t * 1e3, flops / t / peak * 100, each / first[o]);
+            if (csv)
+                fprintf(csv, "odd,%ld,%d,%d,%d,1,\"haste S=%d f32\",%s,%.4f,%.4f,%.4f,%d,%.2f,%.3f,%.3f,0,0,0\n",
+                        (long)s.L, (int)s.D, (int)s.F, (int)s.B, (int)s.S, o == 0 ? "forward" : "step", t * 1e3,
+                        seconds[o][i][0] * 1e3, seconds[o][i][ODD_RUNS - 1] * 1e3, (int)ODD_RUNS, flops / t * 1e-9,
+                        flops / t / peak, each / first[o]);
+        }
+        printf(" |%8.2f\n", padding);
+        haste_layer_free(&layer[i]);
+        haste_workspace_free(&work[i]);
+    }
+    fflush(stdout);
+    haste__release(x);
+    haste__release(grad_x);
+    haste__release(logits);
     return ok;
 }
 
@@ -1004,7 +1170,7 @@ typedef enum measure {
     NARROW, HALF, HALF_DOT, SECOND_CORE, READING, SEARCH, MEMORY
 } measure;
 
-/* The figure for one float32 row of haste's; 0: there is none. Times of others over ours, so that more is better, except
+/* The figure for one row of haste's; 0: there is none. Times of others over ours, so that more is better, except
    where a cost is asked for. */
 static double figure(measure what, const row *r)
 {
@@ -1021,8 +1187,8 @@ static double figure(measure what, const row *r)
     case BOTTLENECK_DNNL: other = beside(r, LIBRARY, HASTE_F32, 0, ONEDNN, 0, o, threads); break;
     case FULL_BLAS: other = beside(r, LIBRARY, HASTE_F32, 0, OPENBLAS, 1, o, threads); break;
     case FULL_DNNL: other = beside(r, LIBRARY, HASTE_F32, 0, ONEDNN, 1, o, threads); break;
-    case READING: other = beside(r, READ, HASTE_F32, 0, OPENBLAS, 0, TOP_K, threads); break;
-    case SECOND_CORE: other = threads == 2 ? beside(r, HASTE, HASTE_F32, S, OPENBLAS, 0, o, 1) : 0; break;
+    case READING: other = beside(r, READ, r->entry->dtype, 0, OPENBLAS, 0, TOP_K, threads); break;
+    case SECOND_CORE: other = threads == 2 ? beside(r, HASTE, r->entry->dtype, S, OPENBLAS, 0, o, 1) : 0; break;
     case HALF: cost = beside(r, HASTE, HASTE_BF16, S, OPENBLAS, 0, o, threads); return cost > 0 ? r->seconds / cost : 0;
     case HALF_DOT: cost = beside(r, HASTE, HASTE_BF16, S, OPENBLAS, 1, o, threads); return cost > 0 ? r->seconds / cost : 0;
     case NARROW: cost = S == 32 ? beside(r, HASTE, HASTE_F32, 16, OPENBLAS, 0, o, threads) : 0; return cost / r->seconds;
@@ -1044,31 +1210,45 @@ typedef struct request {
     double      least, stretch;
     const char *unit;
     int         cost;               /* 1: not more than that */
+    int         rows;               /* which: WIDE of float32, or ... */
 } request;
 
+enum { WIDE, ALL_F32, ALL_BF16, EVERY };   /* S >= 32; any S; any S, weights of bfloat16 (no bf16_dot); both types */
+
+static int judged(const request *q, const entry *e)
+{
+    if (e->kind != HASTE || bf16_dot(e)) return 0;
+    if (q->rows == WIDE) return e->dtype == HASTE_F32 && e->S >= 32;
+    return q->rows == EVERY || (e->dtype == HASTE_BF16) == (q->rows == ALL_BF16);
+}
+
 static const request requests[] = {
-    { "forward, F = 128: share of peak",           SHARE,             FORWARD,     TRAIN, 128, 128, 0, 0, .80, .88, "", 0 },
-    { "forward, F = 64: share of peak",            SHARE,             FORWARD,     TRAIN, 64, 128, 0, 0, .75, .88, "", 0 },
-    { "step, F = 128: share of peak",              SHARE,             STEP,        TRAIN, 128, 128, 0, 0, .80, .88, "", 0 },
-    { "step, F = 64: share of peak",               SHARE,             STEP,        TRAIN, 64, 128, 0, 0, .80, .88, "", 0 },
-    { "step against per-label, unfused",           PER_LABEL_UNFUSED, STEP,        TRAIN, 0, 128, 0, 0, 2.5, 3.2, "x", 0 },
-    { "step against per-label, fused",             PER_LABEL_FUSED,   STEP,        TRAIN, 0, 128, 0, 0, 2.0, 2.4, "x", 0 },
-    { "step against OpenBLAS bottleneck",          BOTTLENECK_BLAS,   STEP,        TRAIN, 0, 128, 0, 0, 1.4, 1.8, "x", 0 },
-    { "step against oneDNN bottleneck",            BOTTLENECK_DNNL,   STEP,        TRAIN, 0, 128, 0, 0, 1.05, 1.2, "x", 0 },
-    { "step, F = 64, against oneDNN full layer",   FULL_DNNL,         STEP,        DENSE, 64, 128, 0, 0, 10, 12, "x", 0 },
-    { "step, F = 128, against oneDNN full layer",  FULL_DNNL,         STEP,        DENSE, 128, 128, 0, 0, 5, 6, "x", 0 },
-    { "step, F = 64, against OpenBLAS full layer", FULL_BLAS,         STEP,        DENSE, 64, 128, 0, 0, 0, 0, "x", 0 },
-    { "weight gradient against oneDNN bottleneck", BOTTLENECK_DNNL,   GRAD_WEIGHT, TRAIN, 0, 128, 0, 0, .95, 1, "x", 0 },
-    { "input gradient against oneDNN bottleneck",  BOTTLENECK_DNNL,   GRAD_X,      TRAIN, 0, 128, 0, 0, .8, 1, "x", 0 },
-    { "step, S = 16: time over S = 32",            NARROW,            STEP,        TRAIN, 0, 128, 0, 0, 1.15, 1.08, "x", 1 },
-    { "bfloat16 forward against float32",          HALF,              FORWARD,     TRAIN, 0, 128, 0, 0, 1.3, 1.9, "x", 0 },
-    { "bfloat16 forward, bf16_dot, against float32", HALF_DOT,        FORWARD,     TRAIN, 0, 128, 0, 0, 1.6, 1.9, "x", 0 },
-    { "bfloat16 top-k, B = 1, against float32",    HALF,              TOP_K,       TOPK,  0, 1, 1, 0, 1.3, 1.9, "x", 0 },
-    { "step, two threads against one",             SECOND_CORE,       STEP,        TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0 },
-    { "forward, two threads against one",          SECOND_CORE,       FORWARD,     TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0 },
-    { "top-k, B = 1: share of a plain read",       READING,           TOP_K,       TOPK,  64, 1, 1, 670080, .75, 0, "", 0 },
-    { "top-k, B >= 32: time over the forward",     SEARCH,            TOP_K,       TRAIN, 0, 32, 0, 0, 1.15, 0, "x", 1 },
-    { "memory added by a step, B = 128, MB",       MEMORY,            STEP,        TRAIN, 0, 128, 128, 0, 10, 5, "MB", 1 },
+    { "forward, F = 128: share of peak",             SHARE, FORWARD, TRAIN, 128, 128, 0, 0, .80, .88, "", 0, WIDE },
+    { "forward, F = 64: share of peak",              SHARE, FORWARD, TRAIN, 64, 128, 0, 0, .75, .88, "", 0, WIDE },
+    { "step, F = 128: share of peak",                SHARE, STEP, TRAIN, 128, 128, 0, 0, .80, .88, "", 0, WIDE },
+    { "step, F = 64: share of peak",                 SHARE, STEP, TRAIN, 64, 128, 0, 0, .80, .88, "", 0, WIDE },
+    { "step against per-label, unfused",             PER_LABEL_UNFUSED, STEP, TRAIN, 0, 128, 0, 0, 2.5, 3.2, "x", 0, WIDE },
+    { "step against per-label, fused",               PER_LABEL_FUSED, STEP, TRAIN, 0, 128, 0, 0, 2.0, 2.4, "x", 0, WIDE },
+    { "step against OpenBLAS bottleneck",            BOTTLENECK_BLAS, STEP, TRAIN, 0, 128, 0, 0, 1.4, 1.8, "x", 0, WIDE },
+    { "step against oneDNN bottleneck",              BOTTLENECK_DNNL, STEP, TRAIN, 0, 128, 0, 0, 1.05, 1.2, "x", 0, WIDE },
+    { "step, F = 64, against oneDNN full layer",     FULL_DNNL, STEP, DENSE, 64, 128, 0, 0, 10, 12, "x", 0, WIDE },
+    { "step, F = 128, against oneDNN full layer",    FULL_DNNL, STEP, DENSE, 128, 128, 0, 0, 5, 6, "x", 0, WIDE },
+    { "step, F = 64, against OpenBLAS full layer",   FULL_BLAS, STEP, DENSE, 64, 128, 0, 0, 0, 0, "x", 0, WIDE },
+    { "weight gradient against oneDNN bottleneck", BOTTLENECK_DNNL, GRAD_WEIGHT, TRAIN, 0, 128, 0, 0, .95, 1, "x", 0, WIDE },
+    { "input gradient against oneDNN bottleneck",    BOTTLENECK_DNNL, GRAD_X, TRAIN, 0, 128, 0, 0, .8, 1, "x", 0, WIDE },
+    { "step, S = 16: time over S = 32",              NARROW, STEP, TRAIN, 0, 128, 0, 0, 1.15, 1.08, "x", 1, WIDE },
+    { "bfloat16 forward against float32",            HALF, FORWARD, TRAIN, 0, 128, 0, 0, 1.3, 1.9, "x", 0, WIDE },
+    { "bfloat16 forward, bf16_dot, against float32", HALF_DOT, FORWARD, TRAIN, 0, 128, 0, 0, 1.6, 1.9, "x", 0, WIDE },
+    { "bfloat16 top-k, B = 1, against float32",      HALF, TOP_K, TOPK, 0, 1, 1, 0, 1.3, 1.9, "x", 0, WIDE },
+    { "step, two threads against one",               SECOND_CORE, STEP, TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0, WIDE },
+    { "  the same, every B, S and type",             SECOND_CORE, STEP, TRAIN, 0, 0, 0, 0, 1.85, 0, "x", 0, EVERY },
+    { "forward, two threads against one",            SECOND_CORE, FORWARD, TRAIN, 0, 128, 0, 0, 1.85, 0, "x", 0, WIDE },
+    { "  the same, every B, S and type",             SECOND_CORE, FORWARD, TRAIN, 0, 0, 0, 0, 1.85, 0, "x", 0, EVERY },
+    { "top-k, B = 1: share of a plain read",         READING, TOP_K, TOPK, 64, 1, 1, 670080, .75, 0, "", 0, WIDE },
+    { "  the same, every S and F",                   READING, TOP_K, TOPK, 0, 1, 1, 670080, .75, 0, "", 0, ALL_F32 },
+    { "  the same, bfloat16, every S and F",         READING, TOP_K, TOPK, 0, 1, 1, 670080, .75, 0, "", 0, ALL_BF16 },
+    { "top-k, B >= 32: time over the forward",       SEARCH, TOP_K, TRAIN, 0, 32, 0, 0, 1.15, 0, "x", 1, WIDE },
+    { "memory added by a step, B = 128, MB",         MEMORY, STEP, TRAIN, 0, 128, 128, 0, 10, 5, "MB", 1, WIDE },
 };
 
 static void print_request(const char *text, double *values, int n, double least, double stretch, const char *unit, int cost)
@@ -1082,7 +1262,7 @@ static void print_request(const char *text, double *values, int n, double least,
     best = values[cost ? 0 : n - 1];
     if (least == 0) verdict = "";
     else if (cost ? worst <= least : worst >= least) verdict = "reached";
-    else if (cost ? middle <= least : middle >= least) verdict = "by the median";
+    else if (cost ? middle <= least : middle >= least) verdict = "missed by the worst, reached by the median";
     if (stretch > 0)
         snprintf(asked, sizeof asked, "%s %.4g%s (%.4g%s)", cost ? "<=" : ">=", least * factor, unit, stretch * factor,
                  unit);
@@ -1099,15 +1279,15 @@ static void print_requests(void)
 {
     static double values[MOST_ROWS];
     int i, j, n;
-    printf("\nasked and got, float32, S >= 32 (in brackets: better still; worst, median and best of the tables above)\n"
+    printf("\nasked and got, float32, S >= 32 but where it says otherwise (in brackets: better still; worst, median and "
+           "best of the tables above)\n"
            "%-48s %-18s %8s %8s %8s %7s\n",
            "", "asked", "worst", "median", "best", "of");
     for (i = 0; i < (int)(sizeof requests / sizeof requests[0]); i++) {
         const request *q = &requests[i];
         for (j = 0, n = 0; j < row_count; j++) {
             const row *r = &rows[j];
-            if (r->entry->kind != HASTE || r->entry->dtype != HASTE_F32 || r->entry->S < 32 || r->operation != q->operation)
-                continue;
+            if (!judged(q, r->entry) || r->operation != q->operation) continue;
             if (r->shape.part != q->part || r->shape.B < q->batch || (q->most_batch && r->shape.B > q->most_batch)) continue;
             if ((q->fan_in && r->fan_in != q->fan_in) || (q->labels && r->shape.L != q->labels)) continue;
             values[n] = figure(q->what, r);
@@ -1130,8 +1310,6 @@ static void print_requests(void)
 }
 
 /* ---- >>main ---------------------------------------------------------------------------------------------------- */
-
-static int most_threads = 1;
 
 static void print_machine(FILE *out, const char *before)
 {
@@ -1184,6 +1362,7 @@ static void print_ceilings(void)
             const double fma_rate = fma_flops(rounds, t) / median(seconds[0], 9) * 1e-9,
                          reads = (double)bytes / median(seconds[1], 9) * 1e-9;
             const double copies = 2 * (double)bytes / median(seconds[2], 9) * 1e-9;
+            if (t == 1) one_thread_peak = fma_rate * 1e9;
             printf("ceiling   %d thread%s %.0f GFLOP/s multiply-add in registers, %.1f GB/s read of 128 MiB, %.1f GB/s copy "
                    "(read and written)\n",
                    t, t == 1 ? ": " : "s:", fma_rate, reads, copies);
@@ -1216,6 +1395,9 @@ static void print_notes(void)
            "           are rounded to nearest, which loses small updates; haste rounds stochastically\n"
            "bf16_dot   with that option of the workspace: x rounded to bfloat16 too, AVX512-BF16\n"
            "plain read of as many bytes as there are weights, allocated like them\n"
+           "padding    of odd shapes: labels in whole vectors of 16 within their groups, samples in whole blocks of 32;\n"
+           "           x padded: time per operation, padding counted, relative to the first row: above 1 is lost beside\n"
+           "           padding\n"
            "threads    OpenMP's defaults; OPENBLAS_THREAD_TIMEOUT=8, so that OpenBLAS's idle threads sleep\n",
            (int)D, (int)D);
 }
@@ -1226,6 +1408,44 @@ static int run(const shape *s)
     return compare(s);
 }
 
+/* The slowest tables are shown well enough by the others: one thread with the most work, and most of B = 512. */
+static int too_slow(const shape *s)
+{
+    const int large = s->L > 131072, most = s->threads == most_threads;
+    if (everything) return 0;
+    if (s->part == DENSE) return (large && (s->B != 128 || !most)) || (s->B == 512 && !most);
+    return s->part == TRAIN && ((s->F == 128 && !most && (s->B == 512 || (large && s->B == 128))) ||
+                                (large && s->B == 512 && (s->F == 128 || !most)));
+}
+
+/* A table, or, where it is left out, one name more in the list of those. */
+static char   left_out[2048];
+static size_t left_out_length;
+
+static int run_or_name(const shape *s, int parts)
+{
+    int n;
+    if (!(parts & (int)s->part)) return 1;
+    if (!too_slow(s)) return run(s);
+    n = snprintf(left_out + left_out_length, sizeof left_out - left_out_length,
+                 "           %-5s L = %ld, F = %d, B = %d, %d thread%s\n", part_name(s->part), (long)s->L, (int)s->F,
+                 (int)s->B, s->threads, s->threads == 1 ? "" : "s");
+    if (n > 0 && left_out_length + (size_t)n < sizeof left_out) left_out_length += (size_t)n;
+    return 1;
+}
+
+static void print_left_out(int parts)
+{
+    if (everything || !(parts & (TRAIN | DENSE))) return;
+    printf("\nleft out   to keep this under 15 minutes; make bench ARGS=--full runs it all\n%s", left_out);
+    if (parts & TRAIN)
+        printf("           in tables of more than 131072 labels, or of B = 512: gradients alone but of S = 32 in float32;\n"
+               "           bfloat16 but of S = 32; unfused steps; gradients and unfused steps per label; packed weights\n"
+               "           in tables of 131072 labels and B = 32: gradients alone but of S = 32\n");
+    if (parts & DENSE)
+        printf("           dense, more than 131072 labels: all but the step; OpenBLAS, and oneDNN's [F, L]\n");
+}
+
 /* All shapes of the full run, in parts; those that take longest with the fewest repetitions. */
 static int run_parts(int parts, const shape *only)
 {
@@ -1233,33 +1453,31 @@ static int run_parts(int parts, const shape *only)
     static const int32_t fans[] = { 64, 128 }, batches[] = { 128, 32, 512 };
     int i, f, b, t, ok = 1;
     int64_t L;
+    if (only) return run(only);
     for (i = 0; i < 2; i++) for (f = 0; f < 2; f++) for (b = 0; b < 3; b++) for (t = 1; t <= most_threads; t++) {
         const shape s = { TRAIN, sizes[i], fans[f], batches[b], t, batches[b] == 32 ? 3 : 8 };
-        /* The slowest are shown well enough by the others: one thread with the most work, and most of B = 512. */
-        const int skipped = (f == 1 && t != most_threads && (batches[b] == 512 || (i == 1 && batches[b] == 128))) ||
-                            (i == 1 && batches[b] == 512 && (f == 1 || t != most_threads));
-        if ((parts & TRAIN) && !only && (everything || !skipped)) ok &= run(&s);
+        ok &= run_or_name(&s, parts);
     }
     for (i = 0; i < 2; i++) for (b = 0; b < 3; b++) for (t = 1; t <= most_threads; t++) {
         const shape s = { DENSE, sizes[i], 64, batches[b], t, 3 };
-        const int skipped = (i == 1 && (batches[b] != 128 || t != most_threads)) || (batches[b] == 512 && t != most_threads);
-        if ((parts & DENSE) && !only && (everything || !skipped)) ok &= run(&s);
+        ok &= run_or_name(&s, parts);
     }
     for (i = 0; i < 2; i++) for (f = 0; f < 2; f++) for (t = 1; t <= most_threads; t++) {
         const shape s = { TOPK, sizes[i], fans[f], 1, t, 3 };
-        if ((parts & TOPK) && !only) ok &= run(&s);
+        ok &= run_or_name(&s, parts);
     }
     for (L = 16384; L <= 1048576; L *= 2) {
         const shape s = { SCALE, L, 64, 128, most_threads, 1 };
-        if ((parts & SCALE) && !only) ok &= run(&s);
+        ok &= run_or_name(&s, parts);
     }
-    if ((parts & REWIRE) && !only) printf("\n");
+    if (parts & ODD) ok &= compare_odd(131072);
+    if (parts & REWIRE) printf("\n");
     for (f = 0; f < 2; f++) for (t = 1; t <= most_threads; t++) {
         const shape s = { REWIRE, 131072, fans[f], 128, t, 0 };
-        if ((parts & REWIRE) && !only) ok &= run(&s);
+        ok &= run_or_name(&s, parts);
     }
-    for (t = 1; t <= most_threads; t++) if ((parts & REWIRE) && !only) compare_grouping(65536, t);
-    return ok & (only ? run(only) : 1);
+    for (t = 1; t <= most_threads; t++) if (parts & REWIRE) compare_grouping(65536, t);
+    return ok;
 }
 
 static int run_quick(void)
@@ -1275,6 +1493,7 @@ static int run_quick(void)
         if (s.threads > most_threads) s.threads = most_threads;
         ok &= run(&s);
     }
+    ok &= compare_odd(4096);
     compare_grouping(2048, most_threads);
     return ok;
 }
@@ -1288,7 +1507,7 @@ int main(int argc, char **argv)
 
     for (i = 1; i < argc && !bad; i++) {
         if (strcmp(argv[i], "--quick") == 0) quick = 1;
-        else if (strcmp(argv[i], "--all") == 0) everything = 1;
+        else if (strcmp(argv[i], "--full") == 0) everything = 1;
         else if (strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv_path = argv[++i];
         else if (strcmp(argv[i], "--part") == 0 && i + 1 < argc) {
             for (i++, p = TRAIN, bad = 1; p <= REWIRE; p *= 2)
@@ -1302,13 +1521,13 @@ int main(int argc, char **argv)
                   given[2] < 1 || given[2] > 4096 || given[3] < 1 || given[3] > 64;
         else bad = 1;
     }
-    if (given[0] && (parts & (parts - 1) || !parts)) bad = 1;
+    if (given[0] && (parts & (parts - 1) || !parts || parts == ODD)) bad = 1;
     if (bad) {
         const int help = strcmp(argv[argc - 1], "--help") == 0;
-        fprintf(help ? stdout : stderr, "usage: haste-bench [--quick] [--all] [--part train|dense|topk|scale|rewire]... "
-                                        "[--shape L,F,B,THREADS] [--csv FILE]\n"
-                                        "       --all: nothing is left out to save time; --shape: one shape of one part, L "
-                                        "a multiple of 128 from 1024, F at most 128\n");
+        fprintf(help ? stdout : stderr, "usage: haste-bench [--quick] [--full] [--part train|dense|topk|scale|odd|rewire]..."
+                                        " [--shape L,F,B,THREADS] [--csv FILE]\n"
+                                        "       --full: nothing is left out to save time; --shape: one shape of one part "
+                                        "(not of odd), L a multiple of 128 from 1024, F at most 128\n");
         return help ? 0 : 2;
     }
     /* OpenBLAS reads this before main: how long its idle threads spin, 2^8 cycles instead of 2^26. Otherwise they take the
@@ -1341,9 +1560,10 @@ int main(int argc, char **argv)
     only.B = (int32_t)given[2];
     only.threads = (int)given[3];
     only.seconds = 5;
-    if (!parts) parts = TRAIN | DENSE | TOPK | SCALE | REWIRE;
+    if (!parts) parts = TRAIN | DENSE | TOPK | SCALE | ODD | REWIRE;
     ok = quick ? run_quick() : run_parts(parts, given[0] ? &only : NULL);
     if (!quick) print_requests();
+    if (!quick && !given[0]) print_left_out(parts);
     print_notes();
     if (csv && fclose(csv) != 0) ok = 0;
     if (!ok) fprintf(stderr, "haste-bench: a check failed: the numbers above are not to be used\n");

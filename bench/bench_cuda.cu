@@ -5,7 +5,7 @@
 //     make bench-cuda ARGS="--csv bench/results/x.csv"
 //     make bench-cuda ARGS="--only step,topk --seconds 60"   some tables; what does not fit the time is left out, and named
 //     make bench-cuda ARGS=--quick                           small shapes, seconds; its numbers mean little
-//     sh bench/plot_cuda.sh x.csv > x.svg                    time per step against the number of labels
+//     sh bench/plot_cuda.sh x.csv > x.svg                    time per step against the number of labels; or: forward
 //
 // cuBLAS stands for dense layers and cuSPARSE for sparse matrices where make finds them. Everything but cuSPARSE rotates
 // over two copies of the weights, which keeps them out of the L2.
@@ -112,13 +112,53 @@ static void *host(size_t bytes)
     if (!p) { fprintf(stderr, "haste-bench-cuda: out of host memory\n"); exit(1); }
     return p;
 }
-static size_t device_used(void)
+
+// ---- >>memory ----------------------------------------------------------------------------------------------------------
+
+// Every byte that this program and the library ask CUDA for: make has the linker send cudaMalloc, cudaFree and
+// cudaMallocHost here (--wrap). The device itself hands out whole pages of 2 MB, which is what nvidia-smi shows.
+static struct {
+    struct { void *at; size_t bytes; } block[1024];
+    size_t held, most, pinned;   // now, and the most since forget_most; pinned: since the start
+} M;
+
+extern "C" cudaError_t __real_cudaMalloc(void **memory, size_t bytes);
+extern "C" cudaError_t __real_cudaFree(void *memory);
+extern "C" cudaError_t __real_cudaMallocHost(void **memory, size_t bytes);
+
+extern "C" cudaError_t __wrap_cudaMalloc(void **memory, size_t bytes)
 {
-    size_t free_bytes = 0, total = 0;
-    CUDA(cudaDeviceSynchronize());
-    CUDA(cudaMemGetInfo(&free_bytes, &total));
-    return total - free_bytes;
+    const cudaError_t result = __real_cudaMalloc(memory, bytes);
+    int i;
+    if (result != cudaSuccess) return result;
+    for (i = 0; i < 1024; i++)
+        if (!M.block[i].at) {
+            M.block[i].at = *memory;
+            M.block[i].bytes = bytes;
+            M.held += bytes;
+            if (M.held > M.most) M.most = M.held;
+            return result;
+        }
+    fprintf(stderr, "haste-bench-cuda: more than 1024 allocations\n");
+    exit(1);
 }
+extern "C" cudaError_t __wrap_cudaFree(void *memory)
+{
+    int i;
+    for (i = 0; i < 1024; i++)
+        if (memory && M.block[i].at == memory) {
+            M.held -= M.block[i].bytes;
+            M.block[i].at = NULL;
+        }
+    return __real_cudaFree(memory);
+}
+extern "C" cudaError_t __wrap_cudaMallocHost(void **memory, size_t bytes)
+{
+    const cudaError_t result = __real_cudaMallocHost(memory, bytes);
+    if (result == cudaSuccess) M.pinned += bytes;
+    return result;
+}
+static void forget_most(void) { M.most = M.held; }
 
 // ---- >>timing ----------------------------------------------------------------------------------------------------------
 
@@ -287,6 +327,8 @@ enum {
     MOMENTUM = 4    // velocities in bfloat16
 };
 typedef struct shape { const char *name; int64_t L, head; int32_t S, F, D, B, kind; } shape;
+
+static int64_t rounded16(int64_t n) { return (n + 15) / 16 * 16; }
 
 static double weights_of(const shape *s)
 {
@@ -1633,6 +1675,62 @@ static void print_asks(void)
 static char memory_rows[16][256], rewire_rows[16][256];
 static int memory_count, rewire_count;
 
+// What the planner says of a shape, beside what the calls then take, byte for byte.
+static void planned_and_taken(const shape *s, batch *b)
+{
+    haste_layer_options options = layer_options(s);
+    haste_cuda_workspace_options scratch = scratch_options(s->B);
+    haste_cuda_options choose;
+    haste_cuda_plan plan;
+    haste_cuda_layer layer;
+    haste_cuda_workspace work;
+    haste_cuda_gradient gradient;
+    haste_rewire_options rewire;
+    size_t before, pinned, took[5], planned[5];
+    int64_t moved;
+    int i, n;
+    memset(&choose, 0, sizeof choose);
+    memset(&rewire, 0, sizeof rewire);
+    choose.batch = s->B;
+    rewire.share = .1f;
+    rewire.growth = HASTE_GROW_GRADIENT;
+    MUST(haste_cuda_plan_bytes(&options, &scratch, &choose, &plan, &failure));
+    before = M.held;
+    MUST(haste_cuda_layer_create(&layer, &options, &choose, NULL, &failure));
+    took[0] = M.held - before;
+    before = M.held;
+    pinned = M.pinned;
+    MUST(haste_cuda_workspace_create(&work, &layer, &scratch, &failure));
+    took[1] = M.held - before;
+    took[2] = M.pinned - pinned;
+    before = M.held;
+    forget_most();
+    MUST(haste_cuda_rewire(&layer, &work, &rewire, b->dev_x, HASTE_CUDA_F32, b->B, lists_of(b), &moved, NULL, &failure));
+    CUDA(cudaDeviceSynchronize());
+    took[3] = M.most - before;
+    before = M.held;
+    MUST(haste_cuda_gradient_create(&gradient, &layer, &failure));
+    took[4] = M.held - before;
+    haste_cuda_gradient_free(&gradient);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&layer);
+    planned[0] = plan.layer;
+    planned[1] = plan.workspace;
+    planned[2] = plan.pinned;
+    planned[3] = plan.rewire;
+    planned[4] = plan.gradient;
+    n = snprintf(memory_rows[memory_count % 16], sizeof memory_rows[0], "%-40s", s->name);
+    for (i = 0; i < 5; i++) {
+        n += snprintf(memory_rows[memory_count % 16] + n, sizeof memory_rows[0] - (size_t)n, " %10.2f %10.2f",
+                      (double)planned[i] / 1e6, (double)took[i] / 1e6);
+        if (planned[i] == took[i]) continue;
+        G.wrong++;
+        printf("WRONG: %s: memory, part %d: planned %zu bytes, took %zu\n", s->name, i, planned[i], took[i]);
+    }
+    snprintf(memory_rows[memory_count++ % 16] + n, sizeof memory_rows[0] - (size_t)n, " %10.1f",
+             (double)s->L * (2.0 * s->D + 2.0 * s->B + 4) / 1e6);
+}
+
 static double timed_rewire(ours *o, int growth)
 {
     haste_rewire_options options;
@@ -1667,34 +1765,19 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
         const double floor = floor_ms(weights * 4 + index_bytes(s) + L * 8, 6 * weights * s->B);
         const int32_t K = rounded8(fan_in);
         const int copies = copies_for(weights * 2);
-        haste_layer_options options = layer_options(s);
-        haste_cuda_workspace_options scratch = scratch_options(s->B);
-        haste_cuda_options choose;
-        haste_cuda_plan plan;
         timing t, t_dense, t_narrow, random, gradient;
-        size_t before, with_layer, with_steps, free_bytes, total;
+        size_t free_bytes, total;
         char path[64], one[40], two[40];
         batch b;
         ours o;
         if (late(s->name)) continue;
         memset(&random, 0, sizeof random);
         memset(&gradient, 0, sizeof gradient);
-        memset(&choose, 0, sizeof choose);
-        choose.batch = s->B;
         check_ours(s, HASTE_CUDA_AUTO);
         make_batch(&b, s->L, s->D, s->B);
-        MUST(haste_cuda_plan_bytes(&options, &scratch, &choose, &plan, &failure));
-        before = device_used();
-        {
-            haste_cuda_layer alone;   // one layer by itself, to see what it takes
-            MUST(haste_cuda_layer_create(&alone, &options, &choose, NULL, &failure));
-            with_layer = device_used() - before;
-            haste_cuda_layer_free(&alone);
-        }
-        before = device_used();
+        if (extras) planned_and_taken(s, &b);
         make_ours(&o, s, &b, copies, HASTE_CUDA_AUTO);
         t = measure(our_step, &o);
-        with_steps = device_used() - before;
         path_of(&o, path);
         if (extras) {
             random.ms = timed_rewire(&o, 0);
@@ -1723,11 +1806,6 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
                floor_ms(L * s->D * 4, 6 * L * s->D * s->B), "cuBLAS");
         record(table, s->name, "bottleneck", "step", s->L, s->D, K, 0, s->B, t_narrow, floor_ms(L * K * 4, 6 * L * K * s->B),
                "cuBLAS");
-        if (extras)
-            snprintf(memory_rows[memory_count++ % 16], sizeof memory_rows[0], "%-40s %12.1f %12.1f %12.1f %14.1f %12.1f",
-                     s->name,
-                     (double)plan.layer / 1e6, (double)with_layer / 1e6, (double)plan.workspace / 1e6,
-                     ((double)with_steps - (double)plan.layer * copies) / 1e6, L * (2.0 * s->D + 2.0 * s->B + 4) / 1e6);
         free_batch(&b);
     }
 }
@@ -1762,6 +1840,7 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
     for (i = 0; i < n; i++) {
         const shape *s = &list[i];
         const double weights = weights_of(s), grads = 2.0 * s->B * (double)s->L, flops = 2 * weights * s->B;
+        const int32_t K = rounded8(s->F);   // cuBLAS is slow with others
         const double read = index_bytes(s) + grads;
         const double bytes[3] = { weights * 2 + read, weights * 4 + read, weights * 2 + read };
         batch b;
@@ -1779,7 +1858,7 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
             t = time_kernel(mine[j], s, &b, HASTE_CUDA_AUTO, path);
             ours_ms = t.ms < t_general.ms ? t.ms : t_general.ms;
             if (full_dense) t_dense = time_dense(blas[j], &b, s->D, copies_for((double)s->L * s->D * 2));
-            t_narrow = time_dense(blas[j], &b, s->F, copies_for((double)s->L * s->F * 2));
+            t_narrow = time_dense(blas[j], &b, K, copies_for((double)s->L * K * 2));
             if (fan_in && s->B == SAMPLES && STAGE_PAIRS % s->F == 0 &&
                 (size_t)s->D * 128 + STAGES * STAGE_BYTES <= G.shared) {
                 make_per_label(&c, &b, s->F);
@@ -1789,7 +1868,7 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
             }
             if (fan_in && s->B == SAMPLES) {
                 t_sparse = time_sparse(sparse_operation[j], s, &b, &f32);
-                if (j == 0) t_blocks = time_sparse(SPARSE_BLOCKS, s, &b, &blocks_f32);
+                if (j == 0 && s->F % SPARSE_BLOCK == 0) t_blocks = time_sparse(SPARSE_BLOCKS, s, &b, &blocks_f32);
             }
             floor = floor_ms(bytes[j], flops);
             printf("%-28s %-7s %9.4f %9.4f %8.4f %7.2f  %s %s %s", j ? "" : s->name, operation[j], t.ms, t_general.ms,
@@ -1802,7 +1881,7 @@ static void kernels_alone(const shape *list, int n, const char *table, int full_
             record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t, floor, path);
             record(table, s->name, "haste", operation[j], s->L, s->D, s->F, s->S, s->B, t_general, floor, "general");
             record(table, s->name, "dense", operation[j], s->L, s->D, s->D, 0, s->B, t_dense, 0, "cuBLAS");
-            record(table, s->name, "bottleneck", operation[j], s->L, s->D, s->F, 0, s->B, t_narrow, 0, "cuBLAS");
+            record(table, s->name, "bottleneck", operation[j], s->L, s->D, K, 0, s->B, t_narrow, 0, "cuBLAS");
             record(table, s->name, "per-label", operation[j], s->L, s->D, s->F, 1, s->B, t_single, 0, "");
             record(table, s->name, "cuSPARSE", operation[j], s->L, s->D, s->F, s->S, s->B, t_sparse, 0,
                    f32 ? "CSR float32" : "CSR bfloat16");
@@ -1890,6 +1969,39 @@ static void momentum_steps(const shape *list, int n)
                (t[1].ms - t[0].ms) / moved, path);
         fflush(stdout);
         answer("momentum", with.name, "", (t[1].ms - t[0].ms) / moved);
+    }
+}
+
+// Shapes that fill no whole tiles: steps and logits, and the time of an operation, padding counted, beside the first's.
+static void odd_shapes(const shape *list, int n)
+{
+    double first[2] = { 0, 0 };
+    int i, k;
+    printf("%-28s %9s %9s %10s %9s %10s  %s\n", "", "padding", "step ms", "x padded", "fwd ms", "x padded", "path");
+    for (i = 0; i < n; i++) {
+        const shape *s = &list[i];
+        const double padded = (double)((s->L + s->S - 1) / s->S * rounded16(s->S)) * (double)rounded16(s->F) *
+                              (double)rounded16(s->B);
+        timing t[2];
+        char path[64];
+        batch b;
+        ours o;
+        if (late(s->name)) continue;
+        check_ours(s, HASTE_CUDA_AUTO);
+        make_batch(&b, s->L, s->D, s->B);
+        make_ours(&o, s, &b, copies_for(weights_of(s) * 2), HASTE_CUDA_AUTO);
+        o.logits = device((size_t)(o.layer[0].slots * s->B) * 2, 0);
+        t[0] = measure(our_step, &o);
+        t[1] = measure(our_forward, &o);
+        path_of(&o, path);
+        free_ours(&o);
+        free_batch(&b);
+        for (k = 0; k < 2; k++) if (first[k] == 0) first[k] = t[k].ms / padded;
+        printf("%-28s %9.2f %9.4f %10.2f %9.4f %10.2f  %s\n", s->name, padded / (weights_of(s) * s->B), t[0].ms,
+               t[0].ms / padded / first[0], t[1].ms, t[1].ms / padded / first[1], path);
+        fflush(stdout);
+        for (k = 0; k < 2; k++)
+            record("odd", s->name, "haste", k ? "forward" : "step", s->L, s->D, s->F, s->S, s->B, t[k], 0, path);
     }
 }
 
@@ -2049,6 +2161,10 @@ static void print_notes(void)
            "            transpose; f32: float32 numbers, where it takes no bfloat16. Below a million labels, and a second\n"
            "blocks      as many weights in blocks of %d labels x %d inputs (cuSPARSE's blocked-ELL, which it does not\n"
            "            transpose or sample): equal flops, another structure\n"
+           "memory      counted at cudaMalloc and cudaMallocHost; the device hands out pages of 2 MB, so that nvidia-smi\n"
+           "            shows up to 2 MB more for each allocation\n"
+           "padding     of odd shapes: S, F and B in whole sixteens; x padded: time per operation, padding counted,\n"
+           "            relative to the first row: above 1 is lost beside padding\n"
            "momentum    velocities in bfloat16; x its bytes: the extra time over that of reading and writing them at the\n"
            "            copy's rate\n"
            "top-k       k = %d; dense: x W^T, then a pass over the logits. weights, copy: the weights' bytes over time,\n"
@@ -2076,6 +2192,18 @@ static const shape paper_cases[] = {
     { "L 9,200,000 F32", 9200000, 0, 32, 32, 768, 64, 0 },
     { "L 670,208 F64 (92% sparse)", 670208, 0, 32, 64, 768, 64, 0 },
     { "L 670,208 F128 (83% sparse)", 670208, 0, 32, 128, 768, 64, 0 },
+    { "L 670,208 F123 (84% sparse)", 670208, 0, 32, 123, 768, 64, 0 },   // as in the paper, but no multiple of 16
+};
+static const shape odd_cases[] = {   // the first is what the others are compared with
+    { "S32 F64 L 670,208 D768 B128", 670208, 0, 32, 64, 768, 128, 0 },
+    { "S 8", 670208, 0, 8, 64, 768, 128, 0 },
+    { "S 24", 670208, 0, 24, 64, 768, 128, 0 },
+    { "S 40", 670208, 0, 40, 64, 768, 128, 0 },
+    { "F 61", 670208, 0, 32, 61, 768, 128, 0 },
+    { "L 670,091", 670091, 0, 32, 64, 768, 128, 0 },
+    { "D 100", 670208, 0, 32, 64, 100, 128, 0 },
+    { "D 767", 670208, 0, 32, 64, 767, 128, 0 },
+    { "B 101", 670208, 0, 32, 64, 768, 101, 0 },
 };
 static const shape scale_cases[] = {
     { "L 131,072", 131072, 0, 32, 64, 768, 128, 0 },     { "L 262,144", 262144, 0, 32, 64, 768, 128, 0 },
@@ -2095,8 +2223,11 @@ static void memory_and_rewiring(void)
 {
     int i;
     if (memory_count) {
-        title("Memory, MB (dense: weights, logits, biases by count)");
-        printf("%-40s %12s %12s %12s %14s %12s\n", "", "layer plan", "measured", "work plan", "measured", "dense");
+        title("Memory, MB: what the planner says, and what the calls took (dense: weights, logits, biases by count)");
+        printf("%-40s %21s %21s %21s %21s %21s\n%-40s", "", "layer", "workspace", "pinned (host)", "while rewiring",
+               "gradient, if separate", "");
+        for (i = 0; i < 5; i++) printf(" %10s %10s", "plan", "taken");
+        printf(" %10s\n", "dense");
         for (i = 0; i < memory_count && i < 16; i++) puts(memory_rows[i]);
     }
     if (rewire_count) {
@@ -2119,8 +2250,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc && atof(argv[i + 1]) > 0) G.seconds = atof(argv[++i]);
         else {
             fprintf(stderr, "usage: haste-bench-cuda [--quick] [--only TABLE,...] [--seconds N] [--csv FILE]\n"
-                            "       tables: step (with memory and rewire), momentum, kernels, topk (with order), paper,\n"
-                            "       scale\n"
+                            "       tables: step (with memory and rewire), momentum, kernels, topk (with order), odd,\n"
+                            "       paper, scale\n"
                             "       --seconds: no row is begun after that many (default %.0f)\n", G.seconds);
             return strcmp(argv[i], "--help") == 0 ? 0 : 2;
         }
@@ -2189,6 +2320,10 @@ int main(int argc, char **argv)
         else best_labels(many, COUNT(many));
         title("Top-k of one sample, from each order that a layer can be stored in: F 64, L as in the first row");
         best_of_orders(G.quick ? few[0] : many[0]);
+    }
+    if (wanted("odd") && !G.quick) {
+        title("Odd shapes, each different from the first in what its name says");
+        odd_shapes(odd_cases, COUNT(odd_cases));
     }
     if (wanted("paper") && !G.quick) {
         title("Kernels of the paper's benchmark: B 64, D 768, S 32");

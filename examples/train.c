@@ -252,7 +252,6 @@ typedef struct trainer {
     int64_t        *label_offset;           /* [room + 1] the labels of the documents of a batch */
     int32_t        *label;
     int64_t         label_room;
-    int32_t        *top;                    /* [room, TOP] */
 } trainer;
 
 /* The labels of B documents, one list after the other. */
@@ -294,8 +293,9 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
                          const haste_rewire_options *rewire);
 static void engine_wait(trainer *t);          /* until all steps are done */
 static void engine_fetch(trainer *t);         /* likewise, and t->layer and t->bag are up to date */
-/* t->top: the best labels of each document. */
-static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B);
+/* The TOP best labels of each document, to be had from engine_best_done. Two batches in turn may be under way: turn is 0 or 1. */
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B, int turn);
+static const int32_t *engine_best_done(trainer *t, int turn);
 static void engine_result(const trainer *t);  /* what it adds to the line for scripts */
 static void engine_free(trainer *t);
 
@@ -307,6 +307,7 @@ static double  data_bytes(const trainer *t);
 struct engine {
     haste_workspace work;
     float          *x, *grad_x;   /* [room, D] */
+    int32_t        *top;          /* [2][room, TOP] */
     double          seconds;      /* of training that the layer took; the rest: encoder, lists of labels */
 };
 
@@ -331,6 +332,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
         haste_workspace_create(&e->work, &t->layer, &work, &error) != HASTE_OK) die(1, "%s", error.text);
     e->x = (float *)need(inputs, sizeof(float));
     e->grad_x = (float *)need(inputs, sizeof(float));
+    e->top = (int32_t *)need(2 * (size_t)t->room * TOP, sizeof(int32_t));
     e->seconds = 0;
     t->engine = e;
     printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer),
@@ -386,11 +388,17 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
 static void engine_wait(trainer *t) { (void)t; }
 static void engine_fetch(trainer *t) { (void)t; }
 
-static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B)
+static const int32_t *engine_best_done(trainer *t, int turn)
 {
+    return t->engine->top + (size_t)turn * (size_t)t->room * TOP;
+}
+
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B, int turn)
+{
+    int32_t *top = t->engine->top + (size_t)turn * (size_t)t->room * TOP;
     haste_error error;
     encode(t, data, document, B, 0);
-    if (haste_top_k(&t->layer, &t->engine->work, t->engine->x, B, TOP, NULL, t->top, NULL, &error) != HASTE_OK)
+    if (haste_top_k(&t->layer, &t->engine->work, t->engine->x, B, TOP, NULL, top, NULL, &error) != HASTE_OK)
         die(1, "scoring documents: %s", error.text);
 }
 
@@ -401,6 +409,7 @@ static void engine_free(trainer *t)
     haste_workspace_free(&t->engine->work);
     free(t->engine->x);
     free(t->engine->grad_x);
+    free(t->engine->top);
     free(t->engine);
 }
 
@@ -408,21 +417,27 @@ static void engine_free(trainer *t)
 
 /* ---- >>scores ------------------------------------------------------------------------------------------------ */
 
-/* Scores n documents. 0: a signal came first. */
+/* Scores n documents. 0: a signal came first. An engine may still work on one batch while the one before is judged. */
 static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics)
 {
     haste_error error;
+    const int32_t *top;
     int64_t i;
+    int32_t B = 0, before;
+    int turn = 0, stopped = 0;
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
-    for (i = 0; i < n; i += t->room) {
-        int32_t B = (int32_t)(n - i < t->room ? n - i : t->room);
-        if (stop_signal) return 0;
-        engine_best(t, data, document + i, B);
-        if (haste_metrics_add(metrics, t->top, B, t->layer.labels, gather_labels(t, data, document + i, B), t->propensity,
-                              NULL, &error) != HASTE_OK)
+    for (i = 0; i == 0 || B > 0; i += t->room, turn = 1 - turn) {
+        stopped |= stop_signal != 0;
+        before = B;
+        B = stopped || i >= n ? 0 : (int32_t)(n - i < t->room ? n - i : t->room);
+        if (B > 0) engine_best(t, data, document + i, B, turn);
+        if (before == 0) continue;
+        top = engine_best_done(t, 1 - turn);
+        if (haste_metrics_add(metrics, top, before, t->layer.labels, gather_labels(t, data, document + i - t->room, before),
+                              t->propensity, NULL, &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
     }
-    return 1;
+    return !stopped;
 }
 
 static void print_scores(const char *name, const haste_metrics *metrics)
@@ -594,11 +609,24 @@ static int64_t hold_out(trainer *t, int64_t n)
     return data->documents - first;
 }
 
+/* The size of a file as it lies there, compressed or not; 0 if there is none. */
+static double file_bytes(const char *path)
+{
+    FILE *file = path ? fopen(path, "rb") : NULL;
+    double bytes = 0;
+    if (!file) return 0;
+    if (fseek(file, 0, SEEK_END) == 0) bytes = (double)ftell(file);
+    fclose(file);
+    return bytes > 0 ? bytes : 0;
+}
+
 static void read_data(trainer *t)
 {
     char error[DATA_ERROR];
-    double begin = now(), ignored;
+    double begin = now(), bytes = 0, seconds, ignored;
     int64_t i;
+    bytes += file_bytes(t->train_path) + file_bytes(t->s.features);
+    bytes += file_bytes(t->test_path) + file_bytes(t->s.test_features);
     if (!t->train_path) {
         int64_t n = t->s.limit_train > 0 ? t->s.limit_train : 30000;
         printf("data       made up (give TRAIN and TEST to learn from files)\n");
@@ -622,7 +650,10 @@ static void read_data(trainer *t)
            (double)t->train.feature_offset[t->train.documents] / (double)t->train.documents,
            (double)t->train.label_offset[t->train.documents] / (double)t->train.documents);
     if (t->test.documents > 0) printf("test       %lld documents\n", (long long)t->test.documents);
-    printf("read in    %.1f s\n", now() - begin);
+    seconds = now() - begin;
+    printf("read in    %.1f s", seconds);
+    if (bytes > 0) printf(", %.0f MB/s", bytes * 1e-6 / seconds);
+    putchar('\n');
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
     for (i = 0; i < t->train.documents; i++) t->document[i] = i;
@@ -847,7 +878,6 @@ static void make_model(trainer *t)
     t->bag.threads = 1;
 #endif
     t->label_offset = (int64_t *)need((size_t)t->room + 1, sizeof(int64_t));
-    t->top = (int32_t *)need((size_t)t->room * TOP, sizeof(int32_t));
 
     if (s->resume) {
         const size_t bytes = encoder_bytes(t->bag.features, D);

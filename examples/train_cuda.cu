@@ -4,8 +4,8 @@
        haste-train-cuda                                      a made-up data set
        haste-train-cuda TRAIN TEST --save model.haste        then haste-predict model.haste TEST, say
 
-   While the device works on one batch the host packs the next and sends it; losses are read when their buffers are wanted
-   again, two steps later. Weights are bfloat16 unless --dtype f32.
+   While the device works on one batch the host packs the next and sends it, in training and in scoring; losses are read when
+   their buffers are wanted again, two steps later. Weights are bfloat16 unless --dtype f32.
 
    nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_cuda.cu -o build/haste-train-cuda
        [-DHASTE_ZLIB -lz] */
@@ -31,12 +31,12 @@ struct engine {
     encoder_cuda         bag;
     cudaStream_t         stream, copies;
     float               *x, *grad_x;       /* [room, D] */
-    int32_t             *top;              /* [room, TOP] */
+    int32_t             *top, *host_top;   /* [room, TOP]; [2][room, TOP] pinned */
     size_t               rewire_bytes, bytes;
-    /* two batches in turn */
+    /* two batches in turn, to train on or to score */
     int                  turn;
     batch_cuda           batch[2];
-    cudaEvent_t          done[2];          /* the step that used the batch */
+    cudaEvent_t          done[2];          /* the step, or the search, that used the batch */
     int32_t              pending[2];       /* its documents, until its loss is read; else 0 */
     double              *loss, *host_loss; /* [2] */
 };
@@ -79,6 +79,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     e->top = (int32_t *)cuda_need((size_t)t->room * TOP * sizeof(int32_t), "a batch's labels");
     e->loss = (double *)cuda_need(2 * sizeof(double), "losses");
     cuda_ok(cudaMallocHost((void **)&e->host_loss, 2 * sizeof(double)), "pinned memory");
+    cuda_ok(cudaMallocHost((void **)&e->host_top, 2 * (size_t)t->room * TOP * sizeof(int32_t)), "pinned memory");
     for (i = 0; i < 2; i++) {
         batch_create(&e->batch[i]);
         cuda_ok(cudaEventCreateWithFlags(&e->done[i], cudaEventDisableTiming), "making an event");
@@ -178,21 +179,29 @@ static void engine_fetch(trainer *t)
     if (!t->shape.dense) encoder_download(&t->engine->bag, &t->bag);
 }
 
-static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B)
+static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B, int turn)
 {
     struct engine *e = t->engine;
-    batch_cuda *batch = &e->batch[e->turn];
+    batch_cuda *batch = &e->batch[turn];
     haste_error error;
-    finish_step(t, e->turn);
+    finish_step(t, turn);
     batch_pack(batch, t->shape.dense ? NULL : &t->bag, data, document, B, NULL, 0);
     batch_send(batch, e->copies, e->stream);
     encoder_cuda_forward(&e->bag, &t->bag, batch, 0, e->x, e->stream);
     if (haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, TOP, NULL, e->top, NULL, e->stream,
                          &error) != HASTE_OK)
         die(1, "scoring documents: %s", error.text);
-    cuda_ok(cudaMemcpyAsync(t->top, e->top, (size_t)B * TOP * sizeof(int32_t), cudaMemcpyDeviceToHost, e->stream),
+    cuda_ok(cudaMemcpyAsync(e->host_top + (size_t)turn * (size_t)t->room * TOP, e->top, (size_t)B * TOP * sizeof(int32_t),
+                            cudaMemcpyDeviceToHost, e->stream),
             "scoring documents");
-    cuda_ok(cudaStreamSynchronize(e->stream), "scoring documents");
+    cuda_ok(cudaEventRecord(e->done[turn], e->stream), "scoring documents");
+}
+
+static const int32_t *engine_best_done(trainer *t, int turn)
+{
+    struct engine *e = t->engine;
+    cuda_ok(cudaEventSynchronize(e->done[turn]), "scoring documents");
+    return e->host_top + (size_t)turn * (size_t)t->room * TOP;
 }
 
 static void engine_result(const trainer *t)
@@ -211,6 +220,7 @@ static void engine_free(trainer *t)
         cudaEventDestroy(e->done[i]);
     }
     cudaFreeHost(e->host_loss);
+    cudaFreeHost(e->host_top);
     cudaFree(e->loss);
     cudaFree(e->top);
     cudaFree(e->grad_x);

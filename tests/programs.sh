@@ -60,6 +60,8 @@ make_data() {
 }
 make_data 0 >train.txt
 make_data 3 >test.txt
+# many N: test.txt N times over, which is scored in several batches.
+many() { awk -v n="$1" 'NR == 1 { print $1 * n, $2, $3; next } { for (i = 0; i < n; i++) print }' test.txt; }
 small="--head 0 --hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
 number='[0-9]+\.[0-9]+'
 
@@ -138,6 +140,22 @@ if begin repeat; then
     run 0 $predict one.haste test.txt && mv out one.out
     run 0 $predict two.haste test.txt --threads 2
     same out one.out
+fi
+
+if begin batches; then   # of documents that are scored: what comes of them is the same
+    run 0 $train train.txt test.txt $small
+    result out >one.result
+    many 9 >many.txt
+    run 0 $train train.txt many.txt $small
+    result out >many.result
+    same one.result many.result
+fi
+
+if begin scripts; then
+    mkdir -p folder
+    cp train.txt test.txt folder
+    run 0 env OPTIONS="$small" sh "$root/bench/train.sh" "$train" folder
+    says out '^\| folder \| 120 / 12 \| [0-9]+ \| 8 \| [0-9.]+ \| ([0-9]+|-) \| ([0-9]+%|-) \| [0-9]+ \| [0-9.]+ / [0-9.]+ / [0-9.]+ \|'
 fi
 
 if begin resume; then
@@ -252,7 +270,7 @@ if begin reader; then
 fi
 
 # Dense features: document i is the unit vector of its label. A .npy file is a header of 128 bytes, then little-endian floats.
-if begin dense; then
+make_dense() {
     zero='\000\000\000\000' one='\000\000\200\077'
     dict="{'descr': '<f4', 'fortran_order': False, 'shape': (36, 12), }"
     { printf '\223NUMPY\001\000\166\000'; printf '%-117s\n' "$dict"
@@ -260,6 +278,9 @@ if begin dense; then
           row= j=0; while [ $j -lt 12 ]; do if [ $((i % 12)) = $j ]; then row=$row$one; else row=$row$zero; fi; j=$((j + 1)); done
           printf "$row"; i=$((i + 1)); done; } >dense.npy
     awk 'BEGIN { print 36, 1, 12; for (i = 0; i < 36; i++) print i % 12 " 0:1" }' >dense.txt
+}
+if begin dense; then
+    make_dense
     ok [ "$(wc -c <dense.npy)" = $((128 + 36 * 48)) ]
     run 0 $train dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 --lr .05 \
           --epochs 20 --dropout 0 --save dense.haste
@@ -320,6 +341,10 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
 
         run 0 $train_cuda train.txt test.txt $small --deterministic --save whole.haste
         result out >whole.result
+        many 20 >many.txt
+        run 0 $train_cuda train.txt many.txt $small --deterministic
+        result out >many.result
+        same whole.result many.result
         run 0 $train_cuda train.txt test.txt $small --deterministic --save part.haste --stop-after 3
         run 0 $train_cuda train.txt test.txt --resume part.haste --deterministic
         result out >part.result
@@ -340,13 +365,12 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
         says out '^stopped +after .* --resume stopped\.haste$'
         run 0 $predict_cuda stopped.haste test.txt
 
-        if [ -e dense.npy ]; then
-            run 0 $train_cuda dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 \
-                  --lr .05 --epochs 20 --dropout 0 --grouping semantic --save dense.haste
-            ok [ "$(precision out)" -ge 95 ]
-            run 0 $predict_cuda dense.haste dense.npy --top-k 1
-            ok [ "$(wc -l <out)" = 36 ]
-        fi
+        make_dense
+        run 0 $train_cuda dense.txt dense.txt --features dense.npy --test-features dense.npy --fan-in 12 --group-size 8 --batch 4 \
+              --lr .05 --epochs 20 --dropout 0 --grouping semantic --save dense.haste
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $predict_cuda dense.haste dense.npy --top-k 1
+        ok [ "$(wc -l <out)" = 36 ]
     fi
 fi
 
