@@ -2018,7 +2018,7 @@ static void rewire_parts(const test_shape *shape, haste_cuda_path path, int coun
     haste_layer_free(&back);
 }
 
-static void rewire_paths()
+static void rewire_orders()
 {
     static const test_shape shapes[] = {
         { "S 32, F 32",  333, 100, 1, { { 0, 32, 32, 0, 0 } }, 1 },
@@ -3699,7 +3699,7 @@ int main(int argc, char **argv)
         RUN(above);
         RUN(score);
         RUN(rewire);
-        RUN(rewire_paths);
+        RUN(rewire_orders);
         RUN(shards);
         RUN(parts);
         RUN(part_softmax);
