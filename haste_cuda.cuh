@@ -70,9 +70,8 @@
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
        panel            the same, faster, for bfloat16 blocks of any path: see >>panel
        stream           a warp takes one group after the other for at most 4 samples: the k best
-       wide, narrow     compute capability 9.0 (build for sm_90a), narrow also above: the train step of bfloat16 blocks,
-                        faster; see >>wide and >>narrow. They use the device's short exponentials and logarithms: a loss is
-                        right to 2e-5 of itself
+       wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
+                        >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
        given            compute capability 9.0: gradients from given logit gradients, x or its gradient on chip: >>backward
        candidates       gradient growth with x on chip: >>candidates
 */
