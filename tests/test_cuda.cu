@@ -669,8 +669,7 @@ static int close_to(haste_dtype dtype, float got, double want, double slack)
    it is. */
 static void judge_update(const haste_layer *layer, const haste_block *old, const haste_block *now,
                          const haste_step_options *o, const double *want, const double *want_bias, const float *naive,
-                             const float *naive_bias,
-                         const char *what)
+                         const float *naive_bias, const char *what)
 {
     const size_t weights = (size_t)test_weights(old), places = (size_t)test_places(old);
     const haste_dtype state = layer->state_dtype;
