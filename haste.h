@@ -300,6 +300,7 @@ typedef struct haste_step_options {
     float   beta1, beta2, eps;   /* HASTE_ADAMW; 0: .9, .999, 1e-8 */
     float   weight_decay;        /* wd; the bias is not decayed */
     int64_t divisor;             /* what the summed loss and gradients are divided by; 0: B */
+    float   negligible;          /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -378,6 +379,10 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      options    learning rate etc.; NULL is an error
      loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
      grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
+
+   options->negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients; the
+   loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
+   their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever `negligible`.)
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -656,7 +661,8 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    Arrays are in the layouts above. They check nothing and allocate nothing, except that haste_top_k_ref needs logits.
 
    haste_forward_ref    logits [B, slots] (=)
-   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B. For options->negligible,
+                        zero what is smaller than negligible / divisor before going on
    haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
                         NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
@@ -900,7 +906,7 @@ static int haste__threads(int32_t wanted)
 
      forward      z[s][b]         = sum over f of w[f][s] * x[index f][b] + bias[s]     32 samples b at a time
      grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]                    32 samples at a time
-     grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             all samples
+     grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of blocks; or +=
 
    x and dx are blocks [width][32] of the feature-major batch, so an input is one contiguous row found through the
    index: nothing is gathered or copied. All are the same small matrix product: MR rows of C stay in registers while k
@@ -1154,6 +1160,20 @@ HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *fro
 #endif
 }
 
+/* Zeroes those of the n numbers of z, n a multiple of 8, that are smaller than `least` in magnitude. Is any other left? */
+HASTE__INLINE int haste__drop_body(float *z, int n, float least)
+{
+    uint32_t left[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, any = 0;
+    int i, j;
+    for (i = 0; i < n; i += 8)
+        for (j = 0; j < 8; j++) {
+            z[i + j] = fabsf(z[i + j]) >= least ? z[i + j] : 0;
+            left[j] |= haste__bits(z[i + j]);
+        }
+    for (j = 0; j < 8; j++) any |= left[j];
+    return (any & 0x7fffffffu) != 0;
+}
+
 /* The largest |g| of n numbers, n a multiple of 8, as bits: these sort like floats, infinities and NaN above all others. */
 HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
 {
@@ -1213,9 +1233,10 @@ typedef struct haste__kernels {
     void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt,
-                        float *dw, int stream);
+                        float *dw, int how);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
     void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
+    int  (*drop)(float *z, int n, float least);
     uint32_t (*size)(const float *g, int n);
     void (*widen)(const uint16_t *in, float *out, int n);
     void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
@@ -1228,6 +1249,8 @@ typedef struct haste__kernels {
     void (*momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule);
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
 } haste__kernels;
+
+enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, = past the caches, += */
 
 /* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
    these are NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
@@ -1327,7 +1350,7 @@ typedef struct haste__kernels {
     /* MR inputs and NV * W labels from s on */                                                                             \
     ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
                                                                   const uint16_t *index, const float *x, ptrdiff_t jump,    \
-                                                                  int tiles, const float *dzt, float *dw, int stream)       \
+                                                                  int tiles, const float *dzt, float *dw, int how)          \
     {                                                                                                                       \
         const float *a[8];                                                                                                  \
         float *c[8];                                                                                                        \
@@ -1336,25 +1359,25 @@ typedef struct haste__kernels {
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, 0, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL,     \
-                             stream, 0, 0);                                                                                 \
+        haste__##name##_tile(MR, NV, c, how == HASTE__ADD, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, \
+                             NULL, NULL, how == HASTE__STREAM, 0, 0);                                                       \
     }                                                                                                                       \
                                                                                                                             \
     /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
     ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
                                                                  ptrdiff_t jump, int tiles, const float *dzt, float *dw,    \
-                                                                 int stream)                                                \
+                                                                 int how)                                                   \
     {                                                                                                                       \
         int f;                                                                                                              \
         for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
             for (f = 0; f + R <= F; f += R)                                                                                 \
-                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
+                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
         }                                                                                                                   \
         for (; s + W <= S; s += W) {                                                                                        \
             for (f = 0; f + 8 <= F; f += 8)                                                                                 \
-                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);                    \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, stream);     \
+                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
+            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
@@ -1399,6 +1422,8 @@ typedef struct haste__kernels {
     }                                                                                                                       \
     ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
     { return haste__size_body(g, n); }                                                                                      \
+    ATTRIBUTE static int haste__##name##_drop(float *z, int n, float least)                                                 \
+    { return haste__drop_body(z, n, least); }                                                                               \
     ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                \
     { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                    \
     ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)               \
@@ -1493,12 +1518,13 @@ typedef struct haste__kernels {
         if (s < r->S && !r->half) haste__##REST##_predict_from(s, r, 0);                                                    \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
-                                                      int tiles, const float *dzt, float *dw, int stream)                   \
+                                                      int tiles, const float *dzt, float *dw, int how)                      \
     {                                                                                                                       \
-        int s;                                                                                                              \
-        if (stream) { haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 1); return; }               \
-        s = haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, 0);                                   \
-        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, 0);                            \
+        int s = how == HASTE__STREAM ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw,            \
+                                                                        HASTE__STREAM)                                      \
+              : how == HASTE__ADD ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__ADD)   \
+                                  : haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__PUT);  \
+        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, how);                          \
     }                                                                                                                       \
     ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
     {                                                                                                                       \
@@ -1519,7 +1545,8 @@ typedef struct haste__kernels {
 #define HASTE__KERNEL_TABLE(name)                                                                                           \
     { haste__##name##_forward, haste__##name##_predict, haste__##name##_send, haste__##name##_grad_input,                 \
       haste__##name##_grad_weight,                                                                                          \
-      haste__##name##_transpose, haste__##name##_take, haste__##name##_size, haste__##name##_widen, haste__##name##_narrow, \
+      haste__##name##_transpose, haste__##name##_take, haste__##name##_drop, haste__##name##_size, haste__##name##_widen,   \
+      haste__##name##_narrow,                                                                                               \
       haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
       haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
 
@@ -2401,6 +2428,7 @@ typedef struct haste__pass {
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
     float                  scale;           /* of logit gradients: 1 / divisor */
+    float                  negligible;      /* logit gradients below it, scale included, count as 0 */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
@@ -2790,28 +2818,26 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     return finite;
 }
 
-/* Zeroes what is no logit, and fills zt and db from z. */
-static void haste__group_transpose(const haste__pass *pass, haste__group *group)
+/* Zeroes what is no logit in a tile of z, fills zt and adds to db from it. */
+static void haste__group_transpose(const haste__pass *pass, haste__group *group, int tile)
 {
-    int tile, s, b, S = group->S;
-    for (s = 0; s < S; s++) group->db[s] = 0;
-    for (tile = 0; tile < pass->tiles; tile++) {
-        float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
-        float *zt = group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES;
-        int n = pass->B - tile * HASTE__SAMPLES;
-        for (s = group->labels; s < S; s++)
-            for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
-        for (b = n; b < HASTE__SAMPLES; b++)
-            for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
-        pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, zt, S, group->db);
-    }
+    const int S = group->S, n = haste__tile_samples(pass, tile);
+    float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
+    int s, b;
+    for (s = group->labels; s < S; s++)
+        for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
+    for (b = n; b < HASTE__SAMPLES; b++)
+        for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
+    pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES, S,
+                            group->db);
 }
 
-/* dw = the gradient of the group's weights, from zt. */
-static void haste__group_grad_weight(const haste__pass *pass, haste__group *group)
+/* dw = (how: HASTE__PUT), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, int how)
 {
-    pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, 0),
-                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, pass->tiles, group->zt, group->dw, 0);
+    pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
+                              (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
+                              group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, how);
 }
 
 /* Adds a tile to the chunk's input gradients, from logit gradients z [S][32]. */
@@ -2877,24 +2903,41 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
 }
 
-/* From the logit gradients in z: input gradient, weight gradient, and what is to become of it. 0: the gradient is not usable
-   and the group was left alone. */
+/* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where they are all 0 are passed over. */
+static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk)
+{
+    const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* is it worth a look? */
+    const int n = group->S * HASTE__SAMPLES;
+    int tile, run = 0, how = HASTE__PUT;   /* run: the first of the tiles that dw is to be had from */
+    memset(group->db, 0, (size_t)group->S * sizeof *group->db);
+    for (tile = 0; tile <= pass->tiles; tile++) {
+        float *z = group->z + (size_t)tile * (size_t)n;
+        if (tile < pass->tiles && (!sparse || pass->kernel->drop(z, n, pass->negligible))) {
+            haste__group_transpose(pass, group, tile);
+            if (pass->grad_x) haste__group_grad_x(pass, group, z, chunk, tile);
+            continue;
+        }
+        if (run < tile && (pass->trained || pass->gradient)) {
+            haste__group_grad_weight(pass, group, run, tile, how);
+            how = HASTE__ADD;
+        }
+        run = tile + 1;
+    }
+    if (how == HASTE__PUT) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+}
+
+/* The gradients, and what is to become of them. 0: they are not usable and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
-    int i, tile, S = group->S, n = S * group->F;
-    haste__group_transpose(pass, group);
-    if (pass->grad_x)
-        for (tile = 0; tile < pass->tiles; tile++)
-            haste__group_grad_x(pass, group, group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES, chunk, tile);
+    int i, S = group->S, n = S * group->F;
+    haste__group_gradients(pass, group, chunk);
     if (pass->trained) {
-        haste__group_grad_weight(pass, group);
         if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         haste__group_update(pass, group->number, group->g, group->dw, group->db);
     } else if (pass->gradient) {
         float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
         weight += (size_t)group->g * (size_t)n;
         bias += group->g * S;
-        haste__group_grad_weight(pass, group);
         if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         for (i = 0; i < n; i++) weight[i] += group->dw[i];
         for (i = 0; i < S; i++) bias[i] += group->db[i];
@@ -3042,6 +3085,8 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
         return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                            (double)o->eps, (double)o->weight_decay);
     if (o->divisor < 0) return haste__fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
+    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
     rule->lr = o->lr;
     rule->momentum = o->momentum > 0 ? o->momentum : .9f;
     rule->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
@@ -3068,6 +3113,7 @@ haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const f
     pass.trained = layer;
     pass.rule = rule;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
+    pass.negligible = options->negligible * pass.scale;
     haste__pass_load(&pass);
     status = haste__train(&pass, positives, loss, grad_x, error);
     layer->step++;
@@ -3098,6 +3144,7 @@ haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const f
     if (status != HASTE_OK) return status;
     pass.gradient = gradient;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
+    pass.negligible = options->negligible * pass.scale;
     haste__pass_load(&pass);
     status = haste__train(&pass, positives, loss, grad_x, error);
     layer->pending++;
@@ -4664,8 +4711,10 @@ static float haste__row_mean(const float *a, const float *b, int S, int labels)
 static int haste__group_slopes(const haste__pass *pass, haste__group *group)
 {
     double loss = 0;
+    int tile;
     if (!haste__group_loss(pass, group, &loss)) return 0;
-    haste__group_transpose(pass, group);
+    memset(group->db, 0, (size_t)group->S * sizeof *group->db);
+    for (tile = 0; tile < pass->tiles; tile++) haste__group_transpose(pass, group, tile);
     return 1;
 }
 
@@ -4684,7 +4733,7 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         haste__group_open(&group, pass, number, g, thread);
         if (saliency) {
             if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            haste__group_grad_weight(pass, &group);
+            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
         }
         place = r->place[number] + g * group.F;
         for (f = 0; f < group.F; f++) {
@@ -4768,7 +4817,7 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
             for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
                 group.F = count = n - c < F ? n - c : F;
                 group.index = input + c;
-                haste__group_grad_weight(pass, &group);
+                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
                 for (i = 0; i < count; i++) {
                     float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
                     uint32_t bits = haste__bits(mean);

@@ -25,6 +25,7 @@
 
 #define TOP       5
 #define EMBEDDING 256   /* dimensions of label embeddings for grouping */
+#define MANY      100000   /* labels, from which on training takes hours */
 
 /* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
 #ifndef TRAIN_CUDA
@@ -38,7 +39,7 @@
 /* ---- >>settings ---------------------------------------------------------------------------------------------- */
 
 typedef struct settings {
-    double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, warmup, floor;
+    double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
     double      rewire_share, rewire_end;
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
     int         grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
@@ -75,6 +76,7 @@ static settings settings_default(void)
     s.encoder_init = 0.1;
     s.momentum     = 0.9;
     s.weight_decay = 0;
+    s.negligible   = -1;
     s.dropout      = -1;
     s.warmup       = 0.05;
     s.floor        = 0;
@@ -107,24 +109,26 @@ static int settings_options(settings *s, option *table)
         { OPTION_COUNT, "hidden", "D", &s->hidden, 1, 65536, 1, "width of the encoder: inputs of the layer", 0 },
         { OPTION_CHOICE, "activation", "chosen|relu|none", &s->activation, 0, 0, 1, "of the encoder; chosen: none with a tail of rare labels, else relu", 0 },
         { OPTION_FLAG, "dense", NULL, &s->dense, 0, 1, 1, "the dense layer of the same model, to see what sparsity costs", 0 },
-        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 2%, at least 1024", 0 },
-        { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 64 above 100,000 labels", 0 },
+        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 2%, at least 1024; 20% above 100,000", 0 },
+        { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 16 above 100,000 labels", 0 },
         { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
         { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },
         { OPTION_CHOICE, "dtype", "chosen|f32|bf16", &s->dtype, 0, 0, 1,
           TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
                                      "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 4 to 15, fewer for more documents", 0 },
-        { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 256, more for more documents", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 3 to 15, fewer for more documents", 0 },
+        { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
-        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .007 with a tail, else .002; others 5", 0 },
-        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder; 0: .003 with a tail, else .005", 0 },
+        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .007 with a tail, .01 with many labels, else .002; others 5", 0 },
+        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder; 0: .003 with a tail, .0012 with many labels, else .005", 0 },
         { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
         { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
         { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
-        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .3 with a tail, else .7 to .1, less for more documents", 0 },
+        { OPTION_REAL, "negligible", "G", &s->negligible, -1, 1, 1,
+          "smaller d loss / d logit count as 0, which saves time; -1: .003 above 100,000 labels, else 0", 0 },
+        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
         { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
@@ -732,32 +736,34 @@ static double data_bytes(const trainer *t)
 
 static int64_t head_labels(double head, int64_t L)
 {
-    if (head < 0) head = .02 * (double)L > 1024 ? .02 : 1024;
+    if (head < 0) head = L > MANY ? .2 : .02 * (double)L > 1024 ? .02 : 1024;
     if (head < 1) head *= (double)L;
     return head < (double)L ? (int64_t)head : L;
 }
 
 /* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
-   files of four data sets of 5,000 to 590,000 documents: small ones overfit, large ones want few epochs. */
+   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. With many labels, weights
+   do more good in the dense head than in the tail, and small slopes cost time and do no good at all. */
 static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
 {
     const double n = (double)(documents > 0 ? documents : 1);
-    const int tail = head_labels(-1, labels) < labels;
-    if (s->batch == 0) for (s->batch = 32; s->batch < 256 && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? 4 : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
+    const int tail = head_labels(-1, labels) < labels, many = labels > MANY, most = many ? 512 : 256;
+    if (s->batch == 0) for (s->batch = 32; s->batch < most && 300 * s->batch <= documents; ) s->batch *= 2;
+    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? (many ? 3 : 4) : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
     if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
     /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
        relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */
     if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
-    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : tail ? .007 : .002;
-    if (!(s->encoder_lr > 0)) s->encoder_lr = tail ? .003 : .005;
+    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : many ? .01 : tail ? .007 : .002;
+    if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .0012 : tail ? .003 : .005;
+    if (s->negligible < 0) s->negligible = many ? .003 : 0;
     if (s->dropout < 0) {
-        s->dropout = tail ? .3 : .7 - .45 * log10(n / 5000);
+        s->dropout = many ? .15 : tail ? .3 : .7 - .45 * log10(n / 5000);
         s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
     }
     if (s->fan_in == 0) {
-        s->fan_in = labels > 100000 ? 64 : 128;
+        s->fan_in = many ? 16 : 128;
         if (s->fan_in > inputs) s->fan_in = inputs;
     }
 }
@@ -872,6 +878,7 @@ static void train_batch(trainer *t, const int64_t *document, int32_t B, double f
     step.lr = (float)(s->lr * factor);
     step.momentum = (float)s->momentum;
     step.weight_decay = (float)s->weight_decay;
+    step.negligible = (float)s->negligible;
     memset(&rewire, 0, sizeof rewire);
     rewire.share = (float)share;
     rewire.prune = (haste_prune)s->prune;

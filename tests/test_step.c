@@ -59,6 +59,7 @@ static haste_step_options step_options(int kind)
 typedef struct {
     test_gradients gradient;
     double *logits, *grad_logits, *grad_x, loss;
+    double  least;      /* slopes below it count as 0, the naive version's by the exact one's size */
     float  *naive_logits, *naive_grad_logits, *naive_grad_x, naive_loss;
     double  worst[4];   /* as naive[4] of judge_update: the largest error of the naive version with other orders of its sums */
 } reference;
@@ -74,7 +75,7 @@ static reference make_reference(const haste_layer *layer, int32_t B)
     r.naive_logits = (float *)test_zeros(count * 4);
     r.naive_grad_logits = (float *)test_zeros(count * 4);
     r.naive_grad_x = (float *)test_zeros(inputs * 4);
-    r.loss = r.naive_loss = 0;
+    r.loss = r.least = r.naive_loss = 0;
     memset(r.worst, 0, sizeof r.worst);
     return r;
 }
@@ -92,15 +93,21 @@ static void free_reference(reference *r, const haste_layer *layer)
 
 static void compute_naive(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
 {
+    size_t i;
     naive_forward(layer, batch->x, batch->B, r->naive_logits);
     naive_loss(layer, r->naive_logits, batch->B, batch->positives, divisor, &r->naive_loss, r->naive_grad_logits);
+    for (i = 0; i < (size_t)batch->B * (size_t)layer->slots; i++)
+        if (r->least > 0 && fabs(r->grad_logits[i]) < r->least) r->naive_grad_logits[i] = 0;
     naive_backward(layer, batch->x, batch->B, r->naive_grad_logits, r->gradient.naive_weight, r->gradient.naive_bias, r->naive_grad_x);
 }
 
 static void compute(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
 {
+    size_t i;
     haste_forward_ref(layer, batch->x, batch->B, r->logits);
     haste_loss_ref(layer, r->logits, batch->B, batch->positives, divisor, &r->loss, r->grad_logits);
+    for (i = 0; i < (size_t)batch->B * (size_t)layer->slots; i++)
+        if (fabs(r->grad_logits[i]) < r->least) r->grad_logits[i] = 0;
     haste_backward_ref(layer, batch->x, batch->B, r->grad_logits, r->gradient.weight, r->gradient.bias, r->grad_x);
     compute_naive(r, layer, batch, divisor);
 }
@@ -276,6 +283,107 @@ static void against_double(void)
         }
         haste_layer_free(&first);
     }
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* A size that about `share` of the slopes are below, in the middle of the widest gap nearby, so that no rounding decides on
+   which side of it a slope lies. Not divided. */
+static double between_slopes(const double *slope, size_t n, double share, double divisor)
+{
+    double *size = test_doubles(n), best = 0, ratio = 1;
+    size_t i, begin = (size_t)(share * (double)n), end = begin + n / 20 + 2 < n - 1 ? begin + n / 20 + 2 : n - 1;
+    for (i = 0; i < n; i++) size[i] = fabs(slope[i]);
+    qsort(size, n, sizeof *size, ascending);
+    for (i = begin; i < end; i++)
+        if (size[i] > 0 && size[i + 1] / size[i] > ratio) {
+            ratio = size[i + 1] / size[i];
+            best = sqrt(size[i] * size[i + 1]);
+        }
+    free(size);
+    CHECK(ratio > 1.0002);
+    return best * divisor;
+}
+
+/* options.negligible: nothing to do with the loss, and gradients as if small slopes were 0, whether or not whole blocks of 32
+   samples of a group are passed over, and wherever these lie. Accumulating does as the step. */
+static void negligible(void)
+{
+    static const int shapes[] = { 4, 7, 10, 11 };
+    static const double shares[] = { .5, .97, 1 };
+    int i, path, loss, kind, optimizer, dead = 0, between = 0;
+    for (i = 0; i < 4; i++) for (loss = 0; loss < 3; loss++) for (kind = 0; kind < 3; kind++)
+    for (optimizer = 0; optimizer < 3; optimizer++) for (path = 0; path < TEST_PATHS; path++) {
+        const int32_t B = 100, divisor = i % 2 ? 0 : B + 3;
+        haste_layer_options layer_options = test_options(&test_shapes[shapes[i]], losses[loss], optimizers[optimizer], HASTE_F32, HASTE_F32);
+        haste_layer layer, before;
+        haste_workspace work;
+        haste_step_options options = step_options(0);
+        haste_gradient gradient;
+        test_batch batch;
+        reference r;
+        float *grad_x, *filled;
+        double got_loss = -1;
+        size_t inputs, j;
+        int64_t g, s;
+        int32_t k, b;
+        char what[200];
+        if (test_path_missing(test_paths[path]) || (optimizer > 0 && (i + loss + kind) % 3 != 0)) continue;
+        layer = test_layer(&layer_options);
+        work = test_workspace(&layer, B, 3, test_paths[path]);
+        memset(work.memory, 0xff, work.bytes);
+        batch = test_make_batch(&layer, B);
+        inputs = (size_t)B * (size_t)layer.inputs;
+        grad_x = check_floats(inputs + 1) + 1;
+        filled = (float *)test_zeros(inputs * 4);
+        for (j = 0; j < inputs; j++) grad_x[j] = 0;
+        r = make_reference(&layer, B);
+        options.divisor = divisor;
+        compute(&r, &layer, &batch, divisor);
+        options.negligible = 1e6f;
+        if (shares[kind] < 1)
+            options.negligible = (float)between_slopes(r.grad_logits, (size_t)B * (size_t)layer.slots, shares[kind], divisor ? divisor : B);
+        r.least = (double)options.negligible / (divisor ? divisor : B);
+        before = test_copy(&layer);
+        compute(&r, &before, &batch, divisor);
+        for (k = 0; k < layer.block_count; k++) for (g = 0; g < layer.block[k].groups; g++) {   /* what is to be met at all */
+            int64_t first = layer.block[k].first_slot + g * layer.block[k].group_size;
+            int live[4] = { 0, 0, 0, 0 };
+            for (b = 0; b < B; b++)
+                for (s = first; s < first + layer.block[k].group_size; s++) live[b / 32] |= r.grad_logits[b * layer.slots + s] != 0;
+            for (b = 0; b < 4; b++) dead += !live[b];
+            between += (live[0] && !live[1] && (live[2] || live[3])) || (live[1] && !live[2] && live[3]);
+        }
+        snprintf(what, sizeof what, "negligible %g, %s, %s, %s, %s", (double)options.negligible, test_shapes[shapes[i]].name,
+                 test_loss_name(losses[loss]), optimizer_name[optimizer], haste_path_text(work.path));
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, B, batch.positives, &options, &gradient, &got_loss, grad_x, &test_error),
+                     HASTE_OK, test_error);
+        judge_rest(&r, grad_x, filled, inputs, got_loss, B, what);
+        CHECK_STATUS(haste_apply(&layer, &work, &gradient, &options, &test_error), HASTE_OK, test_error);
+        judge_update(&before, &layer, &r, &options, what);
+        haste_layer_free(&layer);
+        layer = test_copy(&before);
+        for (j = 0; j < inputs; j++) grad_x[j] = 0;
+        CHECK_STATUS(haste_train_step(&layer, &work, batch.x, B, batch.positives, &options, &got_loss, grad_x, &test_error), HASTE_OK,
+                     test_error);
+        CHECK(check_guard(grad_x, inputs));
+        judge_rest(&r, grad_x, filled, inputs, got_loss, B, what);
+        judge_update(&before, &layer, &r, &options, what);
+        free(grad_x - 1);
+        free(filled);
+        free_reference(&r, &layer);
+        haste_gradient_free(&gradient);
+        haste_workspace_free(&work);
+        test_free_batch(&batch);
+        haste_layer_free(&before);
+        haste_layer_free(&layer);
+    }
+    CHECK(dead > 100 && between > 10);
 }
 
 /* One label, one input, two steps of each optimizer by hand. x = 2, weight .5, bias 0: z = 1; the label is negative and the
@@ -1147,6 +1255,7 @@ int main(int argc, char **argv)
     check_begin(argc, argv);
     RUN(by_hand);
     RUN(against_double);
+    RUN(negligible);
     RUN(same_bits);
     RUN(used_workspace);
     RUN(lists);
