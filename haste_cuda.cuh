@@ -283,7 +283,8 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     The rest as in haste.h. layer->step += 1 when the work is queued.
+     The rest as in haste.h, but for options->negligible, which is the CPU's: here all slopes count. layer->step += 1 when
+     the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
    HASTE_ERR_STATE: nothing is changed. */
