@@ -3698,11 +3698,11 @@ int main(int argc, char **argv)
         RUN(above);
         RUN(score);
         RUN(rewire);
-        RUN(rewire_orders);
         RUN(shards);
         RUN(parts);
         RUN(part_softmax);
         RUN(create_shards);
+        RUN(rewire_orders);
         RUN(not_finite);
         RUN(spared);
         RUN(errors);
