@@ -142,7 +142,7 @@ $(CUDA_PROGRAMS): $(BUILD)/haste-%-cuda: examples/%_cuda.cu examples/%.c $(wildc
 	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_LINKED $(GZ) $(OPENMP:%=-Xcompiler %) $< $(BUILD)/haste_cuda.o -o $@ $(if $(ZLIB),-lz) -lm
 
 $(BUILD)/tests/test_cuda: tests/test_cuda.cu haste_cuda.cuh haste.h tests/check.h tests/layers.h $(BUILD)/cuda_command
-	$(NVCC) $(CUDA_FLAGS) $< -o $@
+	$(NVCC) $(CUDA_FLAGS) -Xcompiler -pthread $< -o $@
 
 $(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -c $< -o $@.o

@@ -20,8 +20,9 @@
        haste_cuda_check(&work, stream, &error);   // waits; says what only the device could see
        haste_cuda_download(&layer, &host, stream, &error);
 
-   DEVICES   compute capability 8.0 and up. CUDA 12 or newer. Objects live on the device that was current when they were
-       made, and must be used with it current.
+   DEVICES   compute capability 8.0 and up, the narrow kernels from 9.0 on, the wide and given ones 9.0 alone (sm_90a). All
+       tests were run on 9.0 (H200, CUDA 13.0); for 8.0 and 10.0 it is compiled, not run. CUDA 12 or newer. Objects live on
+       the device that was current when they were made, and must be used with it current.
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
        Freeing waits for the device.
@@ -36,11 +37,12 @@
        is updated; grad_x and loss of the call are unspecified:
        general    logits: a run of at most 64 labels of a group. Gradients: 64 inputs of that run, and each bias by itself.
                   haste_cuda_accumulate likewise adds nothing there; haste_cuda_apply judges a run as a whole
-       wide       the group, also where 16 to 64 of its logits add up to 1e37. Gradients: the group where its F inputs are
-                  worked on at once (F <= 64, or F <= 128 and S <= 64; not dense), else 64 inputs and those after them
+       wide       the group, also where 16 to 64 of its logits add up to 1e37, or one of its bias gradients to 1e17 over a
+                  quarter of the batch. Gradients: the group where its F inputs are worked on at once (F <= 64, or F <= 128
+                  and S <= 64; not dense), else 64 inputs, those whose turn comes after them, and the biases
        narrow     16 labels of the group, or all 32 where F <= 64, also where logits add up to 3e38. Gradients: the same
                   labels; with B > 64 each half of the inputs by itself, biases with the first. SGD looks at new weights
-                  instead of gradients
+                  and biases instead of gradients
        softmax    logits that are not finite take no part in the sample's sum
        Prediction: haste_cuda_forward and haste_cuda_score return such logits as they are, and say nothing; haste_cuda_top_k
        and haste_cuda_above report them, and the sample's result is unspecified. Rewiring: see there.
@@ -90,7 +92,8 @@ typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
     HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
-    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; B <= 128; slices to about 512 inputs: the batch stays on chip */
+    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to about 512 inputs: the
+                                 batch stays on chip */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -106,6 +109,9 @@ typedef struct haste_cuda_options {
     haste_cuda_path path[HASTE_MAX_BLOCKS];   /* of each block; a path that does not take the block is an error */
     int32_t         batch;                    /* the B that paths are chosen for; 0: 128 */
     int64_t         first_slot, end_slot;     /* only these slots, for a shard: whole groups; both 0: all */
+    void           *memory;                   /* the caller's device memory, plan.layer bytes, 256-byte aligned, which must
+                                                 outlive the layer; NULL: allocated */
+    size_t          bytes;                    /* of `memory` */
 } haste_cuda_options;
 
 /* A layer on the device: a haste_layer whose arrays are device pointers. It holds slots first_slot .. first_slot + slots - 1
@@ -140,6 +146,9 @@ typedef struct haste_cuda_workspace_options {
     int32_t deterministic;    /* 1: grad_x in a fixed order */
     int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
                                  its own, at most 1024; 0: 64 */
+    void   *memory;           /* the caller's device memory, plan.workspace bytes, 256-byte aligned; NULL: allocated. Pinned
+                                 memory, and two events, are taken either way */
+    size_t  bytes;            /* of `memory` */
 } haste_cuda_workspace_options;
 
 /* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host
@@ -173,6 +182,7 @@ typedef struct haste_cuda_workspace {
     void     *event[2];                /* when they may be filled again */
     int32_t   turn;
     int32_t   device;
+    int32_t   borrowed;                /* 1: `memory` is the caller's */
     void     *memory;
     size_t    bytes, pinned_bytes;
 } haste_cuda_workspace;
@@ -185,8 +195,8 @@ typedef struct haste_cuda_gradient {
     size_t bytes;
 } haste_cuda_gradient;
 
-/* Bytes of device memory (pinned: of host memory) that will be allocated, each in one piece. rewire: while haste_cuda_rewire
-   runs, and only if there are places that can move. */
+/* Bytes of device memory (pinned: of host memory) that will be allocated, or that the caller gives, each in one piece.
+   rewire: while haste_cuda_rewire runs, and only if there are places that can move. */
 typedef struct haste_cuda_plan {
     size_t layer, workspace, pinned, gradient, rewire;
 } haste_cuda_plan;
@@ -206,11 +216,14 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
                                              const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error);
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
-   faster one (*why, out (=), or NULL; a constant). The layer's path decides; where it does not take B, it is the general
-   one. Forward, softmax's first pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16
-   and slices to about 1,600 inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on
-   every path, but for logits of narrow blocks, which have a kernel of their own. */
-HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why);
+   faster one (*why, out (=), or NULL; a constant, empty on a fast path). The layer's path decides; where it does not take B,
+   or the path is wide and `work` deterministic (NULL: it is not), it is the general one. Where the layer was made with that
+   one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide. Forward, softmax's first
+   pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16 and slices to about 1,600
+   inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on every path, but for logits
+   of narrow blocks, which have a kernel of their own. */
+HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
+                                             int32_t B, const char **why);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
 
@@ -219,11 +232,14 @@ HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int3
      label order, step, rewires, pending and seed. A shard writes its own slots only.
    haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an
      upload.
-   haste_cuda_layer_view: a layer on the caller's own device memory. `arrays` is a haste_layer with device pointers in the
-     order of haste.h, 16-byte aligned; all its paths are general. Owns nothing.
+   haste_cuda_layer_view: a layer whose arrays the caller has made. `arrays` is a haste_layer with device pointers in the
+     order of haste.h, 16-byte aligned; all its paths are general. Owns nothing. (For every path in memory of one's own:
+     upload and create with options.memory.)
    haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one
      device. Both ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels
-     are passed over. Its step and rewires count on their own.
+     are passed over. Its step and rewires count on their own. On the same paths weights become, bit for bit, what the
+     whole layer's would. Softmax, whose sums go over all labels, is HASTE_ERR_ARG where a range or a shard trains, or is
+     rewired from gradients: there haste_cuda_forward and haste_cuda_backward serve, with sums over all shards in between.
    haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
 
    Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY,
@@ -244,7 +260,7 @@ HASTE_API void         haste_cuda_layer_free(haste_cuda_layer *layer);
    plan.gradient bytes. A workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than
    those it was made for. Both wait for the default stream, and are then ready for any. HASTE_ERR_ARG, HASTE_ERR_STATE,
    HASTE_ERR_SIZE, HASTE_ERR_MEMORY (host memory too), HASTE_ERR_DEVICE: nothing stays allocated, *work or *gradient is
-   unchanged. */
+   unchanged (memory of the caller's, here and above, may have been written). */
 HASTE_API haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
                                                    const haste_cuda_workspace_options *options, haste_error *error);
 HASTE_API void         haste_cuda_workspace_free(haste_cuda_workspace *work);
@@ -267,7 +283,7 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     The rest as in haste.h. layer->step += 1 when the work is queued.
+     The rest as in haste.h; options->negligible means the same but saves no time. layer->step += 1 when the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
    HASTE_ERR_STATE: nothing is changed. */
@@ -298,7 +314,8 @@ HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_
 
 /* ---- >>api prediction ---------------------------------------------------------------------------------------- */
 
-/* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device.
+/* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device. A
+     shard leaves the places of other shards' labels as they are.
    haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
    haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream.
      Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched. */
@@ -4795,7 +4812,8 @@ typedef struct haste__narrow_plan {
     int32_t  warp_bytes;    /* shared memory of a warp */
     int32_t  bytes;         /* shared memory of a block */
     int32_t  blocks;
-    uint32_t key[2];        /* of the noise: from seed and step */
+    uint32_t key[2];        /* of the noise: from seed, step and F */
+    uint32_t counter;       /* its first: 2 * F for each 8 slots of the whole layer, so that shards draw as the whole does */
 } haste__narrow_plan;
 
 /* Warps of a block: what the registers allow. 12 warps of 168 registers hide more than 8 of 255, where they suffice. */
@@ -5480,10 +5498,16 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         /* The update. `place` of this lane's numbers in strip r: place + (h * STRIPS + r) * 128, for its own ones. */
         const float scale = pass.scale;
         const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + (CLUSTER == 2 ? rank * TILES * 128 : 0) + lane * 4;
-        const uint32_t counter = (uint32_t)unit * (HALVES * STRIPS * 32) + (CLUSTER == 2 ? rank * TILES * 32 : 0) + lane;
+        const uint32_t counter = plan.counter + (uint32_t)unit * (HALVES * STRIPS * 32)
+                               + (CLUSTER == 2 ? rank * TILES * 32 : 0) + lane;
         if (STATE == 0) {
             const float keep = 1 - pass.lr * pass.decay, rate = pass.lr * scale;
-            uint32_t check = 0;   /* NaN when a new weight is not finite */
+            uint32_t check = 0;   /* NaN when a new weight is not finite, or 1 when a bias is not */
+            #pragma unroll
+            for (int i = 0; i < 2 * HALVES; i++) {
+                const float now = bias[i >> 1][i & 1] - pass.lr * (scale * db[i >> 1][i & 1]);
+                if (rank == 0 && !haste__cu_finite(now)) check = 1;
+            }
             #pragma unroll
             for (int i = 0; i < OWN * HALVES; i++) {
                 const int h = i / OWN, r = i % OWN;
@@ -5509,6 +5533,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             float largest = 0;
             #pragma unroll
             for (int i = 0; i < OWN * HALVES * 4; i++) largest += fabsf(dw[i / 4 / OWN][i / 4 % OWN][i & 3]);
+            #pragma unroll
+            for (int i = 0; i < 2 * HALVES; i++) largest += rank == 0 ? fabsf(db[i >> 1][i & 1]) : 0;
             bad |= __any_sync(~0u, !(largest * scale < 1e18f));
             /* The states have come; the next unit's copy, begun after theirs, may still be under way. */
             if (unit + clusters * warps < plan.units) asm volatile("cp.async.wait_group 1;" ::: "memory");
@@ -5658,7 +5684,7 @@ static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int 
     haste__narrow_plan p;
     int most, free_bytes, tiles = (B + HASTE__NARROW_SAMPLES - 1) / HASTE__NARROW_SAMPLES;
     memset(&p, 0, sizeof p);
-    if (compute_major < 9) return "the narrow path needs compute capability 9.0";
+    if (compute_major < 9) return "the narrow path needs compute capability 9.0 or more";
     if (S != 16 && S != 32) return "the narrow path takes S = 16 and 32";
     if (F != 16 && F != 32 && F != 48 && F != 64 && F != 96 && F != 128)
         return "the narrow path takes F = 16, 32, 48, 64, 96 and 128";
@@ -5730,6 +5756,16 @@ static uint64_t haste__narrow_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
+/* 1 where the kernels are in this build: compiled for compute_80, which runs on a newer device too, they are empty. */
+static int haste__narrow_compiled(void)
+{
+    cudaFuncAttributes kernel;
+    if (cudaFuncGetAttributes(&kernel, (const void *)haste__narrow_step_kernel<4, 1, 1, 0>) == cudaSuccess)
+        return kernel.ptxVersion >= 90;
+    cudaGetLastError();
+    return 0;
+}
+
 /* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64], or has
    other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
    plan->cluster. */
@@ -5739,8 +5775,9 @@ static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__n
     haste__cu_pass copy = *pass;
     void *arguments[2] = {&copy, &plan};
     uint64_t key = haste__narrow_mix(haste__narrow_mix(pass->seed) + (uint64_t)(pass->step + 1) * 0x9e3779b97f4a7c15u)
-                 + (uint64_t)pass->round_slot * 0x9e3779b97f4a7c15u;
+                 + (uint64_t)plan.tiles * 0x9e3779b97f4a7c15u;
     key = haste__narrow_mix(key);
+    plan.counter = (uint32_t)(pass->round_slot / 8) * (uint32_t)plan.tiles * 32;
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
     return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, arguments, stream);
@@ -6716,6 +6753,7 @@ static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, co
                                  q->shared_bytes, why);
     case HASTE_CUDA_NARROW:
         reason = haste__cu_narrow_plan(q, 0, &plan);
+        if (!reason && !haste__narrow_compiled()) reason = "narrow: compiled for less than sm_90";
         if (!reason) return 1;
         *why = reason;
         return 0;
@@ -6764,7 +6802,21 @@ static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer 
     return HASTE_OK;
 }
 
-haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number, int32_t B, const char **why)
+/* Why no fast path takes a block. Of two reasons that of the path which is nearer: S 16 is narrow's alone, a dense block is
+   wide's, and where S is 32 wide asks for less. */
+static const char *haste__cu_why_general(const haste__cu_question *q)
+{
+    const char *narrow, *wide;
+    if (haste__cu_takes(HASTE_CUDA_NARROW, q, &narrow) || haste__cu_takes(HASTE_CUDA_WIDE, q, &wide))
+        return "the layer was made with the general path";
+    if (q->dtype != HASTE_BF16) return "weights are float32";
+    if (q->S == 16 && !q->dense) return narrow;
+    if (q->S == 16 || q->S == 32 || q->S == 64 || q->S == 128) return wide;
+    return "no fast path takes this group size: narrow 16 and 32, wide 32, 64 and 128";
+}
+
+haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
+                                   int32_t B, const char **why)
 {
     haste__cu_question q;
     const char *reason = "";
@@ -6772,11 +6824,10 @@ haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, int32_t number
     if (!layer || number < 0 || number >= layer->block_count) reason = "no such block";
     else if (haste__cu_ask(&q, layer, number, B, NULL) != HASTE_OK) reason = "no device";
     else {
+        q.deterministic = work && work->deterministic;
         path = layer->path[number];
-        if (path == HASTE_CUDA_GENERAL) {   /* chosen when the layer was made; would a faster one have been possible? */
-            if (haste__cu_takes(HASTE_CUDA_NARROW, &q, &reason) || haste__cu_takes(HASTE_CUDA_WIDE, &q, &reason))
-                reason = "the layer was made with the general path";
-        } else if (!haste__cu_takes(path, &q, &reason)) path = HASTE_CUDA_GENERAL;
+        if (path == HASTE_CUDA_GENERAL) reason = haste__cu_why_general(&q);
+        else if (!haste__cu_takes(path, &q, &reason)) path = HASTE_CUDA_GENERAL;
     }
     if (why) *why = reason;
     return path;
@@ -7001,18 +7052,35 @@ static haste_status haste__cu_arrange(haste_cuda_layer *layer, const int *dense,
     return HASTE_OK;
 }
 
-/* Memory for a layer whose sizes are known. */
-static haste_status haste__cu_layer_alloc(haste_cuda_layer *layer, const int *dense, haste_error *error)
+/* Is this the caller's memory that was promised? */
+static haste_status haste__cu_own_memory(const void *memory, size_t bytes, size_t needed, haste_error *error)
+{
+    if ((uintptr_t)memory % 256)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to 256 bytes", memory);
+    if (bytes < needed)
+        return haste__cu_fail(error, HASTE_ERR_SIZE, "bytes = %llu of memory, expected at least %llu",
+                              (unsigned long long)bytes, (unsigned long long)needed);
+    return HASTE_OK;
+}
+
+/* Memory for a layer whose sizes are known. *base: where it begins; layer->memory stays NULL where it is the caller's. */
+static haste_status haste__cu_layer_alloc(haste_cuda_layer *layer, const int *dense, const haste_cuda_options *options,
+                                          void **base, haste_error *error)
 {
     haste_status status = haste__cu_arrange(layer, dense, NULL, &layer->bytes, error);
     int device = 0;
+    *base = options ? options->memory : NULL;
+    if (status == HASTE_OK && *base) status = haste__cu_own_memory(*base, options->bytes, layer->bytes, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
     status = haste__cu_begin(device, error);
-    if (status == HASTE_OK) status = haste__cu_take(&layer->memory, layer->bytes, "memory for the layer", error);
+    if (status == HASTE_OK && !*base) {
+        status = haste__cu_take(&layer->memory, layer->bytes, "memory for the layer", error);
+        *base = layer->memory;
+    }
     if (status != HASTE_OK) return status;
     layer->device = device;
-    return haste__cu_arrange(layer, dense, (char *)layer->memory, &layer->bytes, error);
+    return haste__cu_arrange(layer, dense, (char *)*base, &layer->bytes, error);
 }
 
 void haste_cuda_layer_free(haste_cuda_layer *layer)
@@ -7085,6 +7153,7 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
     haste__cu_cut cut;
     int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
     cudaStream_t s = (cudaStream_t)stream;
+    void *base;
     haste_status status;
     if (!layer || !host) return haste__cu_fail(error, HASTE_ERR_ARG, "layer or host is NULL");
     status = haste_cuda_supported(error);
@@ -7101,7 +7170,7 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
                                      error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
-    status = haste__cu_layer_alloc(&l, part_dense, error);
+    status = haste__cu_layer_alloc(&l, part_dense, options, &base, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count && status == HASTE_OK; i++)
         status = haste__cu_upload_block(&l, i, &host->block[cut.block[i]], (size_t)cut.group[i], s, error);
@@ -7110,7 +7179,7 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
     if (status == HASTE_OK) status = haste__cu_send(l.slot_of, host->slot_of, (size_t)l.labels * 4, s, error);
     status = haste__cu_wait(status, "uploading the layer", s, error);
     if (status == HASTE_OK) *layer = l;
-    else HASTE_CUDA_FREE(l.memory);
+    else if (l.memory) HASTE_CUDA_FREE(l.memory);
     return status;
 }
 
@@ -7297,13 +7366,13 @@ static haste_status haste__cu_fill_block(const haste_cuda_layer *layer, int numb
     return haste__cu_send(block->bias, bias, (size_t)slots * 4, stream, error);
 }
 
-/* Fills a layer on the device. label_of [slots of the whole layer], slot_of [L], bias [slots], all on the host, may be given
-   back when it returns. */
-static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, const haste_layer_options *o, const int32_t *label_of,
-                                         const int32_t *slot_of, float *bias, cudaStream_t stream, haste_error *error)
+/* Fills a layer on the device, whose memory begins at `base`. label_of [slots of the whole layer], slot_of [L], bias
+   [slots], all on the host, may be given back when it returns. */
+static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, void *base, const haste_layer_options *o,
+                                         const int32_t *label_of, const int32_t *slot_of, float *bias, cudaStream_t stream,
+                                         haste_error *error)
 {
-    haste_status status = haste__cu_result(cudaMemsetAsync(layer->memory, 0, layer->bytes, stream), "cudaMemsetAsync",
-                                           error);
+    haste_status status = haste__cu_result(cudaMemsetAsync(base, 0, layer->bytes, stream), "cudaMemsetAsync", error);
     int i;
     label_of += layer->first_slot;
     for (i = 0; i < layer->block_count && status == HASTE_OK; i++)
@@ -7348,6 +7417,7 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     int dense[HASTE_MAX_BLOCKS], part_dense[HASTE_MAX_BLOCKS], i;
     int32_t *order;
     float *bias;
+    void *base;
     haste_status status;
     if (!layer) return haste__cu_fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste_plan_bytes(options, NULL, &plan, error);   /* checks the options */
@@ -7363,10 +7433,10 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     bias = (float *)HASTE_MALLOC((size_t)l.slots * sizeof *bias);
     if (!order || !bias) status = haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for the label order");
     if (status == HASTE_OK) status = haste__cu_order(&whole, options, order, order + whole.slots, error);
-    if (status == HASTE_OK) status = haste__cu_layer_alloc(&l, part_dense, error);
+    if (status == HASTE_OK) status = haste__cu_layer_alloc(&l, part_dense, cuda, &base, error);
     if (status == HASTE_OK) {
-        status = haste__cu_layer_fill(&l, options, order, order + whole.slots, bias, (cudaStream_t)stream, error);
-        if (status != HASTE_OK) HASTE_CUDA_FREE(l.memory);
+        status = haste__cu_layer_fill(&l, base, options, order, order + whole.slots, bias, (cudaStream_t)stream, error);
+        if (status != HASTE_OK && l.memory) HASTE_CUDA_FREE(l.memory);
     }
     if (order) HASTE_FREE(order);
     if (bias) HASTE_FREE(bias);
@@ -7459,7 +7529,7 @@ void haste_cuda_workspace_free(haste_cuda_workspace *work)
             cudaEventDestroy((cudaEvent_t)work->event[i]);
         }
     if (work->pinned) cudaFreeHost(work->pinned);
-    if (work->memory) HASTE_CUDA_FREE(work->memory);
+    if (work->memory && !work->borrowed) HASTE_CUDA_FREE(work->memory);
     memset(work, 0, sizeof *work);
 }
 
@@ -7473,7 +7543,8 @@ static haste_status haste__cu_zero(void *memory, size_t bytes, haste_error *erro
 static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_error *error)
 {
     int i;
-    haste_status status = haste__cu_take(&work->memory, work->bytes, "memory for the workspace", error);
+    haste_status status = HASTE_OK;
+    if (!work->borrowed) status = haste__cu_take(&work->memory, work->bytes, "memory for the workspace", error);
     if (status == HASTE_OK) status = haste__cu_workspace_arrange(work, (char *)work->memory, &work->bytes, error);
     if (status != HASTE_OK) return status;
     if (cudaMallocHost(&work->pinned, work->pinned_bytes) != cudaSuccess) {
@@ -7499,9 +7570,13 @@ haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste
     if (!work) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL");
     status = haste__cu_workspace_shape(&w, layer, options, error);
     if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &w.bytes, error);
+    if (status == HASTE_OK && options && options->memory)
+        status = haste__cu_own_memory(options->memory, options->bytes, w.bytes, error);
     if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status != HASTE_OK) return status;
     w.device = layer->device;
+    w.borrowed = options && options->memory;
+    if (w.borrowed) w.memory = options->memory;
     status = haste__cu_workspace_make(&w, error);
     if (status == HASTE_OK) *work = w;
     else haste_cuda_workspace_free(&w);
@@ -8014,7 +8089,7 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
             haste__narrow_plan narrow;
             status = haste__cu_ask(&q, layer, i, p->B, error);
             if (status != HASTE_OK) return status;
-            if (!haste__cu_narrow_plan(&q, 1, &narrow)) {
+            if (!haste__cu_narrow_plan(&q, 1, &narrow) && haste__narrow_compiled()) {
                 HASTE__CU_TRY(haste__narrow_forward(p, &narrow, stream), "forward of a block (narrow)");
                 continue;
             }
@@ -8233,6 +8308,18 @@ static haste_status haste__cu_grad_x_check(haste_cuda_type type, haste_error *er
     return haste__cu_fail(error, HASTE_ERR_ARG, "type of logits or gradients = %d, expected float32 or bfloat16", (int)type);
 }
 
+/* Softmax's sums go over all labels: of those of a shard they would be another loss. */
+static haste_status haste__cu_loss_check(const haste_cuda_layer *layer, haste_error *error)
+{
+    int64_t labels = 0;
+    int i;
+    for (i = 0; i < layer->block_count; i++) labels += layer->block[i].labels;
+    if (layer->loss != HASTE_SOFTMAX || labels == layer->labels) return HASTE_OK;
+    return haste__cu_fail(error, HASTE_ERR_ARG, "softmax needs all labels, this shard has %lld of %d: train it by "
+                          "haste_cuda_forward, sums over all shards, and haste_cuda_backward", (long long)labels,
+                          (int)layer->labels);
+}
+
 /* train_step and accumulate; gradient NULL: update. */
 static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                     haste_cuda_type x_type, int32_t B,
@@ -8245,7 +8332,8 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     int i, wide = 0;
     for (i = 0; i < layer->block_count; i++) wide |= !gradient && layer->path[i] == HASTE_CUDA_WIDE;
     haste__cu_pass_make(&p, layer, work, B);
-    status = haste__cu_rule_make(&p, layer, options, B, error);
+    status = haste__cu_loss_check(layer, error);
+    if (status == HASTE_OK) status = haste__cu_rule_make(&p, layer, options, B, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
     if (status == HASTE_OK)
@@ -8791,6 +8879,7 @@ haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *wo
                               (int)layer->pending);
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
     status = batch ? haste__cu_batch_check(layer, work, x, x_type, B, 1, error) : haste__cu_work_check(layer, work, error);
+    if (status == HASTE_OK && batch) status = haste__cu_loss_check(layer, error);
     if (status == HASTE_OK && batch) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++) {

@@ -465,7 +465,7 @@ static const char *path_of(const ours *o, char *text)
     text[0] = 0;
     for (i = 0; i < o->layer[0].block_count; i++) {
         if (i) strcat(text, "+");
-        strcat(text, haste_cuda_path_text(haste_cuda_path_of(&o->layer[0], i, o->b->B, NULL)));
+        strcat(text, haste_cuda_path_text(haste_cuda_path_of(&o->layer[0], &o->work, i, o->b->B, NULL)));
     }
     return text;
 }

@@ -97,7 +97,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
     for (i = 0; i < e->layer.block_count; i++)
         printf("; %s %s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups",
-               haste_cuda_path_text(haste_cuda_path_of(&e->layer, i, (int32_t)t->s.batch, NULL)));
+               haste_cuda_path_text(haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, NULL)));
     putchar('\n');
 }
 

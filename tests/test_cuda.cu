@@ -4,14 +4,20 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
+#include <atomic>
+#include <mutex>
+#include <thread>
 #include <cuda_runtime.h>
 
 // What the library takes, and how it can be made to fail: its allocations (device, pinned, host), and all its CUDA calls.
-static int    alloc_fail_at = -1, alloc_count;   // the allocation that fails, counted from 0
-static int    call_fail_at = -1, call_count;     // the CUDA call
-static size_t alloc_last;                        // the size of the last allocation on the device
-static long   held;                              // allocations and events that have not been given back
+// Two host threads may be at it.
+static int alloc_fail_at = -1, call_fail_at = -1;   // the allocation, the CUDA call that fails, counted from 0
+static std::atomic<int>    alloc_count, call_count;
+static std::atomic<size_t> alloc_last;              // the size of the last allocation on the device
+static std::atomic<long>   held;                    // allocations and events that have not been given back
 
 static bool alloc_fails() { return alloc_count++ == alloc_fail_at; }
 static bool call_fails() { return call_count++ == call_fail_at; }
@@ -50,14 +56,43 @@ static cudaError_t give_event(cudaEvent_t event) { held--; return cudaEventDestr
 // The limits of shared memory that kernels were given, and how many of them were given a second, other one.
 static struct { const void *kernel; int limit; } limits[256];
 static int limit_count, limit_changes;
+static std::mutex limit_lock;
 template <typename K> static void note_limit(K *which, int, int limit)
 {
+    const std::lock_guard<std::mutex> alone(limit_lock);
     const void *kernel = (const void *)which;
     int i = 0;
     while (i < limit_count && limits[i].kernel != kernel) i++;
     if (i == 256) return;
     if (i == limit_count) { limits[limit_count].kernel = kernel; limits[limit_count++].limit = limit; }
     limit_changes += limits[i].limit != limit;
+}
+
+// A device that is made up, wholly (on) or in its answers; image: what asking for a kernel gives.
+static struct { int on, major, minor; cudaError_t image; } fake;
+static cudaError_t ask_device(int *device)
+{
+    if (!fake.on) return cudaGetDevice(device);
+    *device = 0;
+    return cudaSuccess;
+}
+static cudaError_t ask_error() { return fake.on ? cudaSuccess : cudaGetLastError(); }
+static cudaError_t ask_attribute(int *value, cudaDeviceAttr which, int device)
+{
+    if (fake.major && which == cudaDevAttrComputeCapabilityMajor) { *value = fake.major; return cudaSuccess; }
+    if (fake.major && which == cudaDevAttrComputeCapabilityMinor) { *value = fake.minor; return cudaSuccess; }
+    if (!fake.on) return cudaDeviceGetAttribute(value, which, device);
+    *value = which == cudaDevAttrMaxSharedMemoryPerBlockOptin ? 232448 : 132;   // else the multiprocessors
+    return cudaSuccess;
+}
+template <typename K> static cudaError_t ask_kernel(cudaFuncAttributes *about, K *kernel)
+{
+    if (fake.image != cudaSuccess) return fake.image;
+    if (!fake.on) return cudaFuncGetAttributes(about, kernel);
+    memset(about, 0, sizeof *about);
+    about->numRegs = 128;
+    about->ptxVersion = 90;
+    return cudaSuccess;
 }
 
 #define HASTE_CUDA_MALLOC(pointer, bytes)    take_device((pointer), (bytes))
@@ -69,10 +104,10 @@ template <typename K> static void note_limit(K *which, int, int limit)
 #define cudaEventCreateWithFlags(event, f)   take_event((event), (f))
 #define cudaEventDestroy(event)              give_event(event)
 #define TRY(call)                            (call_fails() ? cudaErrorUnknown : call)
-#define cudaGetDevice(...)                   TRY(cudaGetDevice(__VA_ARGS__))
-#define cudaGetLastError(...)                TRY(cudaGetLastError(__VA_ARGS__))
-#define cudaDeviceGetAttribute(...)          TRY(cudaDeviceGetAttribute(__VA_ARGS__))
-#define cudaFuncGetAttributes(...)           TRY(cudaFuncGetAttributes(__VA_ARGS__))
+#define cudaGetDevice(...)                   TRY(ask_device(__VA_ARGS__))
+#define cudaGetLastError(...)                TRY(ask_error(__VA_ARGS__))
+#define cudaDeviceGetAttribute(...)          TRY(ask_attribute(__VA_ARGS__))
+#define cudaFuncGetAttributes(...)           TRY(ask_kernel(__VA_ARGS__))
 #define cudaFuncSetAttribute(...)            TRY((note_limit(__VA_ARGS__), cudaFuncSetAttribute(__VA_ARGS__)))
 #define cudaMemcpyAsync(...)                 TRY(cudaMemcpyAsync(__VA_ARGS__))
 #define cudaMemsetAsync(...)                 TRY(cudaMemsetAsync(__VA_ARGS__))
@@ -88,6 +123,24 @@ template <typename K> static void note_limit(K *which, int, int limit)
 #include "haste_cuda.cuh"
 #include "check.h"
 #include "layers.h"
+
+// With its seconds, so that a run that is cut off shows what ran.
+#undef RUN
+#define RUN(subject)                                                                                            \
+    do {                                                                                                        \
+        if (!check_filter || strstr(#subject, check_filter)) {                                                  \
+            const double begin = seconds();                                                                     \
+            check_subject = #subject;                                                                           \
+            subject();                                                                                          \
+            printf("    %-16s %6.2f s, %d checks so far\n", #subject, seconds() - begin, check_count);          \
+        }                                                                                                       \
+    } while (0)
+static double seconds()
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 // ---- device memory ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +250,8 @@ static float *take_numbers(void *from, size_t n, haste_cuda_type type)
     free(raw);
     return out;
 }
+
+static float rounded_to(haste_cuda_type type, float value) { return type == HASTE_CUDA_BF16 ? round_bf16(value) : value; }
 
 static haste_cuda_layer upload(const haste_layer *layer)
 {
@@ -500,6 +555,8 @@ static void judge_gradients(const haste_layer *layer, haste_cuda_gradient *gradi
 // of weights first or last.
 static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int type, int32_t B, int apart)
 {
+    static int turn;   // x and its gradient in each of their types
+    const haste_cuda_type x_type = (haste_cuda_type)((turn + turn / 3) % 3), gx_type = (haste_cuda_type)(turn / 2 % 2);
     int i;
     haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
     haste_layer layer = test_layer(&options);
@@ -517,9 +574,10 @@ static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda
     // padding is not read
     for (k = 0; k < n; k++) slopes[k] = layer.label_of[k % (size_t)layer.slots] < 0 ? NAN : check_normal() * .01f;
     for (k = 0; k < d; k++) start[k] = .5f;
-    x = device_numbers(batch.x, d, HASTE_CUDA_F32);
+    turn++;
+    x = device_numbers(batch.x, d, x_type);
     dev_slopes = device_numbers(slopes, n, (haste_cuda_type)type);
-    dev_gx = device_copy(start, d * 4);
+    dev_gx = device_numbers(start, d, gx_type);
     for (k = 0; k < n; k++)
         { if (layer.label_of[k % (size_t)layer.slots] < 0) slopes[k] = 0; slopes64[k] = (double)slopes[k];
             naive_slopes[k] = slopes[k]; }
@@ -527,17 +585,17 @@ static void backward_case(const test_shape *shape, haste_dtype dtype, haste_cuda
     naive_round(&layer, naive_slopes, n);
     rounded = naive_x(&layer, &batch);
     naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
-    for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] += .5f; }
+    for (k = 0; k < d; k++) { want_x[k] += .5; naive_gx[k] = rounded_to(gx_type, naive_gx[k] + .5f); }
     CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
     MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
     for (i = 0; i < (apart ? 2 : 1); i++) {
         const int weights = !apart || i == apart - 1, inputs = !apart || !weights;
-        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, (haste_cuda_type)type,
-                                         weights ? &gradient : NULL, inputs ? dev_gx : NULL, HASTE_CUDA_F32, NULL,
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, x_type, B, dev_slopes, (haste_cuda_type)type,
+                                         weights ? &gradient : NULL, inputs ? dev_gx : NULL, gx_type, NULL,
                                          &test_error), HASTE_OK, test_error);
     }
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-    gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+    gx = take_numbers(dev_gx, d, gx_type);
     judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, shape->name);
     free(gx); free(slopes); free(naive_slopes); free(naive_gx); free(slopes64); free(want_x); free(start); free(rounded);
     cudaFree(x);
@@ -610,8 +668,8 @@ static int close_to(haste_dtype dtype, float got, double want, double slack)
    own gradient and rounds stochastically as well: to nearest, a slow moment would not move at all, which looks better than
    it is. */
 static void judge_update(const haste_layer *layer, const haste_block *old, const haste_block *now,
-                         const haste_step_options *o, const double *want, const double *want_bias, const float *naive, const float *naive_bias,
-                         const char *what)
+                         const haste_step_options *o, const double *want, const double *want_bias, const float *naive,
+                         const float *naive_bias, const char *what)
 {
     const size_t weights = (size_t)test_weights(old), places = (size_t)test_places(old);
     const haste_dtype state = layer->state_dtype;
@@ -695,29 +753,33 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     test_batch batch = test_make_batch(&layer, B);
     haste_cuda_lists lists = device ? device_lists(&batch) : host_lists(&batch);
     size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i;
+    static int turn;   // x and its gradients in each of their types
+    const haste_cuda_type x_type = (haste_cuda_type)((turn + turn / 3) % 3), gx_type = (haste_cuda_type)(turn / 2 % 2),
+        gx2_type = (haste_cuda_type)(turn / 5 % 2);
+    void *x = device_numbers(batch.x, d, x_type);
     double *logits = test_doubles(n), *slopes = test_doubles(n), *want_x = test_doubles(d), want_loss, got_loss[2];
     float *naive_logits = (float *)test_alloc(n * 4), *naive_slopes = (float *)test_alloc(n * 4),
-        *naive_gx = (float *)test_zeros(d * 4), unused;
+        *naive_gx = (float *)test_zeros(d * 4), *naive_gx2 = (float *)test_alloc(d * 4), unused;
     double naive_loss_value;
     float *rounded = naive_x(&layer, &batch), *gx, *gx2;
     test_gradients want = test_make_gradients(&layer);
     haste_cuda_gradient gradient;
     haste_step_options o;
-    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(16),
-        *dev_gx2 = device_bytes(d * 4);
+    void *dev_gx = device_bytes(d * (gx_type ? 2 : 4)), *dev_loss = device_bytes(16),
+        *dev_gx2 = device_bytes(d * (gx2_type ? 2 : 4));
     int32_t k;
     int bad = 0, fast = 0;
-    static int turn;
+    turn++;
     memset(&o, 0, sizeof o);
     o.lr = lr;
     o.weight_decay = .125f;
-    MUST(cudaMemset(dev_gx, 0, d * 4));
-    MUST(cudaMemset(dev_gx2, 0, d * 4));
+    MUST(cudaMemset(dev_gx, 0, d * (gx_type ? 2 : 4)));
+    MUST(cudaMemset(dev_gx2, 0, d * (gx2_type ? 2 : 4)));
     haste_forward_ref(&layer, batch.x, B, logits);
     haste_loss_ref(&layer, logits, B, batch.positives, 0, &want_loss, slopes);
     naive_forward(&layer, rounded, B, naive_logits);
     naive_loss(&layer, naive_logits, B, batch.positives, 0, &unused, naive_slopes);
-    if (++turn % 2) {   // every other case leaves out small slopes
+    if (turn % 2) {   // every other case leaves out small slopes
         o.negligible = (float)(widest_gap(slopes, naive_slopes, n) * B);
         small_dropped += o.negligible > 0;
         for (i = 0; i < n; i++) if (fabs(slopes[i]) * B < (double)o.negligible) slopes[i] = naive_slopes[i] = 0;
@@ -727,31 +789,35 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     haste_loss_ref(&layer, logits, B, batch.positives, 0, &naive_loss_value, slopes);
     naive_round(&layer, naive_slopes, n);
     naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
+    for (i = 0; i < d; i++) naive_gx2[i] = rounded_to(gx2_type, naive_gx[i]);
+    for (i = 0; i < d; i++) naive_gx[i] = rounded_to(gx_type, naive_gx[i]);
 
     CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, &gradient, (double *)dev_loss, dev_gx,
-                                       HASTE_CUDA_F32, NULL,
-                                       &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, x_type, B, lists, &o, &gradient, (double *)dev_loss, dev_gx, gx_type,
+                                       NULL, &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     CHECK(dev.pending == 1 && dev.step == 0);
-    gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
+    gx = take_numbers(dev_gx, d, gx_type);
     judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_loss_name(loss));
     dev.pending = 0;
-    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists, &o, (double *)dev_loss + 1, dev_gx2,
-                                       HASTE_CUDA_F32, NULL, &test_error),
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, x_type, B, lists, &o, (double *)dev_loss + 1, dev_gx2, gx2_type, NULL,
+                                       &test_error),
                  HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-    gx2 = take_numbers(dev_gx2, d, HASTE_CUDA_F32);
-    for (k = 0; k < layer.block_count; k++) fast += haste_cuda_path_of(&dev, k, B, NULL) != HASTE_CUDA_GENERAL;
+    gx2 = take_numbers(dev_gx2, d, gx2_type);
+    for (k = 0; k < layer.block_count; k++) fast += haste_cuda_path_of(&dev, &work, k, B, NULL) != HASTE_CUDA_GENERAL;
     if (fast) {   // other sums, other roundings of dz: judged like the first
         test_errors got_errors = {}, naive_errors = {};
         for (i = 0; i < d; i++) {
             test_add_error(&got_errors, (double)gx2[i], want_x[i]);
-            test_add_error(&naive_errors, (double)naive_gx[i], want_x[i]);
+            test_add_error(&naive_errors, (double)naive_gx2[i], want_x[i]);
         }
         if (!judge(dtype, &got_errors, &naive_errors, "grad_x of a fast path", __LINE__))
             printf("    %s, B %d\n", shape->name, (int)B);
-    } else for (i = 0; i < d; i++) if (fabs((double)gx2[i] - (double)gx[i]) > 1e-3 * (fabs((double)gx[i]) + .01)) bad++;
+    } else {   // bfloat16: the last bit
+        const double slack = (gx_type || gx2_type ? 1. / 128 : 0) + 1e-3;
+        for (i = 0; i < d; i++) bad += !(fabs((double)gx2[i] - (double)gx[i]) <= slack * fabs((double)gx[i]) + 1e-5);
+    }
     CHECK(bad == 0);
     MUST(cudaMemcpy(got_loss, dev_loss, 16, cudaMemcpyDeviceToHost));
     // of the same rounded x
@@ -767,7 +833,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
         float *g = (float *)test_alloc(weights * 4), *gb = (float *)test_alloc(places * 4);
         MUST(cudaMemcpy(g, gradient.weight[k], weights * 4, cudaMemcpyDeviceToHost));
         MUST(cudaMemcpy(gb, gradient.bias[k], places * 4, cudaMemcpyDeviceToHost));
-        if (haste_cuda_path_of(&dev, k, B, NULL) != HASTE_CUDA_GENERAL) {
+        if (haste_cuda_path_of(&dev, &work, k, B, NULL) != HASTE_CUDA_GENERAL) {
             judge_update(&layer, old, now, &o, want.weight[k], want.bias[k], want.naive_weight[k], want.naive_bias[k],
                          shape->name);
             free(g);
@@ -804,8 +870,8 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
                     dtype, state, (int)B, bad);
     haste_cuda_gradient_free(&gradient);
     test_free_gradients(&want, &layer);
-    free(logits); free(slopes); free(want_x); free(naive_logits); free(naive_slopes); free(naive_gx); free(rounded);
-    free(gx); free(gx2);
+    free(logits); free(slopes); free(want_x); free(naive_logits); free(naive_slopes); free(naive_gx); free(naive_gx2);
+    free(rounded); free(gx); free(gx2);
     cudaFree(x);
     cudaFree(dev_loss);
     if (device) free_lists(lists);
@@ -885,7 +951,7 @@ static void step_fast()
         const char *why = "";
         probe = upload_for(&layer, path, 64);
         if (probe.path[probe.block_count - 1] != path) {   // says so rather than pass unseen
-            haste_cuda_path_of(&probe, probe.block_count - 1, 64, &why);
+            haste_cuda_path_of(&probe, NULL, probe.block_count - 1, 64, &why);
             printf("    %s: not on this device: %s\n", shapes[i].name, why);
         } else for (loss = 0; loss < 3; loss++) for (optimizer = 0; optimizer < 3; optimizer++, n++) {
             int32_t B = batches[n % (path == HASTE_CUDA_NARROW ? 5 : 6)];
@@ -1064,52 +1130,319 @@ static void rounding()
     haste_layer_free(&b);
 }
 
-// The deterministic mode: the same bits, grad_x included, every time; and weights do not depend on the mode.
+// What rounding makes of n numbers that all lie a share p of the way from `low` to the next bfloat16, `high` (bit patterns):
+// either one or the other; the latter as often as p says, over all, over each place of a group (a noise that is the same in
+// each group, or leans to one side there, shows), and over each group (one that is the same within a group).
+static void judge_rounding(const uint16_t *array, int64_t groups, int64_t each, uint16_t low, uint16_t high, double p,
+                           const char *what)
+{
+    int64_t *of_place = (int64_t *)test_zeros((size_t)each * 8), up = 0, other = 0, g, i;
+    const double n = (double)groups * (double)each;
+    double places = 0, all_groups = 0;
+    for (g = 0; g < groups; g++) {
+        int64_t count = 0;
+        for (i = 0; i < each; i++) {
+            const uint16_t v = array[g * each + i];
+            count += v == high;
+            of_place[i] += v == high;
+            other += v != high && v != low;
+        }
+        up += count;
+        all_groups += ((double)count - p * (double)each) * ((double)count - p * (double)each) / (p * (1 - p) * (double)each);
+    }
+    for (i = 0; i < each; i++)
+        places += ((double)of_place[i] - p * (double)groups) * ((double)of_place[i] - p * (double)groups)
+                / (p * (1 - p) * (double)groups);
+    CHECK(other == 0);
+    // 2^-16: noise has 16 bits; the rest are sums of squares of normal numbers, near enough
+    if (!(CHECK_NEAR((double)up / n, p, 5.5 * sqrt(p * (1 - p) / n) + 0x1p-15) &
+          CHECK_NEAR(places, (double)each, 8 * sqrt(2 * (double)each)) &
+          CHECK_NEAR(all_groups, (double)groups, 8 * sqrt(2 * (double)groups)) & (other == 0)))
+        printf("    %s, p %g, %lld numbers, %lld of them neither\n", what, p, (long long)n, (long long)other);
+    free(of_place);
+}
+
+/* Stochastic rounding of weights and states on a path: the mean is right, the same seed and step round the same, others
+   otherwise. All weights are 1 or -1 and all have the gradient 1/16 or -1/16, exactly; rates and decays are such that what
+   is to be rounded lies a share p of the way between two numbers. turn: which signs. */
+static void rounding_on(const test_shape *shape, haste_cuda_path path, int32_t B, haste_optimizer optimizer, double p,
+                        int turn)
+{
+    const int minus = turn & 1, up = turn >> 1 & 1,
+        grows = minus != up;   /* weights below 0; gradients below 0; |w| grows */
+    haste_layer_options options = test_options(shape, HASTE_SQUARED_HINGE, optimizer, HASTE_BF16, HASTE_BF16);
+    haste_layer layer, a, b;
+    haste_cuda_workspace work;
+    haste_step_options o;
+    const double slope = up ? -1. / 16 : 1. / 16, ulp = grows ? 0x1p-7 : 0x1p-8;
+    double m = 0, v = 0, change;
+    int64_t *offset, i, n;
+    int32_t *id;
+    float *x;
+    void *dev_x;
+    uint16_t *w;
+    int run;
+    options.zero_weights = 1;
+    options.seed = 11 + (uint64_t)turn;
+    CHECK(haste_layer_create(&layer, &options, NULL) == HASTE_OK);
+    layer.step = 5 + turn;
+    n = test_weights(&layer.block[0]);
+    w = (uint16_t *)layer.block[0].weight;
+    for (i = 0; i < n; i++) {
+        w[i] = minus ? 0xbf80 : 0x3f80;
+        if (layer.block[0].weight_state[0]) ((uint16_t *)layer.block[0].weight_state[0])[i] = up ? 0xbf80 : 0x3f80;
+        if (layer.block[0].weight_state[1]) ((uint16_t *)layer.block[0].weight_state[1])[i] = 0x3f80;
+    }
+    // x is 1/64 in sample 0, else 0; biases turn its logits to 1 (no positives), or to -1 (all are): dz = 4 or -4
+    for (i = 0; i < test_places(&layer.block[0]); i++)
+        layer.block[0].bias[i] = (up ? -1.f : 1.f) - (minus ? -1.f : 1.f) * (float)layer.block[0].fan_in / 64;
+    x = (float *)test_zeros((size_t)B * (size_t)layer.inputs * 4);
+    for (i = 0; i < layer.inputs; i++) x[i] = 1.f / 64;
+    id = (int32_t *)test_alloc((size_t)layer.labels * 4);
+    for (i = 0; i < layer.labels; i++) id[i] = (int32_t)i;
+    offset = (int64_t *)test_zeros(((size_t)B + 1) * 8);
+    for (i = 1; i <= B; i++) offset[i] = up ? layer.labels : 0;
+    memset(&o, 0, sizeof o);
+    o.divisor = 1;
+    change = fabs(slope);
+    if (optimizer == HASTE_MOMENTUM) {   // 246/256 is a bfloat16 number, 247/256 the next
+        o.momentum = (float)((246 + p) / 256 - 1. / 16);
+        m = change = (double)o.momentum + 1. / 16;
+    } else if (optimizer == HASTE_ADAMW) {
+        const double t = (double)layer.step + 1;
+        o.beta1 = (float)(((246 + p) / 256 - 1. / 16) * 16 / 15);
+        o.beta2 = (float)(((246 + p) / 256 - 1. / 256) * 256 / 255);
+        m = (double)o.beta1 + (1 - (double)o.beta1) / 16;
+        v = (double)o.beta2 + (1 - (double)o.beta2) / 256;
+        change = m / (1 - pow((double)o.beta1, t)) / (sqrt(v / (1 - pow((double)o.beta2, t))) + 1e-8);
+    }
+    o.lr = (float)(p * ulp / change);
+    a = test_copy(&layer);
+    b = test_copy(&layer);
+    dev_x = device_copy(x, (size_t)B * (size_t)layer.inputs * 4);
+    for (run = 0; run < (turn ? 1 : 4); run++) {   // again; another step; another seed
+        haste_cuda_lists lists = { offset, id, 1 };
+        haste_cuda_layer dev;
+        layer.step = 5 + turn + (run == 2);
+        layer.seed += run == 3;
+        dev = upload_for(&layer, path, B);
+        work = workspace(&dev, B, 0);
+        CHECK(haste_cuda_path_of(&dev, &work, 0, B, NULL) == path);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, dev_x, HASTE_CUDA_F32, B, lists, &o, NULL, NULL, HASTE_CUDA_F32,
+                                           NULL,
+                                           &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, run ? &b : &a, NULL, &test_error), HASTE_OK, test_error);
+        if (run == 1) CHECK(test_difference(&a, &b) == NULL);
+        if (run >= 2) CHECK(memcmp(a.block[0].weight, b.block[0].weight, (size_t)n * 2) != 0);
+        if (run >= 2 && m > 0) CHECK(memcmp(a.block[0].weight_state[0], b.block[0].weight_state[0], (size_t)n * 2) != 0);
+        if (run >= 2 && v > 0) CHECK(memcmp(a.block[0].weight_state[1], b.block[0].weight_state[1], (size_t)n * 2) != 0);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+    }
+    {
+        const int64_t groups = layer.block[0].groups, each = n / groups;
+        const uint16_t one = minus ? 0xbf80 : 0x3f80, sign = up ? 0x8000 : 0;
+        judge_rounding((const uint16_t *)a.block[0].weight, groups, each, one, (uint16_t)(grows ? one + 1 : one - 1), p,
+                       shape->name);
+        if (m > 0) judge_rounding((const uint16_t *)a.block[0].weight_state[0], groups, each, (uint16_t)(0x3f76 | sign),
+                                  (uint16_t)(0x3f77 | sign), m * 256 - 246, "momentum, or the first moment");
+        if (v > 0) judge_rounding((const uint16_t *)a.block[0].weight_state[1], groups, each, 0x3f76, 0x3f77, v * 256 - 246,
+                                  "the second moment");
+    }
+    free(x); free(id); free(offset);
+    cudaFree(dev_x);
+    haste_layer_free(&layer);
+    haste_layer_free(&a);
+    haste_layer_free(&b);
+}
+
+static void rounding_paths()
+{
+    static const test_shape shapes[] = {   // F = D; no padding
+        { "S 32, F 64",    8192,  64, 1, { { 0,  32,  64, 0, 0 } }, 0 },
+        { "S 64, F 128",   8192, 128, 1, { { 0,  64, 128, 0, 0 } }, 0 },
+        { "S 128, F 208",  8192, 208, 1, { { 0, 128, 208, 0, 0 } }, 0 },
+        { "S 16, F 64",    4096,  64, 1, { { 0,  16,  64, 0, 0 } }, 0 },
+        { "S 32, F 48",    8192,  48, 1, { { 0,  32,  48, 0, 0 } }, 0 },
+        { "S 16, F 128",   4096, 128, 1, { { 0,  16, 128, 0, 0 } }, 0 } };
+    static const struct { int shape; haste_cuda_path path; int32_t B; } cases[] = {
+        { 0, HASTE_CUDA_GENERAL, 1 }, { 0, HASTE_CUDA_WIDE, 1 }, { 1, HASTE_CUDA_WIDE, 64 }, { 2, HASTE_CUDA_WIDE, 1 },
+        { 3, HASTE_CUDA_NARROW, 1 }, { 4, HASTE_CUDA_NARROW, 128 }, { 5, HASTE_CUDA_NARROW, 64 } };
+    static const double shares[] = { .1, .5, .9 };
+    int i, optimizer, turn;
+    for (i = 0; i < (int)(sizeof cases / sizeof cases[0]); i++) {
+        const test_shape *shape = &shapes[cases[i].shape];
+        haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_BF16);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer probe = upload_for(&layer, cases[i].path, cases[i].B);
+        if (probe.path[0] != cases[i].path) printf("    %s: not on this device\n", shape->name);
+        else for (optimizer = 0; optimizer < 3; optimizer++) for (turn = 0; turn < 4; turn++)
+            rounding_on(shape, cases[i].path, cases[i].B, (haste_optimizer)optimizer, shares[(turn + optimizer + i) % 3],
+                        turn);
+        haste_cuda_layer_free(&probe);
+        haste_layer_free(&layer);
+    }
+}
+
+// The deterministic mode: the same bits of weights, states, loss and grad_x in 100 runs, each from the same layer and from a
+// workspace that holds other rubbish. Would catch atomics on the way to grad_x (in the fast mode most runs differ), sums
+// whose order hangs on which thread block comes first, and what a call takes over from the one before.
+enum { SAME_RUNS = 100 };
+
+static void scramble(const haste_cuda_workspace *work, int run)
+{
+    MUST(cudaMemset(work->memory, run * 85 & 0xff, work->bytes));
+    MUST(cudaMemset(work->flag, 0, HASTE__CU_FLAGS * 4));
+}
+
+static haste_cuda_workspace chunked(const haste_cuda_layer *layer, int32_t B, int deterministic, int32_t chunks)
+{
+    haste_cuda_workspace work;
+    haste_cuda_workspace_options options;
+    memset(&options, 0, sizeof options);
+    options.batch = B;
+    options.deterministic = deterministic;
+    options.chunks = chunks;
+    CHECK_STATUS(haste_cuda_workspace_create(&work, layer, &options, &test_error), HASTE_OK, test_error);
+    return work;
+}
+
+static void deterministic_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype,
+                               haste_cuda_path path, int32_t B, int32_t chunks)
+{
+    haste_layer_options options = test_options(shape, loss, optimizer, dtype, HASTE_BF16);
+    haste_layer layer = test_layer(&options), one = test_copy(&layer), two = test_copy(&layer);
+    haste_cuda_layer dev = upload_for(&layer, path, B < 128 ? B : 128), general = upload_for(&layer, HASTE_CUDA_GENERAL, B);
+    haste_cuda_workspace work = chunked(&dev, B, 1, chunks), fast = chunked(&dev, B, 0, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    size_t d = (size_t)B * (size_t)layer.inputs, all = dev.bytes + d * 4 + 8;
+    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(8), *start;
+    char *first = (char *)test_alloc(all), *now = (char *)test_alloc(all);
+    haste_step_options o;
+    int run, differ = 0, same_path = 1, falls_back = 1;
+    int32_t k;
+    memset(&o, 0, sizeof o);
+    o.lr = .1f;
+    MUST(cudaMalloc(&start, dev.bytes));
+    MUST(cudaMemcpy(start, dev.memory, dev.bytes, cudaMemcpyDeviceToDevice));
+    for (run = 0; run <= SAME_RUNS; run++) {   // the last one: fast mode
+        haste_cuda_workspace *w = run < SAME_RUNS ? &work : &fast;
+        char *to = run ? now : first;
+        scramble(w, run);
+        MUST(cudaMemcpy(dev.memory, start, dev.bytes, cudaMemcpyDeviceToDevice));
+        MUST(cudaMemset(dev_gx, 0, d * 4));
+        dev.step = 0;
+        CHECK_STATUS(haste_cuda_train_step(&dev, w, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, (double *)dev_loss, dev_gx,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(w, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(to, dev.memory, dev.bytes, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(to + dev.bytes, dev_gx, d * 4, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(to + dev.bytes + d * 4, dev_loss, 8, cudaMemcpyDeviceToHost));
+        if (run && run < SAME_RUNS) differ += memcmp(first, now, all) != 0;
+    }
+    CHECK(differ == 0);
+    for (k = 0; k < layer.block_count; k++) {
+        same_path &= haste_cuda_path_of(&dev, &work, k, B, NULL) == haste_cuda_path_of(&dev, &fast, k, B, NULL);
+        falls_back &= haste_cuda_path_of(&dev, &work, k, B, NULL) == HASTE_CUDA_GENERAL;
+    }
+    if (same_path) CHECK(memcmp(first, now, dev.bytes) == 0);   // weights do not depend on the mode
+    if (falls_back) {   // the general kernels make the same of every order of weights
+        float *gx;
+        MUST(cudaMemset(dev_gx, 0, d * 4));
+        CHECK_STATUS(haste_cuda_train_step(&general, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, NULL, dev_gx,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&general, &one, NULL, &test_error), HASTE_OK, test_error);
+        gx = (float *)host_copy(dev_gx, d * 4);
+        CHECK(memcmp(gx, first + dev.bytes, d * 4) == 0);
+        free(gx);
+        MUST(cudaMemcpy(dev.memory, first, dev.bytes, cudaMemcpyHostToDevice));
+        CHECK_STATUS(haste_cuda_download(&dev, &two, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&one, &two) == NULL);
+        CHECK(test_difference(&layer, &one) != NULL);
+    }
+    if (differ) printf("    %s, path %d, B %d, optimizer %d: %d of %d runs differ\n", shape->name, (int)path, (int)B,
+                       (int)optimizer, differ, SAME_RUNS);
+    free(first); free(now);
+    free(host_take(dev_gx, d * 4));
+    cudaFree(x); cudaFree(dev_loss); cudaFree(start);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_workspace_free(&fast);
+    haste_cuda_layer_free(&dev);
+    haste_cuda_layer_free(&general);
+    haste_layer_free(&layer);
+    haste_layer_free(&one);
+    haste_layer_free(&two);
+}
+
+// Likewise gradients from given logit gradients.
+static void deterministic_given(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int32_t B)
+{
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev = upload_for(&layer, path, B < 128 ? B : 128);
+    haste_cuda_workspace work = chunked(&dev, B, 1, 5);
+    haste_cuda_gradient gradient;
+    test_batch batch = test_make_batch(&layer, B);
+    size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i, all;
+    float *slopes = (float *)test_alloc(n * 4);
+    void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_slopes;
+    char *first, *now;
+    int run, differ = 0;
+    for (i = 0; i < n; i++) slopes[i] = check_normal() * .01f;
+    dev_slopes = device_numbers(slopes, n, HASTE_CUDA_BF16);
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    all = gradient.bytes + d * 4;
+    first = (char *)test_alloc(all);
+    now = (char *)test_alloc(all);
+    for (run = 0; run < SAME_RUNS; run++) {
+        char *to = run ? now : first;
+        scramble(&work, run);
+        MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
+        MUST(cudaMemset(dev_gx, 0, d * 4));
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, dev_slopes, HASTE_CUDA_BF16, &gradient, dev_gx,
+                                         HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(to, gradient.memory, gradient.bytes, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(to + gradient.bytes, dev_gx, d * 4, cudaMemcpyDeviceToHost));
+        if (run) differ += memcmp(first, now, all) != 0;
+    }
+    CHECK(differ == 0);
+    if (differ) printf("    %s, path %d, B %d: %d runs differ\n", shape->name, (int)path, (int)B, differ);
+    free(first); free(now); free(slopes);
+    cudaFree(x); cudaFree(dev_gx); cudaFree(dev_slopes);
+    haste_cuda_gradient_free(&gradient);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void deterministic()
 {
-    int dtype, run;
-    for (dtype = 0; dtype < 2; dtype++) {
-        haste_layer_options options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_ADAMW, (haste_dtype)dtype,
-                                                   HASTE_BF16);
-        haste_layer layer = test_layer(&options), first = test_copy(&layer), now = test_copy(&layer);
-        test_batch batch = test_make_batch(&layer, 70);
-        size_t d = 70 * (size_t)layer.inputs;
-        void *x = device_copy(batch.x, d * 4);
-        float *first_gx = NULL;
-        double first_loss = 0;
-        haste_step_options o;
-        memset(&o, 0, sizeof o);
-        o.lr = .1f;
-        for (run = 0; run < 101; run++) {   // the last one: fast mode
-            haste_cuda_layer dev = upload(&layer);
-            haste_cuda_workspace work = workspace(&dev, 70, run < 100);
-            void *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(8);
-            float *gx;
-            double loss;
-            MUST(cudaMemset(dev_gx, 0, d * 4));
-            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 70, host_lists(&batch), &o,
-                                               (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL,
-                                               &test_error), HASTE_OK, test_error);
-            haste_cuda_download(&dev, run ? &now : &first, NULL, NULL);
-            gx = take_numbers(dev_gx, d, HASTE_CUDA_F32);
-            MUST(cudaMemcpy(&loss, dev_loss, 8, cudaMemcpyDeviceToHost));
-            cudaFree(dev_loss);
-            if (run == 0) { first_gx = gx; first_loss = loss; }
-            else {
-                if (run < 100) CHECK(memcmp(gx, first_gx, d * 4) == 0 && loss == first_loss);
-                CHECK(test_difference(&first, &now) == NULL);
-                free(gx);
-            }
-            haste_cuda_workspace_free(&work);
-            haste_cuda_layer_free(&dev);
-        }
-        free(first_gx);
-        cudaFree(x);
-        test_free_batch(&batch);
-        haste_layer_free(&layer);
-        haste_layer_free(&first);
-        haste_layer_free(&now);
-    }
+    static const test_shape shapes[] = {
+        { "narrow S 16",     12011, 128, 1, { { 0, 16,  64, 0, 0 } }, 0 },
+        { "narrow S 32",      4003, 256, 1, { { 0, 32,  48, 0, 0 } }, 1 },
+        { "dense, narrow",    2500, 288, 2, { { 100, 32, HASTE_DENSE, 0, 144 }, { 0, 16, 32, 144, 288 } }, 1 },
+        { "wide S 64",        2000, 160, 1, { { 0, 64, 128, 0, 0 } }, 1 },
+        { "dense, wide",      2000, 208, 2, { { 130, 64, HASTE_DENSE, 0, 0 }, { 0, 32, 80, 16, 208 } }, 1 } };
+    int i;
+    for (i = 0; i < 2; i++)
+        deterministic_case(&test_shapes[11], HASTE_SOFTMAX, HASTE_ADAMW, (haste_dtype)i, HASTE_CUDA_GENERAL, 70, 5);
+    deterministic_case(&shapes[3], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_CUDA_GENERAL, 130, 64);
+    deterministic_case(&shapes[0], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_CUDA_NARROW, 64, 5);
+    deterministic_case(&shapes[0], HASTE_SOFTMAX, HASTE_MOMENTUM, HASTE_BF16, HASTE_CUDA_NARROW, 128, 64);
+    deterministic_case(&shapes[1], HASTE_SQUARED_HINGE, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_NARROW, 128, 5);
+    deterministic_case(&shapes[1], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_CUDA_NARROW, 33, 64);
+    deterministic_case(&shapes[2], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_NARROW, 100, 5);
+    deterministic_case(&shapes[1], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_CUDA_NARROW, 200, 5);   // too many for it
+    deterministic_case(&shapes[3], HASTE_SOFTMAX, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_WIDE, 128, 5);
+    deterministic_case(&shapes[4], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_CUDA_WIDE, 64, 64);
+    for (i = 0; i < 2; i++) deterministic_given(&test_shapes[11], (haste_dtype)i, HASTE_CUDA_GENERAL, 70);
+    deterministic_given(&shapes[1], HASTE_BF16, HASTE_CUDA_NARROW, 128);
+    deterministic_given(&shapes[3], HASTE_BF16, HASTE_CUDA_WIDE, 130);
+    deterministic_given(&shapes[4], HASTE_BF16, HASTE_CUDA_GENERAL, 64);
 }
 
 // More chunks than the fast mode has thread blocks for so large a batch: each has its logit gradients to itself.
@@ -1248,6 +1581,8 @@ static void above_case(const test_shape *shape, haste_dtype dtype, int path, int
     haste_cuda_workspace work = workspace(&dev, B, 0);
     test_batch batch = test_make_batch(&layer, B);
     haste_cuda_lists excluded = host_lists(&batch);
+    static int turn;
+    const haste_cuda_type x_type = (haste_cuda_type)((turn + turn / 3) % 3);
     double *logits = test_doubles((size_t)B * (size_t)layer.slots);
     size_t capacity = (size_t)B * (size_t)layer.labels;
     void *x, *dev_offset = device_bytes(((size_t)B + 1) * 8), *dev_id = device_bytes(capacity * 4),
@@ -1256,12 +1591,13 @@ static void above_case(const test_shape *shape, haste_dtype dtype, int path, int
     int32_t *id;
     float *score, threshold = 2;
     int bad = 0;
+    turn++;
     whole_x(&batch, &layer);
-    x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
+    x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, x_type);
     haste_forward_ref(&layer, batch.x, B, logits);
-    haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
+    haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
                      NULL, 0, &first_needed, NULL, &test_error);
-    CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL,
+    CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL,
                                   (int64_t *)dev_offset, (int32_t *)dev_id,
                                   (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK,
                                       test_error);
@@ -1288,7 +1624,7 @@ static void above_case(const test_shape *shape, haste_dtype dtype, int path, int
     }
     CHECK(bad == 0 && total == needed && offset[B] == total);
     if (total > 0)
-        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, threshold, with ? &excluded : NULL, work.count,
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL, work.count,
                                       (int32_t *)x, (float *)x, total - 1,
                                       &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
     free(offset); free(id); free(score); free(logits);
@@ -1311,43 +1647,52 @@ static void above()
     }
 }
 
+static void score_case(const test_shape *shape, int dtype, int path)
+{
+    static int turn;
+    const haste_cuda_type x_type = (haste_cuda_type)((turn + turn / 3) % 3);
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options);
+    haste_cuda_layer dev = path == HASTE_CUDA_AUTO ? upload(&layer) : upload_for(&layer, (haste_cuda_path)path, 40);
+    haste_cuda_workspace work = workspace(&dev, 40, 0);
+    test_batch batch = test_make_batch(&layer, 40);
+    haste_cuda_lists lists = dtype ? device_lists(&batch) : host_lists(&batch);
+    size_t n = (size_t)(batch.offset[40] - batch.offset[0]);
+    void *x = device_numbers(batch.x, 40 * (size_t)layer.inputs, x_type), *dev_score = device_bytes(n * 4);
+    double *logits = test_doubles(40 * (size_t)layer.slots);
+    float *got, *naive = (float *)test_alloc(40 * (size_t)layer.slots * 4);
+    test_errors got_errors = {}, naive_errors = {};
+    int32_t b;
+    int64_t j;
+    turn++;
+    haste_forward_ref(&layer, batch.x, 40, logits);
+    naive_forward(&layer, batch.x, 40, naive);
+    CHECK_STATUS(haste_cuda_score(&dev, &work, x, x_type, 40, lists, (float *)dev_score, NULL, &test_error),
+                 HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    got = (float *)host_take(dev_score, n * 4);
+    for (b = 0; b < 40; b++) for (j = batch.offset[b]; j < batch.offset[b + 1]; j++) {
+        size_t at = (size_t)b * (size_t)layer.slots + (size_t)layer.slot_of[batch.id[j]];
+        test_add_error(&got_errors, (double)got[j - batch.offset[0]], logits[at]);
+        test_add_error(&naive_errors, (double)naive[at], logits[at]);
+    }
+    test_judge(&got_errors, &naive_errors, "score", __LINE__);
+    free(got); free(logits); free(naive);
+    cudaFree(x);
+    if (dtype) free_lists(lists);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+}
+
 static void score()
 {
-    int i, dtype;
-    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
-        haste_layer layer = test_layer(&options);
-        haste_cuda_layer dev = upload(&layer);
-        haste_cuda_workspace work = workspace(&dev, 40, 0);
-        test_batch batch = test_make_batch(&layer, 40);
-        haste_cuda_lists lists = dtype ? device_lists(&batch) : host_lists(&batch);
-        size_t n = (size_t)(batch.offset[40] - batch.offset[0]);
-        void *x = device_copy(batch.x, 40 * (size_t)layer.inputs * 4), *dev_score = device_bytes(n * 4);
-        double *logits = test_doubles(40 * (size_t)layer.slots);
-        float *got, *naive = (float *)test_alloc(40 * (size_t)layer.slots * 4);
-        test_errors got_errors = {}, naive_errors = {};
-        int32_t b;
-        int64_t j;
-        haste_forward_ref(&layer, batch.x, 40, logits);
-        naive_forward(&layer, batch.x, 40, naive);
-        CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, 40, lists, (float *)dev_score, NULL, &test_error),
-                     HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
-        got = (float *)host_take(dev_score, n * 4);
-        for (b = 0; b < 40; b++) for (j = batch.offset[b]; j < batch.offset[b + 1]; j++) {
-            size_t at = (size_t)b * (size_t)layer.slots + (size_t)layer.slot_of[batch.id[j]];
-            test_add_error(&got_errors, (double)got[j - batch.offset[0]], logits[at]);
-            test_add_error(&naive_errors, (double)naive[at], logits[at]);
-        }
-        test_judge(&got_errors, &naive_errors, "score", __LINE__);
-        free(got); free(logits); free(naive);
-        cudaFree(x);
-        if (dtype) free_lists(lists);
-        test_free_batch(&batch);
-        haste_cuda_workspace_free(&work);
-        haste_cuda_layer_free(&dev);
-        haste_layer_free(&layer);
-    }
+    int i, dtype, path;
+    for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++)
+        score_case(&test_shapes[i], dtype, HASTE_CUDA_AUTO);
+    for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+        score_case(&panel_shapes[i], 1, path);
 }
 
 // ---- rewiring --------------------------------------------------------------------------------------------------------
@@ -1379,7 +1724,7 @@ static void rewire()
         for (k = 0; k < 32 * (size_t)layer.inputs; k++) batch.x[k] = batch.x[k] > 0 ? 1.0f : 0.0f;
         dev = upload(&layer);
         work = workspace(&dev, 32, 0);
-        x = device_copy(batch.x, 32 * (size_t)layer.inputs * 4);
+        x = device_numbers(batch.x, 32 * (size_t)layer.inputs, (haste_cuda_type)((i + scope + prune) % 3));
         back = test_copy(&layer);
         memset(&o, 0, sizeof o);
         o.share = .35f;
@@ -1390,8 +1735,8 @@ static void rewire()
         o.uniform = uniform;
         CHECK_STATUS(haste_rewire(&layer, &host_work, &o, batch.x, 32, batch.positives, &host_moved, &test_error), HASTE_OK,
                      test_error);
-        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &o, x, HASTE_CUDA_F32, 32, host_lists(&batch), &moved, NULL,
-                                       &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &o, x, (haste_cuda_type)((i + scope + prune) % 3), 32,
+                                       host_lists(&batch), &moved, NULL, &test_error), HASTE_OK, test_error);
         CHECK(moved == host_moved && dev.rewires == 1);
         CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_layer_check(&back, &test_error), HASTE_OK, test_error);
@@ -1411,15 +1756,35 @@ static void rewire()
 
 // ---- shards ----------------------------------------------------------------------------------------------------------
 
+// Where shards are cut: in the middle of the last block, at a whole group.
+static int64_t middle_of(const haste_layer *layer)
+{
+    const haste_block *last = &layer->block[layer->block_count - 1];
+    return last->first_slot + last->groups / 2 * last->group_size;
+}
+
 // Views of one layer's halves, and two uploaded shards, train to the bits that the whole layer trains to.
+static const test_shape shard_shapes[] = {
+    { "head and tail",   200,  64, 3, { { 20,  8, HASTE_DENSE, 0, 40 }, { 50, 16, 8, 8, 30 }, { 0, 32, 12, 30, 64 } }, 1 },
+    { "wide",            700, 300, 1, { { 0,  32,  64, 0, 0 } }, 1 },
+    { "wide S 64",      1000, 160, 2, { { 130, 64, HASTE_DENSE, 0, 0 }, { 0, 64, 128, 0, 0 } }, 1 },
+    { "narrow",         1003, 128, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+    { "narrow S 32",     800, 288, 2, { { 100, 32, HASTE_DENSE, 0, 144 }, { 0, 32, 32, 144, 288 } }, 1 } };
+enum { SHARD_SHAPES = sizeof shard_shapes / sizeof shard_shapes[0] };
+static haste_cuda_path shard_path(int i)
+{
+    return i == 0 ? HASTE_CUDA_GENERAL : shard_shapes[i].name[0] == 'w' ? HASTE_CUDA_WIDE : HASTE_CUDA_NARROW;
+}
+
 static void shards()
 {
-    int dtype, own;
-    for (dtype = 0; dtype < 2; dtype++) for (own = 0; own < 2; own++) {
-        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_MOMENTUM, (haste_dtype)dtype,
-                                                   HASTE_BF16);
+    int dtype, own, turn;
+    for (turn = 0; turn < SHARD_SHAPES; turn++) for (dtype = turn > 0; dtype < 2; dtype++) for (own = 0; own < 2; own++) {
+        haste_layer_options options = test_options(&shard_shapes[turn], HASTE_BCE, (haste_optimizer)((turn + 1) % 3),
+                                                   (haste_dtype)dtype, HASTE_BF16);
         haste_layer layer = test_layer(&options), a = test_copy(&layer), b = test_copy(&layer);
-        haste_cuda_layer whole = upload(&layer), base = upload(&layer), part;
+        haste_cuda_layer whole = upload_for(&layer, shard_path(turn), 50), base = upload_for(&layer, shard_path(turn), 50),
+            part;
         haste_cuda_workspace work = workspace(&whole, 50, 0);
         test_batch batch = test_make_batch(&layer, 50);
         size_t d = 50 * (size_t)layer.inputs, i;
@@ -1427,7 +1792,7 @@ static void shards()
             *gx2 = device_bytes(d * 4);
         float *one, *two;
         double l[3];
-        int64_t middle = layer.block[1].first_slot + 2 * layer.block[1].group_size;
+        int64_t middle = middle_of(&layer);
         haste_step_options o;
         int p, bad = 0;
         memset(&o, 0, sizeof o);
@@ -1443,6 +1808,7 @@ static void shards()
             memset(&range, 0, sizeof range);
             range.first_slot = p ? middle : 0;
             range.end_slot = p ? layer.slots : middle;
+            memcpy(range.path, whole.path, sizeof range.path);
             if (own) CHECK_STATUS(haste_cuda_upload(&part, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
             else CHECK_STATUS(haste_cuda_layer_range(&part, &base, range.first_slot, range.end_slot, &test_error), HASTE_OK,
                               test_error);
@@ -1455,11 +1821,12 @@ static void shards()
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         CHECK(test_difference(&a, &b) == NULL);
         MUST(cudaMemcpy(l, loss, 24, cudaMemcpyDeviceToHost));
-        CHECK_NEAR(l[1] + l[2], l[0], 1e-6 * l[0]);
+        CHECK_NEAR(l[1] + l[2], l[0], (turn ? 2e-5 : 1e-6) * l[0]);
         one = take_numbers(gx, d, HASTE_CUDA_F32);
         two = take_numbers(gx2, d, HASTE_CUDA_F32);
         for (i = 0; i < d; i++) bad += !(fabs((double)one[i] - (double)two[i]) <= 1e-5);
         CHECK(bad == 0);
+        if (bad || test_difference(&a, &b)) printf("    %s, dtype %d, own %d\n", shard_shapes[turn].name, dtype, own);
         CHECK_STATUS(haste_cuda_layer_range(&part, &base, 1, layer.slots, &test_error), HASTE_ERR_ARG, test_error);
         free(one); free(two);
         cudaFree(x);
@@ -1472,6 +1839,364 @@ static void shards()
         haste_layer_free(&a);
         haste_layer_free(&b);
     }
+}
+
+// A part's share of what the whole layer computes: logits, the best, those above, scores, gradients. Whole numbers, so that
+// all of it is exact. Would catch slots, groups or labels that are counted from the wrong place.
+static void part_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int own, int32_t B)
+{
+    enum { K = 5 };
+    haste_layer_options options = test_options(shape, HASTE_BCE, HASTE_MOMENTUM, dtype, HASTE_F32);
+    haste_layer layer = whole_layer(&options);
+    haste_cuda_layer base = upload_for(&layer, path, 64), part;
+    haste_cuda_workspace work = workspace(&base, B, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    const size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs;
+    const size_t pairs = (size_t)(batch.offset[B] - batch.offset[0]), most = (size_t)B * (size_t)layer.labels;
+    double *want = test_doubles(n), *masked = test_doubles((size_t)layer.slots), *slopes = test_doubles(n),
+        *want_gx = test_doubles(d), best_score[K];
+    test_gradients grads = test_make_gradients(&layer);
+    haste_cuda_lists excluded = host_lists(&batch);
+    void *x, *gx = device_bytes(d * 4);
+    float *got_gx;
+    int64_t first, end, slot, bad = 0, scored = 0;
+    int32_t b, k, best_id[K];
+    int p;
+    size_t i;
+    whole_x(&batch, &layer);
+    for (i = 0; i < n; i++)
+        slopes[i] = layer.label_of[i % (size_t)layer.slots] < 0 ? 0 : (double)((int)(check_random() % 3) - 1);
+    x = device_copy(batch.x, d * 4);
+    MUST(cudaMemset(gx, 0, d * 4));
+    haste_forward_ref(&layer, batch.x, B, want);
+    haste_backward_ref(&layer, batch.x, B, slopes, grads.weight, grads.bias, want_gx);
+    for (p = 0; p < 2; p++) {
+        haste_cuda_options range;
+        haste_cuda_gradient gradient;
+        size_t own_slots;
+        void *out, *id = device_bytes(most * 4), *score = device_bytes(most * 4),
+            *offset = device_bytes(((size_t)B + 1) * 8);
+        float *z, *own_slopes, *got_score;
+        int32_t *got_id;
+        int64_t *got_offset, needed = -1, total = 0;
+        memset(&range, 0, sizeof range);
+        memcpy(range.path, base.path, sizeof range.path);
+        range.first_slot = first = p ? middle_of(&layer) : 0;
+        range.end_slot = end = p ? layer.slots : middle_of(&layer);
+        if (own) CHECK_STATUS(haste_cuda_upload(&part, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
+        else CHECK_STATUS(haste_cuda_layer_range(&part, &base, first, end, &test_error), HASTE_OK, test_error);
+        own_slots = (size_t)(end - first);
+        CHECK(part.slots == end - first && part.first_slot == first);
+        // forward
+        out = device_bytes((size_t)B * own_slots * 4);
+        CHECK_STATUS(haste_cuda_forward(&part, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, NULL, &test_error),
+                     HASTE_OK,
+                     test_error);
+        z = (float *)host_take(out, (size_t)B * own_slots * 4);
+        for (b = 0; b < B; b++) for (slot = first; slot < end; slot++)
+            bad += (double)z[(size_t)b * own_slots + (size_t)(slot - first)] !=
+                   (layer.label_of[slot] < 0 ? 0 : want[b * layer.slots + slot]);
+        free(z);
+        CHECK(bad == 0);
+        // top-k
+        CHECK_STATUS(haste_cuda_top_k(&part, &work, x, HASTE_CUDA_F32, B, K, &excluded, (int32_t *)id, (float *)score, NULL,
+                                      &test_error), HASTE_OK, test_error);
+        got_id = (int32_t *)host_copy(id, most * 4);
+        got_score = (float *)host_copy(score, most * 4);
+        for (b = 0; b < B; b++) {
+            for (slot = 0; slot < layer.slots; slot++)
+                masked[slot] = slot < first || slot >= end ? -1e30 : want[b * layer.slots + slot];
+            haste_top_k_ref(&layer, masked, K, batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], best_id,
+                            best_score);
+            for (k = 0; k < K; k++) bad += got_id[b * K + k] != best_id[k] || (double)got_score[b * K + k] != best_score[k];
+        }
+        CHECK(bad == 0);
+        free(got_id); free(got_score);
+        // above
+        CHECK_STATUS(haste_cuda_above(&part, &work, x, HASTE_CUDA_F32, B, 2, &excluded, (int64_t *)offset, (int32_t *)id,
+                                      (float *)score, (int64_t)most, &needed, NULL, &test_error), HASTE_OK, test_error);
+        got_offset = (int64_t *)host_take(offset, ((size_t)B + 1) * 8);
+        got_id = (int32_t *)host_take(id, most * 4);
+        got_score = (float *)host_copy(score, most * 4);
+        for (b = 0; b < B; b++) {
+            bad += got_offset[b] != total;
+            for (slot = first; slot < end; slot++)
+                total += layer.label_of[slot] >= 0 && want[b * layer.slots + slot] > 2 &&
+                         !find_id(batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], layer.label_of[slot]);
+            for (slot = got_offset[b]; slot < got_offset[b + 1] && bad == 0; slot++) {
+                const int64_t at = layer.slot_of[got_id[slot]];
+                bad += at < first || at >= end || (double)got_score[slot] != want[b * layer.slots + at] ||
+                       find_id(batch.id + batch.offset[b], batch.offset[b + 1] - batch.offset[b], got_id[slot]);
+                if (slot > got_offset[b])
+                    bad += !(got_score[slot - 1] > got_score[slot] ||
+                             (got_score[slot - 1] == got_score[slot] && got_id[slot - 1] < got_id[slot]));
+            }
+        }
+        CHECK(bad == 0 && total == needed && got_offset[B] == total);
+        free(got_offset); free(got_id); free(got_score);
+        // score: other parts' places are left alone
+        MUST(cudaMemset(score, 0xff, most * 4));
+        CHECK_STATUS(haste_cuda_score(&part, &work, x, HASTE_CUDA_F32, B, excluded, (float *)score, NULL, &test_error),
+                     HASTE_OK, test_error);
+        got_score = (float *)host_take(score, most * 4);
+        for (b = 0; b < B; b++) for (i = (size_t)batch.offset[b]; i < (size_t)batch.offset[b + 1]; i++) {
+            const float v = got_score[i - (size_t)batch.offset[0]];
+            slot = layer.slot_of[batch.id[i]];
+            if (slot < first || slot >= end) bad += !isnan(v);
+            else { bad += (double)v != want[b * layer.slots + slot]; scored++; }
+        }
+        CHECK(bad == 0);
+        free(got_score);
+        // backward
+        own_slopes = (float *)test_alloc((size_t)B * own_slots * 4);
+        for (b = 0; b < B; b++) for (slot = first; slot < end; slot++)
+            own_slopes[(size_t)b * own_slots + (size_t)(slot - first)] = (float)slopes[b * layer.slots + slot];
+        out = device_numbers(own_slopes, (size_t)B * own_slots, own ? HASTE_CUDA_BF16 : HASTE_CUDA_F32);
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &part, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
+        CHECK_STATUS(haste_cuda_backward(&part, &work, x, HASTE_CUDA_F32, B, out, own ? HASTE_CUDA_BF16 : HASTE_CUDA_F32,
+                                         &gradient, gx, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        for (k = 0; k < part.block_count; k++) {
+            const haste_block *block = &part.block[k];
+            const int64_t S = block->group_size, F = block->fan_in, at = first + block->first_slot;   // of the whole
+            float *w = (float *)test_alloc((size_t)test_weights(block) * 4), *bias = (float *)test_alloc(
+                (size_t)test_places(block) * 4);
+            int32_t whole_k = 0;
+            int64_t base_group;
+            while (whole_k + 1 < layer.block_count && at >= layer.block[whole_k + 1].first_slot) whole_k++;
+            base_group = (at - layer.block[whole_k].first_slot) / S;
+            MUST(cudaMemcpy(w, gradient.weight[k], (size_t)test_weights(block) * 4, cudaMemcpyDeviceToHost));
+            MUST(cudaMemcpy(bias, gradient.bias[k], (size_t)test_places(block) * 4, cudaMemcpyDeviceToHost));
+            for (i = 0; i < (size_t)test_weights(block); i++)
+                bad += (double)w[i] != grads.weight[whole_k][(size_t)(base_group * F * S) + i];
+            for (i = 0; i < (size_t)test_places(block); i++)
+                bad += (double)bias[i] != grads.bias[whole_k][(size_t)(base_group * S) + i];
+            free(w); free(bias);
+        }
+        CHECK(bad == 0);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        free(own_slopes);
+        cudaFree(out);
+        haste_cuda_gradient_free(&gradient);
+        haste_cuda_layer_free(&part);
+    }
+    got_gx = (float *)host_take(gx, d * 4);
+    for (i = 0; i < d; i++) bad += (double)got_gx[i] != want_gx[i];
+    CHECK(bad == 0 && scored == (int64_t)pairs);
+    if (bad) printf("    %s, dtype %d, path %d, own %d, B %d\n", shape->name, (int)dtype, (int)path, own, (int)B);
+    free(got_gx); free(want); free(masked); free(slopes); free(want_gx);
+    cudaFree(x);
+    test_free_gradients(&grads, &layer);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&base);
+    haste_layer_free(&layer);
+}
+
+static void parts()
+{
+    static const int32_t batches[] = { 3, 40, 130 };
+    int i, own, j;
+    for (i = 0; i < SHARD_SHAPES; i++) for (own = 0; own < 2; own++) for (j = 0; j < 3; j++)
+        part_case(&shard_shapes[i], i || j % 2 ? HASTE_BF16 : HASTE_F32, shard_path(i), own, batches[j]);
+}
+
+/* Rewiring on every path, of the whole layer or of its two parts, decides as the CPU does for the whole (parts: in the scope
+   of a group, where a part's ranking is the whole's). Would catch weights that are read in another path's order, random
+   numbers that count a part's own groups, and rows of parts that land elsewhere. */
+static void rewire_parts(const test_shape *shape, haste_cuda_path path, int count, int own, haste_scope scope,
+                         haste_growth growth, haste_prune prune)
+{
+    enum { B = 32 };
+    haste_layer_options options = test_options(shape, HASTE_SQUARED_HINGE, HASTE_ADAMW, HASTE_BF16, HASTE_F32);
+    haste_layer layer = whole_layer(&options), back = test_copy(&layer);
+    haste_workspace host_work = test_workspace(&layer, B, 1, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, B);
+    haste_cuda_layer base = upload_for(&layer, path, B), part;
+    haste_cuda_workspace work = workspace(&base, B, 0);
+    haste_rewire_options o;
+    int64_t moved, all_moved = 0, host_moved = -1;
+    const char *difference;
+    size_t k;
+    void *x;
+    int p;
+    memset(&o, 0, sizeof o);
+    o.share = .35f;
+    o.scope = scope;
+    o.growth = growth;
+    o.prune = prune;
+    for (k = 0; k < B * (size_t)layer.inputs; k++) batch.x[k] = (float)(check_random() % 2);   // slopes are exact
+    x = device_copy(batch.x, B * (size_t)layer.inputs * 4);
+    for (p = 0; p < count; p++) {
+        haste_cuda_options range;
+        memset(&range, 0, sizeof range);
+        memcpy(range.path, base.path, sizeof range.path);
+        range.first_slot = p ? middle_of(&layer) : 0;
+        range.end_slot = p || count == 1 ? layer.slots : middle_of(&layer);
+        if (own) CHECK_STATUS(haste_cuda_upload(&part, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
+        else CHECK_STATUS(haste_cuda_layer_range(&part, &base, range.first_slot, range.end_slot, &test_error), HASTE_OK,
+                          test_error);
+        CHECK_STATUS(haste_cuda_rewire(&part, &work, &o, x, HASTE_CUDA_F32, B, host_lists(&batch), &moved, NULL,
+                                       &test_error),
+                     HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&part, &back, NULL, &test_error), HASTE_OK, test_error);
+        all_moved += moved;
+        haste_cuda_layer_free(&part);
+    }
+    CHECK_STATUS(haste_rewire(&layer, &host_work, &o, batch.x, B, batch.positives, &host_moved, &test_error), HASTE_OK,
+                 test_error);
+    CHECK(all_moved == host_moved && host_moved > 0);
+    CHECK_STATUS(haste_layer_check(&back, &test_error), HASTE_OK, test_error);
+    difference = test_difference(&layer, &back);
+    if (!CHECK(difference == NULL))
+        printf("    %s, path %d, %d parts, own %d, scope %d, growth %d, prune %d: %s differs\n", shape->name, (int)path,
+               count,
+               own, (int)scope, (int)growth, (int)prune, difference);
+    cudaFree(x);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&base);
+    haste_workspace_free(&host_work);
+    haste_layer_free(&layer);
+    haste_layer_free(&back);
+}
+
+static void rewire_orders()
+{
+    static const test_shape shapes[] = {
+        { "S 32, F 32",  333, 100, 1, { { 0, 32, 32, 0, 0 } }, 1 },
+        { "S 64, F 64",  300, 170, 1, { { 0, 64, 64, 0, 0 } }, 1 },
+        { "S 32, D 768", 200, 768, 1, { { 0, 32, 64, 0, 0 } }, 1 } };
+    int i, growth, prune, scope, path;
+    for (i = 0; i < 3; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+        for (growth = 0; growth < 2; growth++) for (prune = 0; prune < 2; prune++) for (scope = 0; scope < 2; scope++)
+            rewire_parts(&shapes[i], (haste_cuda_path)path, 1, 1, (haste_scope)scope, (haste_growth)growth,
+                         (haste_prune)prune);
+    for (i = 0; i < SHARD_SHAPES; i++) for (growth = 0; growth < 2; growth++) for (prune = 0; prune < 2; prune++)
+        rewire_parts(&shard_shapes[i], shard_path(i), 2, prune ^ growth, HASTE_SCOPE_GROUP, (haste_growth)growth,
+                     (haste_prune)prune);
+}
+
+// A shard that is made on the device equals one that is uploaded, and takes what was planned for it.
+static void create_shards()
+{
+    int i, p;
+    for (i = 0; i < SHARD_SHAPES; i++) for (p = 0; p < 2; p++) {
+        haste_layer_options options = test_options(&shard_shapes[i], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_BF16);
+        haste_layer layer, one, two;
+        haste_cuda_layer made, sent;
+        haste_cuda_workspace work;
+        haste_cuda_workspace_options work_options;
+        haste_cuda_gradient gradient;
+        haste_cuda_options range;
+        haste_cuda_plan plan;
+        haste_rewire_options rewire;
+        haste_cuda_lists none;
+        static int64_t frequency[1003];
+        int32_t l;
+        memset(&range, 0, sizeof range);
+        memset(&rewire, 0, sizeof rewire);
+        memset(&none, 0, sizeof none);
+        memset(&work_options, 0, sizeof work_options);
+        for (l = 0; l < options.labels; l++) frequency[l] = l % 7;
+        options.frequency = frequency;
+        options.samples = 1000;
+        rewire.share = .3f;
+        work_options.batch = 70;
+        CHECK(haste_layer_create(&layer, &options, &test_error) == HASTE_OK);
+        one = test_copy(&layer);
+        two = test_copy(&layer);
+        // what is not the shard's stays
+        memset(one.block[0].weight, 0x3f, (size_t)((char *)one.label_of - (char *)one.block[0].weight));
+        memset(two.block[0].weight, 0x3f, (size_t)((char *)two.label_of - (char *)two.block[0].weight));
+        range.first_slot = p ? middle_of(&layer) : 0;
+        range.end_slot = p ? layer.slots : middle_of(&layer);
+        CHECK_STATUS(haste_cuda_plan_bytes(&options, &work_options, &range, &plan, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_layer_create(&made, &options, &range, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.layer && made.slots == range.end_slot - range.first_slot);
+        CHECK_STATUS(haste_cuda_upload(&sent, &layer, &range, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.layer);
+        CHECK_STATUS(haste_cuda_workspace_create(&work, &made, &work_options, &test_error), HASTE_OK, test_error);
+        CHECK(work.bytes == plan.workspace && work.pinned_bytes == plan.pinned);
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &made, &test_error), HASTE_OK, test_error);
+        CHECK(alloc_last == plan.gradient);
+        CHECK_STATUS(haste_cuda_download(&made, &one, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&sent, &two, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&one, &two) == NULL && test_difference(&one, &layer) != NULL);
+        CHECK_STATUS(haste_cuda_rewire(&made, &work, &rewire, NULL, HASTE_CUDA_F32, 0, none, NULL, NULL, &test_error),
+                     HASTE_OK, test_error);
+        CHECK(alloc_last == plan.rewire);
+        if (p) {   // the other half comes from the other shard: together the layer
+            CHECK_STATUS(haste_cuda_download(&sent, &two, NULL, &test_error), HASTE_OK, test_error);
+            haste_cuda_layer_free(&sent);
+            range.first_slot = 0;
+            range.end_slot = middle_of(&layer);
+            CHECK_STATUS(haste_cuda_layer_create(&sent, &options, &range, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_download(&sent, &two, NULL, &test_error), HASTE_OK, test_error);
+            CHECK(memcmp(layer.block[0].weight, two.block[0].weight, (size_t)test_weights(&layer.block[0]) * 2) == 0);
+            CHECK_STATUS(haste_layer_check(&two, &test_error), HASTE_OK, test_error);
+        }
+        haste_cuda_gradient_free(&gradient);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&made);
+        haste_cuda_layer_free(&sent);
+        haste_layer_free(&layer);
+        haste_layer_free(&one);
+        haste_layer_free(&two);
+    }
+}
+
+// Softmax over a part of the labels is refused, with nothing changed; what can be done with a part still is.
+static void part_softmax()
+{
+    haste_layer_options options = test_options(&shard_shapes[0], HASTE_SOFTMAX, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options), back = test_copy(&layer);
+    haste_cuda_layer dev = upload(&layer), part, all;
+    haste_cuda_workspace work = workspace(&dev, 8, 0);
+    haste_cuda_gradient gradient;
+    test_batch batch = test_make_batch(&layer, 8);
+    void *x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4), *out = device_bytes(8 * (size_t)layer.slots * 4);
+    haste_step_options o;
+    haste_rewire_options r;
+    memset(&o, 0, sizeof o);
+    memset(&r, 0, sizeof r);
+    o.lr = .1f;
+    r.share = .2f;
+    CHECK_STATUS(haste_cuda_layer_range(&part, &dev, middle_of(&layer), layer.slots, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_layer_range(&all, &dev, 0, layer.slots, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &part, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&part, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, NULL, NULL,
+                                       HASTE_CUDA_F32,
+                                       NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK(strstr(test_error.text, "softmax") != NULL);
+    CHECK_STATUS(haste_cuda_accumulate(&part, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, &gradient, NULL, NULL,
+                                       HASTE_CUDA_F32, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    r.growth = HASTE_GROW_GRADIENT;
+    CHECK_STATUS(haste_cuda_rewire(&part, &work, &r, x, HASTE_CUDA_F32, 8, host_lists(&batch), NULL, NULL, &test_error),
+                 HASTE_ERR_ARG, test_error);
+    CHECK(part.step == 0 && part.pending == 0 && part.rewires == 0);
+    CHECK_STATUS(haste_cuda_forward(&part, &work, x, HASTE_CUDA_F32, 8, out, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK,
+                 test_error);
+    CHECK_STATUS(haste_cuda_backward(&part, &work, x, HASTE_CUDA_F32, 8, out, HASTE_CUDA_F32, &gradient, NULL,
+                                     HASTE_CUDA_F32,
+                                     NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+    CHECK(test_difference(&layer, &back) == NULL);
+    CHECK_STATUS(haste_cuda_apply(&part, &work, &gradient, &o, NULL, &test_error), HASTE_OK, test_error);
+    r.growth = HASTE_GROW_RANDOM;
+    CHECK_STATUS(haste_cuda_rewire(&part, &work, &r, NULL, HASTE_CUDA_F32, 0, host_lists(&batch), NULL, NULL, &test_error),
+                 HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_train_step(&all, &work, x, HASTE_CUDA_F32, 8, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32,
+                                       NULL, &test_error), HASTE_OK, test_error);   // a range of all slots is no part
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    free(host_take(out, 8 * (size_t)layer.slots * 4));
+    cudaFree(x);
+    haste_cuda_gradient_free(&gradient);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&back);
 }
 
 // ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -1561,6 +2286,353 @@ static void not_finite()
     haste_layer_free(&after);
 }
 
+// What is wrong with a batch of spared_case.
+typedef enum trouble {
+    BAD_INPUT,        // an input of one sample is infinite: groups that have it are spared
+    BAD_BIAS,         // a logit is not finite for all samples
+    LARGE_LOGIT,      // 3e37, of 8 samples: only the wide path spares its group
+    LARGER_LOGIT,     // 6e37, of 64 samples and more: narrow too
+    LARGE_WEIGHTS,    // gradients of 2e19 of one input's weights, while that of the bias is 2e15
+    LARGE_BIAS,       // a gradient of 2e20 of a bias, none of weights
+    OVERFLOWING_BIAS  // and a rate of 1e20, for SGD
+} trouble;
+static const char *const trouble_name[] = { "input", "bias", "large logit", "larger logit", "large gradient of weights",
+                                            "large gradient of a bias", "bias that overflows" };
+
+// Whether the numbers of place (f, i) of a block are what they were: the weight and its states; f = F: the bias and its.
+static int unchanged(const haste_layer *layer, const haste_block *a, const haste_block *b, int64_t i, int64_t f)
+{
+    const int64_t S = a->group_size, F = a->fan_in;
+    const size_t at = (size_t)(f < F ? (i / S * F + f) * S + i % S : i);
+    const size_t w = test_width(layer->dtype), v = test_width(layer->state_dtype);
+    int k, same;
+    if (f == F) {
+        same = memcmp(a->bias + at, b->bias + at, 4) == 0;
+        for (k = 0; k < 2; k++) if (a->bias_state[k]) same &= memcmp(a->bias_state[k] + at, b->bias_state[k] + at, 4) == 0;
+        return same;
+    }
+    same = memcmp((char *)a->weight + at * w, (char *)b->weight + at * w, w) == 0;
+    for (k = 0; k < 2; k++)
+        if (a->weight_state[k])
+            same &= memcmp((char *)a->weight_state[k] + at * v, (char *)b->weight_state[k] + at * v, v) == 0;
+    return same;
+}
+
+/* What NOT FINITE in haste_cuda.cuh promises: exactly what it names is left as it was, bit for bit, all else moves (states
+   are float32, so that they do), and haste_cuda_check says so, once. One block; with the squared hinge and no positives a
+   logit's gradient is 2 * (1 + z) / B. Would catch a check that is missing, or one that spares more than is said. */
+static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int32_t B,
+                        haste_optimizer optimizer,
+                        haste_loss loss, trouble what)
+{
+    haste_layer_options options = test_options(shape, loss, optimizer, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_block *block = &layer.block[0];
+    const int64_t S = block->group_size, F = block->fan_in, g0 = block->groups / 2, i0 = g0 * S + S - 3;   /* the label */
+    const int dense = block->index == NULL;
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    test_batch batch = test_make_batch(&layer, B);
+    haste_step_options o;
+    void *x;
+    int64_t i, f, d, unit = S, loud = F * 3 / 4, wrong = 0, spared = 0, moved = 0;
+    int sgd = optimizer == HASTE_SGD, found = 0, turn_of[16] = { 0 };
+    memset(&o, 0, sizeof o);
+    o.lr = .25f;
+    d = dense ? loud : block->index[g0 * F + loud];
+    if (what == BAD_INPUT) batch.x[(B / 2) * layer.inputs + d] = path == HASTE_CUDA_NARROW ? -INFINITY : INFINITY;
+    else {
+        if (what == BAD_BIAS) block->bias[i0] = loss == HASTE_SOFTMAX ? NAN : INFINITY;
+        if (what == LARGE_LOGIT) block->bias[i0] = 3e37f;
+        if (what == LARGER_LOGIT) block->bias[i0] = 6e37f;
+        if (what == LARGE_WEIGHTS) {
+            block->bias[i0] = 1e15f;
+            for (i = 0; i < B; i++) batch.x[i * layer.inputs + d] = 1e4f;
+        }
+        if (what == LARGE_BIAS || what == OVERFLOWING_BIAS) {
+            if (what == OVERFLOWING_BIAS) o.lr = 1e20f;
+            block->bias[i0] = 1e20f;
+            memset(batch.x, 0, (size_t)B * (size_t)layer.inputs * 4);
+        }
+        if (loss == HASTE_SQUARED_HINGE) for (i = 0; i <= B; i++) batch.offset[i] = 3;
+    }
+    dev = upload_for(&layer, path, B);
+    work = workspace(&dev, B, 0);
+    if (dev.path[0] != path) { printf("    %s: not on this device\n", shape->name); goto end; }
+    x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32,
+                                       NULL, &test_error), HASTE_OK, test_error);
+    {
+        const haste_status status = haste_cuda_check(&work, NULL, &test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, &after, NULL, &test_error), HASTE_OK, test_error);
+        found = status == HASTE_ERR_NONFINITE;
+        CHECK(found || status == HASTE_OK);
+    }
+    if (path == HASTE_CUDA_GENERAL && S > 64) unit = 64;
+    if (path == HASTE_CUDA_NARROW) unit = S == 32 && F <= 64 ? 32 : 16;
+    if (path == HASTE_CUDA_WIDE && what == LARGE_WEIGHTS && (dense || F > 128 || (F > 64 && S > 64)))
+        for (f = 0; f < F; f += 64) turn_of[f / 64] = unchanged(&layer, block, &after.block[0], i0, f) ? 1 : -1;
+    for (i = 0; i < block->labels; i++) {
+        int reads = dense;
+        const int near_it = i / unit == i0 / unit && i / S == g0;
+        for (f = 0; f < F && !reads; f++) reads |= block->index[i / S * F + f] == d;
+        for (f = 0; f <= F; f++) {   /* f = F: the bias */
+            int want = 0, same = unchanged(&layer, block, &after.block[0], i, f);
+            switch (what) {
+            case BAD_INPUT:    want = reads; break;
+            case BAD_BIAS:     want = near_it; break;
+            case LARGE_LOGIT:  want = near_it && path == HASTE_CUDA_WIDE; break;
+            case LARGER_LOGIT: want = near_it && path != HASTE_CUDA_GENERAL; break;
+            case LARGE_WEIGHTS:
+                if (path == HASTE_CUDA_GENERAL) want = near_it && f < F && f / 64 == loud / 64;
+                else if (path == HASTE_CUDA_WIDE) want = near_it && (!turn_of[0] || f == F || turn_of[f / 64] > 0);
+                else if (!sgd)
+                    want = near_it && (B <= 64 || (f < F ? f % (F / 8) >= F / 16 : 0) == (loud % (F / 8) >= F / 16));
+                break;
+            case LARGE_BIAS:
+                if (path == HASTE_CUDA_GENERAL) want = near_it && f == F && i == i0;
+                else if (path == HASTE_CUDA_WIDE) want = near_it;
+                else if (!sgd) want = near_it && (B <= 64 || f == F || f % (F / 8) < F / 16);
+                break;
+            case OVERFLOWING_BIAS: want = near_it && f == F; break;
+            }
+            spared += want;
+            moved += !want && !same;
+            /* without states a weight may well stay: its gradient is 0, or rounded off */
+            wrong += want ? !same : same && (!sgd || (f == F && i != i0 && loss != HASTE_SQUARED_HINGE));
+        }
+    }
+    if (turn_of[0]) {   /* pieces of 64 inputs come in turn, from any one on: the spared ones end where the turn does */
+        const int pieces = (int)((F + 63) / 64), at = (int)(loud / 64);
+        int n = 0, k, run = 0;
+        for (k = 0; k < pieces; k++) n += turn_of[k] > 0;
+        while (run < pieces && turn_of[(at + run) % pieces] > 0) run++;
+        CHECK(n > 0 && run == n);
+    }
+    if (!(CHECK(wrong == 0) & CHECK(found == (spared > 0)) & CHECK(moved > 0)))
+        printf("    %s, dtype %d, path %d, B %d, optimizer %d, loss %d, %s: %lld wrong, %lld were to be spared, found %d\n",
+               shape->name, (int)dtype, (int)path, (int)B, (int)optimizer, (int)loss, trouble_name[what], (long long)wrong,
+               (long long)spared, found);
+    cudaFree(x);
+end:
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&after);
+}
+
+// Logits that are not finite take no part in softmax's sums: the biases of all other labels move by the gradient of that
+// softmax, on each path.
+static void spared_softmax(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int32_t B)
+{
+    haste_layer_options options = test_options(shape, HASTE_SOFTMAX, HASTE_SGD, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_cuda_layer dev = upload_for(&layer, path, B);
+    haste_cuda_workspace work = workspace(&dev, B, 0);
+    test_batch batch = test_make_batch(&layer, B);
+    const haste_block *block = &layer.block[0];
+    const int64_t slots = layer.slots;
+    double *z = test_doubles((size_t)(B * slots)), *grad = test_doubles((size_t)slots), worst = 0, largest = 0;
+    float *rounded;
+    haste_step_options o;
+    void *x;
+    const int64_t d = block->index[block->fan_in / 2];
+    int64_t i, j;
+    int32_t b, kept = 0;
+    memset(&o, 0, sizeof o);
+    o.lr = 16;
+    batch.x[11 * layer.inputs + d] = INFINITY;   // neither of these has an empty list
+    batch.x[(B - 2) * layer.inputs + d] = NAN;
+    x = device_copy(batch.x, (size_t)B * (size_t)layer.inputs * 4);
+    rounded = naive_x(&layer, &batch);
+    haste_forward_ref(&layer, rounded, B, z);
+    for (b = 0; b < B; b++) {
+        const double *row = z + b * slots;
+        const int32_t *ids = batch.id + batch.offset[b];
+        const int64_t count = batch.offset[b + 1] - batch.offset[b];
+        double peak = -INFINITY, sum = 0, n = 0;
+        for (i = 0; i < slots; i++) if (layer.label_of[i] >= 0 && isfinite(row[i]) && row[i] > peak) peak = row[i];
+        for (i = 0; i < slots; i++) if (layer.label_of[i] >= 0 && isfinite(row[i])) sum += exp(row[i] - peak);
+        for (j = 0; j < count; j++) n += !find_id(ids, j, ids[j]);   // distinct ones
+        for (i = 0; i < slots && n > 0; i++) if (layer.label_of[i] >= 0)
+            grad[i] += (exp(row[i] - peak) / sum - (find_id(ids, count, layer.label_of[i]) ? 1 / n : 0)) / B;
+    }
+    CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, NULL, NULL, HASTE_CUDA_F32,
+                                       NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    CHECK_STATUS(haste_cuda_download(&dev, &after, NULL, &test_error), HASTE_OK, test_error);
+    for (i = 0; i < block->labels; i++) {
+        int reads = 0;
+        for (j = 0; j < block->fan_in && !reads; j++)
+            reads |= block->index[i / block->group_size * block->fan_in + j] == d;
+        if (reads) { kept += CHECK(after.block[0].bias[i] == block->bias[i]); continue; }
+        worst = fmax(worst, fabs((double)after.block[0].bias[i] - ((double)block->bias[i] - (double)o.lr * grad[i])));
+        if (!(fabs((double)after.block[0].bias[i]) < 1e6)) worst = INFINITY;
+        largest = fmax(largest, (double)o.lr * fabs(grad[i]));
+    }
+    // dz is rounded to bfloat16 for the weights only
+    CHECK(kept > 0 && largest > 1e-3);
+    CHECK_NEAR(worst, 0, 1e-4 * largest);
+    cudaFree(x);
+    free(z); free(grad); free(rounded);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&after);
+}
+
+// Accumulating spares what a step of the general kernels does, applying a run of 64 labels as a whole; prediction: forward
+// and score say nothing, top-k and above do; rewiring changes nothing.
+static void spared_elsewhere(const test_shape *shape, haste_dtype dtype, haste_cuda_path path)
+{
+    enum { B = 40 };
+    haste_layer_options options = test_options(shape, HASTE_SQUARED_HINGE, HASTE_ADAMW, dtype, HASTE_F32);
+    haste_layer layer = test_layer(&options), after = test_copy(&layer);
+    haste_block *block = &layer.block[0];
+    const int64_t S = block->group_size, F = block->fan_in, d = block->index[F / 2];
+    haste_cuda_layer dev;
+    haste_cuda_workspace work;
+    haste_cuda_gradient gradient;
+    test_batch batch = test_make_batch(&layer, B);
+    const size_t n = (size_t)B * (size_t)layer.slots, inputs = (size_t)B * (size_t)layer.inputs;
+    double *want = test_doubles(n);
+    float *got, *rounded, one = NAN;
+    haste_step_options o;
+    haste_rewire_options r;
+    void *x, *out = device_bytes(n * 4), *id = device_bytes((size_t)B * 5 * 4), *offset = device_bytes((B + 1) * 8);
+    int64_t i, f, needed, wrong = 0, spared = 0;
+    size_t k;
+    memset(&o, 0, sizeof o);
+    memset(&r, 0, sizeof r);
+    o.lr = .25f;
+    batch.x[3 * layer.inputs + d] = NAN;
+    x = device_copy(batch.x, inputs * 4);
+    dev = upload_for(&layer, path, B);
+    work = workspace(&dev, B, 0);
+    rounded = naive_x(&layer, &batch);
+    haste_forward_ref(&layer, rounded, B, want);
+    // forward and score: such logits as they are
+    CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK,
+                 test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    got = (float *)host_copy(out, n * 4);
+    for (k = 0; k < n; k++) {
+        if (layer.label_of[k % (size_t)layer.slots] < 0) continue;
+        wrong += isfinite(want[k]) ? !(fabs((double)got[k] - want[k]) <= 1e-4 * (fabs(want[k]) + 1)) : isfinite(got[k]);
+        spared += !isfinite(want[k]);
+    }
+    CHECK(wrong == 0 && spared > 0);
+    free(got);
+    batch.offset[0] = 0;
+    for (i = 0; i < B; i++) { batch.id[i] = layer.label_of[i % S]; batch.offset[i + 1] = i + 1; }   // the first group has d
+    CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), (float *)out, NULL, &test_error),
+                 HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    got = (float *)host_copy(out, n * 4);
+    for (i = 0; i < B; i++) CHECK(isfinite(got[i]) == (i != 3));
+    free(got);
+    // top-k by panels and by streaming, and above: reported
+    for (i = 0; i < 2; i++) {
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, i ? 4 : B, 5, NULL, (int32_t *)id, NULL, NULL,
+                                      &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    }
+    haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, 1e30f, NULL, (int64_t *)offset, (int32_t *)out, (float *)out, 0,
+                     &needed,
+                     NULL, &test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    // rewiring: a bad batch, a bad weight
+    r.share = .2f;
+    for (i = 0; i < 2; i++) {
+        r.growth = i ? HASTE_GROW_RANDOM : HASTE_GROW_GRADIENT;
+        r.prune = i ? HASTE_PRUNE_SALIENCY : HASTE_PRUNE_MAGNITUDE;
+        CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, x, HASTE_CUDA_F32, B, host_lists(&batch), NULL, NULL, &test_error),
+                     HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, &after, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &after) == NULL);
+    }
+    haste_cuda_check(&work, NULL, NULL);
+    // accumulate: runs whose logits are not finite get nothing, all others do
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, host_lists(&batch), &o, &gradient, NULL, NULL,
+                                       HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    got = (float *)test_alloc((size_t)test_weights(block) * 4);
+    MUST(cudaMemcpy(got, gradient.weight[0], (size_t)test_weights(block) * 4, cudaMemcpyDeviceToHost));
+    for (i = 0, wrong = 0; i < block->groups; i++) {
+        int reads = 0, used = 0, finite = 1;
+        for (f = 0; f < F; f++) reads |= block->index[i * F + f] == d;
+        for (f = 0; f < F * S; f++) { used |= got[i * F * S + f] != 0; finite &= isfinite(got[i * F * S + f]) != 0; }
+        wrong += used == reads || !finite;
+    }
+    CHECK(wrong == 0);
+    free(got);
+    // apply: one gradient of the last group that is not finite spares 64 labels, weights and biases, and becomes 0 too
+    MUST(cudaMemcpy(gradient.weight[0] + test_weights(block) - S / 2, &one, 4, cudaMemcpyHostToDevice));
+    CHECK_STATUS(haste_cuda_apply(&dev, &work, &gradient, &o, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
+    CHECK_STATUS(haste_cuda_download(&dev, &after, NULL, &test_error), HASTE_OK, test_error);
+    for (i = 0, wrong = 0; i < block->labels; i++) for (f = 0; f <= F; f++)
+        wrong += unchanged(&layer, block, &after.block[0], i, f)
+              != (i / S == block->groups - 1 && (S <= 64 || i % S / 64 == S / 2 / 64));
+    CHECK(wrong == 0);
+    got = (float *)test_alloc(gradient.bytes);
+    MUST(cudaMemcpy(got, gradient.memory, gradient.bytes, cudaMemcpyDeviceToHost));
+    for (k = 0, wrong = 0; k < (size_t)test_weights(block); k++) wrong += got[k] != 0;
+    CHECK(wrong == 0);
+    free(got); free(want); free(rounded);
+    cudaFree(x); cudaFree(out); cudaFree(id); cudaFree(offset);
+    haste_cuda_gradient_free(&gradient);
+    test_free_batch(&batch);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    haste_layer_free(&layer);
+    haste_layer_free(&after);
+}
+
+static void spared()
+{
+    static const test_shape shapes[] = {
+        { "S 32, F 64",   700, 300, 1, { { 0,  32,  64, 0, 0 } }, 1 },
+        { "S 64, F 128",  640, 400, 1, { { 0,  64, 128, 0, 0 } }, 1 },
+        { "S 128, F 208", 640, 900, 1, { { 0, 128, 208, 0, 0 } }, 1 },
+        { "dense, S 32",  100, 208, 1, { { 0,  32, HASTE_DENSE, 0, 0 } }, 1 },
+        { "S 16, F 64",   500, 300, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+        { "S 32, F 128",  500, 300, 1, { { 0,  32, 128, 0, 0 } }, 1 },
+        { "S 256, F 100", 900, 400, 1, { { 0, 256, 100, 0, 0 } }, 1 } };
+    static const struct { int shape; haste_dtype dtype; haste_cuda_path path; } cases[] = {
+        { 6, HASTE_F32,  HASTE_CUDA_GENERAL }, { 6, HASTE_BF16, HASTE_CUDA_GENERAL }, { 0, HASTE_BF16, HASTE_CUDA_WIDE },
+        { 1, HASTE_BF16, HASTE_CUDA_WIDE },    { 2, HASTE_BF16, HASTE_CUDA_WIDE },    { 3, HASTE_BF16, HASTE_CUDA_WIDE },
+        { 4, HASTE_BF16, HASTE_CUDA_NARROW },  { 0, HASTE_BF16, HASTE_CUDA_NARROW },  { 5, HASTE_BF16, HASTE_CUDA_NARROW } };
+    int n, optimizer, k;
+    for (n = 0; n < (int)(sizeof cases / sizeof cases[0]); n++) {
+        const test_shape *shape = &shapes[cases[n].shape];
+        const haste_dtype dtype = cases[n].dtype;
+        const haste_cuda_path path = cases[n].path;
+        for (k = 0; k < 2; k++) for (optimizer = 0; optimizer < 3; optimizer++) {
+            const int32_t B = k ? 100 : 64;
+            if (cases[n].shape != 3) {   // a dense block is in every way one group, all of it is spared
+                spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_BCE, BAD_INPUT);
+                spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_SOFTMAX, BAD_INPUT);
+            }
+            spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_BCE, BAD_BIAS);
+            spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_SOFTMAX, BAD_BIAS);
+            spared_case(shape, dtype, path, k ? B : 8, (haste_optimizer)optimizer, HASTE_BCE,
+                        k ? LARGER_LOGIT : LARGE_LOGIT);
+            if (optimizer == HASTE_SGD && path != HASTE_CUDA_NARROW) continue;   // some weights may well stay
+            spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_SQUARED_HINGE, LARGE_WEIGHTS);
+            spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_SQUARED_HINGE, LARGE_BIAS);
+            if (optimizer == HASTE_SGD) spared_case(shape, dtype, path, B, HASTE_SGD, HASTE_SQUARED_HINGE, OVERFLOWING_BIAS);
+        }
+        if (cases[n].shape == 3) continue;
+        spared_softmax(shape, dtype, path, 70);
+        spared_elsewhere(shape, dtype, path);
+    }
+}
+
 static void errors()
 {
     haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
@@ -1632,7 +2704,7 @@ static void errors()
     memset(&forced, 0, sizeof forced);
     forced.path[0] = HASTE_CUDA_GENERAL;
     CHECK_STATUS(haste_cuda_upload(&failed, &layer, &forced, NULL, &test_error), HASTE_OK, test_error);
-    CHECK(haste_cuda_path_of(&failed, 0, 8, &why) == HASTE_CUDA_GENERAL && why && why[0]);
+    CHECK(haste_cuda_path_of(&failed, NULL, 0, 8, &why) == HASTE_CUDA_GENERAL && why && why[0]);
     haste_cuda_layer_free(&failed);
     CHECK(strcmp(haste_cuda_path_text(HASTE_CUDA_WIDE), "wide") == 0 && haste_status_text(HASTE_ERR_DEVICE)[0]);
     // a view on memory of one's own
@@ -1659,6 +2731,120 @@ static void errors()
     haste_cuda_workspace_free(&work);
     haste_cuda_layer_free(&dev);
     haste_layer_free(&layer);
+}
+
+/* A layer and a workspace in the caller's memory, on every path, train to the bits of those that are allocated, take no
+   device memory (but rewiring), write no byte beyond what was planned, and give nothing back that is not theirs. And a view
+   of arrays in the order of haste.h does what a layer of general paths does. */
+static void own_memory()
+{
+    int turn, view;
+    for (turn = 0; turn < SHARD_SHAPES; turn++) for (view = 0; view < 2; view++) {
+        haste_layer_options options = test_options(&shard_shapes[turn], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_F32);
+        haste_layer layer = test_layer(&options), one = test_copy(&layer), two = test_copy(&layer), arrays = layer;
+        haste_cuda_layer dev = upload_for(&layer, view ? HASTE_CUDA_GENERAL : shard_path(turn), 64), own;
+        haste_cuda_workspace work, own_work;
+        haste_cuda_workspace_options work_options;
+        haste_cuda_options cuda;
+        haste_cuda_plan plan;
+        test_batch batch = test_make_batch(&layer, 64);
+        haste_step_options o;
+        haste_rewire_options r;
+        const size_t n = 64 * (size_t)layer.slots * 4;
+        void *x = device_copy(batch.x, 64 * (size_t)layer.inputs * 4), *out = device_bytes(n),
+            *id = device_bytes(64 * 5 * 4),
+            *memory, *scratch, *taken[TEST_SPANS];
+        char *got[2], *best[2];
+        long before;
+        int k, i, spans = 0;
+        memset(&work_options, 0, sizeof work_options);
+        memset(&cuda, 0, sizeof cuda);
+        memset(&o, 0, sizeof o);
+        memset(&r, 0, sizeof r);
+        work_options.batch = 64;
+        o.lr = .5f;
+        r.share = .2f;
+        CHECK_STATUS(haste_cuda_plan_bytes(&options, &work_options, NULL, &plan, &test_error), HASTE_OK, test_error);
+        memory = device_bytes(plan.layer);
+        scratch = device_bytes(plan.workspace);
+        CHECK_STATUS(haste_cuda_workspace_create(&work, &dev, &work_options, &test_error), HASTE_OK, test_error);
+        before = held;
+        memcpy(cuda.path, dev.path, sizeof cuda.path);
+        cuda.memory = memory;
+        cuda.bytes = plan.layer - 1;
+        memset(&own, 0x5a, sizeof own);
+        CHECK_STATUS(haste_cuda_upload(&own, &layer, &cuda, NULL, &test_error), HASTE_ERR_SIZE, test_error);
+        cuda.bytes = plan.layer;
+        cuda.memory = (char *)memory + 16;
+        CHECK_STATUS(haste_cuda_layer_create(&own, &options, &cuda, NULL, &test_error), HASTE_ERR_ARG, test_error);
+        CHECK(((unsigned char *)&own)[0] == 0x5a);
+        cuda.memory = memory;
+        if (view) {
+            test_span span[TEST_SPANS], to[TEST_SPANS];
+            spans = test_spans(&layer, span);
+            for (i = 0; i < spans; i++) taken[i] = device_copy(span[i].data, span[i].bytes);
+            for (k = 0, i = 0; k < arrays.block_count; k++) {   // in the order of test_spans
+                haste_block *b = &arrays.block[k];
+                if (b->index) b->index = (uint16_t *)taken[i++];
+                b->weight = taken[i++];
+                b->bias = (float *)taken[i++];
+                b->weight_state[0] = taken[i++];
+                b->bias_state[0] = (float *)taken[i++];
+            }
+            arrays.label_of = (int32_t *)taken[i++];
+            arrays.slot_of = (int32_t *)taken[i++];
+            CHECK(i == spans && test_spans(&arrays, to) == spans);
+            CHECK_STATUS(haste_cuda_layer_view(&own, &arrays, &test_error), HASTE_OK, test_error);
+        } else {   // made there first: the same as on the host
+            haste_layer fresh;
+            CHECK_STATUS(haste_cuda_layer_create(&own, &options, &cuda, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_download(&own, &one, NULL, &test_error), HASTE_OK, test_error);
+            CHECK(haste_layer_create(&fresh, &options, NULL) == HASTE_OK);
+            CHECK(test_difference(&one, &fresh) == NULL);
+            haste_layer_free(&fresh);
+            haste_cuda_layer_free(&own);
+            CHECK_STATUS(haste_cuda_upload(&own, &layer, &cuda, NULL, &test_error), HASTE_OK, test_error);
+        }
+        work_options.memory = scratch;
+        work_options.bytes = plan.workspace - 256;
+        CHECK_STATUS(haste_cuda_workspace_create(&own_work, &own, &work_options, &test_error), HASTE_ERR_SIZE, test_error);
+        work_options.bytes = plan.workspace;
+        CHECK_STATUS(haste_cuda_workspace_create(&own_work, &own, &work_options, &test_error), HASTE_OK, test_error);
+        CHECK(held == before + 3);   // pinned memory and two events
+        for (i = 0; i < 2; i++) {
+            haste_cuda_layer *l = i ? &own : &dev;
+            haste_cuda_workspace *w = i ? &own_work : &work;
+            CHECK_STATUS(haste_cuda_train_step(l, w, x, HASTE_CUDA_F32, 64, host_lists(&batch), &o, NULL, NULL,
+                                               HASTE_CUDA_F32,
+                                               NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_rewire(l, w, &r, NULL, HASTE_CUDA_F32, 0, host_lists(&batch), NULL, NULL, &test_error),
+                         HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_forward(l, w, x, HASTE_CUDA_F32, 64, out, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK,
+                         test_error);
+            CHECK_STATUS(haste_cuda_top_k(l, w, x, HASTE_CUDA_F32, 64, 5, NULL, (int32_t *)id, NULL, NULL, &test_error),
+                         HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_check(w, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_download(l, i ? &two : &one, NULL, &test_error), HASTE_OK, test_error);
+            got[i] = (char *)host_copy(out, n);
+            best[i] = (char *)host_copy(id, 64 * 5 * 4);
+        }
+        CHECK(test_difference(&one, &two) == NULL && test_difference(&one, &layer) != NULL);
+        CHECK(memcmp(got[0], got[1], n) == 0 && memcmp(best[0], best[1], 64 * 5 * 4) == 0);
+        haste_cuda_workspace_free(&own_work);
+        haste_cuda_layer_free(&own);
+        CHECK(held == before);
+        free(host_take(memory, plan.layer));   // still the caller's; nothing was written beyond
+        free(host_take(scratch, plan.workspace));
+        for (i = 0; i < spans; i++) cudaFree(taken[i]);
+        for (i = 0; i < 2; i++) { free(got[i]); free(best[i]); }
+        cudaFree(x); cudaFree(out); cudaFree(id);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&one);
+        haste_layer_free(&two);
+    }
 }
 
 // What failing() calls, over and over.
@@ -1731,7 +2917,7 @@ static void free_made(calls *c, int op)
 
 // Makes each allocation, or each CUDA call, of each function fail in turn: a status and a sentence come back, nothing leaks,
 // outputs and counters stay as they were, and the next call succeeds.
-static void fail_each(calls *c, int op, int *fail_at, int *count)
+static void fail_each(calls *c, int op, int *fail_at, std::atomic<int> *count)
 {
     int n, failed;
     for (n = 0; n < 400; n++) {
@@ -1968,6 +3154,154 @@ static void two_streams()
     haste_layer_free(&c);
 }
 
+// ---- two layers on two streams, from two host threads ----
+
+static __global__ void delay(long long cycles) { const long long begin = clock64(); while (clock64() - begin < cycles) { } }
+
+enum { BUSY_STEPS = 30, BUSY_B = 64, BUSY_K = 5, BUSY_BATCHES = 3 };
+
+typedef struct busy {
+    haste_cuda_layer     dev;
+    haste_cuda_workspace work;
+    cudaStream_t         stream;
+    test_batch           batch[BUSY_BATCHES];
+    float               *x[BUSY_BATCHES];
+    int32_t             *best;         // [BUSY_STEPS][BUSY_B][BUSY_K], device
+    int                  overwrite;    // host lists are overwritten as soon as a call returns
+    haste_status         status;
+    haste_error          error;
+} busy;
+
+static busy make_busy(const haste_layer *layer, haste_cuda_path path)
+{
+    busy one;
+    int i;
+    memset(&one, 0, sizeof one);
+    one.dev = upload_for(layer, path, BUSY_B);
+    one.work = workspace(&one.dev, BUSY_B, 0);
+    MUST(cudaStreamCreateWithFlags(&one.stream, cudaStreamNonBlocking));
+    for (i = 0; i < BUSY_BATCHES; i++) {
+        one.batch[i] = test_make_batch(layer, BUSY_B);
+        one.x[i] = (float *)device_copy(one.batch[i].x, BUSY_B * (size_t)layer->inputs * 4);
+    }
+    one.best = (int32_t *)device_bytes((size_t)BUSY_STEPS * BUSY_B * BUSY_K * 4);
+    return one;
+}
+static void free_busy(busy *one)
+{
+    int i;
+    for (i = 0; i < BUSY_BATCHES; i++) { test_free_batch(&one->batch[i]); cudaFree(one->x[i]); }
+    cudaFree(one->best);
+    MUST(cudaStreamDestroy(one->stream));
+    haste_cuda_workspace_free(&one->work);
+    haste_cuda_layer_free(&one->dev);
+}
+
+// Steps, the best of each, now and then rewiring. Touches nothing that another thread touches (no checks either).
+static void work_along(busy *w)
+{
+    int64_t offset[BUSY_B + 1];
+    int32_t id[BUSY_B * 6 + 3];
+    haste_cuda_lists lists = { offset, id, 1 };
+    haste_step_options o;
+    haste_rewire_options r;
+    int step, turn;
+    memset(&o, 0, sizeof o);
+    memset(&r, 0, sizeof r);
+    o.lr = .5f;
+    r.share = .1f;
+    w->status = HASTE_OK;
+    // ends with the device far behind: what a call takes from the host must have been copied by then
+    if (w->overwrite) delay<<<1, 1, 0, w->stream>>>(40000000);
+    for (step = 0; step < BUSY_STEPS && w->status == HASTE_OK; step++) {
+        const test_batch *batch = &w->batch[step % BUSY_BATCHES];
+        const float *x = w->x[step % BUSY_BATCHES];
+        for (turn = 0; turn < 3 && w->status == HASTE_OK; turn++) {
+            memcpy(offset, batch->offset, sizeof offset);
+            memcpy(id, batch->id, (size_t)batch->offset[BUSY_B] * 4);
+            r.growth = step % 8 == 7 ? HASTE_GROW_GRADIENT : HASTE_GROW_RANDOM;
+            if (turn == 0)
+                w->status = haste_cuda_train_step(&w->dev, &w->work, x, HASTE_CUDA_F32, BUSY_B, lists, &o, NULL, NULL,
+                                                  HASTE_CUDA_F32, w->stream, &w->error);
+            else if (turn == 1)
+                w->status = haste_cuda_top_k(&w->dev, &w->work, x, HASTE_CUDA_F32, step % 2 ? 1 : BUSY_B, BUSY_K, &lists,
+                                             w->best + (size_t)step * BUSY_B * BUSY_K, NULL, w->stream, &w->error);
+            else if (step % 4 == 3)
+                w->status = haste_cuda_rewire(&w->dev, &w->work, &r, x, HASTE_CUDA_F32, BUSY_B, lists, NULL, w->stream,
+                                              &w->error);
+            if (!w->overwrite) continue;
+            memset(offset, 0x77, sizeof offset);
+            memset(id, 0x77, sizeof id);
+        }
+    }
+    if (w->status == HASTE_OK) w->status = haste_cuda_check(&w->work, w->stream, &w->error);
+}
+
+/* Two layers at once, each with a workspace and a stream of its own, from two host threads, end with the bits that each ends
+   with alone. Would catch memory, events or limits of kernels that calls share, work on the default stream, and lists that
+   are read after the call has returned. */
+static void two_threads()
+{
+    static const test_shape shapes[] = {
+        { "wide",    4000, 300, 1, { { 0, 32, 64, 0, 0 } }, 1 },
+        { "narrow",  4000, 128, 1, { { 0, 16, 64, 0, 0 } }, 1 },
+        { "general", 1500, 100, 1, { { 0, 40, 70, 0, 0 } }, 1 } };
+    static const struct { int shape[2]; haste_cuda_path path[2]; } pairs[] = {
+        { { 0, 1 }, { HASTE_CUDA_WIDE, HASTE_CUDA_NARROW } }, { { 1, 1 }, { HASTE_CUDA_NARROW, HASTE_CUDA_NARROW } },
+        { { 2, 0 }, { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE } } };
+    const size_t best = (size_t)BUSY_STEPS * BUSY_B * BUSY_K * 4;
+    int pair, i, run;
+    for (pair = 0; pair < 3; pair++) {
+        haste_layer layer[2], alone[2], together;
+        busy one[2];
+        int32_t *alone_best[2], *got;
+        for (i = 0; i < 2; i++) {
+            haste_layer_options options = test_options(&shapes[pairs[pair].shape[i]], HASTE_BCE,
+                                                       i ? HASTE_MOMENTUM : HASTE_SGD,
+                                                       HASTE_BF16, HASTE_BF16);
+            layer[i] = test_layer(&options);
+            alone[i] = test_copy(&layer[i]);
+            one[i] = make_busy(&layer[i], pairs[pair].path[i]);
+            MUST(cudaDeviceSynchronize());
+            work_along(&one[i]);
+            CHECK_STATUS(one[i].status, HASTE_OK, one[i].error);
+            CHECK_STATUS(haste_cuda_download(&one[i].dev, &alone[i], one[i].stream, &test_error), HASTE_OK, test_error);
+            CHECK(test_difference(&layer[i], &alone[i]) != NULL);
+            alone_best[i] = (int32_t *)host_copy(one[i].best, best);
+        }
+        for (run = 0; run < 3; run++) {
+            for (i = 0; i < 2; i++) {
+                haste_cuda_layer_free(&one[i].dev);
+                one[i].dev = upload_for(&layer[i], pairs[pair].path[i], BUSY_B);
+                one[i].overwrite = 1;
+                MUST(cudaMemset(one[i].best, 0xff, best));
+            }
+            MUST(cudaDeviceSynchronize());
+            {
+                std::thread first(work_along, &one[0]), second(work_along, &one[1]);
+                first.join();
+                second.join();
+            }
+            for (i = 0; i < 2; i++) {
+                CHECK_STATUS(one[i].status, HASTE_OK, one[i].error);
+                together = test_copy(&layer[i]);
+                CHECK_STATUS(haste_cuda_download(&one[i].dev, &together, one[i].stream, &test_error), HASTE_OK, test_error);
+                got = (int32_t *)host_copy(one[i].best, best);
+                if (!(CHECK(test_difference(&alone[i], &together) == NULL) & CHECK(memcmp(got, alone_best[i], best) == 0)))
+                    printf("    pair %d, layer %d, run %d\n", pair, i, run);
+                free(got);
+                haste_layer_free(&together);
+            }
+        }
+        for (i = 0; i < 2; i++) {
+            free(alone_best[i]);
+            free_busy(&one[i]);
+            haste_layer_free(&layer[i]);
+            haste_layer_free(&alone[i]);
+        }
+    }
+}
+
 // ---- the trained whole -----------------------------------------------------------------------------------------------
 
 // A small problem that can be solved: CPU and device train on it from one seed, and predict equally well.
@@ -2047,8 +3381,7 @@ static void trains_as_cpu()
 // ---- sizes beyond 2^31 -----------------------------------------------------------------------------------------------
 
 /* The group of a slot as a host layer of one block, from a layer too large to be downloaded: its own arrays are fetched, and
-   references
-   are asked about it alone. */
+   references are asked about it alone. */
 static haste_layer fetch_group(const haste_cuda_layer *dev, int64_t g)
 {
     haste_layer_options options;
@@ -2069,11 +3402,86 @@ static haste_layer fetch_group(const haste_cuda_layer *dev, int64_t g)
     MUST(cudaMemcpy(layer.block[0].weight, (char *)from->weight + (size_t)g * F * S * width, F * S * width,
                     cudaMemcpyDeviceToHost));
     MUST(cudaMemcpy(layer.block[0].bias, from->bias + (size_t)g * S, S * 4, cudaMemcpyDeviceToHost));
+    if (dev->path[0] != HASTE_CUDA_GENERAL) {   // from the path's order
+        const haste_layer ordered = test_copy(&layer);
+        size_t i;
+        for (i = 0; i < F * S; i++)
+            memcpy((char *)layer.block[0].weight + i * width,
+                   (const char *)ordered.block[0].weight + width * (size_t)haste__cu_place(
+                       dev->path[0], (int)S, (int)F, (int)(i / S), (int)(i % S)), width);
+        haste_layer_free((haste_layer *)&ordered);
+    }
     return layer;
 }
 
-static void beyond_2_31()
+/* haste_cuda_backward with B*L beyond 2^31: gradients are 0 but for those of a few groups, the last among them; so all of
+   grad_x, and the groups' gradients, can be had from the references. */
+static void backward_beyond(const haste_cuda_layer *dev, const void *x, const float *rounded, int32_t B, int deterministic)
 {
+    enum { GROUPS = 6, S = 32, F = 64 };
+    const int64_t groups = dev->block[0].groups, of[GROUPS] = { groups - 1, groups - 2, groups / 2, 5, 0, groups / 128 + 1 };
+    const size_t row = (size_t)dev->slots * 2, d = (size_t)B * (size_t)dev->inputs;
+    haste_cuda_workspace work = chunked(dev, B, deterministic, 16);
+    haste_cuda_gradient gradient;
+    void *slopes, *gx = device_bytes(d * 4);
+    double *want_x = test_doubles(d), *one_x = test_doubles(d), *z = test_doubles((size_t)B * S), *weight[1], *bias[1];
+    float *got = (float *)test_alloc(S * F * 4), own_bias[S], *got_x;
+    size_t i;
+    int32_t b, n;
+    int bad = 0;
+    MUST(cudaMalloc(&slopes, (size_t)B * row));
+    MUST(cudaMemset(slopes, 0, (size_t)B * row));
+    MUST(cudaMemset(gx, 0, d * 4));
+    weight[0] = test_doubles(S * F);
+    bias[0] = test_doubles(S);
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, dev, &test_error), HASTE_OK, test_error);
+    MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
+    for (n = 0; n < GROUPS; n++) {   // small whole numbers, which the order of sums does not change much
+        uint16_t own[S];
+        check_seed = 77 + (uint64_t)n;
+        for (b = 0; b < B; b++) {
+            for (i = 0; i < S; i++) own[i] = to_bf16((float)((int)(check_random() % 7) - 3));
+            MUST(cudaMemcpy((char *)slopes + (size_t)b * row + (size_t)of[n] * S * 2, own, S * 2, cudaMemcpyHostToDevice));
+        }
+    }
+    CHECK_STATUS(haste_cuda_backward(dev, &work, x, HASTE_CUDA_F32, B, slopes, HASTE_CUDA_BF16, &gradient, gx,
+                                     HASTE_CUDA_F32,
+                                     NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+    for (n = 0; n < GROUPS; n++) {
+        haste_layer layer = fetch_group(dev, of[n]);
+        check_seed = 77 + (uint64_t)n;
+        for (i = 0; i < (size_t)B * S; i++) z[i] = (double)((int)(check_random() % 7) - 3);
+        haste_backward_ref(&layer, rounded, B, z, weight, bias, one_x);
+        for (i = 0; i < d; i++) want_x[i] += one_x[i];
+        MUST(cudaMemcpy(got, gradient.weight[0] + (size_t)of[n] * S * F, S * F * 4, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(own_bias, gradient.bias[0] + (size_t)of[n] * S, S * 4, cudaMemcpyDeviceToHost));
+        for (i = 0; i < S * F; i++) bad += !(fabs((double)got[i] - weight[0][i]) <= 1e-4);
+        for (i = 0; i < S; i++) bad += !(fabs((double)own_bias[i] - bias[0][i]) <= 1e-4);
+        haste_layer_free(&layer);
+    }
+    CHECK(bad == 0);
+    for (n = 0; n < 8; n++) {   // and nothing elsewhere
+        const int64_t g = n < 2 ? groups - 3 - n : (int64_t)(check_random() % (uint32_t)groups);
+        int32_t k, given = 0;
+        for (k = 0; k < GROUPS; k++) given |= g == of[k];
+        MUST(cudaMemcpy(got, gradient.weight[0] + (size_t)g * S * F, S * F * 4, cudaMemcpyDeviceToHost));
+        for (i = 0; i < S * F && !given; i++) bad += got[i] != 0;
+    }
+    got_x = (float *)host_take(gx, d * 4);
+    for (i = 0; i < d; i++) bad += !(fabs((double)got_x[i] - want_x[i]) <= 1e-3);
+    CHECK(bad == 0);
+    if (bad) printf("    backward beyond 2^31, path %d, deterministic %d: %d numbers\n", (int)dev->path[0], deterministic,
+                    bad);
+    free(got_x); free(want_x); free(one_x); free(z); free(got); free(weight[0]); free(bias[0]);
+    cudaFree(slopes);
+    haste_cuda_gradient_free(&gradient);
+    haste_cuda_workspace_free(&work);
+}
+
+static void beyond_case(haste_cuda_path path)
+{
+    haste_status status;
     haste_layer_options options;
     haste_cuda_options general;
     haste_cuda_layer dev;
@@ -2099,9 +3507,15 @@ static void beyond_2_31()
     options.inputs = D;
     options.dtype = HASTE_BF16;
     options.seed = 3;
-    general.path[0] = HASTE_CUDA_GENERAL;
+    general.path[0] = path;
     o.lr = 1;
-    CHECK_STATUS(haste_cuda_layer_create(&dev, &options, &general, NULL, &test_error), HASTE_OK, test_error);
+    status = haste_cuda_layer_create(&dev, &options, &general, NULL, &test_error);
+    if (status == HASTE_ERR_ARG) {
+        printf("    beyond_2_31, %s: %s\n", haste_cuda_path_text(path), test_error.text);
+        free(data); free(rounded); free(offset); free(label); free(best);
+        return;
+    }
+    CHECK_STATUS(status, HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_workspace_create(&work, &dev, &work_options, &test_error), HASTE_OK, test_error);
     groups = dev.block[0].groups;
     for (i = 0; i < B * D; i++) { data[i] = check_normal(); rounded[i] = round_bf16(data[i]); }
@@ -2132,6 +3546,8 @@ static void beyond_2_31()
         haste_layer_free(&layer);
     }
     cudaFree(logits);
+    backward_beyond(&dev, x, rounded, B, 0);
+    if (path == HASTE_CUDA_GENERAL) backward_beyond(&dev, x, rounded, B, 1);
     {   // a step: the groups of the last labels change as the reference says
         haste_layer before = fetch_group(&dev, groups - 1), after;
         double want[B * 32], slopes[B * 32], *grad[1], *bias[1], own_loss;
@@ -2186,10 +3602,119 @@ static void beyond_2_31()
     haste_cuda_layer_free(&dev);
 }
 
+static void beyond_2_31()
+{
+    int path;
+    for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++) beyond_case((haste_cuda_path)path);
+}
+
+// ---- devices that are not here -----------------------------------------------------------------------------------------
+
+// What this library says of a device that it cannot run on: of too low a capability, not compiled for, or another than 9.0
+// for the fast paths. Needs no device.
+static void other_devices()
+{
+    haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_cuda_layer made;
+    haste_layer host = test_layer(&options);
+    static const struct { int major, minor; cudaError_t image; const char *says; } cases[] = {
+        { 7, 5, cudaSuccess, "expected at least 8.0" },
+        { 8, 0, cudaErrorNoKernelImageForDevice, "not compiled for device 0, of compute capability 8.0" },
+        { 12, 1, cudaErrorInvalidDeviceFunction, "not compiled for device 0, of compute capability 12.1" } };
+    int i;
+    memset(&made, 0x5a, sizeof made);
+    for (i = 0; i < 3; i++) {
+        fake.on = 1;
+        fake.major = cases[i].major;
+        fake.minor = cases[i].minor;
+        fake.image = cases[i].image;
+        CHECK_STATUS(haste_cuda_supported(&test_error), HASTE_ERR_DEVICE, test_error);
+        CHECK(strstr(test_error.text, cases[i].says) != NULL);
+        CHECK_STATUS(haste_cuda_upload(&made, &host, NULL, NULL, &test_error), HASTE_ERR_DEVICE, test_error);
+        CHECK_STATUS(haste_cuda_layer_create(&made, &options, NULL, NULL, &test_error), HASTE_ERR_DEVICE, test_error);
+        CHECK_STATUS(haste_cuda_layer_view(&made, &host, &test_error), HASTE_ERR_DEVICE, test_error);
+        CHECK(((unsigned char *)&made)[0] == 0x5a);
+        fake.image = cudaSuccess;
+        if (cases[i].major >= 8) CHECK_STATUS(haste_cuda_supported(&test_error), HASTE_OK, test_error);
+    }
+    memset(&fake, 0, sizeof fake);
+    haste_layer_free(&host);
+}
+
+static int says(const haste_cuda_layer *layer, int deterministic, int32_t B, haste_cuda_path path, const char *reason)
+{
+    haste_cuda_workspace work;
+    const char *why = NULL;
+    haste_cuda_path got;
+    memset(&work, 0, sizeof work);
+    work.deterministic = deterministic;
+    got = haste_cuda_path_of(layer, deterministic ? &work : NULL, 0, B, &why);
+    if (got == path && why && (reason[0] ? strstr(why, reason) != NULL : why[0] == 0)) return 1;
+    printf("    path %s: %s\n", haste_cuda_path_text(got), why ? why : "no reason");
+    return 0;
+}
+
+// Which path, and the sentence that says why not a faster one: of the path that is nearest to the block. Needs no device:
+// the layers are views of host memory that nobody reads.
+static void path_reasons()
+{
+    static const struct { int32_t S, F, D; haste_dtype dtype; int32_t B; const char *says; } cases[] = {
+        { 16,  80,  300, HASTE_BF16, 128, "narrow path takes F = 16" },
+        { 16,  64, 2000, HASTE_BF16, 128, "the slice is too wide" },
+        { 16,  64,  300, HASTE_BF16, 200, "at most 128 samples" },
+        { 32,  40,  300, HASTE_BF16, 128, "wide: fan-in is not a multiple of 16" },
+        { 64,  40,  300, HASTE_BF16, 128, "wide: fan-in is not a multiple of 16" },
+        { 40,  32,  300, HASTE_BF16, 128, "group size" },
+        { 32,  64,  300, HASTE_F32,  128, "float32" },
+        { 32,  64,  300, HASTE_BF16, 128, "made with the general path" } };
+    int i;
+    fake.on = 1;
+    fake.major = 9;
+    for (i = 0; i < 8; i++) {
+        haste_layer_options options;
+        haste_layer layer;
+        haste_cuda_layer view;
+        memset(&options, 0, sizeof options);
+        options.labels = 300;
+        options.inputs = cases[i].D;
+        options.dtype = cases[i].dtype;
+        options.block_count = 1;
+        options.block[0].group_size = cases[i].S;
+        options.block[0].fan_in = cases[i].F;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_layer_view(&view, &layer, &test_error), HASTE_OK, test_error);
+        CHECK(says(&view, 0, cases[i].B, HASTE_CUDA_GENERAL, cases[i].says));
+        if (i == 7) {   // as if made for a fast path: its own reason counts
+            view.path[0] = HASTE_CUDA_WIDE;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_WIDE, ""));
+            CHECK(says(&view, 1, 128, HASTE_CUDA_GENERAL, "no fixed order"));
+            view.path[0] = HASTE_CUDA_NARROW;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_NARROW, ""));
+            CHECK(says(&view, 1, 128, HASTE_CUDA_NARROW, ""));
+            CHECK(says(&view, 0, 129, HASTE_CUDA_GENERAL, "at most 128 samples"));
+            fake.major = 8;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "9.0"));
+            view.path[0] = HASTE_CUDA_WIDE;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "9.0"));
+            fake.major = 9;
+            fake.image = cudaErrorNoKernelImageForDevice;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "compiled without"));
+            view.path[0] = HASTE_CUDA_NARROW;
+            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "compiled for less"));
+            fake.image = cudaSuccess;
+        }
+        haste_layer_free(&layer);
+    }
+    memset(&fake, 0, sizeof fake);
+}
+
 int main(int argc, char **argv)
 {
     int devices = 0;
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     check_begin(argc, argv);
+    RUN(other_devices);
+    RUN(path_reasons);
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
         haste_cuda_layer layer;
@@ -2214,14 +3739,21 @@ int main(int argc, char **argv)
         RUN(accumulate);
         RUN(grad_x_bf16);
         RUN(rounding);
+        RUN(rounding_paths);
         RUN(deterministic);
         RUN(top_k);
         RUN(above);
         RUN(score);
         RUN(rewire);
         RUN(shards);
+        RUN(parts);
+        RUN(part_softmax);
+        RUN(create_shards);
+        RUN(rewire_orders);
         RUN(not_finite);
+        RUN(spared);
         RUN(errors);
+        RUN(own_memory);
         RUN(failing);
         RUN(too_large);
         RUN(large_groups);
@@ -2229,6 +3761,7 @@ int main(int argc, char **argv)
         RUN(one_limit);
         RUN(many_chunks);
         RUN(two_streams);
+        RUN(two_threads);
         RUN(trains_as_cpu);
         RUN(beyond_2_31);
     }

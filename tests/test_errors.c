@@ -573,6 +573,9 @@ static void step_options(void)
     BAD(eps, -1e-8f, "eps");
     BAD(weight_decay, nan, "weight_decay");
     BAD(weight_decay, HUGE_VALF, "weight_decay");
+    BAD(negligible, -.5f, "negligible");
+    BAD(negligible, nan, "negligible");
+    BAD(negligible, HUGE_VALF, "negligible");
     #undef BAD
     WITH(int64_t, now.step.divisor, -1, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
     WITH(int64_t, now.step.divisor, INT64_MIN, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
