@@ -54,6 +54,7 @@
        up in float64.
    DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
        options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
+       On the wide path, with BCE, whether a loss is asked for changes logit gradients in their last bit, and so the rest.
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
    OPTIONS   where the implementation is compiled; each pair both or neither
@@ -317,8 +318,9 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their
    last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch of `work`, and waits
-   for the stream. HASTE_ERR_NONFINITE (a logit, or the score of an input): nothing changed. A shard (or range) ranks its own
-   places only. */
+   for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could take one, is not
+   finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those that move
+   something. Then nothing is changed. A shard (or range) ranks its own places only. */
 HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
                                          const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
                                          int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
@@ -3376,6 +3378,47 @@ template <typename T> static __global__ void haste__cu_magnitude_kernel(const ha
     }
 }
 
+/* The same for the narrow order, where the labels of an input lie in several lanes. Warp: one group after the other. */
+static __global__ void haste__cu_magnitude_narrow_kernel(const haste__cu_pass p, haste__cu_rewire r)
+{
+    const int lane = (int)threadIdx.x % 32, upper = lane >> 4, strips = p.F / 8, halves = p.S / 16;
+    const int64_t step = (int64_t)gridDim.x * (HASTE__CU_THREADS / 32);
+    bool bad = false;
+    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < p.groups; g += step) {
+        const uint2 *from = (const uint2 *)p.weight + (size_t)g * (size_t)(halves * strips) * 32 + lane;
+        const int labels = haste__cu_group_labels(p, g);
+        #pragma unroll 4
+        for (int strip = 0; strip < strips; strip++) {
+            /* Sums 0..7 of haste__cu_mean of two inputs: a lane has two, a lane 16 further on has labels 8 further on. */
+            float sum[4] = { 0, 0, 0, 0 };   /* label, label + 2, each of both inputs */
+            for (int h = 0; h < halves; h++) {
+                const uint2 own = from[(h * strips + strip) * 32];
+                const float v[4] = { fabsf(haste__cu_from_bf16(own.x & 0xffffu)), fabsf(haste__cu_from_bf16(own.x >> 16)),
+                                     fabsf(haste__cu_from_bf16(own.y & 0xffffu)), fabsf(haste__cu_from_bf16(own.y >> 16)) };
+                #pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    const float other = __shfl_xor_sync(0xffffffffu, v[k], 16);
+                    sum[k] += upper ? other : v[k];
+                    sum[k] += upper ? v[k] : other;
+                }
+            }
+            #pragma unroll
+            for (int k = 0; k < 4; k++) sum[k] += __shfl_xor_sync(0xffffffffu, sum[k], 8);   /* sums j and j + 4 */
+            #pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float all = sum[e] + sum[2 + e];
+                all += __shfl_xor_sync(0xffffffffu, all, 4);
+                if (lane >> 2 == e) {
+                    const uint32_t bits = __float_as_uint(__fdiv_rn(all, (float)labels));
+                    bad |= bits >= 0x7f800000u;
+                    r.place[g * p.F + e * (p.F / 2) + (lane & 3) * strips + strip] = bits;
+                }
+            }
+        }
+    }
+    if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+}
+
 /* Does place p of the block move? */
 static __device__ __forceinline__ bool haste__cu_moves(const haste__cu_bound &bound, uint32_t score, int64_t p)
 {
@@ -5168,7 +5211,8 @@ HASTE__NARROW_INLINE void haste__narrow_fetch(const haste__cu_pass &pass, const 
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Starts the copy of the states of the strips that this block updates: [state][HALVES][strips of ours][128] numbers. */
+/* Starts the copy of the states of the strips that this block updates, [state][HALVES][strips of ours][128] numbers, and
+   of the biases', [state][16 * HALVES]: read where they are needed, each would be waited for. */
 template <int TILES, int HALVES, int CLUSTER>
 HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to, int lane)
 {
@@ -5179,6 +5223,11 @@ HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, 
                              + (((int64_t)unit * HALVES + h) * 2 + (CLUSTER == 2 ? rank : 0)) * (TILES * 128 * size);
             for (int k = lane * 16; k < bytes; k += 512) haste__narrow_copy16(to + k, from + k);
         }
+    }
+    if (CLUSTER == 1 || rank == 0) {
+        for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++, to += HALVES * 64)
+            if (lane < 16 * HALVES)
+                haste__narrow_copy4(to + (uint32_t)lane * 4, pass.bias_state[i] + (int64_t)unit * (16 * HALVES) + lane);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -5278,15 +5327,19 @@ HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int a
 {
     constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;
     const int size = f32 ? 4 : 2;
+    float held[2][2][4];   /* states of this strip and of the next: those come while this one is worked on */
     #pragma unroll
-    for (int i = 0; i < OWN * HALVES; i++) {
+    for (int i = -1; i < OWN * HALVES; i++) {
         const int h = i / OWN, r = i % OWN;
         const int64_t at = place + (h * STRIPS + r) * 128;
-        const uint32_t from = states + (uint32_t)((i * 32 + lane) * 4 * size);
+        const uint32_t next = states + (uint32_t)(((i + 1) * 32 + lane) * 4 * size);
+        float now[4], *m = held[i & 1][0], *v = held[i & 1][1];
+        if (i + 1 < OWN * HALVES) {
+            haste__narrow_state_load(held[i + 1 & 1][0], next, f32);
+            if (adam) haste__narrow_state_load(held[i + 1 & 1][1], next + OWN * HALVES * 128 * size, f32);
+        }
+        if (i < 0) continue;
         const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, key[0], key[1]);
-        float now[4], m[4], v[4] = {0, 0, 0, 0};
-        haste__narrow_state_load(m, from, f32);
-        if (adam) haste__narrow_state_load(v, from + OWN * HALVES * 128 * size, f32);
         #pragma unroll
         for (int k = 0; k < 4; k++) {
             now[k] = k & 1 ? haste__narrow_high(w[h][r][k >> 1]) : haste__narrow_low(w[h][r][k >> 1]);
@@ -5598,10 +5651,13 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 float g = scale * db[i >> 1][i & 1], now = bias[i >> 1][i & 1];
                 if (STATE == 0) now -= pass.lr * g;
                 else {
-                    float m = pass.bias_state[0][at], v = pass.optimizer == HASTE_ADAMW ? pass.bias_state[1][at] : 0;
-                    now = haste__narrow_rule(pass, pass.optimizer == HASTE_ADAMW, 0, now, g, &m, &v);
+                    const int adam = pass.optimizer == HASTE_ADAMW, here = (i >> 1) * 16 + label + (i & 1) * 2;
+                    const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
+                                                              + here * 4);
+                    float m = haste__narrow_loadf(from), v = adam ? haste__narrow_loadf(from + HALVES * 64) : 0;
+                    now = haste__narrow_rule(pass, adam, 0, now, g, &m, &v);
                     pass.bias_state[0][at] = m;
-                    if (pass.optimizer == HASTE_ADAMW) pass.bias_state[1][at] = v;
+                    if (adam) pass.bias_state[1][at] = v;
                 }
                 pass.bias[at] = now;
             }
@@ -5736,7 +5792,7 @@ static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int 
     p.spans = B > 32 ? 2 : 1;
     most = forward ? 16 : HASTE__NARROW_WARPS(p.tiles, p.halves);
     p.warp_bytes = HASTE__NARROW_STAGE(p.tiles, p.halves) + (p.cluster == 2 ? HASTE__NARROW_EXCHANGE(p.tiles, p.halves) : 0);
-    p.warp_bytes += 16 * p.halves * F / p.cluster * state_bytes;
+    if (state_bytes) p.warp_bytes += 16 * p.halves * (F / p.cluster * state_bytes + 8);   /* 8: the biases' */
     free_bytes = shared - (forward ? 1 : 3) * width * HASTE__NARROW_ROW;
     p.warps = free_bytes / (p.warp_bytes + 48);   /* 6 barriers each */
     if (p.warps > most) p.warps = most;
@@ -8772,7 +8828,10 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
     if (options->prune == HASTE_PRUNE_SALIENCY) status = haste__cu_probe(p, r, layer->dtype, 0, workers, stream, error);
     else {
         int grid = haste__cu_grid(places / HASTE__CU_THREADS + 1);
-        if (layer->dtype == HASTE_F32)
+        if (p->path == HASTE_CUDA_NARROW)
+            HASTE__CU_LAUNCH(haste__cu_magnitude_narrow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS,
+                             0, stream, *p, *r);
+        else if (layer->dtype == HASTE_F32)
             HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         else HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         HASTE__CU_LAUNCHED("scores of inputs");
