@@ -3378,47 +3378,6 @@ template <typename T> static __global__ void haste__cu_magnitude_kernel(const ha
     }
 }
 
-/* The same for the narrow order, where the labels of an input lie in several lanes. Warp: one group after the other. */
-static __global__ void haste__cu_magnitude_narrow_kernel(const haste__cu_pass p, haste__cu_rewire r)
-{
-    const int lane = (int)threadIdx.x % 32, upper = lane >> 4, strips = p.F / 8, halves = p.S / 16;
-    const int64_t step = (int64_t)gridDim.x * (HASTE__CU_THREADS / 32);
-    bool bad = false;
-    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < p.groups; g += step) {
-        const uint2 *from = (const uint2 *)p.weight + (size_t)g * (size_t)(halves * strips) * 32 + lane;
-        const int labels = haste__cu_group_labels(p, g);
-        #pragma unroll 4
-        for (int strip = 0; strip < strips; strip++) {
-            /* Sums 0..7 of haste__cu_mean of two inputs: a lane has two, a lane 16 further on has labels 8 further on. */
-            float sum[4] = { 0, 0, 0, 0 };   /* label, label + 2, each of both inputs */
-            for (int h = 0; h < halves; h++) {
-                const uint2 own = from[(h * strips + strip) * 32];
-                const float v[4] = { fabsf(haste__cu_from_bf16(own.x & 0xffffu)), fabsf(haste__cu_from_bf16(own.x >> 16)),
-                                     fabsf(haste__cu_from_bf16(own.y & 0xffffu)), fabsf(haste__cu_from_bf16(own.y >> 16)) };
-                #pragma unroll
-                for (int k = 0; k < 4; k++) {
-                    const float other = __shfl_xor_sync(0xffffffffu, v[k], 16);
-                    sum[k] += upper ? other : v[k];
-                    sum[k] += upper ? v[k] : other;
-                }
-            }
-            #pragma unroll
-            for (int k = 0; k < 4; k++) sum[k] += __shfl_xor_sync(0xffffffffu, sum[k], 8);   /* sums j and j + 4 */
-            #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                float all = sum[e] + sum[2 + e];
-                all += __shfl_xor_sync(0xffffffffu, all, 4);
-                if (lane >> 2 == e) {
-                    const uint32_t bits = __float_as_uint(__fdiv_rn(all, (float)labels));
-                    bad |= bits >= 0x7f800000u;
-                    r.place[g * p.F + e * (p.F / 2) + (lane & 3) * strips + strip] = bits;
-                }
-            }
-        }
-    }
-    if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
-}
-
 /* Does place p of the block move? */
 static __device__ __forceinline__ bool haste__cu_moves(const haste__cu_bound &bound, uint32_t score, int64_t p)
 {
@@ -6513,8 +6472,10 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
    x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an input beside input half + d; a lane reads
    16 bytes of a row, and column 2 * quad + e of piece j of a span is sample 8 * quad + 2j + e, in both products.
 
-   Its floor at S 32, F 64, D 768, B 128, L 670,208 is .3 ms, the products; tensor cores fed from registers, as here, take
-   half as long again. An earlier version, a group at a time by a whole block between barriers, took five times as long. */
+   Milliseconds, and the products at the rate of large ones: S 16, F 64, D 384, B 64, L 603,067: .28 (.05); S 32, F 32,
+   D 384, B 64, L 100,000,000: 25 (7.7), issue 52% busy; S 32, F 64, D 768, B 128, L 670,208: .87 (.21), where x leaves room
+   for four warps, and issue is 32% busy. A group at a time by the whole block, between barriers, took 1.6 to 5 times as
+   long. */
 
 /* Warps of a block at most, without spills. */
 #define HASTE__CU_CANDIDATE_WARPS(run, spans) ((run) == 32 && (spans) == 4 ? 8 : 12)
@@ -8828,10 +8789,7 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
     if (options->prune == HASTE_PRUNE_SALIENCY) status = haste__cu_probe(p, r, layer->dtype, 0, workers, stream, error);
     else {
         int grid = haste__cu_grid(places / HASTE__CU_THREADS + 1);
-        if (p->path == HASTE_CUDA_NARROW)
-            HASTE__CU_LAUNCH(haste__cu_magnitude_narrow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS,
-                             0, stream, *p, *r);
-        else if (layer->dtype == HASTE_F32)
+        if (layer->dtype == HASTE_F32)
             HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<float>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         else HASTE__CU_LAUNCH(haste__cu_magnitude_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, stream, *p, *r);
         HASTE__CU_LAUNCHED("scores of inputs");
