@@ -411,6 +411,21 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 #endif
 }
 
+/* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended: where that one allows it, and
+   to work on nothing but its own shared memory until it has waited. Capability 9.0; else nothing. */
+static __device__ __forceinline__ void haste__cu_allow_next()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void haste__cu_wait_before()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
@@ -656,6 +671,31 @@ static haste_status haste__cu_allow(const void *kernel, size_t shared, haste_err
         return haste__cu_fail(error, HASTE_ERR_DEVICE, "a kernel needs %llu bytes of shared memory, the device has %d",
                               (unsigned long long)shared, most);
     return HASTE_OK;
+}
+
+/* Launches a kernel, in clusters of `cluster`. early: it waits by itself for the one in front of it (haste__cu_wait_before),
+   and so may be made ready while that one runs. Not while a graph is made, which older versions of CUDA refuse. */
+static cudaError_t haste__cu_early(const void *kernel, dim3 grid, int threads, int shared, int cluster, int early,
+                                   void **arguments, cudaStream_t stream)
+{
+    cudaLaunchConfig_t config = cudaLaunchConfig_t();
+    cudaLaunchAttribute attribute[2];
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (early && cudaStreamIsCapturing(stream, &capture) != cudaSuccess) return cudaGetLastError();
+    if (capture != cudaStreamCaptureStatusNone) early = 0;
+    memset(attribute, 0, sizeof attribute);
+    attribute[0].id = cudaLaunchAttributeClusterDimension;
+    attribute[0].val.clusterDim.x = (unsigned)cluster;
+    attribute[0].val.clusterDim.y = attribute[0].val.clusterDim.z = 1;
+    attribute[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute[1].val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)shared;
+    config.stream = stream;
+    config.attrs = attribute;
+    config.numAttrs = early ? 2 : 1;
+    return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
 /* ---- >>sizes ------------------------------------------------------------------------------------------------- */
@@ -988,6 +1028,7 @@ static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const i
 {
     int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
     int lane = (int)threadIdx.x % 32, distinct = 0;
+    haste__cu_allow_next();
     if (b >= B) return;
     start = offset[0];
     first = offset[b];
@@ -3814,7 +3855,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
      row: one lock for each tile of samples (dense blocks: and each chunk of inputs). Worth 15% at D 384, 3% at D 768.
    F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
    kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
-   chunks, so that they do not add to the same rows at the same time.
+   chunks, so that they do not add to the same rows at the same time. Where there is no room for velocities in bfloat16,
+   they come into the buffer of the next W, and that after the update.
 
    Milliseconds, with clearing and summing 8 replicas (in brackets without dX's additions): S 32, F 64, D 768, L 670,208,
    B 128: .283 (.179); S 64, F 128, D 768, L 2,756,025: 1.32 (.85); S 32, F 64, D 384, L 8,192,000: 2.77 (1.90); dense S 64,
@@ -3835,6 +3877,7 @@ typedef struct haste__wide_plan {
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
     int32_t  lock_chunks;                  /* dense: a lock for each chunk of each tile, and how many; 0: for each tile */
     int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
+    int32_t  borrow;                       /* 1: velocities take the place of the next W, which then comes later */
     int32_t  shared, grid;
     uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
     float    divisor;                      /* 1 / scale */
@@ -4178,7 +4221,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     char *slab = haste__wide_shared + worker * plan.slab;
     const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
     const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
-    const uint32_t small = states + state_arrays * plan.state_bytes;
+    const uint32_t small = states + (MULTI && plan.borrow ? 0 : state_arrays * plan.state_bytes);
     char *small_at = slab + (small - xs);
     const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
     float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
@@ -4209,6 +4252,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int i = tid; i < (2 * XB + 2 * WB) / 16; i += 128) haste__sts128(xs + i * 16, 0, 0, 0, 0);
         haste__fence_async();
     }
+    haste__cu_allow_next();
+    haste__cu_wait_before();   /* up to here only shared memory was touched */
     __syncthreads();
 
     auto chunk_of = [&](const haste__wide_job &j) {
@@ -4255,6 +4300,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                      :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
     };
+    auto states_at = [&]() { return MULTI && plan.borrow ? ws + (~loads & 1) * WB : states; };
     auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
         const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
         if (!state_arrays) return;
@@ -4263,7 +4309,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                      :: "r"(full + 16), "r"(bytes * state_arrays) : "memory");
         for (int i = 0; i < state_arrays; i++)
             asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                         :: "r"(states + i * plan.state_bytes),
+                         :: "r"(states_at() + i * plan.state_bytes),
                             "l"((const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2)), "r"(bytes),
                             "r"(full + 16) : "memory");
     };
@@ -4518,7 +4564,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 char *arrays[2] = { NULL, NULL };
                 #pragma unroll
                 for (int i = 0; i < (PLAIN ? 0 : ADAM ? 2 : 1); i++)
-                    arrays[i] = state_arrays ? slab + (states - xs) + i * plan.state_bytes
+                    arrays[i] = state_arrays ? slab + (states_at() - xs) + i * plan.state_bytes
                                              : (char *)p.state[i] + first_byte(now.g, c) * (F32 ? 2 : 1);
                 #pragma unroll
                 for (int j = 0; j < S / 8; j++) {
@@ -4566,7 +4612,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             for (int i = 0; i < state_arrays; i++)
                 asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
                              :: "l"((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2)),
-                                "r"(states + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
+                                "r"(states_at() + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
             asm volatile("cp.async.bulk.commit_group;" ::: "memory");
         }
     };
@@ -4637,8 +4683,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 open_job();
                 if (tid == 0 && tile == 0) fetch_states(now.g, chunk_of(now));
                 backward(dw, tile == 0);
-                if (tid == 0 && next.g < G && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);
+                const bool fetch = tid == 0 && next.g < G && loads_w(next), late = !PLAIN && plan.borrow;
+                if (fetch && !late) fetch_w(next.g, chunk_of(next), loads + 1);
                 if (tile == tiles - 1) update(dw, c == plan.chunks - 1);
+                if (fetch && late) fetch_w(next.g, chunk_of(next), loads + 1);
                 close_job();
             }
         }
@@ -4708,6 +4756,9 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
         if (workers > 0 && left / ((slab + 1023) / 1024 * 1024) >= workers) {
             plan.slab = slab;
             plan.state_bytes = bytes;
+        } else if (plan.multi && p->optimizer == HASTE_MOMENTUM && !p->state_f32) {
+            plan.state_bytes = bytes;
+            plan.borrow = 1;
         }
     }
     plan.slab = (plan.slab + 1023) / 1024 * 1024;
@@ -4768,11 +4819,14 @@ template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
 static cudaError_t haste__wide_launch_one(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
 {
     const auto kernel = haste__wide_kernel<S, CHUNK, MULTI, RAGGED, WORKERS, PLAIN>;
+    haste__cu_pass pass = *p;
+    haste__wide_plan own = *plan;
+    void *arguments[2] = { &pass, &own };
     int most;
     const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
-    kernel<<<(unsigned)plan->grid, 128 * (unsigned)plan->workers, (size_t)plan->shared, stream>>>(*p, *plan);
-    return cudaGetLastError();
+    return haste__cu_early((const void *)kernel, dim3((unsigned)plan->grid), 128 * plan->workers, plan->shared, 1, 1,
+                           arguments, stream);
 }
 
 static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
@@ -5341,9 +5395,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     asm volatile("" : "+r"(lane));   /* keeps it in a register; reading it again takes 50 cycles */
     const int row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);   /* its labels: label and label + 2 */
 
-    /* The batch and the first units in, the gradient to 0. */
-    haste__narrow_fetch_x(pass, plan, rank, x_base);
-    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
+    /* The gradient to 0, then the batch and the first units in. */
     if (threadIdx.x == 0) {
         for (int i = 0; i < 6 * warps; i++) haste__narrow_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -5351,6 +5403,10 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     }
     for (uint32_t i = threadIdx.x * 16; i < 2 * plane; i += blockDim.x * 16)
         haste__narrow_store4f(x_base + plane + i, 0, 0, 0, 0);
+    haste__cu_allow_next();
+    haste__cu_wait_before();   /* up to here only shared memory was touched */
+    haste__narrow_fetch_x(pass, plan, rank, x_base);
+    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
     asm volatile("cp.async.wait_group 0;" ::: "memory");
     if (CLUSTER == 2) haste__narrow_cluster_sync(); else __syncthreads();
 
@@ -5764,24 +5820,14 @@ static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int 
 }
 
 /* Sets the kernel's shared memory and launches it: clusters of plan->cluster, or gridDim.y = tiles. */
-static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_plan *plan, int tiles, void **arguments,
-                                        cudaStream_t stream)
+static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_plan *plan, int tiles, int early,
+                                        void **arguments, cudaStream_t stream)
 {
-    cudaLaunchConfig_t config = cudaLaunchConfig_t();
-    cudaLaunchAttribute attribute = cudaLaunchAttribute();
     int most;
     cudaError_t status = haste__cu_allow_all(kernel, &most);
     if (status != cudaSuccess) return status;
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->cluster;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)plan->blocks, (unsigned)tiles);
-    config.blockDim = dim3((unsigned)plan->warps * 32);
-    config.dynamicSmemBytes = (size_t)plan->bytes;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return cudaLaunchKernelExC(&config, kernel, arguments);
+    return haste__cu_early(kernel, dim3((unsigned)plan->blocks, (unsigned)tiles), plan->warps * 32, plan->bytes,
+                           plan->cluster, early, arguments, stream);
 }
 
 static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int state)
@@ -5820,7 +5866,9 @@ static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__n
     key = haste__narrow_mix(key);
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
-    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, arguments, stream);
+    /* Early behind another block's kernel: 1 to 2% faster at A670K's size. Behind short ones, long steps got 1% slower. */
+    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, pass->first_slot > 0,
+                                arguments, stream);
 }
 
 /* haste__narrow_forward: logits [B, slots] (=), float or bfloat16. */
@@ -5836,7 +5884,7 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
     HASTE__NARROW_FORWARD(1) HASTE__NARROW_FORWARD(2) HASTE__NARROW_FORWARD(3) HASTE__NARROW_FORWARD(4)
     HASTE__NARROW_FORWARD(6) HASTE__NARROW_FORWARD(8)
     #undef HASTE__NARROW_FORWARD
-    return haste__narrow_launch(kernel, &plan, pass->tiles, arguments, stream);
+    return haste__narrow_launch(kernel, &plan, pass->tiles, 0, arguments, stream);
 }
 
 /* ---- >>backward ---------------------------------------------------------------------------------------------- */
@@ -6582,6 +6630,7 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
                 const uint32_t winner = __reduce_min_sync(~0u, best == most ? at : 0xffffffffu);
                 uint32_t own = 0, own_at = 0xffffffffu;   /* all lanes look for the next best of the winner's lane */
                 if (lane == __ffs((int)who) - 1) to = winner;
+                __syncwarp();   /* all have looked */
                 if (lane == 0) key[winner] = -1;
                 __syncwarp();
                 for (int i = (int)(winner & 31) + 32 * lane; i < p.width; i += 1024) {
@@ -6631,6 +6680,7 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
             if (!__any_sync(~0u, moves)) {
                 for (int f = lane; f < F; f += 32) r.place[g * F + f] = HASTE__CU_KEEP;
                 g += stride;
+                __syncwarp();   /* all have read the stage */
                 if (g < p.groups) fetch(g, 0);
                 continue;
             }

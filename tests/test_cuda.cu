@@ -851,6 +851,14 @@ static void step_fast()
         haste_cuda_layer_free(&probe);
         haste_layer_free(&layer);
     }
+    // Momentum in bfloat16 where velocities have no room of their own on chip; one shape has several groups for each worker.
+    {
+        static const test_shape many = { "dense, many groups", 36000, 96, 1, { { 0, 64, HASTE_DENSE, 0, 0 } }, 0 };
+        step_case(&many, HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_BF16, 100, 0, HASTE_CUDA_WIDE, 32.0f);
+        for (i = 3; i < 5; i++) for (n = 2; n < 6; n++)
+            step_case(&shapes[i], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_BF16, batches[n], n % 2, HASTE_CUDA_WIDE,
+                      32.0f);
+    }
 }
 
 // Two micro-batches and an update give what one batch gives.
