@@ -412,19 +412,19 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 }
 
 /* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended: where that one allows it, and
-   to work on nothing but its own shared memory until it has waited. Capability 9.0; else nothing. */
+   to work on nothing but its own shared memory until it has waited. Compute capability 9.0. */
 static __device__ __forceinline__ void haste__cu_allow_next()
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 static __device__ __forceinline__ void haste__cu_wait_before()
 {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
+#endif
 
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
