@@ -56,6 +56,7 @@
        up in float64.
    DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
        options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
+       On the wide path, with BCE, whether a loss is asked for changes logit gradients in their last bit, and so the rest.
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
        Indices, biases and gradient buffers are as in haste.h.
    OPTIONS   where the implementation is compiled; each pair both or neither
@@ -334,8 +335,9 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their
    last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch of `work`, and waits
-   for the stream. HASTE_ERR_NONFINITE (a logit, or the score of an input): nothing changed. A shard (or range) ranks its own
-   places only. */
+   for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could take one, is not
+   finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those that move
+   something. Then nothing is changed. A shard (or range) ranks its own places only. */
 HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
                                          const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
                                          int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
@@ -426,6 +428,21 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 #endif
 }
 
+/* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended: where that one allows it, and
+   to work on nothing but its own shared memory until it has waited. Compute capability 9.0. */
+static __device__ __forceinline__ void haste__cu_allow_next()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+static __device__ __forceinline__ void haste__cu_wait_before()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+#endif
+
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
@@ -459,6 +476,14 @@ static __device__ __forceinline__ void haste__cu_write8(void *p, uint32_t a, uin
 static __device__ __forceinline__ void haste__cu_write16(void *p, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
     asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" :: "l"(p), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/* An 8x8 matrix of bfloat16, two of a row in a lane, to its transpose. */
+static __device__ __forceinline__ uint32_t haste__cu_transpose8(uint32_t two)
+{
+    uint32_t out;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(two));
+    return out;
 }
 
 /* Two numbers to bfloat16, to nearest; and 2 to the x, in the device's short form. */
@@ -664,6 +689,31 @@ static haste_status haste__cu_allow(const void *kernel, size_t shared, haste_err
         return haste__cu_fail(error, HASTE_ERR_DEVICE, "a kernel needs %llu bytes of shared memory, the device has %d",
                               (unsigned long long)shared, most);
     return HASTE_OK;
+}
+
+/* Launches a kernel, in clusters of `cluster`. early: it waits by itself for the one in front of it (haste__cu_wait_before),
+   and so may be made ready while that one runs. Not while a graph is made, which older versions of CUDA refuse. */
+static cudaError_t haste__cu_early(const void *kernel, dim3 grid, int threads, int shared, int cluster, int early,
+                                   void **arguments, cudaStream_t stream)
+{
+    cudaLaunchConfig_t config = cudaLaunchConfig_t();
+    cudaLaunchAttribute attribute[2];
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (early && cudaStreamIsCapturing(stream, &capture) != cudaSuccess) return cudaGetLastError();
+    if (capture != cudaStreamCaptureStatusNone) early = 0;
+    memset(attribute, 0, sizeof attribute);
+    attribute[0].id = cudaLaunchAttributeClusterDimension;
+    attribute[0].val.clusterDim.x = (unsigned)cluster;
+    attribute[0].val.clusterDim.y = attribute[0].val.clusterDim.z = 1;
+    attribute[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute[1].val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)shared;
+    config.stream = stream;
+    config.attrs = attribute;
+    config.numAttrs = early ? 2 : 1;
+    return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
 /* ---- >>sizes ------------------------------------------------------------------------------------------------- */
@@ -996,6 +1046,7 @@ static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const i
 {
     int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
     int lane = (int)threadIdx.x % 32, distinct = 0;
+    haste__cu_allow_next();
     if (b >= B) return;
     start = offset[0];
     first = offset[b];
@@ -3334,6 +3385,11 @@ template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, 
 /* As in haste.h: one 32-bit number a place p = g*F + f carries all decisions: the bits of its score, later its new input. */
 #define HASTE__CU_KEEP 0xffffffffu
 
+enum {
+    HASTE__CU_FEW_PLACES  = 1024,        /* of a group, that are worked on in shared memory */
+    HASTE__CU_REWIRE_MOST = 48 * 1024    /* shared memory of a block of the rewire kernel */
+};
+
 /* Which places of a block move: those with (score, p) up to (bound, last). Found 11 bits at a time. */
 typedef struct haste__cu_bound {
     uint64_t score, place;       /* what is found of them, from the top */
@@ -3343,12 +3399,12 @@ typedef struct haste__cu_bound {
 
 typedef struct haste__cu_rewire {
     uint32_t *place;             /* [G, F] of the block */
-    uint64_t *grow;              /* [G, F] random growth: result, swap and value of each draw */
+    uint64_t *grow;              /* [warps][F] random growth: result, swap and value of each draw; F > 1024 only */
     haste__cu_bound *bound;
     uint32_t *count;             /* [2048] */
     float    *key;               /* [gridDim.x][width] */
-    int32_t  *order;             /* [gridDim.x][2F] */
-    void     *rows;              /* [gridDim.x][F*S] of 4 bytes */
+    uint32_t *order;             /* [gridDim.x][2F] inputs, and where rows were; and: */
+    void     *rows;              /* [gridDim.x][F*S] of 4 bytes; NULL: in shared memory, as most are */
     uint64_t  key_grow, key_weight;
     int64_t   group_base;
     int32_t   limit, uniform, place_bits;
@@ -3468,15 +3524,16 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
             }
             __syncthreads();
         }
+        if (growth) {
+            for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) key[p.index[g * p.F + f]] = -1;   /* not again */
+            __syncthreads();
+        }
         for (int i = (int)threadIdx.x; i < q.F; i += HASTE__CU_THREADS) bad |= !haste__cu_finite(key[i]);
         if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
         if (!growth) {
             for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) place[f] = __float_as_uint(key[f]);
             continue;
         }
-        __syncthreads();
-        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) key[p.index[g * p.F + f]] = -1;   /* no candidates */
-        __syncthreads();
         for (int f = 0, left = wanted; left > 0; f++) {   /* the largest first, ties to the smaller input */
             float best = -1;
             int32_t at = -1;
@@ -3504,26 +3561,42 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
     }
 }
 
-/* All but the `limit` lowest scores of each group stay, whatever happens elsewhere. Block: one group after the other. */
+/* All but the `limit` lowest scores of each group stay, whatever happens elsewhere. Block: one group after the other, whose
+   scores come to shared memory; of more than HASTE__CU_FEW_PLACES only a bit a place: does it stay? */
 static __global__ void haste__cu_limit_kernel(haste__cu_rewire r, int64_t groups, int F)
 {
     HASTE__CU_SHARED(memory);
-    uint32_t *stays = (uint32_t *)memory;   /* a bit a place */
+    const int threads = (int)blockDim.x, few = F <= HASTE__CU_FEW_PLACES;
+    uint32_t *stays = (uint32_t *)memory;
+    uint4 *score = (uint4 *)memory;   /* four at a time; the last ones may be no scores */
     for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
         uint32_t *place = r.place + g * F;
         __syncthreads();
-        for (int i = (int)threadIdx.x; i < (F + 31) / 32; i += HASTE__CU_THREADS) stays[i] = 0;
+        if (few) for (int f = (int)threadIdx.x; f < (F + 3) / 4 * 4; f += threads)
+            ((uint32_t *)score)[f] = f < F ? place[f] : HASTE__CU_KEEP;
+        else for (int i = (int)threadIdx.x; i < (F + 31) / 32; i += threads) stays[i] = 0;
         __syncthreads();
-        for (int f = (int)threadIdx.x; f < F; f += HASTE__CU_THREADS) {
-            uint32_t own = place[f];
+        for (int f = (int)threadIdx.x; f < F; f += threads) {
+            const uint32_t own = place[f];
             int before = 0;
+            if (few) {
+                #pragma unroll 4
+                for (int i = 0; i < (F + 3) / 4; i++) {
+                    const uint4 four = score[i];
+                    const int left = f - 4 * i;   /* before the same score, those in front of f */
+                    before += (four.x < own + (left > 0)) + (four.y < own + (left > 1)) + (four.z < own + (left > 2))
+                            + (four.w < own + (left > 3));
+                }
+                if (before >= r.limit) place[f] = HASTE__CU_KEEP;
+                continue;
+            }
             for (int other = 0; other < F && before < r.limit; other++)
                 before += place[other] < own || (place[other] == own && other < f);
             if (before >= r.limit) atomicOr(&stays[f / 32], 1u << (f % 32));
         }
+        if (few) continue;
         __syncthreads();
-        for (int f = (int)threadIdx.x; f < F; f += HASTE__CU_THREADS)
-            if (stays[f / 32] >> (f % 32) & 1) place[f] = HASTE__CU_KEEP;
+        for (int f = (int)threadIdx.x; f < F; f += threads) if (stays[f / 32] >> (f % 32) & 1) place[f] = HASTE__CU_KEEP;
     }
 }
 
@@ -3617,12 +3690,13 @@ static __device__ __forceinline__ int haste__cu_missing(const uint16_t *index, i
    written: a position holds what the last swap put there. Warp: one group after the other. */
 static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups, int F, int width, const uint16_t *all_index)
 {
-    const int lane = (int)threadIdx.x % 32, n = width - F;
-    for (int64_t g = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; g < groups;
-         g += (int64_t)gridDim.x * (HASTE__CU_THREADS / 32)) {
+    HASTE__CU_SHARED(memory);
+    const int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, n = width - F;
+    uint64_t *grow = F <= HASTE__CU_FEW_PLACES ? (uint64_t *)memory + warp * F
+                                               : r.grow + ((int64_t)blockIdx.x * warps + warp) * F;
+    for (int64_t g = (int64_t)blockIdx.x * warps + warp; g < groups; g += (int64_t)gridDim.x * warps) {
         const uint16_t *index = all_index + g * F;
         uint32_t *place = r.place + g * F;
-        uint64_t *grow = r.grow + g * F;
         int wanted = 0;
         for (int f0 = 0; f0 < F; f0 += 32) {
             int f = f0 + lane;
@@ -3656,64 +3730,116 @@ static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups,
     }
 }
 
-/* Puts the rows of one array of group g into their new order; rows that moved become 0. */
+/* Several numbers, moved at once. */
+template <typename A, int N> struct alignas(N * sizeof(A) < 16 ? N * sizeof(A) : 16) haste__cu_several { A v[N]; };
+
+/* Puts the rows of one array of group g into their new order; rows that moved become 0. from [F]: of each row, where its
+   numbers were (narrow: in the first strips, else its row), or -1. `copy` holds the group as it was. */
 template <typename A>
-static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pass &p, A *array, int64_t g,
-                                                             const int32_t *order,
-                                                             const uint32_t *place, A *copy)
+static __device__ __forceinline__ void haste__cu_rewire_rows(const haste__cu_pass &p, A *group, const int32_t *from,
+                                                             const A *copy)
 {
-    A *group = array + (size_t)g * (size_t)p.F * (size_t)p.S;
-    const int n = p.F * p.S;   /* at most 2^24 */
-    for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) copy[i] = group[i];
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < n; i += HASTE__CU_THREADS) {
-        int f = i / p.S, s = i - f * p.S, from = order[f];
-        group[haste__cu_place(p.path, p.S, p.F, f, s)] =
-            place[from] == HASTE__CU_KEEP ? copy[haste__cu_place(p.path, p.S, p.F, from, s)] : (A)0;
+    const int F = p.F, S = p.S, threads = (int)blockDim.x;
+    if (p.path == HASTE_CUDA_NARROW) {   /* four numbers: labels 2 apart of inputs f and f + F/2 */
+        const int strips = F / 8;
+        for (int i = (int)threadIdx.x; i < F * S / 4; i += threads) {
+            const int strip = i >> 5, row = i >> 2 & 7, run = strip >= strips, f = (i & 3) * strips + strip - run * strips;
+            const int one = from[f], two = from[f + F / 2];
+            const A *at = copy + run * strips * 128 + row * 16;
+            haste__cu_several<A, 4> four;
+            four.v[0] = one < 0 ? (A)0 : at[one];
+            four.v[1] = two < 0 ? (A)0 : at[two];
+            four.v[2] = one < 0 ? (A)0 : at[one + 2];
+            four.v[3] = two < 0 ? (A)0 : at[two + 2];
+            ((haste__cu_several<A, 4> *)group)[i] = four;
+        }
+    } else {
+        for (int i = (int)threadIdx.x; i < F * S / 8; i += threads) {
+            const int f = i / (S / 8), s = (i - f * (S / 8)) * 8, row = from[f];
+            haste__cu_several<A, 8> eight = {};
+            if (row >= 0) eight = *(const haste__cu_several<A, 8> *)(copy + haste__cu_place(p.path, S, F, row, s));
+            *(haste__cu_several<A, 8> *)(group + haste__cu_place(p.path, S, F, f, s)) = eight;
+        }
     }
-    __syncthreads();
+}
+
+/* A group's array, n numbers (a multiple of 8), to the copy: begun here, there after haste__cu_copy_wait and a barrier. */
+template <typename A>
+static __device__ __forceinline__ void haste__cu_rewire_copy(A *copy, const A *group, int n, int shared)
+{
+    const int each = 16 / (int)sizeof(A);
+    for (int i = (int)threadIdx.x * each; i < n; i += (int)blockDim.x * each) {
+        if (shared) haste__cu_copy16(copy + i, group + i, true);
+        else *(uint4 *)(copy + i) = *(const uint4 *)(group + i);
+    }
+}
+
+/* What a block of the rewire kernel keeps in shared memory: [F] inputs (to 4), [F] rows before, the copy. Too much: 0. */
+static __host__ __device__ __forceinline__ int haste__cu_rewire_shared(int64_t F, int64_t S, int width)
+{
+    const int64_t bytes = (F + 3) / 4 * 32 + F * S * width;
+    return bytes <= HASTE__CU_REWIRE_MOST ? (int)bytes : 0;
 }
 
 /* The layer changes. Block: one group after the other. */
 template <typename T> static __global__ void haste__cu_rewire_kernel(const haste__cu_pass p, const haste__cu_rewire r,
                                                                      uint16_t *all_index)
 {
-    int32_t *order = r.order + (size_t)blockIdx.x * 2 * (size_t)p.F, *input = order + p.F;
-    char *copy = (char *)r.rows + (size_t)blockIdx.x * (size_t)p.F * (size_t)p.S * 4;
+    HASTE__CU_SHARED(memory);
+    const int F = p.F, S = p.S, threads = (int)blockDim.x, padded = (F + 3) / 4 * 4, shared = r.rows == NULL;
+    uint32_t *input = shared ? (uint32_t *)memory : r.order + (size_t)blockIdx.x * 2 * (size_t)padded;
+    int32_t *from = (int32_t *)input + padded;
+    char *copy = shared ? (char *)(from + padded) : (char *)r.rows + (size_t)blockIdx.x * (size_t)F * (size_t)S * 4;
     if (p.flag[HASTE__CU_FLAG_STOP]) return;
     for (int64_t g = blockIdx.x; g < p.groups; g += gridDim.x) {
-        uint16_t *index = all_index + g * p.F;
-        const uint32_t *place = r.place + g * p.F;
+        const size_t first = (size_t)g * (size_t)F * (size_t)S;
+        const uint32_t *place = r.place + g * F;
+        uint16_t *index = all_index + g * F;
         int moves = 0;
-        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) moves |= place[f] != HASTE__CU_KEEP;
-        if (!__syncthreads_or(moves)) continue;
-        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) {
-            uint32_t own = place[f] == HASTE__CU_KEEP ? index[f] : place[f];
-            int rank = 0;
-            for (int other = 0; other < p.F; other++) rank += (place[other] == HASTE__CU_KEEP ? index[other] : place[other])
-                < own;
-            order[rank] = f;
-            input[rank] = (int32_t)own;
+        haste__cu_rewire_copy((T *)copy, (const T *)p.weight + first, F * S, shared);
+        for (int f = (int)threadIdx.x; f < padded; f += threads) {
+            const uint32_t to = f < F ? place[f] : HASTE__CU_KEEP;
+            moves |= to != HASTE__CU_KEEP;
+            input[f] = f >= F ? HASTE__CU_KEEP : to == HASTE__CU_KEEP ? index[f] : to;
         }
+        moves = __syncthreads_or(moves);
+        if (!moves) { haste__cu_copy_wait(); continue; }
+        for (int f = (int)threadIdx.x; f < F; f += threads) {
+            const uint32_t own = input[f];
+            int rank = 0;
+            #pragma unroll 4
+            for (int i = 0; i < padded; i += 4) {
+                const uint4 four = *(const uint4 *)(input + i);
+                rank += (four.x < own) + (four.y < own) + (four.z < own) + (four.w < own);
+            }
+            index[rank] = (uint16_t)own;
+            from[rank] = place[f] != HASTE__CU_KEEP ? -1
+                       : p.path == HASTE_CUDA_NARROW ? (int32_t)haste__narrow_place(S, F, f, 0) : f;
+        }
+        haste__cu_copy_wait();
         __syncthreads();
-        for (int f = (int)threadIdx.x; f < p.F; f += HASTE__CU_THREADS) index[f] = (uint16_t)input[f];
-        haste__cu_rewire_rows(p, (T *)p.weight, g, order, place, (T *)copy);
+        haste__cu_rewire_rows(p, (T *)p.weight + first, from, (const T *)copy);
         for (int k = 0; k < 2; k++) {
             if (!p.state[k]) continue;
-            if (p.state_f32) haste__cu_rewire_rows(p, (float *)p.state[k], g, order, place, (float *)copy);
-            else haste__cu_rewire_rows(p, (uint16_t *)p.state[k], g, order, place, (uint16_t *)copy);
+            __syncthreads();   /* the copy may be written again */
+            if (p.state_f32) haste__cu_rewire_copy((float *)copy, (const float *)p.state[k] + first, F * S, shared);
+            else haste__cu_rewire_copy((uint16_t *)copy, (const uint16_t *)p.state[k] + first, F * S, shared);
+            haste__cu_copy_wait();
+            __syncthreads();
+            if (p.state_f32) haste__cu_rewire_rows(p, (float *)p.state[k] + first, from, (const float *)copy);
+            else haste__cu_rewire_rows(p, (uint16_t *)p.state[k] + first, from, (const uint16_t *)copy);
         }
+        __syncthreads();   /* and so may the rest, where this loop goes on, and weights below */
         if (r.uniform) {
-            int labels = haste__cu_group_labels(p, g);
-            for (int64_t i = threadIdx.x; i < (int64_t)p.F * p.S; i += HASTE__CU_THREADS) {
-                int f = (int)(i / p.S), s = (int)(i % p.S);
-                if (place[order[f]] == HASTE__CU_KEEP || s >= labels) continue;
-                haste__cu_put((T *)p.weight + (size_t)g * (size_t)p.F * (size_t)p.S +
-                              haste__cu_place(p.path, p.S, p.F, f, s),
-                              haste__cu_draw_weight(r.key_weight, p.round_slot + g * p.S + s, f, r.root));
+            const int labels = haste__cu_group_labels(p, g);
+            for (int i = (int)threadIdx.x; i < F * S; i += threads) {
+                const int f = i / S, s = i - f * S;
+                if (from[f] >= 0 || s >= labels) continue;
+                haste__cu_put((T *)p.weight + first + haste__cu_place(p.path, S, F, f, s),
+                              haste__cu_draw_weight(r.key_weight, p.round_slot + g * S + s, f, r.root));
             }
+            __syncthreads();
         }
-        __syncthreads();
     }
 }
 
@@ -3748,7 +3874,8 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
      row: one lock for each tile of samples (dense blocks: and each chunk of inputs). Worth 15% at D 384, 3% at D 768.
    F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
    kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
-   chunks, so that they do not add to the same rows at the same time.
+   chunks, so that they do not add to the same rows at the same time. Where there is no room for velocities in bfloat16,
+   they come into the buffer of the next W, and that after the update.
 
    Milliseconds, with clearing and summing 8 replicas (in brackets without dX's additions): S 32, F 64, D 768, L 670,208,
    B 128: .283 (.179); S 64, F 128, D 768, L 2,756,025: 1.32 (.85); S 32, F 64, D 384, L 8,192,000: 2.77 (1.90); dense S 64,
@@ -3769,6 +3896,7 @@ typedef struct haste__wide_plan {
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
     int32_t  lock_chunks;                  /* dense: a lock for each chunk of each tile, and how many; 0: for each tile */
     int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
+    int32_t  borrow;                       /* 1: velocities take the place of the next W, which then comes later */
     int32_t  shared, grid;
     uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
     float    divisor;                      /* 1 / scale */
@@ -4124,7 +4252,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     char *slab = haste__wide_shared + worker * plan.slab;
     const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
     const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
-    const uint32_t small = states + state_arrays * plan.state_bytes;
+    const uint32_t small = states + (MULTI && plan.borrow ? 0 : state_arrays * plan.state_bytes);
     char *small_at = slab + (small - xs);
     const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
     float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
@@ -4155,6 +4283,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int i = tid; i < (2 * XB + 2 * WB) / 16; i += 128) haste__sts128(xs + i * 16, 0, 0, 0, 0);
         haste__fence_async();
     }
+    haste__cu_allow_next();
+    haste__cu_wait_before();   /* up to here only shared memory was touched */
     __syncthreads();
 
     auto chunk_of = [&](const haste__wide_job &j) {
@@ -4201,6 +4331,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
                      :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
     };
+    auto states_at = [&]() { return MULTI && plan.borrow ? ws + (~loads & 1) * WB : states; };
     auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
         const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
         if (!state_arrays) return;
@@ -4209,7 +4340,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                      :: "r"(full + 16), "r"(bytes * state_arrays) : "memory");
         for (int i = 0; i < state_arrays; i++)
             asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                         :: "r"(states + i * plan.state_bytes),
+                         :: "r"(states_at() + i * plan.state_bytes),
                             "l"((const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2)), "r"(bytes),
                             "r"(full + 16) : "memory");
     };
@@ -4464,7 +4595,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 char *arrays[2] = { NULL, NULL };
                 #pragma unroll
                 for (int i = 0; i < (PLAIN ? 0 : ADAM ? 2 : 1); i++)
-                    arrays[i] = state_arrays ? slab + (states - xs) + i * plan.state_bytes
+                    arrays[i] = state_arrays ? slab + (states_at() - xs) + i * plan.state_bytes
                                              : (char *)p.state[i] + first_byte(now.g, c) * (F32 ? 2 : 1);
                 #pragma unroll
                 for (int j = 0; j < S / 8; j++) {
@@ -4512,7 +4643,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             for (int i = 0; i < state_arrays; i++)
                 asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
                              :: "l"((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2)),
-                                "r"(states + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
+                                "r"(states_at() + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
             asm volatile("cp.async.bulk.commit_group;" ::: "memory");
         }
     };
@@ -4583,8 +4714,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 open_job();
                 if (tid == 0 && tile == 0) fetch_states(now.g, chunk_of(now));
                 backward(dw, tile == 0);
-                if (tid == 0 && next.g < G && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);
+                const bool fetch = tid == 0 && next.g < G && loads_w(next), late = !PLAIN && plan.borrow;
+                if (fetch && !late) fetch_w(next.g, chunk_of(next), loads + 1);
                 if (tile == tiles - 1) update(dw, c == plan.chunks - 1);
+                if (fetch && late) fetch_w(next.g, chunk_of(next), loads + 1);
                 close_job();
             }
         }
@@ -4654,6 +4787,9 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
         if (workers > 0 && left / ((slab + 1023) / 1024 * 1024) >= workers) {
             plan.slab = slab;
             plan.state_bytes = bytes;
+        } else if (plan.multi && p->optimizer == HASTE_MOMENTUM && !p->state_f32) {
+            plan.state_bytes = bytes;
+            plan.borrow = 1;
         }
     }
     plan.slab = (plan.slab + 1023) / 1024 * 1024;
@@ -4714,11 +4850,14 @@ template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
 static cudaError_t haste__wide_launch_one(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
 {
     const auto kernel = haste__wide_kernel<S, CHUNK, MULTI, RAGGED, WORKERS, PLAIN>;
+    haste__cu_pass pass = *p;
+    haste__wide_plan own = *plan;
+    void *arguments[2] = { &pass, &own };
     int most;
     const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
-    kernel<<<(unsigned)plan->grid, 128 * (unsigned)plan->workers, (size_t)plan->shared, stream>>>(*p, *plan);
-    return cudaGetLastError();
+    return haste__cu_early((const void *)kernel, dim3((unsigned)plan->grid), 128 * plan->workers, plan->shared, 1, 1,
+                           arguments, stream);
 }
 
 static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide_plan *plan, cudaStream_t stream)
@@ -5117,7 +5256,8 @@ HASTE__NARROW_INLINE void haste__narrow_fetch(const haste__cu_pass &pass, const 
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-/* Starts the copy of the states of the strips that this block updates: [state][HALVES][strips of ours][128] numbers. */
+/* Starts the copy of the states of the strips that this block updates, [state][HALVES][strips of ours][128] numbers, and
+   of the biases', [state][16 * HALVES]: read where they are needed, each would be waited for. */
 template <int TILES, int HALVES, int CLUSTER>
 HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to, int lane)
 {
@@ -5128,6 +5268,11 @@ HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, 
                              + (((int64_t)unit * HALVES + h) * 2 + (CLUSTER == 2 ? rank : 0)) * (TILES * 128 * size);
             for (int k = lane * 16; k < bytes; k += 512) haste__narrow_copy16(to + k, from + k);
         }
+    }
+    if (CLUSTER == 1 || rank == 0) {
+        for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++, to += HALVES * 64)
+            if (lane < 16 * HALVES)
+                haste__narrow_copy4(to + (uint32_t)lane * 4, pass.bias_state[i] + (int64_t)unit * (16 * HALVES) + lane);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -5227,15 +5372,19 @@ HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int a
 {
     constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;
     const int size = f32 ? 4 : 2;
+    float held[2][2][4];   /* states of this strip and of the next: those come while this one is worked on */
     #pragma unroll
-    for (int i = 0; i < OWN * HALVES; i++) {
+    for (int i = -1; i < OWN * HALVES; i++) {
         const int h = i / OWN, r = i % OWN;
         const int64_t at = place + (h * STRIPS + r) * 128;
-        const uint32_t from = states + (uint32_t)((i * 32 + lane) * 4 * size);
+        const uint32_t next = states + (uint32_t)(((i + 1) * 32 + lane) * 4 * size);
+        float now[4], *m = held[i & 1][0], *v = held[i & 1][1];
+        if (i + 1 < OWN * HALVES) {
+            haste__narrow_state_load(held[i + 1 & 1][0], next, f32);
+            if (adam) haste__narrow_state_load(held[i + 1 & 1][1], next + OWN * HALVES * 128 * size, f32);
+        }
+        if (i < 0) continue;
         const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, key[0], key[1]);
-        float now[4], m[4], v[4] = {0, 0, 0, 0};
-        haste__narrow_state_load(m, from, f32);
-        if (adam) haste__narrow_state_load(v, from + OWN * HALVES * 128 * size, f32);
         #pragma unroll
         for (int k = 0; k < 4; k++) {
             now[k] = k & 1 ? haste__narrow_high(w[h][r][k >> 1]) : haste__narrow_low(w[h][r][k >> 1]);
@@ -5278,9 +5427,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     asm volatile("" : "+r"(lane));   /* keeps it in a register; reading it again takes 50 cycles */
     const int row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);   /* its labels: label and label + 2 */
 
-    /* The batch and the first units in, the gradient to 0. */
-    haste__narrow_fetch_x(pass, plan, rank, x_base);
-    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
+    /* The gradient to 0, then the batch and the first units in. */
     if (threadIdx.x == 0) {
         for (int i = 0; i < 6 * warps; i++) haste__narrow_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -5288,6 +5435,10 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     }
     for (uint32_t i = threadIdx.x * 16; i < 2 * plane; i += blockDim.x * 16)
         haste__narrow_store4f(x_base + plane + i, 0, 0, 0, 0);
+    haste__cu_allow_next();
+    haste__cu_wait_before();   /* up to here only shared memory was touched */
+    haste__narrow_fetch_x(pass, plan, rank, x_base);
+    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
     asm volatile("cp.async.wait_group 0;" ::: "memory");
     if (CLUSTER == 2) haste__narrow_cluster_sync(); else __syncthreads();
 
@@ -5562,10 +5713,13 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 float g = scale * db[i >> 1][i & 1], now = bias[i >> 1][i & 1];
                 if (STATE == 0) now -= pass.lr * g;
                 else {
-                    float m = pass.bias_state[0][at], v = pass.optimizer == HASTE_ADAMW ? pass.bias_state[1][at] : 0;
-                    now = haste__narrow_rule(pass, pass.optimizer == HASTE_ADAMW, 0, now, g, &m, &v);
+                    const int adam = pass.optimizer == HASTE_ADAMW, here = (i >> 1) * 16 + label + (i & 1) * 2;
+                    const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
+                                                              + here * 4);
+                    float m = haste__narrow_loadf(from), v = adam ? haste__narrow_loadf(from + HALVES * 64) : 0;
+                    now = haste__narrow_rule(pass, adam, 0, now, g, &m, &v);
                     pass.bias_state[0][at] = m;
-                    if (pass.optimizer == HASTE_ADAMW) pass.bias_state[1][at] = v;
+                    if (adam) pass.bias_state[1][at] = v;
                 }
                 pass.bias[at] = now;
             }
@@ -5700,7 +5854,7 @@ static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int 
     p.spans = B > 32 ? 2 : 1;
     most = forward ? 16 : HASTE__NARROW_WARPS(p.tiles, p.halves);
     p.warp_bytes = HASTE__NARROW_STAGE(p.tiles, p.halves) + (p.cluster == 2 ? HASTE__NARROW_EXCHANGE(p.tiles, p.halves) : 0);
-    p.warp_bytes += 16 * p.halves * F / p.cluster * state_bytes;
+    if (state_bytes) p.warp_bytes += 16 * p.halves * (F / p.cluster * state_bytes + 8);   /* 8: the biases' */
     free_bytes = shared - (forward ? 1 : 3) * width * HASTE__NARROW_ROW;
     p.warps = free_bytes / (p.warp_bytes + 48);   /* 6 barriers each */
     if (p.warps > most) p.warps = most;
@@ -5713,24 +5867,14 @@ static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int 
 }
 
 /* Sets the kernel's shared memory and launches it: clusters of plan->cluster, or gridDim.y = tiles. */
-static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_plan *plan, int tiles, void **arguments,
-                                        cudaStream_t stream)
+static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_plan *plan, int tiles, int early,
+                                        void **arguments, cudaStream_t stream)
 {
-    cudaLaunchConfig_t config = cudaLaunchConfig_t();
-    cudaLaunchAttribute attribute = cudaLaunchAttribute();
     int most;
     cudaError_t status = haste__cu_allow_all(kernel, &most);
     if (status != cudaSuccess) return status;
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = (unsigned)plan->cluster;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)plan->blocks, (unsigned)tiles);
-    config.blockDim = dim3((unsigned)plan->warps * 32);
-    config.dynamicSmemBytes = (size_t)plan->bytes;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    return cudaLaunchKernelExC(&config, kernel, arguments);
+    return haste__cu_early(kernel, dim3((unsigned)plan->blocks, (unsigned)tiles), plan->warps * 32, plan->bytes,
+                           plan->cluster, early, arguments, stream);
 }
 
 static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int state)
@@ -5780,7 +5924,9 @@ static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__n
     plan.counter = (uint32_t)(pass->round_slot / 8) * (uint32_t)plan.tiles * 32;
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
-    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, arguments, stream);
+    /* Early behind another block's kernel: 1 to 2% faster at A670K's size. Behind short ones, long steps got 1% slower. */
+    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, pass->first_slot > 0,
+                                arguments, stream);
 }
 
 /* haste__narrow_forward: logits [B, slots] (=), float or bfloat16. */
@@ -5796,7 +5942,7 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
     HASTE__NARROW_FORWARD(1) HASTE__NARROW_FORWARD(2) HASTE__NARROW_FORWARD(3) HASTE__NARROW_FORWARD(4)
     HASTE__NARROW_FORWARD(6) HASTE__NARROW_FORWARD(8)
     #undef HASTE__NARROW_FORWARD
-    return haste__narrow_launch(kernel, &plan, pass->tiles, arguments, stream);
+    return haste__narrow_launch(kernel, &plan, pass->tiles, 0, arguments, stream);
 }
 
 /* ---- >>backward ---------------------------------------------------------------------------------------------- */
@@ -6424,283 +6570,321 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
 
 /* Gradient growth of bfloat16 blocks, S a multiple of 16, F a multiple of 16 up to 128, B up to 128: what the probe kernel
    of >>rewire does in general, with the batch resident in shared memory. A group's gradient in ALL inputs of the slice is a
-   product dW [width, labels] = X dz, of which only the mean magnitude of each row is kept.
+   product dW [width, labels] = X dz, of which only the sum of magnitudes of each row is kept.
 
-   A thread block takes one group after the other, RUN of its labels at a time. Eleven warps make the logits and their
-   gradients dz (16 samples each) and, a barrier later, the product (16 inputs each, dz in registers), while the twelfth
-   picks the inputs of the group before. x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an
-   input beside input half + d; the four 16-byte pieces of its 64 bytes are exchanged by d, for the logits' sake, which read
-   the same piece of eight inputs at once. Rows of the dz tile are in the order of dW's there.
+   A warp does a group by itself, RUN of its labels at a time, from fetching weights to picking inputs, and meets no barrier
+   of the block: groups of different warps are then in different stages, and hide each other's latency. Logits come as
+   [labels, samples], so that as they lie in registers they are an operand of the second product; nothing is stored between.
+   x lies as in >>backward: [span of 32 samples][half of the inputs][128 bytes], an input beside input half + d; a lane reads
+   16 bytes of a row, and column 2 * quad + e of piece j of a span is sample 8 * quad + 2j + e, in both products.
 
-   1.4 ms at S 32, F 64, D 768, B 128, L 670,208, where the product is .3 ms of work: bound by latency and instructions
-   (issue 37%, tensor cores 5% busy). */
+   Milliseconds, and the products at the rate of large ones: S 16, F 64, D 384, B 64, L 603,067: .28 (.05); S 32, F 32,
+   D 384, B 64, L 100,000,000: 25 (7.7), issue 52% busy; S 32, F 64, D 768, B 128, L 670,208: .87 (.21), where x leaves room
+   for four warps, and issue is 32% busy. A group at a time by the whole block, between barriers, took 1.6 to 5 times as
+   long. */
 
-enum { HASTE__CU_CANDIDATE_WARPS = 11 };   /* and one: 12 warps may have 168 registers, 13 only 128 */
+/* Warps of a block at most, without spills. */
+#define HASTE__CU_CANDIDATE_WARPS(run, spans) ((run) == 32 && (spans) == 4 ? 8 : 12)
 
 typedef struct haste__cu_candidates_plan {
-    int32_t rows, half;              /* samples, 32 n; half of the inputs, 8 n */
-    int32_t z, w, key, index, bias, mark, shared;   /* where in shared memory; bytes of it */
+    int32_t run, spans, half;                     /* RUN; spans of 32 samples: 1, 2, 4; half of the inputs, 8 n */
+    int32_t warps, stage;                         /* of a block; bytes of shared memory of a warp, after x */
+    int32_t w, index, place, bias, key, shared;   /* where in a stage; bytes of shared memory of a block */
     int32_t grid;
 } haste__cu_candidates_plan;
 
-/* Products of a lane, labels `label` + e of samples b and b + 8, to logit gradients in the tile z. Returns whether a logit
-   was not finite. */
-template <int RUN, int LOSS>
-static __device__ __forceinline__ bool haste__cu_candidate_slopes(const haste__cu_pass &p, const float *c, int label, int b,
-                                                                  int labels, const float *bias, const uint32_t *mark,
-                                                                  unsigned char *z)
+/* Logits z [halves][piece of 8 samples][label, sample] of a span become the gradients of the loss, but for the factor that
+   all have. mark: a bit for each that is of a positive. */
+template <int HALVES>
+static __device__ __forceinline__ void haste__cu_candidate_slopes(const haste__cu_pass &p, float (&z)[HALVES][4][4],
+                                                                  uint32_t mark, bool any, int first)
 {
-    bool bad = false;
-    #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int sample = b + 8 * h;
-        float v[2], none = 0;
+    if (p.loss == HASTE_SOFTMAX) {
         #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int s = label + e;
-            const float logit = c[2 * h + e] + bias[s];
-            const bool there = s < labels && sample < p.B, positive = mark[s * 4 + sample / 32] >> (sample % 32) & 1;
-            bad |= there && !haste__cu_finite(logit);
-            if (LOSS == HASTE_BCE)   /* without branches; near enough for a ranking */
-                v[e] = (__fdividef(1, 1 + __expf(-logit)) - (positive ? 1.0f : 0.0f)) * p.scale;
-            else v[e] = there ? haste__cu_slope<false, LOSS>(p, logit, positive, sample, false, &none) : 0;
-            if (!there) v[e] = 0;
+        for (int i = 0; i < 8; i++) {
+            const int b = min(first + i, p.B - 1), j = i >> 1, e = i & 1;
+            const float shift = p.shift[b], factor = p.factor[b];
+            #pragma unroll
+            for (int k = 0; k < HALVES * 2; k++) {
+                float *v = &z[k >> 1][j][(k & 1) * 2 + e];
+                const float share = factor > 0 ? haste__cu_exp2(1.4426950408889634f * (*v - shift)) : 0;
+                *v = share - (mark >> ((k >> 1) * 16 + j * 4 + (k & 1) * 2 + e) & 1 ? factor : 0);
+            }
         }
-        *(uint32_t *)(void *)(z + haste__wide_offset<RUN>((uint32_t)HASTE__CU_GIVEN_W(sample), (uint32_t)label)) =
-            haste__cu_pack(v[0], v[1]);
+        return;
     }
-    return bad;
+    #pragma unroll
+    for (int turn = 0; turn < 3; turn++) {   /* a positive is a negative of the opposite logit */
+        #pragma unroll
+        for (int i = 0; i < HALVES * 16; i++) {
+            float *v = &z[i >> 4][i >> 2 & 3][i & 3];
+            if (turn == 1)
+                *v = p.loss == HASTE_BCE ? __fdividef(1, 1 + haste__cu_exp2(-1.4426950408889634f * *v))
+                                         : fmaxf(1 + *v, 0);
+            else if (any) *v = __uint_as_float(__float_as_uint(*v) ^ (mark >> i << 31));
+        }
+    }
 }
 
-/* r.place: the inputs that the places which move get; HASTE__CU_KEEP: stays. Block: every gridDim.x-th group. */
-template <int RUN>
-static __global__ void __launch_bounds__(32 * HASTE__CU_CANDIDATE_WARPS + 32, 1)
+/* r.place: the inputs that the places which move get; HASTE__CU_KEEP: stays. Warp: every gridDim.x * warps-th group. */
+template <int RUN, int SPANS>
+static __global__ void __launch_bounds__(32 * HASTE__CU_CANDIDATE_WARPS(RUN, SPANS), 1)
 haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_rewire r,
                             const __grid_constant__ haste__cu_candidates_plan plan)
 {
-    constexpr int N = RUN / 8;
+    constexpr int HALVES = RUN / 16, N = RUN / 8;
     HASTE__CU_SHARED(memory);
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane >> 2, quad = lane & 3;
-    const int F = p.F, S = p.S, strips = F / 8, half = plan.half, spans = plan.rows / 32;
-    const bool narrow = p.path == HASTE_CUDA_NARROW, picks = warp == HASTE__CU_CANDIDATE_WARPS;
+    const int warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0), lane = (int)threadIdx.x % 32;
+    const int row = lane >> 2, quad = lane & 3, F = p.F, S = p.S, strips = F / 8, half = plan.half;
+    const bool narrow = p.path == HASTE_CUDA_NARROW, same_order = narrow || (p.path == HASTE_CUDA_WIDE && S == RUN);
     const uint32_t plane = (uint32_t)half * 128;
-    unsigned char *z = memory + plan.z, *w = memory + plan.w;
-    uint16_t *index = (uint16_t *)(void *)(memory + plan.index);
-    float *bias = (float *)(void *)(memory + plan.bias);
-    uint32_t *mark = (uint32_t *)(void *)(memory + plan.mark);   /* positives: [RUN][4] words of 32 samples */
+    unsigned char *stage = memory + SPANS * plane + warp * plan.stage, *w = stage + plan.w;
+    const uint16_t *index = (const uint16_t *)(const void *)(stage + plan.index);
+    const uint32_t *place = (const uint32_t *)(const void *)(stage + plan.place);
+    const float *bias = (const float *)(const void *)(stage + plan.bias);
+    float *key = (float *)(void *)(stage + plan.key);
+    const int label = narrow ? (row >> 1) * 4 + (row & 1) : row, apart = narrow ? 2 : 8;   /* a lane's labels: it, + apart */
+    const int64_t stride = (int64_t)gridDim.x * (int)(blockDim.x / 32);
     const haste__cu_bound bound = *r.bound;
-    int64_t g = blockIdx.x, done = -1;   /* done: the group whose inputs are to be picked */
-    int s0 = 0, now = 0;                 /* now: which of two sets of keys is being written */
-    uint32_t score[4], input[4];         /* of that group's places, 32 apart */
+    int64_t g = blockIdx.x + (int64_t)gridDim.x * warp;
+    int32_t head = -1;                   /* the next group's list of positives */
+    int s0 = 0;
+    uint32_t score[4], input[4];         /* of the group's places, 32 apart */
+    bool bad = false;
 
-    auto fetch = [&](int64_t group, int first) {   /* weights, inputs and biases of a run of labels */
+    auto fetch = [&](int64_t group, int first) {   /* weights, inputs, scores and biases of a run of labels */
         const uint16_t *from = (const uint16_t *)p.weight + (size_t)group * (size_t)F * (size_t)S;
-        for (int i = (int)threadIdx.x; i < F * N; i += (int)blockDim.x) {
-            const int f = i / N, c = i % N * 8;
-            if (narrow) haste__cu_copy16(w + i * 16, from + (size_t)(first / 16) * (size_t)strips * 128 + i * 8, true);
-            else haste__cu_copy16(w + haste__wide_offset<RUN>((uint32_t)f, (uint32_t)c),
-                                  from + haste__cu_place(p.path, S, F, f, first + c), true);
-        }
-        for (int i = (int)threadIdx.x; i < F / 8; i += (int)blockDim.x)
-            haste__cu_copy16(index + i * 8, p.index + group * F + i * 8, true);
-        for (int i = (int)threadIdx.x; i < RUN / 4; i += (int)blockDim.x)
-            haste__cu_copy16(bias + i * 4, p.bias + group * S + first + i * 4, true);
+        if (same_order)
+            for (int i = lane; i < F * N; i += 32)
+                haste__cu_copy16(w + i * 16, from + (size_t)first * (size_t)F + i * 8, true);
+        else
+            for (int i = lane; i < F * N; i += 32)
+                haste__cu_copy16(w + haste__wide_offset<RUN>((uint32_t)(i / N), (uint32_t)(i % N * 8)),
+                                 from + haste__cu_place(p.path, S, F, i / N, first + i % N * 8), true);
+        if (lane < F / 8) haste__cu_copy16(stage + plan.index + lane * 16, p.index + group * F + lane * 8, true);
+        if (lane < F / 4) haste__cu_copy16(stage + plan.place + lane * 16, r.place + group * F + lane * 4, true);
+        if (lane < RUN / 4) haste__cu_copy16(stage + plan.bias + lane * 16, p.bias + group * S + first + lane * 4, true);
+        head = haste__cu_first(p, group);
     };
-    auto mark_positives = [&](int64_t group, int first) {
-        for (int i = lane; i < RUN * 4; i += 32) mark[i] = 0;
-        __syncwarp();
-        if (lane == 0)
-            for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {
-                const int s = (int)p.node[n].s - first, b = p.node[n].b;
-                if (s >= 0 && s < RUN) mark[s * 4 + b / 32] |= 1u << (b % 32);
-            }
-    };
-    auto take_places = [&](int64_t group) {
-        #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int f = lane + 32 * j;
-            score[j] = f < F ? r.place[group * F + f] : 0;
-            input[j] = f < F ? p.index[group * F + f] : 0;
-        }
-    };
-    auto pick = [&](int64_t group, float *key) {   /* the largest first, ties to the smaller input */
+    auto pick = [&]() {   /* the largest first, ties to the smaller input */
         uint32_t best = 0, at = 0;   /* of this lane's inputs: bits of the key + 1; 0: none */
-        bool bad = false;
-        auto look = [&]() {
-            best = 0;
-            #pragma unroll 8
-            for (int i = lane; i < p.width; i += 32) {
-                const float v = key[i];
-                const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
-                if (bits > best) { best = bits; at = (uint32_t)i; }
-            }
-            bad |= best > 0x7f800000u;
-        };
         #pragma unroll
         for (int j = 0; j < 4; j++) if (lane + 32 * j < F) key[input[j]] = -1;   /* no candidates */
         __syncwarp();
-        look();
-        if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
+        #pragma unroll 4
+        for (int i = lane; i < p.width; i += 32) {
+            const float v = key[i];
+            const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
+            if (bits > best) { best = bits; at = (uint32_t)i; }
+        }
+        bad |= best > 0x7f800000u;
         #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int f = lane + 32 * j;
-            const bool moves = f < F && haste__cu_moves(bound, score[j], group * F + f);
             uint32_t to = HASTE__CU_KEEP;
-            for (uint32_t who = __ballot_sync(~0u, moves); who; who &= who - 1) {
+            uint32_t who = __ballot_sync(~0u, f < F && haste__cu_moves(bound, score[j], g * F + f));
+            for (; who; who &= who - 1) {
                 const uint32_t most = __reduce_max_sync(~0u, best);
                 const uint32_t winner = __reduce_min_sync(~0u, best == most ? at : 0xffffffffu);
+                uint32_t own = 0, own_at = 0xffffffffu;   /* all lanes look for the next best of the winner's lane */
                 if (lane == __ffs((int)who) - 1) to = winner;
-                if (most && best == most && at == winner) {
-                    key[at] = -1;
-                    look();
+                __syncwarp();   /* all have looked */
+                if (lane == 0) key[winner] = -1;
+                __syncwarp();
+                for (int i = (int)(winner & 31) + 32 * lane; i < p.width; i += 1024) {
+                    const float v = key[i];
+                    const uint32_t bits = v < 0 ? 0 : __float_as_uint(v) + 1;
+                    if (bits > own) { own = bits; own_at = (uint32_t)i; }
                 }
+                const uint32_t next = __reduce_max_sync(~0u, own);
+                const uint32_t next_at = __reduce_min_sync(~0u, own == next ? own_at : 0xffffffffu);
+                if (lane == (int)(winner & 31)) { best = next; at = next_at; }
             }
-            if (f < F) r.place[group * F + f] = to;
+            if (f < F) r.place[g * F + f] = to;
         }
-    };
-    auto forward = [&]() {
-        const int labels = haste__cu_group_labels(p, g) - s0;
-        for (int m = warp; m < spans * 2; m += HASTE__CU_CANDIDATE_WARPS) {
-            float c[N][4];
-            bool bad = false;
-            #pragma unroll
-            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
-            for (int k = 0; k < F / 16; k++) {
-                const int strip = 2 * k + (lane >> 4), e = lane & 7;   /* this lane's row of an operand: an input */
-                const int d = index[narrow ? (e & 1) * (F / 2) + (e >> 1) * strips + strip : strip * 8 + e];
-                uint32_t a[4];
-                haste__cu_ldmatrix_trans(a, memory + m / 2 * plane + (d < half ? d * 128 : (d - half) * 128 + 64)
-                                         + ((m % 2 * 2 + (lane >> 3 & 1)) ^ (d & 3)) * 16);
-                #pragma unroll
-                for (int t = 0; t < N; t += 2) {
-                    if (narrow) {
-                        const uint2 low = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k) * 256 + lane * 8);
-                        const uint2 high = *(const uint2 *)(const void *)(w + (t / 2 * strips + 2 * k + 1) * 256 + lane * 8);
-                        haste__cu_mma(c[t], a, low.x, high.x);
-                        haste__cu_mma(c[t + 1], a, low.y, high.y);
-                    } else {
-                        uint32_t b[4];
-                        haste__cu_ldmatrix_trans(b, w + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
-                                                                               (uint32_t)(t * 8 + (lane >> 4) * 8)));
-                        haste__cu_mma(c[t], a, b[0], b[1]);
-                        haste__cu_mma(c[t + 1], a, b[2], b[3]);
-                    }
-                }
-            }
-            #pragma unroll
-            for (int t = 0; t < N; t++) {
-                const int label = narrow ? t / 2 * 16 + quad * 4 + t % 2 * 2 : t * 8 + quad * 2, b = m * 16 + row;
-                if (p.loss == HASTE_BCE)
-                    bad |= haste__cu_candidate_slopes<RUN, HASTE_BCE>(p, c[t], label, b, labels, bias, mark, z);
-                else if (p.loss == HASTE_SQUARED_HINGE)
-                    bad |= haste__cu_candidate_slopes<RUN, HASTE_SQUARED_HINGE>(p, c[t], label, b, labels, bias, mark, z);
-                else bad |= haste__cu_candidate_slopes<RUN, HASTE_SOFTMAX>(p, c[t], label, b, labels, bias, mark, z);
-            }
-            if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
-        }
-    };
-    auto multiply = [&](float *key) {   /* 16 inputs at a time: 8 of the lower half, and those beside them */
-        const float share = 1.0f / (float)haste__cu_group_labels(p, g);
-        uint32_t dz[8][N][2];
-        #pragma unroll
-        for (int k = 0; k < 8; k++) if (k < spans * 2) {
-            #pragma unroll
-            for (int t = 0; t < N; t += 2) {
-                uint32_t b[4];
-                haste__cu_ldmatrix_trans(b, z + haste__wide_offset<RUN>((uint32_t)(k * 16 + (lane & 15)),
-                                                                       (uint32_t)(t * 8 + (lane >> 4) * 8)));
-                dz[k][t][0] = b[0]; dz[k][t][1] = b[1];
-                dz[k][t + 1][0] = b[2]; dz[k][t + 1][1] = b[3];
-            }
-        }
-        for (int m = warp; m < half / 8; m += HASTE__CU_CANDIDATE_WARPS) {
-            const unsigned char *x = memory + (m * 8 + (row >> 1)) * 128 + (row & 1) * 64 + (quad ^ (row >> 1)) * 16;
-            float c[N][4], sum[2] = { 0, 0 };
-            #pragma unroll
-            for (int t = 0; t < N; t++) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
-            #pragma unroll
-            for (int span = 0; span < 4; span++) if (span < spans) {
-                const uint4 low = *(const uint4 *)(const void *)(x + span * plane);
-                const uint4 high = *(const uint4 *)(const void *)(x + span * plane + 4 * 128);
-                const uint32_t a0[4] = { low.x, high.x, low.y, high.y }, a1[4] = { low.z, high.z, low.w, high.w };
-                #pragma unroll
-                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a0, dz[2 * span][t][0], dz[2 * span][t][1]);
-                #pragma unroll
-                for (int t = 0; t < N; t++) haste__cu_mma(c[t], a1, dz[2 * span + 1][t][0], dz[2 * span + 1][t][1]);
-            }
-            #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                #pragma unroll
-                for (int t = 0; t < N; t++) sum[h] += fabsf(c[t][2 * h]) + fabsf(c[t][2 * h + 1]);
-                sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-                sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-                if (quad == h) {
-                    float *to = key + (row & 1) * half + m * 8 + h * 4 + (row >> 1);
-                    *to = s0 ? *to + sum[h] * share : sum[h] * share;
-                }
-            }
-        }
+        __syncwarp();   /* keys may be written again */
     };
 
-    for (int i = (int)threadIdx.x; i < spans * 2 * half * 4; i += (int)blockDim.x) {   /* x: pieces of 8 samples */
+    for (int i = (int)threadIdx.x; i < SPANS * 2 * half * 4; i += (int)blockDim.x) {   /* x: pieces of 8 samples */
         const int span = i / (2 * half * 4), d = i / 4 % (2 * half), b = span * 32 + i % 4 * 8;
         const bool there = d < p.width && b / HASTE__CU_TILE < p.tiles;
         const uint16_t *from = (const uint16_t *)p.x
             + (there ? ((size_t)(b / HASTE__CU_TILE) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE : 0);
-        haste__cu_copy16(memory + span * plane + (d < half ? d * 128 : (d - half) * 128 + 64) + (i % 4 ^ (d & 3)) * 16,
+        haste__cu_copy16(memory + (uint32_t)span * plane + (d < half ? d * 128 : (d - half) * 128 + 64) + i % 4 * 16,
                          from + b % HASTE__CU_TILE, there);
     }
-    if (g < p.groups) {
-        fetch(g, 0);
-        if (picks) mark_positives(g, 0);
-    }
+    if (g < p.groups) fetch(g, 0);
+    haste__cu_copy_wait();
+    __syncthreads();
+
     while (g < p.groups) {
         const bool last = s0 + RUN >= S;
-        const int64_t next = last ? g + gridDim.x : g;
-        const int next_s0 = last ? 0 : s0 + RUN;
+        const int64_t next = last ? g + stride : g;
+        const int next_s0 = last ? 0 : s0 + RUN, labels = haste__cu_group_labels(p, g) - s0;
+        int32_t positive = head;
+        uint32_t dz[SPANS * 2][N][2], mark[SPANS];
+        bool any = false;
         haste__cu_copy_wait();
-        __syncthreads();   /* this run's weights are there; of the last run, dz is no longer needed and keys are complete */
-        if (!picks) forward();
-        else if (done >= 0) take_places(done);
-        __syncthreads();   /* dz is complete; weights and marks are no longer needed */
-        if (next < p.groups) fetch(next, next_s0);
-        if (!picks) multiply((float *)(void *)(memory + plan.key) + now * 2 * half);
-        else {
-            if (next < p.groups) mark_positives(next, next_s0);
-            if (done >= 0) pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
+        __syncwarp();
+        if (s0 == 0) {   /* where nothing moves, nothing is looked at */
+            bool moves = false;
+            #pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int f = lane + 32 * j;
+                score[j] = f < F ? place[f] : HASTE__CU_KEEP;
+                input[j] = f < F ? index[f] : 0;
+                moves |= f < F && haste__cu_moves(bound, score[j], g * F + f);
+            }
+            if (!__any_sync(~0u, moves)) {
+                for (int f = lane; f < F; f += 32) r.place[g * F + f] = HASTE__CU_KEEP;
+                g += stride;
+                __syncwarp();   /* all have read the stage */
+                if (g < p.groups) fetch(g, 0);
+                continue;
+            }
         }
-        done = last ? g : -1;
-        if (last) now ^= 1;
+        #pragma unroll
+        for (int span = 0; span < SPANS; span++) mark[span] = 0;
+        while (positive >= 0) {
+            const haste__cu_node node = p.node[positive];
+            const int s = (int)node.s - s0, t = s & 15;
+            const bool here = quad == (node.b >> 3 & 3) && row == (narrow ? (t >> 2) * 2 + (t & 1) : t & 7);
+            const int high = narrow ? t >> 1 & 1 : t >> 3;
+            const int bit = (s >> 4) * 16 + (node.b >> 1 & 3) * 4 + high * 2 + (node.b & 1);
+            positive = node.next;
+            if (s < 0 || s >= RUN) continue;
+            any = true;
+            #pragma unroll
+            for (int span = 0; span < SPANS; span++)
+                if (here && span == node.b >> 5) mark[span] |= 1u << bit;
+        }
+
+        /* Logits, and their gradients: dz [16 samples][8 labels] for the second product. */
+        #pragma unroll
+        for (int span = 0; span < SPANS; span++) {
+            const unsigned char *x = memory + (uint32_t)span * plane + quad * 16;
+            const int first = span * 32 + quad * 8;   /* this lane's samples: first .. + 7 */
+            float z[HALVES][4][4], check = 0;
+            #pragma unroll
+            for (int i = 0; i < HALVES * 4; i++) {
+                float *v = z[i >> 2][i & 3];
+                v[0] = v[1] = bias[(i >> 2) * 16 + label];
+                v[2] = v[3] = bias[(i >> 2) * 16 + label + apart];
+            }
+            #pragma unroll 2
+            for (int k = 0; k < F / 16; k++) {
+                const int d = index[narrow ? (row & 1) * (F / 2) + (row >> 1) * strips + 2 * k : k * 16 + row];
+                const int e = index[narrow ? (row & 1) * (F / 2) + (row >> 1) * strips + 2 * k + 1 : k * 16 + 8 + row];
+                const uint4 low = *(const uint4 *)(const void *)(x + (d < half ? d * 128 : (d - half) * 128 + 64));
+                const uint4 high = *(const uint4 *)(const void *)(x + (e < half ? e * 128 : (e - half) * 128 + 64));
+                const uint32_t b[4][2] = { { haste__cu_transpose8(low.x), haste__cu_transpose8(high.x) },
+                                           { haste__cu_transpose8(low.y), haste__cu_transpose8(high.y) },
+                                           { haste__cu_transpose8(low.z), haste__cu_transpose8(high.z) },
+                                           { haste__cu_transpose8(low.w), haste__cu_transpose8(high.w) } };
+                #pragma unroll
+                for (int h = 0; h < HALVES; h++) {
+                    uint32_t a[4];
+                    if (narrow) {
+                        const uint2 one = *(const uint2 *)(const void *)(w + (h * strips + 2 * k) * 256 + lane * 8);
+                        const uint2 two = *(const uint2 *)(const void *)(w + (h * strips + 2 * k + 1) * 256 + lane * 8);
+                        a[0] = one.x; a[1] = one.y; a[2] = two.x; a[3] = two.y;
+                    } else {
+                        const int f = k * 16 + (lane >> 4) * 8 + (lane & 7);
+                        haste__cu_ldmatrix_trans(a, w + haste__wide_offset<RUN>((uint32_t)f,
+                                                                               (uint32_t)(h * 16 + (lane & 8))));
+                    }
+                    #pragma unroll
+                    for (int j = 0; j < 4; j++) haste__cu_mma(z[h][j], a, b[j][0], b[j][1]);
+                }
+            }
+            #pragma unroll
+            for (int i = 0; i < HALVES * 16; i++) check = fmaf(z[i >> 4][i >> 2 & 3][i & 3], 0, check);
+            bad |= check != check;
+            if (span * 32 + 32 > p.B || labels < RUN) {   /* no such sample or label: a logit without gradient */
+                #pragma unroll
+                for (int i = 0; i < HALVES * 16; i++)
+                    if (first + (i >> 2 & 3) * 2 + (i & 1) >= p.B || (i >> 4) * 16 + label + (i >> 1 & 1) * apart >= labels)
+                        z[i >> 4][i >> 2 & 3][i & 3] = -1e30f;
+            }
+            haste__cu_candidate_slopes<HALVES>(p, z, mark[span], any, first);
+            #pragma unroll
+            for (int i = 0; i < HALVES * 4; i++) {
+                const float *v = z[i >> 2][i & 3];
+                dz[span * 2 + (i >> 1 & 1)][(i >> 2) * 2][i & 1] = haste__cu_pack_fast(v[0], v[1]);
+                dz[span * 2 + (i >> 1 & 1)][(i >> 2) * 2 + 1][i & 1] = haste__cu_pack_fast(v[2], v[3]);
+            }
+        }
+        __syncwarp();   /* the stage is no longer needed */
+        if (next < p.groups) fetch(next, next_s0);
+
+        /* 32 inputs at a time: 16 of the lower half, and those beside them. Row r of a tile m: input m*8 + r/2 of the lower
+           or, for an odd one, of the upper half; row r + 8: 4 further on. */
+        for (int m = 0; m < half / 8; m += 2) {
+            const int two = m + 1 < half / 8;   /* is there a second tile? else the first once more */
+            const unsigned char *x = memory + (m * 8 + (row >> 1)) * 128 + (row & 1) * 64 + quad * 16;
+            float c[2][N][4], sum[4] = { 0, 0, 0, 0 };   /* sum: [tile][row, row + 8] */
+            #pragma unroll
+            for (int i = 0; i < 8 * N; i++) c[i / 4 / N][i / 4 % N][i % 4] = 0;
+            #pragma unroll
+            for (int span = 0; span < SPANS; span++) {
+                uint32_t a[2][2][4];   /* [tile][16 samples] */
+                #pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const uint4 low = *(const uint4 *)(const void *)(x + (uint32_t)span * plane + (i & two) * 1024);
+                    const uint4 high = *(const uint4 *)(const void *)(x + (uint32_t)span * plane + (i & two) * 1024 + 512);
+                    a[i][0][0] = low.x; a[i][0][1] = high.x; a[i][0][2] = low.y; a[i][0][3] = high.y;
+                    a[i][1][0] = low.z; a[i][1][1] = high.z; a[i][1][2] = low.w; a[i][1][3] = high.w;
+                }
+                #pragma unroll
+                for (int i = 0; i < 4 * N; i++)
+                    haste__cu_mma(c[i / N & 1][i % N], a[i / N & 1][i / (2 * N)], dz[span * 2 + i / (2 * N)][i % N][0],
+                                  dz[span * 2 + i / (2 * N)][i % N][1]);
+            }
+            #pragma unroll
+            for (int t = 0; t < N; t++) {
+                #pragma unroll
+                for (int i = 0; i < 4; i++)
+                    sum[i] += fabsf(c[i >> 1][t][(i & 1) * 2]) + fabsf(c[i >> 1][t][(i & 1) * 2 + 1]);
+            }
+            /* Four lanes have parts of four sums: each ends up with one of them. */
+            const int h = quad & 1, tile = quad >> 1;
+            const float a = (h ? sum[1] : sum[0]) + __shfl_xor_sync(~0u, h ? sum[0] : sum[1], 1);
+            const float b = (h ? sum[3] : sum[2]) + __shfl_xor_sync(~0u, h ? sum[2] : sum[3], 1);
+            const float all = (tile ? b : a) + __shfl_xor_sync(~0u, tile ? a : b, 2);
+            float *to = key + (row & 1) * half + (m + tile) * 8 + h * 4 + (row >> 1);
+            if (tile <= two) *to = s0 ? *to + all : all;
+        }
+        __syncwarp();
+        if (last) pick();
         g = next;
         s0 = next_s0;
     }
-    __syncthreads();
-    if (picks && done >= 0) {
-        take_places(done);
-        pick(done, (float *)(void *)(memory + plan.key) + (now ^ 1) * 2 * half);
-    }
+    if (bad) atomicExch(&p.flag[HASTE__CU_FLAG_STOP], 1u);
 }
 
 /* Returns 0 where the kernel does not take the block. */
 static int haste__cu_candidates_plan_make(haste__cu_candidates_plan *plan, const haste__cu_pass *p, int shared_most,
                                           int processors)
 {
-    const int run = p->S % 32 ? 16 : 32;
     haste__cu_candidates_plan q;
     memset(&q, 0, sizeof q);
     if (!p->index || p->S % 16 || p->F % 16 || p->F > 128 || p->B > 128 || p->groups == 0) return 0;
     if (((uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->bias) % 16) return 0;
-    q.rows = (p->B + 31) / 32 * 32;
+    q.spans = p->B <= 32 ? 1 : p->B <= 64 ? 2 : 4;
     q.half = (p->width + 15) / 16 * 8;
-    if ((int64_t)q.rows / 32 * q.half * 128 > shared_most) return 0;
-    q.z = q.rows / 32 * q.half * 128;
-    q.w = q.z + q.rows * run * 2;
-    q.key = q.w + p->F * run * 2;
-    q.index = q.key + 4 * q.half * 4;
-    q.bias = q.index + p->F * 2;
-    q.mark = q.bias + run * 4;
-    q.shared = q.mark + run * 16;
-    if (q.shared > shared_most) return 0;
+    if ((int64_t)q.spans * q.half * 128 > shared_most) return 0;
+    for (q.run = p->S % 32 ? 16 : 32; ; q.run = 16) {   /* fewer labels at a time, where else there are too few warps */
+        q.index = q.w + p->F * q.run * 2;
+        q.place = q.index + p->F * 2;
+        q.bias = q.place + p->F * 4;
+        q.key = q.bias + q.run * 4;
+        q.stage = q.key + 2 * q.half * 4;
+        q.warps = (shared_most - q.spans * q.half * 128) / q.stage;
+        if (q.warps >= 4 || q.run == 16) break;
+    }
+    if (q.warps < 1) return 0;
+    if (q.warps > HASTE__CU_CANDIDATE_WARPS(q.run, q.spans)) q.warps = HASTE__CU_CANDIDATE_WARPS(q.run, q.spans);
+    q.shared = q.spans * q.half * 128 + q.warps * q.stage;
     q.grid = p->groups < processors ? (int32_t)p->groups : processors;
     *plan = q;
     return 1;
@@ -6709,12 +6893,16 @@ static int haste__cu_candidates_plan_make(haste__cu_candidates_plan *plan, const
 static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const haste__cu_rewire *r,
                                                const haste__cu_candidates_plan *plan, cudaStream_t stream)
 {
-    const auto kernel = p->S % 32 ? haste__cu_candidates_kernel<16> : haste__cu_candidates_kernel<32>;
+    const auto kernel = plan->run == 16 ? plan->spans == 1 ? haste__cu_candidates_kernel<16, 1> :
+                                          plan->spans == 2 ? haste__cu_candidates_kernel<16, 2>
+                                                           : haste__cu_candidates_kernel<16, 4>
+                                        : plan->spans == 1 ? haste__cu_candidates_kernel<32, 1> :
+                                          plan->spans == 2 ? haste__cu_candidates_kernel<32, 2>
+                                                           : haste__cu_candidates_kernel<32, 4>;
     int most;
     const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
-    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * HASTE__CU_CANDIDATE_WARPS + 32, (size_t)plan->shared, stream, *p, *r,
-                     *plan);
+    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *r, *plan);
     return cudaGetLastError();
 }
 
@@ -7630,7 +7818,7 @@ typedef struct haste__cu_rewire_memory {
     haste__cu_bound *bound;
     uint32_t *count;
     float    *key;
-    int32_t  *order;
+    uint32_t *order;
     void     *rows, *slopes;
     int       workers;
 } haste__cu_rewire_memory;
@@ -7639,7 +7827,7 @@ static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const h
                                              int tiles, char *memory,
                                              size_t *bytes, haste_error *error)
 {
-    size_t end = 0, at = 0, places = 0, group = 1, width = 1, F = 1, each;
+    size_t end = 0, at = 0, group = 0, width = 1, F = 0, many = 0, each;
     size_t slopes = (size_t)tiles * HASTE__CU_TILE * HASTE__CU_RUN * haste__cu_width(layer->dtype);
     int i, ok = 1;
     memset(m, 0, sizeof *m);
@@ -7648,19 +7836,21 @@ static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const h
         size_t n = (size_t)b->groups * (size_t)b->fan_in, own = (size_t)b->fan_in * (size_t)b->group_size;
         if (dense[i] || b->fan_in == b->end - b->begin) continue;
         HASTE__CU_ARRAY(m->place[i], uint32_t *, n, 4);
-        if (n > places) places = n;
-        if (own > group) group = own;
         if ((size_t)(b->end - b->begin) > width) width = (size_t)(b->end - b->begin);
+        if (b->fan_in > HASTE__CU_FEW_PLACES && (size_t)b->fan_in > many) many = (size_t)b->fan_in;
+        if (haste__cu_rewire_shared(b->fan_in, b->group_size, 4)) continue;
+        if (own > group) group = own;
         if ((size_t)b->fan_in > F) F = (size_t)b->fan_in;
     }
-    each = group * 4 + width * 4 + F * 8 + slopes;   /* as many thread blocks as a quarter of a gigabyte allows */
+    F = (F + 3) / 4 * 4;
+    each = group * 4 + width * 4 + F * 8 + many * 32 + slopes;   /* as many blocks as a quarter of a gigabyte allows */
     m->workers = each * HASTE__CU_PARTS <= (256u << 20) ? HASTE__CU_PARTS : (int)((256u << 20) / each);
     if (m->workers < 8) m->workers = 8;
-    HASTE__CU_ARRAY(m->grow, uint64_t *, places, 8);
+    HASTE__CU_ARRAY(m->grow, uint64_t *, (uint64_t)m->workers * 4, many * 8);   /* four warps a block */
     HASTE__CU_ARRAY(m->bound, haste__cu_bound *, HASTE_MAX_BLOCKS, sizeof(haste__cu_bound));
     HASTE__CU_ARRAY(m->count, uint32_t *, 2048, 4);
     HASTE__CU_ARRAY(m->key, float *, (uint64_t)m->workers * width, 4);
-    HASTE__CU_ARRAY(m->order, int32_t *, (uint64_t)m->workers * F, 8);
+    HASTE__CU_ARRAY(m->order, uint32_t *, (uint64_t)m->workers * F, 8);
     HASTE__CU_ARRAY(m->rows, void *, (uint64_t)m->workers * group, 4);
     HASTE__CU_ARRAY(m->slopes, void *, (uint64_t)m->workers, slopes);
     if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
@@ -8767,9 +8957,10 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
         HASTE__CU_LAUNCHED("scores of inputs");
     }
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_limit_kernel, haste__cu_grid(block->groups), HASTE__CU_THREADS,
-                     (size_t)(block->fan_in + 31) / 32 * 4, stream, *r,
-                     block->groups, block->fan_in);
+    HASTE__CU_LAUNCH(haste__cu_limit_kernel, haste__cu_grid(block->groups), block->fan_in <= 64 ? 32 : HASTE__CU_THREADS,
+                     block->fan_in <= HASTE__CU_FEW_PLACES ? (size_t)(block->fan_in + 3) / 4 * 16
+                                                           : (size_t)(block->fan_in + 31) / 32 * 4,
+                     stream, *r, block->groups, block->fan_in);
     HASTE__CU_LAUNCHED("the lowest of each group");
     memset(&bound, 0, sizeof bound);
     bound.left = moves;
@@ -8785,10 +8976,14 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
         HASTE__CU_LAUNCHED("the bound of the scores");
     }
     if (options->growth == HASTE_GROW_GRADIENT) return haste__cu_probe(p, r, layer->dtype, 1, workers, stream, error);
-    HASTE__CU_LAUNCH(haste__cu_grow_kernel, haste__cu_grid((block->groups + 3) / 4), HASTE__CU_THREADS, 0, stream, *r,
-                     block->groups,
-                     block->fan_in, block->end - block->begin, block->index);
-    HASTE__CU_LAUNCHED("growing inputs");
+    {
+        const int few = block->fan_in <= HASTE__CU_FEW_PLACES;
+        int grid = haste__cu_grid((block->groups + 3) / 4);
+        if (!few && grid > workers) grid = workers;   /* there is no more room for draws */
+        HASTE__CU_LAUNCH(haste__cu_grow_kernel, grid, HASTE__CU_THREADS, few ? (size_t)block->fan_in * 32 : 0, stream, *r,
+                         block->groups, block->fan_in, block->end - block->begin, block->index);
+        HASTE__CU_LAUNCHED("growing inputs");
+    }
     return HASTE_OK;
 }
 
@@ -8843,14 +9038,21 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_wor
     }
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++) {
-        int grid = m->workers;
+        const haste_block *b = &layer->block[i];
+        const int state = layer->optimizer != HASTE_SGD && layer->state_dtype == HASTE_F32;
+        int shared = haste__cu_rewire_shared(b->fan_in, b->group_size, 4), grid = haste__cu_grid(b->groups), threads;
         if (moves[i] == 0) continue;
         haste__cu_pass_block(&p, layer, i);
         haste__cu_rewire_of(&r, m, layer, i, options, limit[i]);
-        if (layer->block[i].groups < grid) grid = (int)layer->block[i].groups;
+        if (!shared && grid > m->workers) grid = m->workers;
+        if (shared) {
+            r.rows = NULL;
+            if (layer->dtype == HASTE_BF16 && !state) shared = haste__cu_rewire_shared(b->fan_in, b->group_size, 2);
+        }
+        threads = shared && b->fan_in * b->group_size <= 2048 ? 32 : HASTE__CU_THREADS;   /* many small groups at once */
         if (layer->dtype == HASTE_F32)
-            HASTE__CU_LAUNCH(haste__cu_rewire_kernel<float>, grid, HASTE__CU_THREADS, 0, s, p, r, layer->block[i].index);
-        else HASTE__CU_LAUNCH(haste__cu_rewire_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, p, r, layer->block[i].index);
+            HASTE__CU_LAUNCH(haste__cu_rewire_kernel<float>, grid, threads, (size_t)shared, s, p, r, b->index);
+        else HASTE__CU_LAUNCH(haste__cu_rewire_kernel<uint16_t>, grid, threads, (size_t)shared, s, p, r, b->index);
         HASTE__CU_LAUNCHED("rewiring");
     }
     HASTE__CU_TRY(cudaMemcpyAsync(&stop, work->flag + HASTE__CU_FLAG_STOP, 4, cudaMemcpyDeviceToHost, s), "rewiring");
