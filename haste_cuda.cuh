@@ -51,7 +51,9 @@
        float32    all                             float32                              float32
        bfloat16   step, forward, backward,        bfloat16: x and logit gradients are  float32
                   top-k, above, rewire            rounded to nearest
-       bfloat16   score; top-k with B <= 4        bfloat16 weights, x as it is given   float32
+       bfloat16   score                           bfloat16 weights, x as it is given   float32
+       bfloat16   top-k with B <= 4               bfloat16 weights, x as the sum of    float32
+                                                  two bfloat16 (16 bits), or as given
        Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added
        up in float64.
    DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
@@ -70,7 +72,8 @@
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
        panel            the same, faster, for bfloat16 blocks of any path: see >>panel
-       stream           a warp takes one group after the other for at most 4 samples: the k best
+       few              a warp takes 32 labels after the other for at most 8 samples, bfloat16: the k best
+       stream           likewise a group after the other for at most 4 samples: float32, and what the former does not take
        wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
                         >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
        given            compute capability 9.0: gradients from given logit gradients, x or its gradient on chip: >>backward
@@ -222,7 +225,7 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
    one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide. Forward, softmax's first
    pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16 and slices to about 1,600
    inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on every path, but for logits
-   of narrow blocks, which have a kernel of their own. */
+   of narrow blocks, which have a kernel of their own, and top-k of at most 8 samples, which has two (KERNELS: few, stream). */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
                                              int32_t B, const char **why);
 
@@ -456,18 +459,6 @@ static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
     return v;
 }
 
-/* A lock in shared memory, for one thread: others of the block see what was written under it. */
-static __device__ __forceinline__ void haste__cu_lock(uint32_t *lock)
-{
-    const unsigned at = (unsigned)__cvta_generic_to_shared(lock);
-    uint32_t taken;
-    do asm volatile("atom.acquire.cta.shared.cas.b32 %0, [%1], 0, 1;" : "=r"(taken) : "r"(at) : "memory"); while (taken);
-}
-static __device__ __forceinline__ void haste__cu_unlock(uint32_t *lock)
-{
-    asm volatile("st.release.cta.shared.u32 [%0], 0;" :: "r"((unsigned)__cvta_generic_to_shared(lock)) : "memory");
-}
-
 /* 8 and 16 bytes at once; left to itself the compiler may take such a store apart. */
 static __device__ __forceinline__ void haste__cu_write8(void *p, uint32_t a, uint32_t b)
 {
@@ -507,7 +498,9 @@ enum {
     HASTE__CU_THREADS = 128,
     HASTE__CU_PARTS   = 1024,   /* the most thread blocks of a persistent kernel, per tile in the forward kernels */
     HASTE__CU_SUMS    = 2048,   /* loss sums of a block */
-    HASTE__CU_FEW     = 4,      /* samples that the streaming kernel takes */
+    HASTE__CU_FEW     = 8,      /* samples that the streaming kernels take: that with tensor cores, */
+    HASTE__CU_FEWER   = 4,      /* and the other one */
+    HASTE__CU_FEW_PARTS = 256,  /* the most thread blocks of each of them */
     HASTE__CU_MAX_K   = 64
 };
 enum {   /* words of work->flag */
@@ -2018,55 +2011,74 @@ static __device__ __forceinline__ uint32_t haste__cu_kth(const uint32_t *key, in
     return found;
 }
 
-enum { HASTE__CU_MERGE = 1024 };   /* entries that may come into question */
+enum { HASTE__CU_MERGE = 1024, HASTE__CU_AHEAD = 4 };   /* entries that may come into question; of a list, read at once */
 typedef struct haste__cu_merge_memory {
     uint64_t entry[HASTE__CU_MERGE], scratch[64];
     int32_t  counts[2][16], count;
-    uint32_t key[HASTE__CU_PARTS], least;
     uint8_t  head[HASTE__CU_PARTS];
 } haste__cu_merge_memory;
 
-/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block, 128 or 512.
-   The k-th largest of the lists' firsts tells which entries come into question, hardly more than k; each of them counts
-   those before it. Where there are too many, since they tie, one after the other is found: a thread looks after the heads
-   of its lists and only looks again after it has won. */
+/* k <= 32 of the lists' firsts reach what this returns: the k-th largest of what 32 sets of lists have as their best. Each
+   warp finds it by itself. */
+static __device__ __forceinline__ uint32_t haste__cu_merge_least(const uint64_t *list, int lists, size_t stride, int k)
+{
+    const int lane = (int)threadIdx.x % 32;
+    uint32_t own = 0;
+    int before = 0;
+    #pragma unroll 8
+    for (int i = lane; i < lists; i += 32) own = max(own, (uint32_t)(__ldcg(list + (size_t)i * stride) >> 32));
+    #pragma unroll
+    for (int step = 1; step < 32; step++) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, own, step);
+        before += other > own || (other == own && (lane ^ step) < lane);
+    }
+    return __reduce_or_sync(0xffffffffu, before == k - 1 ? own : 0u);
+}
+
+/* Takes an entry that comes into question; false where it does not, or there is no more room. */
+static __device__ __forceinline__ bool haste__cu_merge_take(haste__cu_merge_memory *m, uint64_t entry, uint32_t least)
+{
+    if (!entry || (uint32_t)(entry >> 32) < least) return false;
+    const int at = atomicAdd(&m->count, 1);
+    if (at < HASTE__CU_MERGE) m->entry[at] = entry;
+    return at < HASTE__CU_MERGE;
+}
+
+/* Merges `lists` sorted lists of k, each `stride` entries after the other, into one. All threads of the block, 128 to 512.
+   What k of the lists' firsts reach tells which entries come into question, hardly more than k; each of them counts those
+   before it. Where there are too many, since they tie, one after the other is found: a thread looks after the heads of its
+   lists and only looks again after it has won. Others may have written the lists meanwhile: not from the first cache. */
 static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t stride, int k, int32_t *id, float *score,
                                        haste__cu_merge_memory *m)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
     const int tid = (int)threadIdx.x, threads = (int)blockDim.x;
     uint32_t least = 0;
-    uint64_t own = 0, best;
+    uint64_t own = 0, best, ahead[HASTE__CU_AHEAD];
     int from = -1;
     bool fresh = true;
 
-    if (tid == 0) { m->count = 0; m->least = 0; }
-    for (int i = tid; i < lists; i += threads) m->key[i] = (uint32_t)(list[(size_t)i * stride] >> 32);
-    __syncthreads();
-    if (lists <= 256) {   /* few: each counts those before it */
-        for (int i = tid; i < lists; i += threads) {
-            const uint32_t key = m->key[i];
-            int before = 0;
-            #pragma unroll 8
-            for (int j = 0; j < lists; j++) before += m->key[j] > key || (m->key[j] == key && j < i);
-            if (before == k - 1) m->least = key;
-        }
-        __syncthreads();
-        least = m->least;
-    } else {
+    #pragma unroll
+    for (int r = 0; r < HASTE__CU_AHEAD; r++)
+        ahead[r] = tid < lists && r < k ? __ldcg(list + (size_t)tid * stride + (size_t)r) : 0;
+    if (k <= 32) least = haste__cu_merge_least(list, lists, stride, k);
+    else {
         uint32_t key[HASTE__CU_PARTS / 128];
         #pragma unroll
-        for (int i = 0; i < HASTE__CU_PARTS / 128; i++) key[i] = tid + i * threads < lists ? m->key[tid + i * threads] : 0;
+        for (int i = 0; i < HASTE__CU_PARTS / 128; i++)
+            key[i] = tid + i * threads < lists ? (uint32_t)(__ldcg(list + (size_t)(tid + i * threads) * stride) >> 32) : 0;
         least = haste__cu_kth<HASTE__CU_PARTS / 128>(key, k, 0, m->counts);
     }
-    for (int i = tid; i < lists; i += threads)
-        for (int r = 0; r < k; r++) {
-            const uint64_t entry = list[(size_t)i * stride + (size_t)r];
-            if (!entry || (uint32_t)(entry >> 32) < least) break;
-            const int at = atomicAdd(&m->count, 1);
-            if (at < HASTE__CU_MERGE) m->entry[at] = entry;
-            else break;
-        }
+    if (tid == 0) m->count = 0;
+    __syncthreads();
+    for (int i = tid; i < lists; i += threads) {
+        bool more = true;
+        int r = 0;
+        if (i == tid)
+            #pragma unroll
+            for (; r < HASTE__CU_AHEAD; r++) more = more && haste__cu_merge_take(m, ahead[r], least);
+        for (; more && r < k; r++) more = haste__cu_merge_take(m, __ldcg(list + (size_t)i * stride + (size_t)r), least);
+    }
     __syncthreads();
     if (m->count <= HASTE__CU_MERGE) {
         const int count = m->count;
@@ -2090,7 +2102,7 @@ static __device__ void haste__cu_merge(const uint64_t *list, int lists, size_t s
         if (fresh) {
             own = 0;
             for (int i = tid; i < lists; i += threads) {
-                uint64_t entry = m->head[i] < k ? list[(size_t)i * stride + m->head[i]] : 0;
+                uint64_t entry = m->head[i] < k ? __ldcg(list + (size_t)i * stride + m->head[i]) : 0;
                 if (entry > own) { own = entry; from = i; }
             }
             fresh = false;
@@ -2117,63 +2129,56 @@ static __global__ void haste__cu_merge_kernel(const uint64_t *best, int parts, i
                     score ? score + b * (size_t)k : NULL, &memory);
 }
 
-/* What the streaming kernel needs of each block. Blocks in the narrow order are runs of 16 labels, of which `share` belong
-   to one group. */
+/* What a streaming kernel needs of each block. A unit is what a warp takes at once: a group, some labels of one, or two
+   groups of 16; a job is a unit and some of its inputs. */
 typedef struct haste__cu_stream_block {
-    int64_t groups, labels, first_slot;
+    int64_t labels, slots, first_slot;
     const uint16_t *index;
     const void *weight;
     const float *bias;
-    int32_t S, F, begin;
-    int32_t path, share;
+    int32_t S, F, begin, path;
+    int32_t unit, per, units;         /* labels of a unit; units of a group, of the block */
+    int32_t runs;                     /* haste__few_kernel: runs of 16 labels that a unit has; 0: one of 32 */
     int32_t rows, chunks;             /* inputs of a job, all of F in so many jobs */
-    int32_t copied, labelled;         /* their places, and the labels, come with the job */
+    int32_t copied;                   /* their places come with the job */
 } haste__cu_stream_block;
 typedef struct haste__cu_stream_args {
     haste__cu_stream_block block[HASTE_MAX_BLOCKS];
-    int32_t blocks, B, D, k, x_type;
-    int32_t stages, stage;            /* jobs on their way to a warp, and bytes of one */
+    int32_t blocks, labels, B, D, k, x_type;
+    int32_t warps, stages, stage;     /* of a thread block; jobs on their way to a warp, and bytes of one */
+    int32_t room;                     /* labels of a sample that may come into question to begin with */
     const void *x;                    /* [B, D], the caller's */
     const int32_t *label_of;
     const int64_t *excluded_offset;   /* device, or NULL */
     const int32_t *excluded_id;
     int64_t excluded_most;
-    uint64_t *best;                   /* [B][blocks of threads][k] */
-    int32_t *id;                      /* [B, k] (=) */
+    uint64_t *best;                   /* [thread blocks][B][k] */
+    int32_t *id;                      /* [B, k] (=), B = 1; NULL: nothing is merged */
     float   *score;
     uint32_t *flag;
 } haste__cu_stream_args;
 
-/* Enters a label into a sorted list of k <= 64 in shared memory: all lanes of a warp together. Lane i owns entries i and i +
-   32. */
-static __device__ __forceinline__ void haste__cu_warp_insert(uint64_t *list, int k, uint64_t entry)
-{
-    const int lane = (int)threadIdx.x % 32;
-    uint64_t low = lane < k ? list[lane] : 0, high = lane + 32 < k ? list[lane + 32] : 0;
-    int place = __popc(__ballot_sync(0xffffffffu, low > entry)) + __popc(__ballot_sync(0xffffffffu, high > entry));
-    __syncwarp();   /* all have read */
-    if (lane >= place && lane + 1 < k) list[lane + 1] = low;
-    if (lane + 32 >= place && lane + 33 < k) list[lane + 33] = high;
-    __syncwarp();
-    if (lane == 0 && place < k) list[place] = entry;
-    __syncwarp();
-}
+/* A warp's next job. Units are dealt one by one, those of all blocks in a row; block == a.blocks: there are no more. */
+typedef struct haste__cu_job { int32_t block, unit, chunk; } haste__cu_job;
 
-/* The same for a list that the warps of a thread block share: one of them at a time. `floor` tells what a label must reach
-   once the list is full. */
-static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int k, uint32_t *lock, uint32_t *floor,
-                                                             uint64_t entry)
+static __device__ __forceinline__ void haste__cu_job_settle(const haste__cu_stream_args &a, haste__cu_job *job)
 {
-    uint64_t worst;
-    if (threadIdx.x % 32 == 0) haste__cu_lock(lock);
-    __syncwarp();
-    haste__cu_warp_insert(list, k, entry);
-    worst = list[k - 1];
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-        haste__cu_unlock(lock);
-        if (worst) atomicMax(floor, (uint32_t)(worst >> 32));
-    }
+    while (job->block < a.blocks && job->unit >= a.block[job->block].units) job->unit -= a.block[job->block++].units;
+}
+static __device__ __forceinline__ haste__cu_job haste__cu_job_first(const haste__cu_stream_args &a)
+{
+    haste__cu_job job;
+    job.block = job.chunk = 0;
+    job.unit = (int)(blockIdx.x + gridDim.x * (threadIdx.x / 32));
+    haste__cu_job_settle(a, &job);
+    return job;
+}
+static __device__ __forceinline__ void haste__cu_job_next(const haste__cu_stream_args &a, haste__cu_job *job)
+{
+    if (++job->chunk < a.block[job->block].chunks) return;
+    job->chunk = 0;
+    job->unit += (int)gridDim.x * a.warps;
+    haste__cu_job_settle(a, job);
 }
 
 /* How many ids of sample b are excluded. A malformed list is flagged, and counts as empty. */
@@ -2187,30 +2192,491 @@ static __device__ __forceinline__ int64_t haste__cu_excluded_count(const haste__
     }
     return end - first;
 }
-
-/* Was it excluded? All lanes of a warp look through the list. */
-static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream_args &a, int b, int32_t label)
+/* Flags ids that are none; they exclude nothing. All threads; each block looks through some samples' lists. */
+static __device__ __forceinline__ void haste__cu_excluded_check(const haste__cu_stream_args &a)
 {
-    const int64_t n = haste__cu_excluded_count(a, b);
-    bool found = false;
-    if (n == 0) return false;
-    for (int64_t i = threadIdx.x % 32; i < n; i += 32) found |= a.excluded_id[a.excluded_offset[b] + i] == label;
-    return __any_sync(0xffffffffu, found);
-}
-
-/* Each lane offers one label's logit to the warp's list for sample n. All lanes of a warp. */
-static __device__ __forceinline__ void haste__cu_offer(const haste__cu_stream_args &a, int n, uint64_t *list,
-                                                       uint32_t *floor, bool valid, float v, int32_t label)
-{
-    const float limit = haste__cu_order_float(*(volatile uint32_t *)floor);
-    uint32_t who = __ballot_sync(0xffffffffu, valid && v >= limit && haste__cu_finite(v));
-    for (; who; who &= who - 1) {
-        const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(v, label), __ffs((int)who) - 1);
-        if (entry < list[a.k - 1] || haste__cu_excluded(a, n, haste__cu_entry_id(entry))) continue;
-        haste__cu_warp_insert(list, a.k, entry);
-        if (threadIdx.x % 32 == 0 && list[a.k - 1]) atomicMax(floor, (uint32_t)(list[a.k - 1] >> 32));
+    for (int b = (int)blockIdx.x; a.excluded_offset && b < a.B; b += (int)gridDim.x) {
+        const int64_t n = haste__cu_excluded_count(a, b);
+        for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+            const int32_t id = a.excluded_id[a.excluded_offset[b] + i];
+            if (id < 0 || id >= a.labels) haste__cu_bad_list(a.flag, b);
+        }
     }
 }
+
+/* Was the lane's label (of those that ask) excluded for sample b? All lanes of a warp look through one list after the
+   other. */
+static __device__ __forceinline__ bool haste__cu_excluded(const haste__cu_stream_args &a, bool asks, int b, int32_t label)
+{
+    bool result = false;
+    if (!a.excluded_offset) return false;
+    for (uint32_t who = __ballot_sync(0xffffffffu, asks); who; who &= who - 1) {
+        const int from = __ffs((int)who) - 1, sample = __shfl_sync(0xffffffffu, b, from);
+        const int32_t wanted = __shfl_sync(0xffffffffu, label, from);
+        const int64_t n = haste__cu_excluded_count(a, sample);
+        bool found = false;
+        for (int64_t i = threadIdx.x % 32; i < n; i += 32)
+            found |= a.excluded_id[a.excluded_offset[sample] + i] == wanted;
+        found = __any_sync(0xffffffffu, found);
+        if ((int)threadIdx.x % 32 == from) result = found;
+    }
+    return result;
+}
+
+/* A label enters a sorted list of k that the warps of a thread block share, in shared memory; each lane enters its own. It
+   takes the place of the first smaller one, which goes on to the next place: whatever the order in which lanes come by, each
+   place is left with the largest that it has seen, and has passed on the others. `floor` rises to what a label must reach
+   once the list is full. */
+static __device__ __forceinline__ void haste__cu_list_insert(uint64_t *list, int k, uint32_t *floor, uint64_t entry)
+{
+    for (int i = 0; i < k && entry; i++) {
+        const uint64_t there = atomicMax((unsigned long long *)(void *)&list[i], (unsigned long long)entry);
+        if (i == k - 1) atomicMax(floor, (uint32_t)((there > entry ? there : entry) >> 32));
+        if (there < entry) entry = there;
+    }
+}
+
+/* What the warps of a thread block share in a streaming search, in shared memory. */
+typedef struct haste__cu_search {
+    uint64_t *lists;          /* [B][k], sorted */
+    uint32_t *floor;          /* [HASTE__CU_FEW] what a label must reach */
+    /* to begin with: */
+    uint64_t *entry;          /* [B][room] labels that come into question */
+    int      *count;          /* [HASTE__CU_FEW] so many */
+    uint32_t *best_of_set;    /* [B][sets] the best of eight sets of a warp's first labels */
+    int       sets;
+} haste__cu_search;
+
+static __device__ __forceinline__ haste__cu_search haste__cu_search_make(const haste__cu_stream_args &a, void *memory,
+                                                                         uint32_t *floor, int *count)
+{
+    haste__cu_search s;
+    s.floor = floor;
+    s.count = count;
+    s.sets = 8 * a.warps;
+    s.best_of_set = (uint32_t *)memory;
+    s.entry = (uint64_t *)(void *)(s.best_of_set + a.B * s.sets);
+    s.lists = s.entry + a.B * a.room;
+    for (int i = (int)threadIdx.x; i < a.B * a.k; i += (int)blockDim.x) s.lists[i] = 0;
+    if (threadIdx.x < HASTE__CU_FEW) {   /* nothing reaches what samples that there are not must reach */
+        floor[threadIdx.x] = haste__cu_order_key((int)threadIdx.x < a.B ? -FLT_MAX : INFINITY);
+        count[threadIdx.x] = 0;
+    }
+    return s;
+}
+
+/* `floor` from the sets' best: the k-th largest of them (or a later one: so many of the best may be excluded). All
+   threads. */
+static __device__ __forceinline__ void haste__cu_search_floor(const haste__cu_stream_args &a, const haste__cu_search &s)
+{
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < a.B * s.sets; i += (int)blockDim.x) {
+        const int n = i / s.sets, self = i % s.sets;
+        const uint4 *all = (const uint4 *)(const void *)(s.best_of_set + n * s.sets);
+        const uint32_t own = s.best_of_set[i];
+        int before = 0;
+        #pragma unroll 4
+        for (int j = 0; j < s.sets / 4; j++) {
+            const uint4 other = all[j];
+            before += other.x > own || (other.x == own && 4 * j < self);
+            before += other.y > own || (other.y == own && 4 * j + 1 < self);
+            before += other.z > own || (other.z == own && 4 * j + 2 < self);
+            before += other.w > own || (other.w == own && 4 * j + 3 < self);
+        }
+        if (before + 1 == a.k + haste__cu_excluded_count(a, n) && own > s.floor[n]) s.floor[n] = own;
+    }
+    __syncthreads();
+}
+
+/* The lists from the labels that came into question, each of which counts those before it. Where they were too many for
+   their room, the list is left empty. All threads. */
+static __device__ __forceinline__ void haste__cu_search_lists(const haste__cu_stream_args &a, const haste__cu_search &s)
+{
+    __syncthreads();
+    for (int n = 0; n < a.B; n++) {
+        const uint64_t *all = s.entry + n * a.room;
+        const int count = s.count[n];
+        if (count > a.room) continue;
+        for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x) {
+            const uint64_t own = all[i];
+            int before = 0;
+            #pragma unroll 4
+            for (int j = 0; j < count; j++) before += all[j] > own;
+            if (before < a.k) s.lists[n * a.k + before] = own;
+            if (before == a.k - 1) s.floor[n] = (uint32_t)(own >> 32);
+        }
+    }
+    __syncthreads();
+}
+
+/* Which of a lane's labels reach `limit`: bit i * N + n. */
+template <int LABELS, int N>
+static __device__ __forceinline__ uint32_t haste__cu_search_wanted(const float (*v)[N], const float *limit)
+{
+    uint32_t wanted = 0;
+    #pragma unroll
+    for (int i = 0; i < LABELS; i++)
+        #pragma unroll
+        for (int n = 0; n < N; n++) if (v[i][n] >= limit[n] && v[i][n] <= FLT_MAX) wanted |= 1u << (i * N + n);
+    return wanted;
+}
+
+/* A warp's unit is finished: those of its labels that are wanted enter the lists. v: logits, a lane's LABELS labels (their
+   numbers in the unit, which has `left`) for N samples; whole: all of these are labels; QUADS: the four lanes of a quad have
+   different samples, else all lanes have the same. limit: what a label must reach, as far as the warp knows. Returns false
+   where a logit is not finite.
+   first: all warps of the thread block come here together, and agree on `floor` before any label is entered. */
+template <int LABELS, int N, bool QUADS>
+static __device__ __forceinline__ bool haste__cu_search_unit(const haste__cu_stream_args &a, const haste__cu_search &s,
+                                                             bool first, float (*v)[N], const int *number, int left,
+                                                             bool whole, const int32_t *label_of, float *limit)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, sample0 = QUADS ? lane % 4 * N : 0;
+    int32_t id[LABELS];
+    uint32_t wanted, key;
+    float size = 0;
+    bool fine = true, any = false;
+    #pragma unroll
+    for (int i = 0; i < LABELS; i++)
+        #pragma unroll
+        for (int n = 0; n < N; n++) size += fabsf(v[i][n]);
+    if (!whole || !haste__cu_finite(size)) {   /* a closer look */
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++)
+            #pragma unroll
+            for (int n = 0; n < N; n++)
+                if (number[i] >= left) v[i][n] = -INFINITY;
+                else fine &= haste__cu_finite(v[i][n]);
+    }
+    #pragma unroll
+    for (int i = 0; i < LABELS; i++)
+        #pragma unroll
+        for (int n = 0; n < N; n++) any |= v[i][n] >= limit[n];
+    if (first) {
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            key = 0;
+            #pragma unroll
+            for (int i = 0; i < LABELS; i++)
+                if (haste__cu_finite(v[i][n])) key = max(key, haste__cu_order_key(v[i][n]));
+            if (!QUADS)
+                for (int step = 8; step < 32; step *= 2) {
+                    const uint32_t other = __shfl_xor_sync(0xffffffffu, key, step);
+                    key = max(key, other);
+                }
+            if (sample0 + n < a.B && (QUADS || lane < 8))
+                s.best_of_set[(sample0 + n) * s.sets + warp * 8 + (QUADS ? lane / 4 : lane)] = key;
+        }
+        haste__cu_search_floor(a, s);
+    } else if (!__any_sync(0xffffffffu, any)) return fine;
+
+    key = lane < HASTE__CU_FEW ? atomicMax(&s.floor[lane], 0u) : 0u;   /* what all warps know by now */
+    #pragma unroll
+    for (int n = 0; n < N; n++) limit[n] = haste__cu_order_float(__shfl_sync(0xffffffffu, key, sample0 + n));
+    wanted = haste__cu_search_wanted<LABELS, N>(v, limit);
+    if (!first && !__any_sync(0xffffffffu, wanted)) return fine;
+
+    #pragma unroll
+    for (int i = 0; i < LABELS; i++) id[i] = wanted >> (i * N) & ((1u << N) - 1) ? label_of[number[i]] : 0;
+    if (a.excluded_offset)
+        for (int i = 0; i < LABELS * N; i++) {
+            int32_t own = 0;
+            #pragma unroll
+            for (int j = 0; j < LABELS; j++) if (j == i / N) own = id[j];
+            if (haste__cu_excluded(a, wanted >> i & 1, sample0 + i % N, own)) wanted &= ~(1u << i);
+        }
+    if (first) {
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++)
+            #pragma unroll
+            for (int n = 0; n < N; n++)
+                if (wanted >> (i * N + n) & 1) {
+                    const int at = atomicAdd(&s.count[sample0 + n], 1);
+                    if (at < a.room) s.entry[(sample0 + n) * a.room + at] = haste__cu_entry(v[i][n], id[i]);
+                }
+        haste__cu_search_lists(a, s);
+    }
+    for (; wanted; wanted &= wanted - 1) {
+        const int bit = __ffs((int)wanted) - 1, sample = sample0 + bit % N;
+        uint64_t own = 0;
+        #pragma unroll
+        for (int i = 0; i < LABELS; i++)
+            #pragma unroll
+            for (int n = 0; n < N; n++) if (bit == i * N + n) own = haste__cu_entry(v[i][n], id[i]);
+        if (first && s.count[sample] <= a.room) continue;   /* it is there already */
+        haste__cu_list_insert(s.lists + sample * a.k, a.k, &s.floor[sample], own);
+    }
+    __syncwarp();
+    return fine;
+}
+
+/* The end of a streaming kernel: the lists to `best`; for one sample the thread block that finishes last merges those of
+   all. All threads; the kernel's shared memory is free from here on. */
+static __device__ __forceinline__ void haste__cu_search_finish(const haste__cu_stream_args &a, const haste__cu_search &s,
+                                                               void *memory)
+{
+    __shared__ bool last;
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < a.B * a.k; i += (int)blockDim.x)
+        a.best[(size_t)blockIdx.x * (size_t)(a.B * a.k) + (size_t)i] = s.lists[i];
+    if (!a.id) return;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();   /* what the block has written stands before it is counted */
+        last = atomicAdd(&a.flag[HASTE__CU_FLAG_DONE], 1u) == gridDim.x - 1;
+        if (last) a.flag[HASTE__CU_FLAG_DONE] = 0;   /* for the next call on this stream */
+    }
+    __syncthreads();
+    if (last) haste__cu_merge(a.best, (int)gridDim.x, (size_t)a.k, a.k, a.id, a.score, (haste__cu_merge_memory *)memory);
+}
+
+/* ---- >>top-k for few samples, with tensor cores ----------------------------------------------------------------
+
+   For at most 8 samples and bfloat16 blocks with S and F multiples of 16, in any order of weights. Bound by memory: every
+   weight is read once, and costs little more than that. z [labels][8] = w x with mma.m16n8k16: the 8 columns are 8 samples
+   (rounded to bfloat16, as elsewhere), or 4 samples, each as the sum of two bfloat16, which is x to 16 bits.
+
+   x lies in shared memory, a row of 16 bytes an input: ldmatrix gathers rows by address, so that nothing else has to.
+   Weights come by cp.async, some jobs ahead. A unit is 32 labels of a group, or two runs of 16: narrow ones, or groups of
+   S = 16, each with inputs of its own (S = 48, 80, ...: a unit is one run); a job is a unit and 64 of its inputs. Of the
+   fragments of mma, lane 4 * row + quad has labels `row` and row + 8 of columns 2 * quad and 2 * quad + 1. */
+
+enum {
+    HASTE__FEW_WARPS  = 16,     /* the most */
+    HASTE__FEW_STAGES = 3,
+    HASTE__FEW_ROWS   = 64,     /* the most inputs of a job */
+    HASTE__FEW_BIAS   = 4096,   /* in a stage, after weights: 32 biases, then places of inputs. Bytes */
+    HASTE__FEW_PLACES = HASTE__FEW_BIAS + 128
+};
+
+/* Places of inputs that come with a job, for each run: all of them in the narrow order, which deals them out. */
+static __host__ __device__ __forceinline__ int haste__few_places(const haste__cu_stream_block &block)
+{
+    return block.path == HASTE_CUDA_NARROW ? block.F : HASTE__FEW_ROWS;
+}
+
+/* A job on its way to a stage: rows of 64 bytes, or two runs with rows of 32, whose pieces of 16 are exchanged for the sake
+   of banks; in the narrow order strips as they lie there. */
+static __device__ __forceinline__ void haste__few_fetch(const haste__cu_stream_block &block, int unit, int chunk,
+                                                        unsigned char *stage)
+{
+    const int lane = (int)threadIdx.x % 32, S = block.S, F = block.F, f0 = chunk * HASTE__FEW_ROWS, runs = block.runs;
+    const int rows = F - f0 < HASTE__FEW_ROWS ? F - f0 : HASTE__FEW_ROWS, narrow = block.path == HASTE_CUDA_NARROW;
+    const int group = block.per == 1 ? unit : unit / block.per, part = unit - group * block.per;
+    const int here = runs < 2 || ((int64_t)unit * 2 + 1) * 16 < block.slots ? 2 : 1;   /* runs may be odd in number */
+    const char *from = (const char *)block.weight;
+    unsigned char *to = stage + lane * 16;
+    int step, jump;   /* bytes from a row of the lane's to its next, and from the first half of the job to the second */
+    if (runs == 2) {
+        from += (size_t)unit * (size_t)(F * 64) + (size_t)(f0 * 32 + lane * 16);
+        if (!narrow) to += (lane / 8 % 2) * (lane % 2 ? -16 : 16);   /* row lane / 2: pieces exchanged by row / 4 % 2 */
+        step = 512;
+        jump = F * 32;
+    } else {
+        from += (size_t)group * (size_t)(F * S * 2) + (size_t)(f0 * S * 2);
+        if (runs == 1) {
+            from += lane / 2 * (S * 2) + part * 32 + lane % 2 * 16;
+            to += (lane / 8 % 2) * (lane % 2 ? -16 : 16);
+            step = 32 * S;
+            jump = 0;
+        } else {
+            const int r = lane / 4, c = lane % 4;
+            if (block.path != HASTE_CUDA_WIDE) from += r * (S * 2) + part * 64 + c * 16;
+            else if (S == 32) from += lane * 16;   /* exchanged already */
+            else from += (part >> 1) * 1024 + r * 128 + (((part & 1) * 4 + c) ^ r) * 16;
+            if (block.path != HASTE_CUDA_WIDE || S != 32) to = stage + r * 64 + ((c ^ (r >> 1 & 3)) << 4);
+            step = 16 * S;
+            jump = 4 * step;
+        }
+    }
+    if (rows == HASTE__FEW_ROWS && runs != 1 && here == 2) {
+        #pragma unroll
+        for (int j = 0; j < 4; j++) haste__cu_copy16(to + j * 512, from + j * step, true);
+        from += jump;
+        #pragma unroll
+        for (int j = 0; j < 4; j++) haste__cu_copy16(to + 2048 + j * 512, from + j * step, true);
+    } else {
+        const int copies = rows / (runs ? 16 : 8);
+        for (int j = 0; j < copies; j++) haste__cu_copy16(to + j * 512, from + j * step, true);
+        for (int j = 0; j < copies && runs == 2 && here == 2; j++)
+            haste__cu_copy16(to + 2048 + j * 512, from + jump + j * step, true);
+    }
+    if (block.index) {
+        const int pieces = (narrow ? F : rows) / 8, second = lane >= pieces, piece = lane - second * pieces;
+        /* a run that is not there: places of the other one, for they must be some */
+        const int64_t list = runs == 2 && S == 16 ? (int64_t)unit * 2 + (second && here == 2) : group;
+        if (lane < (runs == 2 ? 2 : 1) * pieces)
+            haste__cu_copy16(stage + HASTE__FEW_PLACES + second * (haste__few_places(block) * 2) + piece * 16,
+                             block.index + list * F + (narrow ? 0 : f0) + piece * 8, true);
+    }
+    if (chunk + 1 == block.chunks && lane < (runs == 1 ? 4 : here * 4)) {
+        const int64_t label = runs == 2 ? (int64_t)unit * 32 : (int64_t)group * S + part * block.unit;
+        haste__cu_copy16(stage + HASTE__FEW_BIAS + lane * 16, block.bias + label + lane * 4, true);
+    }
+}
+
+/* z += w x for 16 inputs of a job, the k-th, whose rows of x are `in`: 32 labels in rows of 64 bytes. */
+static __device__ __forceinline__ void haste__few_rows(float (*z)[4], const unsigned char *stage, int k, const uint32_t *in)
+{
+    const int lane = (int)threadIdx.x % 32, r = lane / 16 * 8 + lane % 8, c = lane / 8 % 2;
+    const int at = r * 64 + ((c ^ (r >> 1 & 3)) << 4);
+    #pragma unroll
+    for (int m = 0; m < 2; m++) {   /* the other 16 labels lie 32 bytes on, or before */
+        uint32_t w[4];
+        haste__cu_ldmatrix_trans(w, stage + (at ^ m * 32) + k * 1024);
+        haste__cu_mma(z[m], w, in[0], in[1]);
+    }
+}
+/* The same for a run. */
+template <bool NARROW>
+static __device__ __forceinline__ void haste__few_run(float *z, const unsigned char *run, int k, const uint32_t *in)
+{
+    const int lane = (int)threadIdx.x % 32, r = lane / 16 * 8 + lane % 8, c = lane / 8 % 2;
+    uint32_t w[4];
+    if (NARROW) {
+        const unsigned char *strip = run + k * 512 + lane * 8;
+        const uint2 a = *(const uint2 *)(const void *)strip, b = *(const uint2 *)(const void *)(strip + 256);
+        w[0] = a.x; w[1] = a.y; w[2] = b.x; w[3] = b.y;
+    } else haste__cu_ldmatrix_trans(w, run + r * 32 + ((c ^ (r >> 2 & 1)) << 4) + k * 512);
+    haste__cu_mma(z, w, in[0], in[1]);
+}
+
+/* z += w x for a job. f0, rows: its inputs. KIND 0: 32 labels; 1: runs; 2: narrow ones. */
+template <int KIND>
+static __device__ __forceinline__ void haste__few_product(const haste__cu_stream_block &block, float (*z)[4], int f0,
+                                                          int rows, const unsigned char *stage, const unsigned char *x)
+{
+    const int lane = (int)threadIdx.x % 32, F = block.F;
+    const uint16_t *places = (const uint16_t *)(const void *)(stage + HASTE__FEW_PLACES);
+    x += block.begin * 16;
+    #pragma unroll 2
+    for (int i = 0; i < rows; i += 32) {   /* 32 inputs: a lane has the row of one */
+        uint32_t in[4];
+        int f = i + lane < rows ? i + lane : lane % 16;   /* beyond the last: of no use */
+        if (KIND == 2) f = f % 2 * (F / 2) + f / 2 % 4 * (F / 8) + (f0 + f) / 8;   /* as haste__narrow_place deals them */
+        #pragma unroll
+        for (int run = 0; run < (KIND ? 2 : 1); run++) {
+            if (run == 1 && block.runs < 2) break;
+            haste__cu_ldmatrix_trans(in, x + (block.index ? places[run * haste__few_places(block) + f] : f0 + f) * 16);
+            #pragma unroll
+            for (int h = 0; h < 2; h++) {
+                if (i + 16 * h >= rows) break;
+                if (KIND) haste__few_run<KIND == 2>(z[run], stage + run * 2048, i / 16 + h, in + 2 * h);
+                else      haste__few_rows(z, stage, i / 16 + h, in + 2 * h);
+            }
+        }
+    }
+}
+
+/* COLUMNS: 1, a sample has two of mma's (at most 4 samples); 2, it has one. Warp: every so-manieth unit; after the first one
+   no warp waits for another. */
+template <int COLUMNS>
+static __global__ void __launch_bounds__(32 * HASTE__FEW_WARPS, 1) haste__few_kernel(const haste__cu_stream_args a)
+{
+    HASTE__CU_SHARED(memory);
+    __shared__ uint32_t floor[HASTE__CU_FEW];
+    __shared__ int counts[HASTE__CU_FEW];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
+    unsigned char *ring = memory + warp * (HASTE__FEW_STAGES * a.stage);
+    unsigned char *x = memory + a.warps * (HASTE__FEW_STAGES * a.stage);   /* [D][8] */
+    haste__cu_job now = haste__cu_job_first(a), coming = now;
+    haste__cu_search search;
+    float limit[COLUMNS], z[2][4];
+    bool fine = true;
+
+    #pragma unroll 1
+    for (int i = 0; i < HASTE__FEW_STAGES; i++) {
+        if (coming.block < a.blocks) {
+            haste__few_fetch(a.block[coming.block], coming.unit, coming.chunk, ring + i * a.stage);
+            haste__cu_job_next(a, &coming);
+        }
+        haste__cu_copy_batch();
+    }
+    /* while the first jobs are on their way */
+    #pragma unroll 2
+    for (int d = (int)threadIdx.x; d < a.D; d += (int)blockDim.x) {
+        uint32_t pair[4];
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int n = COLUMNS == 1 ? i : 2 * i;
+            const float v = n < a.B ? haste__cu_read(a.x, a.x_type, (size_t)n * (size_t)a.D + (size_t)d) : 0.0f;
+            if (COLUMNS == 1) {   /* and what rounding leaves over */
+                const uint32_t high = haste__cu_to_bf16(v);
+                pair[i] = high | haste__cu_to_bf16(v - haste__cu_from_bf16(high)) << 16;
+            } else pair[i] = haste__cu_pack(v, n + 1 < a.B ? haste__cu_read(a.x, a.x_type, (size_t)(n + 1) * (size_t)a.D +
+                                                                                              (size_t)d) : 0.0f);
+        }
+        *(uint4 *)(void *)(x + d * 16) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+    }
+    search = haste__cu_search_make(a, x + a.D * 16, floor, counts);
+    #pragma unroll
+    for (int e = 0; e < COLUMNS; e++) limit[e] = quad * COLUMNS + e < a.B ? -FLT_MAX : INFINITY;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) z[i / 4][i % 4] = 0;
+    haste__cu_excluded_check(a);
+    __syncthreads();
+
+    int turn = 0;
+    for (bool first = true; first || now.block < a.blocks; first = false) {   /* a unit; the first may be none */
+        const int32_t *label_of = a.label_of;
+        float v[4][COLUMNS];
+        int number[4], left = 0;
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            number[i] = 0;
+            #pragma unroll
+            for (int e = 0; e < COLUMNS; e++) v[i][e] = 0;
+        }
+        for (bool more = now.block < a.blocks; more; ) {                      /* its jobs */
+            const haste__cu_stream_block &block = a.block[now.block];
+            unsigned char *stage = ring + turn * a.stage;
+            const int f0 = now.chunk * HASTE__FEW_ROWS;
+            const int rows = block.F - f0 < HASTE__FEW_ROWS ? block.F - f0 : HASTE__FEW_ROWS;
+            const bool narrow = block.path == HASTE_CUDA_NARROW;
+            haste__cu_copy_wait_but_two();
+            __syncwarp();   /* the job is there */
+            if (!block.runs) {
+                if (rows == 64) haste__few_product<0>(block, z, f0, 64, stage, x);
+                else            haste__few_product<0>(block, z, f0, rows, stage, x);
+            } else if (narrow) {
+                if (rows == 64) haste__few_product<2>(block, z, f0, 64, stage, x);
+                else            haste__few_product<2>(block, z, f0, rows, stage, x);
+            } else haste__few_product<1>(block, z, f0, rows, stage, x);
+            more = now.chunk + 1 < block.chunks;
+            if (!more) {
+                const float *bias = (const float *)(const void *)(stage + HASTE__FEW_BIAS);
+                const int group = block.per == 1 ? now.unit : now.unit / block.per;
+                const int64_t begin = block.runs == 2 ? (int64_t)now.unit * 32 :
+                    (int64_t)group * block.S + (now.unit - group * block.per) * block.unit;
+                left = block.labels - begin < block.unit ? (int)(block.labels - begin) : block.unit;
+                label_of = a.label_of + block.first_slot + begin;
+                #pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    number[i] = narrow ? i / 2 * 16 + row / 2 * 4 + i % 2 * 2 + row % 2 : i * 8 + row;
+                    const float own = bias[number[i]], z0 = z[i / 2][i % 2 * 2], z1 = z[i / 2][i % 2 * 2 + 1];
+                    v[i][0] = COLUMNS == 1 ? z0 + z1 + own : z0 + own;
+                    if (COLUMNS == 2) v[i][COLUMNS - 1] = z1 + own;
+                }
+                #pragma unroll
+                for (int i = 0; i < 8; i++) z[i / 4][i % 4] = 0;
+            }
+            __syncwarp();   /* nobody reads the stage any more */
+            if (coming.block < a.blocks) {
+                haste__few_fetch(a.block[coming.block], coming.unit, coming.chunk, stage);
+                haste__cu_job_next(a, &coming);
+            }
+            haste__cu_copy_batch();
+            haste__cu_job_next(a, &now);
+            turn = (turn + 1) % HASTE__FEW_STAGES;
+        }
+        fine &= haste__cu_search_unit<4, COLUMNS, true>(a, search, first, v, number, left, left == 32, label_of, limit);
+    }
+    haste__cu_copy_wait();
+    if (!fine) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+    haste__cu_search_finish(a, search, memory);
+}
+
+/* ---- >>top-k for few samples, without tensor cores ------------------------------------------------------------- */
 
 enum {
     HASTE__CU_STREAM_WARPS = 16, HASTE__CU_STREAM_THREADS = 32 * HASTE__CU_STREAM_WARPS,
@@ -2219,9 +2685,9 @@ enum {
 };
 
 /* A job on its way to a stage: weights as they lie in memory, then places for HASTE__CU_STREAM_ROWS inputs (uint16) and,
-   with the last job of a group, biases and labels. */
-static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, const int32_t *label_of,
-                                                              int width, int64_t g, int chunk, unsigned char *stage)
+   with the last job of a group, biases. */
+static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_stream_block &block, int width, int64_t g,
+                                                              int chunk, unsigned char *stage)
 {
     const int lane = (int)threadIdx.x % 32, f0 = chunk * block.rows, row = block.S * width;
     const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows, bytes = rows * row;
@@ -2233,21 +2699,17 @@ static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_st
     } else
         for (int j = 0; lane * 16 + j < bytes; j += 512) haste__cu_copy16(stage + j, from + j, true);
     if (block.copied && lane < rows / 8)
-        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES,
-                         block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + lane * 8, true);
+        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES, block.index + g * block.F + f0 + lane * 8, true);
     if (chunk + 1 == block.chunks)
-        for (int i = lane; i < block.S / 4; i += 32) {
-            unsigned char *to = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + (i - lane) * 16;
-            haste__cu_copy16(to, block.bias + g * block.S + i * 4, true);
-            if (block.labelled)
-                haste__cu_copy16(to + block.S * 4, label_of + block.first_slot + g * block.S + i * 4, true);
-        }
+        for (int i = lane; i < block.S / 4; i += 32)
+            haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + (i - lane) * 16,
+                             block.bias + g * block.S + i * 4, true);
 }
 
 /* Numbers that are read and written together. */
 template <int N> struct alignas(N < 4 ? 4 * N : 16) haste__cu_numbers { float of[N]; };
 
-/* The inputs of a job, gathered from x [D][N] to own [rows][N]; in the narrow order of weights, else ascending. */
+/* The inputs of a job, gathered from x [D][N] to own [rows][N]. */
 template <int N>
 static __device__ __forceinline__ void haste__cu_stream_gather(const haste__cu_stream_block &block, int64_t g, int chunk,
                                                                const unsigned char *stage, const float *x, float *own)
@@ -2257,32 +2719,14 @@ static __device__ __forceinline__ void haste__cu_stream_gather(const haste__cu_s
     const uint16_t *places = (const uint16_t *)(const void *)(stage + HASTE__CU_STREAM_BYTES);
     const haste__cu_numbers<N> *from = (const haste__cu_numbers<N> *)(const void *)x + block.begin;
     haste__cu_numbers<N> *to = (haste__cu_numbers<N> *)(void *)own;
-    if (block.copied && rows == 64 && block.path != HASTE_CUDA_NARROW) {
-        const int a = places[lane], b = places[lane + 32];
-        to[lane] = from[a];
-        to[lane + 32] = from[b];
-    } else
-        for (int i = lane; i < rows; i += 32) {
-            /* narrow: slot i is, of strip i / 8, of quads 2q and 2q + 1 (q = i / 4 % 2), two columns each */
-            const int f = block.path != HASTE_CUDA_NARROW ? i :
-                i % 2 * (block.F / 2) + (i / 4 % 2 * 2 + i / 2 % 2) * (block.F / 8) + i / 8;
-            to[i] = from[!block.index ? f0 + f : block.copied ? places[f] :
-                         (int)__ldg(block.index + (block.share == 1 ? g : g / block.share) * block.F + f0 + f)];
-        }
+    for (int f = lane; f < rows; f += 32)
+        to[f] = from[!block.index ? f0 + f : block.copied ? places[f] : (int)__ldg(block.index + g * block.F + f0 + f)];
     __syncwarp();
 }
 
-/* Where the eight weights of row r (of the job) and labels 8c .. 8c + 7 lie in a stage. */
-static __device__ __forceinline__ int haste__cu_stream_place(int path, int S, int width, int r, int c)
-{
-    if (path != HASTE_CUDA_WIDE) return (r * S + c * 8) * width;
-    const int row = S < 64 ? S * 2 : 128, swap = S == 32 ? r >> 1 & 3 : r & 7;
-    return (r >> 3) * (16 * S) + (c >> 3) * 1024 + (r & 7) * row + (((c & (row / 16 - 1)) ^ swap) << 4);
-}
-
-/* acc[n][0..7] += eight weights times the inputs v. */
+/* acc[0..7][n] += eight weights times the inputs v. */
 template <typename T, int N>
-static __device__ __forceinline__ void haste__cu_stream_eight(float (*acc)[8], const unsigned char *from,
+static __device__ __forceinline__ void haste__cu_stream_eight(float (*acc)[N], const unsigned char *from,
                                                               haste__cu_numbers<N> v)
 {
     float w[8];
@@ -2290,54 +2734,32 @@ static __device__ __forceinline__ void haste__cu_stream_eight(float (*acc)[8], c
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
-        for (int j = 0; j < 8; j++) acc[n][j] += w[j] * v.of[n];
+        for (int j = 0; j < 8; j++) acc[j][n] += w[j] * v.of[n];
 }
 
-/* acc[n][0..7] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. A full job whose
-   lanes' pieces are 512 bytes apart (twice that in float32), but for what S = 64 in the wide order exchanges, is the case
-   to be fast in. */
+/* acc[0..7][n] += a job's weights times its inputs, for labels 8c .. 8c + 7 and every R-th input from r on. A full job whose
+   lanes' pieces are 512 bytes apart (twice that in float32) is the case to be fast in. */
 template <typename T, int N>
 static __device__ __forceinline__ void haste__cu_stream_rows(const haste__cu_stream_block &block, int rows, int r, int c,
                                                              int R, const unsigned char *stage, const float *own,
-                                                             float (*acc)[8])
+                                                             float (*acc)[N])
 {
     enum { STEP = 256 * sizeof(T) };
     const haste__cu_numbers<N> *v = (const haste__cu_numbers<N> *)(const void *)own + r;
-    const bool wide = block.path == HASTE_CUDA_WIDE;
-    if (rows * block.S * (int)sizeof(T) == HASTE__CU_STREAM_BYTES && R * block.S == 256 && !(wide && block.S == 128)) {
-        const int at = haste__cu_stream_place(block.path, block.S, (int)sizeof(T), r, c);
-        const int flip = wide && block.S == 64 ? 64 : 0;
+    const int row = block.S * (int)sizeof(T);
+    stage += r * row + c * 8 * (int)sizeof(T);
+    if (rows * row == HASTE__CU_STREAM_BYTES && R * block.S == 256) {
         #pragma unroll (N == 1 ? 8 : 2)
         for (int i = 0; i < HASTE__CU_STREAM_BYTES / STEP; i++)
-            haste__cu_stream_eight<T, N>(acc, stage + (i % 2 ? at ^ flip : at) + i * STEP, v[i * R]);
+            haste__cu_stream_eight<T, N>(acc, stage + i * STEP, v[i * R]);
     } else
         #pragma unroll 1
-        for (int f = r; f < rows; f += R)
-            haste__cu_stream_eight<T, N>(acc, stage + haste__cu_stream_place(block.path, block.S, (int)sizeof(T), f, c),
-                                         v[f - r]);
+        for (int f = r; f < rows; f += R) haste__cu_stream_eight<T, N>(acc, stage + (f - r) * row, v[f - r]);
 }
 
-/* The same in the narrow order: 16 bytes are two labels (acc[n][0], [1]) of the inputs of two quads. */
+/* Adds up what lanes first, 2 * first, ... apart hold of eight labels v[0], v[N], ... (first a power of two): halves them
+   with each exchange, so that a lane is left with *m labels from the *own-th on; then plain sums. */
 template <int N>
-static __device__ __forceinline__ void haste__cu_stream_strips(int rows, const unsigned char *stage, const float *own,
-                                                               float (*acc)[8])
-{
-    const int lane = (int)threadIdx.x % 32;
-    #pragma unroll (N == 1 ? 4 : 1)
-    for (int i = lane; i < rows * 2; i += 32) {   /* piece i: strip i / 16, row i / 2 % 8, two quads i % 2 */
-        const haste__cu_numbers<4 * N> v = ((const haste__cu_numbers<4 * N> *)(const void *)own)[i / 16 * 2 + i % 2];
-        float w[8];
-        haste__cu_get8(w, (const uint16_t *)(const void *)(stage + i * 16));
-        #pragma unroll
-        for (int n = 0; n < N; n++) {
-            acc[n][0] += (w[0] * v.of[n] + w[1] * v.of[N + n]) + (w[4] * v.of[2 * N + n] + w[5] * v.of[3 * N + n]);
-            acc[n][1] += (w[2] * v.of[n] + w[3] * v.of[N + n]) + (w[6] * v.of[2 * N + n] + w[7] * v.of[3 * N + n]);
-        }
-    }
-}
-
-/* Adds up what lanes first, 2 * first, ... apart hold of eight labels (first a power of two): halves them with each
-   exchange, so that a lane is left with *m labels from the *own-th on; then plain sums. */
 static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first, int *own, int *m)
 {
     const int lane = (int)threadIdx.x % 32;
@@ -2349,8 +2771,8 @@ static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first
         const bool upper = (lane & first) != 0;
         #pragma unroll
         for (int j = 0; j < half; j++) {
-            const float other = __shfl_xor_sync(0xffffffffu, upper ? v[j] : v[j + half], first);
-            v[j] = (upper ? v[j + half] : v[j]) + other;
+            const float other = __shfl_xor_sync(0xffffffffu, upper ? v[j * N] : v[(j + half) * N], first);
+            v[j * N] = (upper ? v[(j + half) * N] : v[j * N]) + other;
         }
         if (upper) *own += half;
         *m = half;
@@ -2359,268 +2781,117 @@ static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first
     for (; first < 32; first *= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], first);
 }
 
-/* The rank-th largest of 64 sets' best, or 0: as many labels reach it. A warp. */
-static __device__ __forceinline__ uint32_t haste__cu_stream_floor(const uint32_t *best_of_set, int64_t rank)
-{
-    const int lane = (int)threadIdx.x % 32;
-    const uint32_t a = best_of_set[lane], b = best_of_set[lane + 32];
-    int before_a = 0, before_b = 0;
-    uint32_t found = 0;
-    for (int i = 0; i < 64; i++) {
-        const uint32_t other = best_of_set[i];
-        before_a += other > a || (other == a && i < lane);
-        before_b += other > b || (other == b && i < lane + 32);
-    }
-    if (before_a == rank - 1) found = a;
-    if (before_b == rank - 1) found = b;
-    return __reduce_or_sync(0xffffffffu, found);
-}
-
-enum { HASTE__CU_STREAM_FIRST = 256 };   /* labels of all warps' first groups that come into question */
-
-/* What the warps of a block do together after their first groups, in shared memory. */
-template <int N> struct haste__cu_stream_start {
-    uint64_t entry[N][HASTE__CU_STREAM_FIRST];
-    uint32_t best_of_set[N][4 * HASTE__CU_STREAM_WARPS];
-    int32_t  count[N];
-};
-
-/* After each warp's first group: `floor` from the best of four sets of its labels, and the lists from the labels that reach
-   it. All threads; a warp without a group has m = 0. Returns true where all of these labels are in the lists; where labels
-   are excluded, or too many tie, they have to be offered one by one. */
-template <int N>
-static __device__ __forceinline__ bool haste__cu_stream_begin(const haste__cu_stream_args &a, const float (*acc)[8], int m,
-                                                              int label, bool valid, int left, const float *bias,
-                                                              const int32_t *label_of, haste__cu_stream_start<N> *start,
-                                                              uint64_t *lists, uint32_t *floor)
-{
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    bool whole = a.excluded_offset == NULL;
-    #pragma unroll
-    for (int n = 0; n < N; n++) {
-        uint32_t key = 0;
-        #pragma unroll
-        for (int j = 0; j < 8; j++)
-            if (j < m && valid && label + j < left && haste__cu_finite(acc[n][j] + bias[label + j]))
-                key = max(key, haste__cu_order_key(acc[n][j] + bias[label + j]));
-        for (int step = 1; step < 8; step *= 2) key = max(key, __shfl_xor_sync(0xffffffffu, key, step));
-        if (lane % 8 == 0) start->best_of_set[n][warp * 4 + lane / 8] = key;
-    }
-    if (threadIdx.x < N) start->count[threadIdx.x] = 0;
-    __syncthreads();
-    if (warp < N && warp < a.B) {
-        const int64_t rank = a.k + haste__cu_excluded_count(a, warp);   /* so many of the best may be excluded */
-        uint32_t found = 0;
-        if (rank <= 4 * HASTE__CU_STREAM_WARPS) found = haste__cu_stream_floor(start->best_of_set[warp], rank);
-        if (lane == 0 && found > floor[warp]) floor[warp] = found;
-    }
-    __syncthreads();
-    if (!whole) return false;
-    #pragma unroll
-    for (int n = 0; n < N; n++)
-        #pragma unroll
-        for (int j = 0; j < 8; j++)
-            if (j < m && valid && label + j < left) {
-                const float v = acc[n][j] + bias[label + j];
-                if (n < a.B && haste__cu_finite(v) && haste__cu_order_key(v) >= floor[n]) {
-                    const int at = atomicAdd(&start->count[n], 1);
-                    if (at < HASTE__CU_STREAM_FIRST) start->entry[n][at] = haste__cu_entry(v, label_of[label + j]);
-                }
-            }
-    __syncthreads();
-    for (int n = 0; n < N; n++) whole &= start->count[n] <= HASTE__CU_STREAM_FIRST;
-    if (!whole) return false;
-    for (int n = 0; n < N; n++)
-        for (int i = (int)threadIdx.x; i < start->count[n]; i += HASTE__CU_STREAM_THREADS) {
-            const uint64_t own = start->entry[n][i];
-            int before = 0;
-            for (int j = 0; j < start->count[n]; j++) before += start->entry[n][j] > own;
-            if (before < a.k) lists[n * (1 + HASTE__CU_STREAM_WARPS) * a.k + before] = own;
-            if (before == a.k - 1) floor[n] = (uint32_t)(own >> 32);
-        }
-    __syncthreads();
-    return true;
-}
-
-/* The k best for N samples (1, or up to 4), reading every weight once: bound by memory. Warp: every so-manieth group; a ring
-   of jobs (a part of a group's inputs, 4 KiB of weights) on their way to shared memory keeps memory busy. Lanes share a
-   job's weights, 8 labels of a row each, then add up. Each warp has a list a sample; the block has `floor`, what a label
-   must reach: to begin with the k-th largest of what 64 sets of 8 labels had best, so that few labels are ever entered. The
-   block that finishes last merges the blocks' lists. */
+/* The k best for N samples (1, or up to 4), for float32 and for shapes that the kernel above does not take, in the general
+   order. Likewise bound by memory. Warp: every so-manieth group; lanes share a job's weights (a part of a group's inputs), 8
+   labels of a row each, then add up. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
-    enum { LISTS = 1 + HASTE__CU_STREAM_WARPS };   /* of a sample: what haste__cu_stream_begin finds, then each warp's */
     HASTE__CU_SHARED(memory);
-    __shared__ uint32_t floor[N];
-    __shared__ bool last;
+    __shared__ uint32_t floor[HASTE__CU_FEW];
+    __shared__ int counts[HASTE__CU_FEW];
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stages = a.stages, size = a.stage;
-    const int64_t start = (int64_t)warp * gridDim.x + blockIdx.x, stride = (int64_t)gridDim.x * HASTE__CU_STREAM_WARPS;
     unsigned char *ring = memory + warp * (stages * size);
     float *own = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * stages * size) + warp * (HASTE__CU_STREAM_ROWS * N);
     float *x = (float *)(void *)(memory + HASTE__CU_STREAM_WARPS * (stages * size + HASTE__CU_STREAM_ROWS * N * 4));
-    uint64_t *lists = (uint64_t *)(void *)(x + (a.D * N + 1) / 2 * 2);                   /* [N][LISTS][k] */
-    haste__cu_stream_start<N> *begin = (haste__cu_stream_start<N> *)(void *)(lists + N * LISTS * a.k);
-    float acc[N][8];
-    bool bad = false, begun = false;
+    haste__cu_job now = haste__cu_job_first(a), coming = now;
+    haste__cu_search search;
+    float acc[8][N], limit[N];
+    bool fine = true;
 
-    for (int i = (int)threadIdx.x; i < N * LISTS * a.k; i += HASTE__CU_STREAM_THREADS) lists[i] = 0;
-    if (threadIdx.x < N)   /* of N samples there may be fewer: nothing reaches the others' */
-        floor[threadIdx.x] = haste__cu_order_key((int)threadIdx.x < a.B ? -FLT_MAX : INFINITY);
+    #pragma unroll 1
+    for (int i = 0; i < stages; i++) {
+        if (coming.block < a.blocks) {
+            haste__cu_stream_fetch(a.block[coming.block], (int)sizeof(T), coming.unit, coming.chunk, ring + i * size);
+            haste__cu_job_next(a, &coming);
+        }
+        haste__cu_copy_batch();
+    }
+    /* while the first jobs are on their way */
+    for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
+        x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
+    search = haste__cu_search_make(a, x + (a.D * N + 3) / 4 * 4, floor, counts);
     #pragma unroll
-    for (int n = 0; n < N; n++)
+    for (int n = 0; n < N; n++) {
+        limit[n] = n < a.B ? -FLT_MAX : INFINITY;
         #pragma unroll
-        for (int j = 0; j < 8; j++) acc[n][j] = 0;
+        for (int j = 0; j < 8; j++) acc[j][n] = 0;
+    }
+    haste__cu_excluded_check(a);
+    __syncthreads();
 
-    for (int number = 0; number < a.blocks; number++) {
-        const haste__cu_stream_block block = a.block[number];
-        const bool narrow = block.path == HASTE_CUDA_NARROW;
-        const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8;
-        int64_t coming = start;
-        int coming_chunk = 0, chunk = 0, turn = 0;
-        for (int i = 0; i < stages; i++) {
-            if (coming < block.groups)
-                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, ring + i * size);
-            haste__cu_copy_batch();
-            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
-        }
-        if (number == 0) {   /* while the first jobs are on their way */
-            for (int i = (int)threadIdx.x; i < N * a.D; i += HASTE__CU_STREAM_THREADS)
-                x[i % a.D * N + i / a.D] = i / a.D < a.B ? haste__cu_read(a.x, a.x_type, (size_t)i) : 0.0f;
-            __syncthreads();
-        }
-        for (int64_t g = start; g < block.groups; ) {
-            const int f0 = chunk * block.rows, rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+    int turn = 0;
+    for (bool first = true; first || now.block < a.blocks; first = false) {   /* a group; the first may be none */
+        const int32_t *label_of = a.label_of;
+        int number[8], left = 0, m = 0;
+        for (bool more = now.block < a.blocks; more; ) {                      /* its jobs */
+            const haste__cu_stream_block &block = a.block[now.block];
+            const int S = block.S, n8 = S / 8, R = 32 / n8, r = lane / n8, c = lane % n8, f0 = now.chunk * block.rows;
+            const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
+            const int64_t g = now.unit;
             unsigned char *stage = ring + turn * size;
             if (stages == 3) haste__cu_copy_wait_but_two();
             else if (stages == 2) haste__cu_copy_wait_but_one();
             else haste__cu_copy_wait();
             __syncwarp();
-            haste__cu_stream_gather<N>(block, g, chunk, stage, x, own);
-            if constexpr (sizeof(T) == 2) {
-                if (narrow) haste__cu_stream_strips<N>(rows, stage, own, acc);
-                else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
-            } else if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
-            if (chunk + 1 == block.chunks) {
-                /* a lane's labels: `m` from `label` on, where `valid` */
+            haste__cu_stream_gather<N>(block, g, now.chunk, stage, x, own);
+            if (r < R) haste__cu_stream_rows<T, N>(block, rows, r, c, R, stage, own, acc);
+            more = now.chunk + 1 < block.chunks;
+            if (!more) {   /* a lane's labels: m from `label` on, if it has any */
                 const unsigned char *rest = stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2;
                 const float *bias = (const float *)(const void *)rest;
                 const int64_t beyond = block.labels - g * S;
-                const int left = beyond < S ? (int)beyond : S;
-                const int32_t *label_of = block.labelled ? (const int32_t *)(const void *)(bias + S) :
-                                                           a.label_of + block.first_slot + g * S;
-                int label = 0, m = 8, part = 0;
-                bool valid;
-                if (narrow) {   /* lanes 1 and 16 apart have the same labels */
+                int label = c * 8, part = 0;
+                bool valid = r == 0;
+                left = beyond < S ? (int)beyond : S;
+                label_of = a.label_of + block.first_slot + g * S;
+                m = 8;
+                if ((n8 & (n8 - 1)) == 0) {
                     #pragma unroll
-                    for (int n = 0; n < N; n++) {
-                        const bool upper = lane & 1;
-                        const float other = __shfl_xor_sync(0xffffffffu, upper ? acc[n][0] : acc[n][1], 1);
-                        acc[n][0] = (upper ? acc[n][1] : acc[n][0]) + other;
-                        acc[n][0] += __shfl_xor_sync(0xffffffffu, acc[n][0], 16);
-                    }
-                    m = 1;
-                    label = lane / 4 % 4 * 4 + lane / 2 % 2 + lane % 2 * 2;
-                    valid = lane < 16;
-                } else if ((n8 & (n8 - 1)) == 0) {
-                    #pragma unroll
-                    for (int n = 0; n < N; n++) haste__cu_scatter_sum(acc[n], n8, &part, &m);
-                    label = c * 8 + part;
+                    for (int n = 0; n < N; n++) haste__cu_scatter_sum<N>(&acc[0][n], n8, &part, &m);
+                    label += part;
                     valid = r < 8;
-                } else {        /* one after the other */
+                } else        /* one after the other */
                     #pragma unroll
                     for (int n = 0; n < N; n++)
                         #pragma unroll 1
                         for (int j = 0; j < 8; j++) {   /* round and round: [0] is the j-th */
-                            float sum = acc[n][0];
+                            float sum = acc[0][n];
                             for (int other = 1; other < R; other++)
-                                sum += __shfl_sync(0xffffffffu, acc[n][0], (lane + other * n8) % 32);
+                                sum += __shfl_sync(0xffffffffu, acc[0][n], (lane + other * n8) % 32);
                             #pragma unroll
-                            for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
-                            acc[n][7] = sum;
+                            for (int i = 0; i < 7; i++) acc[i][n] = acc[i + 1][n];
+                            acc[7][n] = sum;
                         }
-                    label = c * 8;
-                    valid = r == 0;
-                }
-                bool entered = false;
-                if (!begun) {   /* warps that have no group follow at the end */
-                    entered = haste__cu_stream_begin<N>(a, acc, m, label, valid, left, bias, label_of, begin, lists, floor);
-                    begun = true;
-                }
-                #pragma unroll 1
-                for (int j = 0; j < m; j++) {   /* acc[n][0] is the j-th label's */
-                    const bool there = valid && label + j < left;
-                    const float own_bias = there ? bias[label + j] : 0.0f;
-                    bool any = false;
-                    #pragma unroll
-                    for (int n = 0; n < N; n++) {
-                        acc[n][0] += own_bias;
-                        bad |= there && !haste__cu_finite(acc[n][0]);
-                        any |= there && acc[n][0] >= haste__cu_order_float(*(volatile uint32_t *)&floor[n]);
-                    }
-                    if (!entered && __any_sync(0xffffffffu, any)) {
-                        const int32_t id = there ? label_of[label + j] : -1;
-                        #pragma unroll
-                        for (int n = 0; n < N; n++)
-                            if (n < a.B)
-                                haste__cu_offer(a, n, lists + (n * LISTS + 1 + warp) * a.k, &floor[n], there, acc[n][0], id);
-                    }
-                    #pragma unroll
-                    for (int n = 0; n < N; n++)
-                        #pragma unroll
-                        for (int i = 0; i < 7; i++) acc[n][i] = acc[n][i + 1];
-                }
                 #pragma unroll
-                for (int n = 0; n < N; n++)
+                for (int j = 0; j < 8; j++) {
+                    number[j] = valid && j < m ? label + j : INT32_MAX;
+                    if (number[j] >= left) continue;
                     #pragma unroll
-                    for (int j = 0; j < 8; j++) acc[n][j] = 0;
+                    for (int n = 0; n < N; n++) acc[j][n] += bias[number[j]];
+                }
             }
             __syncwarp();   /* nobody reads the stage any more */
-            if (coming < block.groups)
-                haste__cu_stream_fetch(block, a.label_of, (int)sizeof(T), coming, coming_chunk, stage);
+            if (coming.block < a.blocks) {
+                haste__cu_stream_fetch(a.block[coming.block], (int)sizeof(T), coming.unit, coming.chunk, stage);
+                haste__cu_job_next(a, &coming);
+            }
             haste__cu_copy_batch();
-            if (++coming_chunk == block.chunks) { coming_chunk = 0; coming += stride; }
-            if (++chunk == block.chunks) { chunk = 0; g += stride; }
+            haste__cu_job_next(a, &now);
             turn = turn + 1 == stages ? 0 : turn + 1;
         }
-        haste__cu_copy_wait();   /* nothing is on its way any more: batches may be empty, but count */
-        __syncwarp();
+        if (left == 0)   /* there was none */
+            #pragma unroll
+            for (int j = 0; j < 8; j++) number[j] = INT32_MAX;
+        fine &= haste__cu_search_unit<8, N, false>(a, search, first, acc, number, left, false, label_of, limit);
+        #pragma unroll
+        for (int n = 0; n < N; n++)
+            #pragma unroll
+            for (int j = 0; j < 8; j++) acc[j][n] = 0;
     }
-    if (!begun) haste__cu_stream_begin<N>(a, acc, 0, 0, false, 0, NULL, NULL, begin, lists, floor);
-    if (bad) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
-
-    __syncthreads();
-    for (int n = 0; n < N && n < a.B; n++) {   /* the lists to one: each entry counts those before it */
-        const uint64_t *all = lists + n * LISTS * a.k;
-        uint64_t *out = a.best + ((size_t)n * gridDim.x + blockIdx.x) * (size_t)a.k;
-        for (int i = (int)threadIdx.x; i < LISTS * a.k; i += HASTE__CU_STREAM_THREADS) {
-            const uint64_t mine = all[i];
-            int before = 0, there = 0;
-            if (i >= a.k && !mine) continue;   /* the first k threads also see to it that all of `out` is written */
-            for (int list = 0; list < LISTS; list++)
-                for (int r = 0; r < a.k && all[list * a.k + r]; r++) {
-                    before += all[list * a.k + r] > mine;
-                    there++;
-                }
-            if (mine && before < a.k) out[before] = mine;
-            if (i < a.k && i >= there) out[i] = 0;
-        }
-    }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(&a.flag[HASTE__CU_FLAG_DONE], 1u) == gridDim.x - 1;
-        if (last) a.flag[HASTE__CU_FLAG_DONE] = 0;   /* for the next call on this stream */
-    }
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    for (int n = 0; n < N && n < a.B; n++) {
-        const uint64_t *all = a.best + (size_t)n * gridDim.x * (size_t)a.k;
-        __syncthreads();
-        haste__cu_merge(all, (int)gridDim.x, (size_t)a.k, a.k, a.id + (size_t)n * (size_t)a.k,
-                        a.score ? a.score + (size_t)n * (size_t)a.k : NULL, (haste__cu_merge_memory *)(void *)memory);
-    }
+    haste__cu_copy_wait();
+    if (!fine) atomicExch(&a.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+    haste__cu_search_finish(a, search, memory);
 }
 
 /* ---- >>panel -------------------------------------------------------------------------------------------------
@@ -2647,7 +2918,7 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
                  bytes, and lie in different banks
 
    A search takes a first look at some units: the k-th largest of their best logits is what a label must reach, and hardly
-   any label does. Those go to lists that the thread block has in shared memory, under a lock.
+   any label does. Those go to lists that the thread block has in shared memory.
 
    Milliseconds on an H200, L 670,208, F 64, D 768, B 128, x given as float32, bfloat16 logits: S 32 .094, S 64 .099 (floor
    .062, of which .040 are the logits); S 16 .102. Bound by latency: registers allow 12 warps, 16 at S 16, and what spills
@@ -2910,11 +3181,11 @@ static __device__ __forceinline__ void haste__panel_sums(const float (*z)[UNIT /
 template <int UNIT>
 static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste__panel_plan &plan, float (*z)[UNIT / 8][4],
                                            int unit, int64_t group, int s0, int left, int samples, const float *limit,
-                                           const int32_t *label_of, uint64_t *lists, uint32_t *lock)
+                                           const int32_t *label_of, uint64_t *lists)
 {
     enum { LABELS = UNIT / 4 };
-    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4, tile = (int)blockIdx.y;
-    const int sample0 = tile * HASTE__CU_TILE + row * 8;
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, quad = lane % 4;
+    const int sample0 = (int)blockIdx.y * HASTE__CU_TILE + row * 8;
     uint64_t skip = 0;
     uint32_t wanted = 0;   /* samples of this lane, one bit each */
     float total = 0;
@@ -2997,11 +3268,8 @@ static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste_
                 }
                 continue;
             }
-            for (uint32_t who = __ballot_sync(0xffffffffu, mine); who; who &= who - 1) {
-                const int from = __ffs((int)who) - 1, sample = from / 4 * 8 + b;
-                const uint64_t entry = __shfl_sync(0xffffffffu, haste__cu_entry(own, label), from);
-                haste__cu_list_insert(lists + sample * p.k, p.k, lock, p.floor + tile * HASTE__CU_TILE + sample, entry);
-            }
+            if (mine)
+                haste__cu_list_insert(lists + (row * 8 + b) * p.k, p.k, p.floor + sample0 + b, haste__cu_entry(own, label));
         }
     }
     return fine;
@@ -3021,7 +3289,6 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
     const size_t padded = (size_t)p.tiles * HASTE__CU_TILE;
     unsigned char *stages = memory + p.width * HASTE__PANEL_ROW + warp * (2 * STAGE);
     uint64_t *lists = (uint64_t *)(void *)(memory + p.width * HASTE__PANEL_ROW + plan.warps * (2 * STAGE));
-    uint32_t *lock = (uint32_t *)(void *)(lists + HASTE__CU_TILE * p.k);
     float z[4][UNIT / 8][4], limit[8], largest[8], sum[8];
     int unit = (int)blockIdx.x + (int)gridDim.x * warp, chunk = 0, turn = 0;
     uint32_t pair = 0;
@@ -3039,7 +3306,6 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
             lists[i] = plan.first || sample >= p.B ? 0 :
                 p.best[((size_t)part * padded + (size_t)sample) * (size_t)p.k + (size_t)(i % p.k)];
         }
-        if (threadIdx.x == 0) *lock = 0;
     }
     #pragma unroll
     for (int b = 0; b < 8; b++) { limit[b] = p.threshold; largest[b] = -FLT_MAX; sum[b] = 0; }
@@ -3091,7 +3357,7 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
         left = left < 0 ? 0 : left < UNIT ? left : UNIT;
         if (SEARCH) {
             const int32_t *label_of = (const int32_t *)(const void *)(stage + HASTE__PANEL_LABEL(UNIT));
-            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, label_of, lists, lock);
+            fine &= haste__panel_search<UNIT>(p, plan, z, now, group, s0, left, samples, limit, label_of, lists);
             continue;
         }
         if (left < UNIT) {   /* what is no label has logit 0, and no share of a sum */
@@ -3179,7 +3445,7 @@ static int haste__panel_plan_make(haste__panel_plan *plan, const haste__cu_pass 
     if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->logits |
          (uintptr_t)(p->label_of + p->first_slot)) % 16) return 0;
     left -= p->width * HASTE__PANEL_ROW;
-    if (mode == HASTE__CU_TOP_K) left -= HASTE__CU_TILE * p->k * 8 + 16;
+    if (mode == HASTE__CU_TOP_K) left -= HASTE__CU_TILE * p->k * 8;
     plan->warps = left / stages < most ? left / stages : most;
     if (plan->warps < 4) return 0;
     plan->shared = shared_most - left + plan->warps * stages;
@@ -7683,7 +7949,7 @@ static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char
     uint64_t workers = (uint64_t)haste__cu_workers(work->tiles);
     int ok = 1;
     if (work->deterministic && workers < (uint64_t)work->chunks) workers = (uint64_t)work->chunks;   /* each one a block */
-    if (lists < HASTE__CU_FEW * HASTE__CU_PARTS) lists = HASTE__CU_FEW * HASTE__CU_PARTS;
+    if (lists < 2 * HASTE__CU_FEW * HASTE__CU_FEW_PARTS) lists = 2 * HASTE__CU_FEW * HASTE__CU_FEW_PARTS;
     HASTE__CU_ARRAY(work->x, void *, x, width);
     if (work->dtype == HASTE_BF16) HASTE__CU_ARRAY(work->x_wide, void *, x, width);
     HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
@@ -8265,7 +8531,7 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
             haste__cu_pass_block(p, layer, i);
             HASTE__CU_TRY(haste__panel_pass(p, &look, panel_mode, panel, stream), "a first look at a block");
         }
-        HASTE__CU_LAUNCH(haste__panel_floor_kernel, (unsigned)p->B, HASTE__PANEL_FLOOR, 0, stream,
+        HASTE__CU_LAUNCH(haste__panel_floor_kernel, (unsigned)p->tiles * HASTE__CU_TILE, HASTE__PANEL_FLOOR, 0, stream,
                          (const uint32_t *)(const void *)work->partial, sets, p->k, p->floor);
         HASTE__CU_LAUNCHED("what the best must reach");
     }
@@ -8669,7 +8935,7 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
     memset(a, 0, sizeof *a);
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *block = &layer->block[i];
-        a->block[i].groups = block->groups;
+        a->block[i].units = (int32_t)block->groups;
         a->block[i].labels = block->labels;
         a->block[i].first_slot = block->first_slot;
         a->block[i].index = block->index;
@@ -8679,9 +8945,9 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
         a->block[i].F = block->fan_in;
         a->block[i].begin = block->begin;
         a->block[i].path = layer->path[i];
-        a->block[i].share = 1;
     }
     a->blocks = layer->block_count;
+    a->labels = layer->labels;
     a->B = B;
     a->D = layer->inputs;
     a->x = x;
@@ -8691,56 +8957,131 @@ static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_lay
     a->best = work->best;
 }
 
-/* Cuts the blocks into jobs. Returns the shared memory that the streaming kernel wants, or 0 where it takes more than there
-   is. */
-static size_t haste__cu_stream_cut(haste__cu_stream_args *a, haste_dtype dtype, int N)
+/* Which kernel streams a block of labels for B samples: that with tensor cores (2; if it is to be asked), the other (1), or
+   none (0). */
+static int haste__cu_stream_takes(const haste__cu_stream_block *block, haste_dtype dtype, int32_t B, int tensor)
 {
-    const int width = dtype == HASTE_F32 ? 4 : 2;
-    size_t fixed, most = (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    if (tensor && dtype == HASTE_BF16 && block->S % 16 == 0 && block->F % 16 == 0
+        && block->units <= INT32_MAX / 8
+        && ((uintptr_t)block->weight | (uintptr_t)block->index | (uintptr_t)block->bias) % 16 == 0) return 2;
+    return block->path == HASTE_CUDA_GENERAL && B <= HASTE__CU_FEWER;
+}
+
+/* Of `all` the blocks that kernel `which` takes, cut into jobs. *shared: what it wants; 0 where that is more than there
+   is. */
+static void haste__cu_stream_cut(haste__cu_stream_args *a, const haste__cu_stream_args *all, haste_dtype dtype, int which,
+                                 int tensor, size_t *shared)
+{
+    const int width = dtype == HASTE_F32 ? 4 : 2, N = a->B == 1 ? 1 : HASTE__CU_FEWER;
+    const size_t most = (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;   /* own: less */
+    size_t ring, lists;
     int i, labels = 0;
-    for (i = 0; i < a->blocks; i++) {
-        haste__cu_stream_block *block = &a->block[i];
-        if (block->path == HASTE_CUDA_NARROW) {   /* runs of 16 labels lie there by themselves */
-            block->share = block->S / 16;
-            block->groups *= block->share;
-            block->S = 16;
-        }
+    *a = *all;
+    a->blocks = 0;
+    for (i = 0; i < all->blocks; i++) {
+        haste__cu_stream_block *block = &a->block[a->blocks];
+        if (haste__cu_stream_takes(&all->block[i], dtype, a->B, tensor) != which) continue;
+        a->blocks++;
+        *block = all->block[i];
+        block->unit = block->S;
+        block->per = 1;
         block->rows = HASTE__CU_STREAM_BYTES / (block->S * width);
+        if (which == 2) {
+            const int pairs = block->path == HASTE_CUDA_NARROW || block->S == 16, runs = pairs ? 2 : block->S % 32 ? 1 : 0;
+            int stage;
+            block->runs = runs;
+            block->slots = (int64_t)block->units * block->S;
+            block->unit = runs == 1 ? 16 : 32;
+            block->per = pairs ? 1 : block->S / block->unit;
+            block->units = (int32_t)((block->slots + block->unit - 1) / block->unit);
+            block->rows = HASTE__FEW_ROWS;
+            stage = HASTE__FEW_PLACES + (pairs ? 2 : 1) * haste__few_places(*block) * 2;
+            if (stage > a->stage) a->stage = stage;
+        }
         if (block->rows > HASTE__CU_STREAM_ROWS) block->rows = HASTE__CU_STREAM_ROWS;
         if (block->rows >= 8) block->rows -= block->rows % 8;
         if (block->rows > block->F) block->rows = block->F;
         block->chunks = (block->F + block->rows - 1) / block->rows;
-        block->labelled = (uintptr_t)(a->label_of + block->first_slot) % 16 == 0;
         block->copied = block->index && (uintptr_t)block->index % 16 == 0 && block->F % 8 == 0
             && (block->rows % 8 == 0 || block->chunks == 1);
         if (block->S > labels) labels = block->S;
-        if (block->path == HASTE_CUDA_NARROW && block->chunks > 1) return 0;
     }
-    a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 8;
-    fixed = (size_t)HASTE__CU_STREAM_THREADS / 32 * HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
-        ((size_t)N * (size_t)a->D + 1) / 2 * 8 + (size_t)N * (size_t)(1 + HASTE__CU_STREAM_WARPS) * (size_t)a->k * 8 +
-        (N == 1 ? sizeof(haste__cu_stream_start<1>) : sizeof(haste__cu_stream_start<HASTE__CU_FEW>));
-    most -= 1024;   /* what the kernel has of its own */
-    for (a->stages = 3; a->stages > 0; a->stages--) {
-        size_t ring = (size_t)HASTE__CU_STREAM_WARPS * (size_t)a->stages * (size_t)a->stage;
-        if (fixed + ring <= most) return fixed + ring;
+    a->room = a->excluded_offset ? 512 : a->k <= 16 ? 64 : 4 * a->k;
+    lists = (size_t)a->B * ((size_t)a->room + (size_t)a->k) * 8;
+    if (which == 2) {
+        for (a->warps = HASTE__FEW_WARPS; a->warps >= 4; a->warps--) {
+            ring = (size_t)a->warps * (HASTE__FEW_STAGES * (size_t)a->stage + 32 * (size_t)a->B);
+            *shared = ring + (size_t)a->D * 16 + lists;
+            if (*shared <= most) return;
+        }
+    } else {
+        a->warps = HASTE__CU_STREAM_WARPS;
+        a->stage = HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + labels * 4;
+        for (a->stages = 3; a->stages > 0; a->stages--) {
+            ring = (size_t)a->warps * ((size_t)a->stages * (size_t)a->stage + HASTE__CU_STREAM_ROWS * (size_t)N * 4 +
+                                       32 * (size_t)a->B);
+            *shared = ring + ((size_t)N * (size_t)a->D + 3) / 4 * 16 + lists;
+            if (*shared <= most) return;
+        }
     }
-    return 0;
+    *shared = 0;
 }
 
-template <typename T, int N>
-static haste_status haste__cu_launch_stream(const haste__cu_stream_args *a, size_t shared, cudaStream_t stream,
-                                            haste_error *error)
+#define HASTE__CU_STREAM_LAUNCH(kernel)                                                                               \
+    do {                                                                                                               \
+        const haste_status allowed = haste__cu_allow((const void *)kernel, shared, error);                             \
+        if (allowed != HASTE_OK) return allowed;                                                                       \
+        HASTE__CU_LAUNCH((kernel), grid, 32 * (unsigned)a->warps, shared, stream, *a);                                 \
+    } while (0)
+static haste_status haste__cu_stream_launch(const haste__cu_stream_args *a, haste_dtype dtype, int which, unsigned grid,
+                                            size_t shared, cudaStream_t stream, haste_error *error)
 {
-    int grid = haste__cu_device_value(cudaDevAttrMultiProcessorCount), i;
-    int64_t groups = 0;
-    const haste_status status = haste__cu_allow((const void *)haste__cu_stream_kernel<T, N>, shared, error);
-    if (status != HASTE_OK) return status;
-    for (i = 0; i < a->blocks; i++) if (a->block[i].groups > groups) groups = a->block[i].groups;
-    if (groups < grid) grid = (int)groups;
-    if (grid > HASTE__CU_PARTS) grid = HASTE__CU_PARTS;
-    HASTE__CU_LAUNCH((haste__cu_stream_kernel<T, N>), grid, HASTE__CU_STREAM_THREADS, shared, stream, *a);
+    const int one = a->B == 1;
+    if (which == 2 && a->B <= HASTE__CU_FEW / 2) HASTE__CU_STREAM_LAUNCH(haste__few_kernel<1>);
+    else if (which == 2) HASTE__CU_STREAM_LAUNCH(haste__few_kernel<2>);
+    else if (dtype == HASTE_F32 && one) HASTE__CU_STREAM_LAUNCH((haste__cu_stream_kernel<float, 1>));
+    else if (dtype == HASTE_F32) HASTE__CU_STREAM_LAUNCH((haste__cu_stream_kernel<float, HASTE__CU_FEWER>));
+    else if (one) HASTE__CU_STREAM_LAUNCH((haste__cu_stream_kernel<uint16_t, 1>));
+    else HASTE__CU_STREAM_LAUNCH((haste__cu_stream_kernel<uint16_t, HASTE__CU_FEWER>));
     HASTE__CU_LAUNCHED("streaming top-k");
+    return HASTE_OK;
+}
+
+/* The k best of few samples, if streaming kernels take all blocks of labels; else *done = 0. */
+static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dtype dtype, int *done, cudaStream_t stream,
+                                     haste_error *error)
+{
+    haste__cu_stream_args a[2];   /* without and with tensor cores */
+    size_t shared[2];
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    int i, j, parts = 0, tensor = 1, fits = 0;
+    *done = 0;
+    if (all->B > HASTE__CU_FEW) return HASTE_OK;
+    for (; tensor >= 0 && !fits; tensor--) {   /* the other one has room for more inputs */
+        for (i = 0; i < 2; i++) haste__cu_stream_cut(&a[i], all, dtype, i + 1, tensor, &shared[i]);
+        fits = a[0].blocks + a[1].blocks == all->blocks;
+        for (i = 0; i < 2; i++) if (a[i].blocks && !shared[i]) fits = 0;
+    }
+    if (!fits) return HASTE_OK;
+    for (i = 0; i < 2; i++) {
+        haste_status status;
+        int64_t units = 0;
+        int grid = processors < HASTE__CU_FEW_PARTS ? processors : HASTE__CU_FEW_PARTS;
+        if (!a[i].blocks) continue;
+        for (j = 0; j < a[i].blocks; j++) units += a[i].block[j].units;
+        if (units < grid) grid = (int)units;
+        if (all->B > 1 || (a[0].blocks && a[1].blocks)) a[i].id = NULL;   /* a kernel of its own merges */
+        a[i].best += (size_t)parts * (size_t)all->B * (size_t)all->k;
+        parts += grid;
+        status = haste__cu_stream_launch(&a[i], dtype, i + 1, (unsigned)grid, shared[i], stream, error);
+        if (status != HASTE_OK) return status;
+    }
+    *done = 1;
+    if (a[0].id == NULL || a[1].id == NULL) {
+        HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)all->B, HASTE__CU_THREADS, 0, stream, all->best, parts,
+                         (int64_t)all->B, all->k, all->id, all->score);
+        HASTE__CU_LAUNCHED("merging the best");
+    }
     return HASTE_OK;
 }
 
@@ -8752,9 +9093,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
 {
     haste__cu_pass p;
     haste_cuda_lists lists;
-    haste__cu_stream_args a;
     cudaStream_t s = (cudaStream_t)stream;
-    size_t shared = 0;
+    int streamed = 0;
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
     if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
     if (status != HASTE_OK) return status;
@@ -8769,7 +9109,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         status = haste__cu_lists_to_device(work, B, &lists, s, error);
         if (status != HASTE_OK) return status;
     }
-    if (B <= HASTE__CU_FEW) {
+    {
+        haste__cu_stream_args a;
         haste__cu_stream_make(&a, layer, work, x, x_type, B);
         a.k = k;
         a.id = id;
@@ -8777,14 +9118,8 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
         a.excluded_offset = lists.offset;
         a.excluded_id = lists.id;
         a.excluded_most = work->ids;
-        shared = haste__cu_stream_cut(&a, layer->dtype, B == 1 ? 1 : HASTE__CU_FEW);
-    }
-    if (shared) {
-        if (layer->dtype == HASTE_F32)
-            return B == 1 ? haste__cu_launch_stream<float, 1>(&a, shared, s, error) :
-                            haste__cu_launch_stream<float, HASTE__CU_FEW>(&a, shared, s, error);
-        return B == 1 ? haste__cu_launch_stream<uint16_t, 1>(&a, shared, s, error) :
-                        haste__cu_launch_stream<uint16_t, HASTE__CU_FEW>(&a, shared, s, error);
+        status = haste__cu_stream(&a, layer->dtype, &streamed, s, error);
+        if (status != HASTE_OK || streamed) return status;
     }
     haste__cu_pass_make(&p, layer, work, B);
     p.k = k;

@@ -1565,16 +1565,160 @@ static void top_k_case(const test_shape *shape, haste_dtype dtype, int path, int
 
 static void top_k()
 {
-    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, more[] = { 1, 4, 6, 70, 130 }, depths[] = { 1, 5, 33, 64 };
+    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, more[] = { 1, 2, 4, 5, 8, 9, 70, 130 },
+        depths[] = { 1, 5, 33, 64 };
+    static const test_shape many_inputs = { "12,000 inputs", 300, 12000, 1, { { 0, 32, 64, 0, 0 } }, 1 };
     int i, dtype, j, n = 0, with, path;
     for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++)
         for (with = 0; with < 2; with++, n++)
             top_k_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_AUTO,
                        test_shapes[i].inputs > 10000 && j > 2 ? 9 : batches[j], depths[n % 4], with, n);
     for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
-        for (j = 0; j < 5; j++) for (with = 0; with < 2; with++, n++)
+        for (j = 0; j < 8; j++) for (with = 0; with < 2; with++, n++)
             top_k_case(&panel_shapes[i], HASTE_BF16, path, more[j], depths[n / 2 % 4], with, n);
     top_k_case(&panel_shapes[3], HASTE_BF16, HASTE_CUDA_GENERAL, 2100, 5, 0, n);   // more tiles than there are parts
+    for (j = 0; j < 5; j++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_WIDE; path++)   // x beyond shared memory
+        top_k_case(&many_inputs, HASTE_BF16, path, more[j], 5, path % 2, j);
+}
+
+// The best of B samples and their scores, from x (float32) on the host; free both.
+static void best_of(const haste_cuda_layer *dev, haste_cuda_workspace *work, const float *x, int32_t B, int32_t k,
+                    const haste_cuda_lists *excluded, int32_t **id, float **score)
+{
+    const size_t n = (size_t)B * (size_t)k;
+    void *dev_x = device_copy(x, (size_t)B * (size_t)dev->inputs * 4), *dev_id = device_bytes(n * 4),
+        *dev_score = device_bytes(n * 4);
+    CHECK_STATUS(haste_cuda_top_k(dev, work, dev_x, HASTE_CUDA_F32, B, k, excluded, (int32_t *)dev_id, (float *)dev_score,
+                                  NULL, &test_error), HASTE_OK, test_error);
+    *id = (int32_t *)host_take(dev_id, n * 4);
+    *score = (float *)host_take(dev_score, n * 4);
+    cudaFree(dev_x);
+}
+
+// Of few samples, x counts to 16 bits: the scores' errors are far below what rounding x to bfloat16 costs.
+static void top_k_precise()
+{
+    int path;
+    int32_t B, b, r;
+    for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++) for (B = 1; B <= 4; B++) {
+        haste_layer_options options = test_options(&panel_shapes[3], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer dev = upload_for(&layer, (haste_cuda_path)path, B);
+        haste_cuda_workspace work = workspace(&dev, B, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        const size_t n = (size_t)B * (size_t)layer.slots;
+        double *want = test_doubles(n), *coarse = test_doubles(n), error = 0, rounding = 0;
+        float *rounded = naive_x(&layer, &batch), *score;
+        int32_t *id;
+        haste_forward_ref(&layer, batch.x, B, want);
+        haste_forward_ref(&layer, rounded, B, coarse);
+        best_of(&dev, &work, batch.x, B, 33, NULL, &id, &score);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        for (b = 0; b < B; b++) for (r = 0; r < 33; r++) {
+            const size_t at = (size_t)b * (size_t)layer.slots + (size_t)layer.slot_of[id[b * 33 + r]];
+            error = fmax(error, fabs((double)score[b * 33 + r] - want[at]));
+            rounding = fmax(rounding, fabs(coarse[at] - want[at]));
+            if (r) CHECK(score[b * 33 + r - 1] >= score[b * 33 + r]);
+        }
+        CHECK(rounding > 0 && error < rounding / 16);
+        if (!(error < rounding / 16))
+            printf("    path %d, B %d: error %g, of rounding x %g\n", path, (int)B, error, rounding);
+        free(id); free(score); free(want); free(coarse); free(rounded);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+// Nothing but ties, of more labels than a merge looks at together: the smallest ids, but for those excluded.
+static void top_k_ties()
+{
+    static const int32_t batches[] = { 1, 4, 7, 20 };
+    static const test_shape shape = { "ties", 20000, 64, 1, { { 0, 32, 16, 0, 0 } }, 0 };
+    int dtype, j, with;
+    for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 4; j++) for (with = 0; with < 2; with++) {
+        const int32_t B = batches[j], k = 64;
+        haste_layer_options options = test_options(&shape, HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        haste_cuda_layer dev;
+        haste_cuda_workspace work;
+        test_batch batch = test_make_batch(&layer, B);
+        haste_cuda_lists excluded;
+        int64_t offset[21];
+        int32_t *id, *banned = (int32_t *)test_alloc(100 * (size_t)B * 4), b, r, bad = 0;
+        float *score;
+        memset(layer.block[0].weight, 0, (size_t)test_weights(&layer.block[0]) * (dtype == HASTE_BF16 ? 2 : 4));
+        for (r = 0; r < layer.block[0].labels; r++) layer.block[0].bias[r] = 1.5f;
+        for (b = 0; b < B; b++) for (r = 0; r < 100; r++) banned[b * 100 + r] = b + 2 * (99 - r);
+        for (b = 0; b <= B; b++) offset[b] = 100 * b;
+        excluded.offset = offset;
+        excluded.id = banned;
+        excluded.on_host = 1;
+        dev = upload(&layer);
+        work = workspace(&dev, B, 0);
+        best_of(&dev, &work, batch.x, B, k, with ? &excluded : NULL, &id, &score);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        for (b = 0; b < B; b++) {
+            int32_t next = 0;
+            for (r = 0; r < k; r++, next++) {
+                while (with && next >= b && next <= b + 198 && (next - b) % 2 == 0) next++;
+                bad += id[b * k + r] != next || score[b * k + r] != 1.5f;
+            }
+        }
+        CHECK(bad == 0);
+        if (bad) printf("    dtype %d, B %d, excluded %d: %d differ\n", dtype, (int)B, with, (int)bad);
+        free(id); free(score); free(banned);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
+}
+
+// Excluded ids that are none, on the device: flagged whatever the batch, and passed over.
+static void top_k_bad_ids()
+{
+    static const int32_t batches[] = { 1, 3, 4, 8, 40 };
+    int dtype, j, kind;
+    for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++) for (kind = 0; kind < 4; kind++) {
+        const int32_t B = batches[j], k = 5, b = B - 1;
+        haste_layer_options options = test_options(&panel_shapes[3], HASTE_BCE, HASTE_SGD, (haste_dtype)dtype, HASTE_F32);
+        haste_layer layer = whole_layer(&options);
+        haste_cuda_layer dev = upload(&layer);
+        haste_cuda_workspace work = workspace(&dev, B, 0);
+        test_batch batch = test_make_batch(&layer, B);
+        haste_cuda_lists lists;
+        int64_t offset[41];
+        int32_t banned[120], *id, *want, i;
+        float *score, *want_score;
+        char sample[40];
+        whole_x(&batch, &layer);
+        for (i = 0; i < 3 * B; i++) banned[i] = i * 5 % layer.labels;
+        for (i = 0; i <= B; i++) offset[i] = 3 * i;
+        lists.on_host = 1;
+        lists.offset = offset;
+        lists.id = banned;
+        banned[3 * b + 1] = banned[3 * b + 2];   // this one will be none
+        best_of(&dev, &work, batch.x, B, k, &lists, &want, &want_score);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        banned[3 * b + 1] = kind == 0 ? -1 : kind == 1 ? layer.labels : kind == 2 ? INT32_MIN : INT32_MAX;
+        lists.on_host = 0;
+        lists.offset = (const int64_t *)device_copy(offset, ((size_t)B + 1) * 8);
+        lists.id = (const int32_t *)device_copy(banned, (size_t)B * 12);
+        best_of(&dev, &work, batch.x, B, k, &lists, &id, &score);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        snprintf(sample, sizeof sample, "sample %d ", (int)b);
+        CHECK(strstr(test_error.text, sample) != NULL);
+        CHECK(memcmp(id, want, (size_t)B * (size_t)k * 4) == 0 && memcmp(score, want_score, (size_t)B * (size_t)k * 4) == 0);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        free(id); free(want); free(score); free(want_score);
+        free_lists(lists);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+    }
 }
 
 static int find_id(const int32_t *id, int64_t n, int32_t wanted) {
@@ -3877,6 +4021,9 @@ int main(int argc, char **argv)
         RUN(rounding_paths);
         RUN(deterministic);
         RUN(top_k);
+        RUN(top_k_precise);
+        RUN(top_k_ties);
+        RUN(top_k_bad_ids);
         RUN(above);
         RUN(score);
         RUN(rewire);
