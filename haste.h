@@ -2942,7 +2942,7 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
 }
 
-/* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where they are all 0 are passed over. */
+/* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
 static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* is it worth a look? */

@@ -225,7 +225,8 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
    one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide. Forward, softmax's first
    pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16 and slices to about 1,600
    inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on every path, but for logits
-   of narrow blocks, which have a kernel of their own, and top-k of at most 8 samples, which has two (KERNELS: few, stream). */
+   of narrow blocks, which have a kernel of their own, and top-k of at most 8 samples, which has two (KERNELS: few,
+   stream). */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
                                              int32_t B, const char **why);
 
@@ -8726,7 +8727,8 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
                               (double)o->weight_decay);
     if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
+        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
+                              (double)o->negligible);
     p->lr = o->lr;
     p->momentum = o->momentum > 0 ? o->momentum : .9f;
     p->beta1 = o->beta1 > 0 ? o->beta1 : .9f;

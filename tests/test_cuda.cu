@@ -705,13 +705,14 @@ static void judge_update(const haste_layer *layer, const haste_block *old, const
     judge(HASTE_BF16, &got_b, &naive_b, what, __LINE__);
 }
 
-/* A size that no slope is near, in double or in naive arithmetic: the middle of the widest gap that has a tenth of them below it
-   and some above. 0: there is none as wide as a tenth. */
 static int compare_sizes(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
+
+// A size that no slope is near, in double or in naive arithmetic: the middle of the widest gap with a tenth of them below
+// and some above. 0: no gap is as wide as a tenth.
 static double widest_gap(const double *slope, const float *naive, size_t n)
 {
     double *size = test_doubles(2 * n), ratio = 1.1, best = 0;
@@ -730,7 +731,7 @@ static double widest_gap(const double *slope, const float *naive, size_t n)
     return best;
 }
 
-/* A third of its labels with large biases, the others with small ones, so that there is a gap. */
+// A third of its labels with large biases, the others with small ones, so that there is a gap.
 static haste_layer spread_layer(const haste_layer_options *options)
 {
     haste_layer layer = test_layer(options);
@@ -739,10 +740,8 @@ static haste_layer spread_layer(const haste_layer_options *options)
         for (i = 0; i < layer.block[k].labels; i++) layer.block[k].bias[i] += i % 3 ? -5 : 5;
     return layer;
 }
-static int small_dropped;   /* cases that did leave out some */
+static int small_dropped;   // cases that did leave out small slopes
 
-/* One case: accumulate gives loss and gradients, which are judged; a step from the same start gives weights that must be
-   what the rule makes of those gradients. */
 static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype,
                       haste_dtype state, int32_t B, int device, haste_cuda_path path, float lr)
 {
