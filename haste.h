@@ -3360,7 +3360,7 @@ HASTE__INLINE void haste__panel_fetch(const haste__pass *pass, const float *from
         for (s = 0; s < n; s += 16) HASTE__PREFETCH(from + (size_t)b * slots, s);
 }
 
-enum { HASTE__PIECE = 16 };   /* inputs at a time */
+enum { HASTE__PIECE = 16 };   /* inputs at a time of a single tile; of more tiles as many times more */
 
 static void haste__backward_chunk(void *context, int64_t chunk, int thread)
 {
@@ -3373,7 +3373,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
         const haste_block *block = &pass->layer->block[number];
         const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
         const size_t n = (size_t)S * (size_t)F;
-        const int64_t pieces = (F - 1) / HASTE__PIECE + 1, turns = tiles * pieces;
+        const int64_t piece = (int64_t)HASTE__PIECE * tiles, pieces = (F - 1) / piece + 1, turns = tiles * pieces;
         float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
         float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
         /* As in haste__forward_chunk. */
@@ -3400,7 +3400,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                 /* In turns, a few inputs of a tile of the input gradient each, and shares of the weight gradient. What comes
                    next is asked for a little at a time: the processor waits where some 20 cache lines are under way. */
                 for (turn = 0; turn < turns; turn++) {
-                    const int tile = (int)(turn / pieces), f = (int)(turn % pieces) * HASTE__PIECE;
+                    const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
                     const int first = (int)(F / 8 * turn / turns) * 8;
                     const int end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
                     haste__panel_fetch(pass, next, (int)ahead * S, i * turns + turn, count * turns);
@@ -3410,7 +3410,7 @@ static void haste__backward_chunk(void *context, int64_t chunk, int thread)
                                                   weight + (size_t)(g + i) * n + (size_t)first * (size_t)S, stream);
                     if (!pass->grad_x) continue;
                     haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
-                    haste__group_grad_x(pass, &group, f, f + HASTE__PIECE < F ? f + HASTE__PIECE : F,
+                    haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
                                         group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
                                         chunk, tile);
                 }
