@@ -936,6 +936,9 @@ haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wid
     __shared__ float part[32][33];
     const int columns = (D + 31) / 32, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 32;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");   /* kernels of >>backward may begin; they wait where they must */
+#endif
     if ((int)blockIdx.x >= x_blocks) {
         const int64_t step = (int64_t)((int)gridDim.x - x_blocks) * HASTE__CU_THREADS;
         const int64_t first = (int64_t)((int)blockIdx.x - x_blocks) * HASTE__CU_THREADS + threadIdx.x;
@@ -6214,603 +6217,487 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
 
 /* ---- >>backward ---------------------------------------------------------------------------------------------- */
 
-/* The gradients of bfloat16 blocks from given logit gradients, S = 16, 32, 64 and F a multiple of 16 up to 128, on compute
-   capability 9.0: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the
-   general kernel does.) Both keep in shared memory, for the whole pass, what would else be gathered or scattered:
+/* The gradients of bfloat16 blocks from given logit gradients, S and F multiples of 16 (not dense), on compute capability
+   9.0: two kernels, each for one gradient, so that a caller pays for what it asks. (What they do not take, the general
+   kernel does.) Both keep in shared memory, for the whole pass, what would else be gathered or scattered:
 
-       weights   dW [F, S] = X dz          X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples.
-                 A warpgroup makes 64 rows of a group's dW; X goes through registers.
-       inputs    dX [F, 32] += W dz'       the sums [32 samples][width], float32: 192 KiB at 768 inputs and 64 samples. A
-                 warpgroup owns 32 samples, and walks over all groups: nobody else touches its sums, so that they need
-                 neither atomics nor locks. At the end they are added to grad_x.
+       weights   dW' [16, F] = dz' X'   X [width][samples] of the batch, bfloat16: 192 KiB at 768 inputs and 128 samples
+       inputs    dX [F, 64] += W dz'    the sums [samples][width], float32: 192 KiB at 768 inputs and 64 samples. At the end
+                                        they are added to grad_x
 
-   Logit gradients (and for dX weights) stream through a ring of stages of one, two or four groups each. Tiles have
-   rows of S labels in wgmma's swizzle (haste__wide_offset). Their rows are in the order that makes the operands come out
-   right, lane 4*row + quad holding columns 2*quad + e of each 8:
+   All else goes from global memory to registers, and is an operand of mma.m16n8k16 nearly as it comes: there are no stages,
+   no copies and no barriers of the block on the way. A warp takes 16 labels of a group (dX: 32, where S is a multiple of
+   32), a unit; the units beside it, in the same 128 bytes of a row of logit gradients, are those of the next warps.
 
-       dz, for dW   A lane reads 16 bytes of x: samples 8*quad .. + 7 of 32, two in each of four registers; so column
-                    2*quad + e of operand j is sample 8*quad + 2*j + e. Rows 8*j .. + 7 of 32 in the tile are these samples.
-       dz, for dX   A lane adds 16 bytes to a row of sums: samples 4*quad .. + 3 of 16. So column 2*quad + e of operand n is
-                    sample 4*quad + 2*n + e, and rows 8*n .. + 7 of 16 in the tile are these.
-       w            Row 2*i of 8 is an input from the lower half of the group's, row 2*i + 1 one from the upper: a 16-byte
-                    access of a warp to x or the sums is served for 8 lanes, two rows of 64 bytes, at a time. Those of inputs
-                    from the lower half of the slice lie in the lower 64 bytes of 128, the others in the upper: mostly the
-                    two are in different banks.
+   In the fragments of mma lane 4 * row + quad holds row (or column) `row` and columns (rows) 2 * quad and + 1 of each 8x8
+   piece, two numbers in a register. Which numbers these are is free, as long as both operands agree:
 
-   Milliseconds of the whole call, L 670,208, F 64, D 768, B 128: dW .151 (S 16) and .135 (S 32), dX .324 and .224. Bound
-   by latency: with 8 or 16 warps a scheduler issues in 31 to 41% of its cycles; an instruction waits two cycles for the last
-   one of its warp, and one for shared memory, whose pipe is 39 to 52% busy (memory: 18 to 52%). A shorter path is faster.
-   Tried: mma.sync with operands by ldmatrix, 4 to 8 warps (2 to 3 times slower); stages of half as many labels (dW 1.4). */
+       dz, for dW   A lane reads 2 labels of samples 8 * quad .. + 7 of a span of 32 (or 4 labels of two units, and swaps
+                    with another), and pairs samples: rows `row` and row + 8 of two pieces are one label each. In x a lane
+                    reads the same 8 samples at once. Its sums are of 2 labels, and inputs of rows 2 * quad and + 1.
+       dz, for dX   A lane reads labels 4 * quad .. + 3 (of 32: 8 * quad .. + 7) of one sample, and those of an input in W.
+                    Column c of piece j is sample 4 * (c / 2) + 2 * j + c % 2 of 16: a lane's sums of two pieces are of
+                    samples 4 * quad .. + 3, 16 bytes of a row.
+       inputs       Row `row` of strip k: from the lower half of the group's inputs (row even) or the upper. A 16-byte
+                    access of a warp to x or the sums is served for 8 lanes, two rows of 64 bytes, at a time. Of inputs from
+                    the upper half of the slice the two halves of each 128 bytes are exchanged: mostly the two rows are in
+                    different banks.
+
+   Several warps add to the sums of dX. As in >>narrow a warp must be alone in a slice of 16 samples, and slices are passed
+   from warp to warp, in a fixed order, by mbarriers.
+
+   Milliseconds of the whole call, L 670,208, F 64, D 768, B 128: dX .174 (S 16) and .108 (S 32), dW about .14. dX is bound
+   by the data pipe of shared memory, 87% busy: at S 16 a unit takes 418 cycles of it, 256 for the sums, 110 for the loads
+   from global memory, the rest for bank conflicts; waiting for turns costs 4%. dW is bound by the memory behind the L2,
+   which the many rows don't suit: reading them in pieces of 64 bytes and writing as much, and nothing else, takes .104 (32
+   bytes: .123; 128: .098; a copy: .082). Tried for dW: 128 bytes of each row at a time (.158), ordinary stores (6% slower),
+   reading without asking the L2 for 128 bytes (8%). */
 
 typedef struct haste__cu_given_plan {
-    int32_t rows;       /* samples of a thread block: 32 n, at most 128 (dX: 64) */
+    int32_t rows;       /* samples of a thread block: 32, 64 or (dW) 128 */
     int32_t tiles;      /* runs of so many samples: side by side (dX) or one launch after the other (dW) */
     int32_t first;      /* first sample of a launch (dW) */
     int32_t half;       /* half of the inputs of the slice, rounded up */
-    int32_t stages, stage, index, table;   /* bytes of a stage's tiles, and of its inputs; of haste__cu_given_table (dX) */
-    int32_t threads, shared, grid;
+    int32_t warps, shared, grid, processors;
     int32_t add;        /* dW: += */
 } haste__cu_given_plan;
 
-/* HALVES: of 64 inputs, 1 or 2. GROUPS: in a stage. HELD, WORDS: the most pieces of logit gradients and of weights that a
-   thread holds in registers, where they cannot be copied as they are. */
-template <int S, int HALVES, bool WEIGHTS> struct haste__cu_given {
-    enum { GROUPS = HALVES > 1 || S > 32 ? 1 : WEIGHTS && S == 16 ? 4 : 2, LABELS = S * GROUPS, HELD = 4,
-           WORDS = S == 32 ? 8 : 4 * HALVES,
-           Z = 32 * S, W = HALVES * 128 * S };   /* bytes: of 16 rows of a group's dz, of its weights */
-};
-template <int S, int HALVES, bool WEIGHTS> struct haste__cu_given_held {
-    float4 z[2 * haste__cu_given<S, HALVES, WEIGHTS>::HELD];
-    uint2  w[haste__cu_given<S, HALVES, WEIGHTS>::WORDS];
-};
+/* dW: warps of a block; a warp fetches the logit gradients of so many units at once, 32 bytes of a row each; does it before
+   it multiplies those that it has? What the registers allow. */
+#define HASTE__CU_GIVEN_W_WARPS(spans)     ((spans) == 4 ? 8 : 16)
+#define HASTE__CU_GIVEN_RUN(spans, bf16)   ((spans) == 4 && (bf16) ? 2 : 1)
+#define HASTE__CU_GIVEN_EARLY(spans, bf16) ((spans) == 4 && (bf16))
+/* dX: warps of a block. */
+#define HASTE__CU_GIVEN_X_WARPS(k, tiles)  ((k) == 32 && (tiles) == 4 ? 12 : 16)
 
-#define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* row of sample b, dW */
-#define HASTE__CU_GIVEN_X(b) (((b) & ~15) + ((b) >> 1 & 1) * 8 + ((b) >> 2 & 3) * 2 + ((b) & 1))   /* dX */
+#define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* see >>candidates */
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* Wait until all batches but the last n, at most 5, have arrived. */
-static __device__ __forceinline__ void haste__cu_copy_wait_but(int n)
+/* 4, 8, 16 bytes that nobody else reads, zeros where they are not wanted; the rest of the 128 bytes will be wanted soon. */
+static __device__ __forceinline__ uint32_t haste__cu_given_load4(const void *p, bool wanted)
 {
-    switch (n) {
-    case 0:  asm volatile("cp.async.wait_group 0;" ::: "memory"); break;
-    case 1:  asm volatile("cp.async.wait_group 1;" ::: "memory"); break;
-    case 2:  asm volatile("cp.async.wait_group 2;" ::: "memory"); break;
-    case 3:  asm volatile("cp.async.wait_group 3;" ::: "memory"); break;
-    case 4:  asm volatile("cp.async.wait_group 4;" ::: "memory"); break;
-    default: asm volatile("cp.async.wait_group 5;" ::: "memory"); break;
+    uint32_t v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %2, 0; mov.b32 %0, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.b32 %0, [%1]; }"
+                 : "=&r"(v) : "l"(p), "r"((int)wanted));
+    return v;
+}
+static __device__ __forceinline__ uint2 haste__cu_given_load8(const void *p, bool wanted)
+{
+    uint2 v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.v2.b32 {%0,%1}, [%2]; }"
+                 : "=&r"(v.x), "=&r"(v.y) : "l"(p), "r"((int)wanted));
+    return v;
+}
+static __device__ __forceinline__ uint4 haste__cu_given_load16(const void *p, bool wanted)
+{
+    uint4 v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {%0,%1,%2,%3}, [%4]; }"
+                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w) : "l"(p), "r"((int)wanted));
+    return v;
+}
+static __device__ __forceinline__ float haste__cu_float(uint32_t bits) { return __uint_as_float(bits); }
+
+/* Row `row` of strip k is this input of a group, in ascending order: row_input + k * strip_input. The narrow path has the
+   inputs of a row side by side, the others those of a strip. */
+static __device__ __forceinline__ int haste__cu_given_row_input(const haste__cu_pass &p, int row)
+{
+    return (row & 1) * (p.F / 2) + (row >> 1) * (p.path == HASTE_CUDA_NARROW ? p.F / 8 : 1);
+}
+static __device__ __forceinline__ int haste__cu_given_strip_input(const haste__cu_pass &p)
+{
+    return p.path == HASTE_CUDA_NARROW ? 1 : 4;
+}
+
+/* Logit gradients of 32 * SPANS samples and 16 * RUN labels for dW, as they come: of each sample 2 * RUN labels. */
+template <int SPANS, int RUN, bool BF16> struct haste__cu_given_labels { uint32_t v[SPANS * 8][BF16 ? RUN : 2]; };
+
+template <int SPANS, int RUN, bool BF16>
+static __device__ __forceinline__ void haste__cu_given_fetch(haste__cu_given_labels<SPANS, RUN, BF16> &z, const char *from,
+                                                             int64_t stride, int samples)
+{
+    #pragma unroll
+    for (int i = 0; i < SPANS * 8; i++) {
+        const bool wanted = i / 8 * 32 + i % 8 < samples;
+        uint32_t *v = z.v[i];
+        if (BF16 && RUN == 1) v[0] = haste__cu_given_load4(from, wanted);
+        else {
+            const uint2 two = haste__cu_given_load8(from, wanted);
+            v[0] = two.x;
+            v[RUN == 1 && BF16 ? 0 : 1] = two.y;
+        }
+        from += i % 8 == 7 ? 25 * stride : stride;
     }
 }
-/* haste__cu_copy16 where the bytes beside will be wanted soon, by another block. */
-static __device__ __forceinline__ void haste__cu_copy16_of_128(uint32_t to, const void *from, bool wanted)
+/* To operands of 16 labels x 16 samples. */
+template <int SPANS, int RUN, bool BF16>
+static __device__ __forceinline__ void haste__cu_given_pair(uint32_t (&a)[RUN][SPANS * 2][4],
+                                                            haste__cu_given_labels<SPANS, RUN, BF16> &z)
 {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
-                 :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
-}
-
-/* Which input of a group is row `row` of the strip-th 8 rows, and the inverse. */
-static __device__ __forceinline__ int haste__cu_given_input(int F, int strip, int row)
-{
-    return (row & 1) * (F / 2) + 4 * (strip ^ (row & 1)) + (row >> 1);
-}
-static __device__ __forceinline__ uint32_t haste__cu_given_place(int F, int f)
-{
-    const int upper = f >= F / 2, i = f - upper * (F / 2);
-    return (uint32_t)(((i >> 2) ^ upper) * 8 + (i & 3) * 2 + upper);
-}
-
-/* What a thread brings of each stage, worked out once: the few warps there are have no time for it in each. */
-template <int S, int HALVES, bool WEIGHTS> struct haste__cu_given_share {
-    const char *z;          /* its first piece (8 labels of a sample) of unit 0; the others are z_step bytes apart */
-    int64_t  z_step;
-    uint32_t z_to, z_apart; /* where it goes in a stage, and how far apart the others */
-    uint32_t z_wanted;      /* bit k: piece k has a sample */
-    int32_t  z_count, z_label;   /* pieces; first label of them in the unit */
-};
-
-template <int S, int HALVES, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_share_make(haste__cu_given_share<S, HALVES, WEIGHTS> &share,
-                                                                  const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                                  int first)
-{
-    typedef haste__cu_given<S, HALVES, WEIGHTS> given;
-    constexpr int PIECES = given::LABELS / 8;
-    const int b = (int)threadIdx.x / PIECES, c = (int)threadIdx.x % PIECES * 8, apart = plan.threads / PIECES;
-    const int size = p.given_bf16 ? 2 : 4;
-    const uint32_t row = (uint32_t)(WEIGHTS ? HASTE__CU_GIVEN_W(b) : HASTE__CU_GIVEN_X(b));
-    share.z = (const char *)p.given + ((int64_t)(first + b) * p.slots + p.first_slot + c) * size;
-    share.z_step = (int64_t)apart * p.slots * size;
-    share.z_to = (uint32_t)(c / S * (plan.rows / 16 * given::Z)) + haste__wide_offset<S>(row, (uint32_t)(c % S));
-    share.z_apart = (uint32_t)apart * S * 2;   /* a multiple of 16 rows (dW: 32), which the order of rows repeats */
-    share.z_wanted = 0;
-    share.z_count = b < plan.rows ? (plan.rows - b + apart - 1) / apart : 0;
-    share.z_label = c;
-    for (int k = 0; k < given::HELD; k++)
-        if (b + k * apart < plan.rows && first + b + k * apart < p.B) share.z_wanted |= 1u << k;
-}
-
-/* Where each piece of a stage's weights goes, 16 bits each. */
-template <int S, int HALVES>
-static __device__ __forceinline__ void haste__cu_given_table(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             uint16_t *table)
-{
-    typedef haste__cu_given<S, HALVES, false> given;
-    const int each = p.F * S / 8;
-    for (int i = (int)threadIdx.x; i < each * given::GROUPS; i += plan.threads) {
-        const int sub = i / each, f = i % each / (S / 8);
-        const int swap = p.path != HASTE_CUDA_WIDE ? 0 : S == 16 ? f >> 2 & 1 : S == 32 ? f >> 1 & 3 : f & 7;
-        table[i] = (uint16_t)((uint32_t)(plan.rows / 16 * given::Z * given::GROUPS + sub * given::W)
-            + haste__wide_offset<S>(haste__cu_given_place(p.F, f), (uint32_t)((i % (S / 8) ^ swap) * 8)));
+    const bool upper = (threadIdx.x & 16) != 0;
+    #pragma unroll
+    for (int i = 0; i < SPANS * 8 && RUN == 2; i++) {   /* lanes of rows 0 to 3 have labels of the first unit only */
+        uint32_t *v = z.v[i];
+        const uint32_t got = __shfl_xor_sync(~0u, upper ? v[0] : v[RUN - 1], 16);
+        v[0] = upper ? got : v[0];
+        v[RUN - 1] = upper ? v[RUN - 1] : got;
     }
-}
-
-/* Brings a stage: logit gradients of a unit's labels, zeros where there are none; inputs; for dX the weights (table). What
-   is not bfloat16, or in the narrow path's order, goes to registers, and haste__cu_given_store puts it there when the thread
-   has done something else. */
-template <int S, int HALVES, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_fetch(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             const haste__cu_given_share<S, HALVES, WEIGHTS> &share,
-                                                             int64_t unit, uint32_t stage, uint32_t index, uint32_t table,
-                                                             haste__cu_given_held<S, HALVES, WEIGHTS> &held)
-{
-    typedef haste__cu_given<S, HALVES, WEIGHTS> given;
-    const int64_t label = unit * given::LABELS, group = unit * given::GROUPS, groups_left = p.groups - group;
-    const bool labels = label + share.z_label < p.labels;
-    const int groups = given::GROUPS > groups_left ? (int)groups_left : given::GROUPS;
-    if (p.given_bf16) {
-        const char *from = share.z + label * 2;
-        uint32_t to = stage + share.z_to, wanted = labels ? share.z_wanted : 0;
-        #pragma unroll 1
-        for (int k = share.z_count; k > 0; k--, from += share.z_step, to += share.z_apart, wanted >>= 1)
-            haste__cu_copy16_of_128(to, wanted & 1 ? from : (const char *)p.given, wanted & 1);
-    } else {
-        const char *from = share.z + label * 4;
-        #pragma unroll
-        for (int k = 0; k < given::HELD; k++, from += share.z_step) {
-            const bool wanted = labels && (share.z_wanted >> k & 1);
-            held.z[2 * k] = wanted ? __ldg((const float4 *)(const void *)from) : make_float4(0, 0, 0, 0);
-            held.z[2 * k + 1] = wanted ? __ldg((const float4 *)(const void *)from + 1) : make_float4(0, 0, 0, 0);
+    #pragma unroll
+    for (int i = 0; i < SPANS * 4 * RUN; i++) {
+        const int t = i % RUN, pair = i / RUN;
+        const uint32_t *v = z.v[2 * pair], *next = z.v[2 * pair + 1];
+        uint32_t *to = a[t][pair >> 1] + (pair & 1) * 2;   /* even label, odd label */
+        if (BF16) {
+            to[0] = __byte_perm(v[t], next[t], 0x5410);
+            to[1] = __byte_perm(v[t], next[t], 0x7632);
+        } else {
+            to[0] = haste__narrow_pack(haste__cu_float(v[0]), haste__cu_float(next[0]));
+            to[1] = haste__narrow_pack(haste__cu_float(v[BF16 ? 0 : 1]), haste__cu_float(next[BF16 ? 0 : 1]));
         }
     }
-    if ((int)threadIdx.x * 8 < groups * p.F)
-        haste__copy16(index + threadIdx.x * 16, (const char *)(p.index + group * p.F) + threadIdx.x * 16);
-    const int bytes = p.F * S * 2 * groups;
-    const char *from = (const char *)p.weight + group * (p.F * S * 2);
-    if (WEIGHTS) return;
-    if (p.path == HASTE_CUDA_NARROW) {
-        #pragma unroll
-        for (int k = 0; k < given::WORDS; k++) {
-            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
-            if (i < bytes) held.w[k] = *(const uint2 *)(const void *)(from + i);
-        }
-    } else {
-        #pragma unroll 1
-        for (int i = (int)threadIdx.x; i < bytes / 16; i += plan.threads)
-            haste__copy16(stage + haste__lds16(table + (uint32_t)i * 2), from + i * 16);
-    }
-}
-template <int S, int HALVES, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_store(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             const haste__cu_given_share<S, HALVES, WEIGHTS> &share,
-                                                             int64_t unit, unsigned char *stage,
-                                                             const haste__cu_given_held<S, HALVES, WEIGHTS> &held)
-{
-    typedef haste__cu_given<S, HALVES, WEIGHTS> given;
-    if (!p.given_bf16) {
-        #pragma unroll
-        for (int k = 0; k < given::HELD; k++) {
-            const float4 low = held.z[2 * k], high = held.z[2 * k + 1];
-            if (k < share.z_count)
-                *(uint4 *)(void *)(stage + share.z_to + (uint32_t)k * share.z_apart) =
-                    make_uint4(haste__cu_pack(low.x, low.y), haste__cu_pack(low.z, low.w), haste__cu_pack(high.x, high.y),
-                               haste__cu_pack(high.z, high.w));
-        }
-    }
-    if (!WEIGHTS && p.path == HASTE_CUDA_NARROW) {
-        const int each = p.F * S * 2, strips = p.F / 8;
-        const int64_t left = (p.groups - unit * given::GROUPS) * each;
-        #pragma unroll
-        for (int k = 0; k < given::WORDS; k++) {   /* labels s and s + 2, inputs f and f + F/2; see haste__narrow_place */
-            const int i = (int)threadIdx.x * 8 + k * plan.threads * 8;
-            if (i >= given::GROUPS * each || i >= left) break;
-            const int sub = given::GROUPS > 1 && i >= each ? 1 : 0, at = (i - sub * each) / 8, strip = at / 32 % strips;
-            const uint32_t s = (uint32_t)(at / 32 / strips * 16 + (at >> 3 & 3) * 4 + (at >> 2 & 1));
-            unsigned char *to = stage + plan.rows / 16 * given::Z * given::GROUPS + sub * given::W;
-            #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const uint32_t r = haste__cu_given_place(p.F, e * (p.F / 2) + at % 4 * strips + strip);
-                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s)) = (uint16_t)(held.w[k].x >> (16 * e));
-                *(uint16_t *)(void *)(to + haste__wide_offset<S>(r, s + 2)) = (uint16_t)(held.w[k].y >> (16 * e));
-            }
-        }
-    }
-}
-
-/* Padding slots may hold anything, in a piece that begins before them too: zeros. Called by all threads. */
-template <int S, int HALVES, bool WEIGHTS>
-static __device__ __forceinline__ void haste__cu_given_clear(const haste__cu_pass &p, const haste__cu_given_plan &plan,
-                                                             int64_t unit, unsigned char *stage)
-{
-    typedef haste__cu_given<S, HALVES, WEIGHTS> given;
-    if (p.labels % 8 == 0 || p.labels / given::LABELS != unit) return;
-    for (int b = (int)threadIdx.x; b < plan.rows; b += plan.threads)
-        for (int s = (int)(p.labels - unit * given::LABELS); s % 8; s++)
-            *(uint16_t *)(void *)(stage + s / S * (plan.rows / 16 * given::Z)
-                                  + haste__wide_offset<S>((uint32_t)b, (uint32_t)(s % S))) = 0;
-    haste__fence_async();
-    __syncthreads();
-}
-
-/* d [64, N] += A [64, 16] B [16, N]: A in registers as mma.sync has it, B [K][N] in shared memory. */
-template <int N> static __device__ __forceinline__ void haste__wgmma_from(float *d, const uint32_t *a, uint64_t b, int add)
-{
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    if constexpr (N == 16)
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %13, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11}, %12, p, 1, 1, 1; }"
-                     : HASTE__D4(0), HASTE__D4(4) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-    else if constexpr (N == 32)
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %21, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-                     "{%16, %17, %18, %19}, %20, p, 1, 1, 1; }"
-                     : HASTE__D16(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-    else
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                     "{%32, %33, %34, %35}, %36, p, 1, 1, 1; }"
-                     : HASTE__D16(0), HASTE__D16(16) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-#else
-    (void)d; (void)a; (void)b; (void)add;
-#endif
 }
 #endif
 
-/* grad_weight, grad_bias = or +=. Block: every gridDim.x-th unit. Warpgroup: 64 inputs of one of its groups. */
-template <int S, int HALVES>
-static __global__ void __launch_bounds__(S == 16 && HALVES == 1 ? 512 : 256, 1)
+/* grad_weight, grad_bias = or +=. Block: 32 * SPANS samples. Warp: RUN units of 16 labels after others, F in runs of
+   8 * STRIPS inputs. */
+template <int SPANS, int STRIPS, bool BF16>
+static __global__ void __launch_bounds__(32 * HASTE__CU_GIVEN_W_WARPS(SPANS), 1)
 haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    typedef haste__cu_given<S, HALVES, true> given;
-    constexpr int N = S / 8, EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
-    extern __shared__ __align__(1024) char haste__wide_shared[];
-    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
-    unsigned char *x = indices + plan.stages * plan.index;
-    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
-    const int warp = __shfl_sync(~0u, tid >> 5, 0), item = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
-    const int sub = item / HALVES, r0 = item % HALVES * 64 + warp * 16;   /* its group of the unit; first row of its warp */
-    const int F = p.F, spans = plan.rows / 32;
-    const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
-    const uint32_t plane = (uint32_t)plan.half * 128;
-    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices);
-    const uint32_t odd = lane & 1, column_at = haste__wide_offset<S>((uint32_t)lane, (uint32_t)warp * 8 % S);
-    int f[2], now = 0;
-    haste__cu_given_held<S, HALVES, true> held;
-    haste__cu_given_share<S, HALVES, true> share;
-    haste__cu_given_share_make<S, HALVES, true>(share, p, plan, plan.first);
-    for (int h = 0; h < 2; h++) f[h] = r0 < F ? haste__cu_given_input(F, r0 / 8 + h, row) : 0;
+    constexpr int RUN = HASTE__CU_GIVEN_RUN(SPANS, BF16), EARLY = HASTE__CU_GIVEN_EARLY(SPANS, BF16);
+    constexpr int ROW = SPANS * 64, SIZE = BF16 ? 2 : 4;   /* ROW: bytes of an input in x */
+    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3;
+    const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;
+    const int F = p.F, S = p.S, of_group = S / 16, units = (int)p.groups * of_group;
+    const int step = (int)gridDim.x * warps * RUN;
+    const int row_input = haste__cu_given_row_input(p, row), strip_input = haste__cu_given_strip_input(p);
+    const int lane_label = RUN == 1 ? row * 2 : (row & 3) * 4 + (row >> 2) * 2;   /* its first of a unit */
+    const uint32_t x = haste__narrow_address(haste__narrow_shared) + (uint32_t)quad * 16;
+    const int64_t stride = p.slots * SIZE, upper = (int64_t)(F / 2) * S;
+    const char *given = (const char *)p.given + (plan.first + quad * 8) * stride + (p.first_slot + row * 2 * RUN) * SIZE;
+    const int samples = p.B - plan.first - quad * 8;   /* those from quad * 8 on */
+    haste__cu_given_labels<SPANS, RUN, BF16> z;
+    uint32_t a[RUN][SPANS * 2][4], input[STRIPS];
+    int first = ((int)blockIdx.x * warps + warp) * RUN;
+    auto fetch = [&](int unit) {
+        haste__cu_given_fetch<SPANS, RUN, BF16>(z, given + (int64_t)unit * (16 * SIZE), stride,
+                                                unit * 8 + row * RUN < units * 8 ? samples : 0);
+    };
+    auto inputs = [&](int64_t g, int f0) {
+        const uint16_t *index = p.index + g * F + row_input + f0 / 8 * strip_input;
+        #pragma unroll
+        for (int k = 0; k < STRIPS; k++) input[k] = __ldg(index + k * strip_input);
+    };
+    if (first < units) {
+        fetch(first);
+        inputs(first / of_group, 0);
+    }
 
-    for (int i = (int)threadIdx.x; i < spans * p.width * 4; i += plan.threads) {   /* x: pieces of 8 samples */
-        const int span = i / (p.width * 4), d = i / 4 % p.width, b = plan.first + span * 32 + i % 4 * 8;
+    asm volatile("griddepcontrol.wait;" ::: "memory");   /* for x, which the kernel before makes */
+    for (int i = (int)threadIdx.x; i < SPANS * p.width * 4; i += warps * 32) {   /* x: pieces of 8 samples */
+        const int d = i / (SPANS * 4), at = i % (SPANS * 4), b = plan.first + at * 8;
         const bool there = b / HASTE__CU_TILE < p.tiles;
         const uint16_t *from = (const uint16_t *)p.x
             + ((size_t)(there ? b / HASTE__CU_TILE : 0) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE;
-        haste__cu_copy16(x + span * plane + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + i % 4 * 16,
+        haste__cu_copy16(haste__narrow_shared + d * ROW + (at * 16 ^ (SPANS > 1 && d >= plan.half ? 64 : 0)),
                          from + b % HASTE__CU_TILE, there);
     }
-    for (int k = 0; k < plan.stages - 1; k++) {
-        const int64_t unit = blockIdx.x + (int64_t)k * gridDim.x;
-        if (unit < units) {
-            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, unit, stages_at + k * plan.stage,
-                                                   indices_at + k * plan.index, 0, held);
-            haste__cu_given_store<S, HALVES, true>(p, plan, share, unit, stages + k * plan.stage, held);
-        }
-        haste__cu_copy_batch();
-    }
-
-    for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-        const int64_t ahead = unit + (int64_t)(plan.stages - 1) * gridDim.x, g = unit * given::GROUPS + sub;
-        const int before = now ? now - 1 : plan.stages - 1;
-        unsigned char *stage = stages + now * plan.stage;
-        haste__cu_copy_wait_but(plan.stages - 2);
-        haste__fence_async();
-        __syncthreads();   /* everything of this stage is there, and nobody uses the last one any more */
-        if (ahead < units)
-            haste__cu_given_fetch<S, HALVES, true>(p, plan, share, ahead, stages_at + before * plan.stage,
-                                                   indices_at + before * plan.index, 0, held);
-        haste__cu_copy_batch();
-        haste__cu_given_clear<S, HALVES, true>(p, plan, unit, stage);
-
-        if (sub < given::GROUPS && g < p.groups) {
-            const unsigned char *tile = stage + sub * (plan.rows / 16 * given::Z);
-            const uint16_t *index = (const uint16_t *)(const void *)(indices + now * plan.index) + sub * F;
-            const uint64_t dz = haste__matrix<EIGHT, MODE>(haste__smem(tile));
-            const unsigned char *from[2];
-            float sum[S / 2];
-            #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int d = index[f[h]];
-                from[h] = x + (d < plan.half ? d * 128 : (d - plan.half) * 128 + 64) + quad * 16;
-            }
-            auto take = [&](uint32_t (&a)[2][4], int span) {   /* 32 samples: two operands */
-                const uint4 low = *(const uint4 *)(const void *)(from[0] + span * plane);
-                const uint4 high = *(const uint4 *)(const void *)(from[1] + span * plane);
-                a[0][0] = low.x; a[0][1] = high.x; a[0][2] = low.y; a[0][3] = high.y;
-                a[1][0] = low.z; a[1][1] = high.z; a[1][2] = low.w; a[1][3] = high.w;
-            };
-            if (spans == 4) {   /* without branches between products, which would make each wait for the last */
-                uint32_t a[4][2][4];
-                #pragma unroll
-                for (int k = 0; k < 4; k++) take(a[k], k);
-                haste__wgmma_fence();
-                #pragma unroll
-                for (int k = 0; k < 8; k++) haste__wgmma_from<S>(sum, a[k / 2][k % 2], dz + k * (EIGHT / 8), k > 0);
-                haste__wgmma_commit();
-                haste__wgmma_wait<0>();
-            } else {
-                int k = 0;
-                #pragma unroll
-                for (int i = 0; i < S / 2; i++) sum[i] = 0;
-                #pragma unroll 1
-                do {
-                    uint32_t a[2][4];
-                    take(a, k);
-                    haste__wgmma_fence();
-                    haste__wgmma_from<S>(sum, a[0], dz + 2 * k * (EIGHT / 8), 1);
-                    haste__wgmma_from<S>(sum, a[1], dz + (2 * k + 1) * (EIGHT / 8), 1);
-                    haste__wgmma_commit();
-                    haste__wgmma_wait<0>();
-                } while (++k < spans);
-            }
-            if (p.grad_bias && item % HALVES == 0) {   /* a product with ones; a warp takes the columns of every fourth 8 */
-                const uint32_t ones[4] = { 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80 };
-                #pragma unroll
-                for (int t = 0; t < (N + 3) / 4; t++) if (t * 4 + warp < N) {
-                    float column[4] = { 0, 0, 0, 0 };
-                    #pragma unroll 4
-                    for (int span = 0; span < spans; span++) {
-                        uint32_t b[4];
-                        haste__cu_ldmatrix_trans(b, tile + span * 64 * S + (column_at ^ (uint32_t)t * 64));
-                        haste__cu_mma(column, ones, b[0], b[1]);
-                        haste__cu_mma(column, ones, b[2], b[3]);
-                    }
-                    if (row == 0) {
-                        float *to = p.grad_bias + g * S + (t * 4 + warp) * 8 + quad * 2;
-                        to[0] = plan.add ? to[0] + column[0] : column[0];
-                        to[1] = plan.add ? to[1] + column[1] : column[1];
-                    }
-                }
-            }
-            if (p.grad_weight && r0 < F) {
-                float *group = p.grad_weight + g * (F * S) + odd * 8 + (quad & 2) * 2;
-                #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    #pragma unroll
-                    for (int t = 0; t < N; t += 2) {   /* lanes exchange halves, so that each has four labels in a row */
-                        const float *v0 = sum + 4 * t + 2 * h, *v1 = v0 + 4;
-                        const float give0 = odd ? v0[0] : v1[0], give1 = odd ? v0[1] : v1[1];
-                        const float got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
-                        float4 v = odd ? make_float4(got0, got1, v1[0], v1[1]) : make_float4(v0[0], v0[1], got0, got1);
-                        float4 *to = (float4 *)(group + f[h] * S + t * 8);
-                        if (plan.add) {
-                            const float4 old = *to;
-                            v.x += old.x; v.y += old.y; v.z += old.z; v.w += old.w;
-                        }
-                        __stcs(to, v);
-                    }
-                }
-            }
-        }
-        if (ahead < units)
-            haste__cu_given_store<S, HALVES, true>(p, plan, share, ahead, stages + before * plan.stage, held);
-        if (++now == plan.stages) now = 0;
-    }
     haste__cu_copy_wait();
+    __syncthreads();
+
+    for (; first < units; first += step) {
+        haste__cu_given_pair<SPANS, RUN, BF16>(a, z);
+        if (EARLY && first + step < units) fetch(first + step);
+        #pragma unroll 1
+        for (int unit = first; unit < first + RUN && unit < units; unit++) {
+            const int64_t g = unit / of_group;
+            const int next = unit + 1 < first + RUN && unit + 1 < units ? unit + 1 : first + step;
+            const int label = unit % of_group * 16 + lane_label;
+            const int64_t labels = p.labels - (int64_t)unit * 16 - lane_label;
+            if (labels < 2) {   /* padding slots may hold anything */
+                #pragma unroll
+                for (int i = 0; i < SPANS * 8; i++) if (labels <= (i & 1)) a[0][i >> 2][i & 3] = 0;
+            }
+            #pragma unroll 1
+            for (int f0 = 0; f0 < F; f0 += 8 * STRIPS) {
+                uint32_t from[STRIPS];
+                float c[STRIPS][4];
+                #pragma unroll
+                for (int k = 0; k < STRIPS; k++)
+                    from[k] = x + input[k] * ROW + (SPANS > 1 && input[k] >= (uint32_t)plan.half ? 64 : 0);
+                if (f0 + 8 * STRIPS < F) inputs(g, f0 + 8 * STRIPS);
+                else if (next < units) inputs(next / of_group, 0);
+                #pragma unroll
+                for (int span = 0; span < SPANS; span++) {   /* 0, 2, 1, 3: so an address is changed only once */
+                    constexpr int PAIRS = SPANS > 1 ? SPANS / 2 : 1;
+                    const int s = span % PAIRS * 2 + span / PAIRS;
+                    const uint32_t *one = a[0][2 * s], *two = a[0][2 * s + 1];
+                    #pragma unroll
+                    for (int k = 0; k < STRIPS; k++) {
+                        uint32_t b[4];
+                        float *to = c[k];
+                        haste__narrow_load4(b, (from[k] ^ (s & 1) * 64) + (s >> 1) * 128);
+                        if (span == 0) haste__narrow_mma(to, one[0], one[1], one[2], one[3], b[0], b[1], 0, 0, 0, 0);
+                        else haste__narrow_mma(to, one[0], one[1], one[2], one[3], b[0], b[1], to[0], to[1], to[2], to[3]);
+                        haste__narrow_mma(to, two[0], two[1], two[2], two[3], b[2], b[3], to[0], to[1], to[2], to[3]);
+                    }
+                }
+                if (p.grad_bias && f0 == 0) {   /* a product with ones: each column of it is the sums */
+                    float *to = p.grad_bias + g * S + label, sum[4] = { 0, 0, 0, 0 };
+                    const uint32_t one = 0x3f803f80;
+                    #pragma unroll
+                    for (int i = 0; i < SPANS * 2; i++)
+                        haste__narrow_mma(sum, a[0][i][0], a[0][i][1], a[0][i][2], a[0][i][3], one, one,
+                                          sum[0], sum[1], sum[2], sum[3]);
+                    if (quad == 0) {
+                        to[0] = plan.add ? to[0] + sum[0] : sum[0];
+                        to[1] = plan.add ? to[1] + sum[2] : sum[2];
+                    }
+                }
+                if (!EARLY && f0 + 8 * STRIPS == F && next == first + step && next < units) fetch(next);
+                if (p.grad_weight) {   /* a lane's inputs are rows 2 * quad and 2 * quad + 1 of each strip */
+                    float *to = p.grad_weight + label
+                        + (g * F + haste__cu_given_row_input(p, 2 * quad) + f0 / 8 * strip_input) * S;
+                    #pragma unroll
+                    for (int k = 0; k < STRIPS; k++, to += strip_input * S) {
+                        #pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            float2 *at = (float2 *)(void *)(to + e * upper), v = make_float2(c[k][e], c[k][2 + e]);
+                            if (plan.add) { v.x += at->x; v.y += at->y; }
+                            __stcs(at, v);
+                        }
+                    }
+                }
+            }
+            #pragma unroll
+            for (int i = 0; i < (RUN - 1) * SPANS * 8; i++)   /* the next 16 labels' */
+                a[i / (SPANS * 8)][i / 4 % (SPANS * 2)][i % 4] = a[(i / (SPANS * 8) + 1) % RUN][i / 4 % (SPANS * 2)][i % 4];
+        }
+    }
 #endif
 }
 
-/* grad_x += . Block: plan.rows samples, and every (gridDim.x / plan.tiles)-th unit. Warpgroup: 32 of the samples. */
-template <int S, int HALVES>
-static __global__ void __launch_bounds__(256, 1)
+/* grad_x += . Block: plan.rows samples, and its part of the units. Warp: a unit of K labels after another, F in runs of
+   16 * TILES inputs. */
+template <int K, int TILES, bool BF16>
+static __global__ void __launch_bounds__(32 * HASTE__CU_GIVEN_X_WARPS(K, TILES), 1)
 haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __grid_constant__ haste__cu_given_plan plan)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    typedef haste__cu_given<S, HALVES, false> given;
-    constexpr int EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1;
-    extern __shared__ __align__(1024) char haste__wide_shared[];
-    unsigned char *stages = (unsigned char *)haste__wide_shared, *indices = stages + plan.stages * plan.stage;
-    const int tid = (int)threadIdx.x % 128, lane = tid & 31, row = lane >> 2, quad = lane & 3;
-    const int warp = __shfl_sync(~0u, tid >> 5, 0), slice = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0);
-    const int F = p.F, tile_bytes = plan.rows / 16 * given::Z;
+    constexpr int STRIPS = 2 * TILES, WORDS = K / 8, SIZE = BF16 ? 2 : 4;   /* WORDS: of a lane's labels of a row */
+    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3, column = (row >> 1) * 4 + (row & 1);
+    const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, slices = plan.rows / 16;
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
-    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows, b = first + slice * 32;   /* first samples */
-    const int64_t units = (p.groups + given::GROUPS - 1) / given::GROUPS;
-    unsigned char *table_at = indices + (plan.stages + 1) * plan.index;
-    unsigned char *sums = table_at + plan.table + slice * p.width * 128;
-    const uint32_t stages_at = haste__smem(stages), indices_at = haste__smem(indices), table = haste__smem(table_at);
-    const uint32_t sums_at = haste__smem(sums) + quad * 16;
-    float product[2][given::GROUPS][HALVES][16];
-    haste__cu_given_held<S, HALVES, false> held;
-    haste__cu_given_share<S, HALVES, false> share;
-    int64_t unit = part;
-    int f[HALVES][2];               /* this thread's inputs of a group */
-    uint32_t at[given::GROUPS][HALVES][2], at_next[given::GROUPS][HALVES][2];   /* their sums: of unit, the next one */
-    int now = 0, next = 0;          /* places in the ring: of unit's inputs, and of the next unit's tiles */
-    haste__cu_given_share_make<S, HALVES, false>(share, p, plan, first);
-    #pragma unroll
-    for (int i = 0; i < 2 * HALVES; i++)
-        f[i / 2][i % 2] = i / 2 * 64 + warp * 16 < F ? haste__cu_given_input(F, i / 2 * 8 + warp * 2 + i % 2, row) : 0;
+    const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows;
+    const int F = p.F, S = p.S, of_group = S / K, units = (int)p.groups * of_group;
+    const int row_input = haste__cu_given_row_input(p, row), strip_input = haste__cu_given_strip_input(p);
+    const uint32_t plane = (uint32_t)p.width * 128, sums = haste__narrow_address(haste__narrow_shared);
+    const uint32_t turns = sums + (uint32_t)(slices / 2) * plane;   /* [slices][warps] */
+    const int64_t stride = p.slots * SIZE;
+    const char *given = (const char *)p.given + (first + column) * stride + (p.first_slot + quad * (K / 4)) * SIZE;
+    const int samples = min(p.B - first, plan.rows) - column;       /* those from `column` on */
+    int round = 0;
 
-    haste__cu_given_table<S, HALVES>(p, plan, (uint16_t *)(void *)table_at);
-    for (int i = tid * 16; i < p.width * 128; i += 128 * 16) *(float4 *)(void *)(sums + i) = make_float4(0, 0, 0, 0);
-    __syncthreads();
-    for (int k = 0; k < plan.stages; k++) {
-        const int64_t ahead = unit + (int64_t)k * parts;
-        if (ahead < units) {
-            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + k * plan.stage,
-                                                    indices_at + k * plan.index, table, held);
-            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + k * plan.stage, held);
-        }
-        haste__cu_copy_batch();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < slices * warps; i++) haste__narrow_barrier_init(turns + 8 * i, 32);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        for (int i = 0; i < slices * 32; i++) haste__narrow_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
     }
-    auto multiply = [&](float (&to)[given::GROUPS][HALVES][16]) {   /* begins the products of the stage at `next` */
-        const uint32_t stage = haste__smem(stages + next * plan.stage);
-        haste__wgmma_fence();
-        #pragma unroll
-        for (int sub = 0; sub < given::GROUPS; sub++) {
-            const uint64_t w = haste__matrix<EIGHT, MODE>(stage + given::GROUPS * tile_bytes + sub * given::W);
-            const uint64_t dz = haste__matrix<EIGHT, MODE>(stage + sub * tile_bytes) + slice * (EIGHT / 4);
+    for (uint32_t i = threadIdx.x * 16; i < (uint32_t)(slices / 2) * plane; i += warps * 512)
+        haste__narrow_store4f(sums + i, 0, 0, 0, 0);
+    __syncthreads();
+
+    for (int base = part * warps; base < units; base += parts * warps) {
+        const bool live = base + warp < units;   /* others pass on the turns, for the live ones' later runs */
+        const int unit = live ? base + warp : units - 1;
+        const int64_t g = unit / of_group;
+        const int piece = unit % of_group;       /* of K labels in the group */
+        uint32_t b[4][2][WORDS];
+        {
+            const char *from = given + (int64_t)unit * (K * SIZE);
+            const int64_t labels = p.labels - (int64_t)unit * K - quad * (K / 4);
             #pragma unroll
-            for (int half = 0; half < HALVES; half++) {
+            for (int i = 0; i < 8; i++) {
+                const bool wanted = live && i / 2 * 16 + i % 2 * 2 < samples;
+                uint32_t *to = b[i >> 1][i & 1];
+                if (BF16 && K == 16) {
+                    const uint2 v = haste__cu_given_load8(from, wanted);
+                    to[0] = v.x; to[1] = v.y;
+                } else if (BF16) {
+                    const uint4 v = haste__cu_given_load16(from, wanted);
+                    to[0] = v.x; to[1] = v.y; to[WORDS - 2] = v.z; to[WORDS - 1] = v.w;
+                } else {
+                    #pragma unroll
+                    for (int n = 0; n < WORDS; n += 2) {
+                        const uint4 v = haste__cu_given_load16(from + n * 8, wanted);
+                        to[n] = haste__narrow_pack(haste__cu_float(v.x), haste__cu_float(v.y));
+                        to[n + 1] = haste__narrow_pack(haste__cu_float(v.z), haste__cu_float(v.w));
+                    }
+                }
+                from += i & 1 ? 14 * stride : 2 * stride;
+            }
+            if (labels < K / 4) {   /* padding slots may hold anything */
                 #pragma unroll
-                for (int k = 0; k < S / 16; k++)
-                    haste__wgmma<32, 0, 0>(to[sub][half], w + half * (EIGHT / 2) + k * 2, dz + k * 2, k > 0);
+                for (int i = 0; i < 8 * WORDS; i++) {
+                    const int left = (int)labels - i % WORDS * 2;
+                    uint32_t *v = &b[i / WORDS >> 1][i / WORDS & 1][i % WORDS];
+                    *v = left > 1 ? *v : left == 1 ? *v & 0xffffu : 0;
+                }
             }
         }
-        haste__wgmma_commit();
-        if (++next == plan.stages) next = 0;
-    };
-    /* Where the sums of a unit's inputs lie: the first 16 samples; the others 64 bytes on, or back. */
-    auto find = [&](uint32_t (&to)[given::GROUPS][HALVES][2], int place) {
-        #pragma unroll
-        for (int i = 0; i < given::GROUPS * HALVES * 2; i++) {
-            const int sub = i / 2 / HALVES, half = i / 2 % HALVES, h = i % 2;
-            const uint32_t d = haste__lds16(indices_at + place * plan.index + (uint32_t)(sub * F + f[half][h]) * 2);
-            to[sub][half][h] = sums_at + d * 128 + (d >= (uint32_t)plan.half ? 64 : 0);
+        for (int f0 = 0; f0 < F; f0 += 16 * TILES, round++) {
+            uint32_t w[STRIPS][WORDS], at[STRIPS];
+            const uint16_t *index = p.index + g * F + row_input + f0 / 8 * strip_input;
+            const char *weight = (const char *)p.weight + g * (F * S * 2);
+            if (p.path == HASTE_CUDA_NARROW) {   /* see haste__narrow_place: labels s and s + 2, inputs f and f + F/2 */
+                const uint32_t which = row & 1 ? 0x7632 : 0x5410;
+                const char *from = weight + ((K == 16 ? piece : quad >> 1) * (F / 8) + f0 / 8) * 256
+                    + (K == 16 ? quad * 64 : (quad & 1) * 128) + (row >> 1) * 8;
+                #pragma unroll
+                for (int i = 0; i < STRIPS * WORDS / 2; i++) {
+                    const int k = i / (WORDS / 2), n = i % (WORDS / 2);
+                    const uint2 even = haste__cu_given_load8(from + k * 256 + n * 64, true);
+                    const uint2 odd = haste__cu_given_load8(from + k * 256 + n * 64 + 32, true);
+                    w[k][2 * n] = __byte_perm(even.x, odd.x, which);
+                    w[k][2 * n + 1] = __byte_perm(even.y, odd.y, which);
+                }
+            } else {   /* rows of S labels; in the wide path's the 16-byte pieces of 64 labels are exchanged */
+                const bool wide = p.path == HASTE_CUDA_WIDE;
+                const int bytes = piece * (K * 2) + quad * (K / 2), row_bytes = wide ? min(S * 2, 128) : S * 2;
+                const int swap = !wide ? 0 : S == 32 ? row >> 2 : row >> 1, odd_swap = !wide ? 0 : S == 32 ? 2 : 4;
+                const char *from = weight + (row & 1) * (F * S) + (row >> 1) * row_bytes + f0 * S;
+                #pragma unroll
+                for (int k = 0; k < STRIPS; k++) {
+                    const int swapped = bytes ^ (swap ^ (k & 1 ? odd_swap : 0)) << 4;
+                    const char *at_k = from + (k >> 1) * (16 * S) + (k & 1) * 4 * row_bytes
+                        + (wide ? (swapped >> 7) * 1024 + (swapped & 127) : swapped);
+                    if (K == 16) {
+                        const uint2 v = haste__cu_given_load8(at_k, true);
+                        w[k][0] = v.x; w[k][1] = v.y;
+                    } else {
+                        const uint4 v = haste__cu_given_load16(at_k, true);
+                        w[k][0] = v.x; w[k][1] = v.y; w[k][WORDS - 2] = v.z; w[k][WORDS - 1] = v.w;
+                    }
+                }
+            }
+            #pragma unroll
+            for (int k = 0; k < STRIPS; k++) {
+                const uint32_t d = __ldg(index + k * strip_input);
+                at[k] = sums + d * 128 + (d >= (uint32_t)plan.half ? 64 : 0) + (uint32_t)quad * 16;
+            }
+            #pragma unroll
+            for (int slice = 0; slice < 4; slice++) if (slice < slices) {
+                const uint32_t turn = turns + (uint32_t)(slice * warps) * 8;
+                float q[TILES][2][4];
+                #pragma unroll
+                for (int i = 0; i < TILES * 2; i++) {
+                    float *to = q[i >> 1][i & 1];
+                    const uint32_t *low = w[i & ~1], *high = w[i | 1], *v = b[slice][i & 1];
+                    haste__narrow_mma(to, low[0], high[0], low[1], high[1], v[0], v[1], 0, 0, 0, 0);
+                    if (K == 32) haste__narrow_mma(to, low[WORDS - 2], high[WORDS - 2], low[WORDS - 1], high[WORDS - 1],
+                                                   v[WORDS - 2], v[WORDS - 1], to[0], to[1], to[2], to[3]);
+                }
+                haste__narrow_wait(turn + (uint32_t)warp * 8, round & 1);
+                if (live) {
+                    constexpr int AHEAD = STRIPS < 4 ? STRIPS : 4;   /* rows read before the first is written */
+                    float sum[STRIPS][4];
+                    #pragma unroll
+                    for (int k = 0; k < AHEAD; k++)
+                        haste__narrow_load4f(sum[k], (at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane);
+                    #pragma unroll
+                    for (int k = 0; k < STRIPS; k++) {
+                        const float *low = q[k >> 1][0] + (k & 1) * 2, *high = q[k >> 1][1] + (k & 1) * 2;
+                        if (k + AHEAD < STRIPS)
+                            haste__narrow_load4f(sum[k + AHEAD], (at[k + AHEAD] ^ (slice & 1) * 64) + (slice >> 1) * plane);
+                        haste__narrow_store4f((at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane, sum[k][0] + low[0],
+                                              sum[k][1] + low[1], sum[k][2] + high[0], sum[k][3] + high[1]);
+                    }
+                }
+                haste__narrow_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
+            }
         }
-    };
-    /* A group's products to the sums. A thread has two rows, of each twice four samples. */
-    auto load = [&](float4 (&v)[HALVES][4], const uint32_t (&from)[HALVES][2]) {
-        #pragma unroll
-        for (int i = 0; i < 4 * HALVES; i++)
-            if (i / 4 * 64 + warp * 16 < F) v[i / 4][i % 4] = haste__lds128(from[i / 4][i / 2 % 2] ^ (i % 2 * 64));
-    };
-    auto add = [&](const float4 (&v)[HALVES][4], const uint32_t (&to)[HALVES][2], const float (&from)[HALVES][16]) {
-        #pragma unroll
-        for (int i = 0; i < 4 * HALVES; i++) if (i / 4 * 64 + warp * 16 < F) {
-            const float *q = from[i / 4] + i % 2 * 8 + i / 2 % 2 * 2;
-            const float4 old = v[i / 4][i % 4];
-            haste__sts128(to[i / 4][i / 2 % 2] ^ (i % 2 * 64), old.x + q[0], old.y + q[1], old.z + q[4], old.w + q[5]);
-        }
-    };
-    /* One unit: its products are under way, and the next unit's begin before they are added. */
-    auto turn = [&](float (&own)[given::GROUPS][HALVES][16], float (&other)[given::GROUPS][HALVES][16]) {
-        const int64_t following = unit + parts, ahead = unit + (int64_t)plan.stages * parts;
-        const int free_stage = next ? next - 1 : plan.stages - 1, free_index = now ? now - 1 : plan.stages;
-        const int after = now == plan.stages ? 0 : now + 1;
-        float4 old[HALVES][4];
-        haste__cu_copy_wait_but(plan.stages - 2);
-        haste__fence_async();
-        haste__wgmma_wait<0>();
-        __syncthreads();   /* the next stage is there; products are read out of this one; the last unit's are all added */
-        load(old, at[0]);
-        haste__cu_given_clear<S, HALVES, false>(p, plan, following, stages + next * plan.stage);
-        multiply(other);   /* past the last unit of old tiles, for nobody: a branch would make each product wait */
-        if (following < units) find(at_next, after);
-        if (ahead < units)
-            haste__cu_given_fetch<S, HALVES, false>(p, plan, share, ahead, stages_at + free_stage * plan.stage,
-                                                    indices_at + free_index * plan.index, table, held);
-        haste__cu_copy_batch();
-        add(old, at[0], own[0]);
-        if (given::GROUPS > 1 && unit * given::GROUPS + 1 < p.groups) {
-            haste__bar(1 + slice);
-            load(old, at[given::GROUPS - 1]);
-            add(old, at[given::GROUPS - 1], own[given::GROUPS - 1]);
-        }
-        if (ahead < units)
-            haste__cu_given_store<S, HALVES, false>(p, plan, share, ahead, stages + free_stage * plan.stage, held);
-        #pragma unroll
-        for (int i = 0; i < given::GROUPS * HALVES * 2; i++)
-            at[i / 2 / HALVES][i / 2 % HALVES][i % 2] = at_next[i / 2 / HALVES][i / 2 % HALVES][i % 2];
-        now = after;
-        unit = following;
-    };
-    haste__cu_copy_wait_but(plan.stages - 1);
-    haste__fence_async();
-    __syncthreads();
-    haste__cu_given_clear<S, HALVES, false>(p, plan, unit, stages);
-    find(at, 0);
-    multiply(product[0]);
-    for (;;) {
-        turn(product[0], product[1]);
-        if (unit >= units) break;
-        turn(product[1], product[0]);
-        if (unit >= units) break;
     }
-    haste__wgmma_wait<0>();
-    haste__cu_copy_wait();
-    haste__bar(1 + slice);
+    __syncthreads();
 
-    if (b < p.B) {   /* out with the sums, each block from another row on */
-        const int pieces = p.width * 8, start = (int)((int64_t)p.width * part / parts) * 8;
-        float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + b / HASTE__CU_TILE) * p.D + p.begin)
-            * HASTE__CU_TILE + b % HASTE__CU_TILE;
+    asm volatile("griddepcontrol.wait;" ::: "memory");   /* for grad_x, which the kernel before clears */
+    {   /* Out with the sums, each block from another row on. */
+        const int across = plan.rows / 4, pieces = p.width * across, start = (int)((int64_t)p.width * part / parts) * across;
+        float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + first / HASTE__CU_TILE) * p.D + p.begin)
+            * HASTE__CU_TILE + first % HASTE__CU_TILE;
         #pragma unroll 4
-        for (int k = tid; k < pieces; k += 128) {
-            const int i = k + start < pieces ? k + start : k + start - pieces, d = i / 8, upper = d >= plan.half;
-            const float4 v = *(const float4 *)(const void *)(sums + d * 128 + (i % 8 * 16 ^ upper * 64));
-            haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + i % 8 * 4, v.x, v.y, v.z, v.w);
+        for (int k = (int)threadIdx.x; k < pieces; k += warps * 32) {
+            const int i = k + start < pieces ? k + start : k + start - pieces, d = i / across, at = i % across * 16;
+            float v[4];
+            haste__narrow_load4f(v, sums + (uint32_t)(at >> 7) * plane + (uint32_t)d * 128
+                                 + (uint32_t)((at & 127) ^ (d >= plan.half ? 64 : 0)));
+            haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + at / 4, v[0], v[1], v[2], v[3]);
         }
     }
 #endif
 }
+
+/* F is worked on in runs of 16 times as many inputs. */
+static int haste__cu_given_tiles(int32_t F) { return F % 64 == 0 ? 4 : F % 32 == 0 ? 2 : 1; }
 
 /* How the gradient of the weights (weights 1) or of the inputs (0) is made. Returns 0 where these kernels do not take it. */
 static int haste__cu_given_plan_make(haste__cu_given_plan *plan, const haste__cu_pass *p, int weights, int major, int minor,
                                      int shared_most, int processors)
 {
-    const int halves = p->F > 64 ? 2 : 1, groups = halves > 1 || p->S > 32 ? 1 : weights && p->S == 16 ? 4 : 2;
-    const int64_t units = (p->groups + groups - 1) / groups;
     haste__cu_given_plan q;
-    int rows;
     memset(&q, 0, sizeof q);
     if (major != 9 || minor != 0 || !haste__wide_compiled()) return 0;
-    if (!p->index || (p->S != 16 && p->S != 32 && p->S != 64) || p->F % 16 || p->F > 128 || p->groups == 0) return 0;
+    if (!p->index || p->S % 16 || p->F % 16 || p->groups == 0) return 0;
     if (((uintptr_t)p->given | (uintptr_t)p->index | (uintptr_t)p->weight | (uintptr_t)p->grad_weight) % 16) return 0;
     if (p->slots % 8 || p->first_slot % 8) return 0;
     if (!weights && p->deterministic) return 0;   /* sums of blocks are added in no fixed order */
     q.half = (p->width + 1) / 2;
-    q.index = (groups * p->F * 2 + 127) / 128 * 128;
-    q.table = weights ? 0 : (groups * p->F * p->S / 4 + 127) / 128 * 128;
-    for (rows = weights ? 128 : 64; rows > 32 && rows - 32 >= p->B; rows -= 32) { }
-    for (; rows > 0; rows -= 32) {
-        int room;
-        q.tiles = (p->B + rows - 1) / rows;
-        q.rows = ((p->B + q.tiles - 1) / q.tiles + 31) / 32 * 32;   /* evenly */
-        q.stage = groups * p->S * 2 * (q.rows + (weights ? 0 : halves * 64));
-        room = shared_most - q.rows / 32 * (weights ? q.half * 128 : p->width * 128) - (weights ? 0 : q.index + q.table);
-        q.stages = room > 0 ? room / (q.stage + q.index) : 0;
-        if (q.stages > 6) q.stages = 6;
-        if (q.stages >= 2) break;
+    q.warps = HASTE__CU_GIVEN_X_WARPS(p->S % 32 ? 16 : 32, haste__cu_given_tiles(p->F));
+    for (q.rows = weights ? 128 : 64; q.rows > 32 && q.rows / 2 >= p->B; q.rows /= 2) { }
+    for (; q.rows >= 32; q.rows /= 2) {
+        q.shared = weights ? q.rows * p->width * 2 : q.rows * p->width * 4 + q.rows / 16 * q.warps * 8;
+        if (q.shared <= shared_most) break;
     }
-    if (rows <= 0) return 0;
-    q.threads = 128 * (weights ? p->S == 64 ? 2 : groups * halves : q.rows / 32);   /* S 64: the second half only fetches */
-    q.shared = q.stages * (q.stage + q.index) + q.rows / 32 * (weights ? q.half * 128 : p->width * 128)
-             + (weights ? 0 : q.index + q.table);
-    if (weights) q.grid = units < processors ? (int32_t)units : processors;
-    else {
+    if (q.rows < 32) return 0;
+    q.tiles = (p->B + q.rows - 1) / q.rows;
+    q.processors = processors;
+    if (!weights) {
+        const int64_t turns = (p->groups * (p->S / (p->S % 32 ? 16 : 32)) + q.warps - 1) / q.warps;
         int64_t parts = processors / q.tiles;
         if (parts < 1) parts = 1;
-        q.grid = (int32_t)((units < parts ? units : parts) * q.tiles);
+        q.grid = (int32_t)((turns < parts ? turns : parts) * q.tiles);
     }
     *plan = q;
     return 1;
 }
 
-template <int S, int HALVES>
-static cudaError_t haste__cu_given_launch_one(const haste__cu_pass *p, const haste__cu_given_plan *plan, int weights,
-                                              cudaStream_t stream)
+static const void *haste__cu_given_kernel(const haste__cu_pass *p, int rows, int weights)
 {
-    const auto kernel = weights ? haste__cu_given_weights_kernel<S, HALVES> : haste__cu_given_inputs_kernel<S, HALVES>;
-    int most;
-    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
-    if (error != cudaSuccess) return error;
-    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, (unsigned)plan->threads, (size_t)plan->shared, stream, *p, *plan);
-    return cudaGetLastError();
+    const int tiles = haste__cu_given_tiles(p->F);
+    #define HASTE__CU_GIVEN_WEIGHTS(spans, t) \
+        if (weights && tiles == t && rows == 32 * spans) \
+            return p->given_bf16 ? (const void *)haste__cu_given_weights_kernel<spans, 2 * t, true> \
+                                 : (const void *)haste__cu_given_weights_kernel<spans, 2 * t, false>;
+    #define HASTE__CU_GIVEN_INPUTS(k, t) \
+        if (!weights && tiles == t && (p->S % 32 == 0) == (k == 32)) \
+            return p->given_bf16 ? (const void *)haste__cu_given_inputs_kernel<k, t, true> \
+                                 : (const void *)haste__cu_given_inputs_kernel<k, t, false>;
+    HASTE__CU_GIVEN_WEIGHTS(1, 1) HASTE__CU_GIVEN_WEIGHTS(1, 2) HASTE__CU_GIVEN_WEIGHTS(1, 4)
+    HASTE__CU_GIVEN_WEIGHTS(2, 1) HASTE__CU_GIVEN_WEIGHTS(2, 2) HASTE__CU_GIVEN_WEIGHTS(2, 4)
+    HASTE__CU_GIVEN_WEIGHTS(4, 1) HASTE__CU_GIVEN_WEIGHTS(4, 2) HASTE__CU_GIVEN_WEIGHTS(4, 4)
+    HASTE__CU_GIVEN_INPUTS(16, 1) HASTE__CU_GIVEN_INPUTS(16, 2) HASTE__CU_GIVEN_INPUTS(16, 4)
+    HASTE__CU_GIVEN_INPUTS(32, 1) HASTE__CU_GIVEN_INPUTS(32, 2) HASTE__CU_GIVEN_INPUTS(32, 4)
+    #undef HASTE__CU_GIVEN_WEIGHTS
+    #undef HASTE__CU_GIVEN_INPUTS
+    return NULL;
 }
 
-/* One gradient of a block as planned: a launch for each run of samples. */
+/* One gradient of a block as planned; that of the weights by a launch for each run of samples. */
 static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__cu_given_plan *planned, int weights,
                                           cudaStream_t stream)
 {
@@ -6819,16 +6706,34 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
     int i;
     plan.add = p->add;
     for (i = 0; i < (weights ? plan.tiles : 1) && error == cudaSuccess; i++) {
-        plan.first = i * plan.rows;
+        cudaLaunchConfig_t config = cudaLaunchConfig_t();
+        cudaLaunchAttribute attribute = cudaLaunchAttribute();
+        const void *kernel;
+        void *arguments[2];
+        int most;
+        plan.first = i * planned->rows;
         if (i > 0) plan.add = 1;
-        if (p->F <= 64)
-            error = p->S == 16 ? haste__cu_given_launch_one<16, 1>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, 1>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, 1>(p, &plan, weights, stream);
-        else
-            error = p->S == 16 ? haste__cu_given_launch_one<16, 2>(p, &plan, weights, stream) :
-                    p->S == 32 ? haste__cu_given_launch_one<32, 2>(p, &plan, weights, stream) :
-                                 haste__cu_given_launch_one<64, 2>(p, &plan, weights, stream);
+        if (weights) {
+            int64_t turns;
+            while (plan.rows > 32 && p->B - plan.first <= plan.rows / 2) plan.rows /= 2;   /* the last may be small */
+            plan.warps = HASTE__CU_GIVEN_W_WARPS(plan.rows / 32);
+            turns = p->groups * (p->S / 16) / (plan.warps * HASTE__CU_GIVEN_RUN(plan.rows / 32, p->given_bf16)) + 1;
+            plan.grid = (int32_t)(turns < plan.processors ? turns : plan.processors);
+        }
+        kernel = haste__cu_given_kernel(p, plan.rows, weights);
+        error = haste__cu_allow_all(kernel, &most);
+        if (error != cudaSuccess) break;
+        arguments[0] = (void *)p;
+        arguments[1] = &plan;
+        config.gridDim = dim3((unsigned)plan.grid);
+        config.blockDim = dim3(32 * (unsigned)plan.warps);
+        config.dynamicSmemBytes = (size_t)plan.shared;
+        config.stream = stream;
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;   /* begins while x is being prepared */
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        error = cudaLaunchKernelExC(&config, kernel, arguments);
     }
     return error;
 }
