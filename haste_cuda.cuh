@@ -6270,7 +6270,6 @@ typedef struct haste__cu_given_plan {
 /* dX: warps of a block. */
 #define HASTE__CU_GIVEN_X_WARPS(k, tiles)  ((k) == 32 && (tiles) == 4 ? 12 : 16)
 
-#define HASTE__CU_GIVEN_W(b) (((b) & ~31) + ((b) >> 1 & 3) * 8 + ((b) >> 3 & 3) * 2 + ((b) & 1))   /* see >>candidates */
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
