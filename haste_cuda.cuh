@@ -25,7 +25,7 @@
        the device that was current when they were made, and must be used with it current.
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
-       Freeing waits for the device.
+       Freeing waits for the device; but before memory of the caller's is used again, the caller waits for the stream.
    ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
        anything is done. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA call failed: that of a step, after which
        weights may have been updated in part; or one of the program's before, and then nothing is done. What only the
@@ -53,7 +53,8 @@
                   top-k, above, rewire            rounded to nearest
        bfloat16   score                           bfloat16 weights, x as it is given   float32
        bfloat16   top-k with B <= 4               bfloat16 weights, x as the sum of    float32
-                                                  two bfloat16 (16 bits), or as given
+                                                  two bfloat16 (16 bits), or as given;
+                                                  above some 10,000 inputs rounded
        Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added
        up in float64.
    DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
@@ -139,7 +140,8 @@ typedef struct haste_cuda_layer {
     int64_t         step, rewires;
     int32_t         pending;
     int32_t         device;
-    void           *memory;                   /* device memory that haste_cuda_layer_free gives back, or NULL: a view */
+    void           *memory;                   /* device memory that haste_cuda_layer_free gives back; NULL: a view, or in
+                                                 the caller's memory */
     size_t          bytes;
 } haste_cuda_layer;
 
@@ -150,8 +152,8 @@ typedef struct haste_cuda_workspace_options {
     int32_t deterministic;    /* 1: grad_x in a fixed order */
     int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
                                  its own, at most 1024; 0: 64 */
-    void   *memory;           /* the caller's device memory, plan.workspace bytes, 256-byte aligned; NULL: allocated. Pinned
-                                 memory, and two events, are taken either way */
+    void   *memory;           /* the caller's device memory, plan.workspace bytes, 256-byte aligned, which must outlive the
+                                 workspace; NULL: allocated. Pinned memory, and two events, are taken either way */
     size_t  bytes;            /* of `memory` */
 } haste_cuda_workspace_options;
 
@@ -243,7 +245,8 @@ HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, cons
    haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one
      device. Both ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels
      are passed over. Its step and rewires count on their own. On the same paths weights become, bit for bit, what the
-     whole layer's would. Softmax, whose sums go over all labels, is HASTE_ERR_ARG where a range or a shard trains, or is
+     whole layer's would; on the wide path only blocks of at most 128 inputs a group (64 for S 128): the sums of others are
+     begun elsewhere, and differ in the last bits. Softmax, whose sums go over all labels, is HASTE_ERR_ARG where a range or a shard trains, or is
      rewired from gradients: there haste_cuda_forward and haste_cuda_backward serve, with sums over all shards in between.
    haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
 
@@ -693,7 +696,8 @@ static cudaError_t haste__cu_early(const void *kernel, dim3 grid, int threads, i
     cudaLaunchConfig_t config = cudaLaunchConfig_t();
     cudaLaunchAttribute attribute[2];
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    if (early && cudaStreamIsCapturing(stream, &capture) != cudaSuccess) return cudaGetLastError();
+    cudaError_t asked = early ? cudaStreamIsCapturing(stream, &capture) : cudaSuccess;
+    if (asked != cudaSuccess) return asked;
     if (capture != cudaStreamCaptureStatusNone) early = 0;
     memset(attribute, 0, sizeof attribute);
     attribute[0].id = cudaLaunchAttributeClusterDimension;
@@ -2431,6 +2435,7 @@ static __device__ __forceinline__ void haste__cu_search_finish(const haste__cu_s
         if (last) a.flag[HASTE__CU_FLAG_DONE] = 0;   /* for the next call on this stream */
     }
     __syncthreads();
+    if (last) __threadfence();   /* the other blocks' lists are read after their flag */
     if (last) haste__cu_merge(a.best, (int)gridDim.x, (size_t)a.k, a.k, a.id, a.score, (haste__cu_merge_memory *)memory);
 }
 
@@ -4730,9 +4735,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         const int first = haste__wide_column_sums<N / 2>(column, lane);
         #pragma unroll
         for (int i = 0; i < (N / 16 ? N / 16 : 1); i++) {
-            if (!(fabsf(column[i]) < 1e17f)) *bad = 1;
             float *to = sums + warp * S + ((first + i) >> 1) * 8 + 2 * quad + ((first + i) & 1);
-            *to = first_tile ? column[i] : *to + column[i];
+            const float sum = first_tile ? column[i] : *to + column[i];
+            if (!(fabsf(sum) < 1e17f)) *bad = 1;
+            *to = sum;
         }
     };
     /* Adds 64 rows of dX. A thread has two rows, and of each four times four neighbours. */

@@ -69,7 +69,8 @@ static void engine_make(predictor *p, int64_t ids)
     memset(&cuda, 0, sizeof cuda);
     cuda.batch = (int32_t)p->batch;
     for (i = 0; i < p->file.layer.block_count; i++)   /* no order is faster to search than the general one */
-        cuda.path[i] = p->path == HASTE_CUDA_AUTO || !p->file.layer.block[i].index ? HASTE_CUDA_GENERAL : (haste_cuda_path)p->path;
+        cuda.path[i] = p->path == HASTE_CUDA_AUTO || !p->file.layer.block[i].index ? HASTE_CUDA_GENERAL
+                                                                                  : (haste_cuda_path)p->path;
     cuda_ok(cudaStreamCreateWithFlags(&e->stream, cudaStreamNonBlocking), "making a stream");
     cuda_ok(cudaStreamCreateWithFlags(&e->copies, cudaStreamNonBlocking), "making a stream");
     if (haste_cuda_upload(&e->layer, &p->file.layer, &cuda, e->stream, &error) != HASTE_OK ||

@@ -116,6 +116,7 @@ template <typename K> static cudaError_t ask_kernel(cudaFuncAttributes *about, K
 #define cudaEventRecord(...)                 TRY(cudaEventRecord(__VA_ARGS__))
 #define cudaEventSynchronize(...)            TRY(cudaEventSynchronize(__VA_ARGS__))
 #define cudaLaunchKernelExC(...)             TRY(cudaLaunchKernelExC(__VA_ARGS__))
+#define cudaStreamIsCapturing(...)           TRY(cudaStreamIsCapturing(__VA_ARGS__))
 #define cudaOccupancyMaxActiveBlocksPerMultiprocessor(...) TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(__VA_ARGS__))
 
 #define HASTE_IMPLEMENTATION
