@@ -245,9 +245,9 @@ HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, cons
    haste_cuda_layer_range: slots first_slot .. end_slot - 1 of a layer, as a layer that shares its memory: for shards on one
      device. Both ends on whole groups. Its losses and input gradients are its own labels' share; positives of other labels
      are passed over. Its step and rewires count on their own. On the same paths weights become, bit for bit, what the
-     whole layer's would; on the wide path only blocks of at most 128 inputs a group (64 for S 128): the sums of others are
-     begun elsewhere, and differ in the last bits. Softmax, whose sums go over all labels, is HASTE_ERR_ARG where a range or a shard trains, or is
-     rewired from gradients: there haste_cuda_forward and haste_cuda_backward serve, with sums over all shards in between.
+     whole layer's would, but for wide blocks of more than 128 inputs a group (64 for S 128): their sums begin elsewhere, and
+     the last bits may differ. Softmax, whose sums go over all labels, is HASTE_ERR_ARG where a range or a shard trains, or
+     is rewired from gradients: there haste_cuda_forward and haste_cuda_backward serve, with sums over all shards in between.
    haste_cuda_layer_free: gives back what the layer owns, and zeroes the struct.
 
    Upload, download and create wait for the stream. HASTE_ERR_ARG, HASTE_ERR_STATE, HASTE_ERR_SIZE, HASTE_ERR_MEMORY,
