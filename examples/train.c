@@ -20,6 +20,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -127,7 +128,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
         { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
         { OPTION_REAL, "negligible", "G", &s->negligible, -1, 1, 1,
-          "smaller d loss / d logit count as 0, which saves time; -1: .003 above 100,000 labels, else 0", 0 },
+          "smaller d loss / d logit count as 0, which saves time; -1: .003 with bce above 100,000 labels, else 0", 0 },
         { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
@@ -427,7 +428,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     int turn = 0, stopped = 0;
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
     for (i = 0; i == 0 || B > 0; i += t->room, turn = 1 - turn) {
-        stopped |= stop_signal != 0;
+        stopped |= i < n && stop_signal != 0;
         before = B;
         B = stopped || i >= n ? 0 : (int32_t)(n - i < t->room ? n - i : t->room);
         if (B > 0) engine_best(t, data, document + i, B, turn);
@@ -590,6 +591,7 @@ static int64_t hold_out(trainer *t, int64_t n)
     for (i = 0; i < data->documents; i++) {
         uint64_t hash = UINT64_C(14695981039346656037);
         uint32_t bits;
+        if (data->feature_offset[i] == data->feature_offset[i + 1]) hash ^= (uint64_t)i;   /* nothing in it is no copy */
         for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
             memcpy(&bits, &data->value[j], sizeof bits);
             hash = ((hash ^ (uint64_t)data->feature[j]) * UINT64_C(1099511628211) ^ bits) * UINT64_C(1099511628211);
@@ -609,15 +611,11 @@ static int64_t hold_out(trainer *t, int64_t n)
     return data->documents - first;
 }
 
-/* The size of a file as it lies there, compressed or not; 0 if there is none. */
+/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
 static double file_bytes(const char *path)
 {
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    double bytes = 0;
-    if (!file) return 0;
-    if (fseek(file, 0, SEEK_END) == 0) bytes = (double)ftell(file);
-    fclose(file);
-    return bytes > 0 ? bytes : 0;
+    struct stat s;
+    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
 }
 
 static void read_data(trainer *t)
@@ -670,6 +668,8 @@ static void learn_statistics(trainer *t)
     haste_error why;
     model_shape shape;
     uint64_t hash = fingerprint(&t->train);
+    int64_t i;
+    for (i = t->count; i < t->train.documents; i++) hash = (hash ^ (uint64_t)t->document[i]) * UINT64_C(1099511628211);   /* the split */
     memset(&shape, 0, sizeof shape);
     shape.version = MODEL_VERSION;
     shape.dense = t->train.dense != NULL;
@@ -821,7 +821,8 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels, int6
     if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
     if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : many ? .01 : tail ? .007 : .002;
     if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .0012 : tail ? .003 : .005;
-    if (s->negligible < 0) s->negligible = many ? .003 : 0;
+    /* Found with BCE; under softmax all slopes of negatives are small. A model kept before there was such an option had none. */
+    if (s->negligible < 0) s->negligible = many && s->loss == HASTE_BCE && !s->resume ? .003 : 0;
     if (s->dropout < 0) {
         s->dropout = many ? .15 : tail ? .3 : .7 - .45 * log10(n / 5000);
         s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
@@ -841,6 +842,7 @@ static void make_model(trainer *t)
     haste_error error;
     static const char *const loss_name[] = { "bce", "hinge", "softmax" }, *const optimizer_name[] = { "sgd", "momentum", "adamw" };
     int64_t head = s->dense ? L : head_labels(s->head, L);
+    int i;
     char text[DATA_ERROR];
 
     if (s->fan_in > D && !s->dense) die(2, "--fan-in %lld: more than the %ld inputs", (long long)s->fan_in, (long)D);
@@ -849,12 +851,21 @@ static void make_model(trainer *t)
     memset(&layer, 0, sizeof layer);
     layer.labels = L;
     layer.inputs = D;
-    if (head > 0) {
+    if (s->resume)   /* as it was made, whatever the rules are now */
+        for (i = 0, head = 0; i < t->layer.block_count; i++) {
+            const haste_block *block = &t->layer.block[i];
+            layer.block[i].labels = block->labels;
+            layer.block[i].fan_in = block->index ? block->fan_in : HASTE_DENSE;
+            layer.block[i].group_size = block->group_size;
+            if (!block->index) head = block->labels;
+            layer.block_count++;
+        }
+    else if (head > 0) {
         layer.block[layer.block_count].labels = head;
         layer.block[layer.block_count].fan_in = HASTE_DENSE;
         layer.block[layer.block_count++].group_size = (int32_t)s->group_size;
     }
-    if (head < L) {
+    if (!s->resume && head < L) {
         layer.block[layer.block_count].labels = L - head;
         layer.block[layer.block_count].fan_in = (int32_t)s->fan_in;
         layer.block[layer.block_count++].group_size = (int32_t)s->group_size;

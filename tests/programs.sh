@@ -170,6 +170,15 @@ if begin resume; then
     $predict whole.haste test.txt >whole.out 2>/dev/null
     $predict part.haste test.txt >part.out 2>/dev/null
     same whole.out part.out
+    run 0 $train train.txt test.txt $small --valid .2 --save whole.haste   # the same documents held out
+    result out >whole.result
+    grep '^epoch 8' out | sed 's/ [0-9.]* s$//' >whole.epoch
+    run 0 $train train.txt test.txt $small --valid .2 --save held.haste --stop-after 3
+    run 0 $train train.txt test.txt --resume held.haste
+    result out >part.result
+    grep '^epoch 8' out | sed 's/ [0-9.]* s$//' >part.epoch
+    same whole.result part.result
+    same whole.epoch part.epoch
     fails 1 "other documents" $train test.txt --resume part.haste
     fails 2 "cannot change on the way" $train train.txt --resume part.haste --hidden 64
     fails 1 "missing.haste" $train train.txt --resume missing.haste

@@ -510,6 +510,17 @@ static void same_bits(void)
             CHECK(test_difference(&first.layer, &other.layer) == NULL);
             free_outcome(&other);
             free_outcome(&first);
+            /* with blocks of samples that are passed over */
+            options.negligible = .6f;
+            first = run_step(&start, &batch, batch.positives, &options, 3, 43, 1, test_paths[path], 1, 1);
+            for (t = 1; t < 4; t++) {
+                schedule_kind = SHUFFLED;
+                other = run_step(&start, &batch, batch.positives, &options, 3, 43, threads[t], test_paths[path], 1, 1);
+                CHECK(same_outcome(&first, &other));
+                free_outcome(&other);
+            }
+            schedule_kind = ASCENDING;
+            free_outcome(&first);
         }
         test_free_batch(&batch);
         haste_layer_free(&start);
