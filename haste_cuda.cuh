@@ -6252,7 +6252,7 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
    Several warps add to the sums of dX. As in >>narrow a warp must be alone in a slice of 16 samples, and slices are passed
    from warp to warp, in a fixed order, by mbarriers.
 
-   Milliseconds of the whole call, L 670,208, F 64, D 768, B 128: dX .174 (S 16) and .108 (S 32), dW about .14. dX is bound
+   Milliseconds of the whole call, L 670,208, F 64, D 768, B 128: dX .174 (S 16) and .108 (S 32), dW .135 and .128. dX is bound
    by the data pipe of shared memory, 87% busy: at S 16 a unit takes 418 cycles of it, 256 for the sums, 110 for the loads
    from global memory, the rest for bank conflicts; waiting for turns costs 4%. dW is bound by the memory behind the L2,
    which the many rows don't suit: reading them in pieces of 64 bytes and writing as much, and nothing else, takes .104 (32
