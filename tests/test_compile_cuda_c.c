@@ -1,5 +1,5 @@
-/* haste_cuda.cuh in a plain C file: only its declarations, no CUDA header. The program links against one object that nvcc made of
-   haste_cuda.cuh and one that the C compiler made of haste.h, and trains on the device where there is one. */
+/* haste_cuda.cuh in a plain C file: only its declarations, no CUDA header. The program links against one object that nvcc
+   made of haste_cuda.cuh and one that the C compiler made of haste.h; where there is a device, a layer goes there and back. */
 #include "../haste_cuda.cuh"
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +25,8 @@ int main(void)
         return 0;
     }
     if (haste_cuda_upload(&layer, &host, NULL, NULL, &error) != HASTE_OK || layer.bytes != plan.layer ||
-        haste_cuda_workspace_create(&work, &layer, NULL, &error) != HASTE_OK || work.bytes != plan.workspace || work.top_k < expected_k ||
+        haste_cuda_workspace_create(&work, &layer, NULL, &error) != HASTE_OK || work.bytes != plan.workspace ||
+        work.top_k < expected_k ||
         haste_cuda_check(&work, NULL, &error) != HASTE_OK || haste_cuda_download(&layer, &host, NULL, &error) != HASTE_OK ||
         haste_layer_check(&host, &error) != HASTE_OK) { printf("failed: %s\n", error.text); return 1; }
     haste_cuda_workspace_free(&work);
