@@ -156,7 +156,7 @@ symbols: $(BUILD)/haste.o              ## only haste_ names are exported, nothin
 	    [ -z "$$bad" ] || { echo "calls:" $$bad; exit 1; }
 	@echo "symbols: $$(nm -g --defined-only $< | wc -l) exported, all of them haste_; no writable data"
 
-bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 14 minutes (ARGS="--csv FILE", ARGS=--full, ARGS=--help)
+bench: $(BUILD)/haste-bench            ## the tables of the CPU, about 15 minutes (ARGS="--csv FILE", ARGS=--full, ARGS=--help)
 	@[ -n "$(BLAS)" ] || echo "bench: no OpenBLAS found (cblas.h, -lopenblas): it is not compared"
 	@[ -n "$(DNNL)" ] || echo "bench: no oneDNN found (dnnl.h, -ldnnl): it is not compared"
 	$(RUN) $(BUILD)/haste-bench $(ARGS)

@@ -26,7 +26,7 @@
 
 #define TOP       5
 #define EMBEDDING 256   /* dimensions of label embeddings for grouping */
-#define MANY      100000   /* labels, from which on training takes hours */
+#define MANY      100000   /* labels, above which other settings are chosen: see choose_settings */
 
 /* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
 #ifndef TRAIN_CUDA
@@ -807,7 +807,7 @@ static int64_t head_labels(double head, int64_t L)
 
 /* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
    files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. With many labels, weights
-   do more good in the dense head than in the tail, and small slopes cost time and do no good at all. */
+   do more good in the dense head than in the tail, and small slopes cost more time than they are worth. */
 static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
 {
     const double n = (double)(documents > 0 ? documents : 1);
