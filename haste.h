@@ -38,29 +38,34 @@
        B  samples in a batch          L  labels               S  labels in a group (group size)
        D  inputs (features) of x      F  inputs of a group    G  groups = ceil(labels of a block / S)
        block: groups with one S, one F and one slice of x      slot: a position in the layer's own label order
+       logit: of a label, before any sigmoid or softmax; in the results of a search it is called its score
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
    MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
-       align). Nothing is allocated in the per-batch calls; haste_rewire, haste_embed_*, haste_group, haste_metrics_add (for
-       long lists), haste_save and haste_load take scratch while they run. HASTE_MALLOC and HASTE_FREE replace malloc and
-       free. haste_layer_init and haste_workspace_init work in the caller's memory.
+       align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency, haste_embed_sparse and
+       _dense, haste_group, haste_cohesion, haste_metrics_add (for long lists) and haste_save take scratch while they run.
+       HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the caller's
+       memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
        unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
        asserts.
    THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
-       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR(n, threads, task, context), which
-       calls task(context, i, thread) for each i in 0 .. n - 1. There are no globals.
+       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals.
    DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path
        give the same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
        (seed, step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order. In training and search a logit that is not finite stops its group's update and is reported.
+       over f run in order. A logit that is not finite is reported; in training its group is not updated.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
        HASTE_MALLOC, _FREE  both or neither
-       HASTE_PARALLEL_FOR   the caller's threads; OpenMP is then not used
-       HASTE_NO_SIMD        the portable kernels alone; else AVX-512, AVX2 (at run time) or NEON
+       HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
+                            void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
+                            is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
+                            and an option threads = 0 means 1
+       HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
+                            compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's
@@ -245,9 +250,10 @@ typedef struct haste_workspace_options {
     haste_path path;
     int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16
                               too and take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to
-                              0): from about 16 samples at a time on 1.2 to 2 times as fast; for one alone up to twice as
-                              slow. Logits change by about 2^-9 of the size of their terms. Training and layers of
-                              float32 do not look at it. Only on HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
+                              0): with batches of 32 and more 1.0 to 2.2 times as fast as float32 weights; for one sample
+                              alone up to three times as slow as without. Logits change by about 2^-9 of the size of their
+                              terms. Training and layers of float32 do not look at it. Only on HASTE_PATH_AVX512 and where
+                              haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
@@ -260,7 +266,7 @@ typedef struct haste_workspace {
     float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
     float     *tile;          /* [threads][haste__tile_count]     a panel's logits and their gradients, a group's weights */
     uint64_t  *pair;          /* [2][ids]                         (slot, sample), sorted */
-    int64_t   *row;           /* [batch + 1]                      distinct ids per sample; counts of haste_above */
+    int64_t   *row;           /* [batch]                          distinct ids per sample */
     double    *sum;           /* [chunks][2 * batch + 2]          loss, and softmax's running maximum and sum */
     float     *shift;         /* [2][batch + 32]                  softmax's largest logit, and the factor of its gradient */
     float     *best_score;    /* [threads][batch][top_k] */
@@ -398,10 +404,13 @@ HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *wor
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; layer->pending += 1. options->divisor is then the size of the whole batch; loss (=) and grad_x (+=) are divided
-   by it too. haste_apply: one update from the accumulated gradients, which are then zeroed; layer->step += 1, pending = 0.
-   Groups with a logit or gradient that is not usable add nothing, and haste_apply leaves them as they were. Errors as
-   above. */
+   nothing; layer->pending += 1. options->divisor is to be the number of samples of all micro-batches together (0, the B of
+   each call, would add up means); loss (=) and grad_x (+=) are divided by it too. haste_apply: one update from the
+   accumulated gradients, or from those of haste_backward, which are then zeroed; layer->step += 1, pending = 0; it does not
+   look at divisor and negligible. A group with a logit or gradient that is not usable adds nothing in that call
+   (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it. haste_apply itself leaves alone groups
+   whose gradient is not finite, or reaches 1e18. Errors as above, but that accumulating goes on while gradients are
+   pending. */
 HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         haste_lists positives, const haste_step_options *options, haste_gradient *gradient,
                                         double *loss, float *grad_x, haste_error *error);
@@ -518,9 +527,9 @@ typedef struct haste_group_report {
      report     out (=), or NULL
 
    Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
-   Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB a thread. Deterministic in the seed, and
-   the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose length is
-   neither 1 nor 0. */
+   Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread. Deterministic
+   in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose
+   length is neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
                                    const haste_group_options *options, haste_group_report *report, haste_error *error);
 
@@ -566,7 +575,8 @@ HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, c
                                     const float *x, int32_t B, haste_lists positives, int64_t *moved, haste_error *error);
 
 /* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
-   then half a cosine to `floor` at step `total` and after. Pass layer->step + 1 and no step is lost to a factor of 0.
+   then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
+   haste_schedule(layer->step + 1, warmup, total + 1, floor).
    haste_rewire_share: share * half a cosine from 1 at step 0 to 0 at `end` and after. Pure. */
 HASTE_API double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor);
 HASTE_API double haste_rewire_share(int64_t step, int64_t end, double share);
@@ -590,7 +600,8 @@ typedef struct haste_scores { double precision, ndcg, recall, psp, psndcg; } has
 
 /* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from
    TRAINING frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else
-   A >= 0, B > 0. Natural logarithm. For N below 3, where C would be negative, it is 0: every label counts 1. */
+   A 0 .. 100, B above 0 and at most 1e9. Natural logarithm. For N below 3, where C would be negative, it is 0: every label
+   counts 1. */
 HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
                                         haste_error *error);
 
@@ -598,7 +609,7 @@ HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int
 
      id          [B, k] predictions, best first; -1: none. A repeated id counts once; both keep their rank
      truth       B lists of positives (a label twice counts once)
-     propensity  [L] of haste_propensity, or NULL: then psp and psndcg count every label 1
+     propensity  [L] inverse propensities 1/p, from haste_propensity; or NULL: then psp and psndcg count every label 1
      filter      B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL.
                  Ask haste_top_k to exclude them, else a filtered list is shorter than k: what follows moves up a rank.
 
@@ -633,21 +644,23 @@ typedef struct haste_file {
     haste_section section[HASTE_MAX_SECTIONS];
     void         *memory;
     size_t        bytes;
-    int32_t       mapped;                         /* 1: memory is a read-only mapping; the layer can predict, not train */
+    int32_t       mapped;                         /* 1: memory is a private mapping of the file */
 } haste_file;
 
 /* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the
-   same folder, flushed, then renamed: a crash leaves the old file or the new one.
+   same folder, flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the new one.
 
-     dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state; otherwise pass layer->dtype
+     dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
+             HASTE_SGD); otherwise pass layer->dtype
 
    A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending
    gradients, and for a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
    HASTE_ERR_FILE: path and reason.
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 1: map the
-   file read-only (for prediction) where the system can (elsewhere as 0), all checked but weights and their state, which are
-   not even read; 0: read it into memory, to train on. Training goes on bit for bit. On failure *file is unchanged.
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
+   memory, to train on; training goes on bit for bit. 1: map the file where the system can (elsewhere as 0), to predict: all
+   is checked but weights and their state, which are not even read. Training then changes private copies of the pages that it
+   writes, never the file. On failure *file is unchanged.
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
@@ -658,7 +671,8 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
 /* The same operations, slow and obvious, in double precision: what the tests compare with, and what to read first.
-   Arrays are in the layouts above. They check nothing and allocate nothing, except that haste_top_k_ref needs logits.
+   Arrays are in the layouts above. They check nothing and allocate nothing. haste_loss_ref and haste_top_k_ref begin with
+   the logits of haste_forward_ref.
 
    haste_forward_ref    logits [B, slots] (=)
    haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B. For options->negligible,
@@ -870,21 +884,22 @@ HASTE__INLINE uint16_t haste__to_bf16(float value)
 /* ---- >>threads ----------------------------------------------------------------------------------------------- */
 
 /* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads
-   at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory.
-   HASTE_PARALLEL_FOR(n, threads, task, context) replaces it with the caller's own. */
+   at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory. */
 typedef void haste__task(void *context, int64_t i, int thread);
 
 static void haste__parallel(int64_t n, int threads, haste__task *task, void *context)
 {
+    int64_t i;
+    if (threads <= 1 || n <= 1) {   /* no parallel region inside another */
+        for (i = 0; i < n; i++) task(context, i, 0);
+        return;
+    }
 #if defined(HASTE_PARALLEL_FOR)
     HASTE_PARALLEL_FOR(n, threads, task, context);
 #elif defined(_OPENMP)
-    int64_t i;
-    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (n > 1 && threads > 1)
+    #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (i = 0; i < n; i++) task(context, i, omp_get_thread_num());
 #else
-    int64_t i;
-    (void)threads;
     for (i = 0; i < n; i++) task(context, i, 0);
 #endif
 }
@@ -906,9 +921,9 @@ static int haste__threads(int32_t wanted)
 
      forward      z[s][b]         = sum over f of w[f][s] * x[index f][b] + bias[s]     32 samples b at a time
      grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]                    32 samples at a time
-     grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of blocks; or +=
+     grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of tiles; or +=
 
-   x and dx are blocks [width][32] of the feature-major batch, so an input is one contiguous row found through the
+   x and dx are tiles [width][32] of the feature-major batch, so an input is one contiguous row found through the
    index: nothing is gathered or copied. All are the same small matrix product: MR rows of C stay in registers while k
    runs, one row of B is loaded per k, and each row of C adds its own scalar a(i, k) times that row. */
 
@@ -1254,21 +1269,21 @@ typedef struct haste__kernels {
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
 } haste__kernels;
 
-enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, = past the caches, += */
+/* How a result is stored: =, = past the caches, +=, and = where the sum goes on from what is there. */
+enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
 
 /* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
-   these are NULL; plus what C holds where `add`. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
+   these are NULL; stored as `how` says. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
    `columns` unless that is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they
    are bfloat16 where `half`. All this T times, a moving by `jump` and B to its next rows, while C stays in registers.
-   `stream`: past the caches. `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro
-   because the vector type differs; R is how many rows of two vectors the registers hold, which hides the latency of the
-   multiply-add. */
+   `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs;
+   R is how many rows of two vectors the registers hold, which hides the latency of the multiply-add. */
 #define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int add, const float *const *a,      \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int how, const float *const *a,      \
                                                       ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
                                                       int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
-                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int stream, \
-                                                      int fetch, ptrdiff_t ahead)                                           \
+                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int fetch,  \
+                                                      ptrdiff_t ahead)                                                      \
     {                                                                                                                       \
         const V zero = { 0 };                                                                                               \
         const float *at[8];                                                                                                 \
@@ -1278,8 +1293,8 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
             at[i] = a[near ? 0 : i];                                                                                        \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
-                sum[i][v] = zero;                                                                                           \
-                if (add) HASTE__PREFETCH(c[i] + v * W, 0);                                                                  \
+                sum[i][v] = how == HASTE__GO_ON ? LOAD(c[i] + v * W) : zero;                                                \
+                if (how == HASTE__ADD) HASTE__PREFETCH(c[i] + v * W, 0);                                                    \
             }                                                                                                               \
         }                                                                                                                   \
         for (; T > 0; T--) {                                                                                                \
@@ -1306,8 +1321,8 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
                 if (bias) sum[i][v] = sum[i][v] + SET1(bias[i]);                                                            \
                 if (bias_row) sum[i][v] = sum[i][v] + LOAD(bias_row + v * W);                                               \
-                if (add) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                                        \
-                if (stream) STREAM(c[i] + v * W, sum[i][v]);                                                                \
+                if (how == HASTE__ADD) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                          \
+                if (how == HASTE__STREAM) STREAM(c[i] + v * W, sum[i][v]);                                                  \
                 else STORE(c[i] + v * W, sum[i][v]);                                                                        \
             }                                                                                                               \
     }                                                                                                                       \
@@ -1321,8 +1336,8 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
                 const float *a = w + s;                                                                                     \
                 float *c[R];                                                                                                \
                 HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
-                haste__##name##_tile(R, 2, c, 0, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,    \
-                                     NULL, 0, 1, ahead);                                                                    \
+                haste__##name##_tile(R, 2, c, HASTE__PUT, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,\
+                                     NULL, 1, ahead);                                                                       \
             }                                                                                                               \
     }                                                                                                                       \
                                                                                                                             \
@@ -1338,8 +1353,8 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
                 a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
                 c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
             }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, 1, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, 0, 0,    \
-                                 0);                                                                                        \
+            haste__##name##_tile(MR, 2, c, HASTE__ADD, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, \
+                                 0, 0);                                                                                     \
         }                                                                                                                   \
     }                                                                                                                       \
                                                                                                                             \
@@ -1363,8 +1378,8 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
             a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
             c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
         }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, how == HASTE__ADD, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, \
-                             NULL, NULL, how == HASTE__STREAM, 0, 0);                                                       \
+        haste__##name##_tile(MR, NV, c, how, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,\
+                             0);                                                                                            \
     }                                                                                                                       \
                                                                                                                             \
     /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
@@ -1385,36 +1400,42 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD };   /* how a result is stored: =, 
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
-    /* Logits of MR samples and NV * W labels from s on, in rows of labels. */                                              \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, const haste__rows *r, int half) \
+    /* Logits of MR samples and NV * W labels from s on, in rows of labels: K inputs from k on, the bias after the last. */ \
+    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, int k, int K,                   \
+                                                              const haste__rows *r, int half)                               \
     {                                                                                                                       \
-        const float *x = (const float *)r->x + b;                                                                           \
-        const void *w = half ? (const void *)((const uint16_t *)r->w + s) : (const void *)((const float *)r->w + s);        \
+        const ptrdiff_t at = (ptrdiff_t)k * r->S + s;                                                                       \
+        const float *x = (const float *)r->x + b + (r->index ? 0 : k * r->pitch);                                           \
+        const void *w = half ? (const void *)((const uint16_t *)r->w + at) : (const void *)((const float *)r->w + at);      \
         float *c[8];                                                                                                        \
         int i;                                                                                                              \
         HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = r->z + (b + i) * r->stride + s;                                       \
-        haste__##name##_tile(MR, NV, c, 0, &x, r->pitch, 1, r->index, w, half, r->S, NULL, r->F, 1, 0, NULL, r->bias + s, 0,\
-                             2, r->ahead);                                                                                  \
+        haste__##name##_tile(MR, NV, c, k > 0 ? HASTE__GO_ON : HASTE__PUT, &x, r->pitch, 1, r->index ? r->index + k : NULL, \
+                             w, half, r->S, NULL, K, 1, 0, NULL, k + K < r->F ? NULL : r->bias + s, 2, r->ahead);           \
     }                                                                                                                       \
                                                                                                                             \
     /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
     ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, int half)                         \
     {                                                                                                                       \
-        int b;                                                                                                              \
-        if (r->samples < 4)   /* few samples wait for memory, which likes long pieces */                                    \
-            for (; s + 4 * W <= r->S; s += 4 * W) {                                                                         \
-                for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, r, half);                 \
-                for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, r, half);                              \
+        const int first = s, F = r->F, few = s + 8 * W <= r->S ? 8 : F;                                                     \
+        int b, k, K;                                                                                                        \
+        if (r->samples < 4)   /* few samples wait for memory, which likes to be read in order: a few whole rows at a time */\
+            for (k = 0; k < F; k += K) {                                                                                    \
+                K = F - k < few ? F - k : few;                                                                              \
+                for (s = first; s + 4 * W <= r->S; s += 4 * W) {                                                            \
+                    for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, k, K, r, half);       \
+                    for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, k, K, r, half);                    \
+                }                                                                                                           \
             }                                                                                                               \
         for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
-            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, r, half);                     \
-            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, r, half);                          \
-            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, r, half);                          \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, r, half);                                  \
+            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, 0, F, r, half);               \
+            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, 0, F, r, half);                    \
+            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, 0, F, r, half);                    \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, 0, F, r, half);                            \
         }                                                                                                                   \
         for (; s + W <= r->S; s += W) {                                                                                     \
-            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, r, half);                     \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, r, half);                                  \
+            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, 0, F, r, half);               \
+            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, 0, F, r, half);                            \
         }                                                                                                                   \
         return s;                                                                                                           \
     }                                                                                                                       \
@@ -2020,26 +2041,44 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
 static haste_status haste__workspace_arrange(haste_workspace *work, char *memory, size_t *bytes, haste_error *error)
 {
     size_t end = 0, at, tile, xt = HASTE__SAMPLES, batch = (size_t)work->batch;
-    size_t threads = (size_t)work->threads, chunks = (size_t)work->chunks, best = threads;
+    size_t threads = (size_t)work->threads, chunks = (size_t)work->chunks, best = threads, kept;
     int ok = haste__tile_count(work, &tile);
     ok = ok && haste__multiply(&xt, (uint64_t)work->inputs) &&
          haste__multiply(&xt, ((uint64_t)batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES);
     ok = ok && haste__multiply(&best, batch);
+    kept = best;
+    ok = ok && haste__multiply(&kept, (uint64_t)work->top_k);
     HASTE__ARRAY(work->x, float *, xt, sizeof(float));
     HASTE__ARRAY(work->grad_x, float *, xt, sizeof(float) * chunks);
     HASTE__ARRAY(work->tile, float *, tile, sizeof(float) * threads);
     HASTE__ARRAY(work->pair, uint64_t *, work->ids, 2 * sizeof(uint64_t));
-    HASTE__ARRAY(work->row, int64_t *, batch + 1, sizeof(int64_t));
+    HASTE__ARRAY(work->row, int64_t *, batch, sizeof(int64_t));
     HASTE__ARRAY(work->sum, double *, 2 * batch + 2, sizeof(double) * chunks);
     HASTE__ARRAY(work->shift, float *, batch + HASTE__SAMPLES, 2 * sizeof(float));
-    HASTE__ARRAY(work->best_score, float *, best, sizeof(float) * (size_t)work->top_k);
-    HASTE__ARRAY(work->best_id, int32_t *, best, sizeof(int32_t) * (size_t)work->top_k);
+    HASTE__ARRAY(work->best_score, float *, kept, sizeof(float));
+    HASTE__ARRAY(work->best_id, int32_t *, kept, sizeof(int32_t));
     HASTE__ARRAY(work->best_floor, float *, best, sizeof(float));
     HASTE__ARRAY(work->best_count, int32_t *, best, sizeof(int32_t));
     HASTE__ARRAY(work->count, int32_t *, batch, sizeof(int32_t) * chunks);
     HASTE__ARRAY(work->flag, int32_t *, chunks, sizeof(int32_t));
-    #undef HASTE__ARRAY
     if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
+    *bytes = end;
+    return HASTE_OK;
+}
+
+static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, char *memory, size_t *bytes,
+                                            haste_error *error)
+{
+    size_t end = 0, at;
+    int i, ok = 1;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *block = &layer->block[i];
+        const uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
+        HASTE__ARRAY(gradient->weight[i], float *, slots * (uint64_t)block->fan_in, sizeof(float));
+        HASTE__ARRAY(gradient->bias[i], float *, slots, sizeof(float));
+    }
+    #undef HASTE__ARRAY
+    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
     *bytes = end;
     return HASTE_OK;
 }
@@ -2049,10 +2088,10 @@ haste_status haste_plan_bytes(const haste_layer_options *options, const haste_wo
 {
     haste_layer layer;
     haste_workspace workspace;
+    haste_gradient gradient;
     haste_plan p;
     haste_status status;
-    int i, dense[HASTE_MAX_BLOCKS];
-    size_t at, end = 0;
+    int dense[HASTE_MAX_BLOCKS];
     if (!plan) return haste__fail(error, HASTE_ERR_ARG, "plan is NULL");
     status = haste__layer_shape(&layer, options, error);
     if (status != HASTE_OK) return status;
@@ -2060,16 +2099,8 @@ haste_status haste_plan_bytes(const haste_layer_options *options, const haste_wo
     status = haste__layer_arrange(&layer, dense, NULL, &p, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&workspace, &layer, work, error);
     if (status == HASTE_OK) status = haste__workspace_arrange(&workspace, NULL, &p.workspace, error);
-    if (status != HASTE_OK) return status;
-    for (i = 0; i < layer.block_count; i++) {
-        const haste_block *block = &layer.block[i];
-        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
-        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &at) ||
-            !haste__place(&end, slots, sizeof(float), &at))
-            return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
-    }
-    p.gradient = end;
-    status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
+    if (status == HASTE_OK) status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
     if (status == HASTE_OK) *plan = p;
     return status;
 }
@@ -2284,23 +2315,47 @@ static haste_status haste__layer_quick(const haste_layer *layer, haste_error *er
     return HASTE_OK;
 }
 
+/* What a layer needs in order not to be read out of bounds: indices and the label order. */
+static haste_status haste__layer_check_ids(const haste_layer *layer, haste_error *error)
+{
+    int i;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        const int32_t F = b->fan_in, width = b->end - b->begin;
+        int64_t g, j;
+        for (g = 0; b->index && g < b->groups; g++) {
+            const uint16_t *index = b->index + g * F;
+            int f;
+            for (f = 0; f < F; f++)
+                if (index[f] >= width || (f > 0 && index[f] <= index[f - 1]))
+                    return haste__fail(error, HASTE_ERR_STATE,
+                                       "layer: block[%d], group %lld: index[%d] = %d, expected ascending below %d", i,
+                                       (long long)g, f, index[f], (int)width);
+        }
+        for (j = 0; j < b->groups * b->group_size; j++) {
+            int64_t slot = b->first_slot + j;
+            int32_t id = layer->label_of[slot];
+            if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding", (long long)slot,
+                                   (int)id);
+        }
+    }
+    return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
+}
+
 haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
 {
     haste_status status = haste__layer_quick(layer, error);
     int i, k;
+    if (status == HASTE_OK) status = haste__layer_check_ids(layer, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         int32_t S = b->group_size, F = b->fan_in;
-        int64_t g, j;
+        int64_t g;
         for (g = 0; g < b->groups; g++) {
             int f, s, labels = haste__group_labels(b, g);
-            const uint16_t *index = b->index ? b->index + g * F : NULL;
-            for (f = 0; f < F && index; f++)
-                if (index[f] >= b->end - b->begin || (f > 0 && index[f] <= index[f - 1]))
-                    return haste__fail(error, HASTE_ERR_STATE,
-                                       "layer: block[%d], group %lld: index[%d] = %d, expected ascending below %d", i,
-                                       (long long)g, f, index[f], (int)(b->end - b->begin));
             for (k = -1; k < haste__states(layer->optimizer); k++) {
                 const void *array = k < 0 ? b->weight : b->weight_state[k];
                 const float *bias = k < 0 ? b->bias : b->bias_state[k];
@@ -2312,22 +2367,14 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
                             (k == 1 && value < 0))   /* Adam's second moment */
                             return haste__fail(error, HASTE_ERR_STATE,
-                                               "layer: block[%d], group %lld, label %d, input %d: %s is %g, expected %s", i,
+                                               "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s", i,
                                                (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" :
                                                k == 1 ? "a finite number from 0" : "a finite number");
                     }
             }
         }
-        for (j = 0; j < b->groups * S; j++) {
-            int64_t slot = b->first_slot + j;
-            int32_t id = layer->label_of[slot];
-            if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
-                return haste__fail(error, HASTE_ERR_STATE,
-                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding", (long long)slot,
-                                   (int)id);
-        }
     }
-    return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
+    return HASTE_OK;
 }
 
 haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
@@ -2385,29 +2432,18 @@ void haste_workspace_free(haste_workspace *work)
 haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
 {
     haste_gradient result;
-    size_t end = 0, weight[HASTE_MAX_BLOCKS], bias[HASTE_MAX_BLOCKS];
-    int i;
     haste_status status;
     if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    status = haste__layer_quick(layer, error);
-    if (status != HASTE_OK) return status;
     memset(&result, 0, sizeof result);
-    for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
-        if (!haste__place(&end, slots * (uint64_t)block->fan_in, sizeof(float), &weight[i]) ||
-            !haste__place(&end, slots, sizeof(float), &bias[i]))
-            return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
-    }
-    result.memory = haste__allocate(end);
+    status = haste__layer_quick(layer, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, NULL, &result.bytes, error);
+    if (status != HASTE_OK) return status;
+    result.memory = haste__allocate(result.bytes);
     if (!result.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes", (unsigned long long)end);
-    result.bytes = end;
-    memset(result.memory, 0, end);
-    for (i = 0; i < layer->block_count; i++) {
-        result.weight[i] = (float *)(void *)((char *)result.memory + weight[i]);
-        result.bias[i] = (float *)(void *)((char *)result.memory + bias[i]);
-    }
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes",
+                           (unsigned long long)result.bytes);
+    memset(result.memory, 0, result.bytes);
+    haste__gradient_arrange(&result, layer, (char *)result.memory, &result.bytes, error);
     *gradient = result;
     return HASTE_OK;
 }
@@ -2553,27 +2589,36 @@ static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
     return a;
 }
 
-/* Checks B lists of label ids. `most` ids are allowed. */
-static haste_status haste__lists_check(const haste_layer *layer, int32_t B, haste_lists lists, int64_t most,
-                                       const char *name, haste_error *error)
+/* Where B lists begin and end. */
+static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const char *name, haste_error *error)
+{
+    int64_t b;
+    if (!offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    if (offset[0] < 0)
+        return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)offset[0]);
+    for (b = 0; b < B; b++)
+        if (offset[b + 1] < offset[b])
+            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
+                               (long long)(b + 1), (long long)offset[b + 1], (long long)offset[b]);
+    return HASTE_OK;
+}
+
+/* Checks B lists of label ids below L. `most` ids are allowed. */
+static haste_status haste__lists_check(int32_t L, int32_t B, haste_lists lists, int64_t most, const char *name,
+                                       haste_error *error)
 {
     int64_t i;
-    if (!lists.offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    if (lists.offset[0] < 0)
-        return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
-    for (i = 0; i < B; i++)
-        if (lists.offset[i + 1] < lists.offset[i])
-            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
-                               (long long)(i + 1), (long long)lists.offset[i + 1], (long long)lists.offset[i]);
+    const haste_status status = haste__offsets_check(lists.offset, B, name, error);
+    if (status != HASTE_OK) return status;
     if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
     if (!lists.id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
     if (lists.offset[B] - lists.offset[0] > most)
         return haste__fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
                            (long long)(lists.offset[B] - lists.offset[0]), (long long)most);
     for (i = lists.offset[0]; i < lists.offset[B]; i++)
-        if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
+        if (lists.id[i] < 0 || lists.id[i] >= L)
             return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                               (int)lists.id[i], (int)layer->labels - 1);
+                               (int)lists.id[i], (int)L - 1);
     return HASTE_OK;
 }
 
@@ -2855,16 +2900,22 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     return finite;
 }
 
-/* Zeroes what is no logit in a tile of z, fills zt and adds to db from it. */
+/* Zeroes what is no logit in a tile of z. */
+static void haste__group_clear(const haste__pass *pass, const haste__group *group, int tile)
+{
+    float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+    int s, b;
+    for (s = group->labels; s < group->S; s++)
+        for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
+    for (b = haste__tile_samples(pass, tile); b < HASTE__SAMPLES; b++)
+        for (s = 0; s < group->S; s++) z[s * HASTE__SAMPLES + b] = 0;
+}
+
+/* Fills zt and adds to db from a tile of z. */
 static void haste__group_transpose(const haste__pass *pass, haste__group *group, int tile)
 {
-    const int S = group->S, n = haste__tile_samples(pass, tile);
-    float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
-    int s, b;
-    for (s = group->labels; s < S; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) z[s * HASTE__SAMPLES + b] = 0;
-    for (b = n; b < HASTE__SAMPLES; b++)
-        for (s = 0; s < S; s++) z[s * HASTE__SAMPLES + b] = 0;
+    const int S = group->S;
+    const float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
     pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES, S,
                             group->db);
 }
@@ -2949,6 +3000,7 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
     const int n = group->S * HASTE__SAMPLES;
     int tile, run = 0, how = HASTE__PUT;   /* run: the first of the tiles that dw is to be had from */
     memset(group->db, 0, (size_t)group->S * sizeof *group->db);
+    for (tile = 0; tile < pass->tiles; tile++) haste__group_clear(pass, group, tile);
     for (tile = 0; tile <= pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)n;
         if (tile < pass->tiles && (!sparse || pass->kernel->drop(z, n, pass->negligible))) {
@@ -2970,14 +3022,12 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 {
     int i, S = group->S, n = S * group->F;
     haste__group_gradients(pass, group, chunk);
-    if (pass->trained) {
-        if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
-        haste__group_update(pass, group->number, group->g, group->dw, group->db);
-    } else {
+    if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+    if (pass->trained) haste__group_update(pass, group->number, group->g, group->dw, group->db);
+    else {
         float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
         weight += (size_t)group->g * (size_t)n;
         bias += group->g * S;
-        if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
         for (i = 0; i < n; i++) weight[i] += group->dw[i];
         for (i = 0; i < S; i++) bias[i] += group->db[i];
     }
@@ -3082,11 +3132,18 @@ static double haste__softmax_sums(haste__pass *pass)
     return total;
 }
 
+/* What the chunks have counted. */
+static int haste__flags(const haste_workspace *work)
+{
+    int chunk, sum = 0;
+    for (chunk = 0; chunk < work->chunks; chunk++) sum += work->flag[chunk];
+    return sum;
+}
+
 /* How many groups were left alone? */
 static haste_status haste__bad_groups(const haste__pass *pass, haste_error *error)
 {
-    int chunk, bad = 0;
-    for (chunk = 0; chunk < pass->work->chunks; chunk++) bad += pass->work->flag[chunk];
+    const int bad = haste__flags(pass->work);
     if (bad)
         return haste__fail(error, HASTE_ERR_NONFINITE,
                            "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
@@ -3144,7 +3201,7 @@ haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const f
     haste__rule rule;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
     if (status != HASTE_OK) return status;
     if (layer->pending)
         return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
@@ -3178,7 +3235,7 @@ haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const f
     haste__rule rule;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
     if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
     pass.gradient = gradient;
@@ -3470,7 +3527,7 @@ haste_status haste_score(const haste_layer *layer, haste_workspace *work, const 
 {
     haste__pass pass;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer, B, candidates, INT64_MAX, "candidates", error);
+    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
     if (status != HASTE_OK) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
     pass.offset = candidates.offset;
@@ -3583,22 +3640,14 @@ static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
     work->flag[chunk] = bad;
 }
 
-/* Did a chunk meet a logit that is not finite? */
-static haste_status haste__flag_status(const haste__pass *pass, haste_error *error)
-{
-    int chunk;
-    for (chunk = 0; chunk < pass->work->chunks; chunk++)
-        if (pass->work->flag[chunk]) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
-    return HASTE_OK;
-}
-
 haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
                          const haste_lists *excluded, int32_t *id, float *score, haste_error *error)
 {
     haste__pass pass;
     int b, i, thread;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__lists_check(layer, B, *excluded, work->ids, "excluded", error);
+    if (status == HASTE_OK && excluded)
+        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
     if (status != HASTE_OK) return status;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
@@ -3614,8 +3663,7 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
             work->best_floor[(size_t)thread * (size_t)work->batch + (size_t)b] = -FLT_MAX;
         }
     haste__parallel(work->chunks, work->threads, haste__top_k_chunk, &pass);
-    status = haste__flag_status(&pass, error);
-    if (status != HASTE_OK) return status;
+    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
     for (b = 0; b < B; b++) {
         float *best = work->best_score + (size_t)b * (size_t)work->top_k;
         int32_t *best_id = work->best_id + (size_t)b * (size_t)work->top_k;
@@ -3683,7 +3731,8 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     int b, chunk;
     int64_t total = 0;
     haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__lists_check(layer, B, *excluded, work->ids, "excluded", error);
+    if (status == HASTE_OK && excluded)
+        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
@@ -3695,8 +3744,7 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     pass.threshold = threshold;
     memset(work->count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *work->count);
     haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
-    status = haste__flag_status(&pass, error);
-    if (status != HASTE_OK) return status;
+    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
     for (b = 0; b < B; b++) {
         int64_t own = 0;
         for (chunk = 0; chunk < work->chunks; chunk++) {
@@ -3780,14 +3828,6 @@ static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RES
     for (; i < n; i++) sum[i] += weight * row[i];
 }
 
-/* haste__parallel, but never a parallel region inside another. */
-static void haste__group_each(int64_t n, int threads, haste__task *task, void *context)
-{
-    int64_t i;
-    if (threads > 1) haste__parallel(n, threads, task, context);
-    else for (i = 0; i < n; i++) task(context, i, 0);
-}
-
 /* ---- >>label orders ------------------------------------------------------------------------------------------ */
 
 haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error)
@@ -3798,10 +3838,10 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
     int shift, digit;
     if (!frequency) return haste__fail(error, HASTE_ERR_ARG, "frequency is NULL");
     if (!order) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
-    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1 label", (long)L);
     for (i = 0; i < L; i++) {
         if (frequency[i] < 0)
-            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld: expected 0 or more", (long)i,
+            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld, expected 0 or more", (long)i,
                                (long long)frequency[i]);
         if (frequency[i] > most) most = frequency[i];
     }
@@ -3839,7 +3879,7 @@ static void haste__shuffle(int32_t *order, int64_t n, uint64_t seed)
 
 haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
 {
-    if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld: expected 0 .. 2^31 - 1", (long long)n);
+    if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     haste__shuffle(order, n, seed);
     return HASTE_OK;
@@ -3851,24 +3891,11 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
 {
     size_t bytes = sizeof(float);
     if (!embedding) return haste__fail(error, HASTE_ERR_ARG, "embedding is NULL");
-    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld: expected at least 1 label", (long)L);
-    if (E < 1) return haste__fail(error, HASTE_ERR_ARG, "E = %ld: expected at least 1 dimension", (long)E);
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1 label", (long)L);
+    if (E < 1) return haste__fail(error, HASTE_ERR_ARG, "E = %ld, expected at least 1 dimension", (long)E);
     if (!haste__multiply(&bytes, (uint64_t)L) || !haste__multiply(&bytes, (uint64_t)E))
         return haste__fail(error, HASTE_ERR_SIZE, "an embedding of L = %ld times E = %ld floats does not fit in memory",
                            (long)L, (long)E);
-    return HASTE_OK;
-}
-
-static haste_status haste__embed_offsets(const int64_t *offset, int32_t B, const char *name, haste_error *error)
-{
-    int32_t b;
-    if (!offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    if (offset[0] < 0)
-        return haste__fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld: expected 0 or more", name, (long long)offset[0]);
-    for (b = 0; b < B; b++)
-        if (offset[b + 1] < offset[b])
-            return haste__fail(error, HASTE_ERR_DATA, "%s.offset[%ld] = %lld is below the one before it, %lld", name,
-                               (long)b + 1, (long long)offset[b + 1], (long long)offset[b]);
     return HASTE_OK;
 }
 
@@ -3879,25 +3906,16 @@ static int haste__ascending(const int32_t *id, int64_t n)
     return 1;
 }
 
-/* Checks the lists. *longest: the longest list that must be sorted before its distinct labels are known. */
-static haste_status haste__embed_lists(haste_lists positives, int32_t B, int32_t L, int64_t *longest, haste_error *error)
+/* The longest list that must be sorted before its distinct labels are known. */
+static int64_t haste__longest_unsorted(haste_lists lists, int32_t B)
 {
-    int64_t i;
+    int64_t longest = 0;
     int32_t b;
-    haste_status status = haste__embed_offsets(positives.offset, B, "positives", error);
-    if (status) return status;
-    if (!positives.id && positives.offset[B] > positives.offset[0])
-        return haste__fail(error, HASTE_ERR_ARG, "positives.id is NULL");
-    *longest = 0;
     for (b = 0; b < B; b++) {
-        int64_t first = positives.offset[b], n = positives.offset[b + 1] - first;
-        for (i = first; i < first + n; i++)
-            if (positives.id[i] < 0 || positives.id[i] >= L)
-                return haste__fail(error, HASTE_ERR_DATA, "positives.id[%lld] = %ld of sample %ld: expected 0 .. %ld",
-                                   (long long)i, (long)positives.id[i], (long)b, (long)L - 1);
-        if (n > *longest && !haste__ascending(positives.id + first, n)) *longest = n;
+        const int64_t first = lists.offset[b], n = lists.offset[b + 1] - first;
+        if (n > longest && !haste__ascending(lists.id + first, n)) longest = n;
     }
-    return HASTE_OK;
+    return longest;
 }
 
 /* Heap sort: in place, and no order of the ids makes it slow. */
@@ -4035,8 +4053,8 @@ static haste_status haste__embed_run(haste__embedding *e, haste_error *error)
     e->sorted = (int32_t *)(void *)(memory + sorted_at);
     for (; e->first < e->B; e->first += HASTE__EMBED_PIECE) {
         const int32_t left = e->B - e->first, count = left < HASTE__EMBED_PIECE ? left : HASTE__EMBED_PIECE;
-        haste__group_each((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
-        haste__group_each(e->parts, threads, haste__embed_add, e);
+        haste__parallel((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
+        haste__parallel(e->parts, threads, haste__embed_add, e);
         if (left <= HASTE__EMBED_PIECE) break;   /* first + PIECE may pass 2^31 */
     }
     haste__release(memory);
@@ -4051,20 +4069,21 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
     int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
     if (B == 0) return HASTE_OK;
-    if ((status = haste__embed_offsets(x.offset, B, "x", error)) != HASTE_OK) return status;
+    if ((status = haste__offsets_check(x.offset, B, "x", error)) != HASTE_OK) return status;
     if (x.offset[B] > x.offset[0] && !x.feature) return haste__fail(error, HASTE_ERR_ARG, "x.feature is NULL");
     if (x.offset[B] > x.offset[0] && !x.value) return haste__fail(error, HASTE_ERR_ARG, "x.value is NULL");
     for (i = x.offset[0]; i < x.offset[B]; i++) {
         if (x.feature[i] < 0)
-            return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld: expected 0 or more", (long long)i,
+            return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld, expected 0 or more", (long long)i,
                                (long)x.feature[i]);
         if (!(fabsf(x.value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
+    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
-    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
+    e.longest = haste__longest_unsorted(positives, B);
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
     e.embedding = embedding;
     e.E = E;
@@ -4084,7 +4103,7 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     int64_t i;
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld: expected 0 or more samples", (long)B);
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
     if (B == 0) return HASTE_OK;
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if (!haste__multiply(&count, (uint64_t)B) || !haste__multiply(&count, (uint64_t)E))
@@ -4093,8 +4112,9 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
+    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
-    if ((status = haste__embed_lists(positives, B, L, &e.longest, error)) != HASTE_OK) return status;
+    e.longest = haste__longest_unsorted(positives, B);
     e.embedding = embedding;
     e.E = E;
     e.B = B;
@@ -4184,7 +4204,7 @@ static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
 static void haste__split_score(haste__split *split, int64_t end, int threads)
 {
     split->end = end;
-    haste__group_each((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk,
+    haste__parallel((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk,
                       split);
 }
 
@@ -4196,7 +4216,7 @@ static double haste__split_sum(haste__split *split, int64_t end, int weighted, i
     double square = 0;
     split->sum_end = end;
     split->weighted = weighted;
-    haste__group_each(chunks, threads, haste__split_sum_chunk, split);
+    haste__parallel(chunks, threads, haste__split_sum_chunk, split);
     for (e = 0; e < E; e++) sum[e] = 0;
     for (c = 0; c < chunks; c++)
         for (e = 0; e < E; e++) sum[e] += (double)split->sums[c * E + e];
@@ -4320,7 +4340,7 @@ static void haste__bisect_run(haste__grouping *grouping)
 {
     grouping->parts = 0;
     haste__bisect_all(grouping, 0, grouping->n, 1, 0);
-    haste__group_each(grouping->parts, grouping->threads, haste__bisect_part, grouping);
+    haste__parallel(grouping->parts, grouping->threads, haste__bisect_part, grouping);
 }
 
 /* ---- >>exchanges --------------------------------------------------------------------------------------------- */
@@ -4464,12 +4484,12 @@ static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exch
         exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;
         for (i = 0; i < exchange->groups; i++) list[i] = (int32_t)i;
         if (round > 0) {
-            haste__group_each(full, grouping->threads, haste__centroid, &centroids);
+            haste__parallel(full, grouping->threads, haste__centroid, &centroids);
             among.seed = grouping->seed + (uint64_t)round;
             haste__bisect_run(&among);
         }
         i = (exchange->groups + HASTE__GROUP_WINDOW - 1) / HASTE__GROUP_WINDOW;
-        haste__group_each(i, grouping->threads, haste__exchange_window, exchange);
+        haste__parallel(i, grouping->threads, haste__exchange_window, exchange);
         for (count = 0; i > 0; i--) count += exchange->count[i - 1];
         if (count == 0) break;
     }
@@ -4492,7 +4512,7 @@ static double haste__cohesion(haste__grouping *grouping, int64_t labels)
 {
     int64_t groups = (grouping->n + grouping->S - 1) / grouping->S, g;
     double sum = 0;
-    haste__group_each(groups, grouping->threads, haste__cohesion_group, grouping);
+    haste__parallel(groups, grouping->threads, haste__cohesion_group, grouping);
     for (g = 0; g < groups; g++) sum += (double)grouping->score[g];
     return labels > 0 ? sum / (double)labels : 0;
 }
@@ -4512,10 +4532,10 @@ static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status) return status;
-    if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld: expected 0 .. L = %ld", (long long)n, (long)L);
+    if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (S < 8 || S > 256 || S % 8 != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld: expected a multiple of 8 from 8 to 256", (long)S);
+        return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
     return HASTE_OK;
 }
 
@@ -4529,14 +4549,14 @@ static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uin
     for (i = 0; i < grouping->n; i++) {
         int32_t id = grouping->order[i];
         if (id < 0 || id >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: expected 0 .. %ld", (long long)i, (long)id,
+            return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld, expected 0 .. %ld", (long long)i, (long)id,
                                (long)L - 1);
         if (seen[id / 64] >> (id % 64) & 1)
             return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i,
                                (long)id);
         seen[id / 64] |= UINT64_C(1) << (id % 64);
     }
-    haste__group_each((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads,
+    haste__parallel((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads,
                       haste__group_square_chunk, grouping);
     *labels = 0;
     for (i = 0; i < grouping->n; i++) {
@@ -4598,9 +4618,9 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
     if (status) return status;
     if (rounds < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld: expected 0 (default) or more", (long)rounds);
+        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default) or more", (long)rounds);
     if (options && options->threads < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld: expected 0 (default) or more",
+        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld, expected 0 (default) or more",
                            (long)options->threads);
 
     memset(&grouping, 0, sizeof grouping);
@@ -4757,7 +4777,10 @@ static int haste__group_slopes(const haste__pass *pass, haste__group *group)
     int tile;
     if (!haste__group_loss(pass, group, &loss)) return 0;
     memset(group->db, 0, (size_t)group->S * sizeof *group->db);
-    for (tile = 0; tile < pass->tiles; tile++) haste__group_transpose(pass, group, tile);
+    for (tile = 0; tile < pass->tiles; tile++) {
+        haste__group_clear(pass, group, tile);
+        haste__group_transpose(pass, group, tile);
+    }
     return 1;
 }
 
@@ -4960,12 +4983,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
 /* Did a chunk meet something that is not finite? */
 static haste_status haste__rewire_flags(const haste_workspace *work, haste_error *error)
 {
-    int chunk;
-    for (chunk = 0; chunk < work->chunks; chunk++)
-        if (work->flag[chunk])
-            return haste__fail(error, HASTE_ERR_NONFINITE,
-                               "a logit, or the score of an input, is not finite; nothing was changed");
-    return HASTE_OK;
+    if (!haste__flags(work)) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
 }
 
 haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
@@ -4986,7 +5005,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
     if (batch) {
         status = haste__pass_begin(&r.pass, layer, work, x, B, 1, error);
-        if (status == HASTE_OK) status = haste__lists_check(layer, B, positives, work->ids, "positives", error);
+        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
     } else {
         status = haste__work_check(layer, work, error);
         if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
@@ -5060,15 +5079,15 @@ haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, do
     double C;
     int32_t l;
     if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
-    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L is %ld, expected at least 1", (long)L);
-    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N is %lld, expected at least one training sample", (long long)N);
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
+    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one training sample", (long long)N);
     if (A == 0 && B == 0) { A = 0.55; B = 1.5; }
-    if (!(A >= 0 && A <= 100)) return haste__fail(error, HASTE_ERR_ARG, "A is %g, expected 0 .. 100", A);
+    if (!(A >= 0 && A <= 100)) return haste__fail(error, HASTE_ERR_ARG, "A = %g, expected 0 .. 100", A);
     if (!(B > 0 && B <= 1e9))   /* at B = 0 a label without positives would divide by 0 */
-        return haste__fail(error, HASTE_ERR_ARG, "B is %g, expected above 0 and at most 1e9", B);
+        return haste__fail(error, HASTE_ERR_ARG, "B = %g, expected above 0 and at most 1e9", B);
     for (l = 0; l < L; l++)
         if (frequency[l] < 0 || frequency[l] > N)
-            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] is %lld, expected 0 .. N = %lld", (long)l,
+            return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld, expected 0 .. N = %lld", (long)l,
                                (long long)frequency[l], (long long)N);
     C = log((double)N) - 1;
     if (C < 0) C = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
@@ -5081,65 +5100,28 @@ haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *
 {
     if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
     if (k < 1 || k > HASTE_MAX_K)
-        return haste__fail(error, HASTE_ERR_ARG, "k is %ld, expected 1 .. %d", (long)k, HASTE_MAX_K);
+        return haste__fail(error, HASTE_ERR_ARG, "k = %ld, expected 1 .. %d", (long)k, HASTE_MAX_K);
     memset(metrics, 0, sizeof *metrics);
     metrics->k = k;
     return HASTE_OK;
 }
 
-/* Offsets and ids of one argument; *longest (in, out) is the length of the longest list seen. */
-static haste_status haste__metrics_lists(const haste_lists *lists, int32_t B, int32_t L, const char *name, int64_t *longest,
-                                         haste_error *error)
+static int64_t haste__longest(haste_lists lists, int32_t B)
 {
-    int64_t b, j;
-    if (!lists->offset) return haste__fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    for (b = 0; b < B; b++) {
-        if (lists->offset[b] < 0 || lists->offset[b + 1] < lists->offset[b])
-            return haste__fail(error, HASTE_ERR_DATA,
-                               "%s.offset[%lld], [%lld] are %lld, %lld: expected ascending from 0 or above", name,
-                               (long long)b, (long long)b + 1, (long long)lists->offset[b], (long long)lists->offset[b + 1]);
-        if (lists->offset[b + 1] - lists->offset[b] > *longest) *longest = lists->offset[b + 1] - lists->offset[b];
-    }
-    if (!lists->id && lists->offset[B] > lists->offset[0]) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
-    for (j = lists->offset[0]; j < lists->offset[B]; j++)
-        if (lists->id[j] < 0 || lists->id[j] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] is %ld, expected 0 .. L - 1 = %ld", name, (long long)j,
-                               (long)lists->id[j], (long)L - 1);
-    return HASTE_OK;
+    int64_t longest = 0;
+    int32_t b;
+    for (b = 0; b < B; b++)
+        if (lists.offset[b + 1] - lists.offset[b] > longest) longest = lists.offset[b + 1] - lists.offset[b];
+    return longest;
 }
 
-static void haste__metrics_sift(int32_t *heap, int64_t parent, int64_t n)
-{
-    int32_t value = heap[parent];
-    int64_t child;
-    while ((child = 2 * parent + 1) < n) {
-        if (child + 1 < n && heap[child + 1] > heap[child]) child++;
-        if (heap[child] <= value) break;
-        heap[parent] = heap[child];
-        parent = child;
-    }
-    heap[parent] = value;
-}
-
-/* Copies n ids to `to`, ascending and each once; returns how many are left. A heap sort, because qsort may allocate; lists
-   that ascend already, as most do, cost one look. */
+/* Copies n ids to `to`, ascending and each once; returns how many are left. Lists that ascend already, as most do, cost one
+   look. */
 static int64_t haste__metrics_sort(const int32_t *from, int64_t n, int32_t *to)
 {
     int64_t i, count = 0;
-    int ascending = 1;
-    for (i = 0; i < n; i++) {
-        to[i] = from[i];
-        if (i > 0 && from[i] < from[i - 1]) ascending = 0;
-    }
-    if (!ascending) {
-        for (i = n / 2 - 1; i >= 0; i--) haste__metrics_sift(to, i, n);
-        for (i = n - 1; i > 0; i--) {
-            int32_t largest = to[0];
-            to[0] = to[i];
-            to[i] = largest;
-            haste__metrics_sift(to, 0, i);
-        }
-    }
+    for (i = 0; i < n; i++) to[i] = from[i];
+    if (!haste__ascending(to, n)) haste__sort_ids(to, n);
     for (i = 0; i < n; i++)
         if (count == 0 || to[i] != to[count - 1]) to[count++] = to[i];
     return count;
@@ -5217,28 +5199,30 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
     enum { HASTE__METRICS_SMALL = 256 };
     int32_t small[2 * HASTE__METRICS_SMALL], *y = small, *removed = small + HASTE__METRICS_SMALL, b, i;
     double gain[HASTE_MAX_K];
-    int64_t longest = 0, j;
+    int64_t longest, j;
     haste_status status;
     void *memory = NULL;
 
     if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
     if (metrics->k < 1 || metrics->k > HASTE_MAX_K)
-        return haste__fail(error, HASTE_ERR_ARG, "metrics->k is %ld, expected 1 .. %d: call haste_metrics_init first",
+        return haste__fail(error, HASTE_ERR_ARG, "metrics->k = %ld, expected 1 .. %d: call haste_metrics_init first",
                            (long)metrics->k, HASTE_MAX_K);
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B is %ld, expected 0 or more", (long)B);
-    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L is %ld, expected at least 1", (long)L);
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more", (long)B);
+    if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (B == 0) return HASTE_OK;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     for (j = 0; j < (int64_t)B * metrics->k; j++)
         if (id[j] < -1 || id[j] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] is %ld, expected -1 .. L - 1 = %ld", (long long)j,
+            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] = %ld, expected -1 .. L - 1 = %ld", (long long)j,
                                (long)id[j], (long)L - 1);
-    status = haste__metrics_lists(&truth, B, L, "truth", &longest, error);
-    if (!status && filter) status = haste__metrics_lists(filter, B, L, "filter", &longest, error);
+    status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
+    if (!status && filter) status = haste__lists_check(L, B, *filter, INT64_MAX, "filter", error);
     if (status) return status;
+    longest = haste__longest(truth, B);
+    if (filter && haste__longest(*filter, B) > longest) longest = haste__longest(*filter, B);
     for (j = truth.offset[0]; propensity && j < truth.offset[B]; j++)
         if (!(propensity[truth.id[j]] > 0 && propensity[truth.id[j]] <= DBL_MAX))
-            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] is %g, expected above 0 and finite",
+            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] = %g, expected above 0 and finite",
                                (long)truth.id[j], propensity[truth.id[j]]);
 
     if (longest > HASTE__METRICS_SMALL) {
@@ -5704,7 +5688,7 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_ARG, "section_count is %ld, expected 0 .. %d", (long)section_count,
+        return haste__fail(error, HASTE_ERR_ARG, "section_count = %ld, expected 0 .. %d", (long)section_count,
                            HASTE_MAX_SECTIONS);
     if (section_count > 0 && !sections)
         return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
@@ -5804,36 +5788,6 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
     return HASTE_OK;
 }
 
-/* What a mapped layer needs in order not to be read out of bounds: the label order and the indices. haste_layer_check would
-   read the weights too. */
-static haste_status haste__file_check_ids(const haste_layer *layer, const char *path, haste_error *error)
-{
-    int i;
-    for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        int32_t width = block->end - block->begin, f;
-        int64_t g, j;
-        for (j = 0; j < block->groups * block->group_size; j++) {
-            int64_t slot = block->first_slot + j;
-            int32_t id = layer->label_of[slot];
-            /* As many slots as labels, each named back by its label: slot_of is checked with it. */
-            if (j >= block->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
-                return haste__fail(error, HASTE_ERR_FORMAT,
-                                   "%s: label_of[%lld] is %ld, which disagrees with slot_of or the padding", path,
-                                   (long long)slot, (long)id);
-        }
-        for (g = 0; block->index && g < block->groups; g++) {
-            const uint16_t *index = block->index + g * block->fan_in;
-            for (f = 0; f < block->fan_in; f++)
-                if (index[f] >= width || (f > 0 && index[f] <= index[f - 1]))
-                    return haste__fail(error, HASTE_ERR_FORMAT,
-                                       "%s: block %d, group %lld: index[%ld] is %u, expected ascending below %ld", path, i,
-                                       (long long)g, (long)f, (unsigned)index[f], (long)width);
-        }
-    }
-    return HASTE_OK;
-}
-
 /* Makes sense of a whole file in memory, 64-byte aligned. */
 static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file,
                                       haste_error *error)
@@ -5904,8 +5858,8 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
     }
 
     haste__file_attach(&file->layer, dense, table, memory);
-    if (mapped) return haste__file_check_ids(&file->layer, path, error);
-    if (haste_layer_check(&file->layer, &detail)) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
+    status = mapped ? haste__layer_check_ids(&file->layer, &detail) : haste_layer_check(&file->layer, &detail);
+    if (status) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
     return HASTE_OK;
 }
 
@@ -5977,7 +5931,8 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
     }
     memory = MAP_FAILED;
-    if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX) memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX)
+        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
     reason = errno;
     close(descriptor);
     if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));
@@ -5997,7 +5952,7 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
     haste_status status;
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
     if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
-    if (map != 0 && map != 1) return haste__fail(error, HASTE_ERR_ARG, "map is %ld, expected 0 or 1", (long)map);
+    if (map != 0 && map != 1) return haste__fail(error, HASTE_ERR_ARG, "map = %ld, expected 0 or 1", (long)map);
     memset(&loaded, 0, sizeof loaded);
 #if defined(HASTE__POSIX)
     if (map) status = haste__file_map(path, haste__path_tail(path), &loaded, error);

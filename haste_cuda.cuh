@@ -75,9 +75,11 @@
        panel            the same, faster, for bfloat16 blocks of any path: see >>panel
        few              a warp takes 32 labels after the other for at most 8 samples, bfloat16: the k best
        stream           likewise a group after the other for at most 4 samples: float32, and what the former does not take
-       wide, narrow     compute capability 9.0 (build for sm_90a): the train step of bfloat16 blocks, faster; see >>wide and
-                        >>narrow. They use the device's short exponentials and logarithms: a loss is right to 2e-5 of itself
-       given            compute capability 9.0: gradients from given logit gradients, x or its gradient on chip: >>backward
+       probe            a group after the other: scores of inputs, and gradients in all inputs, for rewiring
+       wide             compute capability 9.0, built for sm_90a: the train step of bfloat16 blocks, faster: >>wide
+       narrow           9.0 and up: likewise, and logits: >>narrow. Both use the device's short exponentials and logarithms: a
+                        loss is right to 2e-5 of itself
+       given            9.0, built for sm_90a: gradients from given logit gradients, x or its gradient on chip: >>backward
        candidates       gradient growth with x on chip: >>candidates
 */
 #ifndef HASTE_CUDA_CUH
@@ -97,8 +99,8 @@ typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
     HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
-    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to about 512 inputs: the
-                                 batch stays on chip */
+    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to 430 to 590 inputs, by
+                                 F, B and optimizer: the batch stays on chip */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -207,6 +209,18 @@ typedef struct haste_cuda_plan {
     size_t layer, workspace, pinned, gradient, rewire;
 } haste_cuda_plan;
 
+/* Names of kernels, for each operation on a block: "general" (group, forward or, to rewire, probe), "wide", "narrow",
+   "panel", "given", "few", "stream", "candidates". Constants. */
+typedef struct haste_cuda_kernels {
+    const char *step;                  /* of haste_cuda_train_step; haste_cuda_accumulate has the general ones */
+    const char *forward;
+    const char *softmax;               /* the first pass of a step with softmax: the sums over labels */
+    const char *grad_weight, *grad_x;  /* of haste_cuda_backward */
+    const char *top_k;                 /* of the workspace's top_k, nothing excluded; few and stream: all blocks, or none */
+    const char *above;
+    const char *rewire;                /* growth by gradient; "" where nothing can move */
+} haste_cuda_kernels;
+
 /* ---- >>api status, planning, paths --------------------------------------------------------------------------- */
 
 /* haste_cuda_path_text: "general", "wide", "narrow", "auto". */
@@ -224,13 +238,16 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant, empty on a fast path). The layer's path decides; where it does not take B,
    or the path is wide and `work` deterministic (NULL: it is not), it is the general one. Where the layer was made with that
-   one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide. Forward, softmax's first
-   pass, top-k and above do not depend on it: for bfloat16 blocks with S and F multiples of 16 and slices to about 1,600
-   inputs (where a thread block may have 227 KiB of shared memory) they take the panel kernels on every path, but for logits
-   of narrow blocks, which have a kernel of their own, and top-k of at most 8 samples, which has two (KERNELS: few,
-   stream). */
+   one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide.
+   haste_cuda_kernels_of: the same for every operation: the kernels that serve it, by their names above (KERNELS), for a B
+   that the workspace takes and arrays of the caller's that are 16-byte aligned (else the general ones serve). The panel
+   kernels do not depend on the path: they take bfloat16 blocks with S and F multiples of 16 and slices to about 1,500 inputs,
+   1,270 for top-k with k = 64 (where a thread block may have 227 KiB of shared memory). work NULL: as one made without
+   options. No such block, or no device: all "". */
 HASTE_API haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
                                              int32_t B, const char **why);
+HASTE_API haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+                                                   int32_t number, int32_t B);
 
 /* ---- >>api layer --------------------------------------------------------------------------------------------- */
 
@@ -365,7 +382,6 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-/* >>instructions */
 #if !defined(__CUDACC__)
     #error "the implementation of haste_cuda.cuh is CUDA: define HASTE_CUDA_IMPLEMENTATION in a .cu file, compiled by nvcc"
 #endif
@@ -390,39 +406,100 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
     kernel<<<(grid), (threads), (shared), (cudaStream_t)(stream)>>>(__VA_ARGS__)
 #define HASTE__CU_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
-/* 16 bytes from global to shared memory, zeros where they are not wanted; haste__cu_copy_wait makes one's own visible to
-   oneself. */
+/* ---- >>instructions ------------------------------------------------------------------------------------------
+
+   A line of PTX or two each. Addresses of shared memory are 32-bit numbers. volatile keeps instructions in the order in
+   which they are written, which is the order that was measured; those without it the compiler may move. */
+
+static __device__ __forceinline__ uint32_t haste__cu_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* 16 bytes from global to shared memory, zeros where they are not wanted; and without that question. Copies up to a
+   copy_batch are one batch; copy_wait_but<N> waits until all batches but the last N have arrived, copy_wait for all copies.
+   After either a thread sees what its own copies brought; others need a barrier. */
 static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *from, bool wanted)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+                 :: "r"(haste__cu_address(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
 }
-static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-/* Copies up to here are one batch; wait until all batches but the last have arrived. */
+static __device__ __forceinline__ void haste__cu_copy16(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *from)
+{
+    haste__cu_copy16(haste__cu_address(to), from);
+}
+static __device__ __forceinline__ void haste__cu_copy4(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
+}
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-static __device__ __forceinline__ void haste__cu_copy_wait_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-static __device__ __forceinline__ void haste__cu_copy_wait_but_two() { asm volatile("cp.async.wait_group 2;" ::: "memory"); }
+static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+template <int N> static __device__ __forceinline__ void haste__cu_copy_wait_but()
+{
+    asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
+
+/* Shared memory. */
+static __device__ __forceinline__ uint32_t haste__cu_lds16(uint32_t at)
+{
+    uint16_t v;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ uint32_t haste__cu_lds32(uint32_t at)
+{
+    uint32_t v;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ float haste__cu_lds32f(uint32_t at)
+{
+    float v;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ void haste__cu_lds64(uint32_t *v, uint32_t at)
+{
+    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_lds128(uint32_t *v, uint32_t at)
+{
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_lds128(float *v, uint32_t at)
+{
+    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_sts32(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.b32 [%0], %1;" :: "r"(at), "r"(v) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_sts128(uint32_t at, float a, float b, float c, float d)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(at), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
 static __device__ __forceinline__ void haste__cu_ldmatrix(uint32_t *r, const void *row)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
-                 "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]),
+                 "=r"(r[2]), "=r"(r[3]) : "r"(haste__cu_address(row)) : "memory");
 }
 static __device__ __forceinline__ void haste__cu_ldmatrix_trans(uint32_t *r, const void *row)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]),
-                 "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]),
+                 "=r"(r[2]), "=r"(r[3]) : "r"(haste__cu_address(row)) : "memory");
 }
 
 /* c [16][8] += a [16][16] b [16][8], bfloat16 with float32 sums. */
 static __device__ __forceinline__ void haste__cu_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0),
-                     "r"(b1));
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* p[0..3] += v, somewhere in global memory; p 16-byte aligned. */
@@ -435,8 +512,9 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 #endif
 }
 
-/* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended: where that one allows it, and
-   to work on nothing but its own shared memory until it has waited. Compute capability 9.0. */
+/* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended, where that one allows it.
+   Until it has waited it may use its own shared memory, and read what was complete before that one began: >>backward reads
+   given gradients, indices and weights, since prepare x, in front of it, is launched plainly. Compute capability 9.0. */
 static __device__ __forceinline__ void haste__cu_allow_next()
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -451,8 +529,10 @@ static __device__ __forceinline__ void haste__cu_wait_before()
 #endif
 
 /* The line of p will be wanted soon. */
-static __device__ __forceinline__ void haste__cu_prefetch(const void *p) {
-    asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
+static __device__ __forceinline__ void haste__cu_prefetch(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
+}
 
 /* 16 bytes that others may be writing: not from the first cache. */
 static __device__ __forceinline__ uint4 haste__cu_load_fresh(const void *p)
@@ -481,20 +561,61 @@ static __device__ __forceinline__ uint32_t haste__cu_transpose8(uint32_t two)
     return out;
 }
 
-/* Two numbers to bfloat16, to nearest; and 2 to the x, in the device's short form. */
+/* Two numbers to bfloat16, to nearest, the first in the low half. */
 static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float high)
 {
     uint32_t two;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
     return two;
 }
+
+/* 2 to the x, the binary logarithm, 1 / x: the device's short forms. */
 static __device__ __forceinline__ float haste__cu_exp2(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-/* >>end of instructions */
+static __device__ __forceinline__ float haste__cu_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+static __device__ __forceinline__ float haste__cu_inverse(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+/* mbarriers in shared memory, of `count` arrivals. After init_fence copies and other blocks of the cluster may use them, the
+   block's own threads after a barrier. wait: until the phase of that parity has ended. */
+static __device__ __forceinline__ void haste__cu_barrier_init(uint32_t barrier, int count)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(barrier), "r"(count) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_barrier_init_fence()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+static __device__ __forceinline__ void haste__cu_barrier_arrive(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+/* Arrives, and bytes that copies will bring are expected. */
+static __device__ __forceinline__ void haste__cu_barrier_expect(uint32_t barrier, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_barrier_wait(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n .reg .pred done;\n again_%=:\n mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+                 " @!done bra again_%=;\n}"
+                 :: "r"(barrier), "r"(parity) : "memory");
+}
+#endif
 
 enum {
     HASTE__CU_TILE    = 64,     /* samples in a tile: one row of x */
@@ -734,10 +855,10 @@ static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ?
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
 
-/* The generator of haste.h, and its streams. */
+/* The generator of haste.h, and what it is used for. */
 enum {
-    HASTE__CU_STREAM_INDEX = 1, HASTE__CU_STREAM_WEIGHT, HASTE__CU_STREAM_ROUND_WEIGHT, HASTE__CU_STREAM_ROUND_STATE0,
-    HASTE__CU_STREAM_ROUND_STATE1, HASTE__CU_STREAM_GROW, HASTE__CU_STREAM_GROW_WEIGHT
+    HASTE__CU_RANDOM_INDEX = 1, HASTE__CU_RANDOM_WEIGHT, HASTE__CU_RANDOM_ROUND_WEIGHT, HASTE__CU_RANDOM_ROUND_STATE0,
+    HASTE__CU_RANDOM_ROUND_STATE1, HASTE__CU_RANDOM_GROW, HASTE__CU_RANDOM_GROW_WEIGHT
 };
 #define HASTE__CU_GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
@@ -764,7 +885,9 @@ static __host__ __device__ __forceinline__ uint32_t haste__cu_below(uint64_t ran
 
 /* ---- >>stored numbers ---------------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ float haste__cu_from_bf16(uint32_t half) { return __uint_as_float(half << 16); }
+/* The bfloat16 in the low half of a word, and that in the high half. */
+static __device__ __forceinline__ float haste__cu_from_bf16(uint32_t word) { return __uint_as_float(word << 16); }
+static __device__ __forceinline__ float haste__cu_high(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
 
 /* As haste__to_bf16_noise: rounds up with the probability that makes the expectation exact. */
 static __device__ __forceinline__ uint32_t haste__cu_to_bf16_noise(float value, uint32_t noise)
@@ -781,6 +904,12 @@ static __device__ __forceinline__ uint32_t haste__cu_to_bf16(float value)
 static __device__ __forceinline__ uint32_t haste__cu_pack(float low, float high)   /* to nearest */
 {
     return haste__cu_to_bf16(low) | haste__cu_to_bf16(high) << 16;
+}
+
+/* Two finite numbers, each rounded away from 0 with the probability that makes the mean exact. */
+static __device__ __forceinline__ uint32_t haste__cu_round2(float low, float high, uint32_t noise)
+{
+    return __byte_perm(__float_as_uint(low) + (noise & 0xffffu), __float_as_uint(high) + (noise >> 16), 0x7632);
 }
 
 /* Element types of weights: uint16_t is bfloat16. */
@@ -801,11 +930,13 @@ static __device__ __forceinline__ void haste__cu_unpack8(float *out, uint4 v)
     #pragma unroll
     for (int i = 0; i < 4; i++) {
         out[2 * i] = haste__cu_from_bf16(word[i]);
-        out[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000u);
+        out[2 * i + 1] = haste__cu_high(word[i]);
     }
 }
-static __device__ __forceinline__ void haste__cu_get8(float *out, const uint16_t *p) {
-    haste__cu_unpack8(out, *(const uint4 *)p); }
+static __device__ __forceinline__ void haste__cu_get8(float *out, const uint16_t *p)
+{
+    haste__cu_unpack8(out, *(const uint4 *)p);
+}
 
 /* Rounds eight numbers stochastically, or stores them as they are. Position as on the CPU: a word of noise serves four. */
 static __device__ __forceinline__ void haste__cu_put8(float *p, const float *v, uint64_t, uint64_t)
@@ -897,10 +1028,14 @@ static __device__ __forceinline__ uint64_t haste__cu_entry(float score, int32_t 
 {
     return (uint64_t)haste__cu_order_key(score) << 32 | (uint32_t)~id;
 }
-static __device__ __forceinline__ float   haste__cu_entry_score(uint64_t entry) {
-    return entry ? haste__cu_order_float((uint32_t)(entry >> 32)) : -INFINITY; }
-static __device__ __forceinline__ int32_t haste__cu_entry_id(uint64_t entry) {
-    return entry ? (int32_t)~(uint32_t)entry : -1; }
+static __device__ __forceinline__ float   haste__cu_entry_score(uint64_t entry)
+{
+    return entry ? haste__cu_order_float((uint32_t)(entry >> 32)) : -INFINITY;
+}
+static __device__ __forceinline__ int32_t haste__cu_entry_id(uint64_t entry)
+{
+    return entry ? (int32_t)~(uint32_t)entry : -1;
+}
 
 static __device__ __forceinline__ bool haste__cu_finite(float v) { return fabsf(v) <= FLT_MAX; }
 /* Small enough to be squared, as Adam does; see haste.h. */
@@ -908,10 +1043,14 @@ static __device__ __forceinline__ bool haste__cu_sane(float v) { return fabsf(v)
 
 /* Items of a block: runs of at most 64 labels, `subs` in a group, which is 1 but for S > 64: then no 64-bit division is
    made. */
-static __device__ __forceinline__ int64_t haste__cu_item_group(int64_t item, int subs) {
-    return subs == 1 ? item : item / subs; }
-static __device__ __forceinline__ int haste__cu_item_label(int64_t item, int subs) {
-    return subs == 1 ? 0 : (int)(item % subs) * HASTE__CU_RUN; }
+static __device__ __forceinline__ int64_t haste__cu_item_group(int64_t item, int subs)
+{
+    return subs == 1 ? item : item / subs;
+}
+static __device__ __forceinline__ int haste__cu_item_label(int64_t item, int subs)
+{
+    return subs == 1 ? 0 : (int)(item % subs) * HASTE__CU_RUN;
+}
 
 static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pass &p, int64_t g)
 {
@@ -940,9 +1079,7 @@ haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wid
     __shared__ float part[32][33];
     const int columns = (D + 31) / 32, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 32;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");   /* kernels of >>backward may begin; they wait where they must */
-#endif
+    haste__cu_allow_next();   /* kernels of >>backward may begin; they wait where they must */
     if ((int)blockIdx.x >= x_blocks) {
         const int64_t step = (int64_t)((int)gridDim.x - x_blocks) * HASTE__CU_THREADS;
         const int64_t first = (int64_t)((int)blockIdx.x - x_blocks) * HASTE__CU_THREADS + threadIdx.x;
@@ -1208,19 +1345,19 @@ template <int SP> static __device__ __forceinline__ void haste__cu_weights(float
 template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const uint16_t *, const float *acc,
                                                                                  float *out)
 {
+    typedef haste__cu_tile<uint16_t, SP> tile;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     #pragma unroll
     for (int i = 0; i < SP / 2; i += 2)
-        *(float2 *)(out + (warp * 16 + lane / 4 + (i & 2 ? 8 : 0)) * haste__cu_tile<uint16_t,
-                    SP>::LD + i / 4 * 8 + lane % 4 * 2) =
+        *(float2 *)(out + (warp * 16 + lane / 4 + (i & 2 ? 8 : 0)) * tile::LD + i / 4 * 8 + lane % 4 * 2) =
             make_float2(acc[i], acc[i + 1]);
 }
 template <int SP> static __device__ __forceinline__ void haste__cu_weights_store(const float *, const float *acc, float *out)
 {
+    typedef haste__cu_tile<float, SP> tile;
     #pragma unroll
     for (int i = 0; i < SP / 2; i++)
-        out[((int)threadIdx.x % 16 + i / (SP / 8) * 16) * haste__cu_tile<float,
-            SP>::LD + (int)threadIdx.x / 16 * (SP / 8) + i % (SP / 8)] =
+        out[((int)threadIdx.x % 16 + i / (SP / 8) * 16) * tile::LD + (int)threadIdx.x / 16 * (SP / 8) + i % (SP / 8)] =
             acc[i];
 }
 
@@ -1232,9 +1369,8 @@ static __device__ __forceinline__ int haste__cu_column(const haste__cu_pass &p, 
 
 /* grad_x points at the slice's first row of the tile. */
 template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0,
-                                                                          int rows,
-                                                                          const uint16_t *w, const uint16_t *z,
-                                                                              float *grad_x)
+                                                                          int rows, const uint16_t *w, const uint16_t *z,
+                                                                          float *grad_x)
 {
     typedef haste__cu_tile<uint16_t, SP> tile;
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, odd = lane & 1;
@@ -1375,20 +1511,50 @@ static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p,
     return fabsf(d) < p.negligible ? 0 : (positive ? -d : d) * p.scale;
 }
 
+/* A warp's logits of 16 labels and a span of 32 samples: z[piece of 8 samples][label, sample]; mark has a bit for each of
+   them that is of a positive. flip: those change their sign, for a positive is a negative of the opposite logit. */
+static __device__ __forceinline__ void haste__cu_span_flip(float (&z)[4][4], uint32_t mark)
+{
+    #pragma unroll
+    for (int i = 0; i < 16; i++) z[i >> 2][i & 3] = __uint_as_float(__float_as_uint(z[i >> 2][i & 3]) ^ (mark >> i << 31));
+}
+
+/* They become softmax's gradients, but for the factor that all have; returns their loss. first: the lane's first sample. */
+template <int HALVES>
+static __device__ __forceinline__ float haste__cu_span_softmax(const haste__cu_pass &p, float (&z)[HALVES][4][4],
+                                                               const uint32_t (&mark)[HALVES], int first)
+{
+    float loss = 0;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int b = min(first + i, p.B - 1), j = i >> 1, e = i & 1;
+        const float shift = p.shift[b], factor = p.factor[b];
+        #pragma unroll
+        for (int k = 0; k < HALVES * 2; k++) {
+            float *v = &z[k >> 1][j][(k & 1) * 2 + e];
+            float share = factor > 0 ? haste__cu_exp2(1.4426950408889634f * (*v - shift)) : 0;
+            if (mark[k >> 1] >> (j * 4 + (k & 1) * 2 + e) & 1) {
+                share -= factor;
+                loss += factor * (shift - *v);
+            }
+            *v = share;
+        }
+    }
+    return loss;
+}
+
 /* ---- >>update ------------------------------------------------------------------------------------------------ */
 
 /* Eight labels s .. s + 7 of input f, of an array in the path's order. */
 template <typename A> static __device__ __forceinline__ void haste__cu_load8(const haste__cu_pass &p, const A *array,
-                                                                             int64_t g, int f, int s,
-                                                                             float *out)
+                                                                             int64_t g, int f, int s, float *out)
 {
     array += (size_t)g * (size_t)p.F * (size_t)p.S;
     if (haste__cu_eights(p.path)) haste__cu_get8(out, array + haste__cu_place(p.path, p.S, p.F, f, s));
     else for (int j = 0; j < 8; j++) out[j] = haste__cu_get(array + haste__cu_place(p.path, p.S, p.F, f, s + j));
 }
 template <typename A> static __device__ __forceinline__ void haste__cu_store8(const haste__cu_pass &p, A *array, int64_t g,
-                                                                              int f, int s,
-                                                                              const float *v, uint64_t key)
+                                                                              int f, int s, const float *v, uint64_t key)
 {
     uint64_t position = ((uint64_t)(p.round_slot + g * p.S) << 16) + (uint64_t)f * (uint64_t)p.S + (uint64_t)s;
     array += (size_t)g * (size_t)p.F * (size_t)p.S;
@@ -1455,8 +1621,8 @@ static __device__ __forceinline__ void haste__cu_update_bias(const haste__cu_pas
 /* Logits acc become logit gradients; what is no logit becomes 0. Returns whether one was not finite. */
 template <typename T, int SP, int LOSS>
 static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, const float *bias, int labels, int samples,
-                                                      int first_sample,
-                                                      float *acc, const uint32_t *y, bool marked, float *sum)
+                                                      int first_sample, float *acc, const uint32_t *y, bool marked,
+                                                      float *sum)
 {
     const bool want = p.loss_sum != NULL;
     bool bad = false;
@@ -1541,8 +1707,8 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
    Begins with a barrier, which ends the use of x and z by what came before; the caller's comes after. */
 template <typename T, int SP>
 static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t,
-                                                             bool whole,
-                                                             int32_t first, unsigned char *memory, float *acc, double *loss)
+                                                             bool whole, int32_t first, unsigned char *memory, float *acc,
+                                                             double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
     T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
@@ -1568,8 +1734,7 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
    holds the weights. */
 template <typename T, int SP>
 static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0,
-                                                        int run, const T *w,
-                                                        const float *dw)
+                                                        int run, const T *w, const float *dw)
 {
     typedef haste__cu_tile<T, SP> tile;
     for (int i = (int)threadIdx.x; i < 64 * (SP / 8); i += HASTE__CU_THREADS) {
@@ -1595,7 +1760,8 @@ static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p,
 /* How many of the next kernel's blocks a multiprocessor should hold, which decides the registers of a thread: 128 and more
    make them wait less for memory. */
 template <typename T, int SP> struct haste__cu_group_blocks {
-    enum { N = sizeof(T) == 2 ? (SP == 64 ? 3 : SP == 32 ? 4 : 5) : (SP == 64 ? 2 : 4) }; };
+    enum { N = sizeof(T) == 2 ? (SP == 64 ? 3 : SP == 32 ? 4 : 5) : (SP == 64 ? 2 : 4) };
+};
 
 /* Everything that trains. Block: one run of at most 64 labels of a group after the other. Where F <= 64, one pass over the
    tiles of samples does all; else a first pass leaves logit gradients in scratch memory, and a second one takes 64 inputs at
@@ -1612,9 +1778,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
     const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, chunks = (p.F + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
     const bool want_weights = p.update || p.grad_weight;
     const size_t tile_rows = (size_t)p.D * HASTE__CU_TILE;
-    float *grad_x = p.grad_x ? p.grad_x + (size_t)(blockIdx.x % p.replicas) * (size_t)p.tiles * tile_rows +
-        (size_t)p.begin * HASTE__CU_TILE
-                             : NULL;
+    const size_t replica = (size_t)(blockIdx.x % p.replicas) * (size_t)p.tiles * tile_rows;
+    float *grad_x = p.grad_x ? p.grad_x + replica + (size_t)p.begin * HASTE__CU_TILE : NULL;
     T *slopes = (T *)p.slopes + (size_t)blockIdx.x * (size_t)p.tiles * HASTE__CU_RUN * HASTE__CU_TILE;
     double loss = 0;
 
@@ -1697,9 +1862,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
     }
 }
 
-/* haste_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other; two
-   passes, since
-   a gradient that is not usable spares the run. */
+/* haste_cuda_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other;
+   two passes, since a gradient that is not usable spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
 {
@@ -1830,7 +1994,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
                 haste__cu_fetch_x<T, SP>(p, next_g, next_f0, next_rows, tile_number, next_x);
             }
             haste__cu_copy_batch();
-            haste__cu_copy_wait_but_one();
+            haste__cu_copy_wait_but<1>();
         } else haste__cu_copy_wait();
         if (MODE == HASTE__CU_TOP_K && f0 == 0 && half == 0 && live) {
             const uint32_t others = *(volatile uint32_t *)(p.floor + sample);
@@ -2500,15 +2664,15 @@ static __device__ __forceinline__ void haste__few_fetch(const haste__cu_stream_b
     }
     if (rows == HASTE__FEW_ROWS && runs != 1 && here == 2) {
         #pragma unroll
-        for (int j = 0; j < 4; j++) haste__cu_copy16(to + j * 512, from + j * step, true);
+        for (int j = 0; j < 4; j++) haste__cu_copy16(to + j * 512, from + j * step);
         from += jump;
         #pragma unroll
-        for (int j = 0; j < 4; j++) haste__cu_copy16(to + 2048 + j * 512, from + j * step, true);
+        for (int j = 0; j < 4; j++) haste__cu_copy16(to + 2048 + j * 512, from + j * step);
     } else {
         const int copies = rows / (runs ? 16 : 8);
-        for (int j = 0; j < copies; j++) haste__cu_copy16(to + j * 512, from + j * step, true);
+        for (int j = 0; j < copies; j++) haste__cu_copy16(to + j * 512, from + j * step);
         for (int j = 0; j < copies && runs == 2 && here == 2; j++)
-            haste__cu_copy16(to + 2048 + j * 512, from + jump + j * step, true);
+            haste__cu_copy16(to + 2048 + j * 512, from + jump + j * step);
     }
     if (block.index) {
         const int pieces = (narrow ? F : rows) / 8, second = lane >= pieces, piece = lane - second * pieces;
@@ -2516,11 +2680,11 @@ static __device__ __forceinline__ void haste__few_fetch(const haste__cu_stream_b
         const int64_t list = runs == 2 && S == 16 ? (int64_t)unit * 2 + (second && here == 2) : group;
         if (lane < (runs == 2 ? 2 : 1) * pieces)
             haste__cu_copy16(stage + HASTE__FEW_PLACES + second * (haste__few_places(block) * 2) + piece * 16,
-                             block.index + list * F + (narrow ? 0 : f0) + piece * 8, true);
+                             block.index + list * F + (narrow ? 0 : f0) + piece * 8);
     }
     if (chunk + 1 == block.chunks && lane < (runs == 1 ? 4 : here * 4)) {
         const int64_t label = runs == 2 ? (int64_t)unit * 32 : (int64_t)group * S + part * block.unit;
-        haste__cu_copy16(stage + HASTE__FEW_BIAS + lane * 16, block.bias + label + lane * 4, true);
+        haste__cu_copy16(stage + HASTE__FEW_BIAS + lane * 16, block.bias + label + lane * 4);
     }
 }
 
@@ -2577,8 +2741,8 @@ static __device__ __forceinline__ void haste__few_product(const haste__cu_stream
     }
 }
 
-/* COLUMNS: 1, a sample has two of mma's (at most 4 samples); 2, it has one. Warp: every so-manieth unit; after the first one
-   no warp waits for another. */
+/* COLUMNS: 1, a sample has two of mma's (at most 4 samples); 2, it has one. Warp: every n-th unit, n the warps
+   of the grid; after the first one no warp waits for another. */
 template <int COLUMNS>
 static __global__ void __launch_bounds__(32 * HASTE__FEW_WARPS, 1) haste__few_kernel(const haste__cu_stream_args a)
 {
@@ -2642,7 +2806,7 @@ static __global__ void __launch_bounds__(32 * HASTE__FEW_WARPS, 1) haste__few_ke
             const int f0 = now.chunk * HASTE__FEW_ROWS;
             const int rows = block.F - f0 < HASTE__FEW_ROWS ? block.F - f0 : HASTE__FEW_ROWS;
             const bool narrow = block.path == HASTE_CUDA_NARROW;
-            haste__cu_copy_wait_but_two();
+            haste__cu_copy_wait_but<2>();
             __syncwarp();   /* the job is there */
             if (!block.runs) {
                 if (rows == 64) haste__few_product<0>(block, z, f0, 64, stage, x);
@@ -2704,15 +2868,15 @@ static __device__ __forceinline__ void haste__cu_stream_fetch(const haste__cu_st
     stage += lane * 16;
     if (bytes == HASTE__CU_STREAM_BYTES) {
         #pragma unroll
-        for (int j = 0; j < HASTE__CU_STREAM_BYTES; j += 512) haste__cu_copy16(stage + j, from + j, true);
+        for (int j = 0; j < HASTE__CU_STREAM_BYTES; j += 512) haste__cu_copy16(stage + j, from + j);
     } else
-        for (int j = 0; lane * 16 + j < bytes; j += 512) haste__cu_copy16(stage + j, from + j, true);
+        for (int j = 0; lane * 16 + j < bytes; j += 512) haste__cu_copy16(stage + j, from + j);
     if (block.copied && lane < rows / 8)
-        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES, block.index + g * block.F + f0 + lane * 8, true);
+        haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES, block.index + g * block.F + f0 + lane * 8);
     if (chunk + 1 == block.chunks)
         for (int i = lane; i < block.S / 4; i += 32)
             haste__cu_copy16(stage + HASTE__CU_STREAM_BYTES + HASTE__CU_STREAM_ROWS * 2 + (i - lane) * 16,
-                             block.bias + g * block.S + i * 4, true);
+                             block.bias + g * block.S + i * 4);
 }
 
 /* Numbers that are read and written together. */
@@ -2791,7 +2955,7 @@ static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first
 }
 
 /* The k best for N samples (1, or up to 4), for float32 and for shapes that the kernel above does not take, in the general
-   order. Likewise bound by memory. Warp: every so-manieth group; lanes share a job's weights (a part of a group's inputs), 8
+   order. Likewise bound by memory. Warp: every n-th group; lanes share a job's weights (a part of a group's inputs), 8
    labels of a row each, then add up. */
 template <typename T, int N>
 static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
@@ -2839,8 +3003,8 @@ static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_
             const int rows = block.F - f0 < block.rows ? block.F - f0 : block.rows;
             const int64_t g = now.unit;
             unsigned char *stage = ring + turn * size;
-            if (stages == 3) haste__cu_copy_wait_but_two();
-            else if (stages == 2) haste__cu_copy_wait_but_one();
+            if (stages == 3) haste__cu_copy_wait_but<2>();
+            else if (stages == 2) haste__cu_copy_wait_but<1>();
             else haste__cu_copy_wait();
             __syncwarp();
             haste__cu_stream_gather<N>(block, g, now.chunk, stage, x, own);
@@ -2994,9 +3158,9 @@ static __device__ __forceinline__ haste__panel_lane haste__panel_lane_of(const h
 /* The weights, with the first chunk biases, and with the last one labels (LABELS) of a job on their way to `stage`. Returns
    the lane's two inputs of it, whose places are to be put there later. */
 template <int UNIT, bool NARROW, bool LABELS>
-static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pass &p, const haste__panel_plan &plan,
-                                                              haste__panel_lane own, int unit, int chunk,
-                                                              unsigned char *stage)
+static __device__ __forceinline__ uint32_t haste__panel_fetch_job(const haste__cu_pass &p, const haste__panel_plan &plan,
+                                                                  haste__panel_lane own, int unit, int chunk,
+                                                                  unsigned char *stage)
 {
     enum { ROWS = 256 / UNIT, COPIES = HASTE__PANEL_CHUNK / ROWS };   /* rows that a warp copies at once; so many times */
     const int lane = (int)threadIdx.x % 32, f0 = chunk * HASTE__PANEL_CHUNK, quad = lane / 2 % 4, half = lane % 2;
@@ -3014,12 +3178,12 @@ static __device__ __forceinline__ uint32_t haste__panel_fetch(const haste__cu_pa
     }
     #pragma unroll
     for (int j = 0; j < COPIES; j++, from += step)
-        if (rows == HASTE__PANEL_CHUNK || j * ROWS < rows) haste__cu_copy16(stage + own.to + j * 512, from, true);
+        if (rows == HASTE__PANEL_CHUNK || j * ROWS < rows) haste__cu_copy16(stage + own.to + j * 512, from);
     if (chunk == 0 && lane < UNIT / 4)
-        haste__cu_copy16(stage + HASTE__PANEL_BIAS(UNIT) + lane * 16, p.bias + group * p.S + part * UNIT + lane * 4, true);
+        haste__cu_copy16(stage + HASTE__PANEL_BIAS(UNIT) + lane * 16, p.bias + group * p.S + part * UNIT + lane * 4);
     if (LABELS && chunk + 1 == plan.chunks && lane < UNIT / 4)
         haste__cu_copy16(stage + HASTE__PANEL_LABEL(UNIT) + lane * 16,
-                         p.label_of + p.first_slot + group * p.S + part * UNIT + lane * 4, true);
+                         p.label_of + p.first_slot + group * p.S + part * UNIT + lane * 4);
     haste__cu_copy_batch();
     if (lane >= rows / 2) return 0;
     if (NARROW) {   /* lane 8 * step + 2 * quad + half: the two inputs of a column of strip 2 * step + half */
@@ -3304,11 +3468,11 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
     const haste__panel_lane own = haste__panel_lane_of<UNIT, NARROW>(p);
     bool fine = true;
 
-    if (unit < end) pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, 0, stages);
+    if (unit < end) pair = haste__panel_fetch_job<UNIT, NARROW, SEARCH>(p, plan, own, unit, 0, stages);
     for (int i = (int)threadIdx.x; i < p.width * 8; i += (int)blockDim.x)
         haste__cu_copy16(memory + (haste__panel_place(plan, (uint32_t)(i / 8)) ^ (uint32_t)(i % 8) << 4),
                          (const uint16_t *)p.x + ((size_t)tile * (size_t)p.D + (size_t)(p.begin + i / 8)) * HASTE__CU_TILE +
-                         i % 8 * 8, true);
+                         i % 8 * 8);
     if (MODE == HASTE__CU_TOP_K && !plan.best_of_set && !p.count) {
         for (int i = (int)threadIdx.x; i < HASTE__CU_TILE * p.k; i += (int)blockDim.x) {
             const int sample = tile * HASTE__CU_TILE + i / p.k;
@@ -3335,7 +3499,7 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
         turn ^= 1;
         if (ends) { chunk = 0; unit += stride; } else chunk++;
         if (unit < end)
-            pair = haste__panel_fetch<UNIT, NARROW, SEARCH>(p, plan, own, unit, chunk, stages + turn * STAGE);
+            pair = haste__panel_fetch_job<UNIT, NARROW, SEARCH>(p, plan, own, unit, chunk, stages + turn * STAGE);
 
         if (MODE == HASTE__CU_TOP_K && begins && !p.count && !plan.best_of_set) {   /* what others have found meanwhile */
             #pragma unroll
@@ -3425,7 +3589,7 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
 /* The search's first look: k sets of labels have their best at or above the k-th largest of all sets' best, so that at least
    k labels reach it. Block: one sample. */
 static __global__ void __launch_bounds__(HASTE__PANEL_FLOOR) haste__panel_floor_kernel(const uint32_t *best_of_set, int sets,
-                                                                                      int k, uint32_t *floor)
+                                                                                       int k, uint32_t *floor)
 {
     enum { KEYS = HASTE__PANEL_SETS / HASTE__PANEL_FLOOR };
     __shared__ int counts[2][16];
@@ -3500,8 +3664,7 @@ static cudaError_t haste__panel_pass(const haste__cu_pass *p, const haste__panel
 
 /* ---- >>above and score --------------------------------------------------------------------------------------- */
 
-/* offset [B+1] from counts, which become offsets too: where each sample's next hit goes. Block: all. Sums of 128 at a time.
-   */
+/* offset [B+1] from counts, which become offsets too: where each sample's next hit goes. One block; sums of 128 at a time. */
 static __global__ void haste__cu_offset_kernel(int64_t *count, int B, int64_t *offset)
 {
     __shared__ int64_t part[HASTE__CU_THREADS];
@@ -3546,21 +3709,20 @@ static __global__ void haste__cu_sort_kernel(const int64_t *offset, int32_t *id,
 
 /* Logits of given labels. Warp: one candidate after the other of a sample; lanes share the inputs. */
 template <typename T>
-static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu_map map, haste__cu_counts path,
-                                              const int64_t *offset,
+static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu_map map, const int64_t *offset,
                                               const int32_t *candidate, float *score)
 {
     int lane = (int)threadIdx.x % 32;
     for (int b = (int)blockIdx.x; b < a.B; b += (int)gridDim.x) {
         int64_t start = offset[0], first = offset[b], end = offset[b + 1];
-        if (start < 0 || first < start || end < first) { atomicExch(&a.flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+        if (start < 0 || first < start || end < first) { haste__cu_bad_list(a.flag, b); continue; }
         for (int64_t i = first + (int64_t)blockIdx.y * (HASTE__CU_THREADS / 32) + threadIdx.x / 32; i < end;
              i += (int64_t)gridDim.y * (HASTE__CU_THREADS / 32)) {
             int32_t label = candidate[i];
             int64_t slot;
             int k = 0;
             float sum = 0;
-            if (label < 0 || label >= map.labels) { atomicExch(&a.flag[HASTE__CU_FLAG_DATA], 1u); continue; }
+            if (label < 0 || label >= map.labels) { haste__cu_bad_list(a.flag, b); continue; }
             slot = map.slot_of[label] - map.shard;
             if (slot < 0 || slot >= map.first_slot[map.blocks]) continue;
             while (slot >= map.first_slot[k + 1]) k++;
@@ -3570,7 +3732,7 @@ static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu
             int s = (int)(slot % block.S);
             const T *w = (const T *)block.weight + (size_t)g * (size_t)block.F * (size_t)block.S;
             for (int f = lane; f < block.F; f += 32)
-                sum += haste__cu_get(w + haste__cu_place(path.n[k], block.S, block.F, f, s)) *
+                sum += haste__cu_get(w + haste__cu_place(block.path, block.S, block.F, f, s)) *
                        haste__cu_read(a.x, a.x_type, (size_t)b * (size_t)a.D + (size_t)block.begin +
                                                      (size_t)(block.index ? block.index[g * block.F + f] : f));
             for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
@@ -4044,7 +4206,7 @@ static __device__ __forceinline__ void haste__cu_rewire_copy(A *copy, const A *g
 {
     const int each = 16 / (int)sizeof(A);
     for (int i = (int)threadIdx.x * each; i < n; i += (int)blockDim.x * each) {
-        if (shared) haste__cu_copy16(copy + i, group + i, true);
+        if (shared) haste__cu_copy16(copy + i, group + i);
         else *(uint4 *)(copy + i) = *(const uint4 *)(group + i);
     }
 }
@@ -4162,8 +4324,11 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
 
 #define HASTE__WIDE_REPLICAS 8    /* of grad_x, recommended */
 #define HASTE__WIDE_LOCKS    64   /* most tiles with resident rows: one lock each; 256 bytes, so that rows are aligned */
+#if !defined(HASTE__WIDE_RESIDENT)
+    #define HASTE__WIDE_RESIDENT 65536   /* most rows resident; 0 for racecheck, which takes what locks protect for a race */
+#endif
 
-/* How a pass is cut up; made by haste__wide_make_plan. */
+/* How a pass is cut up; made by haste__wide_plan_make. */
 typedef struct haste__wide_plan {
     int32_t  ok, workers, chunk, chunks;   /* workers of a CTA; rows of a chunk of F; how many chunks */
     int32_t  multi, ragged;                /* which kernel */
@@ -4179,111 +4344,43 @@ typedef struct haste__wide_plan {
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* ---- instructions ---- */
-
-static __device__ __forceinline__ uint32_t haste__smem(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-static __device__ __forceinline__ void haste__copy16(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
-}
-
-static __device__ __forceinline__ void haste__copy_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
-static __device__ __forceinline__ void haste__copy_wait(void) { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 /* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies (then a barrier). */
-static __device__ __forceinline__ void haste__fence_async(void)
+static __device__ __forceinline__ void haste__wide_fence_async(void)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-static __device__ __forceinline__ void haste__bar(int id)
+static __device__ __forceinline__ void haste__wide_bar(int id)
 {
     asm volatile("bar.sync %0, 128;" :: "r"(id) : "memory");
 }
 
-static __device__ __forceinline__ void haste__mbar_wait(uint32_t bar, uint32_t parity)
+/* Bulk copies. in: to shared memory; `barrier` counts the bytes. out: from it, in batches that bulk_batch closes; bulk_read
+   waits until all have been read (their memory may be overwritten), bulk_wait until all have been written. */
+static __device__ __forceinline__ void haste__wide_bulk_in(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier)
 {
-    asm volatile("{\n\t.reg .pred p;\n\tWAIT:\n\t"
-                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n\t@!p bra WAIT;\n\t}"
-                 :: "r"(bar), "r"(parity) : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
 }
-
-static __device__ __forceinline__ void haste__red4(float *p, float a, float b, float c, float d)
+static __device__ __forceinline__ void haste__wide_bulk_out(void *to, uint32_t from, uint32_t bytes)
 {
-    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" :: "l"(p), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" :: "l"(to), "r"(from), "r"(bytes) : "memory");
 }
-
-static __device__ __forceinline__ uint32_t haste__lds32(uint32_t a)
+static __device__ __forceinline__ void haste__wide_bulk_batch()
 {
-    uint32_t v;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(a) : "memory");
-    return v;
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-
-static __device__ __forceinline__ void haste__sts32(uint32_t a, uint32_t v)
+static __device__ __forceinline__ void haste__wide_bulk_read()
 {
-    asm volatile("st.shared.b32 [%0], %1;" :: "r"(a), "r"(v) : "memory");
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
-
-static __device__ __forceinline__ uint32_t haste__lds16(uint32_t a)
+static __device__ __forceinline__ void haste__wide_bulk_wait()
 {
-    uint16_t v;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(a) : "memory");
-    return v;
-}
-
-static __device__ __forceinline__ uint2 haste__lds64(uint32_t a)
-{
-    uint2 v;
-    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(a) : "memory");
-    return v;
-}
-
-static __device__ __forceinline__ float4 haste__lds128(uint32_t a)
-{
-    float4 v;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(a) : "memory");
-    return v;
-}
-
-static __device__ __forceinline__ void haste__sts128(uint32_t a, float v0, float v1, float v2, float v3)
-{
-    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" :: "r"(a), "f"(v0), "f"(v1), "f"(v2), "f"(v3) : "memory");
-}
-
-static __device__ __forceinline__ float haste__exp2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-static __device__ __forceinline__ float haste__log2(float x)
-{
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-static __device__ __forceinline__ float haste__rcp(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-
-/* lo in the low half. */
-static __device__ __forceinline__ uint32_t haste__pack(float lo, float hi)
-{
-    uint32_t v;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(hi), "f"(lo));
-    return v;
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 /* A 32-bit mixer: each output bit depends on all input bits. */
-static __host__ __device__ __forceinline__ uint32_t haste__mix32(uint32_t x)
+static __host__ __device__ __forceinline__ uint32_t haste__wide_mix32(uint32_t x)
 {
     x ^= x >> 16; x *= 0x7feb352du;
     x ^= x >> 15; x *= 0x846ca68bu;
@@ -4293,43 +4390,42 @@ static __host__ __device__ __forceinline__ uint32_t haste__mix32(uint32_t x)
 /* wgmma's view of a matrix in shared memory that begins at `at`. MODE 1, 2, 3: rows of 128, 64, 32 bytes, swizzled; EIGHT:
    bytes from one unit of 8 rows to the next; the next 64 columns (S = 128) lie 1024 bytes further. The low bits are the
    address in units of 16 bytes: steps are added to it. */
-template <int EIGHT, int MODE> static __device__ __forceinline__ uint64_t haste__matrix(uint32_t at)
+template <int EIGHT, int MODE> static __device__ __forceinline__ uint64_t haste__wide_matrix(uint32_t at)
 {
     return (uint64_t)((at >> 4) + (64u << 16)) | (uint64_t)((uint32_t)EIGHT >> 4 | (uint32_t)MODE << 30) << 32;
 }
 
-static __device__ __forceinline__ void haste__wgmma_fence(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-static __device__ __forceinline__ void haste__wgmma_commit(void)
+static __device__ __forceinline__ void haste__wide_wgmma_fence(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ void haste__wide_wgmma_commit(void)
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-template <int N> static __device__ __forceinline__ void haste__wgmma_wait(void)
+template <int N> static __device__ __forceinline__ void haste__wide_wgmma_wait(void)
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
 }
 
-#define HASTE__D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define HASTE__D16(i) HASTE__D4(i), HASTE__D4(i + 4), HASTE__D4(i + 8), HASTE__D4(i + 12)
+#define HASTE__WIDE_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define HASTE__WIDE_D16(i) HASTE__WIDE_D4(i), HASTE__WIDE_D4(i + 4), HASTE__WIDE_D4(i + 8), HASTE__WIDE_D4(i + 12)
 
 /* d [64, N] (+)= A [64, 16] B [16, N]; TA, TB: that operand lies with its M or N side along the rows. add = 0: = */
 template <int N, int TA, int TB>
-static __device__ __forceinline__ void haste__wgmma(float *d, uint64_t a, uint64_t b, int add)
+static __device__ __forceinline__ void haste__wide_wgmma(float *d, uint64_t a, uint64_t b, int add)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    if constexpr (N == 16)
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %10, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, %11, %12; }"
-                     : HASTE__D4(0), HASTE__D4(4) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-    else if constexpr (N == 32)
+    if constexpr (N == 32)
         asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
                      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, %19, %20; }"
-                     : HASTE__D16(0) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+                     : HASTE__WIDE_D16(0) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
     else if constexpr (N == 64)
         asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
                      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
                      "%32, %33, p, 1, 1, %35, %36; }"
-                     : HASTE__D16(0), HASTE__D16(16) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
     else
         asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
                      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -4337,7 +4433,7 @@ static __device__ __forceinline__ void haste__wgmma(float *d, uint64_t a, uint64
                      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
                      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
                      "%64, %65, p, 1, 1, %67, %68; }"
-                     : HASTE__D16(0), HASTE__D16(16), HASTE__D16(32), HASTE__D16(48)
+                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16), HASTE__WIDE_D16(32), HASTE__WIDE_D16(48)
                      : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
 #else
     (void)d; (void)a; (void)b; (void)add;
@@ -4371,7 +4467,7 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         for (int i = 0; i < N; i++) {
             const int h = i >> 1 & 1;
             const float v = z[i];
-            z[i] = (factor[h] > 0 ? haste__exp2((v - shift[h]) * 1.4426950408889634f) : 0) * p.scale;
+            z[i] = (factor[h] > 0 ? haste__cu_exp2((v - shift[h]) * 1.4426950408889634f) : 0) * p.scale;
             if (any && (positive[i >> 5] >> (i & 31) & 1)) {
                 loss += factor[h] * (shift[h] - v);
                 z[i] -= factor[h] * p.scale;
@@ -4393,23 +4489,23 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
                 float q[8], d = 0;
                 #pragma unroll
                 for (int k = 0; k < 8; k++) {
-                    q[k] = haste__rcp(1 + haste__exp2(z[i + k] * -1.4426950408889634f));
+                    q[k] = haste__cu_inverse(1 + haste__cu_exp2(z[i + k] * -1.4426950408889634f));
                     d = k ? fmaf(-d, q[k], d + q[k]) : q[0];
                 }
                 if (d < .015625f) loss += d * fmaf(d, fmaf(d, .33333333f, .5f), 1);
-                else if (d < .9999f) loss -= .6931471805599453f * haste__log2(1 - d);
+                else if (d < .9999f) loss -= .6931471805599453f * haste__cu_log2(1 - d);
                 else {   /* rare: one by one */
                     #pragma unroll
                     for (int k = 0; k < 8; k++)
-                        loss += fmaxf(z[i + k], 0)
-                              + .6931471805599453f * haste__log2(1 + haste__exp2(fabsf(z[i + k]) * -1.4426950408889634f));
+                        loss += fmaxf(z[i + k], 0) + .6931471805599453f *
+                                haste__cu_log2(1 + haste__cu_exp2(fabsf(z[i + k]) * -1.4426950408889634f));
                 }
                 #pragma unroll
                 for (int k = 0; k < 8; k++) z[i + k] = q[k] * p.scale;
             } else {
                 #pragma unroll
                 for (int k = 0; k < 8; k++)
-                    z[i + k] = haste__rcp(fmaf(haste__exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
+                    z[i + k] = haste__cu_inverse(fmaf(haste__cu_exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
             }
         }
     } else {
@@ -4464,12 +4560,6 @@ template <bool ADAM> static __device__ __forceinline__ float haste__wide_rule(co
     return w - p.lr * *m;
 }
 
-/* Two numbers to bf16, rounded up or down by chance: noise is added below the last bit and cut off. */
-static __device__ __forceinline__ uint32_t haste__wide_round(float a, float b, uint32_t noise)
-{
-    return __byte_perm(__float_as_uint(a) + (noise & 0xffffu), __float_as_uint(b) + (noise >> 16), 0x7632);
-}
-
 /* Two neighbours of a state, read and written. */
 template <bool F32> static __device__ __forceinline__ void haste__wide_state_get(const char *at, float *v)
 {
@@ -4481,7 +4571,7 @@ template <bool F32> static __device__ __forceinline__ void haste__wide_state_get
 template <bool F32> static __device__ __forceinline__ void haste__wide_state_put(char *at, const float *v, uint32_t noise)
 {
     if (F32) *(float2 *)(void *)at = make_float2(v[0], v[1]);
-    else *(uint32_t *)(void *)at = haste__wide_round(v[0], v[1], noise);
+    else *(uint32_t *)(void *)at = haste__cu_round2(v[0], v[1], noise);
 }
 
 /* ---- the kernel ---- */
@@ -4513,10 +4603,10 @@ static __device__ __forceinline__ void haste__wide_next(haste__wide_job *j, int 
    finite, or a gradient of 1e18 and more, is left alone and the flag set (MULTI: from the chunk on where that shows). */
 template <int S, int CHUNK, bool MULTI, bool RAGGED, int WORKERS, bool PLAIN>
 static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(const __grid_constant__ haste__cu_pass p,
-                                                                            const __grid_constant__ haste__wide_plan plan)
+                                                                              const __grid_constant__ haste__wide_plan plan)
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    constexpr int EIGHT = 16 * S, MODE = S == 16 ? 3 : S == 32 ? 2 : 1, XB = CHUNK * 128, WB = CHUNK * S * 2, ZB = 128 * S;
+    constexpr int EIGHT = 16 * S, MODE = S == 32 ? 2 : 1, XB = CHUNK * 128, WB = CHUNK * S * 2, ZB = 128 * S;
     constexpr int N = S / 2, WORDS = (N + 31) / 32, HALVES = CHUNK / 64;   /* logits of a thread; blocks of 64 inputs */
     extern __shared__ __align__(1024) char haste__wide_shared[];
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
@@ -4525,7 +4615,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     const int bar = 1 + worker;
     const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
     char *slab = haste__wide_shared + worker * plan.slab;
-    const uint32_t xs = haste__smem(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
+    const uint32_t xs = haste__cu_address(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
     const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
     const uint32_t small = states + (MULTI && plan.borrow ? 0 : state_arrays * plan.state_bytes);
     char *small_at = slab + (small - xs);
@@ -4534,7 +4624,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
     char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
-    const uint32_t resident = haste__smem(shared_at) + 4 * HASTE__WIDE_LOCKS;
+    const uint32_t resident = haste__cu_address(shared_at) + 4 * HASTE__WIDE_LOCKS;
     const int G = (int)p.groups, tiles = p.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)p.x + (int64_t)p.begin * 64;
     float *grad_x = p.grad_x ? p.grad_x + ((int64_t)(blockIdx.x % (uint32_t)p.replicas) * tiles * p.D + p.begin) * 64 : NULL;
@@ -4547,16 +4637,14 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     double loss = 0;
 
     if (tid == 0) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full) : "memory");
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 8) : "memory");
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(full + 16) : "memory");
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        for (int i = 0; i < 3; i++) haste__cu_barrier_init(full + 8 * i, 1);
+        haste__cu_barrier_init_fence();
     }
     if (threadIdx.x < HASTE__WIDE_LOCKS) lock[threadIdx.x] = 0;
     for (int i = threadIdx.x; i < plan.resident * tiles * 64; i += blockDim.x) ((float *)(lock + HASTE__WIDE_LOCKS))[i] = 0;
     if (!MULTI) {   /* rows past F are zeros for ever, so that z can be summed over whole chunks */
-        for (int i = tid; i < (2 * XB + 2 * WB) / 16; i += 128) haste__sts128(xs + i * 16, 0, 0, 0, 0);
-        haste__fence_async();
+        for (int i = tid; i < (2 * XB + 2 * WB) / 16; i += 128) haste__cu_sts128(xs + i * 16, 0, 0, 0, 0);
+        haste__wide_fence_async();
     }
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
@@ -4571,7 +4659,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     auto first_byte = [&](int g, int c) { return ((int64_t)g * F + c * CHUNK) * S * 2; };
     auto fetch_index = [&](int g, int c, int to) {
         if (indexed && g < G && tid * 8 < rows_of(c))
-            haste__copy16(index + to * 2 * CHUNK + tid * 16, p.index + (int64_t)g * F + c * CHUNK + tid * 8);
+            haste__cu_copy16(index + to * 2 * CHUNK + tid * 16, p.index + (int64_t)g * F + c * CHUNK + tid * 8);
     };
     auto fetch_x = [&](const haste__wide_job &j, int to, int from) {   /* 8 threads a row, ROWS rows a thread */
         constexpr int ROWS = CHUNK / 16;
@@ -4582,42 +4670,35 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             uint32_t two[ROWS / 2];
             if (indexed) {
                 #pragma unroll
-                for (int i = 0; i < ROWS / 2; i += 2) {
-                    const uint2 four = haste__lds64(index + from * 2 * CHUNK + r0 * 2 + i * 4);
-                    two[i] = four.x;
-                    two[i + 1] = four.y;
-                }
+                for (int i = 0; i < ROWS / 2; i += 2)
+                    haste__cu_lds64(two + i, index + from * 2 * CHUNK + r0 * 2 + i * 4);
             } else {
                 #pragma unroll
                 for (int i = 0; i < ROWS / 2; i++) two[i] = (uint32_t)(c * CHUNK + r0 + 2 * i) * 0x10001u + 0x10000u;
             }
             #pragma unroll
             for (int i = 0; i < ROWS; i++)
-                haste__copy16((at ^ (i << 4)) + i * 128, tile + (i & 1 ? two[i / 2] >> 16 : two[i / 2] & 0xffff) * 128u);
+                haste__cu_copy16((at ^ (i << 4)) + i * 128, tile + (i & 1 ? two[i / 2] >> 16 : two[i / 2] & 0xffff) * 128u);
         }
         if (j.tile == 0 && j.chunk == 0 && j.phase == 0 && tid < S / 4)
-            haste__copy16(haste__smem(bias) + j.odd * S * 4 + tid * 16, p.bias + (int64_t)j.g * S + tid * 4);
+            haste__cu_copy16(haste__cu_address(bias) + j.odd * S * 4 + tid * 16, p.bias + (int64_t)j.g * S + tid * 4);
     };
     auto fetch_w = [&](int g, int c, int number) {   /* one thread; the copy back from this buffer has been issued by it */
         const uint32_t bytes = rows_of(c) * S * 2, b = full + (number & 1) * 8;
         const char *from = (const char *)p.weight + first_byte(g, c);
-        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(b), "r"(bytes) : "memory");
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                     :: "r"(ws + (number & 1) * WB), "l"(from), "r"(bytes), "r"(b) : "memory");
+        haste__wide_bulk_read();
+        haste__cu_barrier_expect(b, bytes);
+        haste__wide_bulk_in(ws + (number & 1) * WB, from, bytes, b);
     };
     auto states_at = [&]() { return MULTI && plan.borrow ? ws + (~loads & 1) * WB : states; };
     auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
         const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
         if (!state_arrays) return;
-        asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
-                     :: "r"(full + 16), "r"(bytes * state_arrays) : "memory");
+        haste__wide_bulk_read();
+        haste__cu_barrier_expect(full + 16, bytes * state_arrays);
         for (int i = 0; i < state_arrays; i++)
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                         :: "r"(states_at() + i * plan.state_bytes),
-                            "l"((const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2)), "r"(bytes),
-                            "r"(full + 16) : "memory");
+            haste__wide_bulk_in(states_at() + i * plan.state_bytes,
+                           (const char *)p.state[i] + first_byte(g, c) / 2 * (p.state_f32 ? 4 : 2), bytes, full + 16);
     };
     auto loads_w = [&](const haste__wide_job &j) { return MULTI && j.phase == 0 ? true : j.tile == 0; };
     auto third = [&](int i) { return i == 2 ? 0 : i + 1; };
@@ -4627,20 +4708,20 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     auto open_job = [&]() {
         haste__wide_job next = now;
         haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
-        haste__copy_wait();
-        haste__fence_async();
+        haste__cu_copy_wait_but<0>();
+        haste__wide_fence_async();
         if (loads_w(now)) {
             loads++;
-            haste__mbar_wait(full + (loads & 1) * 8, (loads >> 1) & 1);
+            haste__cu_barrier_wait(full + (loads & 1) * 8, (loads >> 1) & 1);
         }
-        haste__bar(bar);
+        haste__wide_bar(bar);
         if (next.g < G) fetch_x(next, buffer ^ 1, MULTI || next.tile == 0 ? third(slot) : slot);
         if (MULTI) {
             haste__wide_job after = next;
             haste__wide_next<MULTI>(&after, tiles, plan.chunks, stride);
             fetch_index(after.g, chunk_of(after), third(third(slot)));
         } else if (now.tile == 0) fetch_index(now.g + 2 * stride, 0, third(third(slot)));
-        haste__copy_commit();
+        haste__cu_copy_batch();
         xa = xs + buffer * XB;
         wa = ws + (loads & 1) * WB;
         za = zs + (MULTI ? now.tile * ZB : 0);
@@ -4670,20 +4751,21 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     };
     auto forward = [&](float *z, bool first) {   /* z (+)= X^T W of this job's chunk */
         const int steps = rows_of(chunk_of(now)) / 16;
-        const uint64_t a = haste__matrix<1024, 1>(xa), b = haste__matrix<EIGHT, MODE>(wa);
+        const uint64_t a = haste__wide_matrix<1024, 1>(xa), b = haste__wide_matrix<EIGHT, MODE>(wa);
         if (RAGGED) {
             #pragma unroll 1
             for (int k = 0; k < steps; k++) {
-                haste__wgmma_fence();
-                haste__wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
+                haste__wide_wgmma_fence();
+                haste__wide_wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
             }
         } else {
-            haste__wgmma_fence();
+            haste__wide_wgmma_fence();
             #pragma unroll
-            for (int k = 0; k < CHUNK / 16; k++) haste__wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
+            for (int k = 0; k < CHUNK / 16; k++)
+                haste__wide_wgmma<S, 1, 1>(z, a + k * 128, b + k * (EIGHT / 8), !first || k > 0);
         }
-        haste__wgmma_commit();
-        haste__wgmma_wait<0>();
+        haste__wide_wgmma_commit();
+        haste__wide_wgmma_wait<0>();
     };
     /* From products to dz, in shared memory. column: this thread's part of the bias gradient, over all tiles so far
        (MULTI: of this one). */
@@ -4720,10 +4802,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         #pragma unroll
         for (int j = 0; j < S / 8; j += 2) {
             const uint32_t at = za + haste__wide_offset<S>(warp * 16 + (lane & 15), 8 * j + 8 * (lane >> 4));
+            const float *v = z + 4 * j;
             asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
-                         :: "r"(at), "r"(haste__pack(z[4 * j], z[4 * j + 1])), "r"(haste__pack(z[4 * j + 2], z[4 * j + 3])),
-                            "r"(haste__pack(z[4 * j + 4], z[4 * j + 5])), "r"(haste__pack(z[4 * j + 6], z[4 * j + 7]))
-                         : "memory");
+                         :: "r"(at), "r"(haste__cu_pack_fast(v[0], v[1])), "r"(haste__cu_pack_fast(v[2], v[3])),
+                            "r"(haste__cu_pack_fast(v[4], v[5])), "r"(haste__cu_pack_fast(v[6], v[7])) : "memory");
         }
         #pragma unroll
         for (int i = 0; i < N / 2; i++) {
@@ -4734,7 +4816,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     auto sum_columns = [&](float *column, bool first_tile) {
         const int first = haste__wide_column_sums<N / 2>(column, lane);
         #pragma unroll
-        for (int i = 0; i < (N / 16 ? N / 16 : 1); i++) {
+        for (int i = 0; i < N / 16; i++) {
             float *to = sums + warp * S + ((first + i) >> 1) * 8 + 2 * quad + ((first + i) & 1);
             const float sum = first_tile ? column[i] : *to + column[i];
             if (!(fabsf(sum) < 1e17f)) *bad = 1;
@@ -4749,9 +4831,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         #pragma unroll
         for (int h = 0; h < 2; h++)
             d[h] = half * 64 + warp * 16 >= rows ? -1
-                   : indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + (r0 + 8 * h) * 2) : c * CHUNK + r0 + 8 * h;
+                   : indexed ? (int)haste__cu_lds16(index + slot * 2 * CHUNK + (r0 + 8 * h) * 2) : c * CHUNK + r0 + 8 * h;
         if (plan.resident) {
-            const int lowest = indexed ? (int)haste__lds16(index + slot * 2 * CHUNK + half * 128)
+            const int lowest = indexed ? (int)haste__cu_lds16(index + slot * 2 * CHUNK + half * 128)
                                        : c * CHUNK + half * 64;
             if (lowest < plan.resident) {   /* the same for all threads of the worker */
                 uint32_t *own_lock = lock + (plan.lock_chunks ? now.tile * plan.lock_chunks + c : now.tile);
@@ -4759,21 +4841,23 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                     while (atomicCAS(own_lock, 0u, 1u)) { }
                     __threadfence_block();
                 }
-                haste__bar(bar);
+                haste__wide_bar(bar);
                 #pragma unroll
                 for (int h = 0; h < 2; h++) if ((uint32_t)d[h] < (uint32_t)plan.resident) {
                     const uint32_t at = resident + (now.tile * plan.resident + d[h]) * 256 + ((d[h] & 3) << 6) + quad * 16;
                     #pragma unroll
                     for (int i = 0; i < 4; i += 2) {   /* two at once: registers are short */
                         const uint32_t a0 = at ^ (i << 6), a1 = at ^ (i << 6) ^ 64;
-                        const float4 v0 = haste__lds128(a0), v1 = haste__lds128(a1);
                         const float *d0 = dx + 8 * i + 2 * h, *d1 = d0 + 8;
-                        haste__sts128(a0, v0.x + d0[0], v0.y + d0[1], v0.z + d0[4], v0.w + d0[5]);
-                        haste__sts128(a1, v1.x + d1[0], v1.y + d1[1], v1.z + d1[4], v1.w + d1[5]);
+                        float v0[4], v1[4];
+                        haste__cu_lds128(v0, a0);
+                        haste__cu_lds128(v1, a1);
+                        haste__cu_sts128(a0, v0[0] + d0[0], v0[1] + d0[1], v0[2] + d0[4], v0[3] + d0[5]);
+                        haste__cu_sts128(a1, v1[0] + d1[0], v1[1] + d1[1], v1[2] + d1[4], v1[3] + d1[5]);
                     }
                     d[h] = -1;
                 }
-                haste__bar(bar);
+                haste__wide_bar(bar);
                 if (tid == 0) {
                     __threadfence_block();
                     atomicExch(own_lock, 0u);
@@ -4787,37 +4871,37 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const float *four = dx + 8 * i + 2 * h;
-                haste__red4(to + 16 * i, four[0], four[1], four[4], four[5]);
+                haste__cu_add4(to + 16 * i, four[0], four[1], four[4], four[5]);
             }
         }
     };
     auto backward = [&](float (*dw)[N], bool first) {   /* dX of this job's rows; dw (+)= X dz */
         const bool skip = *bad || !grad_x;
-        const uint64_t w = haste__matrix<EIGHT, MODE>(wa), dz = haste__matrix<EIGHT, MODE>(za);
-        const uint64_t xx = haste__matrix<1024, 1>(xa);
+        const uint64_t w = haste__wide_matrix<EIGHT, MODE>(wa), dz = haste__wide_matrix<EIGHT, MODE>(za);
+        const uint64_t xx = haste__wide_matrix<1024, 1>(xa);
         float dx[32];
         #pragma unroll
         for (int half = 0; half < HALVES; half++) {
-            haste__wgmma_fence();
+            haste__wide_wgmma_fence();
             #pragma unroll
             for (int k = 0; k < S / 16; k++) {
                 const int at = (k >> 2) * 64 + (k & 3) * 2;
-                haste__wgmma<64, 0, 0>(dx, w + half * (EIGHT / 2) + at, dz + at, k > 0);
+                haste__wide_wgmma<64, 0, 0>(dx, w + half * (EIGHT / 2) + at, dz + at, k > 0);
             }
-            haste__wgmma_commit();
+            haste__wide_wgmma_commit();
             if (half == 0) {
                 #pragma unroll
                 for (int i = 0; i < HALVES; i++) {
                     #pragma unroll
                     for (int k = 0; k < 4; k++)
-                        haste__wgmma<S, 0, 1>(dw[i], xx + i * 512 + k * 2, dz + k * (EIGHT / 8), !first || k > 0);
+                        haste__wide_wgmma<S, 0, 1>(dw[i], xx + i * 512 + k * 2, dz + k * (EIGHT / 8), !first || k > 0);
                 }
-                haste__wgmma_commit();
-                haste__wgmma_wait<1>();
-            } else haste__wgmma_wait<0>();
+                haste__wide_wgmma_commit();
+                haste__wide_wgmma_wait<1>();
+            } else haste__wide_wgmma_wait<0>();
             add_x(dx, half, skip);
         }
-        haste__wgmma_wait<0>();
+        haste__wide_wgmma_wait<0>();
     };
     auto update = [&](const float (*dw)[N], bool with_bias) {   /* this job's chunk of W, in shared memory, and back */
         const int c = chunk_of(now), rows = rows_of(c);
@@ -4836,16 +4920,17 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         if (!fine) *bad = 1;
         {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
             const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
-            const uint32_t of_group = haste__mix32((uint32_t)group ^ plan.key[0]) + (uint32_t)(group >> 32) + plan.key[1];
+            const uint32_t of_group =
+                haste__wide_mix32((uint32_t)group ^ plan.key[0]) + (uint32_t)(group >> 32) + plan.key[1];
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
                 const uint32_t r = c * CHUNK + (i >> 1) * 64 + (i & 1) * 8 + warp * 16 + row;
-                random[i >> 1][i & 1] = haste__mix32(of_group + (r * 4 + quad) * 0x9e3779b9u);
+                random[i >> 1][i & 1] = haste__wide_mix32(of_group + (r * 4 + quad) * 0x9e3779b9u);
             }
         }
-        haste__bar(bar);   /* nobody reads the old W any more */
+        haste__wide_bar(bar);   /* nobody reads the old W any more */
         if (state_arrays) {
-            haste__mbar_wait(full + 16, state_parity);
+            haste__cu_barrier_wait(full + 16, state_parity);
             state_parity ^= 1;
         }
         const bool change = !*bad;
@@ -4880,7 +4965,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                     for (int i = 0; i < 2 * HALVES; i++) {
                         const int half = i >> 1, h = i & 1, on = (half * 8 + h) * EIGHT;
                         if (half * 64 + warp * 16 >= rows) continue;
-                        const uint32_t two = haste__lds32(at + on);
+                        const uint32_t two = haste__cu_lds32(at + on);
                         const float g0 = dw[half][4 * j + 2 * h], g1 = dw[half][4 * j + 2 * h + 1];
                         float a = __uint_as_float(two << 16), b = __uint_as_float(two & 0xffff0000u);
                         uint32_t noise = random[half][h] + j * 0x85ebca6bu;   /* mixed: a round keeps columns apart */
@@ -4899,7 +4984,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                             haste__wide_state_put<F32>(arrays[0] + where, m, noise * 0x9e3779b1u ^ noise >> 16);
                             if (ADAM) haste__wide_state_put<F32>(arrays[1] + where, v, noise * 0xc2b2ae3du ^ noise >> 16);
                         }
-                        haste__sts32(at + on, haste__wide_round(a, b, noise));
+                        haste__cu_sts32(at + on, haste__cu_round2(a, b, noise));
                     }
                 }
             };
@@ -4910,17 +4995,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             } else if (p.state_f32) change_weights(haste__wide_constant<0>(), haste__wide_constant<1>());
             else change_weights(haste__wide_constant<0>(), haste__wide_constant<0>());
         }
-        haste__fence_async();
-        haste__bar(bar);
+        haste__wide_fence_async();
+        haste__wide_bar(bar);
         if (tid == 0 && change) {
             char *to = (char *)p.weight + first_byte(now.g, c);
-            asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
-                         :: "l"(to), "r"(wa), "r"(rows * S * 2) : "memory");
+            haste__wide_bulk_out(to, wa, rows * S * 2);
             for (int i = 0; i < state_arrays; i++)
-                asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
-                             :: "l"((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2)),
-                                "r"(states_at() + i * plan.state_bytes), "r"(rows * S * (p.state_f32 ? 4 : 2)) : "memory");
-            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+                haste__wide_bulk_out((char *)p.state[i] + first_byte(now.g, c) / 2 * (p.state_f32 ? 4 : 2),
+                                states_at() + i * plan.state_bytes, rows * S * (p.state_f32 ? 4 : 2));
+            haste__wide_bulk_batch();
         }
     };
 
@@ -4931,11 +5014,11 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         fetch_index(now.g, chunk_of(now), 0);
         if (MULTI) fetch_index(next.g, chunk_of(next), 1);
         else fetch_index(now.g + stride, 0, 1);
-        haste__copy_commit();
-        haste__copy_wait();
-        haste__bar(bar);
+        haste__cu_copy_batch();
+        haste__cu_copy_wait_but<0>();
+        haste__wide_bar(bar);
         fetch_x(now, 0, 0);
-        haste__copy_commit();
+        haste__cu_copy_batch();
         head_next = p.head[p.first_group + now.g];
     }
     while (!MULTI && now.g < G) {
@@ -4952,8 +5035,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 fetch_states(now.g, 0);
                 if (now.g + stride < G) fetch_w(now.g + stride, 0, loads + 1);
             }
-            haste__fence_async();
-            haste__bar(bar);   /* dz is complete */
+            haste__wide_fence_async();
+            haste__wide_bar(bar);   /* dz is complete */
             backward(dw, tile == 0);
             if (tile == tiles - 1) {
                 sum_columns(column, true);
@@ -4998,8 +5081,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             }
         }
     }
-    haste__copy_wait();
-    if (tid == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");   /* shared memory outlives copies from it */
+    haste__cu_copy_wait_but<0>();
+    if (tid == 0) haste__wide_bulk_wait();   /* shared memory outlives copies from it */
     __syncthreads();
     if (p.loss_sum) {
         double *sum = (double *)haste__wide_shared;   /* of each warp; the slabs are free now */
@@ -5017,8 +5100,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int i = threadIdx.x; i < plan.resident * tiles * 16; i += blockDim.x) {
             const int t = i / (plan.resident * 16), d = i / 16 % plan.resident, piece = i & 15;
             const uint32_t a = resident + (t * plan.resident + d) * 256 + (((piece >> 2) ^ (d & 3)) << 6) + (piece & 3) * 16;
-            const float4 v = haste__lds128(a);
-            haste__red4(grad_x + ((int64_t)t * p.D + d) * 64 + piece * 4, v.x, v.y, v.z, v.w);
+            float v[4];
+            haste__cu_lds128(v, a);
+            haste__cu_add4(grad_x + ((int64_t)t * p.D + d) * 64 + piece * 4, v[0], v[1], v[2], v[3]);
         }
     }
 #endif
@@ -5032,14 +5116,13 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     X(128, 64, false, false, 2) X(32, 64, true, false, 5) X(64, 64, true, false, 4) X(128, 64, true, false, 2) \
     X(32, 64, true, true, 5) X(64, 64, true, true, 4) X(128, 64, true, true, 2)
 
-/* Cuts a pass up. Limits for experiments: workers_most (0: none), resident_most (-1: none). ok = 0 where it does not fit. */
-static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int processors, int shared_most, int workers_most,
-                                              int resident_most)
+/* Cuts a pass up. ok = 0 where it does not fit. */
+static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int processors, int shared_most)
 {
     haste__wide_plan plan;
     const int64_t S = p->S;
     const bool single = p->index && (p->F <= 64 || (S <= 64 && p->F <= 128));
-    uint64_t key = p->seed + (uint64_t)p->step * UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t key = haste__cu_mix(p->seed + (uint64_t)p->step * HASTE__CU_GOLDEN);
     int64_t most = 0, left, workers;
     memset(&plan, 0, sizeof plan);
     plan.chunk = single && p->F > 64 ? 128 : 64;
@@ -5069,22 +5152,18 @@ static haste__wide_plan haste__wide_make_plan(const haste__cu_pass *p, int proce
         }
     }
     plan.slab = (plan.slab + 1023) / 1024 * 1024;
-    if (workers_most > 0 && workers > workers_most) workers = workers_most;
     if (workers < 1) return plan;
     plan.workers = (int32_t)workers;
     left -= workers * plan.slab;
     if (p->grad_x && p->tiles <= HASTE__WIDE_LOCKS) {
         int64_t rows = left / ((int64_t)p->tiles * 256), end = p->D - p->begin;
         if (rows > end) rows = end;
-        if (resident_most >= 0 && rows > resident_most) rows = resident_most;
+        if (rows > HASTE__WIDE_RESIDENT) rows = HASTE__WIDE_RESIDENT;
         plan.resident = (int32_t)rows;
         if (!p->index && p->tiles * plan.chunks <= HASTE__WIDE_LOCKS) plan.lock_chunks = plan.chunks;
     }
     plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
     plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
-    key ^= key >> 30; key *= UINT64_C(0xbf58476d1ce4e5b9);
-    key ^= key >> 27; key *= UINT64_C(0x94d049bb133111eb);
-    key ^= key >> 31;
     plan.divisor = 1 / p->scale;
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
@@ -5117,7 +5196,7 @@ static int haste__wide_takes(int32_t S, int32_t F, int dense, int32_t B, int32_t
     if (deterministic) { *why = "wide: adds to grad_x in no fixed order"; return 0; }
     if (S != 32 && S != 64 && S != 128) { *why = "wide: group size is not 32, 64 or 128"; return 0; }
     if (F % 16) { *why = "wide: fan-in is not a multiple of 16"; return 0; }
-    if (!haste__wide_make_plan(&p, 1, shared_most, 0, -1).ok) { *why = "wide: too large a batch for this fan-in"; return 0; }
+    if (!haste__wide_plan_make(&p, 1, shared_most).ok) { *why = "wide: too large a batch for this fan-in"; return 0; }
     if (!haste__wide_compiled()) { *why = "wide: compiled without sm_90a"; return 0; }
     return 1;
 }
@@ -5149,20 +5228,14 @@ static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide
 }
 
 /* A train step of one block; x is in the wide order, arrays begin at multiples of 16 bytes. *sums: how many
-   entries of loss_sum are written. A few attribute calls and one launch, no synchronisation. */
-static cudaError_t haste__wide_step(const haste__cu_pass *p, int32_t *sums, cudaStream_t stream)
+   entries of loss_sum are written. One launch, no synchronisation. */
+static cudaError_t haste__wide_step(const haste__cu_pass *p, int processors, int shared_most, int32_t *sums,
+                                    cudaStream_t stream)
 {
-    int device = 0, processors = 0, shared_most = 0;
     haste__wide_plan plan;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&shared_most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error != cudaSuccess) return error;
-    *sums = 0;
-    if (p->groups == 0) return cudaSuccess;
     if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->grad_x) % 16)
         return cudaErrorMisalignedAddress;
-    plan = haste__wide_make_plan(p, processors, shared_most, 0, -1);
+    plan = haste__wide_plan_make(p, processors, shared_most);
     if (!plan.ok) return cudaErrorInvalidConfiguration;
     *sums = plan.grid;
     return haste__wide_launch(p, &plan, stream);
@@ -5241,18 +5314,13 @@ typedef struct haste__narrow_plan {
 #define HASTE__NARROW_STAGE(tiles, halves)    (HASTE__NARROW_HEAD(tiles, halves) + 16)
 #define HASTE__NARROW_EXCHANGE(tiles, halves) ((tiles) * (halves) * 512 + (halves) * 64)
 
-#define HASTE__NARROW_INLINE static __device__ __forceinline__
-
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-/* -- one line of PTX each. Addresses of shared memory are 32-bit. volatile keeps them in the order in which they are
-      written, which is the order that was measured. -- */
-
-HASTE__NARROW_INLINE uint32_t haste__narrow_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+/* -- more instructions -- */
 
 /* d[16 x 8] = a[16 x 16] b[16 x 8] + c */
-HASTE__NARROW_INLINE void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                            uint32_t b0, uint32_t b1, float c0, float c1, float c2, float c3)
+static __device__ __forceinline__ void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                                         uint32_t b0, uint32_t b1, float c0, float c1, float c2, float c3)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
@@ -5260,166 +5328,70 @@ HASTE__NARROW_INLINE void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, 
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
 }
 
-HASTE__NARROW_INLINE uint32_t haste__narrow_transpose(uint32_t piece)
+/* As haste__cu_transpose8, but kept in its place among the loads. */
+static __device__ __forceinline__ uint32_t haste__narrow_transpose(uint32_t piece)
 {
     uint32_t out;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(piece));
     return out;
 }
 
-HASTE__NARROW_INLINE void haste__narrow_load4(uint32_t *out, uint32_t address)
-{
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" :
-                 "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_load4f(float *out, uint32_t address)
-{
-    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" :
-                 "=f"(out[0]), "=f"(out[1]), "=f"(out[2]), "=f"(out[3]) : "r"(address) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_load2(uint32_t *out, uint32_t address)
-{
-    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "r"(address) : "memory");
-}
-HASTE__NARROW_INLINE uint32_t haste__narrow_load1(uint32_t address)
-{
-    uint32_t out;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(out) : "r"(address) : "memory");
-    return out;
-}
-HASTE__NARROW_INLINE float haste__narrow_loadf(uint32_t address)
-{
-    float out;
-    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(out) : "r"(address) : "memory");
-    return out;
-}
-HASTE__NARROW_INLINE uint32_t haste__narrow_load16(uint32_t address)
-{
-    uint16_t out;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(out) : "r"(address) : "memory");
-    return out;
-}
-HASTE__NARROW_INLINE void haste__narrow_store4f(uint32_t address, float a, float b, float c, float d)
-{
-    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(address), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
-}
-
-HASTE__NARROW_INLINE void haste__narrow_copy16(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_copy4(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
-}
-
-/* mbarriers: of this block, and (arrive_other, send) of the other block of the cluster. */
-HASTE__NARROW_INLINE void haste__narrow_barrier_init(uint32_t barrier, int count)
-{
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" :: "r"(barrier), "r"(count) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_arrive(uint32_t barrier)
-{
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(barrier) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_expect(uint32_t barrier, uint32_t bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_wait(uint32_t barrier, uint32_t parity)
-{
-    asm volatile("{\n .reg .pred done;\n again_%=:\n mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-                 " @!done bra again_%=;\n}"
-                 :: "r"(barrier), "r"(parity) : "memory");
-}
-HASTE__NARROW_INLINE void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
+/* In a cluster of two blocks: barriers and shared memory of the other one. */
+static __device__ __forceinline__ void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
 {
     asm volatile("{\n .reg .pred done;\n again_%=:\n"
                  " mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
                  " @!done bra again_%=;\n}" :: "r"(barrier), "r"(parity) : "memory");
 }
-HASTE__NARROW_INLINE uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the same in the other block */
+static __device__ __forceinline__ uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the other block's */
 {
     uint32_t out;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank ^ 1));
     return out;
 }
-HASTE__NARROW_INLINE void haste__narrow_arrive_other(uint32_t barrier)
+static __device__ __forceinline__ void haste__narrow_arrive_other(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
 }
-HASTE__NARROW_INLINE void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
+static __device__ __forceinline__ void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
 {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
                  :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier) : "memory");
 }
-HASTE__NARROW_INLINE void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
+static __device__ __forceinline__ void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
 {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
                  :: "r"(to), "f"(v), "r"(barrier) : "memory");
 }
-HASTE__NARROW_INLINE void haste__narrow_cluster_sync(void)
+static __device__ __forceinline__ void haste__narrow_cluster_sync(void)
 {
     asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
-}
-
-HASTE__NARROW_INLINE uint32_t haste__narrow_pack(float low, float high)   /* to bfloat16, to nearest */
-{
-    uint32_t out;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
-HASTE__NARROW_INLINE float haste__narrow_exp2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-HASTE__NARROW_INLINE float haste__narrow_log2(float x)
-{
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-HASTE__NARROW_INLINE float haste__narrow_inverse(float x)
-{
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* -- pieces of the step -- */
 
 /* A 32-bit number for each counter. */
-HASTE__NARROW_INLINE uint32_t haste__narrow_noise(uint32_t counter, uint32_t key0, uint32_t key1)
+static __device__ __forceinline__ uint32_t haste__narrow_noise(uint32_t counter, uint32_t key0, uint32_t key1)
 {
     uint32_t x = counter ^ key0;
     x = (x ^ (x >> 16)) * 0x7feb352du + key1;
     x = (x ^ (x >> 15)) * 0x846ca68bu;
     return x ^ (x >> 16);
 }
-HASTE__NARROW_INLINE uint32_t haste__narrow_odd(int i)   /* four numbers from one: times an odd one each */
+static __device__ __forceinline__ uint32_t haste__narrow_odd(int i)   /* four numbers from one: times an odd one each */
 {
     return i == 0 ? 1u : i == 1 ? 0x9e3779b1u : i == 2 ? 0x85ebca77u : 0xc2b2ae3du;
 }
 
-/* Two numbers to bfloat16, each rounded away from 0 with the probability that makes the mean exact. */
-HASTE__NARROW_INLINE uint32_t haste__narrow_round(float low, float high, uint32_t noise)
-{
-    return __byte_perm(__float_as_uint(low) + (noise & 0xffffu), __float_as_uint(high) + (noise >> 16), 0x7632);
-}
-HASTE__NARROW_INLINE float haste__narrow_low(uint32_t pair) { return __uint_as_float(pair << 16); }
-HASTE__NARROW_INLINE float haste__narrow_high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-
 /* The logits z of negatives become loss gradients; returns their loss. Positives come with their sign flipped, and so go.
    log(1 + e^z) = -log(1 - sigmoid), and one logarithm serves eight: d = 1 - product of (1 - sigmoid), kept as such
    because with a million labels it is small, and then a series will do. Large sigmoids are rare, and taken one by one. */
-HASTE__NARROW_INLINE float haste__narrow_bce(float (&z)[4][4], int loss_wanted)
+static __device__ __forceinline__ float haste__narrow_bce(float (&z)[4][4], int loss_wanted)
 {
     const float log2e = 1.4426950408889634f, ln2 = .6931471805599453f;
     float p[16], loss = 0;
     #pragma unroll
-    for (int i = 0; i < 16; i++) p[i] = haste__narrow_inverse(1 + haste__narrow_exp2(-log2e * z[i >> 2][i & 3]));
+    for (int i = 0; i < 16; i++) p[i] = haste__cu_inverse(1 + haste__cu_exp2(-log2e * z[i >> 2][i & 3]));
     if (loss_wanted) {
         float d[2];
         #pragma unroll
@@ -5428,13 +5400,13 @@ HASTE__NARROW_INLINE float haste__narrow_bce(float (&z)[4][4], int loss_wanted)
             #pragma unroll
             for (int i = 1; i < 8; i++) d[k] = fmaf(-d[k], p[k * 8 + i], d[k] + p[k * 8 + i]);
             loss += d[k] < .015625f ? d[k] * fmaf(d[k], fmaf(d[k], .33333333f, .5f), 1)
-                  : d[k] < .9999f ? -ln2 * haste__narrow_log2(1 - d[k]) : 0;
+                  : d[k] < .9999f ? -ln2 * haste__cu_log2(1 - d[k]) : 0;
         }
         if (!(fmaxf(d[0], d[1]) < .9999f)) {
             #pragma unroll
             for (int i = 0; i < 16; i++) {
                 float v = z[i >> 2][i & 3];
-                v = fmaxf(v, 0) + ln2 * haste__narrow_log2(1 + haste__narrow_exp2(-log2e * fabsf(v)));
+                v = fmaxf(v, 0) + ln2 * haste__cu_log2(1 + haste__cu_exp2(-log2e * fabsf(v)));
                 if (!(d[i >> 3] < .9999f)) loss += v;
             }
         }
@@ -5444,7 +5416,7 @@ HASTE__NARROW_INLINE float haste__narrow_bce(float (&z)[4][4], int loss_wanted)
     return loss;
 }
 
-HASTE__NARROW_INLINE float haste__narrow_hinge(float (&z)[4][4])
+static __device__ __forceinline__ float haste__narrow_hinge(float (&z)[4][4])
 {
     float loss = 0;
     #pragma unroll
@@ -5456,16 +5428,9 @@ HASTE__NARROW_INLINE float haste__narrow_hinge(float (&z)[4][4])
     return loss;
 }
 
-/* Flips the signs of the logits whose bit is set, 16 bits from the lowest. */
-HASTE__NARROW_INLINE void haste__narrow_flip(float (&z)[4][4], uint32_t mark)
-{
-    #pragma unroll
-    for (int i = 0; i < 16; i++) z[i >> 2][i & 3] = __uint_as_float(__float_as_uint(z[i >> 2][i & 3]) ^ (mark >> i << 31));
-}
-
 /* AdamW or momentum on one number; correction1 and correction2 are 1 / (1 - beta^t). */
-HASTE__NARROW_INLINE float haste__narrow_rule(const haste__cu_pass &pass, int adam, float decay, float w, float g,
-                                              float *m, float *v)
+static __device__ __forceinline__ float haste__narrow_rule(const haste__cu_pass &pass, int adam, float decay, float w,
+                                                           float g, float *m, float *v)
 {
     float root;
     if (!adam) {
@@ -5475,30 +5440,25 @@ HASTE__NARROW_INLINE float haste__narrow_rule(const haste__cu_pass &pass, int ad
     *m = pass.beta1 * *m + (1 - pass.beta1) * g;
     *v = pass.beta2 * *v + (1 - pass.beta2) * g * g;
     asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(*v * pass.correction2));
-    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m * haste__narrow_inverse(root + pass.eps);
-}
-
-/* Two registers to global memory in one instruction (left to itself the compiler makes two of it). */
-HASTE__NARROW_INLINE void haste__narrow_put2(void *to, uint32_t a, uint32_t b)
-{
-    asm volatile("st.global.v2.b32 [%0], {%1,%2};" :: "l"(to), "r"(a), "r"(b) : "memory");
+    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m * haste__cu_inverse(root + pass.eps);
 }
 
 /* The four numbers of a strip that a lane owns: out of the warp's copy of a state, float or bfloat16; and to global memory,
    where `place` counts numbers. */
-HASTE__NARROW_INLINE void haste__narrow_state_load(float *v, uint32_t address, int f32)
+static __device__ __forceinline__ void haste__narrow_state_load(float *v, uint32_t address, int f32)
 {
     uint32_t raw[2];
-    if (f32) { haste__narrow_load4f(v, address); return; }
-    haste__narrow_load2(raw, address);
-    v[0] = haste__narrow_low(raw[0]); v[1] = haste__narrow_high(raw[0]);
-    v[2] = haste__narrow_low(raw[1]); v[3] = haste__narrow_high(raw[1]);
+    if (f32) { haste__cu_lds128(v, address); return; }
+    haste__cu_lds64(raw, address);
+    v[0] = haste__cu_from_bf16(raw[0]); v[1] = haste__cu_high(raw[0]);
+    v[2] = haste__cu_from_bf16(raw[1]); v[3] = haste__cu_high(raw[1]);
 }
-HASTE__NARROW_INLINE void haste__narrow_state_store(void *state, int f32, int64_t place, const float *v, uint32_t noise)
+static __device__ __forceinline__ void haste__narrow_state_store(void *state, int f32, int64_t place, const float *v,
+                                                                 uint32_t noise)
 {
     if (f32) *(float4 *)((float *)state + place) = make_float4(v[0], v[1], v[2], v[3]);
-    else haste__narrow_put2((uint16_t *)state + place, haste__narrow_round(v[0], v[1], noise),
-                            haste__narrow_round(v[2], v[3], noise * haste__narrow_odd(1)));
+    else haste__cu_write8((uint16_t *)state + place, haste__cu_round2(v[0], v[1], noise),
+                          haste__cu_round2(v[2], v[3], noise * haste__narrow_odd(1)));
 }
 
 /* Starts the copy of a unit's weights, inputs, bias and head of positives to the warp's stage.
@@ -5507,8 +5467,8 @@ HASTE__NARROW_INLINE void haste__narrow_state_store(void *state, int f32, int64_
    first half of the group's strips in block 0, the second in block 1), then come the other block's. So both blocks run
    one code. */
 template <int TILES, int HALVES, int CLUSTER>
-HASTE__NARROW_INLINE void haste__narrow_fetch(const haste__cu_pass &pass, const haste__narrow_plan &plan, int unit, int rank,
-                                              uint32_t stage, int lane)
+static __device__ __forceinline__ void haste__narrow_fetch(const haste__cu_pass &pass, const haste__narrow_plan &plan,
+                                                           int unit, int rank, uint32_t stage, int lane)
 {
     const int group = unit >> plan.parts_shift;
     const char *weight = (const char *)pass.weight + (int64_t)unit * (TILES * HALVES * 512) + lane * 16;
@@ -5518,91 +5478,94 @@ HASTE__NARROW_INLINE void haste__narrow_fetch(const haste__cu_pass &pass, const 
         for (int i = 0; i < TILES; i++) {   /* strips 2i and 2i + 1 of the stage, half of the lanes each */
             const int at = (h * TILES + i) * 512, swap = CLUSTER == 2 ? rank * TILES * 256 : 0;
             const int ours = 2 * i + 1 < TILES ? 1 : 2 * i >= TILES ? 0 : lane < 16;
-            haste__narrow_copy16(stage + at + lane * 16, weight + at + (ours ? swap : -swap));
+            haste__cu_copy16(stage + at + lane * 16, weight + at + (ours ? swap : -swap));
         }
     }
     if (lane < 2 * TILES)
-        haste__narrow_copy16(stage + HASTE__NARROW_INDEX(TILES, HALVES) + lane * 16,
-                             (const char *)(pass.index + (int64_t)group * (TILES * 16)) + lane * 16);
+        haste__cu_copy16(stage + HASTE__NARROW_INDEX(TILES, HALVES) + lane * 16,
+                         (const char *)(pass.index + (int64_t)group * (TILES * 16)) + lane * 16);
     if (lane >= 16 && lane < 16 + 4 * HALVES)
-        haste__narrow_copy16(stage + HASTE__NARROW_BIAS(TILES, HALVES) - 256 + lane * 16,
-                             (const char *)(pass.bias + (int64_t)unit * (16 * HALVES)) - 256 + lane * 16);
+        haste__cu_copy16(stage + HASTE__NARROW_BIAS(TILES, HALVES) - 256 + lane * 16,
+                         (const char *)(pass.bias + (int64_t)unit * (16 * HALVES)) - 256 + lane * 16);
     if (lane == 31 && pass.head != NULL)
-        haste__narrow_copy4(stage + HASTE__NARROW_HEAD(TILES, HALVES), pass.head + pass.first_group + group);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+        haste__cu_copy4(stage + HASTE__NARROW_HEAD(TILES, HALVES), pass.head + pass.first_group + group);
+    haste__cu_copy_batch();
 }
 
 /* Starts the copy of the states of the strips that this block updates, [state][HALVES][strips of ours][128] numbers, and
    of the biases', [state][16 * HALVES]: read where they are needed, each would be waited for. */
 template <int TILES, int HALVES, int CLUSTER>
-HASTE__NARROW_INLINE void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to, int lane)
+static __device__ __forceinline__ void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to,
+                                                                 int lane)
 {
     const int size = pass.state_f32 ? 4 : 2, bytes = (CLUSTER == 2 ? TILES : 2 * TILES) * 128 * size;   /* of a half */
     for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++) {
         for (int h = 0; h < HALVES; h++, to += bytes) {
             const char *from = (const char *)pass.state[i]
                              + (((int64_t)unit * HALVES + h) * 2 + (CLUSTER == 2 ? rank : 0)) * (TILES * 128 * size);
-            for (int k = lane * 16; k < bytes; k += 512) haste__narrow_copy16(to + k, from + k);
+            for (int k = lane * 16; k < bytes; k += 512) haste__cu_copy16(to + k, from + k);
         }
     }
     if (CLUSTER == 1 || rank == 0) {
         for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++, to += HALVES * 64)
             if (lane < 16 * HALVES)
-                haste__narrow_copy4(to + (uint32_t)lane * 4, pass.bias_state[i] + (int64_t)unit * (16 * HALVES) + lane);
+                haste__cu_copy4(to + (uint32_t)lane * 4, pass.bias_state[i] + (int64_t)unit * (16 * HALVES) + lane);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    haste__cu_copy_batch();
 }
 
 /* Starts the copy of a tile of x to the rows at x_base: a slice of `width` inputs. */
-HASTE__NARROW_INLINE void haste__narrow_fetch_x(const haste__cu_pass &pass, const haste__narrow_plan &plan, int tile,
-                                                uint32_t x_base)
+static __device__ __forceinline__ void haste__narrow_fetch_x(const haste__cu_pass &pass, const haste__narrow_plan &plan,
+                                                             int tile, uint32_t x_base)
 {
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)pass.x + ((int64_t)tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES;
     for (int i = threadIdx.x; i < plan.width * 8; i += blockDim.x) {
         const int piece = i ^ (i >= plan.width / 2 * 8 ? 4 : 0);   /* in the upper half of the inputs span 1 comes first */
-        haste__narrow_copy16(x_base + (uint32_t)i * 16, x + piece * 8);
+        haste__cu_copy16(x_base + (uint32_t)i * 16, x + piece * 8);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    haste__cu_copy_batch();
 }
 
 /* What a lane needs of a unit, out of the stage: its part of the weights; the addresses of the rows of its inputs, one of
    each strip; the bias of its two labels. */
 template <int TILES, int HALVES, int CLUSTER>
-HASTE__NARROW_INLINE void haste__narrow_take(uint32_t (&w)[HALVES][2 * TILES][2], uint32_t (&x_row)[2 * TILES],
-                                             float (&bias)[HALVES][2], uint32_t stage, uint32_t x_base, int middle, int rank,
-                                             int lane)
+static __device__ __forceinline__ void haste__narrow_take(uint32_t (&w)[HALVES][2 * TILES][2], uint32_t (&x_row)[2 * TILES],
+                                                          float (&bias)[HALVES][2], uint32_t stage, uint32_t x_base,
+                                                          int middle, int rank, int lane)
 {
     const int row = lane >> 2, label = (row >> 1) * 4 + (row & 1);
     const uint32_t run = stage + HASTE__NARROW_INDEX(TILES, HALVES) + (uint32_t)((row & 1) * 8 + (row >> 1) * 2) * TILES * 2;
     const uint32_t low = x_base + (uint32_t)(lane & 3) * 16, high = low + 64;
     const uint32_t swap = CLUSTER == 2 ? (uint32_t)rank * TILES * 2 : 0;
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    haste__cu_copy_wait_but<0>();
     __syncwarp();
     #pragma unroll
     for (int i = 0; i < HALVES * 2 * TILES; i++)
-        haste__narrow_load2(w[i / (2 * TILES)][i % (2 * TILES)], stage + (uint32_t)(i * 256 + lane * 8));
+        haste__cu_lds64(w[i / (2 * TILES)][i % (2 * TILES)], stage + (uint32_t)(i * 256 + lane * 8));
     #pragma unroll
     for (int i = 0; i < HALVES * 2; i++)
-        bias[i >> 1][i & 1] = haste__narrow_loadf(stage + HASTE__NARROW_BIAS(TILES, HALVES)
+        bias[i >> 1][i & 1] = haste__cu_lds32f(stage + HASTE__NARROW_BIAS(TILES, HALVES)
                                                   + (uint32_t)((i >> 1) * 16 + label + (i & 1) * 2) * 4);
     #pragma unroll
     for (int r = 0; r < 2 * TILES; r++) {
-        const int d = (int)haste__narrow_load16((r < TILES ? run + swap : run - swap) + r * 2);
+        const int d = (int)haste__cu_lds16((r < TILES ? run + swap : run - swap) + r * 2);
         x_row[r] = (uint32_t)d * HASTE__NARROW_ROW + (d >= middle ? high : low);
     }
 }
 
 /* z = w x + bias for a span: x_row are the addresses of the inputs' rows. x is left with the last chunk of inputs. */
 template <int TILES, int HALVES, int CHUNK>
-HASTE__NARROW_INLINE void haste__narrow_logits(float (&z)[HALVES][4][4], const uint32_t (&w)[HALVES][2 * TILES][2],
-                                               uint32_t (&x)[2 * CHUNK][4], const uint32_t (&x_row)[2 * TILES],
-                                               const float (&bias)[HALVES][2])
+static __device__ __forceinline__ void haste__narrow_logits(float (&z)[HALVES][4][4],
+                                                            const uint32_t (&w)[HALVES][2 * TILES][2],
+                                                            uint32_t (&x)[2 * CHUNK][4],
+                                                            const uint32_t (&x_row)[2 * TILES],
+                                                            const float (&bias)[HALVES][2])
 {
     #pragma unroll
     for (int first = 0; first < TILES; first += CHUNK) {
         #pragma unroll
         for (int r = 0; r < 2 * CHUNK; r++)
-            if (2 * first + r < 2 * TILES) haste__narrow_load4(x[r], x_row[2 * first + r]);
+            if (2 * first + r < 2 * TILES) haste__cu_lds128(x[r], x_row[2 * first + r]);
         #pragma unroll
         for (int k = 0; k < CHUNK && first + k < TILES; k++) {
             #pragma unroll
@@ -5623,8 +5586,8 @@ HASTE__NARROW_INLINE void haste__narrow_logits(float (&z)[HALVES][4][4], const u
 
 /* Tiles first .. of w transposed: the A operand of w' dz. */
 template <int TILES, int HALVES, int CHUNK>
-HASTE__NARROW_INLINE void haste__narrow_transpose_tiles(uint32_t (&out)[CHUNK][HALVES][4],
-                                                        const uint32_t (&w)[HALVES][2 * TILES][2], int first)
+static __device__ __forceinline__ void haste__narrow_transpose_tiles(uint32_t (&out)[CHUNK][HALVES][4],
+                                                                     const uint32_t (&w)[HALVES][2 * TILES][2], int first)
 {
     #pragma unroll
     for (int k = 0; k < CHUNK && first + k < TILES; k++) {
@@ -5641,10 +5604,10 @@ HASTE__NARROW_INLINE void haste__narrow_transpose_tiles(uint32_t (&out)[CHUNK][H
 /* A unit's update with momentum or AdamW; adam and f32 are constants where it is called. `place` of this lane's numbers
    in strip r of half h: place + (h * strips + r) * 128. */
 template <int TILES, int HALVES, int CLUSTER>
-HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int adam, int f32,
-                                               const uint32_t (&w)[HALVES][2 * TILES][2],
-                                               const float (&dw)[HALVES][2 * TILES][4], uint32_t states, int64_t place,
-                                               uint32_t counter, const uint32_t *key, int lane)
+static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass &pass, int adam, int f32,
+                                                            const uint32_t (&w)[HALVES][2 * TILES][2],
+                                                            const float (&dw)[HALVES][2 * TILES][4], uint32_t states,
+                                                            int64_t place, uint32_t counter, const uint32_t *key, int lane)
 {
     constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;
     const int size = f32 ? 4 : 2;
@@ -5663,7 +5626,7 @@ HASTE__NARROW_INLINE void haste__narrow_update(const haste__cu_pass &pass, int a
         const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, key[0], key[1]);
         #pragma unroll
         for (int k = 0; k < 4; k++) {
-            now[k] = k & 1 ? haste__narrow_high(w[h][r][k >> 1]) : haste__narrow_low(w[h][r][k >> 1]);
+            now[k] = k & 1 ? haste__cu_high(w[h][r][k >> 1]) : haste__cu_from_bf16(w[h][r][k >> 1]);
             now[k] = haste__narrow_rule(pass, adam, pass.decay, now[k], pass.scale * dw[h][r][k], &m[k], &v[k]);
         }
         haste__narrow_state_store(pass.weight, 0, at, now, noise);
@@ -5685,14 +5648,14 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     constexpr int CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2, CHUNKS = TILES <= 4 ? 1 : 2;   /* tiles that x is held for */
     constexpr int HOIST = TILES * HALVES <= 4;   /* are there registers to keep w transposed? */
     constexpr int AHEAD = HALVES == 1 ? 2 : 2 * CHUNK;   /* rows of the gradient read before the first is written */
-    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    HASTE__CU_SHARED(memory);
 
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;   /* shuffled: known to be uniform */
     const int rank = CLUSTER == 2 ? (int)blockIdx.x & 1 : 0;
     const int cluster = (int)blockIdx.x / CLUSTER, clusters = (int)gridDim.x / CLUSTER;
     const int middle = plan.width / 2;
     const uint32_t plane = (uint32_t)plan.width * HASTE__NARROW_ROW;
-    const uint32_t x_base = haste__narrow_address(haste__narrow_shared);
+    const uint32_t x_base = haste__cu_address(memory);
     const uint32_t stage = x_base + 3 * plane + (uint32_t)(warp * plan.warp_bytes);
     const uint32_t inbox = stage + HASTE__NARROW_STAGE(TILES, HALVES);
     const uint32_t states = inbox + (CLUSTER == 2 ? HASTE__NARROW_EXCHANGE(TILES, HALVES) : 0);
@@ -5705,17 +5668,17 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
 
     /* The gradient to 0, then the batch and the first units in. */
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 6 * warps; i++) haste__narrow_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        for (int i = 0; i < 128; i++) haste__narrow_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
+        for (int i = 0; i < 6 * warps; i++) haste__cu_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
+        haste__cu_barrier_init_fence();
+        for (int i = 0; i < 128; i++) haste__cu_barrier_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
     }
     for (uint32_t i = threadIdx.x * 16; i < 2 * plane; i += blockDim.x * 16)
-        haste__narrow_store4f(x_base + plane + i, 0, 0, 0, 0);
+        haste__cu_sts128(x_base + plane + i, 0, 0, 0, 0);
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
     haste__narrow_fetch_x(pass, plan, rank, x_base);
     if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    haste__cu_copy_wait_but<0>();
     if (CLUSTER == 2) haste__narrow_cluster_sync(); else __syncthreads();
 
     for (; unit < plan.units; unit += clusters * warps, round++) {
@@ -5723,7 +5686,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         uint32_t w[HALVES][STRIPS][2], x_row[STRIPS], mark[HALVES] = {0}, any = 0;
         float bias[HALVES][2];
         haste__narrow_take<TILES, HALVES, CLUSTER>(w, x_row, bias, stage, x_base, middle, rank, lane);
-        int positive = (int)haste__narrow_load1(stage + HASTE__NARROW_HEAD(TILES, HALVES));
+        int positive = (int)haste__cu_lds32(stage + HASTE__NARROW_HEAD(TILES, HALVES));
         __syncwarp();
         if (STATE) haste__narrow_fetch_state<TILES, HALVES, CLUSTER>(pass, unit, rank, states, lane);
         if (unit + clusters * warps < plan.units)
@@ -5775,29 +5738,17 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             }
 
             /* z becomes the gradient of the loss. For a positive BCE and squared hinge are a negative's of -z. */
-            if (pass.loss == HASTE_SOFTMAX) {
-                #pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    const int b = min(first + i, pass.B - 1), j = i >> 1, e = i & 1;
-                    const float shift = pass.shift[b], factor = pass.factor[b];
-                    #pragma unroll
-                    for (int k = 0; k < HALVES * 2; k++) {
-                        float *v = &z[k >> 1][j][(k & 1) * 2 + e];
-                        float p = factor > 0 ? haste__narrow_exp2(1.4426950408889634f * (*v - shift)) : 0;
-                        if (mark[k >> 1] >> (span * 16 + j * 4 + (k & 1) * 2 + e) & 1) {
-                            p -= factor;
-                            loss += factor * (shift - *v);
-                        }
-                        *v = p;
-                    }
-                }
-            } else {
+            uint32_t positive_of[HALVES];
+            #pragma unroll
+            for (int h = 0; h < HALVES; h++) positive_of[h] = mark[h] >> (span * 16);
+            if (pass.loss == HASTE_SOFTMAX) loss += haste__cu_span_softmax<HALVES>(pass, z, positive_of, first);
+            else {
                 #pragma unroll
                 for (int h = 0; h < HALVES; h++) {
-                    if (any) haste__narrow_flip(z[h], mark[h] >> (span * 16));
+                    if (any) haste__cu_span_flip(z[h], positive_of[h]);
                     if (pass.loss != HASTE_BCE) loss += haste__narrow_hinge(z[h]);
                     else loss += haste__narrow_bce(z[h], pass.loss_sum != NULL);
-                    if (any) haste__narrow_flip(z[h], mark[h] >> (span * 16));
+                    if (any) haste__cu_span_flip(z[h], positive_of[h]);
                 }
             }
             if (pass.negligible > 0) {
@@ -5812,8 +5763,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 const float *v = z[i >> 2][i & 3];
                 db[i >> 2][0] += v[0] + v[1];
                 db[i >> 2][1] += v[2] + v[3];
-                dz[i >> 2][i & 3][0] = haste__narrow_pack(v[0], v[1]);
-                dz[i >> 2][i & 3][1] = haste__narrow_pack(v[2], v[3]);
+                dz[i >> 2][i & 3][0] = haste__cu_pack_fast(v[0], v[1]);
+                dz[i >> 2][i & 3][1] = haste__cu_pack_fast(v[2], v[3]);
             }
 
             /* dw += dz x' */
@@ -5821,7 +5772,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             for (int c = 0; c < CHUNKS; c++) {
                 #pragma unroll
                 for (int r = 0; r < 2 * CHUNK && c * 2 * CHUNK + r < STRIPS; r++)
-                    if (CHUNKS > 1) haste__narrow_load4(x[r], x_row[c * 2 * CHUNK + r]);
+                    if (CHUNKS > 1) haste__cu_lds128(x[r], x_row[c * 2 * CHUNK + r]);
                 #pragma unroll
                 for (int j = 0; j < 4; j += 2) {
                     #pragma unroll
@@ -5863,20 +5814,20 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                     }
                     /* Products first, while the turn is still to come. The sums are not their accumulators: a lane's 16
                        bytes of a row are not the four numbers of one accumulator. */
-                    if (c == 0) haste__narrow_wait(turn + (uint32_t)warp * 8, round & 1);
+                    if (c == 0) haste__cu_barrier_wait(turn + (uint32_t)warp * 8, round & 1);
                     #pragma unroll
                     for (int r = 0; r < AHEAD && c * 2 * CHUNK + r < STRIPS; r++)
-                        haste__narrow_load4f(sum[r], x_row[c * 2 * CHUNK + r] + offset);
+                        haste__cu_lds128(sum[r], x_row[c * 2 * CHUNK + r] + offset);
                     #pragma unroll
                     for (int r = 0; r < 2 * CHUNK && c * 2 * CHUNK + r < STRIPS; r++) {
                         if (r + AHEAD < 2 * CHUNK && c * 2 * CHUNK + r + AHEAD < STRIPS)
-                            haste__narrow_load4f(sum[r + AHEAD], x_row[c * 2 * CHUNK + r + AHEAD] + offset);
+                            haste__cu_lds128(sum[r + AHEAD], x_row[c * 2 * CHUNK + r + AHEAD] + offset);
                         const float *low = q[r >> 1][0] + (r & 1) * 2, *high = q[r >> 1][1] + (r & 1) * 2;
-                        haste__narrow_store4f(x_row[c * 2 * CHUNK + r] + offset, sum[r][0] + low[0], sum[r][1] + low[1],
-                                              sum[r][2] + high[0], sum[r][3] + high[1]);
+                        haste__cu_sts128(x_row[c * 2 * CHUNK + r] + offset, sum[r][0] + low[0], sum[r][1] + low[1],
+                                         sum[r][2] + high[0], sum[r][3] + high[1]);
                     }
                 }
-                haste__narrow_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
+                haste__cu_barrier_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
             }
             #pragma unroll
             for (int r = 0; r < STRIPS; r++) x_row[r] ^= 64;   /* the other span's half of each row */
@@ -5895,7 +5846,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         if (CLUSTER == 2) {
             const uint32_t to = haste__narrow_other(inbox, rank), signal = haste__narrow_other(filled, rank);
             if (bad) dw[0][TILES][0] = __uint_as_float(0x7fffffffu);
-            if (lane == 0) haste__narrow_expect(filled, TILES * HALVES * 512 + (rank == 0 ? HALVES * 64 : 0));
+            if (lane == 0) haste__cu_barrier_expect(filled, TILES * HALVES * 512 + (rank == 0 ? HALVES * 64 : 0));
             if (round > 0) haste__narrow_wait_cluster(emptied, (round - 1) & 1);
             #pragma unroll
             for (int i = 0; i < TILES * HALVES; i++)
@@ -5909,13 +5860,13 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             #pragma unroll
             for (int i = 0; i < TILES * HALVES; i++) {
                 float v[4], *d = dw[i / TILES][i % TILES];
-                haste__narrow_load4f(v, inbox + (uint32_t)(i * 512 + lane * 16));
+                haste__cu_lds128(v, inbox + (uint32_t)(i * 512 + lane * 16));
                 d[0] += v[0]; d[1] += v[1]; d[2] += v[2]; d[3] += v[3];
             }
             if (rank == 0) {
                 #pragma unroll
                 for (int i = 0; i < 2 * HALVES; i++)
-                    db[i >> 1][i & 1] += haste__narrow_loadf(inbox + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4));
+                    db[i >> 1][i & 1] += haste__cu_lds32f(inbox + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4));
             }
             __syncwarp();
             if (lane == 0) haste__narrow_arrive_other(haste__narrow_other(emptied, rank));
@@ -5941,9 +5892,9 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r / 2) * 32, plan.key[0], plan.key[1]);
                 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    w[h][r][k] = haste__narrow_round(fmaf(-rate, dw[h][r][2 * k], keep * haste__narrow_low(w[h][r][k])),
-                                                     fmaf(-rate, dw[h][r][2 * k + 1], keep * haste__narrow_high(w[h][r][k])),
-                                                     noise * haste__narrow_odd((r & 1) * 2 + k));
+                    w[h][r][k] = haste__cu_round2(fmaf(-rate, dw[h][r][2 * k], keep * haste__cu_from_bf16(w[h][r][k])),
+                                                  fmaf(-rate, dw[h][r][2 * k + 1], keep * haste__cu_high(w[h][r][k])),
+                                                  noise * haste__narrow_odd((r & 1) * 2 + k));
                     asm volatile("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(check) : "r"(w[h][r][k]), "r"(0));
                 }
             }
@@ -5952,8 +5903,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 uint16_t *to = (uint16_t *)pass.weight + place;
                 #pragma unroll
                 for (int i = 0; i < OWN * HALVES; i++)
-                    haste__narrow_put2(to + (i / OWN * STRIPS + i % OWN) * 128,
-                                       w[i / OWN][i % OWN][0], w[i / OWN][i % OWN][1]);
+                    haste__cu_write8(to + (i / OWN * STRIPS + i % OWN) * 128, w[i / OWN][i % OWN][0],
+                                     w[i / OWN][i % OWN][1]);
             }
         } else {
             /* As the CPU: a gradient that cannot be squared counts as not finite. */
@@ -5964,8 +5915,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             for (int i = 0; i < 2 * HALVES; i++) largest += rank == 0 ? fabsf(db[i >> 1][i & 1]) : 0;
             bad |= __any_sync(~0u, !(largest * scale < 1e18f));
             /* The states have come; the next unit's copy, begun after theirs, may still be under way. */
-            if (unit + clusters * warps < plan.units) asm volatile("cp.async.wait_group 1;" ::: "memory");
-            else asm volatile("cp.async.wait_group 0;" ::: "memory");
+            if (unit + clusters * warps < plan.units) haste__cu_copy_wait_but<1>();
+            else haste__cu_copy_wait_but<0>();
             __syncwarp();
             if (!bad) {
                 #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, CLUSTER>
@@ -5992,7 +5943,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                     const int adam = pass.optimizer == HASTE_ADAMW, here = (i >> 1) * 16 + label + (i & 1) * 2;
                     const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
                                                               + here * 4);
-                    float m = haste__narrow_loadf(from), v = adam ? haste__narrow_loadf(from + HALVES * 64) : 0;
+                    float m = haste__cu_lds32f(from), v = adam ? haste__cu_lds32f(from + HALVES * 64) : 0;
                     now = haste__narrow_rule(pass, adam, 0, now, g, &m, &v);
                     pass.bias_state[0][at] = m;
                     if (adam) pass.bias_state[1][at] = v;
@@ -6014,24 +5965,23 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             const int i = k + start < pieces ? k + start : k + start - pieces, d = i >> 4, slice = i >> 3 & 1;
             const int span = (i >> 2 & 1) ^ (d >= middle);
             float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (i & 3) * 8 + slice * 4;
-            haste__narrow_load4f(v, x_base + plane * (1 + slice) + (uint32_t)d * HASTE__NARROW_ROW + (uint32_t)(i & 7) * 16);
+            haste__cu_lds128(v, x_base + plane * (1 + slice) + (uint32_t)d * HASTE__NARROW_ROW + (uint32_t)(i & 7) * 16);
             v[0] *= pass.scale; v[1] *= pass.scale; v[2] *= pass.scale; v[3] *= pass.scale;
             if (own) {
                 float4 old = *(float4 *)to;
                 *(float4 *)to = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
             } else {
-                asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};"
-                             :: "l"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]) : "memory");
+                haste__cu_add4(to, v[0], v[1], v[2], v[3]);
             }
         }
     }
     if (pass.loss_sum != NULL) {
         double sum = loss;
         for (int i = 16; i; i >>= 1) sum += __shfl_xor_sync(~0u, sum, i);
-        if (lane == 0) *(double *)(haste__narrow_shared + warp * 8) = sum;   /* x is no longer needed */
+        if (lane == 0) *(double *)(memory + warp * 8) = sum;   /* x is no longer needed */
         __syncthreads();
         if (threadIdx.x == 0) {
-            for (int i = 1; i < warps; i++) sum += *(double *)(haste__narrow_shared + i * 8);
+            for (int i = 1; i < warps; i++) sum += *(double *)(memory + i * 8);
             pass.loss_sum[blockIdx.x] = sum;
         }
     }
@@ -6048,16 +5998,16 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     constexpr int STRIPS = 2 * TILES, CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2;
-    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    HASTE__CU_SHARED(memory);
     const int lane = threadIdx.x & 31, row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, tile = (int)blockIdx.y;
-    const uint32_t x_base = haste__narrow_address(haste__narrow_shared);
+    const uint32_t x_base = haste__cu_address(memory);
     const uint32_t stage = x_base + (uint32_t)plan.width * HASTE__NARROW_ROW + (uint32_t)(warp * plan.warp_bytes);
     int unit = (int)blockIdx.x + (int)gridDim.x * warp;
 
     haste__narrow_fetch_x(pass, plan, tile, x_base);
     if (unit < plan.units) haste__narrow_fetch<TILES, 1, 1>(pass, plan, unit, 0, stage, lane);
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    haste__cu_copy_wait_but<0>();
     __syncthreads();
 
     for (; unit < plan.units; unit += (int)gridDim.x * warps) {
@@ -6076,6 +6026,11 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
             float z[1][4][4];
             if (b0 >= pass.B) break;
             haste__narrow_logits<TILES, 1, CHUNK>(z, w, x, x_row, bias);
+            if (pass.labels - (int64_t)unit * 16 < 16) {   /* what is no label has the logit 0, whatever x is */
+                #pragma unroll
+                for (int i = 0; i < 16; i++)
+                    if ((int64_t)unit * 16 + label + (i & 2) >= pass.labels) z[0][i >> 2][i & 3] = 0;
+            }
             if (f32) {
                 #pragma unroll
                 for (int i = 0; i < 16; i++) {
@@ -6085,10 +6040,10 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
             } else {
                 #pragma unroll
                 for (int j = 0; j < 4; j++) {   /* transposed: four labels of one sample in a lane */
-                    const uint32_t low = haste__narrow_transpose(haste__narrow_pack(z[0][j][0], z[0][j][1]));
-                    const uint32_t high = haste__narrow_transpose(haste__narrow_pack(z[0][j][2], z[0][j][3]));
+                    const uint32_t low = haste__narrow_transpose(haste__cu_pack_fast(z[0][j][0], z[0][j][1]));
+                    const uint32_t high = haste__narrow_transpose(haste__cu_pack_fast(z[0][j][2], z[0][j][3]));
                     const int b = b0 + (row >> 1) * 8 + j * 2 + (row & 1);
-                    if (b < pass.B) haste__narrow_put2((uint16_t *)logits + b * slots + slot + quad * 4, low, high);
+                    if (b < pass.B) haste__cu_write8((uint16_t *)logits + b * slots + slot + quad * 4, low, high);
                 }
             }
             #pragma unroll
@@ -6169,13 +6124,6 @@ static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int sta
     return NULL;
 }
 
-static uint64_t haste__narrow_mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* 1 where the kernels are in this build: compiled for compute_80, which runs on a newer device too, they are empty. */
 static int haste__narrow_compiled(void)
 {
@@ -6194,9 +6142,9 @@ static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__n
     haste__narrow_plan plan = *planned;
     haste__cu_pass copy = *pass;
     void *arguments[2] = {&copy, &plan};
-    uint64_t key = haste__narrow_mix(haste__narrow_mix(pass->seed) + (uint64_t)(pass->step + 1) * 0x9e3779b97f4a7c15u)
-                 + (uint64_t)plan.tiles * 0x9e3779b97f4a7c15u;
-    key = haste__narrow_mix(key);
+    uint64_t key = haste__cu_mix(haste__cu_mix(pass->seed) + (uint64_t)(pass->step + 1) * HASTE__CU_GOLDEN)
+                 + (uint64_t)plan.tiles * HASTE__CU_GOLDEN;
+    key = haste__cu_mix(key);
     plan.counter = (uint32_t)(pass->round_slot / 8) * (uint32_t)plan.tiles * 32;
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
@@ -6276,7 +6224,6 @@ typedef struct haste__cu_given_plan {
 /* dX: warps of a block. */
 #define HASTE__CU_GIVEN_X_WARPS(k, tiles)  ((k) == 32 && (tiles) == 4 ? 12 : 16)
 
-
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /* 4, 8, 16 bytes that nobody else reads, zeros where they are not wanted; the rest of the 128 bytes will be wanted soon. */
@@ -6304,7 +6251,6 @@ static __device__ __forceinline__ uint4 haste__cu_given_load16(const void *p, bo
                  : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w) : "l"(p), "r"((int)wanted));
     return v;
 }
-static __device__ __forceinline__ float haste__cu_float(uint32_t bits) { return __uint_as_float(bits); }
 
 /* Row `row` of strip k is this input of a group, in ascending order: row_input + k * strip_input. The narrow path has the
    inputs of a row side by side, the others those of a strip. */
@@ -6359,8 +6305,8 @@ static __device__ __forceinline__ void haste__cu_given_pair(uint32_t (&a)[RUN][S
             to[0] = __byte_perm(v[t], next[t], 0x5410);
             to[1] = __byte_perm(v[t], next[t], 0x7632);
         } else {
-            to[0] = haste__narrow_pack(haste__cu_float(v[0]), haste__cu_float(next[0]));
-            to[1] = haste__narrow_pack(haste__cu_float(v[BF16 ? 0 : 1]), haste__cu_float(next[BF16 ? 0 : 1]));
+            to[0] = haste__cu_pack_fast(__uint_as_float(v[0]), __uint_as_float(next[0]));
+            to[1] = haste__cu_pack_fast(__uint_as_float(v[BF16 ? 0 : 1]), __uint_as_float(next[BF16 ? 0 : 1]));
         }
     }
 }
@@ -6375,14 +6321,14 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr int RUN = HASTE__CU_GIVEN_RUN(SPANS, BF16), EARLY = HASTE__CU_GIVEN_EARLY(SPANS, BF16);
     constexpr int ROW = SPANS * 64, SIZE = BF16 ? 2 : 4;   /* ROW: bytes of an input in x */
-    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    HASTE__CU_SHARED(memory);
     const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3;
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;
     const int F = p.F, S = p.S, of_group = S / 16, units = (int)p.groups * of_group;
     const int step = (int)gridDim.x * warps * RUN;
     const int row_input = haste__cu_given_row_input(p, row), strip_input = haste__cu_given_strip_input(p);
     const int lane_label = RUN == 1 ? row * 2 : (row & 3) * 4 + (row >> 2) * 2;   /* its first of a unit */
-    const uint32_t x = haste__narrow_address(haste__narrow_shared) + (uint32_t)quad * 16;
+    const uint32_t x = haste__cu_address(memory) + (uint32_t)quad * 16;
     const int64_t stride = p.slots * SIZE, upper = (int64_t)(F / 2) * S;
     const char *given = (const char *)p.given + (plan.first + quad * 8) * stride + (p.first_slot + row * 2 * RUN) * SIZE;
     const int samples = p.B - plan.first - quad * 8;   /* those from quad * 8 on */
@@ -6403,13 +6349,13 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
         inputs(first / of_group, 0);
     }
 
-    asm volatile("griddepcontrol.wait;" ::: "memory");   /* for x, which the kernel before makes */
+    haste__cu_wait_before();   /* for x, which the kernel before makes */
     for (int i = (int)threadIdx.x; i < SPANS * p.width * 4; i += warps * 32) {   /* x: pieces of 8 samples */
         const int d = i / (SPANS * 4), at = i % (SPANS * 4), b = plan.first + at * 8;
         const bool there = b / HASTE__CU_TILE < p.tiles;
         const uint16_t *from = (const uint16_t *)p.x
             + ((size_t)(there ? b / HASTE__CU_TILE : 0) * (size_t)p.D + (size_t)(p.begin + d)) * HASTE__CU_TILE;
-        haste__cu_copy16(haste__narrow_shared + d * ROW + (at * 16 ^ (SPANS > 1 && d >= plan.half ? 64 : 0)),
+        haste__cu_copy16(memory + d * ROW + (at * 16 ^ (SPANS > 1 && d >= plan.half ? 64 : 0)),
                          from + b % HASTE__CU_TILE, there);
     }
     haste__cu_copy_wait();
@@ -6446,7 +6392,7 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
                     for (int k = 0; k < STRIPS; k++) {
                         uint32_t b[4];
                         float *to = c[k];
-                        haste__narrow_load4(b, (from[k] ^ (s & 1) * 64) + (s >> 1) * 128);
+                        haste__cu_lds128(b, (from[k] ^ (s & 1) * 64) + (s >> 1) * 128);
                         if (span == 0) haste__narrow_mma(to, one[0], one[1], one[2], one[3], b[0], b[1], 0, 0, 0, 0);
                         else haste__narrow_mma(to, one[0], one[1], one[2], one[3], b[0], b[1], to[0], to[1], to[2], to[3]);
                         haste__narrow_mma(to, two[0], two[1], two[2], two[3], b[2], b[3], to[0], to[1], to[2], to[3]);
@@ -6495,14 +6441,14 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr int STRIPS = 2 * TILES, WORDS = K / 8, SIZE = BF16 ? 2 : 4;   /* WORDS: of a lane's labels of a row */
-    extern __shared__ __align__(128) unsigned char haste__narrow_shared[];
+    HASTE__CU_SHARED(memory);
     const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3, column = (row >> 1) * 4 + (row & 1);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, slices = plan.rows / 16;
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
     const int first = (int)(blockIdx.x % (unsigned)plan.tiles) * plan.rows;
     const int F = p.F, S = p.S, of_group = S / K, units = (int)p.groups * of_group;
     const int row_input = haste__cu_given_row_input(p, row), strip_input = haste__cu_given_strip_input(p);
-    const uint32_t plane = (uint32_t)p.width * 128, sums = haste__narrow_address(haste__narrow_shared);
+    const uint32_t plane = (uint32_t)p.width * 128, sums = haste__cu_address(memory);
     const uint32_t turns = sums + (uint32_t)(slices / 2) * plane;   /* [slices][warps] */
     const int64_t stride = p.slots * SIZE;
     const char *given = (const char *)p.given + (first + column) * stride + (p.first_slot + quad * (K / 4)) * SIZE;
@@ -6510,12 +6456,12 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
     int round = 0;
 
     if (threadIdx.x == 0) {
-        for (int i = 0; i < slices * warps; i++) haste__narrow_barrier_init(turns + 8 * i, 32);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        for (int i = 0; i < slices * 32; i++) haste__narrow_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
+        for (int i = 0; i < slices * warps; i++) haste__cu_barrier_init(turns + 8 * i, 32);
+        haste__cu_barrier_init_fence();
+        for (int i = 0; i < slices * 32; i++) haste__cu_barrier_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
     }
     for (uint32_t i = threadIdx.x * 16; i < (uint32_t)(slices / 2) * plane; i += warps * 512)
-        haste__narrow_store4f(sums + i, 0, 0, 0, 0);
+        haste__cu_sts128(sums + i, 0, 0, 0, 0);
     __syncthreads();
 
     for (int base = part * warps; base < units; base += parts * warps) {
@@ -6541,8 +6487,8 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
                     #pragma unroll
                     for (int n = 0; n < WORDS; n += 2) {
                         const uint4 v = haste__cu_given_load16(from + n * 8, wanted);
-                        to[n] = haste__narrow_pack(haste__cu_float(v.x), haste__cu_float(v.y));
-                        to[n + 1] = haste__narrow_pack(haste__cu_float(v.z), haste__cu_float(v.w));
+                        to[n] = haste__cu_pack_fast(__uint_as_float(v.x), __uint_as_float(v.y));
+                        to[n + 1] = haste__cu_pack_fast(__uint_as_float(v.z), __uint_as_float(v.w));
                     }
                 }
                 from += i & 1 ? 14 * stride : 2 * stride;
@@ -6608,29 +6554,29 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
                     if (K == 32) haste__narrow_mma(to, low[WORDS - 2], high[WORDS - 2], low[WORDS - 1], high[WORDS - 1],
                                                    v[WORDS - 2], v[WORDS - 1], to[0], to[1], to[2], to[3]);
                 }
-                haste__narrow_wait(turn + (uint32_t)warp * 8, round & 1);
+                haste__cu_barrier_wait(turn + (uint32_t)warp * 8, round & 1);
                 if (live) {
                     constexpr int AHEAD = STRIPS < 4 ? STRIPS : 4;   /* rows read before the first is written */
                     float sum[STRIPS][4];
                     #pragma unroll
                     for (int k = 0; k < AHEAD; k++)
-                        haste__narrow_load4f(sum[k], (at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane);
+                        haste__cu_lds128(sum[k], (at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane);
                     #pragma unroll
                     for (int k = 0; k < STRIPS; k++) {
                         const float *low = q[k >> 1][0] + (k & 1) * 2, *high = q[k >> 1][1] + (k & 1) * 2;
                         if (k + AHEAD < STRIPS)
-                            haste__narrow_load4f(sum[k + AHEAD], (at[k + AHEAD] ^ (slice & 1) * 64) + (slice >> 1) * plane);
-                        haste__narrow_store4f((at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane, sum[k][0] + low[0],
-                                              sum[k][1] + low[1], sum[k][2] + high[0], sum[k][3] + high[1]);
+                            haste__cu_lds128(sum[k + AHEAD], (at[k + AHEAD] ^ (slice & 1) * 64) + (slice >> 1) * plane);
+                        haste__cu_sts128((at[k] ^ (slice & 1) * 64) + (slice >> 1) * plane, sum[k][0] + low[0],
+                                         sum[k][1] + low[1], sum[k][2] + high[0], sum[k][3] + high[1]);
                     }
                 }
-                haste__narrow_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
+                haste__cu_barrier_arrive(turn + (uint32_t)(warp + 1 == warps ? 0 : warp + 1) * 8);
             }
         }
     }
     __syncthreads();
 
-    asm volatile("griddepcontrol.wait;" ::: "memory");   /* for grad_x, which the kernel before clears */
+    haste__cu_wait_before();   /* for grad_x, which the kernel before clears */
     {   /* Out with the sums, each block from another row on. */
         const int across = plan.rows / 4, pieces = p.width * across, start = (int)((int64_t)p.width * part / parts) * across;
         float *out = p.grad_x + (((int64_t)(part % p.replicas) * p.tiles + first / HASTE__CU_TILE) * p.D + p.begin)
@@ -6639,7 +6585,7 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
         for (int k = (int)threadIdx.x; k < pieces; k += warps * 32) {
             const int i = k + start < pieces ? k + start : k + start - pieces, d = i / across, at = i % across * 16;
             float v[4];
-            haste__narrow_load4f(v, sums + (uint32_t)(at >> 7) * plane + (uint32_t)d * 128
+            haste__cu_lds128(v, sums + (uint32_t)(at >> 7) * plane + (uint32_t)d * 128
                                  + (uint32_t)((at & 127) ^ (d >= plan.half ? 64 : 0)));
             haste__cu_add4(out + (int64_t)d * HASTE__CU_TILE + at / 4, v[0], v[1], v[2], v[3]);
         }
@@ -6711,8 +6657,6 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
     int i;
     plan.add = p->add;
     for (i = 0; i < (weights ? plan.tiles : 1) && error == cudaSuccess; i++) {
-        cudaLaunchConfig_t config = cudaLaunchConfig_t();
-        cudaLaunchAttribute attribute = cudaLaunchAttribute();
         const void *kernel;
         void *arguments[2];
         int most;
@@ -6730,15 +6674,7 @@ static cudaError_t haste__cu_given_launch(const haste__cu_pass *p, const haste__
         if (error != cudaSuccess) break;
         arguments[0] = (void *)p;
         arguments[1] = &plan;
-        config.gridDim = dim3((unsigned)plan.grid);
-        config.blockDim = dim3(32 * (unsigned)plan.warps);
-        config.dynamicSmemBytes = (size_t)plan.shared;
-        config.stream = stream;
-        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;   /* begins while x is being prepared */
-        attribute.val.programmaticStreamSerializationAllowed = 1;
-        config.attrs = &attribute;
-        config.numAttrs = 1;
-        error = cudaLaunchKernelExC(&config, kernel, arguments);
+        error = haste__cu_early(kernel, dim3((unsigned)plan.grid), 32 * plan.warps, plan.shared, 1, 1, arguments, stream);
     }
     return error;
 }
@@ -6776,30 +6712,19 @@ template <int HALVES>
 static __device__ __forceinline__ void haste__cu_candidate_slopes(const haste__cu_pass &p, float (&z)[HALVES][4][4],
                                                                   uint32_t mark, bool any, int first)
 {
-    if (p.loss == HASTE_SOFTMAX) {
-        #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const int b = min(first + i, p.B - 1), j = i >> 1, e = i & 1;
-            const float shift = p.shift[b], factor = p.factor[b];
-            #pragma unroll
-            for (int k = 0; k < HALVES * 2; k++) {
-                float *v = &z[k >> 1][j][(k & 1) * 2 + e];
-                const float share = factor > 0 ? haste__cu_exp2(1.4426950408889634f * (*v - shift)) : 0;
-                *v = share - (mark >> ((k >> 1) * 16 + j * 4 + (k & 1) * 2 + e) & 1 ? factor : 0);
-            }
-        }
-        return;
-    }
+    uint32_t positive_of[HALVES];
     #pragma unroll
-    for (int turn = 0; turn < 3; turn++) {   /* a positive is a negative of the opposite logit */
+    for (int h = 0; h < HALVES; h++) positive_of[h] = mark >> (h * 16);
+    if (p.loss == HASTE_SOFTMAX) { haste__cu_span_softmax<HALVES>(p, z, positive_of, first); return; }
+    #pragma unroll
+    for (int h = 0; h < HALVES; h++) {
+        if (any) haste__cu_span_flip(z[h], positive_of[h]);
         #pragma unroll
-        for (int i = 0; i < HALVES * 16; i++) {
-            float *v = &z[i >> 4][i >> 2 & 3][i & 3];
-            if (turn == 1)
-                *v = p.loss == HASTE_BCE ? __fdividef(1, 1 + haste__cu_exp2(-1.4426950408889634f * *v))
-                                         : fmaxf(1 + *v, 0);
-            else if (any) *v = __uint_as_float(__float_as_uint(*v) ^ (mark >> i << 31));
+        for (int i = 0; i < 16; i++) {
+            float *v = &z[h][i >> 2][i & 3];
+            *v = p.loss == HASTE_BCE ? haste__cu_inverse(1 + haste__cu_exp2(-1.4426950408889634f * *v)) : fmaxf(1 + *v, 0);
         }
+        if (any) haste__cu_span_flip(z[h], positive_of[h]);
     }
 }
 
@@ -6833,14 +6758,14 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
         const uint16_t *from = (const uint16_t *)p.weight + (size_t)group * (size_t)F * (size_t)S;
         if (same_order)
             for (int i = lane; i < F * N; i += 32)
-                haste__cu_copy16(w + i * 16, from + (size_t)first * (size_t)F + i * 8, true);
+                haste__cu_copy16(w + i * 16, from + (size_t)first * (size_t)F + i * 8);
         else
             for (int i = lane; i < F * N; i += 32)
                 haste__cu_copy16(w + haste__wide_offset<RUN>((uint32_t)(i / N), (uint32_t)(i % N * 8)),
-                                 from + haste__cu_place(p.path, S, F, i / N, first + i % N * 8), true);
-        if (lane < F / 8) haste__cu_copy16(stage + plan.index + lane * 16, p.index + group * F + lane * 8, true);
-        if (lane < F / 4) haste__cu_copy16(stage + plan.place + lane * 16, r.place + group * F + lane * 4, true);
-        if (lane < RUN / 4) haste__cu_copy16(stage + plan.bias + lane * 16, p.bias + group * S + first + lane * 4, true);
+                                 from + haste__cu_place(p.path, S, F, i / N, first + i % N * 8));
+        if (lane < F / 8) haste__cu_copy16(stage + plan.index + lane * 16, p.index + group * F + lane * 8);
+        if (lane < F / 4) haste__cu_copy16(stage + plan.place + lane * 16, r.place + group * F + lane * 4);
+        if (lane < RUN / 4) haste__cu_copy16(stage + plan.bias + lane * 16, p.bias + group * S + first + lane * 4);
         head = haste__cu_first(p, group);
     };
     auto pick = [&]() {   /* the largest first, ties to the smaller input */
@@ -6967,8 +6892,8 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
                         a[0] = one.x; a[1] = one.y; a[2] = two.x; a[3] = two.y;
                     } else {
                         const int f = k * 16 + (lane >> 4) * 8 + (lane & 7);
-                        haste__cu_ldmatrix_trans(a, w + haste__wide_offset<RUN>((uint32_t)f,
-                                                                               (uint32_t)(h * 16 + (lane & 8))));
+                        haste__cu_ldmatrix_trans(a,
+                                                 w + haste__wide_offset<RUN>((uint32_t)f, (uint32_t)(h * 16 + (lane & 8))));
                     }
                     #pragma unroll
                     for (int j = 0; j < 4; j++) haste__cu_mma(z[h][j], a, b[j][0], b[j][1]);
@@ -7297,8 +7222,7 @@ static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *
     if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 ||
         layer->block_count > HASTE_MAX_BLOCKS)
         return haste__cu_fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer",
-                              (int)layer->labels,
-                              (int)layer->inputs, (int)layer->block_count);
+                              (int)layer->labels, (int)layer->inputs, (int)layer->block_count);
     if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
         (unsigned)layer->loss > HASTE_SOFTMAX ||
         (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
@@ -7309,9 +7233,8 @@ static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
-            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs",
-                                  i, (int)b->begin,
-                                  (int)b->end, (int)b->fan_in, (int)layer->inputs);
+            return haste__cu_fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i,
+                                  (int)b->begin, (int)b->end, (int)b->fan_in, (int)layer->inputs);
         if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 ||
             b->labels > layer->labels ||
             b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
@@ -7332,8 +7255,7 @@ static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *
     }
     if (slots != layer->slots || slots > INT32_MAX || labels > layer->labels)
         return haste__cu_fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d",
-                              (long long)slots,
-                              (long long)labels, (long long)layer->slots, (int)layer->labels);
+                              (long long)slots, (long long)labels, (long long)layer->slots, (int)layer->labels);
     return HASTE_OK;
 }
 
@@ -7344,8 +7266,7 @@ typedef struct haste__cu_cut {
 } haste__cu_cut;
 
 static haste_status haste__cu_cut_layer(haste_cuda_layer *part, const haste_cuda_layer *whole, int64_t first, int64_t end,
-                                        haste__cu_cut *cut,
-                                        haste_error *error)
+                                        haste__cu_cut *cut, haste_error *error)
 {
     int i, n = 0;
     *part = *whole;
@@ -7566,8 +7487,7 @@ haste_status haste_cuda_layer_view(haste_cuda_layer *layer, const haste_layer *a
 }
 
 haste_status haste_cuda_layer_range(haste_cuda_layer *view, const haste_cuda_layer *layer, int64_t first_slot,
-                                    int64_t end_slot,
-                                    haste_error *error)
+                                    int64_t end_slot, haste_error *error)
 {
     haste_cuda_layer v;
     haste__cu_cut cut;
@@ -7709,7 +7629,7 @@ static haste_status haste__cu_fill_block(const haste_cuda_layer *layer, int numb
     const haste_block *block = &layer->block[number];
     const int64_t slots = block->groups * block->group_size;
     const int width = block->end - block->begin, grid = haste__cu_grid(slots * block->fan_in / HASTE__CU_THREADS + 1);
-    const uint64_t key = haste__cu_key(layer->seed, HASTE__CU_STREAM_WEIGHT);
+    const uint64_t key = haste__cu_key(layer->seed, HASTE__CU_RANDOM_WEIGHT);
     const float root = (float)sqrt((double)block->fan_in);
     haste__cu_pass p;
     memset(&p, 0, sizeof p);
@@ -7717,7 +7637,7 @@ static haste_status haste__cu_fill_block(const haste_cuda_layer *layer, int numb
     if (block->index) {
         HASTE__CU_LAUNCH(haste__cu_draw_index_kernel, haste__cu_grid(block->groups), 32, (size_t)(width + 31) / 32 * 4,
                          stream, block->index, block->groups, layer->group_base[number], block->fan_in, width,
-                         haste__cu_key(layer->seed, HASTE__CU_STREAM_INDEX));
+                         haste__cu_key(layer->seed, HASTE__CU_RANDOM_INDEX));
         HASTE__CU_LAUNCHED("drawing indices");
     }
     if (!o->zero_weights) {
@@ -8001,8 +7921,7 @@ typedef struct haste__cu_rewire_memory {
 } haste__cu_rewire_memory;
 
 static haste_status haste__cu_rewire_arrange(haste__cu_rewire_memory *m, const haste_cuda_layer *layer, const int *dense,
-                                             int tiles, char *memory,
-                                             size_t *bytes, haste_error *error)
+                                             int tiles, char *memory, size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0, group = 0, width = 1, F = 0, many = 0, each;
     size_t slopes = (size_t)tiles * HASTE__CU_TILE * HASTE__CU_RUN * haste__cu_width(layer->dtype);
@@ -8090,19 +8009,16 @@ static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const ha
         groups += layer->block[i].groups;
         if (layer->block[i].fan_in > HASTE__CU_RUN && layer->block[i].fan_in > work->max_fan_in)
             return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for F <= %d, block[%d] has %d",
-                                  (int)work->max_fan_in, i,
-                                  (int)layer->block[i].fan_in);
+                                  (int)work->max_fan_in, i, (int)layer->block[i].fan_in);
     }
     if (groups > work->groups)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %lld groups, this layer has %lld",
-                              (long long)work->groups,
-                              (long long)groups);
+                              (long long)work->groups, (long long)groups);
     return HASTE_OK;
 }
 
 static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x,
-                                          haste_cuda_type type,
-                                          int32_t B, int must_fit, haste_error *error)
+                                          haste_cuda_type type, int32_t B, int must_fit, haste_error *error)
 {
     haste_status status = haste__cu_work_check(layer, work, error);
     if (status != HASTE_OK) return status;
@@ -8117,8 +8033,7 @@ static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const h
 
 /* Lists: on the host all of it, on the device what can be seen from here. */
 static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B,
-                                          haste_cuda_lists lists,
-                                          const char *name, haste_error *error)
+                                          haste_cuda_lists lists, const char *name, haste_error *error)
 {
     int64_t i;
     if (!lists.offset) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
@@ -8132,8 +8047,7 @@ static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const h
     for (i = 0; i < B; i++)
         if (lists.offset[i + 1] < lists.offset[i])
             return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
-                                  (long long)(i + 1),
-                                  (long long)lists.offset[i + 1], (long long)lists.offset[i]);
+                                  (long long)(i + 1), (long long)lists.offset[i + 1], (long long)lists.offset[i]);
     if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
     if (!lists.id) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
     if (lists.offset[B] - lists.offset[0] > work->ids)
@@ -8142,8 +8056,7 @@ static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const h
     for (i = lists.offset[0]; i < lists.offset[B]; i++)
         if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
             return haste__cu_fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                                  (int)lists.id[i],
-                                  (int)layer->labels - 1);
+                                  (int)lists.id[i], (int)layer->labels - 1);
     return HASTE_OK;
 }
 
@@ -8348,8 +8261,7 @@ static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers,
 
 /* One block, on the general path. */
 static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype dtype, int workers, int *sums,
-                                           cudaStream_t stream,
-                                           haste_error *error)
+                                           cudaStream_t stream, haste_error *error)
 {
     if (dtype == HASTE_F32)
         return p->S <= 16 ? haste__cu_launch_group<float, 16>(p, workers, sums, stream, error) :
@@ -8384,8 +8296,7 @@ static haste_status haste__cu_forward_mode(const haste__cu_pass *p, int mode, in
     }
 }
 static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype dtype, int mode, int *resident,
-                                            cudaStream_t stream,
-                                            haste_error *error)
+                                            cudaStream_t stream, haste_error *error)
 {
     if (dtype == HASTE_F32)
         return p->S <= 16 ? haste__cu_forward_mode<float, 16>(p, mode, resident, stream, error) :
@@ -8396,13 +8307,23 @@ static haste_status haste__cu_forward_block(const haste__cu_pass *p, haste_dtype
                         haste__cu_forward_mode<uint16_t, 64>(p, mode, resident, stream, error);
 }
 
+/* Do the narrow kernels make the logits of a block? A little faster than the others, where the path is theirs. */
+static int haste__cu_narrow_logits(haste__narrow_plan *plan, const haste_cuda_layer *layer, const haste__cu_pass *p,
+                                   int number)
+{
+    haste__cu_question q;
+    return layer->path[number] == HASTE_CUDA_NARROW && p->tiles <= 65535 && (uintptr_t)p->logits % 8 == 0
+        && haste__cu_ask(&q, layer, number, p->B, NULL) == HASTE_OK && !haste__cu_narrow_plan(&q, 1, plan)
+        && haste__narrow_compiled();
+}
+
 /* All blocks, in one of the forward modes. Lists and sums: the general kernel's thread blocks leave theirs in parts
    0 .. general - 1, the panel kernel's after them; what a part found in one block is handed on to the next. */
-static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work,
-                                          haste__cu_pass *p, int mode,
-                                          cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste__cu_pass *p,
+                                          int mode, cudaStream_t stream, haste_error *error)
 {
     haste__panel_plan plan[HASTE_MAX_BLOCKS];
+    haste__narrow_plan narrow;
     const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
     const int shared_most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
     const int panel_mode = mode == HASTE__CU_ABOVE ? HASTE__CU_TOP_K : mode;
@@ -8450,16 +8371,9 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
         HASTE__CU_TRY(cudaMemsetAsync(p->floor, 0, (size_t)p->tiles * HASTE__CU_TILE * 4, stream), "cudaMemsetAsync");
     for (i = 0, p->first = 1; i < layer->block_count; i++) {
         haste__cu_pass_block(p, layer, i);
-        if (mode == HASTE__CU_LOGITS && layer->path[i] == HASTE_CUDA_NARROW && p->tiles <= 65535
-            && (uintptr_t)p->logits % 8 == 0) {   /* a little faster there */
-            haste__cu_question q;
-            haste__narrow_plan narrow;
-            status = haste__cu_ask(&q, layer, i, p->B, error);
-            if (status != HASTE_OK) return status;
-            if (!haste__cu_narrow_plan(&q, 1, &narrow) && haste__narrow_compiled()) {
-                HASTE__CU_TRY(haste__narrow_forward(p, &narrow, stream), "forward of a block (narrow)");
-                continue;
-            }
+        if (mode == HASTE__CU_LOGITS && haste__cu_narrow_logits(&narrow, layer, p, i)) {
+            HASTE__CU_TRY(haste__narrow_forward(p, &narrow, stream), "forward of a block (narrow)");
+            continue;
         }
         if (plan[i].warps) {
             plan[i].part = general;
@@ -8479,8 +8393,7 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
 
 /* Softmax's first pass. work->row holds the counts of positives. */
 static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
-                                      cudaStream_t stream,
-                                      haste_error *error)
+                                      cudaStream_t stream, haste_error *error)
 {
     int64_t padded = (int64_t)p->tiles * HASTE__CU_TILE;
     haste__cu_pass q = *p;
@@ -8489,8 +8402,7 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
     status = haste__cu_forward_all(layer, work, &q, HASTE__CU_SUMEXP, stream, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_LAUNCH(haste__cu_softmax_kernel, (unsigned)(padded / 4), HASTE__CU_THREADS, 0, stream, work->partial, q.parts,
-                     p->B, padded,
-                     work->row, work->norm);
+                     p->B, padded, work->row, work->norm);
     HASTE__CU_LAUNCHED("softmax's sums");
     p->peak = work->norm;
     p->inverse = work->norm + padded;
@@ -8500,12 +8412,12 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
 }
 
 /* One block, on the wide path, from the copy of x in its own order. */
-static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, int *sums, cudaStream_t stream,
-                                        haste_error *error)
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q,
+                                        int *sums, cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass own = *p;
     own.x = work->x_wide;
-    HASTE__CU_TRY(haste__wide_step(&own, sums, stream), "training a block (wide)");
+    HASTE__CU_TRY(haste__wide_step(&own, q->processors, q->shared_bytes, sums, stream), "training a block (wide)");
     return HASTE_OK;
 }
 
@@ -8569,8 +8481,7 @@ static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__c
    cleared. */
 static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
                                     const haste_cuda_gradient *gradient, double *loss, void *grad_x,
-                                        haste_cuda_type grad_x_type,
-                                    cudaStream_t stream, haste_error *error)
+                                    haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
 {
     haste__cu_counts counts;
     int i;
@@ -8601,7 +8512,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
             if (!p->update || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
-        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &q, &counts.n[i], stream, error); break;
         case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
@@ -8619,8 +8530,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
 }
 
 static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
-                                        int32_t B,
-                                        haste_error *error)
+                                        int32_t B, haste_error *error)
 {
     double t = (double)layer->step + 1;
     uint64_t step = (uint64_t)layer->step << 8;
@@ -8629,12 +8539,10 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
         return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
         return haste__cu_fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
-                              (double)o->momentum,
-                              (double)o->beta1, (double)o->beta2);
+                              (double)o->momentum, (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
-                              (double)o->eps,
-                              (double)o->weight_decay);
+                              (double)o->eps, (double)o->weight_decay);
     if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
@@ -8649,9 +8557,9 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
     if (B > 0) p->scale = (float)(1.0 / (double)(o->divisor ? o->divisor : B));
     p->negligible = o->negligible;
-    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_WEIGHT);
-    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE0);
-    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_STREAM_ROUND_STATE1);
+    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
+    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);
+    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE1);
     return HASTE_OK;
 }
 
@@ -8690,9 +8598,8 @@ static haste_status haste__cu_loss_check(const haste_cuda_layer *layer, haste_er
 
 /* train_step and accumulate; gradient NULL: update. */
 static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                    haste_cuda_type x_type, int32_t B,
-                                    haste_cuda_lists positives, const haste_step_options *options,
-                                        haste_cuda_gradient *gradient, double *loss,
+                                    haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                    const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                     void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -8717,8 +8624,8 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
 }
 
 haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                   haste_cuda_type x_type, int32_t B,
-                                   haste_cuda_lists positives, const haste_step_options *options, double *loss, void *grad_x,
+                                   haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                   const haste_step_options *options, double *loss, void *grad_x,
                                    haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
@@ -8733,9 +8640,8 @@ haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace
 }
 
 haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                   haste_cuda_type x_type, int32_t B,
-                                   haste_cuda_lists positives, const haste_step_options *options,
-                                       haste_cuda_gradient *gradient, double *loss,
+                                   haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                   const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
@@ -8775,8 +8681,8 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
 }
 
 haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                haste_cuda_type x_type, int32_t B,
-                                void *logits, haste_cuda_type logits_type, haste_cuda_stream stream, haste_error *error)
+                                haste_cuda_type x_type, int32_t B, void *logits, haste_cuda_type logits_type,
+                                haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
@@ -8792,9 +8698,8 @@ haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_worksp
 }
 
 haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                 haste_cuda_type x_type, int32_t B,
-                                 const void *grad_logits, haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient,
-                                     void *grad_x,
+                                 haste_cuda_type x_type, int32_t B, const void *grad_logits,
+                                 haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient, void *grad_x,
                                  haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
@@ -8840,8 +8745,7 @@ haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stre
 /* ---- >>prediction calls -------------------------------------------------------------------------------------- */
 
 static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste_cuda_workspace *work,
-                                  const void *x,
-                                  haste_cuda_type x_type, int32_t B)
+                                  const void *x, haste_cuda_type x_type, int32_t B)
 {
     int i;
     memset(a, 0, sizeof *a);
@@ -8885,7 +8789,8 @@ static void haste__cu_stream_cut(haste__cu_stream_args *a, const haste__cu_strea
                                  int tensor, size_t *shared)
 {
     const int width = dtype == HASTE_F32 ? 4 : 2, N = a->B == 1 ? 1 : HASTE__CU_FEWER;
-    const size_t most = (size_t)haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin) - 1024;   /* own: less */
+    const int given = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    const size_t most = given > 1024 ? (size_t)given - 1024 : 0;   /* the kernels' own: less */
     size_t ring, lists;
     int i, labels = 0;
     *a = *all;
@@ -8959,22 +8864,31 @@ static haste_status haste__cu_stream_launch(const haste__cu_stream_args *a, hast
     return HASTE_OK;
 }
 
-/* The k best of few samples, if streaming kernels take all blocks of labels; else *done = 0. */
-static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dtype dtype, int *done, cudaStream_t stream,
-                                     haste_error *error)
+/* Which streaming kernels take the blocks: those without tensor cores a[0], with them a[1], which want shared[0], shared[1]
+   bytes. 0: not all blocks are taken. */
+static int haste__cu_stream_plan(haste__cu_stream_args *a, size_t *shared, const haste__cu_stream_args *all,
+                                 haste_dtype dtype)
 {
-    haste__cu_stream_args a[2];   /* without and with tensor cores */
-    size_t shared[2];
-    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
-    int i, j, parts = 0, tensor = 1, fits = 0;
-    *done = 0;
-    if (all->B > HASTE__CU_FEW) return HASTE_OK;
-    for (; tensor >= 0 && !fits; tensor--) {   /* the other one has room for more inputs */
+    int i, tensor, fits = 0;
+    if (all->B > HASTE__CU_FEW) return 0;
+    for (tensor = 1; tensor >= 0 && !fits; tensor--) {   /* the other one has room for more inputs */
         for (i = 0; i < 2; i++) haste__cu_stream_cut(&a[i], all, dtype, i + 1, tensor, &shared[i]);
         fits = a[0].blocks + a[1].blocks == all->blocks;
         for (i = 0; i < 2; i++) if (a[i].blocks && !shared[i]) fits = 0;
     }
-    if (!fits) return HASTE_OK;
+    return fits;
+}
+
+/* The k best of few samples, if streaming kernels take all blocks of labels; else *done = 0. */
+static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dtype dtype, int *done, cudaStream_t stream,
+                                     haste_error *error)
+{
+    haste__cu_stream_args a[2];
+    size_t shared[2];
+    const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
+    int i, j, parts = 0;
+    *done = 0;
+    if (!haste__cu_stream_plan(a, shared, all, dtype)) return HASTE_OK;
     for (i = 0; i < 2; i++) {
         haste_status status;
         int64_t units = 0;
@@ -8998,10 +8912,8 @@ static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dty
 }
 
 haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B,
-                              int32_t k, const haste_cuda_lists *excluded, int32_t *id, float *score,
-                                  haste_cuda_stream stream,
-                              haste_error *error)
+                              haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id,
+                              float *score, haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
     haste_cuda_lists lists;
@@ -9043,17 +8955,15 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
     status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts,
-                     (int64_t)p.tiles * HASTE__CU_TILE,
-                     k, id, score);
+                     (int64_t)p.tiles * HASTE__CU_TILE, k, id, score);
     HASTE__CU_LAUNCHED("merging the best");
     return HASTE_OK;
 }
 
 haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B,
-                              float threshold, const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score,
-                                  int64_t capacity,
-                              int64_t *needed, haste_cuda_stream stream, haste_error *error)
+                              haste_cuda_type x_type, int32_t B, float threshold, const haste_cuda_lists *excluded,
+                              int64_t *offset, int32_t *id, float *score, int64_t capacity, int64_t *needed,
+                              haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_pass p;
     cudaStream_t s = (cudaStream_t)stream;
@@ -9094,13 +9004,11 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
 }
 
 haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B,
-                              haste_cuda_lists candidates, float *score, haste_cuda_stream stream, haste_error *error)
+                              haste_cuda_type x_type, int32_t B, haste_cuda_lists candidates, float *score,
+                              haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_stream_args a;
     haste__cu_map map;
-    haste__cu_counts path;
-    int i;
     dim3 grid((unsigned)(B < 8192 ? (B > 0 ? B : 1) : 8192), 8);
     cudaStream_t s = (cudaStream_t)stream;
     haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 0, error);
@@ -9111,13 +9019,12 @@ haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspac
     if (status != HASTE_OK) return status;
     haste__cu_stream_make(&a, layer, work, x, x_type, B);
     haste__cu_map_make(&map, layer);
-    memset(&path, 0, sizeof path);
-    for (i = 0; i < layer->block_count; i++) path.n[i] = layer->path[i];
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset,
+        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, candidates.offset,
                          candidates.id, score);
-    else HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, path, candidates.offset,
-                          candidates.id, score);
+    else
+        HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, candidates.offset,
+                         candidates.id, score);
     HASTE__CU_LAUNCHED("scoring");
     return HASTE_OK;
 }
@@ -9126,8 +9033,7 @@ haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspac
 
 template <typename T, int SP>
 static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste__cu_rewire *r, int growth, int workers,
-                                           cudaStream_t stream,
-                                           haste_error *error)
+                                           cudaStream_t stream, haste_error *error)
 {
     int grid = 1;
     haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
@@ -9141,14 +9047,19 @@ static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste_
     return HASTE_OK;
 }
 
+/* Do the kernels of >>candidates find the inputs that grow? Then *plan. */
+static int haste__cu_candidates_take(haste__cu_candidates_plan *plan, const haste__cu_pass *p, haste_dtype dtype)
+{
+    return dtype == HASTE_BF16
+        && haste__cu_candidates_plan_make(plan, p, haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                                          haste__cu_device_value(cudaDevAttrMultiProcessorCount));
+}
+
 static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rewire *r, haste_dtype dtype, int growth,
-                                    int workers,
-                                    cudaStream_t stream, haste_error *error)
+                                    int workers, cudaStream_t stream, haste_error *error)
 {
     haste__cu_candidates_plan plan;
-    if (growth && dtype == HASTE_BF16
-        && haste__cu_candidates_plan_make(&plan, p, haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-                                          haste__cu_device_value(cudaDevAttrMultiProcessorCount))) {
+    if (growth && haste__cu_candidates_take(&plan, p, dtype)) {
         HASTE__CU_TRY(haste__cu_candidates_launch(p, r, &plan, stream), "gradients for rewiring");
         return HASTE_OK;
     }
@@ -9178,17 +9089,14 @@ static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
-                              (int)o->scope,
-                              (int)o->growth);
+                              (int)o->scope, (int)o->growth);
     return HASTE_OK;
 }
 
 /* What becomes of one block, up to the point where it changes. */
 static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int number, const haste__cu_pass *p,
-                                            const haste__cu_rewire *r,
-                                            const haste_rewire_options *options, int64_t moves, int workers,
-                                                cudaStream_t stream,
-                                            haste_error *error)
+                                            const haste__cu_rewire *r, const haste_rewire_options *options, int64_t moves,
+                                            int workers, cudaStream_t stream, haste_error *error)
 {
     const haste_block *block = &layer->block[number];
     int64_t places = block->groups * block->fan_in;
@@ -9235,8 +9143,7 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
 }
 
 static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memory *m, const haste_cuda_layer *layer,
-                                int number,
-                                const haste_rewire_options *options, int64_t limit)
+                                int number, const haste_rewire_options *options, int64_t limit)
 {
     uint64_t rewires = (uint64_t)layer->rewires << 8;
     memset(r, 0, sizeof *r);
@@ -9247,8 +9154,8 @@ static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memo
     r->key = m->key;
     r->order = m->order;
     r->rows = m->rows;
-    r->key_grow = haste__cu_key(layer->seed, HASTE__CU_STREAM_GROW | rewires);
-    r->key_weight = haste__cu_key(layer->seed, HASTE__CU_STREAM_GROW_WEIGHT | rewires);
+    r->key_grow = haste__cu_key(layer->seed, HASTE__CU_RANDOM_GROW | rewires);
+    r->key_weight = haste__cu_key(layer->seed, HASTE__CU_RANDOM_GROW_WEIGHT | rewires);
     r->group_base = layer->group_base[number];
     r->limit = (int32_t)limit;
     r->uniform = options->uniform;
@@ -9256,11 +9163,10 @@ static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memo
 }
 
 static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_workspace *work,
-                                         const haste_rewire_options *options, const void *x,
-                                         haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int batch,
-                                             const int64_t *limit,
+                                         const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
+                                         int32_t B, haste_cuda_lists positives, int batch, const int64_t *limit,
                                          const int64_t *moves, const haste__cu_rewire_memory *m, cudaStream_t s,
-                                             haste_error *error)
+                                         haste_error *error)
 {
     haste__cu_pass p;
     haste__cu_rewire r;
@@ -9310,10 +9216,8 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_wor
 }
 
 haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options,
-                               const void *x,
-                               haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
-                                   haste_cuda_stream stream,
-                               haste_error *error)
+                               const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
+                               haste_cuda_stream stream, haste_error *error)
 {
     haste__cu_rewire_memory m;
     int64_t limit[HASTE_MAX_BLOCKS], moves[HASTE_MAX_BLOCKS], total = 0;
@@ -9356,6 +9260,47 @@ haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *wo
     layer->rewires++;
     if (moved) *moved = total;
     return HASTE_OK;
+}
+
+/* ---- >>kernels of a block ------------------------------------------------------------------------------------ */
+
+haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t number,
+                                         int32_t B)
+{
+    haste_cuda_kernels kernels = { "", "", "", "", "", "", "", "" };
+    const int shared_most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    haste_cuda_workspace none;
+    haste__cu_pass p;
+    haste__panel_plan panel;
+    haste__narrow_plan narrow;
+    haste__cu_given_plan given;
+    haste__cu_candidates_plan candidates;
+    haste__cu_stream_args all, streams[2];
+    size_t shared[2];
+    if (!layer || number < 0 || number >= layer->block_count || B < 1 || shared_most <= 1) return kernels;
+    memset(&none, 0, sizeof none);
+    none.top_k = 16;
+    if (!work) work = &none;
+    haste__cu_pass_make(&p, layer, work, B);
+    haste__cu_pass_block(&p, layer, number);
+    kernels.step = haste_cuda_path_text(haste_cuda_path_of(layer, work, number, B, NULL));
+    kernels.softmax = haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_SUMEXP, shared_most) ? "panel" : "general";
+    kernels.forward = haste__cu_narrow_logits(&narrow, layer, &p, number) ? "narrow" :
+                      haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_LOGITS, shared_most) ? "panel" : "general";
+    kernels.grad_weight = haste__cu_given_takes(&given, &p, layer->dtype, 1) ? "given" : "general";
+    kernels.grad_x = haste__cu_given_takes(&given, &p, layer->dtype, 0) ? "given" : "general";
+    if (p.index && p.F < p.width)
+        kernels.rewire = haste__cu_candidates_take(&candidates, &p, layer->dtype) ? "candidates" : "general";
+    kernels.above = haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_TOP_K, shared_most) ? "panel" : "general";
+    p.k = work->top_k;
+    haste__cu_stream_make(&all, layer, work, NULL, HASTE_CUDA_F32, B);
+    all.k = p.k;
+    if (haste__cu_stream_plan(streams, shared, &all, layer->dtype)) {
+        const int which = haste__cu_stream_takes(&all.block[number], layer->dtype, B, streams[1].blocks > 0);
+        kernels.top_k = which == 2 ? "few" : "stream";
+    } else
+        kernels.top_k = haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_TOP_K, shared_most) ? "panel" : "general";
+    return kernels;
 }
 
 #undef HASTE__CU_ARRAY

@@ -544,8 +544,7 @@ static __global__ void slope_kernel(bf16 *z, float *bias, int64_t L, int64_t pad
 
 // What positives change of that.
 static __global__ void positive_kernel(bf16 *z, float *bias, int64_t padded, const int64_t *offset, const int32_t *id,
-                                       const float *kept, int B,
-                                       float lr, double *loss)
+                                       const float *kept, int B, float lr, double *loss)
 {
     for (int64_t i = offset[blockIdx.x] + threadIdx.x; i < offset[blockIdx.x + 1]; i += blockDim.x) {
         z[blockIdx.x * padded + id[i]] = __float2bfloat16(-1 / ((1 + __expf(kept[i])) * (float)B));
@@ -1783,8 +1782,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
             random.ms = timed_rewire(&o, 0);
             gradient.ms = timed_rewire(&o, 1);
             snprintf(rewire_rows[rewire_count++ % 16], sizeof rewire_rows[0], "%-40s %10.3f %8.1f %12.3f %8.1f", s->name,
-                     random.ms,
-                     random.ms / t.ms, gradient.ms, gradient.ms / t.ms);
+                     random.ms, random.ms / t.ms, gradient.ms, gradient.ms / t.ms);
             random.runs = gradient.runs = 3;
             record("rewire", s->name, "haste", "random", s->L, s->D, fan_in, s->S, s->B, random, 0, path);
             record("rewire", s->name, "haste", "gradient", s->L, s->D, fan_in, s->S, s->B, gradient, 0, path);
@@ -1797,8 +1795,7 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
             t_dense = time_dense(dense_step, &b, s->D, copies_for(L * s->D * 2));
         t_narrow = time_dense(dense_step, &b, K, copies_for(L * K * 2));
         printf("%-40s %9.4f %8.4f %8.4f %7.2f  %s %s  %s\n", s->name, t.ms, t.least, floor, t.ms / floor,
-               beside(one, t_dense, t.ms),
-               beside(two, t_narrow, t.ms), path);
+               beside(one, t_dense, t.ms), beside(two, t_narrow, t.ms), path);
         fflush(stdout);
         record(table, s->name, "haste", "step", s->L, s->D, fan_in, s->S, s->B, t, floor, path);
         answer(table, s->name, "step", t.ms);
@@ -2111,8 +2108,7 @@ static void print_machine(FILE *out, const char *before)
     strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime(&at));
     fprintf(out, "%shaste %d.%d.%d, %s\n", before, HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH, date);
     fprintf(out, "%sdevice    %s, %d processors, %.0f GB, compute capability %d.%d\n", before, about.name,
-            about.multiProcessorCount,
-            (double)about.totalGlobalMem / 1e9, about.major, about.minor);
+            about.multiProcessorCount, (double)about.totalGlobalMem / 1e9, about.major, about.minor);
     if (!line[0]) snprintf(line, sizeof line, "nvidia-smi says nothing");
     fprintf(out, "%sdriver    %s (driver, SM clock as found, its maximum, memory clock, power limit)\n", before, line);
     fprintf(out, "%sCUDA      driver %d.%d, runtime %d.%d\n", before, driver / 1000, driver % 1000 / 10, runtime / 1000,

@@ -1,11 +1,35 @@
 #!/bin/sh
-# The numbers of README.md from the files in bench/results: its two tables line by line, then those of its sentences.
+# The numbers of README.md from the files in bench/results: its three tables line by line, then those of its sentences.
 #     sh bench/readme.sh           prints them
 #     sh bench/readme.sh check     only says which lines of the tables README.md does not have
 set -eu
 cd "$(dirname "$0")/.."
 cpu=bench/results/cpu-epyc-zen4.csv
 gpu=bench/results/cuda-h200
+train=bench/results/train
+
+# Whole training runs: without the column of the nearest neighbours, which comes last.
+train_rows() {
+    awk -F' *[|] *' '
+    function tenths(list,   n, i, part, out) {
+        n = split(list, part, " / ")
+        for (i = 1; i <= n; i++) out = out (i > 1 ? " / " : "") sprintf("%.1f", part[i])
+        return out
+    }
+    function thousands(n) { return (n >= 1000 ? thousands(int(n / 1000)) "," sprintf("%03d", n % 1000) : n "") }
+    NF < 12 || $5 !~ /^[0-9]/ { next }
+    {
+        gpu = FILENAME ~ /h200/
+        if (gpu && $2 != "arxiv-authors") next
+        split($3, size, " / ")
+        seconds = $5 * $6
+        split($12, memory, " ")
+        printf "| %s | %s / %s | %s | %s | %d | %s | %s MiB%s |\n", $2 (gpu ? ", NVIDIA H200" : ""), thousands(size[1]),
+               thousands(size[2]), tenths($10), tenths($11), $5,
+               seconds < 100 ? sprintf("%.0f s", seconds) : sprintf("%.0f min", seconds / 60), memory[1],
+               gpu ? ", and " memory[3] " on the GPU" : ""
+    }' "$train-cpu.md" "$train-h200.md"
+}
 
 # In the CPU's files a name may hold commas: what follows it is counted from the end.
 cpu_numbers() {
@@ -134,11 +158,11 @@ gpu_numbers() {
 }
 
 case ${1-} in
-'') echo "From $cpu:"; cpu_numbers 0; echo; echo "From $gpu.txt and .csv:"; gpu_numbers 0 ;;
+'') echo "From $train-*.md:"; train_rows; echo; echo "From $cpu:"; cpu_numbers 0; echo; echo "From $gpu.txt and .csv:"; gpu_numbers 0 ;;
 check)
-    { cpu_numbers 1; gpu_numbers 1; } | {
+    { train_rows; cpu_numbers 1; gpu_numbers 1; } | {
         missing=0
-        while IFS= read -r line; do grep -qFx -e "$line" README.md || { echo "not in README.md: $line"; missing=1; }; done
+        while IFS= read -r line; do grep -qF -e "$line" README.md || { echo "not in README.md: $line"; missing=1; }; done
         exit $missing
     } ;;
 *) echo "usage: sh bench/readme.sh [check]" >&2; exit 2 ;;

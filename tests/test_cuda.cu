@@ -262,9 +262,28 @@ static haste_cuda_layer upload(const haste_layer *layer)
         { printf("no layer: %s\n", test_error.text); exit(1); }
     return dev;
 }
-// On a path, where it takes a block; else general.
+/* Does a path take a block, by the words of haste_cuda_path? 1, 0, or -1: a slice whose width is on the edge. Apart from what
+   the header decides, so that a path which refuses what it should take does not pass unseen. */
+static int path_takes(const haste_layer *layer, int k, haste_cuda_path path, int32_t B)
+{
+    const haste_block *block = &layer->block[k];
+    const int32_t S = block->group_size, F = block->fan_in, width = block->end - block->begin;
+    if (path == HASTE_CUDA_GENERAL) return 1;
+    if (layer->dtype != HASTE_BF16) return 0;
+    if (path == HASTE_CUDA_WIDE) return (S == 32 || S == 64 || S == 128) && F % 16 == 0;
+    if (!block->index || (S != 16 && S != 32) || B > 128) return 0;
+    if (F != 16 && F != 32 && F != 48 && F != 64 && F != 96 && F != 128) return 0;
+    return width <= 400 ? 1 : width < 600 ? -1 : 0;
+}
+static int fast_device(void)
+{
+    return haste__cu_device_value(cudaDevAttrComputeCapabilityMajor) == 9 && haste__wide_compiled();
+}
+
+// On a path, where it takes all blocks (narrow: dense ones may be wide); else general.
 static haste_cuda_layer upload_for(const haste_layer *layer, haste_cuda_path path, int32_t B)
 {
+    int takes = 1;
     haste_cuda_layer dev;
     haste_cuda_options options;
     int32_t k;
@@ -273,7 +292,12 @@ static haste_cuda_layer upload_for(const haste_layer *layer, haste_cuda_path pat
     for (k = 0; k < layer->block_count; k++) options.path[k] = path;
     if (path == HASTE_CUDA_NARROW)
         for (k = 0; k < layer->block_count; k++) if (!layer->block[k].index) options.path[k] = HASTE_CUDA_WIDE;
-    if (haste_cuda_upload(&dev, layer, &options, NULL, &test_error) == HASTE_OK) return dev;
+    for (k = 0; k < layer->block_count; k++) {
+        const int one = path_takes(layer, k, options.path[k], B);
+        if (takes > 0 || one == 0) takes = one;
+    }
+    if (haste_cuda_upload(&dev, layer, &options, NULL, &test_error) == HASTE_OK) { CHECK(takes != 0); return dev; }
+    CHECK(takes != 1 || !fast_device());
     for (k = 0; k < layer->block_count; k++) options.path[k] = HASTE_CUDA_GENERAL;
     CHECK_STATUS(haste_cuda_upload(&dev, layer, &options, NULL, &test_error), HASTE_OK, test_error);
     return dev;
@@ -1566,22 +1590,43 @@ static void top_k_case(const test_shape *shape, haste_dtype dtype, int path, int
     haste_layer_free(&layer);
 }
 
-static void top_k()
+static void top_k_general()
 {
-    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, more[] = { 1, 2, 4, 5, 8, 9, 70, 130 },
-        depths[] = { 1, 5, 33, 64 };
-    static const test_shape many_inputs = { "12,000 inputs", 300, 12000, 1, { { 0, 32, 64, 0, 0 } }, 1 };
-    int i, dtype, j, n = 0, with, path;
+    static const int32_t batches[] = { 1, 3, 4, 37, 100 }, depths[] = { 1, 5, 33, 64 };
+    int i, dtype, j, n = 0, with;
     for (i = 0; i < TEST_SHAPES; i++) for (dtype = 0; dtype < 2; dtype++) for (j = 0; j < 5; j++)
         for (with = 0; with < 2; with++, n++)
             top_k_case(&test_shapes[i], (haste_dtype)dtype, HASTE_CUDA_AUTO,
                        test_shapes[i].inputs > 10000 && j > 2 ? 9 : batches[j], depths[n % 4], with, n);
+}
+
+// The shapes of the fast kernels, on each path.
+static void top_k_shapes(const int32_t *batches, int count)
+{
+    static const int32_t depths[] = { 1, 5, 33, 64 };
+    int i, j, n = 0, with, path;
     for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
-        for (j = 0; j < 8; j++) for (with = 0; with < 2; with++, n++)
-            top_k_case(&panel_shapes[i], HASTE_BF16, path, more[j], depths[n / 2 % 4], with, n);
-    top_k_case(&panel_shapes[3], HASTE_BF16, HASTE_CUDA_GENERAL, 2100, 5, 0, n);   // more tiles than there are parts
+        for (j = 0; j < count; j++) for (with = 0; with < 2; with++, n++)
+            top_k_case(&panel_shapes[i], HASTE_BF16, path, batches[j], depths[n / 2 % 4], with, n);
+}
+
+// Few samples: the streaming kernels.
+static void top_k_few()
+{
+    static const int32_t batches[] = { 1, 2, 4, 5, 8 };
+    static const test_shape many_inputs = { "12,000 inputs", 300, 12000, 1, { { 0, 32, 64, 0, 0 } }, 1 };
+    int j, path;
+    top_k_shapes(batches, 5);
     for (j = 0; j < 5; j++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_WIDE; path++)   // x beyond shared memory
-        top_k_case(&many_inputs, HASTE_BF16, path, more[j], 5, path % 2, j);
+        top_k_case(&many_inputs, HASTE_BF16, path, batches[j], 5, path % 2, j);
+}
+
+// More of them: the panel kernels.
+static void top_k_panel()
+{
+    static const int32_t batches[] = { 9, 70, 130 };
+    top_k_shapes(batches, 3);
+    top_k_case(&panel_shapes[3], HASTE_BF16, HASTE_CUDA_GENERAL, 2100, 5, 0, 0);   // more tiles than there are parts
 }
 
 // The best of B samples and their scores, from x (float32) on the host; free both.
@@ -1724,8 +1769,12 @@ static void top_k_bad_ids()
     }
 }
 
-static int find_id(const int32_t *id, int64_t n, int32_t wanted) {
-    int64_t i; for (i = 0; i < n; i++) if (id[i] == wanted) return 1; return 0; }
+static int find_id(const int32_t *id, int64_t n, int32_t wanted)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) if (id[i] == wanted) return 1;
+    return 0;
+}
 
 static void above_case(const test_shape *shape, haste_dtype dtype, int path, int with)
 {
@@ -2176,8 +2225,7 @@ static void part_case(const test_shape *shape, haste_dtype dtype, haste_cuda_pat
         // forward
         out = device_bytes((size_t)B * own_slots * 4);
         CHECK_STATUS(haste_cuda_forward(&part, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, NULL, &test_error),
-                     HASTE_OK,
-                     test_error);
+                     HASTE_OK, test_error);
         z = (float *)host_take(out, (size_t)B * own_slots * 4);
         for (b = 0; b < B; b++) for (slot = first; slot < end; slot++)
             bad += (double)z[(size_t)b * own_slots + (size_t)(slot - first)] !=
@@ -2336,8 +2384,7 @@ static void rewire_parts(const test_shape *shape, haste_cuda_path path, int coun
     difference = test_difference(&layer, &back);
     if (!CHECK(difference == NULL))
         printf("    %s, path %d, %d parts, own %d, scope %d, growth %d, prune %d: %s differs\n", shape->name, (int)path,
-               count,
-               own, (int)scope, (int)growth, (int)prune, difference);
+               count, own, (int)scope, (int)growth, (int)prune, difference);
     cudaFree(x);
     test_free_batch(&batch);
     haste_cuda_workspace_free(&work);
@@ -2555,6 +2602,10 @@ static void not_finite()
                                            &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
         CHECK(strstr(test_error.text, "sample 1 ") != NULL);
+        CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, 8, lists, (float *)score, NULL, &test_error), HASTE_OK,
+                     test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_DATA, test_error);
+        CHECK(strstr(test_error.text, "sample 1 ") != NULL);
         batch.x[0] = NAN;   // both at once: neither is forgotten
         for (f = 0; f < layer.inputs; f++) MUST(cudaMemcpy((float *)x + f, batch.x, 4, cudaMemcpyHostToDevice));
         CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
@@ -2608,8 +2659,7 @@ static int unchanged(const haste_layer *layer, const haste_block *a, const haste
    are float32, so that they do), and haste_cuda_check says so, once. One block; with the squared hinge and no positives a
    logit's gradient is 2 * (1 + z) / B. Would catch a check that is missing, or one that spares more than is said. */
 static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_path path, int32_t B,
-                        haste_optimizer optimizer,
-                        haste_loss loss, trouble what)
+                        haste_optimizer optimizer, haste_loss loss, trouble what)
 {
     haste_layer_options options = test_options(shape, loss, optimizer, dtype, HASTE_F32);
     haste_layer layer = test_layer(&options), after = test_copy(&layer);
@@ -2827,8 +2877,7 @@ static void spared_elsewhere(const test_shape *shape, haste_dtype dtype, haste_c
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
     }
     haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, 1e30f, NULL, (int64_t *)offset, (int32_t *)out, (float *)out, 0,
-                     &needed,
-                     NULL, &test_error);
+                     &needed, NULL, &test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_ERR_NONFINITE, test_error);
     // rewiring: a bad batch, a bad weight
     r.share = .2f;
@@ -2877,6 +2926,42 @@ static void spared_elsewhere(const test_shape *shape, haste_dtype dtype, haste_c
     haste_cuda_layer_free(&dev);
     haste_layer_free(&layer);
     haste_layer_free(&after);
+}
+
+// Padding slots have the logit 0, also of a sample whose inputs are not finite.
+static void padding_is_zero()
+{
+    enum { B = 37 };
+    int i, path, type;
+    for (i = 0; i < PANEL_SHAPES; i++) for (path = HASTE_CUDA_GENERAL; path <= HASTE_CUDA_NARROW; path++)
+        for (type = HASTE_CUDA_F32; type <= HASTE_CUDA_BF16; type++) {
+            haste_layer_options options = test_options(&panel_shapes[i], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_F32);
+            haste_layer layer = test_layer(&options);
+            haste_cuda_layer dev;
+            haste_cuda_workspace work;
+            test_batch batch;
+            size_t n = B * (size_t)layer.slots, k, other = 0, padding = 0;
+            float *got;
+            void *x, *out;
+            if (!upload_on(&dev, &layer, path, B)) { haste_layer_free(&layer); continue; }
+            work = workspace(&dev, B, 0);
+            batch = test_make_batch(&layer, B);
+            for (k = 0; k < (size_t)layer.inputs; k++) batch.x[5 * (size_t)layer.inputs + k] = INFINITY;
+            x = device_copy(batch.x, B * (size_t)layer.inputs * 4);
+            out = device_bytes(n * 4);
+            CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, out, (haste_cuda_type)type, NULL, &test_error),
+                         HASTE_OK, test_error);
+            got = take_numbers(out, n, (haste_cuda_type)type);
+            for (k = 0; k < n; k++) if (layer.label_of[k % (size_t)layer.slots] < 0) { padding++; other += got[k] != 0; }
+            CHECK(other == 0 && (padding > 0 || layer.slots == layer.labels));
+            CHECK(!isfinite(got[5 * layer.slots]));
+            free(got);
+            cudaFree(x);
+            test_free_batch(&batch);
+            haste_cuda_workspace_free(&work);
+            haste_cuda_layer_free(&dev);
+            haste_layer_free(&layer);
+        }
 }
 
 static void spared()
@@ -3523,6 +3608,64 @@ static void work_along(busy *w)
     if (w->status == HASTE_OK) w->status = haste_cuda_check(&w->work, w->stream, &w->error);
 }
 
+// Prediction by one of several threads that share a layer, each with a workspace, a stream and outputs of its own.
+static void predict_along(busy *w, const haste_cuda_layer *layer, float *logits)
+{
+    int step;
+    w->status = HASTE_OK;
+    for (step = 0; step < BUSY_STEPS && w->status == HASTE_OK; step++) {
+        const float *x = w->x[step % BUSY_BATCHES];
+        w->status = haste_cuda_top_k(layer, &w->work, x, HASTE_CUDA_F32, step % 3 ? BUSY_B : 2, BUSY_K, NULL,
+                                     w->best + (size_t)step * BUSY_B * BUSY_K, NULL, w->stream, &w->error);
+        if (w->status == HASTE_OK)
+            w->status = haste_cuda_forward(layer, &w->work, x, HASTE_CUDA_F32, BUSY_B, logits, HASTE_CUDA_F32, w->stream,
+                                           &w->error);
+    }
+    if (w->status == HASTE_OK) w->status = haste_cuda_check(&w->work, w->stream, &w->error);
+}
+
+// Two threads that ask one layer get what one thread gets.
+static void two_readers()
+{
+    static const test_shape shape = { "S 16, F 64", 4000, 128, 1, { { 0, 16, 64, 0, 0 } }, 1 };
+    const size_t best = (size_t)BUSY_STEPS * BUSY_B * BUSY_K * 4;
+    haste_layer_options options = test_options(&shape, HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_BF16);
+    haste_layer layer = test_layer(&options);
+    busy one[2] = { make_busy(&layer, HASTE_CUDA_NARROW), make_busy(&layer, HASTE_CUDA_NARROW) };
+    const size_t n = BUSY_B * (size_t)layer.slots * 4;
+    float *logits[2] = { (float *)device_bytes(n), (float *)device_bytes(n) };
+    char *alone_best[2], *alone_logits[2], *got;
+    int i, run;
+    for (run = 0; run < 4; run++) {   // the first: one after the other
+        for (i = 0; i < 2; i++) { MUST(cudaMemset(one[i].best, 0xff, best)); MUST(cudaMemset(logits[i], 0xff, n)); }
+        MUST(cudaDeviceSynchronize());
+        if (run == 0) for (i = 0; i < 2; i++) predict_along(&one[i], &one[0].dev, logits[i]);
+        else {
+            std::thread first(predict_along, &one[0], &one[0].dev, logits[0]),
+                second(predict_along, &one[1], &one[0].dev, logits[1]);
+            first.join();
+            second.join();
+        }
+        for (i = 0; i < 2; i++) {
+            CHECK_STATUS(one[i].status, HASTE_OK, one[i].error);
+            if (run == 0) {
+                alone_best[i] = (char *)host_copy(one[i].best, best);
+                alone_logits[i] = (char *)host_copy(logits[i], n);
+                continue;
+            }
+            got = (char *)host_copy(one[i].best, best);
+            CHECK(memcmp(got, alone_best[i], best) == 0);
+            free(got);
+            got = (char *)host_copy(logits[i], n);
+            CHECK(memcmp(got, alone_logits[i], n) == 0);
+            free(got);
+        }
+    }
+    CHECK(memcmp(alone_logits[0], alone_logits[1], n) != 0);   // of other batches
+    for (i = 0; i < 2; i++) { free(alone_best[i]); free(alone_logits[i]); cudaFree(logits[i]); free_busy(&one[i]); }
+    haste_layer_free(&layer);
+}
+
 /* Two layers at once, each with a workspace and a stream of its own, from two host threads, end with the bits that each ends
    with alone. Would catch memory, events or limits of kernels that calls share, work on the default stream, and lists that
    are read after the call has returned. */
@@ -3995,6 +4138,76 @@ static void path_reasons()
     memset(&fake, 0, sizeof fake);
 }
 
+// Which kernels serve each operation. Needs no device either.
+static void kernels_named()
+{
+    static const struct {
+        int32_t S, F, D; haste_dtype dtype; haste_cuda_path path; int32_t B; int major, deterministic; haste_cuda_kernels is;
+    } cases[] = {
+    // S,  F,   D, weights,    path,                 B, major, deterministic
+        //     step,      forward,   softmax,   grad_weight, grad_x,  top_k,     above,     rewire
+        { 16, 64, 128, HASTE_BF16, HASTE_CUDA_NARROW,  64, 9, 0,
+            { "narrow",  "narrow",  "panel",   "given",   "given",   "panel",   "panel",   "candidates" } },
+        { 16, 64, 128, HASTE_BF16, HASTE_CUDA_NARROW,   8, 9, 0,
+            { "narrow",  "narrow",  "panel",   "given",   "given",   "few",     "panel",   "candidates" } },
+        { 16, 64, 128, HASTE_BF16, HASTE_CUDA_NARROW, 200, 9, 0,
+            { "general", "narrow",  "panel",   "given",   "given",   "panel",   "panel",   "general" } },
+        { 32, 64, 300, HASTE_BF16, HASTE_CUDA_WIDE,   128, 9, 0,
+            { "wide",    "panel",   "panel",   "given",   "given",   "panel",   "panel",   "candidates" } },
+        { 32, 64, 300, HASTE_BF16, HASTE_CUDA_WIDE,   128, 9, 1,
+            { "general", "panel",   "panel",   "given",   "general", "panel",   "panel",   "candidates" } },
+        { 64, 64,  64, HASTE_BF16, HASTE_CUDA_WIDE,     1, 9, 0,   // all inputs in each group: nothing can move
+            { "wide",    "panel",   "panel",   "given",   "given",   "few",     "panel",   "" } },
+        { 64, HASTE_DENSE, 64, HASTE_BF16, HASTE_CUDA_WIDE, 9, 9, 0,
+            { "wide",    "panel",   "panel",   "general", "general", "panel",   "panel",   "" } },
+        { 32, 64, 300, HASTE_BF16, HASTE_CUDA_GENERAL, 64, 8, 0,
+            { "general", "panel",   "panel",   "general", "general", "panel",   "panel",   "candidates" } },
+        { 32, 64, 3000, HASTE_BF16, HASTE_CUDA_GENERAL, 64, 9, 0,   // too wide for shared memory
+            { "general", "general", "general", "given",   "general", "general", "general", "general" } },
+        { 24,  7,  99, HASTE_BF16, HASTE_CUDA_GENERAL,  4, 9, 0,
+            { "general", "general", "general", "general", "general", "stream",  "general", "general" } },
+        { 32, 64, 300, HASTE_F32,  HASTE_CUDA_GENERAL,  4, 9, 0,
+            { "general", "general", "general", "general", "general", "stream",  "general", "general" } },
+        { 32, 64, 300, HASTE_F32,  HASTE_CUDA_GENERAL,  5, 9, 0,
+            { "general", "general", "general", "general", "general", "general", "general", "general" } } };
+    int i;
+    fake.on = 1;
+    for (i = 0; i < (int)(sizeof cases / sizeof cases[0]); i++) {
+        const haste_cuda_kernels *is = &cases[i].is;
+        haste_cuda_kernels got;
+        haste_cuda_workspace work;
+        haste_layer_options options;
+        haste_layer layer;
+        haste_cuda_layer view;
+        memset(&options, 0, sizeof options);
+        memset(&work, 0, sizeof work);
+        options.labels = 300;
+        options.inputs = cases[i].D;
+        options.dtype = cases[i].dtype;
+        options.block_count = 1;
+        options.block[0].group_size = cases[i].S;
+        options.block[0].fan_in = cases[i].F;
+        fake.major = cases[i].major;
+        work.top_k = 16;
+        work.deterministic = cases[i].deterministic;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_layer_view(&view, &layer, &test_error), HASTE_OK, test_error);
+        view.path[0] = cases[i].path;
+        got = haste_cuda_kernels_of(&view, cases[i].deterministic ? &work : NULL, 0, cases[i].B);
+        if (!CHECK(!strcmp(got.step, is->step) && !strcmp(got.forward, is->forward) && !strcmp(got.softmax, is->softmax) &&
+                   !strcmp(got.grad_weight, is->grad_weight) && !strcmp(got.grad_x, is->grad_x) &&
+                   !strcmp(got.top_k, is->top_k) && !strcmp(got.above, is->above) && !strcmp(got.rewire, is->rewire)))
+            printf("    case %d: step %s, forward %s, softmax %s, grad_weight %s, grad_x %s, top_k %s, above %s, rewire %s\n",
+                   i, got.step, got.forward, got.softmax, got.grad_weight, got.grad_x, got.top_k, got.above, got.rewire);
+        got = haste_cuda_kernels_of(&view, NULL, 1, cases[i].B);
+        CHECK(!got.step[0] && !got.rewire[0]);
+        got = haste_cuda_kernels_of(&view, NULL, 0, 0);
+        CHECK(!got.top_k[0]);
+        haste_layer_free(&layer);
+    }
+    memset(&fake, 0, sizeof fake);
+}
+
 int main(int argc, char **argv)
 {
     int devices = 0;
@@ -4002,6 +4215,7 @@ int main(int argc, char **argv)
     check_begin(argc, argv);
     RUN(other_devices);
     RUN(path_reasons);
+    RUN(kernels_named);
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         haste_layer_options options = test_options(&test_shapes[2], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
         haste_cuda_layer layer;
@@ -4011,6 +4225,9 @@ int main(int argc, char **argv)
         CHECK(haste_cuda_layer_create(&layer, &options, NULL, NULL, &test_error) == HASTE_ERR_DEVICE);
         CHECK(haste_cuda_plan_bytes(&options, NULL, NULL, &plan, &test_error) == HASTE_OK && plan.layer > 0 &&
               plan.workspace > 0);
+        memset(&layer, 0, sizeof layer);
+        layer.block_count = 1;
+        CHECK(haste_cuda_kernels_of(&layer, NULL, 0, 1).top_k[0] == 0);
         printf("no device: skipped\n");
     } else {
         RUN(round_trip);
@@ -4028,7 +4245,9 @@ int main(int argc, char **argv)
         RUN(rounding);
         RUN(rounding_paths);
         RUN(deterministic);
-        RUN(top_k);
+        RUN(top_k_general);
+        RUN(top_k_few);
+        RUN(top_k_panel);
         RUN(top_k_precise);
         RUN(top_k_ties);
         RUN(top_k_bad_ids);
@@ -4044,6 +4263,7 @@ int main(int argc, char **argv)
         RUN(rewire_orders);
         RUN(not_finite);
         RUN(spared);
+        RUN(padding_is_zero);
         RUN(errors);
         RUN(own_memory);
         RUN(failing);
@@ -4054,6 +4274,7 @@ int main(int argc, char **argv)
         RUN(many_chunks);
         RUN(two_streams);
         RUN(two_threads);
+        RUN(two_readers);
         RUN(trains_as_cpu);
         RUN(beyond_2_31);
     }

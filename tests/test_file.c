@@ -155,6 +155,28 @@ static int aligned(const haste_layer *layer)
     return ok;
 }
 
+/* One step, of a sample with the label 0. */
+static int trains(haste_layer *layer)
+{
+    static const int64_t offset[] = { 0, 1 };
+    static const int32_t id[] = { 0 };
+    const haste_lists positives = { offset, id };
+    haste_workspace work;
+    haste_step_options options;
+    haste_status status;
+    float *x = (float *)calloc((size_t)layer->inputs, sizeof *x);
+    memset(&options, 0, sizeof options);
+    options.lr = .5f;
+    x[0] = 1;
+    status = haste_workspace_create(&work, layer, NULL, &error);
+    if (status == HASTE_OK) {
+        status = haste_train_step(layer, &work, x, 1, positives, &options, NULL, NULL, &error);
+        haste_workspace_free(&work);
+    }
+    free(x);
+    return status == HASTE_OK;
+}
+
 static void round_trip(void)
 {
     int kind, optimizer, map;
@@ -181,9 +203,15 @@ static void round_trip(void)
                 CHECK(!same_layer(&file.layer, &again.layer, 1));
                 haste_file_free(&again);
                 CHECK_STATUS(haste_save(path, &layer, layer.dtype, NULL, 0, &error), HASTE_OK, error);
-            } else {      /* a mapped file may be replaced while it is in use */
+            } else {      /* a mapped file may be replaced while it is in use; training changes the copy in memory alone */
+                haste_file again;
                 CHECK_STATUS(haste_save(path, &file.layer, layer.dtype, NULL, 0, &error), HASTE_OK, error);
                 CHECK(same_layer(&layer, &file.layer, 1));
+                CHECK(trains(&file.layer));
+                CHECK(!same_layer(&layer, &file.layer, 1));
+                CHECK_STATUS(haste_load(path, 1, &again, &error), HASTE_OK, error);
+                CHECK(same_layer(&layer, &again.layer, 1));
+                haste_file_free(&again);
             }
             haste_file_free(&file);
             CHECK(file.memory == NULL && held == before);

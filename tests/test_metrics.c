@@ -52,7 +52,7 @@ static void propensity(void)
     CHECK_STATUS(haste_propensity(n, 4, 1000, -.5, 1, out, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_propensity(n, 4, 1000, NAN, 1, out, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_propensity(n, 4, 999, 0, 0, out, &error), HASTE_ERR_DATA, error);
-    CHECK(strstr(error.text, "frequency[3] is 1000") != NULL);
+    CHECK(strstr(error.text, "frequency[3] = 1000") != NULL);
     n[1] = -1;
     CHECK_STATUS(haste_propensity(n, 4, 1000, 0, 0, out, &error), HASTE_ERR_DATA, error);
     for (i = 0; i < 4; i++) CHECK(out[i] == -7);
@@ -318,13 +318,13 @@ static void errors(void)
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, bad, p, NULL, &error), HASTE_ERR_ARG, error);
     predicted[5] = 50;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
-    CHECK(strstr(error.text, "id[5] is 50") != NULL);
+    CHECK(strstr(error.text, "id[5] = 50") != NULL);
     predicted[5] = -2;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
     predicted[5] = 0;
     id[399] = 50;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
-    CHECK(strstr(error.text, "truth.id[399] is 50") != NULL);
+    CHECK(strstr(error.text, "truth.id[399] = 50") != NULL);
     id[399] = -1;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, &truth, &error), HASTE_ERR_DATA, error);
     id[399] = 0;

@@ -1218,6 +1218,11 @@ static void not_finite(void)
             CHECK(finite == test_weights(&layer.block[0]));
             CHECK(gradient.weight[0][0] != 0);
         }
+        /* and an update finds it with a gradient of 0: weights stay, but for decay and momentum */
+        CHECK_STATUS(haste_apply(&layer, &work, &gradient, &options, &test_error), HASTE_OK, test_error);
+        if (optimizers[optimizer] == HASTE_SGD && options.weight_decay <= 0)
+            CHECK(memcmp((float *)layer.block[0].weight + bad * F * S, (float *)broken.block[0].weight + bad * F * S, (size_t)(F * S) * 4) == 0);
+        CHECK(memcmp(layer.block[0].weight, broken.block[0].weight, (size_t)(F * S) * 4) != 0);
         haste_gradient_free(&gradient);
         free(grad_x);
         haste_workspace_free(&work);
