@@ -120,13 +120,13 @@ test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the devi
 
 # compute-sanitizer lies beside nvcc. Subjects are those of tests/test_cuda.cu; racecheck takes by far the longest. It does not
 # follow locks, and so has a test program of its own, whose wide kernels have nothing that needs one.
-SUBJECTS  ?= small step_fast backward_fast top_k above forward rewire
+SUBJECTS  ?= small step_fast backward_fast top_k above forward rewire deterministic
 SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
 sanitize-cuda: $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_racecheck   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="small top_k ..."), minutes
 	@passed=0; failed=0; log=$(BUILD)/sanitize-cuda.log;                                                               \
 	 for tool in memcheck initcheck racecheck synccheck; do for subject in $(SUBJECTS); do                             \
 	     program=$<; [ $$tool != racecheck ] || program=$<_racecheck;                                                  \
-	     if $(SANITIZER) --tool $$tool --error-exitcode 1 $$program $$subject >$$log 2>&1 && ! grep -q '^no device' $$log;    \
+	     if HASTE_TEST_RUNS=2 $(SANITIZER) --tool $$tool --error-exitcode 1 $$program $$subject >$$log 2>&1 && ! grep -q '^no device' $$log;    \
 	     then passed=$$((passed + 1)); echo "$$tool $$subject: $$(tail -n 1 $$log)";                                   \
 	     else failed=$$((failed + 1)); echo "$$tool $$subject FAILED"; tail -n 20 $$log; fi;                           \
 	 done; done; echo "tests: $$passed passed, $$failed failed"; [ $$failed = 0 ] && [ $$passed != 0 ]

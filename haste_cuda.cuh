@@ -5956,7 +5956,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     /* Out with the gradient and the loss. As many replicas as clusters: each adds to its own, in a fixed order. Else blocks
        share replicas, and begin at different rows so as not to meet. */
     __syncthreads();
-    {
+    if (pass.grad_x != NULL) {
         const int own = pass.replicas >= clusters, pieces = plan.width * 16, start = pieces / clusters * cluster;
         const int64_t first_row = ((int64_t)(cluster % pass.replicas) * pass.tiles + rank) * pass.D + pass.begin;
         float *out = pass.grad_x + first_row * HASTE__NARROW_SAMPLES;
@@ -8422,16 +8422,14 @@ static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_work
 }
 
 /* One block, on the narrow path. In deterministic mode each cluster has a replica of grad_x to itself. */
-static haste_status haste__cu_narrow_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q,
-                                          int *sums, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_narrow_step(const haste__cu_pass *p, const haste__cu_question *q, int *sums,
+                                          cudaStream_t stream, haste_error *error)
 {
-    haste__cu_pass own = *p;
     haste__narrow_plan plan;
     const char *reason = haste__cu_narrow_plan(q, 0, &plan);
     if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
     if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
-    if (!own.grad_x) own.grad_x = work->grad_x;   /* it always adds; nobody reads it then */
-    HASTE__CU_TRY(haste__narrow_step(&own, &plan, stream), "training a block (narrow)");
+    HASTE__CU_TRY(haste__narrow_step(p, &plan, stream), "training a block (narrow)");
     *sums = plan.blocks;
     return HASTE_OK;
 }
@@ -8513,7 +8511,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
         }
         switch (path) {
         case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &q, &counts.n[i], stream, error); break;
-        case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
         }

@@ -21,6 +21,7 @@ static std::atomic<long>   held;                    // allocations and events th
 
 static bool alloc_fails() { return alloc_count++ == alloc_fail_at; }
 static bool call_fails() { return call_count++ == call_fail_at; }
+static int zeroed;   // memory is cleared, for a test that copies it whole, what lies between arrays too
 static cudaError_t take_device(void **memory, size_t bytes)
 {
     cudaError_t result;
@@ -28,6 +29,7 @@ static cudaError_t take_device(void **memory, size_t bytes)
     if (alloc_fails()) return cudaErrorMemoryAllocation;
     result = cudaMalloc(memory, bytes);
     held += result == cudaSuccess;
+    if (result == cudaSuccess && zeroed) result = cudaMemset(*memory, 0, bytes);
     return result;
 }
 static cudaError_t give_device(void *memory) { held -= memory != NULL; return cudaFree(memory); }
@@ -1323,7 +1325,7 @@ static void rounding_paths()
 // The deterministic mode: the same bits of weights, states, loss and grad_x in 100 runs, each from the same layer and from a
 // workspace that holds other rubbish. Would catch atomics on the way to grad_x (in the fast mode most runs differ), sums
 // whose order hangs on which thread block comes first, and what a call takes over from the one before.
-enum { SAME_RUNS = 100 };
+static int same_runs = 100;   // HASTE_TEST_RUNS=3: fewer, for compute-sanitizer
 
 static void scramble(const haste_cuda_workspace *work, int run)
 {
@@ -1348,7 +1350,9 @@ static void deterministic_case(const test_shape *shape, haste_loss loss, haste_o
 {
     haste_layer_options options = test_options(shape, loss, optimizer, dtype, HASTE_BF16);
     haste_layer layer = test_layer(&options), one = test_copy(&layer), two = test_copy(&layer);
+    zeroed = 1;
     haste_cuda_layer dev = upload_for(&layer, path, B < 128 ? B : 128), general = upload_for(&layer, HASTE_CUDA_GENERAL, B);
+    zeroed = 0;
     haste_cuda_workspace work = chunked(&dev, B, 1, chunks), fast = chunked(&dev, B, 0, 0);
     test_batch batch = test_make_batch(&layer, B);
     size_t d = (size_t)B * (size_t)layer.inputs, all = dev.bytes + d * 4 + 8;
@@ -1361,8 +1365,8 @@ static void deterministic_case(const test_shape *shape, haste_loss loss, haste_o
     o.lr = .1f;
     MUST(cudaMalloc(&start, dev.bytes));
     MUST(cudaMemcpy(start, dev.memory, dev.bytes, cudaMemcpyDeviceToDevice));
-    for (run = 0; run <= SAME_RUNS; run++) {   // the last one: fast mode
-        haste_cuda_workspace *w = run < SAME_RUNS ? &work : &fast;
+    for (run = 0; run <= same_runs; run++) {   // the last one: fast mode
+        haste_cuda_workspace *w = run < same_runs ? &work : &fast;
         char *to = run ? now : first;
         scramble(w, run);
         MUST(cudaMemcpy(dev.memory, start, dev.bytes, cudaMemcpyDeviceToDevice));
@@ -1374,7 +1378,7 @@ static void deterministic_case(const test_shape *shape, haste_loss loss, haste_o
         MUST(cudaMemcpy(to, dev.memory, dev.bytes, cudaMemcpyDeviceToHost));
         MUST(cudaMemcpy(to + dev.bytes, dev_gx, d * 4, cudaMemcpyDeviceToHost));
         MUST(cudaMemcpy(to + dev.bytes + d * 4, dev_loss, 8, cudaMemcpyDeviceToHost));
-        if (run && run < SAME_RUNS) differ += memcmp(first, now, all) != 0;
+        if (run && run < same_runs) differ += memcmp(first, now, all) != 0;
     }
     CHECK(differ == 0);
     for (k = 0; k < layer.block_count; k++) {
@@ -1397,7 +1401,7 @@ static void deterministic_case(const test_shape *shape, haste_loss loss, haste_o
         CHECK(test_difference(&layer, &one) != NULL);
     }
     if (differ) printf("    %s, path %d, B %d, optimizer %d: %d of %d runs differ\n", shape->name, (int)path, (int)B,
-                       (int)optimizer, differ, SAME_RUNS);
+                       (int)optimizer, differ, same_runs);
     free(first); free(now);
     free(host_take(dev_gx, d * 4));
     cudaFree(x); cudaFree(dev_loss); cudaFree(start);
@@ -1431,7 +1435,7 @@ static void deterministic_given(const test_shape *shape, haste_dtype dtype, hast
     all = gradient.bytes + d * 4;
     first = (char *)test_alloc(all);
     now = (char *)test_alloc(all);
-    for (run = 0; run < SAME_RUNS; run++) {
+    for (run = 0; run < same_runs; run++) {
         char *to = run ? now : first;
         scramble(&work, run);
         MUST(cudaMemset(gradient.memory, 0xff, gradient.bytes));
@@ -4213,6 +4217,7 @@ int main(int argc, char **argv)
     int devices = 0;
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     check_begin(argc, argv);
+    if (getenv("HASTE_TEST_RUNS")) same_runs = atoi(getenv("HASTE_TEST_RUNS")) > 2 ? atoi(getenv("HASTE_TEST_RUNS")) : 2;
     RUN(other_devices);
     RUN(path_reasons);
     RUN(kernels_named);
