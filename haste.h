@@ -250,7 +250,7 @@ typedef struct haste_workspace_options {
     haste_path path;
     int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16
                               too and take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to
-                              0): with batches of 32 and more 1.0 to 2.2 times as fast as float32 weights; for one sample
+                              0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights; for one sample
                               alone up to three times as slow as without. Logits change by about 2^-9 of the size of their
                               terms. Training and layers of float32 do not look at it. Only on HASTE_PATH_AVX512 and where
                               haste_has_bf16_dot() is 1 */

@@ -4621,7 +4621,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     char *small_at = slab + (small - xs);
     const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
     float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
-    volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
+    volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);   /* a logit of the group; a gradient, which a warp may meet
+                                                                       while another still asks about logits */
     char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
     const uint32_t resident = haste__cu_address(shared_at) + 4 * HASTE__WIDE_LOCKS;
@@ -4734,7 +4735,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     auto open_group = [&]() {
         head = head_next;
         if (now.g + stride < G) head_next = p.head[p.first_group + now.g + stride];
-        if (tid == 0) *bad = 0;
+        if (tid == 0) bad[0] = bad[1] = 0;
     };
     /* Which of this thread's logits of a tile are positives; called while the copies are on their way. */
     auto find_positives = [&](int tile, uint32_t *positive) {
@@ -4784,7 +4785,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         }
         #pragma unroll
         for (int i = 0; i < N; i++) all += z[i];
-        if (!(fabsf(all) < 1e37f)) *bad = 1;   /* infinity and NaN stay in a sum */
+        if (!(fabsf(all) < 1e37f)) bad[0] = 1;   /* infinity and NaN stay in a sum */
         if (labels < S || (now.tile + 1) * 64 > p.B) {   /* no logit: a value whose loss and gradient are 0 */
             #pragma unroll
             for (int i = 0; i < N; i++)
@@ -4819,7 +4820,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int i = 0; i < N / 16; i++) {
             float *to = sums + warp * S + ((first + i) >> 1) * 8 + 2 * quad + ((first + i) & 1);
             const float sum = first_tile ? column[i] : *to + column[i];
-            if (!(fabsf(sum) < 1e17f)) *bad = 1;
+            if (!(fabsf(sum) < 1e17f)) bad[1] = 1;
             *to = sum;
         }
     };
@@ -4876,7 +4877,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         }
     };
     auto backward = [&](float (*dw)[N], bool first) {   /* dX of this job's rows; dw (+)= X dz */
-        const bool skip = *bad || !grad_x;
+        const bool skip = bad[0] || !grad_x;
         const uint64_t w = haste__wide_matrix<EIGHT, MODE>(wa), dz = haste__wide_matrix<EIGHT, MODE>(za);
         const uint64_t xx = haste__wide_matrix<1024, 1>(xa);
         float dx[32];
@@ -4917,7 +4918,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 fine = fine && (size < 1e18f || half * 64 + warp * 16 >= rows);   /* rows past F hold anything */
             }
         }
-        if (!fine) *bad = 1;
+        if (!fine) bad[1] = 1;
         {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
             const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
             const uint32_t of_group =
@@ -4933,7 +4934,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             haste__cu_barrier_wait(full + 16, state_parity);
             state_parity ^= 1;
         }
-        const bool change = !*bad;
+        const bool change = !bad[0] && !bad[1];
         if (!change) { if (tid == 0) p.flag[HASTE__CU_FLAG_NONFINITE] = 1; }
         else {
             if (with_bias && tid < S) {
@@ -5136,7 +5137,7 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
     #undef HASTE__WIDE_MOST
     if (!most || p->tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
     plan.slab = 2 * plan.chunk * 128 + 2 * plan.chunk * p->S * 2 + plan.kept * 128 * p->S    /* x, W, dz */
-                + 6 * plan.chunk + 24 * p->S + 48;                    /* indices, bias and its gradient, barriers and flag */
+                + 6 * plan.chunk + 24 * p->S + 48;                    /* indices, bias and its gradient, barriers, flags */
     left = shared_most - 4 * HASTE__WIDE_LOCKS;
     workers = left / ((plan.slab + 1023) / 1024 * 1024);
     if (workers > most) workers = most;

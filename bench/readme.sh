@@ -75,6 +75,10 @@ cpu_numbers() {
                 plain = f[7]; sub(/ bf16, bf16_dot/, " f32", plain)
                 if (time[at plain]) range("bf16_dot", time[at plain] / f[8])
             }
+            if (f[1] == "topk" && f[4] == 1 && f[7] ~ /bf16_dot/) {
+                plain = f[7]; sub(/, bf16_dot/, "", plain)
+                if (time[at plain]) range("bf16_dot, one", f[8] / time[at plain])
+            }
             if (f[1] == "train" && f[6] == "step" && f[7] ~ /^haste S=[0-9]+ bf16$/) {
                 plain = f[7]; sub(/bf16/, "f32", plain)
                 if (time[at plain]) range(f[4] == 32 ? "bf16 step, B 32" : "bf16 step, B >= 128", f[8] / time[at plain])
@@ -100,7 +104,8 @@ cpu_numbers() {
         printf "a step in bfloat16 over one in float32: B 32 %.2f to %.2f, B >= 128 %.2f to %.2f\n", low["bf16 step, B 32"],
                high["bf16 step, B 32"], low["bf16 step, B >= 128"], high["bf16 step, B >= 128"]
         printf "odd shapes, padding counted: %.2f to %.2f times the time\n", low["odd"], high["odd"]
-        printf "bf16_dot, batches from 32, over float32: %.1f to %.1f times as fast\n", low["bf16_dot"], high["bf16_dot"]
+        printf "bf16_dot, batches from 32, over float32: %.1f to %.1f times as fast; one vector: %.1f to %.1f times the time\n",
+               low["bf16_dot"], high["bf16_dot"], low["bf16_dot, one"], high["bf16_dot, one"]
     }
     function thousands(n) { n = int(n + .5); return n < 1000 ? n "" : int(n / 1000) sprintf(",%03d", n % 1000) }' "$cpu"
 }
