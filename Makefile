@@ -120,7 +120,7 @@ test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the devi
 
 # compute-sanitizer lies beside nvcc. Subjects are those of tests/test_cuda.cu; racecheck takes by far the longest. It does not
 # follow locks, and so has a test program of its own, whose wide kernels have nothing that needs one.
-SUBJECTS  ?= small step_fast backward_fast top_k above forward rewire deterministic
+SUBJECTS  ?= small step_fast backward_fast spared top_k above forward rewire deterministic
 SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
 sanitize-cuda: $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_racecheck   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="small top_k ..."), minutes
 	@passed=0; failed=0; log=$(BUILD)/sanitize-cuda.log;                                                               \
