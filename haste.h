@@ -55,7 +55,8 @@
        give the same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
        (seed, step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order. A logit that is not finite is reported; in training its group is not updated.
+       over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
+       haste_forward and haste_score return it as it is.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
@@ -63,7 +64,8 @@
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
                             is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
-                            and an option threads = 0 means 1
+                            an option threads = 0 means 1, and calls without that option use one thread. Work for one
+                            thread does not pass through it
        HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
                             compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
@@ -404,13 +406,13 @@ HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *wor
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; layer->pending += 1. options->divisor is to be the number of samples of all micro-batches together (0, the B of
-   each call, would add up means); loss (=) and grad_x (+=) are divided by it too. haste_apply: one update from the
-   accumulated gradients, or from those of haste_backward, which are then zeroed; layer->step += 1, pending = 0; it does not
-   look at divisor and negligible. A group with a logit or gradient that is not usable adds nothing in that call
-   (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it. haste_apply itself leaves alone groups
-   whose gradient is not finite, or reaches 1e18. Errors as above, but that accumulating goes on while gradients are
-   pending. */
+   nothing; layer->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
+   divides by its own B, and the sum of k calls is k times too large); loss (=) and grad_x (+=) are divided by it too.
+   haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
+   layer->step += 1, pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that is not
+   usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
+   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18. Errors as of haste_train_step, but
+   pending gradients are none here. */
 HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         haste_lists positives, const haste_step_options *options, haste_gradient *gradient,
                                         double *loss, float *grad_x, haste_error *error);
@@ -659,8 +661,9 @@ typedef struct haste_file {
 
    haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
    memory, to train on; training goes on bit for bit. 1: map the file where the system can (elsewhere as 0), to predict: all
-   is checked but weights and their state, which are not even read. Training then changes private copies of the pages that it
-   writes, never the file. On failure *file is unchanged.
+   is checked but weights and their state, which are not even read; haste_layer_check does it before they are trained on.
+   Training changes private copies of the pages that it writes, never the file; where the system does not grant so much
+   memory the pages are read-only, and writing to them ends the program. On failure *file is unchanged.
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
@@ -890,7 +893,7 @@ typedef void haste__task(void *context, int64_t i, int thread);
 static void haste__parallel(int64_t n, int threads, haste__task *task, void *context)
 {
     int64_t i;
-    if (threads <= 1 || n <= 1) {   /* no parallel region inside another */
+    if (threads <= 1 || n <= 1) {   /* so a task may call this with one thread */
         for (i = 0; i < n; i++) task(context, i, 0);
         return;
     }
@@ -5931,8 +5934,10 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
     }
     memory = MAP_FAILED;
-    if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX)
+    if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX) {
         memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
+        if (memory == MAP_FAILED) memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    }
     reason = errno;
     close(descriptor);
     if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));

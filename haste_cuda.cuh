@@ -99,7 +99,7 @@ typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
     HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
-    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to 430 to 590 inputs, by
+    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to 380 to 600 inputs, by
                                  F, B and optimizer: the batch stays on chip */
 } haste_cuda_path;
 
@@ -514,7 +514,8 @@ static __device__ __forceinline__ void haste__cu_add4(float *p, float a, float b
 
 /* A kernel launched early (haste__cu_early) may begin before the one in front of it has ended, where that one allows it.
    Until it has waited it may use its own shared memory, and read what was complete before that one began: >>backward reads
-   given gradients, indices and weights, since prepare x, in front of it, is launched plainly. Compute capability 9.0. */
+   given gradients, indices and weights, since prepare x, in front of it, is launched plainly. From compute capability 9.0
+   on. */
 static __device__ __forceinline__ void haste__cu_allow_next()
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -4621,8 +4622,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     char *small_at = slab + (small - xs);
     const uint32_t index = small, full = small + 6 * CHUNK;   /* 3 sets of indices; 3 barriers: W is there, states are */
     float *bias = (float *)(small_at + 6 * CHUNK + 32), *sums = bias + 2 * S;   /* 2 sets of bias; each warp's gradient */
-    volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);   /* a logit of the group; a gradient, which a warp may meet
-                                                                       while another still asks about logits */
+    /* bad[0]: a logit of the group is not finite; bad[1]: a gradient. Two words, because one warp may set bad[1] while
+       another still reads bad[0] to decide about grad_x. */
+    volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
     char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
     const uint32_t resident = haste__cu_address(shared_at) + 4 * HASTE__WIDE_LOCKS;
@@ -5244,8 +5246,8 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int processors, int
 
 /* ---- >>narrow ------------------------------------------------------------------------------------------------
 
-   The fused step for few labels in a group (S = 16 or 32), small batches (B <= 128) and slices of at most about 512
-   inputs: bfloat16 weights, compute capability 9.0. There a group is so little work that moving the rows of its inputs
+   The fused step for few labels in a group (S = 16 or 32), small batches (B <= 128) and slices of 380 to 600 inputs at
+   most: bfloat16 weights, compute capability 9.0 and up. There a group is so little work that moving the rows of its inputs
    would cost more than its products, so they stay where they are: each thread block keeps 64 samples of the batch, and
    their float32 gradient, in shared memory for the whole pass. A warp trains one group by itself, from fetching its
    weights to storing them, and meets no barrier of the block on the way. B <= 64: one block has the whole batch. B <=
@@ -5639,7 +5641,8 @@ static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass
 
 /* The step. Block: 64 samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels) after
    another. F = 16 * TILES. CLUSTER: 1 or 2 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
-   grad_x +=, loss_sum[blockIdx.x] =, weight, bias and their states updated; flag: 1 where a unit was left as it was. */
+   grad_x += (unless NULL; it is computed either way), loss_sum[blockIdx.x] =, weight, bias and their states updated; flag: 1
+   where a unit was left as it was. */
 template <int TILES, int HALVES, int CLUSTER, int STATE>
 static __global__ void __launch_bounds__(HASTE__NARROW_WARPS(TILES, HALVES) * 32, 1)
 haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan)
@@ -6135,8 +6138,8 @@ static int haste__narrow_compiled(void)
     return 0;
 }
 
-/* haste__narrow_step: the fused step of a block as planned. The caller has zeroed grad_x [replicas][tiles][D][64], or has
-   other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
+/* haste__narrow_step: the fused step of a block as planned. grad_x [replicas][tiles][D][64], unless NULL, has been zeroed, or
+   has other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
    plan->cluster. */
 static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
 {

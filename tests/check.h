@@ -57,7 +57,8 @@ static void check_begin(int argc, char **argv)
 static int check_end(void)
 {
     printf("%-22s %9d checks, %d failed\n", check_program, check_count, check_failures);
-    return check_failures != 0;
+    if (check_filter && check_count == 0) printf("no subject's name contains \"%s\"\n", check_filter);
+    return check_failures != 0 || check_count == 0;
 }
 
 /* A buffer of n floats filled with NaN, with guard words after it; check_guard says whether they are intact. */

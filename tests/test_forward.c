@@ -118,9 +118,13 @@ static void against_double(void)
 static void same_bits(void)
 {
     static const int32_t threads[] = { 1, 2, 3, 5 };
+    static const test_shape long_rows[] = {   /* read a few at a time, where there are few samples */
+        { "dense S 128", 150, 37, 1, { { 0, 128, HASTE_DENSE, 0, 0 } }, 1 },
+        { "S 136, F 21", 300, 70, 1, { { 0, 136, 21, 0, 0 } }, 1 } };
     int i, path, t, b;
-    for (i = 0; i < 12; i++) for (path = 0; path < TEST_PATHS; path++) {
-        haste_layer_options options = test_options(&test_shapes[i], HASTE_BCE, HASTE_SGD, i % 2 ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+    for (i = 0; i < 14; i++) for (path = 0; path < TEST_PATHS; path++) {
+        haste_layer_options options = test_options(i < 2 ? &long_rows[i] : &test_shapes[i - 2], HASTE_BCE, HASTE_SGD,
+                                                   i % 2 ? HASTE_BF16 : HASTE_F32, HASTE_F32);
         haste_layer layer = test_layer(&options);
         test_batch batch = test_make_batch(&layer, 45);
         size_t count = 45 * (size_t)layer.slots;
