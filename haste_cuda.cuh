@@ -429,57 +429,11 @@ static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *fr
 {
     haste__cu_copy16(haste__cu_address(to), from);
 }
-static __device__ __forceinline__ void haste__cu_copy4(uint32_t to, const void *from)
-{
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
-}
 static __device__ __forceinline__ void haste__cu_copy_batch() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 static __device__ __forceinline__ void haste__cu_copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int N> static __device__ __forceinline__ void haste__cu_copy_wait_but()
 {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
-}
-
-/* Shared memory. */
-static __device__ __forceinline__ uint32_t haste__cu_lds16(uint32_t at)
-{
-    uint16_t v;
-    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at) : "memory");
-    return v;
-}
-static __device__ __forceinline__ uint32_t haste__cu_lds32(uint32_t at)
-{
-    uint32_t v;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
-    return v;
-}
-static __device__ __forceinline__ float haste__cu_lds32f(uint32_t at)
-{
-    float v;
-    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
-    return v;
-}
-static __device__ __forceinline__ void haste__cu_lds64(uint32_t *v, uint32_t at)
-{
-    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(at) : "memory");
-}
-static __device__ __forceinline__ void haste__cu_lds128(uint32_t *v, uint32_t at)
-{
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(at) : "memory");
-}
-static __device__ __forceinline__ void haste__cu_lds128(float *v, uint32_t at)
-{
-    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(at) : "memory");
-}
-static __device__ __forceinline__ void haste__cu_sts32(uint32_t at, uint32_t v)
-{
-    asm volatile("st.shared.b32 [%0], %1;" :: "r"(at), "r"(v) : "memory");
-}
-static __device__ __forceinline__ void haste__cu_sts128(uint32_t at, float a, float b, float c, float d)
-{
-    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(at), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
 }
 
 /* Four 8x8 matrices of bfloat16; lane 8j + r gives the address of row r of matrix j. */
@@ -570,17 +524,11 @@ static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float 
     return two;
 }
 
-/* 2 to the x, the binary logarithm, 1 / x: the device's short forms. */
+/* 2 to the x, and 1 / x: the device's short forms, as is the logarithm below. */
 static __device__ __forceinline__ float haste__cu_exp2(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-static __device__ __forceinline__ float haste__cu_log2(float x)
-{
-    float y;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 static __device__ __forceinline__ float haste__cu_inverse(float x)
@@ -590,7 +538,64 @@ static __device__ __forceinline__ float haste__cu_inverse(float x)
     return y;
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900   /* what only the kernels for 9.0 and up use */
+static __device__ __forceinline__ void haste__cu_copy4(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");
+}
+
+/* Shared memory. */
+static __device__ __forceinline__ uint32_t haste__cu_lds16(uint32_t at)
+{
+    uint16_t v;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ uint32_t haste__cu_lds32(uint32_t at)
+{
+    uint32_t v;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ float haste__cu_lds32f(uint32_t at)
+{
+    float v;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
+    return v;
+}
+static __device__ __forceinline__ void haste__cu_lds64(uint32_t *v, uint32_t at)
+{
+    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(v[0]), "=r"(v[1]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_lds128(uint32_t *v, uint32_t at)
+{
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_lds128(float *v, uint32_t at)
+{
+    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(at) : "memory");
+}
+static __device__ __forceinline__ void haste__cu_sts128(uint32_t at, float a, float b, float c, float d)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" :: "r"(at), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+
+/* The binary logarithm. */
+static __device__ __forceinline__ float haste__cu_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Two finite numbers, each rounded away from 0 with the probability that makes the mean exact. */
+static __device__ __forceinline__ uint32_t haste__cu_round2(float low, float high, uint32_t noise)
+{
+    return __byte_perm(__float_as_uint(low) + (noise & 0xffffu), __float_as_uint(high) + (noise >> 16), 0x7632);
+}
+
 /* mbarriers in shared memory, of `count` arrivals. After init_fence copies and other blocks of the cluster may use them, the
    block's own threads after a barrier. wait: until the phase of that parity has ended. */
 static __device__ __forceinline__ void haste__cu_barrier_init(uint32_t barrier, int count)
@@ -905,12 +910,6 @@ static __device__ __forceinline__ uint32_t haste__cu_to_bf16(float value)
 static __device__ __forceinline__ uint32_t haste__cu_pack(float low, float high)   /* to nearest */
 {
     return haste__cu_to_bf16(low) | haste__cu_to_bf16(high) << 16;
-}
-
-/* Two finite numbers, each rounded away from 0 with the probability that makes the mean exact. */
-static __device__ __forceinline__ uint32_t haste__cu_round2(float low, float high, uint32_t noise)
-{
-    return __byte_perm(__float_as_uint(low) + (noise & 0xffffu), __float_as_uint(high) + (noise >> 16), 0x7632);
 }
 
 /* Element types of weights: uint16_t is bfloat16. */
@@ -4351,6 +4350,10 @@ static __device__ __forceinline__ void haste__wide_fence_async(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+static __device__ __forceinline__ void haste__wide_sts32(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.b32 [%0], %1;" :: "r"(at), "r"(v) : "memory");
+}
 static __device__ __forceinline__ void haste__wide_bar(int id)
 {
     asm volatile("bar.sync %0, 128;" :: "r"(id) : "memory");
@@ -4987,7 +4990,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                             haste__wide_state_put<F32>(arrays[0] + where, m, noise * 0x9e3779b1u ^ noise >> 16);
                             if (ADAM) haste__wide_state_put<F32>(arrays[1] + where, v, noise * 0xc2b2ae3du ^ noise >> 16);
                         }
-                        haste__cu_sts32(at + on, haste__cu_round2(a, b, noise));
+                        haste__wide_sts32(at + on, haste__cu_round2(a, b, noise));
                     }
                 }
             };
