@@ -4088,6 +4088,24 @@ static int says(const haste_cuda_layer *layer, int deterministic, int32_t B, has
     return 0;
 }
 
+// One block of 300 labels on the host, and a view of it as if it lay on a device.
+static haste_cuda_layer view_of(haste_layer *layer, int32_t S, int32_t F, int32_t D, haste_dtype dtype)
+{
+    haste_layer_options options;
+    haste_cuda_layer view;
+    memset(&options, 0, sizeof options);
+    memset(&view, 0, sizeof view);
+    options.labels = 300;
+    options.inputs = D;
+    options.dtype = dtype;
+    options.block_count = 1;
+    options.block[0].group_size = S;
+    options.block[0].fan_in = F;
+    CHECK_STATUS(haste_layer_create(layer, &options, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_layer_view(&view, layer, &test_error), HASTE_OK, test_error);
+    return view;
+}
+
 // Which path, and the sentence that says why not a faster one: of the path that is nearest to the block. Needs no device:
 // the layers are views of host memory that nobody reads.
 static void path_reasons()
@@ -4105,18 +4123,8 @@ static void path_reasons()
     fake.on = 1;
     fake.major = 9;
     for (i = 0; i < 8; i++) {
-        haste_layer_options options;
         haste_layer layer;
-        haste_cuda_layer view;
-        memset(&options, 0, sizeof options);
-        options.labels = 300;
-        options.inputs = cases[i].D;
-        options.dtype = cases[i].dtype;
-        options.block_count = 1;
-        options.block[0].group_size = cases[i].S;
-        options.block[0].fan_in = cases[i].F;
-        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_layer_view(&view, &layer, &test_error), HASTE_OK, test_error);
+        haste_cuda_layer view = view_of(&layer, cases[i].S, cases[i].F, cases[i].D, cases[i].dtype);
         CHECK(says(&view, 0, cases[i].B, HASTE_CUDA_GENERAL, cases[i].says));
         if (i == 7) {   // as if made for a fast path: its own reason counts
             view.path[0] = HASTE_CUDA_WIDE;
@@ -4180,22 +4188,13 @@ static void kernels_named()
         const haste_cuda_kernels *is = &cases[i].is;
         haste_cuda_kernels got;
         haste_cuda_workspace work;
-        haste_layer_options options;
         haste_layer layer;
         haste_cuda_layer view;
-        memset(&options, 0, sizeof options);
-        memset(&work, 0, sizeof work);
-        options.labels = 300;
-        options.inputs = cases[i].D;
-        options.dtype = cases[i].dtype;
-        options.block_count = 1;
-        options.block[0].group_size = cases[i].S;
-        options.block[0].fan_in = cases[i].F;
         fake.major = cases[i].major;
+        view = view_of(&layer, cases[i].S, cases[i].F, cases[i].D, cases[i].dtype);
+        memset(&work, 0, sizeof work);
         work.top_k = 16;
         work.deterministic = cases[i].deterministic;
-        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_cuda_layer_view(&view, &layer, &test_error), HASTE_OK, test_error);
         view.path[0] = cases[i].path;
         got = haste_cuda_kernels_of(&view, cases[i].deterministic ? &work : NULL, 0, cases[i].B);
         if (!CHECK(!strcmp(got.step, is->step) && !strcmp(got.forward, is->forward) && !strcmp(got.softmax, is->softmax) &&
