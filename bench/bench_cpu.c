@@ -397,7 +397,7 @@ static void perform_haste(contestant *c, operation o)
     if (o == FORWARD) must(haste_forward(&c->layer, &c->work, P.x, P.B, P.out, &error), &error);
     if (o == GRAD_WEIGHT) must(haste_backward(&c->layer, &c->work, P.x, P.B, P.grad, &gradient, NULL, &error), &error);
     if (o == GRAD_X) must(haste_backward(&c->layer, &c->work, P.x, P.B, P.grad, NULL, c->grad_x, &error), &error);
-    if (o == STEP) must(haste_train_step(&c->layer, &c->work, P.x, P.B, positives, &step, NULL, c->grad_x, &error), &error);
+    if (o == STEP) must(haste_train_step(&c->layer, &c->work, P.x, P.B, &positives, &step, NULL, c->grad_x, &error), &error);
     if (o == TOP_K) must(haste_top_k(&c->layer, &c->work, P.x, P.B, TOP, NULL, P.best, NULL, &error), &error);
     if (o == UNFUSED) {
         must(haste_forward(&c->layer, &c->work, P.x, P.B, P.out, &error), &error);
@@ -987,7 +987,7 @@ static int compare_odd(int64_t most_labels)
             }
             middle = bench_seconds();
         }
-        must(haste_train_step(&layer[i], &work[i], x, s.B, positives, &step, NULL, grad_x, &why), &why);
+        must(haste_train_step(&layer[i], &work[i], x, s.B, &positives, &step, NULL, grad_x, &why), &why);
         end = bench_seconds();
         if (r >= 0) { seconds[0][i][r] = middle - begin; seconds[1][i][r] = end - middle; }
     }
@@ -1056,7 +1056,7 @@ static int compare_rewiring(const shape *s)
         seconds[0][r] = bench_seconds() - begin;
         for (options.growth = HASTE_GROW_RANDOM; ; options.growth = HASTE_GROW_GRADIENT) {
             begin = bench_seconds();
-            must(haste_rewire(&c.layer, &c.work, &options, P.x, P.B, positives, &moved, &error), &error);
+            must(haste_rewire(&c.layer, &c.work, &options, P.x, P.B, &positives, &moved, &error), &error);
             seconds[1 + (int)options.growth][r] = bench_seconds() - begin;
             if (options.growth == HASTE_GROW_GRADIENT) break;
         }

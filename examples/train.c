@@ -369,7 +369,7 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     encode(t, &t->train, document, B, 1);
     begin = now();
     if (grad_x) memset(grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float));
-    status = haste_train_step(&t->layer, &e->work, e->x, B, positives, step, &loss, grad_x, &error);
+    status = haste_train_step(&t->layer, &e->work, e->x, B, &positives, step, &loss, grad_x, &error);
     if (status == HASTE_ERR_NONFINITE)
         die(1, "training diverged in step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step + 1,
             error.text);
@@ -377,7 +377,7 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     t->progress.loss += loss * B;
 
     if (rewire) {
-        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, positives, &moved, &error) != HASTE_OK)
+        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, &positives, &moved, &error) != HASTE_OK)
             die(1, "rewiring: %s", error.text);
         t->progress.moved += moved;
     }
