@@ -112,6 +112,7 @@
 #define HASTE_MAX_BLOCKS   8
 #define HASTE_MAX_SECTIONS 32
 #define HASTE_DENSE        (-1)   /* fan_in of a dense block: every input of its slice */
+#define HASTE_NONE         (-1)   /* the value 0 in an option whose 0 means a default that is not 0 */
 
 typedef enum haste_status {
     HASTE_OK = 0,
@@ -803,6 +804,27 @@ static int haste__place(size_t *end, uint64_t count, size_t width, size_t *offse
     *offset = *end;
     *end = (*end + bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
     return 1;
+}
+
+/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory NULL it
+   finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
+typedef struct haste__arena {
+    char  *memory;      /* 64-byte aligned, or NULL: only count */
+    size_t end;         /* bytes so far, a multiple of 64 */
+    int    overflow;    /* 1: their number is beyond size_t */
+} haste__arena;
+
+/* The next array, 64-byte aligned; NULL while memory is NULL or after an overflow. */
+static void *haste__take(haste__arena *arena, uint64_t count, size_t width)
+{
+    const size_t begin = arena->end;
+    size_t bytes = width;
+    if (arena->overflow || !haste__multiply(&bytes, count) || bytes > SIZE_MAX - (HASTE__ALIGN - 1) - begin) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    arena->end = begin + (bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
+    return arena->memory ? arena->memory + begin : NULL;
 }
 
 /* Memory aligned to 64 bytes from an allocator that promises less: the pointer to give back is kept just below. */
@@ -4712,12 +4734,12 @@ typedef struct haste__rewire {
     int64_t                     last[HASTE_MAX_BLOCKS];
 } haste__rewire;
 
-/* Places the arrays; sets pointers only where there is memory. A group that reads its whole slice has nothing to move to. */
+/* Lays out the arrays. A group that reads its whole slice has nothing to move to. */
 static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work,
-                                          char *memory, size_t *bytes, haste_error *error)
+                                          haste__arena *arena, haste_error *error)
 {
-    size_t end = 0, at = 0, threads = (size_t)work->threads;
-    int i, ok = 1;
+    uint64_t threads = (uint64_t)work->threads;
+    int i;
     r->width = 0;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *block = &layer->block[i];
@@ -4725,15 +4747,11 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
         r->place[i] = NULL;
         if ((size_t)block->fan_in == width) continue;
         if (width > r->width) r->width = width;
-        ok = ok && haste__place(&end, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t), &at);
-        if (ok && memory) r->place[i] = (uint32_t *)(void *)(memory + at);
+        r->place[i] = (uint32_t *)haste__take(arena, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t));
     }
-    ok = ok && haste__place(&end, threads * 2 * r->width, sizeof(uint64_t), &at);   /* below 2^12 * 2^17 */
-    if (ok && memory) r->key = (uint64_t *)(void *)(memory + at);
-    ok = ok && haste__place(&end, threads * r->width, sizeof(uint16_t), &at);
-    if (ok && memory) r->input = (uint16_t *)(void *)(memory + at);
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
-    *bytes = end;
+    r->key = (uint64_t *)haste__take(arena, threads * 2 * r->width, sizeof(uint64_t));   /* below 2^12 * 2^17 */
+    r->input = (uint16_t *)haste__take(arena, threads * r->width, sizeof(uint16_t));
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
     return HASTE_OK;
 }
 
@@ -4741,7 +4759,10 @@ static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_wo
                                         haste_error *error)
 {
     haste__rewire r;
-    return haste__rewire_arrange(&r, layer, work, NULL, bytes, error);
+    haste__arena arena = { NULL, 0, 0 };
+    const haste_status status = haste__rewire_arrange(&r, layer, work, &arena, error);
+    *bytes = arena.end;
+    return status;
 }
 
 /* Moves the k smallest of n distinct keys to the front, in no order of their own. */
@@ -4995,8 +5016,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
 {
     haste__rewire r;
     haste_status status = haste__layer_quick(layer, error);
-    size_t bytes = 0;
-    char *memory;
+    haste__arena arena = { NULL, 0, 0 };
     int64_t total = 0;
     int i, batch;
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
@@ -5013,7 +5033,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         status = haste__work_check(layer, work, error);
         if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
     }
-    if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, NULL, &bytes, error);
+    if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, &arena, error);
     if (status != HASTE_OK) return status;
 
     r.layer = layer;
@@ -5030,11 +5050,12 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         total += r.moves[i];
     }
     if (total > 0) {
-        memory = (char *)haste__allocate(bytes);
-        if (!memory)
+        arena.memory = (char *)haste__allocate(arena.end);
+        if (!arena.memory)
             return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs",
-                               (unsigned long long)bytes);
-        haste__rewire_arrange(&r, layer, work, memory, &bytes, error);
+                               (unsigned long long)arena.end);
+        arena.end = 0;
+        haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
             r.pass.scale = (float)(1.0 / (double)B);
             haste__pass_load(&r.pass);
@@ -5050,7 +5071,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
             status = haste__rewire_flags(work, error);
         }
         if (status == HASTE_OK) haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, &r);
-        haste__release(memory);
+        haste__release(arena.memory);
         if (status != HASTE_OK) return status;
     }
     layer->rewires++;
