@@ -359,7 +359,7 @@ static void train(haste_layer *layer, int from, int steps)
         for (i = 0; i < 2 * B; i++) id[i] = (int32_t)(check_random() % (uint32_t)layer->labels);
         for (i = 0; i <= B; i++) offset[i] = 2 * i;
         CHECK_STATUS(haste_train_step(layer, &work, x, B, lists(offset, id), &step, NULL, NULL, &error), HASTE_OK, error);
-        if (t % 3 == 2) CHECK_STATUS(haste_rewire(layer, &work, &rewire, NULL, 0, lists(NULL, NULL), NULL, &error), HASTE_OK, error);
+        if (t % 3 == 2) CHECK_STATUS(haste_rewire(layer, &work, &rewire, NULL, 0, NULL, NULL, &error), HASTE_OK, error);
     }
     haste_workspace_free(&work);
 }

@@ -972,7 +972,7 @@ static void accumulation(void)
                          test_error);
             CHECK(test_error.status == HASTE_ERR_STATE && strlen(test_error.text) > 10);
             CHECK(untouched == -5 && memcmp(unchanged, zeros, inputs * 4) == 0);
-            CHECK_STATUS(haste_rewire(&layer, &work, &rewire, NULL, 0, batch.positives, &moved, &test_error), HASTE_ERR_STATE, test_error);
+            CHECK_STATUS(haste_rewire(&layer, &work, &rewire, NULL, 0, &batch.positives, &moved, &test_error), HASTE_ERR_STATE, test_error);
             CHECK(moved == -5);
             CHECK_STATUS(haste_save("test_step_must_not_exist.tmp", &layer, layer.dtype, NULL, 0, &test_error), HASTE_ERR_STATE, test_error);
             CHECK(remove("test_step_must_not_exist.tmp") != 0);
