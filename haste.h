@@ -1721,7 +1721,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
     const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
-    const uint64_t panel = S > HASTE__PANEL ? S : HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
     const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
     uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
@@ -3386,7 +3386,7 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
     const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
     float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
     float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
+    const haste__store_mode store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
     int64_t turn;
     int i;
     for (i = 0; i < count; i++) {
