@@ -4856,19 +4856,60 @@ static void haste__rewire_bound(haste__rewire *r, int number)
     r->last[number] = p;
 }
 
+/* input [n] (in, out): those drawn come first, the beginning of a shuffle. */
+static void haste__grow_random(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted)
+{
+    const haste_layer *layer = r->layer;
+    const uint64_t stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint64_t group = (uint64_t)g;   /* counted through all blocks */
+    int i;
+    for (i = 0; i < number; i++) group += (uint64_t)layer->block[i].groups;
+    for (i = 0; i < wanted; i++) {
+        const uint64_t random = haste__random(layer->seed, stream, group << 16 | (uint64_t)i);
+        const int other = i + (int)haste__below(random, (uint32_t)(n - i));
+        const uint16_t t = input[i];
+        input[i] = input[other];
+        input[other] = t;
+    }
+}
+
+/* input [n] (in, out): those with the largest mean |gradient| over the group's labels come first. 0: a logit or a gradient is
+   not finite. */
+static int haste__grow_gradient(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted, int thread)
+{
+    const haste__pass *pass = &r->pass;
+    uint64_t *key = r->key + (size_t)thread * r->width;
+    const int F = r->layer->block[number].fan_in;
+    haste__group group;
+    int c, i, count;
+    haste__group_open(&group, pass, number, g, thread);
+    if (!haste__group_slopes(pass, &group)) return 0;
+    for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
+        group.F = count = n - c < F ? n - c : F;
+        group.index = input + c;
+        haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
+        for (i = 0; i < count; i++) {
+            const float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
+            if (!(mean <= FLT_MAX)) return 0;
+            key[c + i] = haste__key(mean, input[c + i]);   /* ties to the smaller input */
+        }
+    }
+    haste__select(key, n, wanted);
+    for (i = 0; i < wanted; i++) input[i] = (uint16_t)haste__key_id(key[i]);
+    return 1;
+}
+
 /* Third: the new inputs of the places that move. Nothing is written to the layer yet: a later group may still fail. */
 static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    const haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
     int number, i, f, bad = 0;
     int64_t g, last;
     HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        const haste_block *block = &layer->block[number];
-        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
+        const haste_block *block = &r->layer->block[number];
+        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, c;
         const uint16_t *index;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
@@ -4883,33 +4924,8 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
         for (c = f = 0; c < width; c++)   /* the group as it was: what is pruned now cannot come back at once */
             if (f < F && index[f] == c) f++;
             else input[n++] = (uint16_t)c;
-        if (r->options->growth == HASTE_GROW_RANDOM) {   /* the beginning of a shuffle */
-            uint64_t number_of_group = (uint64_t)g;
-            for (i = 0; i < number; i++) number_of_group += (uint64_t)layer->block[i].groups;
-            for (i = 0; i < wanted; i++) {
-                uint64_t random = haste__random(layer->seed, stream, number_of_group << 16 | (uint64_t)i);
-                int other = i + (int)haste__below(random, (uint32_t)(n - i));
-                uint16_t t = input[i];
-                input[i] = input[other];
-                input[other] = t;
-            }
-        } else {
-            haste__group group;
-            haste__group_open(&group, pass, number, g, thread);
-            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
-                group.F = count = n - c < F ? n - c : F;
-                group.index = input + c;
-                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
-                for (i = 0; i < count; i++) {
-                    float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
-                    if (!(mean <= FLT_MAX)) bad = 1;
-                    key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
-                }
-            }
-            haste__select(key, n, wanted);
-            for (i = 0; i < wanted; i++) input[i] = (uint16_t)(key[i] & 0xffffu);
-        }
+        if (r->options->growth == HASTE_GROW_RANDOM) haste__grow_random(r, number, g, input, n, wanted);
+        else if (!haste__grow_gradient(r, number, g, input, n, wanted, thread)) { bad = 1; continue; }
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
