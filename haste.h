@@ -5342,18 +5342,20 @@ haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k)
     #endif
 #elif defined(_WIN32)
     #include <sys/stat.h>
-    #if defined(__cplusplus)
-    extern "C" {
-    #endif
-    struct _SECURITY_ATTRIBUTES;   /* the functions as <windows.h> declares them */
-    __declspec(dllimport) void *__stdcall CreateFileA(const char *path, unsigned long access, unsigned long share,
-                                                      struct _SECURITY_ATTRIBUTES *security, unsigned long how,
-                                                      unsigned long flags, void *like);
-    __declspec(dllimport) int __stdcall CloseHandle(void *handle);
-    __declspec(dllimport) unsigned long __stdcall GetLastError(void);
-    __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
-    #if defined(__cplusplus)
-    }
+    #if !defined(_WINDOWS_)   /* <windows.h>, which declares these so */
+        #if defined(__cplusplus)
+        extern "C" {
+        #endif
+        struct _SECURITY_ATTRIBUTES;
+        __declspec(dllimport) void *__stdcall CreateFileA(const char *path, unsigned long access, unsigned long share,
+                                                          struct _SECURITY_ATTRIBUTES *security, unsigned long how,
+                                                          unsigned long flags, void *like);
+        __declspec(dllimport) int __stdcall CloseHandle(void *handle);
+        __declspec(dllimport) unsigned long __stdcall GetLastError(void);
+        __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+        #if defined(__cplusplus)
+        }
+        #endif
     #endif
 #endif
 
