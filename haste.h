@@ -5702,7 +5702,7 @@ enum {
     HASTE__NO_REASON  = -1,   /* the system gave none */
     HASTE__BEYOND     = -2,   /* bfloat16 cannot hold a weight */
     HASTE__ALL_TAKEN  = -3,
-    HASTE__LINK_MOVED = -4,
+    HASTE__LINK_BLIND = -4,
     HASTE__TAKEN_AWAY = -5
 };
 
@@ -5714,7 +5714,7 @@ static const char *haste__reason_text(int reason)
     case HASTE__NO_REASON:  return "the system gives no reason";
     case HASTE__BEYOND:     return "a weight is beyond the range of bfloat16";
     case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
-    case HASTE__LINK_MOVED: return "what its symbolic link leads to has no name that could be replaced";
+    case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
     case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
     default:                return strerror(reason);
     }
@@ -5807,15 +5807,13 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
 
 static int haste__writer_open(haste__writer *w, const char *path)
 {
-    struct stat old;
+    struct stat old, found;
     int exists = stat(path, &old) == 0, reason, copy, i;
     if (!exists && errno != ENOENT) return haste__reason();
     reason = haste__follow(path, w->target);
     if (reason) return reason;
-    if (exists) {
-        struct stat found;   /* /proc/self/fd/3, say, opens what its text does not name */
-        if (stat(w->target, &found) != 0 || found.st_dev != old.st_dev || found.st_ino != old.st_ino) return HASTE__LINK_MOVED;
-    }
+    /* /proc/self/fd/3, say, opens what its text does not name. */
+    if (exists && strcmp(path, w->target) != 0 && stat(w->target, &found) != 0) return HASTE__LINK_BLIND;
     w->lock = -1;
     for (i = 0; i < HASTE__FILE_WRITERS; i++) {
         char name[sizeof w->name];
