@@ -241,7 +241,7 @@ static void round_trip(void)
             CHECK_STATUS(haste_load(path, map, &file, &error), HASTE_OK, error);
             CHECK(same_layer(&layer, &file.layer, 1));
             CHECK(aligned(&file.layer));
-            CHECK(file.layer.memory == NULL && file.mapped == map && file.section_count == 0);
+            CHECK(file.layer.memory == NULL && file.mapped == (map && !haste__big_endian()) && file.section_count == 0);
             CHECK_STATUS(haste_layer_check(&file.layer, &error), HASTE_OK, error);
             if (!map) {   /* it may be trained: its memory is ours, and can be saved again */
                 haste_file again;
@@ -703,8 +703,8 @@ static void same_everywhere(void)
         free(data);
         haste_layer_free(&layer);
     }
-    CHECK(hash[0] == UINT64_C(0x3d12a3bec13683c9) && hash[1] == UINT64_C(0x689afc0873df863e));
-    if (check_failures) printf("    %016llx %016llx\n", (unsigned long long)hash[0], (unsigned long long)hash[1]);
+    if (!CHECK(hash[0] == UINT64_C(0x3d12a3bec13683c9) && hash[1] == UINT64_C(0x689afc0873df863e)))
+        printf("    %016llx %016llx\n", (unsigned long long)hash[0], (unsigned long long)hash[1]);
 }
 
 /* What later versions may write, and what they may not: a reader that does not know it refuses it. */
@@ -1174,7 +1174,7 @@ static void temporaries(void)
 {
     haste_layer layer;
     pid_t child[2];
-    char c = 'x', name[200];
+    char c = 'x';
     int i, status;
     make_numbered(&layer, 1);
     make_numbered(&second, 2);
@@ -1249,7 +1249,6 @@ static void temporaries(void)
     flock_errno = 0;   /* with locks all are orphans */
     CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
     CHECK(files_in_folder() == 1);
-    strcpy(name, path);
     for (i = 0; i < 2; i++) { close(at_fsync[i]); close(go_on[i]); }
     haste_layer_free(&layer);
     haste_layer_free(&second);
