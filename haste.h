@@ -5723,7 +5723,7 @@ static const char *haste__reason_text(int reason)
 /* A file being written. */
 typedef struct haste__writer {
     char  target[HASTE__FILE_PATH];      /* what will be replaced: the path, or where its links lead */
-    char  name[HASTE__FILE_PATH + 16];   /* of the temporary */
+    char  name[HASTE__FILE_PATH + 32];   /* of the temporary */
     FILE *out;
 #if defined(_WIN32)
     void *lock;                          /* a handle */

@@ -526,10 +526,11 @@ static void reseal(unsigned char *data, size_t bytes)
         size_t at = (size_t)(64 + 48 * i);
         haste__entry entry;
         memset(&entry, 0, sizeof entry);
+        entry.offset = number(data, at + 24, 8);
         entry.bytes = number(data, at + 32, 8);
-        entry.data = data + number(data, at + 24, 8);
+        if (entry.offset > bytes || entry.bytes > bytes - entry.offset) continue;
+        entry.data = data + entry.offset;
         entry.width = 1;
-        if (number(data, at + 24, 8) > bytes || entry.bytes > bytes - number(data, at + 24, 8)) continue;
         set_number(data, at + 40, 8, haste__checksum_section(&entry));
     }
     set_number(data, 56, 8, haste__checksum_header(data, (size_t)header));
@@ -928,7 +929,7 @@ static unsigned mode_of(const char *name)
 
 static const char *temporary(const char *of, int number_of_it)
 {
-    static char name[200];
+    static char name[300];
     sprintf(name, "%s.tmp-haste%02d", of, number_of_it);
     return name;
 }
