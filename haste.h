@@ -6117,6 +6117,7 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
 {
     const unsigned char *at = memory + 24;
     uint64_t end, sum;
+    size_t n;
     int i;
     haste_status status = haste__file_check_prefix(memory, bytes, path, error);
     if (status) return status;
@@ -6136,8 +6137,9 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
         entry->offset = haste__get64(&at);
         entry->bytes = haste__get64(&at);
         entry->checksum = haste__get64(&at);
-        if (!memchr(entry->name, 0, sizeof entry->name))
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end", path, i);
+        for (n = sizeof entry->name; n > 0 && entry->name[n - 1] == 0; n--) { }
+        if (n == sizeof entry->name || memchr(entry->name, 0, n))
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros", path, i);
         if (entry->offset != end || entry->bytes > bytes - end || bytes - end < (entry->bytes + 63) / 64 * 64)
             return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
                                path, i, (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
@@ -6145,6 +6147,8 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
         entry->width = 1;
         end += (entry->bytes + 63) / 64 * 64;
     }
+    for (; at < memory + table[0].offset; at++)
+        if (*at) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after the table are not 0", path);
     if (end != bytes)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
                            (unsigned long long)end, (unsigned long long)bytes);
