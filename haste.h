@@ -5785,7 +5785,7 @@ static int haste__create_locked(const char *name, unsigned mode)
 {
     int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
     if (descriptor < 0) return -1;
-    fcntl(descriptor, F_SETFD, FD_CLOEXEC);   /* a program started meanwhile must not keep the lock */
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);   /* a program that is started meanwhile must not keep the lock */
     locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
     if ((locked || errno == EWOULDBLOCK) && !(locked && haste__names(name, descriptor))) {
         close(descriptor);
@@ -5827,6 +5827,7 @@ static int haste__writer_open(haste__writer *w, const char *path)
     if (w->lock < 0) return HASTE__ALL_TAKEN;
     if (exists) haste__keep_mode(w->lock, &old);
     copy = dup(w->lock);   /* stdio closes its own; the lock stays until the file has its name */
+    if (copy >= 0) fcntl(copy, F_SETFD, FD_CLOEXEC);
     w->out = copy >= 0 ? fdopen(copy, "wb") : NULL;
     if (w->out) return 0;
     reason = haste__reason();

@@ -51,8 +51,22 @@ static int test_flock(int descriptor, int operation)
     return flock(descriptor, operation);
 }
 
+/* Descriptors of this process that a program which it starts would get too. */
+static int count_inherited(void)
+{
+    int i, n = 0;
+    for (i = 0; i < 64; i++) {
+        int flags = fcntl(i, F_GETFD);
+        n += flags >= 0 && !(flags & FD_CLOEXEC);
+    }
+    return n;
+}
+
+static int most_inherited;
 static size_t test_fwrite(const void *data, size_t width, size_t count, FILE *file)
 {
+    int inherited = count_inherited();
+    if (inherited > most_inherited) most_inherited = inherited;
     if (count > 0 && fwrites++ == fwrite_fails_at) return 0;   /* errno stays as it was */
     return fwrite(data, width, count, file);
 }
@@ -1196,6 +1210,11 @@ static void temporaries(void)
     }
     CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
     CHECK(files_in_folder() == 1 && step_at(path) == 1);
+
+    /* A program that another thread starts meanwhile does not get the lock, and keep it. */
+    most_inherited = 0;
+    CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
+    CHECK(most_inherited == count_inherited());
 
     /* Two that live, one of which is killed; the other's stays, and the last one to end has its file there. */
     CHECK(pipe(at_fsync) == 0 && pipe(go_on) == 0);
