@@ -54,11 +54,13 @@ static int test_flock(int descriptor, int operation)
 /* Descriptors of this process that a program which it starts would get too. */
 static int count_inherited(void)
 {
+    const int before = errno;
     int i, n = 0;
     for (i = 0; i < 64; i++) {
         int flags = fcntl(i, F_GETFD);
         n += flags >= 0 && !(flags & FD_CLOEXEC);
     }
+    errno = before;
     return n;
 }
 
