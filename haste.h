@@ -158,7 +158,9 @@ typedef enum haste_path {
 
 /* Lists of label ids, one list per sample (CSR): sample b has id[offset[b]] .. id[offset[b+1] - 1].
    offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
-   unordered, and may name a label twice (it counts once). */
+   unordered, and may name a label twice (it counts once: the first time).
+   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a positive
+   is then left out of the loss. */
 typedef struct haste_lists {
     const int64_t *offset;
     const int32_t *id;
@@ -308,14 +310,73 @@ typedef struct haste_gradient {
     size_t   bytes;                      /* its size */
 } haste_gradient;
 
+/* The labels of one group by at most 32 samples, on their way through a loss of the caller's own. */
+typedef struct haste_loss_tile {
+    int32_t        samples, labels;   /* how many of the 32 numbers of a row count, and the rows */
+    int32_t        first_sample;      /* b of the first sample */
+    const int32_t *label;             /* [labels] ids */
+    const float   *target;            /* [labels, 32] y of positives; others 0 */
+    float         *logit;             /* [labels, 32] in: u (see haste_train_step); out (=): d loss / du */
+    float         *loss;              /* [32] (+=): each sample's loss */
+} haste_loss_tile;
+
+/* Called for one tile after the other, from several threads at once. */
+typedef void haste_loss_function(void *context, const haste_loss_tile *tile);
+
+/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the positives'
+   y, that of y * label_weight, and how many labels are not ignored. */
+#define HASTE_SOFTMAX_SUMS 5
+
+/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) + label_offset[l] and
+   y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing / 2,
+
+     loss = scale * sum over b of sample_weight[b] * sum over l of label_weight[l] * loss(u, y)
+     BCE            positive_weight * y * log(1 + e^-u) + (1 - y) * log(1 + e^u)
+     squared hinge  positive_weight * y * max(0, 1 - u)^2 + (1 - y) * max(0, 1 + u)^2
+     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing) +
+                    smoothing / (labels that are not ignored); 0 for a row without positives
+
+   Recipes: logit adjustment, logQ: label_offset = log of the prior, -log q. Temperature T: logit_scale = 1 / T. Cosine
+   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value = 1 / p_l. */
+typedef struct haste_loss_options {
+    double               scale;             /* of loss and all gradients; 0: 1 / B */
+    const float         *sample_weight;     /* [B], or NULL: 1 */
+    const float         *positive_value;    /* beside each id of the positives: y, from 0; or NULL: 1 */
+    const float         *label_weight;      /* [L], or NULL: 1 */
+    const float         *label_scale;       /* [L], or NULL: 1 */
+    const float         *label_offset;      /* [L], or NULL: 0 */
+    const haste_lists   *ignored;           /* B lists of labels that take no part in their sample's loss; or NULL */
+    float                logit_scale;       /* 0: 1 */
+    float                margin;
+    float                positive_weight;   /* BCE and hinge; 0: 1 */
+    float                smoothing;         /* BCE and softmax; 0 .. 1 */
+    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller; 0: none */
+    float                share;             /* of the groups without a positive in the batch that are visited, at random from
+                                               (seed, step), with 1 / share times their weight; 0: 1, all */
+    haste_loss_function *function;          /* a loss of one's own instead of the layer's; with sample_weight, u and share */
+    void                *context;           /* its first argument */
+    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin and
+                                               haste_softmax_merge; positives are those of this shard. NULL: one layer */
+} haste_loss_options;
+
+/* Rates of one block that differ from those of the step. */
+typedef struct haste_block_rates {
+    float   lr, weight_decay;          /* 0: the step's; HASTE_NONE: 0 */
+    float   momentum, beta1, beta2;    /* 0: the step's; HASTE_NONE: 0 */
+    int32_t frozen;                    /* 1: nothing in this block changes, not by decay or momentum either */
+} haste_block_rates;
+
 typedef struct haste_step_options {
+    haste_loss_options loss;
     float   lr;             /* learning rate; with 0 no weight changes, but the optimizer's state and layer->step do */
     float   momentum;       /* HASTE_MOMENTUM; 0: .9; HASTE_NONE: 0 */
     float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
     float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
     float   weight_decay;   /* wd; the bias is not decayed */
-    int64_t divisor;        /* what the summed loss and gradients are divided by; 0: B */
-    float   negligible;     /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
+    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and biases
+                               together, haste_train_step of each group; 0: any */
+    const haste_block_rates *block;   /* [block_count], or NULL */
+    double *grad_norm;      /* out (=): the norm of all weights' and biases' gradients, before clipping; NULL: not wanted */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -398,12 +459,14 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      B          samples, 0 .. work->batch. 0: nothing is done, but loss = 0
      positives  B lists of label ids
      options    learning rate etc.; NULL is an error
-     loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
+     loss       out (=): the loss before the update (see haste_loss_options); NULL: not wanted (saves its logarithms)
      grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
 
-   options->negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients; the
-   loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
+   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients;
+   the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
    their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever `negligible`.)
+   options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The expectation of
+   loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -419,10 +482,10 @@ HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *wor
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; gradient->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
-   divides by its own B, and the sum of k calls is k times too large); loss (=) and grad_x (+=) are divided by it too.
+   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0 each
+   call takes 1 / its own B, and the sum of k calls is k times too large).
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
-   layer->step += 1, gradient->pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that
+   layer->step += 1, gradient->pending = 0; it does not look at options->loss. A group with a logit or gradient that
    is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
    haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
    Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
@@ -432,6 +495,24 @@ HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspac
                                         haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
+
+/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer changes.
+   options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step. Thread-safe
+   with one workspace each. */
+HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                      const haste_lists *positives, const haste_loss_options *options, double *loss,
+                                      float *grad_x, haste_error *error);
+
+/* Softmax over labels that lie in several layers, or machines (shards), each with its own positives:
+     haste_softmax_begin    sums [B, HASTE_SOFTMAX_SUMS] (=): what this layer's labels contribute; 2*B*L*F flops
+     haste_softmax_merge    sums (in, out) takes those of another shard
+   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their grad_x,
+   add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards; NULL: the
+   defaults. */
+HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                           const haste_lists *positives, const haste_loss_options *options, double *sums,
+                                           haste_error *error);
+HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error);
 
 /* haste_forward: logits of a batch, in slot order (layer->label_of names the label of a slot).
 
@@ -721,15 +802,15 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    the logits of haste_forward_ref.
 
    haste_forward_ref    logits [B, slots] (=)
-   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B. For options->negligible,
-                        zero what is smaller than negligible / divisor before going on
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it does not
+                        look at function, share and softmax. What is smaller than negligible * scale is zeroed last
    haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
                         NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
 HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
-                                int64_t divisor, double *loss, double *grad_logits);
+                                const haste_loss_options *options, double *loss, double *grad_logits);
 HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                                     double *const *grad_weight, double *const *grad_bias, double *grad_x);
 HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_options *options, int64_t t, int decay,
@@ -898,7 +979,7 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
 enum {
     HASTE__STREAM_INDEX = 1, HASTE__STREAM_WEIGHT, HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
     HASTE__STREAM_ROUND_STATE1, HASTE__STREAM_GROW, HASTE__STREAM_GROW_WEIGHT, HASTE__STREAM_SHUFFLE,
-    HASTE__STREAM_PROJECT, HASTE__STREAM_GROUP
+    HASTE__STREAM_PROJECT, HASTE__STREAM_GROUP, HASTE__STREAM_VISIT
 };
 
 HASTE__INLINE uint64_t haste__mix(uint64_t z)
@@ -1724,8 +1805,11 @@ typedef struct haste__scratch {
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
     size_t    tile_count;
-    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted */
-    int64_t  *row;           /* [batch]                          distinct ids per sample */
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives or exclusions; ignored */
+    float    *value;         /* [ids]                            training: what each positive counts */
+    float    *sample;        /* [batch + 32]                     training: weights of samples */
+    double   *mass;          /* [2][batch]                       training: the positives' values, and times their labels' weights */
+    double   *smooth;        /* [batch]                          training: what smoothing gives to each label of a softmax */
     double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
     float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
                                                                  gradient */
@@ -1754,9 +1838,12 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
     s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
     s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
-    s->row = (int64_t *)haste__take(arena, batch, sizeof *s->row);
     s->flag = (int32_t *)haste__take(arena, chunks, sizeof *s->flag);
     if (train) {
+        s->value = (float *)haste__take(arena, (uint64_t)work->ids, sizeof *s->value);
+        s->sample = (float *)haste__take(arena, batch + HASTE__SAMPLES, sizeof *s->sample);
+        s->mass = (double *)haste__take(arena, 2 * batch, sizeof *s->mass);
+        s->smooth = (double *)haste__take(arena, batch, sizeof *s->smooth);
         s->sum = (double *)haste__take(arena, (2 * batch + 2) * chunks, sizeof *s->sum);
         s->shift = (float *)haste__take(arena, 2 * (batch + HASTE__SAMPLES), sizeof *s->shift);
     }
@@ -2373,14 +2460,21 @@ typedef struct haste__pass {
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
-    float                  scale;           /* of logit gradients: 1 / divisor */
+    float                  scale;           /* of loss and gradients */
     float                  negligible;      /* logit gradients below it, scale included, count as 0 */
+    const haste_loss_options *loss;         /* where it asks for more than the plain loss, else NULL */
+    const float           *sample;          /* [tiles*32] weights of samples, or NULL: 1 */
+    const float           *value;           /* of each pair, or NULL: 1 */
+    const uint64_t        *ignored, *ignored_end;   /* pairs, as those of positives */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
     const float           *grad_logits;     /* [B, slots]: given rather than computed */
     float                 *logits;          /* [B, slots]: wanted */
-    haste__rule            rule;
+    haste__rule            rule[HASTE_MAX_BLOCKS];
+    int                    frozen[HASTE_MAX_BLOCKS];
+    float                  clip;            /* largest norm of a group's gradient; 0: any */
+    int                    want_norm;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
     void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
@@ -2406,6 +2500,8 @@ typedef struct haste__group {
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
     const uint64_t    *pair, *pair_end;     /* its pairs */
+    const uint64_t    *ignored, *ignored_end;
+    float              weight;              /* of its loss: above 1 where it stands for groups that are not visited */
 } haste__group;
 
 /* Samples of a block: 32 but in the last. */
@@ -2506,29 +2602,160 @@ static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *
     return HASTE_OK;
 }
 
-/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in scratch.row. */
+/* The ids of sample b: from id[first] to id[last - 1]. Without offsets it is id[b], or none. */
+HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b) { return lists->offset ? lists->offset[b] : b; }
+HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
+{
+    return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
+}
+
+/* As haste__lists_check, for lists that need no offsets. */
+static haste_status haste__labels_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
+                                        haste_error *error)
+{
+    int32_t b;
+    if (B == 0 || !lists || lists->offset) return haste__lists_check(L, B, lists, most, name, error);
+    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.offset and id are NULL", name);
+    if (B > most)
+        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name, (int)B,
+                           (long long)most);
+    for (b = 0; b < B; b++)
+        if (lists->id[b] < -1 || lists->id[b] >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b, (int)lists->id[b],
+                               (int)L - 1);
+    return HASTE_OK;
+}
+
+/* Sorted pairs (slot << 32 | sample) of checked lists, each once; returns where they end. */
+static uint64_t *haste__pairs(const haste_layer *layer, const haste_lists *lists, int32_t B, uint64_t *pair)
+{
+    int64_t b, i, n = 0, kept = 0;
+    for (b = 0; b < B; b++)
+        for (i = haste__list_first(lists, b); i < haste__list_last(lists, b); i++)
+            pair[n++] = (uint64_t)(uint32_t)layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
+    haste__sort(pair, n);
+    for (i = 0; i < n; i++)
+        if (i == 0 || pair[i] != pair[i - 1]) pair[kept++] = pair[i];
+    return pair + kept;
+}
+
 static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 {
-    uint64_t *pair = pass->scratch.pair;
-    int64_t *row = pass->scratch.row, b, i, n = 0, kept = 0;
-    for (b = 0; b < pass->B; b++)
-        for (i = lists->offset[b]; i < lists->offset[b + 1]; i++)
-            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
-    haste__sort(pair, n);
-    memset(row, 0, (size_t)pass->B * sizeof *row);
-    for (i = 0; i < n; i++)
-        if (i == 0 || pair[i] != pair[i - 1]) {
-            row[pair[i] & 0xffffffffu]++;
-            pair[kept++] = pair[i];
-        }
-    pass->pair = pair;
-    pass->pair_end = pair + kept;
+    pass->pair = pass->scratch.pair;
+    pass->pair_end = haste__pairs(pass->layer, lists, pass->B, pass->scratch.pair);
 }
 
 /* The first pair from (slot, sample) on. */
 static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
 {
     return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
+}
+
+/* Is a pair among these? */
+HASTE__INLINE int haste__pair_among(const uint64_t *first, const uint64_t *end, uint64_t pair)
+{
+    const uint64_t *at = haste__lower_bound(first, end, pair);
+    return at < end && *at == pair;
+}
+
+/* What the first naming of a label in sample b's list counts. */
+static float haste__list_value(const haste_lists *lists, const float *value, int64_t b, int32_t id)
+{
+    int64_t i = haste__list_first(lists, b);
+    while (lists->id[i] != id) i++;
+    return value[i];
+}
+
+/* The pass's positives, what each counts, and whatever else the loss is asked for, from checked lists and options. */
+static void haste__targets(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o)
+{
+    haste__scratch *s = &pass->scratch;
+    uint64_t *end = haste__pairs(pass->layer, positives, pass->B, s->pair), *p, *kept = s->pair;
+    int32_t b;
+    if (o->ignored) {   /* what is ignored is no positive */
+        pass->ignored = s->pair + pass->work->ids;
+        pass->ignored_end = haste__pairs(pass->layer, o->ignored, pass->B, s->pair + pass->work->ids);
+        for (p = s->pair; p < end; p++) if (!haste__pair_among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
+        end = kept;
+    }
+    pass->pair = s->pair;
+    pass->pair_end = end;
+    for (b = 0; b < pass->B; b++) s->mass[b] = s->mass[pass->work->batch + b] = 0;
+    for (p = s->pair; p < end; p++) {
+        const int32_t sample = (int32_t)(*p & 0xffffffffu), id = pass->layer->label_of[*p >> 32];
+        const float y = o->positive_value ? haste__list_value(positives, o->positive_value, sample, id) : 1;
+        s->value[p - s->pair] = y;
+        s->mass[sample] += (double)y;
+        s->mass[pass->work->batch + sample] += (double)y * (o->label_weight ? (double)o->label_weight[id] : 1);
+    }
+    if (o->positive_value) pass->value = s->value;
+    if (o->sample_weight || !positives->offset) {
+        for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++)
+            s->sample[b] = b >= pass->B || (!positives->offset && positives->id[b] < 0) ? 0
+                           : o->sample_weight ? o->sample_weight[b] : 1;
+        pass->sample = s->sample;
+    }
+    if (pass->value || pass->sample || pass->ignored || o->label_weight || o->label_scale || o->label_offset ||
+        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 || (o->positive_weight != 0 && o->positive_weight != 1) ||
+        o->smoothing != 0 || (o->share != 0 && o->share != 1) || o->function || o->softmax) pass->loss = o;
+    pass->scale = (float)(o->scale != 0 ? o->scale : 1.0 / pass->B);
+    pass->negligible = o->negligible * fabsf(pass->scale);
+}
+
+/* A finite number in least .. most? */
+static int haste__in(double value, double least, double most) { return value >= least && value <= most; }
+
+/* An array of the loss's options, or NULL. */
+static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name, haste_error *error)
+{
+    int64_t i;
+    for (i = 0; weight && i < n; i++)
+        if (!haste__in((double)weight[i], least, FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "%s[%lld] = %g, expected a finite number%s", name, (long long)i,
+                               (double)weight[i], least < 0 ? "" : " from 0");
+    return HASTE_OK;
+}
+
+static haste_status haste__loss_check(const haste_layer *layer, const haste_workspace *work, int32_t B,
+                                      const haste_lists *positives, const haste_loss_options *o, haste_error *error)
+{
+    const haste_loss kind = layer->loss;
+    haste_status status;
+    if (!haste__in(o->scale, -FLT_MAX, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number", o->scale);
+    if (!haste__in((double)o->negligible, 0, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
+    if (!haste__in((double)o->logit_scale, -FLT_MAX, FLT_MAX) || !haste__in((double)o->margin, -FLT_MAX, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "logit_scale = %g, margin = %g, expected finite numbers",
+                           (double)o->logit_scale, (double)o->margin);
+    if (!haste__in((double)o->positive_weight, 0, FLT_MAX) || (o->positive_weight != 0 && kind == HASTE_SOFTMAX))
+        return haste__fail(error, HASTE_ERR_ARG, "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
+                           (double)o->positive_weight);
+    if (!(o->smoothing >= 0 && o->smoothing < 1) || (o->smoothing != 0 && kind == HASTE_SQUARED_HINGE))
+        return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g, expected 0 to below 1, and 0 with the squared hinge",
+                           (double)o->smoothing);
+    if (!(o->share >= 0 && o->share <= 1))
+        return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (o->function && (o->label_weight || o->positive_weight != 0 || o->smoothing != 0 || o->ignored || o->softmax))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own affair");
+    if (kind == HASTE_SOFTMAX && !o->function && o->smoothing != 0 && o->label_weight)
+        return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g with label_weight is not defined for softmax",
+                           (double)o->smoothing);
+    if (o->softmax && kind != HASTE_SOFTMAX)
+        return haste__fail(error, HASTE_ERR_ARG, "softmax: sums are given, and the layer's loss is another");
+    if (o->positive_value && B > 0) {   /* from where the lists begin */
+        const int64_t first = positives->offset ? positives->offset[0] : 0, last = positives->offset ? positives->offset[B] : B;
+        status = haste__weights_check(o->positive_value + first, last - first, 0, "positive_value", error);
+        if (status != HASTE_OK) return status;
+    }
+    status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
+    if (status == HASTE_OK && o->ignored)
+        status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
+    return status;
 }
 
 /* May this layer use this workspace, for this? haste_score takes any. */
@@ -2673,6 +2900,9 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
                                 (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
+    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot, 0);
+    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S, 0);
+    group->weight = 1;
 }
 
 /* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be inlined:
@@ -2745,50 +2975,219 @@ HASTE__INLINE float *haste__pair_z(const haste__group *group, uint64_t pair)
     return group->z + (b / HASTE__SAMPLES * (size_t)group->S + s) * HASTE__SAMPLES + b % HASTE__SAMPLES;
 }
 
-/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not divided. 0: a logit was not
+/* log(1 + e^z) */
+static double haste__softplus(double z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }
+
+/* d u / d z of a label, and what a positive's y is after smoothing. */
+static float haste__label_factor(const haste_loss_options *o, int32_t id)
+{
+    return (o->logit_scale != 0 ? o->logit_scale : 1) * (o->label_scale ? o->label_scale[id] : 1);
+}
+
+static int32_t haste__group_label(const haste__pass *pass, const haste__group *group, int s)
+{
+    return pass->layer->label_of[group->slot + s];
+}
+
+/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest u. */
+static void haste__group_adjust(const haste__pass *pass, haste__group *group, int tile)
+{
+    const haste_loss_options *o = pass->loss;
+    const uint64_t *p;
+    int s, b;
+    for (p = group->pair; p < group->pair_end && o->margin != 0; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) -= o->margin;
+    if (o->label_offset || o->label_scale || (o->logit_scale != 0 && o->logit_scale != 1))
+        for (s = 0; s < group->labels; s++) {
+            const int32_t id = haste__group_label(pass, group, s);
+            const float factor = haste__label_factor(o, id), offset = o->label_offset ? o->label_offset[id] : 0;
+            float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = factor * z[b] + offset;
+        }
+    for (p = group->ignored; p < group->ignored_end && pass->layer->loss == HASTE_SOFTMAX; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) = -FLT_MAX;
+}
+
+/* Where a tile's slopes d loss / du are in z: times d u / d z. */
+static void haste__group_chain(const haste__pass *pass, haste__group *group, int tile)
+{
+    const haste_loss_options *o = pass->loss;
+    int s, b;
+    if (!o->label_scale && (o->logit_scale == 0 || o->logit_scale == 1)) return;
+    for (s = 0; s < group->labels; s++) {
+        const float factor = haste__label_factor(o, haste__group_label(pass, group, s));
+        float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+        for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= factor;
+    }
+}
+
+/* A tile by a loss of the caller's own, which finds targets in zt. */
+static int haste__group_own_loss(const haste__pass *pass, haste__group *group, int tile, double *loss)
+{
+    const size_t first = (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+    const int n = group->labels * HASTE__SAMPLES, samples = haste__tile_samples(pass, tile);
+    float column[HASTE__SAMPLES] = { 0 }, *z = group->z + first, *target = group->zt + first;
+    haste_loss_tile t;
+    const uint64_t *p;
+    int i;
+    if (!pass->kernel->all_below(z, n, HUGE_VALF)) return 0;
+    memset(target, 0, (size_t)n * sizeof *target);
+    for (p = group->pair; p < group->pair_end; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile)
+            target[haste__pair_z(group, *p) - z] = pass->value ? pass->value[p - pass->pair] : 1;
+    t.samples = samples;
+    t.labels = group->labels;
+    t.first_sample = tile * HASTE__SAMPLES;
+    t.label = pass->layer->label_of + group->slot;
+    t.target = target;
+    t.logit = z;
+    t.loss = column;
+    pass->loss->function(pass->loss->context, &t);
+    for (i = 0; i < n; i++) z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
+    for (i = 0; i < samples; i++)
+        *loss += (double)column[i] * (double)group->weight * (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
+    haste__group_chain(pass, group, tile);
+    return pass->kernel->all_below(z, n, HUGE_VALF);
+}
+
+/* The weight that the loss gives to a pair of label and sample. */
+static double haste__pair_weight(const haste__pass *pass, const haste__group *group, uint64_t pair)
+{
+    const float *label_weight = pass->loss ? pass->loss->label_weight : NULL;
+    return (label_weight ? (double)label_weight[pass->layer->label_of[pair >> 32]] : 1) * (double)group->weight *
+           (pass->sample ? (double)pass->sample[pair & 0xffffffffu] : 1);
+}
+
+/* What a logit must be for a negative to cost nothing: where positives and what is ignored wait. */
+static const float haste__free_logit[2] = { -87, -1 };   /* of BCE and hinge */
+
+/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their own. */
+static int haste__group_weighted(const haste__pass *pass, haste__group *group, int tile, double *loss)
+{
+    const haste_loss_options *o = pass->loss;
+    const float positive = o->positive_weight != 0 ? o->positive_weight : 1;
+    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;   /* of log(1 + e^u): less, of u: -more */
+    const int samples = haste__tile_samples(pass, tile);
+    const float *sample = pass->sample ? pass->sample + tile * HASTE__SAMPLES : NULL;
+    int s, b, finite = 1;
+    for (s = 0; s < group->labels; s++) {
+        float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+        float u[HASTE__SAMPLES], column[HASTE__SAMPLES] = { 0 };
+        const float weight = group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
+        memcpy(u, z, sizeof u);
+        finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * weight, column)
+                                                 : pass->kernel->hinge(z, 1, pass->scale * weight, column);
+        if (o->smoothing != 0)
+            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * weight;
+        if (sample) for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= sample[b];
+        for (b = 0; b < samples; b++)
+            *loss += (double)weight * (sample ? (double)sample[b] : 1) * ((double)less * (double)column[b] - (double)more * (double)u[b]);
+    }
+    return finite;
+}
+
+/* What a label at its free logit has cost all the same: smoothing makes a target of every label. */
+static double haste__free_cost(const haste__pass *pass, const haste__group *group, uint64_t pair)
+{
+    const haste_loss_options *o = pass->loss;
+    if (!o || o->smoothing == 0) return 0;
+    return haste__pair_weight(pass, group, pair) * 87 *
+           (double)((o->positive_weight != 0 ? o->positive_weight : 1) * o->smoothing / 2);
+}
+
+/* One positive of BCE or the hinge with logit u: its loss; *slope (=) d loss / du. */
+static double haste__positive_loss(haste_loss kind, const haste_loss_options *o, double y, double u, double *slope)
+{
+    const double positive = o && o->positive_weight != 0 ? (double)o->positive_weight : 1;
+    if (o) y = y * (1 - (double)o->smoothing) + (double)o->smoothing / 2;
+    if (kind == HASTE_BCE) {
+        *slope = -positive * y / (1 + exp(u)) + (1 - y) / (1 + exp(-u));
+        return positive * y * haste__softplus(-u) + (1 - y) * haste__softplus(u);
+    } else {
+        const double below = u < 1 ? 1 - u : 0, above = u > -1 ? 1 + u : 0;
+        *slope = -2 * positive * y * below + 2 * (1 - y) * above;
+        return positive * y * below * below + (1 - y) * above * above;
+    }
+}
+
+/* Under softmax, the weight of a positive's -u in the loss. */
+static double haste__softmax_target(const haste__pass *pass, const haste__group *group, const uint64_t *p)
+{
+    const haste_loss_options *o = pass->loss;
+    const size_t b = (size_t)(*p & 0xffffffffu);
+    const double mass = o && o->softmax ? o->softmax[HASTE_SOFTMAX_SUMS * b + 2] : pass->scratch.mass[b];
+    const double y = pass->value ? (double)pass->value[p - pass->pair] : 1;
+    return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_weight(pass, group, *p) : 0;
+}
+
+/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was not
    finite, and the group must be left alone. */
 static int haste__group_loss(const haste__pass *pass, haste__group *group, double *loss)
 {
     const haste_loss kind = pass->layer->loss;
+    const haste_loss_options *o = pass->loss;
     const uint64_t *p;
     float column[HASTE__SAMPLES];
-    double sum = 0;
-    int tile, b, finite = 1;
+    double sum = 0, slope;
+    int tile, b, s, finite = 1;
     for (tile = 0; tile < pass->tiles; tile++) {
         haste__group_fetch(pass, group, 2 * tile, 2 * pass->tiles);
         haste__group_logits(pass, group, tile);
+        if (o) haste__group_adjust(pass, group, tile);
+    }
+    if (o && o->function) {
+        for (tile = 0; tile < pass->tiles && finite; tile++) finite = haste__group_own_loss(pass, group, tile, &sum);
+        *loss += sum;
+        return finite;
     }
     /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the
        kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would lose all
        small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
-        double v = (double)*z;
+        const double u = (double)*z, y = pass->value ? (double)pass->value[p - pass->pair] : 1;
         finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
-        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->scratch.row[*p & 0xffffffffu]; continue; }
+        if (kind == HASTE_SOFTMAX) { sum -= u * haste__softmax_target(pass, group, p); continue; }
         group->zt[p - group->pair] = *z;
-        *z = kind == HASTE_BCE ? -87.0f : -1.0f;
-        if (kind == HASTE_BCE) sum += (v < 0 ? -v : 0) + log1p(exp(-fabs(v)));
-        else if (v < 1) sum += (1 - v) * (1 - v);
+        *z = haste__free_logit[kind];
+        sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
+    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) *haste__pair_z(group, *p) = haste__free_logit[kind];
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
         float *column_or_null = pass->want_loss ? column : NULL;
-        int n = pass->B - tile * HASTE__SAMPLES;
+        const int n = haste__tile_samples(pass, tile);
         haste__group_fetch(pass, group, 2 * tile + 1, 2 * pass->tiles);
         memset(column, 0, sizeof column);
-        if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
-        else if (kind == HASTE_SQUARED_HINGE) finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
-        else finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
-                                             pass->weight + tile * HASTE__SAMPLES);
-        for (b = 0; b < n && b < HASTE__SAMPLES; b++) sum += column[b];
+        if (kind == HASTE_SOFTMAX) {
+            const double *smooth = o && o->smoothing != 0 ? pass->scratch.smooth + tile * HASTE__SAMPLES : NULL;
+            for (s = 0; s < group->labels && smooth; s++)
+                for (b = 0; b < n; b++)
+                    if (z[s * HASTE__SAMPLES + b] > -FLT_MAX)   /* not ignored */
+                        sum -= (double)z[s * HASTE__SAMPLES + b] * smooth[b] * (double)group->weight;
+            finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
+                                            pass->weight + tile * HASTE__SAMPLES);
+            for (s = 0; s < group->labels && smooth; s++)
+                for (b = 0; b < n; b++) z[s * HASTE__SAMPLES + b] -= (float)(smooth[b] * (double)pass->scale);
+            if (group->weight != 1) for (s = 0; s < group->labels * HASTE__SAMPLES; s++) z[s] *= group->weight;
+        } else if (o) finite &= haste__group_weighted(pass, group, tile, &sum);
+        else if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
+        else finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
+        for (b = 0; b < n; b++) sum += column[b];
     }
     for (p = group->pair; p < group->pair_end; p++) {
-        float *z = haste__pair_z(group, *p), v = group->zt[p - group->pair];
-        if (kind == HASTE_BCE) *z = (float)(-(double)pass->scale / (1 + exp((double)v)));
-        else if (kind == HASTE_SQUARED_HINGE) *z = v < 1 ? -2 * pass->scale * (1 - v) : 0;
-        else *z -= pass->scale / (float)pass->scratch.row[*p & 0xffffffffu];
+        float *z = haste__pair_z(group, *p);
+        if (kind == HASTE_SOFTMAX) { *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p)); continue; }
+        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1, (double)group->zt[p - group->pair],
+                             &slope);
+        *z = (float)((double)pass->scale * haste__pair_weight(pass, group, *p) * slope);
+        sum -= haste__free_cost(pass, group, *p);
     }
+    for (p = group->ignored; p < group->ignored_end; p++) {
+        *haste__pair_z(group, *p) = 0;
+        if (kind != HASTE_SOFTMAX) sum -= haste__free_cost(pass, group, *p);
+    }
+    for (tile = 0; tile < pass->tiles && o; tile++) haste__group_chain(pass, group, tile);
     *loss += sum;
     return finite;
 }
@@ -2886,13 +3285,13 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
     haste_block *block = &pass->trained->block[number];
     const int S = block->group_size, n = S * block->fan_in;
     const uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
-    haste__rule no_decay = pass->rule;
+    haste__rule no_decay = pass->rule[number];
     void *bias_state[2];
     no_decay.decay = 0;
     bias_state[0] = block->bias_state[0];
     bias_state[1] = block->bias_state[1];
     return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
-                         (size_t)g * (size_t)n, dw, n, position, &pass->rule, dry) &&
+                         (size_t)g * (size_t)n, dw, n, position, &pass->rule[number], dry) &&
            haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
                          dry);
 }
@@ -2902,7 +3301,7 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
 static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
-    const haste__rule *r = &pass->rule;
+    const haste__rule *r = &pass->rule[block - layer->block];
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
@@ -2929,8 +3328,8 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
-/* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
-static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk)
+/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
+static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk, int want_weight)
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
     const int n = group->S * HASTE__SAMPLES;
@@ -2941,26 +3340,57 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
     for (tile = 0; tile <= pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)n;
         if (tile < pass->tiles && (!sparse || pass->kernel->drop_small(z, n, pass->negligible))) {
-            haste__group_transpose(pass, group, tile);
+            if (want_weight) haste__group_transpose(pass, group, tile);
             if (pass->grad_x) haste__group_grad_x(pass, group, 0, group->F, z, chunk, tile);
             continue;
         }
-        if (run < tile) {
+        if (run < tile && want_weight) {
             haste__group_grad_weight(pass, group, run, tile, store);
             store = HASTE__ADD;
         }
         run = tile + 1;
     }
-    if (store == HASTE__SET) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET && want_weight) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+}
+
+static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
+{
+    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+}
+
+static double haste__sum_squares(const float *a, int64_t n)
+{
+    double sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+    int64_t i;
+    int j;
+    for (i = 0; i + 8 <= n; i += 8) for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];   /* n % 8 == 0 */
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+static void haste__scale(float *a, int64_t n, float factor)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) a[i] *= factor;
 }
 
 /* The gradients, and what is to become of them. 0: they are not usable and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     const int S = group->S, n = S * group->F;
+    const int want_weight = (pass->trained || pass->gradient) && !pass->frozen[group->number];
     float *weight, *bias;
-    haste__group_gradients(pass, group, chunk);
+    if (!want_weight && !pass->grad_x) return 1;
+    haste__group_gradients(pass, group, chunk, want_weight);
+    if (!want_weight) return 1;
     if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+    if (pass->want_norm || pass->clip > 0) {
+        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S), norm = sqrt(squares);
+        haste__chunk_sum(pass, chunk)[1] += squares;
+        if (pass->clip > 0 && norm > (double)pass->clip) {
+            haste__scale(group->dw, n, (float)((double)pass->clip / norm));
+            haste__scale(group->db, S, (float)((double)pass->clip / norm));
+        }
+    }
     if (pass->trained) return haste__group_update(pass, group->number, group->g, group->dw, group->db);
     weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
     bias = pass->gradient->bias[group->number] + group->g * S;
@@ -2971,9 +3401,19 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 /* ---- >>train ------------------------------------------------------------------------------------------------- */
 
-static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
+/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its loss. */
+static int haste__visited(const haste__pass *pass, int number, int64_t g, float *weight)
 {
-    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+    const haste_layer *layer = pass->layer;
+    const int64_t slot = layer->block[number].first_slot + g * layer->block[number].group_size;
+    const uint64_t *p;
+    *weight = 1;
+    if (!pass->loss || pass->loss->share == 0 || pass->loss->share == 1) return 1;
+    p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
+    if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
+    *weight = 1 / pass->loss->share;
+    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8, (uint64_t)slot)) <
+           pass->loss->share;
 }
 
 /* The groups of a chunk, one after the other. */
@@ -3027,9 +3467,13 @@ static void haste__train_chunk(void *context, int64_t chunk, int thread)
     int bad = 0;
     int64_t g;
     haste__chunk_clear(pass, chunk);
+    haste__chunk_sum(pass, chunk)[1] = 0;
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
+        float weight;
+        if (!haste__visited(pass, walk.number, g, &weight)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
+        group.weight = weight;
         if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
@@ -3049,12 +3493,15 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
+        float weight;
+        if (!haste__visited(pass, walk.number, g, &weight)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
             int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
             if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
+            if (pass->loss) haste__group_adjust(pass, &group, tile);
             if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest,
                                       tile_sum))
                 continue;   /* reported by the second pass */
@@ -3062,38 +3509,67 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
                 double before = largest[first + b], now = (double)tile_largest[b];
                 if (now > before) sum[first + b] *= exp(before - now);
                 largest[first + b] = now;
-                sum[first + b] += (double)tile_sum[b];
+                sum[first + b] += (double)tile_sum[b] * (double)weight;
             }
         }
     }
 }
 
+/* What does not depend on logits of sample b's sums [HASTE_SOFTMAX_SUMS]. */
+static void haste__softmax_counts(const haste__pass *pass, int b, double *sums)
+{
+    const uint64_t *p;
+    sums[2] = pass->scratch.mass[b];
+    sums[3] = pass->scratch.mass[pass->work->batch + b];
+    sums[4] = (double)pass->layer->labels;
+    for (p = pass->ignored; p < pass->ignored_end; p++) sums[4] -= (int)(*p & 0xffffffffu) == b;
+}
+
+/* What the first pass gives, sums [HASTE_SOFTMAX_SUMS] (=), of sample b. */
+static void haste__softmax_row(const haste__pass *pass, int b, double *sums)
+{
+    const haste_workspace *work = pass->work;
+    int c;
+    sums[0] = -FLT_MAX;
+    sums[1] = 0;
+    for (c = 0; c < work->chunks; c++) {
+        const double l = haste__chunk_sum(pass, c)[2 + b];
+        if (l > sums[0]) sums[0] = l;
+    }
+    for (c = 0; c < work->chunks; c++) {
+        const double *l = haste__chunk_sum(pass, c) + 2 + b;
+        sums[1] += l[work->batch] * exp(l[0] - sums[0]);
+    }
+    haste__softmax_counts(pass, b, sums);
+}
+
 /* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes
-   e^(z - largest) its gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that
-   count. */
+   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with the
+   weights that they have in the loss. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     const haste_workspace *work = pass->work;
+    const haste_loss_options *o = pass->loss;
+    const double smoothing = o ? (double)o->smoothing : 0;
     float *shift = pass->scratch.shift, *weight = shift + work->batch + HASTE__SAMPLES;
     double total = 0;
-    int b, c;
-    haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
+    int b;
+    if (!o || !o->softmax) haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
     for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
-        double largest = -FLT_MAX, sum = 0;
+        double own[HASTE_SOFTMAX_SUMS];
+        const double *all = own, sample = pass->sample ? (double)pass->sample[b] : 1;
         shift[b] = weight[b] = 0;
         if (b >= pass->B) continue;
-        for (c = 0; c < work->chunks; c++) {
-            double l = haste__chunk_sum(pass, c)[2 + b];
-            if (l > largest) largest = l;
-        }
-        for (c = 0; c < work->chunks; c++) {
-            const double *l = haste__chunk_sum(pass, c) + 2 + b;
-            sum += l[work->batch] * exp(l[0] - largest);
-        }
-        if (pass->scratch.row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
-        shift[b] = (float)largest;   /* exact: it is one of the logits */
-        weight[b] = (float)((double)pass->scale / sum);
-        total += largest + log(sum);
+        pass->scratch.smooth[b] = 0;
+        if (o && o->softmax) {
+            all = o->softmax + HASTE_SOFTMAX_SUMS * (size_t)b;
+            haste__softmax_counts(pass, b, own);
+        } else haste__softmax_row(pass, b, own);
+        if (!(all[2] > 0) || !(all[1] > 0)) continue;   /* sum 0: no group has finite logits */
+        shift[b] = (float)all[0];   /* exact: it is one of the logits */
+        weight[b] = (float)((double)pass->scale * sample * ((1 - smoothing) * all[3] / all[2] + smoothing) / all[1]);
+        pass->scratch.smooth[b] = sample * smoothing / all[4];
+        total += sample * ((1 - smoothing) * own[3] / all[2] + smoothing * own[4] / all[4]) * (all[0] + log(all[1]));
     }
     pass->shift = shift;
     pass->weight = weight;
@@ -3122,31 +3598,48 @@ static haste_status haste__bad_groups(const haste__pass *pass, haste_error *erro
 static int   haste__is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
 static float haste__rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
 
-static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o,
-                                     haste_error *error)
+/* The rules of all blocks. `name` [.] begins what is said of a block's rates. */
+static haste_status haste__rules_make(haste__pass *pass, const haste_layer *layer, const haste_step_options *o,
+                                      haste_error *error)
 {
-    double t = (double)layer->step + 1;
+    const double t = (double)layer->step + 1;
+    int i;
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
+    if (!haste__in((double)o->lr, 0, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!haste__is_rate(o->momentum) || !haste__is_rate(o->beta1) || !haste__is_rate(o->beta2))
         return haste__fail(error, HASTE_ERR_ARG,
                            "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
                            (double)o->momentum, (double)o->beta1, (double)o->beta2);
-    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
+    if (!haste__in((double)o->eps, 0, FLT_MAX) || !haste__in((double)o->weight_decay, 0, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                            (double)o->eps, (double)o->weight_decay);
-    if (o->divisor < 0) return haste__fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
-    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
-    rule->lr = o->lr;
-    rule->momentum = layer->optimizer == HASTE_MOMENTUM ? haste__rate(o->momentum, .9f) : 0;
-    rule->beta1 = haste__rate(o->beta1, .9f);
-    rule->beta2 = haste__rate(o->beta2, .999f);
-    rule->eps = o->eps > 0 ? o->eps : 1e-8f;
-    rule->decay = o->weight_decay;
-    rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
-    rule->correct2 = (float)(1 / (1 - pow((double)rule->beta2, t)));
+    if (!haste__in((double)o->clip, 0, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "clip = %g, expected a finite number from 0", (double)o->clip);
+    for (i = 0; i < layer->block_count; i++) {
+        haste__rule *rule = &pass->rule[i];
+        haste_block_rates r;
+        memset(&r, 0, sizeof r);
+        if (o->block) r = o->block[i];
+        if (!(haste__in((double)r.lr, 0, FLT_MAX) || r.lr == HASTE_NONE) ||
+            !(haste__in((double)r.weight_decay, 0, FLT_MAX) || r.weight_decay == HASTE_NONE) ||
+            !haste__is_rate(r.momentum) || !haste__is_rate(r.beta1) || !haste__is_rate(r.beta2) ||
+            (r.frozen != 0 && r.frozen != 1))
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
+                               "beta2 = %g, frozen = %d: one is out of range", i, (double)r.lr, (double)r.weight_decay,
+                               (double)r.momentum, (double)r.beta1, (double)r.beta2, (int)r.frozen);
+        rule->lr = haste__rate(r.lr, o->lr);
+        rule->decay = haste__rate(r.weight_decay, o->weight_decay);
+        rule->momentum = haste__rate(r.momentum, haste__rate(o->momentum, .9f));
+        rule->beta1 = haste__rate(r.beta1, haste__rate(o->beta1, .9f));
+        rule->beta2 = haste__rate(r.beta2, haste__rate(o->beta2, .999f));
+        rule->eps = o->eps > 0 ? o->eps : 1e-8f;
+        rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
+        rule->correct2 = (float)(1 / (1 - pow((double)rule->beta2, t)));
+        pass->frozen[i] = (int)r.frozen;
+    }
+    pass->clip = o->clip;
+    pass->want_norm = o->grad_norm != NULL;
     return HASTE_OK;
 }
 
@@ -3159,47 +3652,56 @@ static haste_status haste__pending_check(const haste_layer *layer, const haste_g
                        (int)gradient->pending);
 }
 
-/* The training step, where `trained` is the layer, or the same without the update, where `gradient` takes its gradients. */
-static haste_status haste__train(const haste_layer *layer, haste_layer *trained, haste_gradient *gradient,
-                                 haste_workspace *work, const float *x, int32_t B, const haste_lists *positives,
-                                 const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
+/* What training and evaluation share: sets what the loss needs in the pass, runs it, and adds up. */
+static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o, double *loss,
+                                 double *grad_norm, float *grad_x, haste_error *error)
 {
-    haste__pass pass;
-    haste__rule rule;
-    double total = 0;
+    const haste_workspace *work = pass->work;
+    double total = 0, squares = 0;
     int chunk;
-    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    if (status == HASTE_OK && !trained) status = haste__gradient_check(layer, gradient, 1, error);
-    if (status == HASTE_OK && !trained) status = haste__pending_check(layer, gradient, error);
-    if (status != HASTE_OK) return status;
     if (loss) *loss = 0;
-    if (B == 0) return HASTE_OK;
+    if (grad_norm) *grad_norm = 0;
+    if (pass->B == 0) return HASTE_OK;
+    haste__targets(pass, positives, o);
+    pass->want_loss = loss != NULL;
+    pass->grad_x = grad_x;
+    haste__pass_load(pass);
+    if (pass->layer->loss == HASTE_SOFTMAX && !o->function) total = haste__softmax_sums(pass);
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
+    for (chunk = 0; chunk < work->chunks; chunk++) {
+        total += haste__chunk_sum(pass, chunk)[0];
+        squares += haste__chunk_sum(pass, chunk)[1];
+    }
+    if (loss) *loss = total * (double)pass->scale;
+    if (grad_norm) *grad_norm = sqrt(squares);
+    if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
+    return haste__bad_groups(pass, error);
+}
 
-    pass.trained = trained;
-    pass.gradient = gradient;
-    pass.rule = rule;
-    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
-    pass.negligible = options->negligible * pass.scale;
-    pass.want_loss = loss != NULL;
-    pass.grad_x = grad_x;
-    haste__pass_load(&pass);
-    haste__lists_sort(&pass, positives);
-    if (layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(&pass);
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
-    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(&pass, chunk)[0];
-    if (loss) *loss = total * (double)pass.scale;
-    if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
-    return haste__bad_groups(&pass, error);
+/* Checks what the calls with a loss share, and makes the pass. */
+static haste_status haste__train_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                       const float *x, int32_t B, const haste_lists *positives, const haste_loss_options *o,
+                                       haste_error *error)
+{
+    haste_status status = haste__pass_begin(pass, layer, work, HASTE_TRAINING, x, B, error);
+    if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__loss_check(layer, work, B, positives, o, error);
+    return status;
 }
 
 haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                               const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
                               haste_error *error)
 {
-    const haste_status status = haste__train(layer, layer, NULL, work, x, B, positives, options, loss, grad_x, error);
-    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) layer->step++;
+    haste__pass pass;
+    haste_status status;
+    if (!options) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &options->loss, error);
+    if (status == HASTE_OK) status = haste__rules_make(&pass, layer, options, error);
+    if (status != HASTE_OK) return status;
+    pass.trained = layer;
+    status = haste__train(&pass, positives, &options->loss, loss, options->grad_norm, grad_x, error);
+    if (B > 0) layer->step++;
     return status;
 }
 
@@ -3207,12 +3709,72 @@ haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, c
                               const haste_lists *positives, const haste_step_options *options, haste_gradient *gradient,
                               double *loss, float *grad_x, haste_error *error)
 {
-    const haste_status status = haste__train(layer, NULL, gradient, work, x, B, positives, options, loss, grad_x, error);
-    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) {
+    haste__pass pass;
+    haste_status status;
+    if (!options) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &options->loss, error);
+    if (status == HASTE_OK) status = haste__rules_make(&pass, layer, options, error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    pass.gradient = gradient;
+    pass.clip = 0;   /* haste_apply clips */
+    status = haste__train(&pass, positives, &options->loss, loss, options->grad_norm, grad_x, error);
+    if (B > 0) {
         gradient->rewires = layer->rewires;
         gradient->pending++;
     }
     return status;
+}
+
+haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                            const haste_lists *positives, const haste_loss_options *options, double *loss, float *grad_x,
+                            haste_error *error)
+{
+    haste_loss_options plain;
+    haste__pass pass;
+    haste_status status;
+    memset(&plain, 0, sizeof plain);
+    if (!options) options = &plain;
+    status = haste__train_begin(&pass, layer, work, x, B, positives, options, error);
+    return status == HASTE_OK ? haste__train(&pass, positives, options, loss, NULL, grad_x, error) : status;
+}
+
+haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                 const haste_lists *positives, const haste_loss_options *options, double *sums,
+                                 haste_error *error)
+{
+    haste_loss_options plain;
+    haste__pass pass;
+    haste_status status;
+    int32_t b;
+    memset(&plain, 0, sizeof plain);
+    if (options) plain = *options;
+    plain.softmax = NULL;
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &plain, error);
+    if (status != HASTE_OK || B == 0) return status;
+    if (!sums) return haste__fail(error, HASTE_ERR_ARG, "sums is NULL");
+    if (layer->loss != HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "the layer's loss is not softmax");
+    haste__targets(&pass, positives, &plain);
+    haste__pass_load(&pass);
+    haste__parallel(work->chunks, work->threads, haste__softmax_chunk, &pass);
+    for (b = 0; b < B; b++) haste__softmax_row(&pass, b, sums + HASTE_SOFTMAX_SUMS * (size_t)b);
+    return HASTE_OK;
+}
+
+haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error)
+{
+    int32_t b;
+    int i;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
+    if (B > 0 && (!sums || !other)) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", sums ? "other" : "sums");
+    for (b = 0; b < B; b++, sums += HASTE_SOFTMAX_SUMS, other += HASTE_SOFTMAX_SUMS) {
+        const double largest = sums[0] > other[0] ? sums[0] : other[0];
+        sums[1] = sums[1] * exp(sums[0] - largest) + other[1] * exp(other[0] - largest);
+        sums[0] = largest;
+        for (i = 2; i < HASTE_SOFTMAX_SUMS; i++) sums[i] += other[i];
+    }
+    return HASTE_OK;
 }
 
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
@@ -3226,29 +3788,59 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        if (!haste__group_sane(pass, dw, n, db, S) || !haste__group_update(pass, walk.number, g, dw, db)) bad++;
+        if (!haste__group_sane(pass, dw, n, db, S)) bad++;
+        else if (!pass->frozen[walk.number]) {
+            if (pass->scale != 1) {   /* the norm is clipped */
+                haste__scale(dw, n, pass->scale);
+                haste__scale(db, S, pass->scale);
+            }
+            bad += !haste__group_update(pass, walk.number, g, dw, db);
+        }
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
     pass->scratch.flag[chunk] = bad;
 }
 
+static void haste__norm_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    double sum = 0;
+    int64_t g;
+    (void)thread;
+    while (haste__walk_group(&walk, &g)) {
+        const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
+        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[walk.number] + g * S;
+        if (!pass->frozen[walk.number] && haste__group_sane(pass, dw, n, db, S))
+            sum += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
+    }
+    haste__chunk_sum(pass, chunk)[1] = sum;
+}
+
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                          const haste_step_options *options, haste_error *error)
 {
     haste__pass pass;
-    haste__rule rule;
+    int chunk;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
+    if (status != HASTE_OK) return status;
+    haste__pass_make(&pass, layer, work);
+    status = haste__rules_make(&pass, layer, options, error);
     if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
     if (gradient->pending == 0)
         return haste__fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
-    haste__pass_make(&pass, layer, work);
     pass.trained = layer;
     pass.gradient = gradient;
-    pass.rule = rule;
+    if (pass.want_norm || pass.clip > 0) {
+        double squares = 0;
+        haste__parallel(work->chunks, work->threads, haste__norm_chunk, &pass);
+        for (chunk = 0; chunk < work->chunks; chunk++) squares += haste__chunk_sum(&pass, chunk)[1];
+        if (options->grad_norm) *options->grad_norm = sqrt(squares);
+        if (pass.clip > 0 && sqrt(squares) > (double)pass.clip) pass.scale = (float)((double)pass.clip / sqrt(squares));
+    }
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
     gradient->pending = 0;
@@ -3658,7 +4250,7 @@ static haste_status haste__search_begin(haste__pass *pass, const haste_layer *la
     size_t i;
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
     if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, excluded, work->ids, "excluded", error);
+        status = haste__labels_check(layer->labels, B, excluded, work->ids, "excluded", error);
     if (status != HASTE_OK || B == 0) return status;
     haste__pass_load_rows(pass);
     if (excluded) haste__lists_sort(pass, excluded);
@@ -4920,12 +5512,14 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
 {
     haste__rewire r;
     haste__arena arena = { NULL, 0, 0 };
+    haste_loss_options plain;
     int64_t total;
     int batch;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
     memset(&r, 0, sizeof r);
+    memset(&plain, 0, sizeof plain);
     r.layer = layer;
     r.options = options;
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
@@ -4936,9 +5530,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (!batch) haste__pass_make(&r.pass, layer, work);
     else {
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
-        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
         if (status != HASTE_OK) return status;
-        r.pass.scale = (float)(1.0 / (double)B);
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
     if (status != HASTE_OK) return status;
@@ -4948,7 +5541,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
             haste__pass_load(&r.pass);
-            haste__lists_sort(&r.pass, positives);
+            haste__targets(&r.pass, positives, &plain);
             if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
         }
         status = haste__rewire_run(&r, error);
@@ -6281,53 +6874,87 @@ void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, doub
     }
 }
 
-void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
-                    int64_t divisor, double *loss, double *grad_logits)
+/* u of a logit, see haste_loss_options. */
+static double haste__adjusted_ref(const haste_loss_options *o, int32_t id, double z, int positive)
 {
+    return (o->logit_scale != 0 ? (double)o->logit_scale : 1) * (o->label_scale ? (double)o->label_scale[id] : 1) *
+           (z - (positive ? (double)o->margin : 0)) + (o->label_offset ? (double)o->label_offset[id] : 0);
+}
+
+void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
+                    const haste_loss_options *options, double *loss, double *grad_logits)
+{
+    haste_loss_options o;
+    double total = 0, scale, positive, smoothing;
     int64_t b, j, slot;
-    double total = 0, scale = 1.0 / (double)(divisor ? divisor : B);
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    scale = o.scale != 0 ? o.scale : 1.0 / (double)B;
+    positive = o.positive_weight != 0 ? (double)o.positive_weight : 1;
+    smoothing = (double)o.smoothing;
     for (b = 0; b < B; b++) {
         const double *z = logits + b * layer->slots;
         double *grad = grad_logits + b * layer->slots;
-        double n = 0, largest = -HUGE_VAL, sum = 0;
+        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL, sum = 0;
+        double weights = 0;   /* softmax: of the targets */
 
-        /* grad first holds y: marking a slot twice leaves one positive. */
+        /* grad first holds what the lists say: 0 nothing, 1 + y for positives (the first naming counts), -1 ignored. */
         for (slot = 0; slot < layer->slots; slot++) grad[slot] = 0;
-        for (j = positives->offset[b]; j < positives->offset[b + 1]; j++) {
+        if (!positives->offset && positives->id[b] < 0) sample = 0;
+        for (j = haste__list_first(positives, b); j < haste__list_last(positives, b); j++) {
             slot = layer->slot_of[positives->id[j]];
-            if (grad[slot] == 0) n++;
-            grad[slot] = 1;
+            if (grad[slot] == 0) grad[slot] = 1 + (o.positive_value ? (double)o.positive_value[j] : 1);
         }
+        for (j = o.ignored ? haste__list_first(o.ignored, b) : 0; o.ignored && j < haste__list_last(o.ignored, b); j++)
+            grad[layer->slot_of[o.ignored->id[j]]] = -1;
 
-        if (layer->loss == HASTE_SOFTMAX) {
-            for (slot = 0; slot < layer->slots; slot++)
-                if (layer->label_of[slot] >= 0 && z[slot] > largest) largest = z[slot];
-            for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0) sum += exp(z[slot] - largest);
+        for (slot = 0; slot < layer->slots; slot++) {   /* what a softmax needs of the whole row */
+            const int32_t id = layer->label_of[slot];
+            double u;
+            if (id < 0 || grad[slot] < 0) continue;
+            u = haste__adjusted_ref(&o, id, z[slot], grad[slot] > 0);
+            if (u > largest) largest = u;
+            labels++;
+            if (grad[slot] > 0) mass += grad[slot] - 1;
+            if (grad[slot] > 0) weights += (grad[slot] - 1) * (o.label_weight ? (double)o.label_weight[id] : 1);
         }
+        for (slot = 0; slot < layer->slots; slot++)
+            if (layer->label_of[slot] >= 0 && grad[slot] >= 0)
+                sum += exp(haste__adjusted_ref(&o, layer->label_of[slot], z[slot], grad[slot] > 0) - largest);
+
         for (slot = 0; slot < layer->slots; slot++) {
-            double y = grad[slot], value = 0, slope = 0;
-            if (layer->label_of[slot] < 0) continue;
-            switch (layer->loss) {
-            case HASTE_BCE: {   /* softplus(z) - y*z, and sigmoid(z) - y, with an exponential that cannot overflow */
-                double e = exp(-fabs(z[slot]));
-                value = (z[slot] > 0 ? z[slot] : 0) + log1p(e) - y * z[slot];
-                slope = (z[slot] > 0 ? 1 : e) / (1 + e) - y;
-                break;
-            }
-            case HASTE_SQUARED_HINGE: {
-                double sign = 2 * y - 1, margin = 1 - sign * z[slot];
-                if (margin > 0) { value = margin * margin; slope = -2 * sign * margin; }
-                break;
-            }
-            case HASTE_SOFTMAX:
-                if (n > 0) {
-                    if (y > 0) value = (largest + log(sum) - z[slot]) / n;
-                    slope = exp(z[slot] - largest) / sum - y / n;
+            const int32_t id = layer->label_of[slot];
+            const int listed = grad[slot] > 0;
+            double y = listed ? grad[slot] - 1 : 0, value = 0, slope = 0, weight, u;
+            if (id < 0) continue;
+            if (grad[slot] < 0) { grad[slot] = 0; continue; }
+            u = haste__adjusted_ref(&o, id, z[slot], listed);
+            weight = sample * (o.label_weight ? (double)o.label_weight[id] : 1);
+            if (layer->loss == HASTE_SOFTMAX) {
+                if (mass > 0) {
+                    const double target = (1 - smoothing) * y / mass + smoothing / labels;
+                    value = target * (largest + log(sum) - u);
+                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample - target * weight;
+                    value *= weight;
                 }
-                break;
+            } else {
+                y = y * (1 - smoothing) + smoothing / 2;
+                if (layer->loss == HASTE_BCE) {   /* exponentials that cannot overflow */
+                    const double e = exp(-fabs(u)), p = (u > 0 ? 1 : e) / (1 + e);
+                    value = positive * y * ((u < 0 ? -u : 0) + log1p(e)) + (1 - y) * ((u > 0 ? u : 0) + log1p(e));
+                    slope = -positive * y * (u > 0 ? e / (1 + e) : 1 / (1 + e)) + (1 - y) * p;
+                } else {
+                    const double below = u < 1 ? 1 - u : 0, above = u > -1 ? 1 + u : 0;
+                    value = positive * y * below * below + (1 - y) * above * above;
+                    slope = -2 * positive * y * below + 2 * (1 - y) * above;
+                }
+                value *= weight;
+                slope *= weight;
             }
             total += value;
-            grad[slot] = slope * scale;
+            grad[slot] = slope * scale * (o.logit_scale != 0 ? (double)o.logit_scale : 1) *
+                         (o.label_scale ? (double)o.label_scale[id] : 1);
+            if (fabs(grad[slot]) < (double)o.negligible * fabs(scale)) grad[slot] = 0;
         }
     }
     *loss = total * scale;
