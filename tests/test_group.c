@@ -306,6 +306,20 @@ static void embed_sparse_small(void)
         ok &= three < 1e-7f || four < 1e-7f;
     }
     CHECK(fabs(sum) < 4);
+    {   /* features whose values are 0: no direction, so nothing is added, though the sample before had a row */
+        static const int64_t two[3] = {0, 1, 3}, label[3] = {0, 1, 2};
+        static const int32_t f[3] = {7, 8, 9}, l[2] = {0, 1};
+        static const float v[3] = {2, 0, 0};
+        float out[2 * E];
+        x.offset = two;
+        x.feature = f;
+        x.value = v;
+        positives.offset = label;
+        positives.id = l;
+        memset(out, 0, sizeof out);
+        CHECK_STATUS(haste_embed_sparse(out, 2, E, 5, &x, 2, &positives, 0, &error), HASTE_OK, error);
+        for (i = 0; i < E; i++) ok &= out[i] != 0 && out[E + i] == 0;
+    }
     CHECK(ok);
     CHECK(check_guard(e, L * E));
     free(e);
@@ -316,7 +330,8 @@ static void long_lists(void)
 {
     enum { L = 300, n = 2000 };
     int64_t offset[2] = {0, n};
-    int32_t id[n], count[L] = {0}, i;
+    static int32_t id[n], count[L];
+    int32_t i;
     float e[L * 2], x[2] = {3, 4};
     haste_lists positives;
     memset(e, 0, sizeof e);
@@ -810,6 +825,9 @@ static void group_errors(void)
     CHECK(memcmp(order, before, (size_t)L * sizeof *order) == 0);
     CHECK(cohesion == -3 && none == -3);
     CHECK_STATUS(haste_group(e, L, E, order, L, &options, NULL), HASTE_OK, error);
+    CHECK_STATUS(haste_group(e, L, E, NULL, 0, &options, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_cohesion(e, L, E, NULL, 0, 16, 0, &cohesion, &none, &error), HASTE_OK, error);
+    CHECK(cohesion == 0 && none == 0);
     free(e);
     free(order);
     free(before);
