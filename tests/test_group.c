@@ -441,6 +441,9 @@ static void arenas(void)
         CHECK(haste__take(&arena, 1, 1) == NULL && arena.overflow);
         CHECK_STATUS(haste__reserve(&arena, &error), HASTE_ERR_SIZE, error);
         CHECK(arena.memory == NULL);
+        arena.memory = (char *)take(64);   /* nor does it hand out more */
+        CHECK(haste__take(&arena, 1, 1) == NULL);
+        free(arena.memory);
     }
 }
 
@@ -496,6 +499,7 @@ static void exchanges_alone(void)
     double before = cohesion_slow(e, E, order, L, S), worst = 0;
     haste__clustering clustering;
     haste__exchange exchange;
+    haste__window window;
     memset(&clustering, 0, sizeof clustering);
     memset(&exchange, 0, sizeof exchange);
     clustering.embedding = e;
@@ -512,7 +516,9 @@ static void exchanges_alone(void)
     exchange.gain = (float *)take(HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW * sizeof(float));
     exchange.moved = (uint8_t *)take(HASTE__CLUSTER_WINDOW * S);
     exchange.count = &count;
-    haste__exchange_window(&exchange, 0, 0);
+    haste__window_open(&window, &exchange, 0, 0);
+    for (g = 0; g < groups; g++)
+        for (i = g + 1; i < groups; i++) count += haste__window_exchange(&window, g, i);
     for (i = 0; i < L; i++) order[i] = haste__key_id(key[i]);
     CHECK(count > L / 10);
     CHECK(is_permutation(order, L, 0));
@@ -523,6 +529,11 @@ static void exchanges_alone(void)
             for (i = g * S; i < (g + 1) * S && i < L; i++) sum += (double)e[order[i] * E + d];
             worst = fmax(worst, fabs(sum - (double)exchange.sum[g * E + d]));
         }
+    for (g = 0; g < groups; g++) {
+        double square = 0;
+        for (d = 0; d < E; d++) square += (double)exchange.sum[g * E + d] * (double)exchange.sum[g * E + d];
+        CHECK_NEAR(window.square[g], square, 1e-4 * (1 + square));
+    }
     CHECK_NEAR(worst, 0, 1e-5);
     free(order);
     free(exchange.sum);
@@ -811,6 +822,9 @@ static void group_errors(void)
     saved = e[50 * E + 3];
     e[50 * E + 3] = (float)NAN;      BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
     e[50 * E + 3] = (float)INFINITY; BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
+    for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] *= 1.2f;
+    BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* a length of 1.2 */
+    for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] /= 1.2f;
     e[50 * E + 3] = 30;              BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* not a unit row */
     e[50 * E + 3] = saved;
     bad = options; bad.iterations = -2;
