@@ -822,6 +822,7 @@ static void group_errors(void)
     saved = e[50 * E + 3];
     e[50 * E + 3] = (float)NAN;      BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
     e[50 * E + 3] = (float)INFINITY; BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
+    e[50 * E + 3] = saved;
     for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] *= 1.2f;
     BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* a length of 1.2 */
     for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] /= 1.2f;
