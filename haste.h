@@ -4948,28 +4948,34 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
     }
 }
 
-static void haste__exchange_window(void *context, int64_t number, int thread)
+static void haste__window_open(haste__window *window, const haste__exchange *exchange, int64_t number, int thread)
 {
-    const haste__exchange *exchange = (const haste__exchange *)context;
     const haste__clustering *clustering = exchange->clustering;
     const int64_t first = number * HASTE__CLUSTER_WINDOW, left = exchange->groups - first;
     const int64_t E = clustering->E, S = clustering->S;
+    int32_t g;
+    window->clustering = clustering;
+    window->groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
+    window->sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
+    window->gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
+    window->moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
+    memset(window->sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window->sum);   /* four are read at a time */
+    memset(window->moved, 0, (size_t)(window->groups * S));
+    for (g = 0; g < window->groups; g++) {
+        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
+        window->begin[g] = begin;
+        window->size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
+        window->square[g] = (double)haste__group_sum(clustering, group, window->sum + g * E);
+    }
+    haste__window_gains(window);
+}
+
+static void haste__exchange_window(void *context, int64_t number, int thread)
+{
+    const haste__exchange *exchange = (const haste__exchange *)context;
     haste__window window;
     int32_t g, h;
-    window.clustering = clustering;
-    window.groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
-    window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
-    window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
-    window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
-    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* four are read at a time */
-    memset(window.moved, 0, (size_t)(window.groups * S));
-    for (g = 0; g < window.groups; g++) {
-        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
-        window.begin[g] = begin;
-        window.size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
-        window.square[g] = (double)haste__group_sum(clustering, group, window.sum + g * E);
-    }
-    haste__window_gains(&window);
+    haste__window_open(&window, exchange, number, thread);
     exchange->count[number] = 0;
     for (g = 0; g < window.groups; g++)
         for (h = g + 1; h < window.groups; h++) exchange->count[number] += haste__window_exchange(&window, g, h);
@@ -5151,7 +5157,7 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     if (o.iterations < HASTE_NONE)
         return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default), HASTE_NONE or more",
                            (long)o.iterations);
-    o.iterations = o.iterations == 0 ? HASTE__CLUSTER_ITERATIONS : o.iterations == HASTE_NONE ? 0 : o.iterations;
+    if (o.iterations == 0) o.iterations = HASTE__CLUSTER_ITERATIONS;   /* with HASTE_NONE, -1, no round begins */
     status = haste__clustering_make(&clustering, embedding, L, E, order, n, o.group_size, o.threads, error);
     if (status != HASTE_OK) return status;
     clustering.seed = o.seed;
