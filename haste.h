@@ -5869,7 +5869,7 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #elif defined(_WIN32)
 
-/* A handle that excludes deletion by others, but not writing through stdio; or NULL, and errno. */
+/* The lock is a handle that stdio may write beside, and that keeps all others from opening the file for themselves alone. */
 static int haste__writer_open(haste__writer *w, const char *path)
 {
     void *const none = (void *)(intptr_t)-1;

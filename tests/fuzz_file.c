@@ -4,8 +4,9 @@
        cc -std=c99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I. tests/fuzz_file.c -o fuzz_file -lm
        ./fuzz_file [RUNS [SEED]]           6000 runs from seed 1 where not said otherwise
 
+       mkdir corpus; ./fuzz_file 500 1 corpus       writes the inputs of 500 runs there, to begin with
        clang -O1 -g -fsanitize=fuzzer,address,undefined -DFUZZ_LIBFUZZER -I. tests/fuzz_file.c -o fuzz_file -lm
-       ./fuzz_file -max_len=65536 CORPUS   for as long as one likes
+       ./fuzz_file corpus
 
    An input is a byte of mode, a byte of choices, and data:
        mode & 3 = 0   data is the file
@@ -408,6 +409,13 @@ int main(int argc, char **argv)
         input[0] = (unsigned char)mode;
         input[1] = (unsigned char)below(256);
         LLVMFuzzerTestOneInput(input, bytes + 2);
+        if (argc > 3) {
+            char name[400];
+            FILE *out;
+            snprintf(name, sizeof name, "%.300s/%ld", argv[3], i);
+            out = fopen(name, "wb");
+            if (!out || fwrite(input, 1, bytes + 2, out) != bytes + 2 || fclose(out) != 0) broken("cannot write to the folder", NULL);
+        }
     }
     free(input);
     free(file_bytes);
