@@ -5994,7 +5994,7 @@ static void haste__file_put_header(const haste__entry *table, int count, uint64_
     haste__put64(&at, haste__checksum_header(out, (size_t)table[0].offset));
 }
 
-/* The whole file. Returns 0, or a reason. */
+/* The whole file; what stdio still holds goes out with fclose. Returns 0, or a reason. */
 static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
 {
     unsigned char header[HASTE__FILE_HEADER] = { 0 };
@@ -6006,9 +6006,7 @@ static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint
     if (reason) return reason;
     haste__file_put_header(table, count, file_bytes, header);
     errno = 0;
-    if (fseek(out, 0, SEEK_SET) != 0) return haste__reason();
-    reason = haste__write(out, header, header_bytes);
-    return !reason && fflush(out) != 0 ? haste__reason() : reason;
+    return fseek(out, 0, SEEK_SET) == 0 ? haste__write(out, header, header_bytes) : haste__reason();
 }
 
 /* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
