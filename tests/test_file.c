@@ -672,6 +672,13 @@ static void hostile(void)
         reseal(data, bytes);
         CHECK(refused(data, bytes, 0, NULL) && refused(data, bytes, 1, NULL));
     }
+    for (i = 0; i < 2; i++) {   /* the mark of a dense block: neither 0 nor 1 */
+        memcpy(data, good, bytes);
+        CHECK(number(data, (size_t)offset + 64 + 40, 4) == 1);
+        set_number(data, (size_t)offset + 64 + 40, 4, i ? UINT32_MAX : 2);
+        reseal(data, bytes);
+        CHECK(refused(data, bytes, 0, NULL) && refused(data, bytes, 1, NULL));
+    }
     /* Each section one byte shorter than the layer needs, where that shifts nothing. */
     for (i = 0; i < 11; i++) {
         memcpy(data, good, bytes);
