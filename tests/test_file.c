@@ -839,6 +839,15 @@ static void versions(void)
             else CHECK(strstr(error.text, "more than 32 sections") != NULL);
         }
     }
+    /* A block that says it is dense, without an index, and reads only some inputs of its slice. */
+    layer.block[1].index = NULL;
+    for (map = 0; map < 2; map++) {
+        FILE *out = fopen(other, "wb");
+        CHECK(haste__save_table(&layer, HASTE_F32, NULL, 0, scalars, table, &count, &file_bytes, &error) == 0);
+        CHECK(out && haste__file_write_all(out, table, count, file_bytes) == 0 && fclose(out) == 0);
+        CHECK_STATUS(haste_load(other, map, &file, &error), HASTE_ERR_FORMAT, error);
+        CHECK(strstr(error.text, "dense") != NULL);
+    }
     remove(other);
     haste_layer_free(&layer);
 }
