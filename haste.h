@@ -758,34 +758,35 @@ typedef struct haste_file {
     int32_t       mapped;                         /* 1: memory is a private mapping of the file */
 } haste_file;
 
-/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary name
-   beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the
-   new one, and takes the room of both for a while.
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary
+   name beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old
+   file or the new one, and takes the room of both for a while.
 
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
    What stands at the path: a file is replaced, and its mode kept, its owner too where the process may give files away
-   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made where
-   there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and processes may
-   save to one path at once: the last one's file stays. A process that is killed leaves its temporary; the next save to that
-   path removes it, and leaves alone those that others still write. (A file system without locks, flock, cannot tell: there
-   they stay.)
+   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made
+   where there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and
+   processes may save to one path at once: the last one's file stays. A process that is killed leaves its temporary;
+   the next save to that path removes it, and leaves alone those that others still write. (A file system without
+   locks, flock, cannot tell: there they stay.)
 
    A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
    too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
    Allocates nothing itself, and needs about 64 KiB of stack.
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does one that
-   only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1: map the file
-   where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but weights and their state,
-   which are not even read; haste_file_check does it. Training changes private copies of the pages that it writes, never the
-   file; where the system does not grant so much memory the pages are read-only, and writing to them ends the program. On
-   failure *file is unchanged. Files go from any machine to any other; the caller's sections are bytes, and stay as they are.
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does
+   one that only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1:
+   map the file where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but
+   weights and their state, which are not even read; haste_file_check does it. Training changes private copies of the
+   pages that it writes, never the file; where the system does not grant so much memory the pages are read-only, and
+   writing to them ends the program. On failure *file is unchanged. Files go from any machine to any other; the
+   caller's sections are bytes, and stay as they are.
 
    haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
-   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer that was
-   trained since it was loaded is no longer what the checksums say.
+   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer
+   that was trained since it was loaded is no longer what the checksums say.
 
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
@@ -5775,21 +5776,22 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
       56   8    checksum of the rest of the header
       64  48    of each section: name [24], offset, bytes, checksum
 
-   Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
-   block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a reader compares
-   the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could
-   not have computed. Reserved bytes are 0, or the file is refused.
+   Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of,
+   of each block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a
+   reader compares the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or
+   a size that it could not have computed. Reserved bytes are 0, or the file is refused.
 
-   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and read
-   where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which byte order, is
-   the caller's affair.
+   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and
+   read where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which
+   byte order, is the caller's affair.
 
-   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that it does
-   not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after those of the
-   layer; in others they are an error. So a later version that only adds sections keeps the lowest version as it is, and one
-   whose files would be misread raises it or sets a bit.
-   Version 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer: it is read too, but for what big-endian
-   machines wrote. */
+   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that
+   it does not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after
+   those of the layer; in others they are an error. So a later version that only adds sections keeps the lowest
+   version as it is, and one whose files would be misread raises it or sets a bit.
+
+   VERSION 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer. It is read too, but for what
+   big-endian machines wrote. */
 
 #if defined(__unix__) || defined(__unix) || defined(__APPLE__)
     #define HASTE__POSIX
@@ -5840,7 +5842,7 @@ typedef struct haste__entry {
     char        name[24];
     uint64_t    offset, bytes, checksum;
     const void *data;
-    int         width;   /* bytes of its numbers, which lie in memory in the machine's byte order; 1: bytes as they are */
+    int         width;   /* bytes of a number; in memory they have the machine's byte order. 1: bytes as they are */
     int         round;   /* when saving: data is float32 and is stored as bfloat16 */
 } haste__entry;
 
@@ -5900,9 +5902,9 @@ HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
     return (lane << 29 | lane >> 35) * HASTE__CHECKSUM_FACTOR;
 }
 
-/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs
-   as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen.
-   Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
+/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that
+   it runs as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word
+   goes unseen. Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
 static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
@@ -5932,8 +5934,9 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
     return haste__mix(sum * HASTE__CHECKSUM_FACTOR + d);
 }
 
-/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer [HASTE__FILE_PIECE]
-   where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of float32's range). */
+/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer
+   [HASTE__FILE_PIECE] where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of
+   float32's range). */
 static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
     const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
@@ -6032,8 +6035,9 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
     haste_error detail;
     int i, ok;
     memset(layer, 0, sizeof *layer);
-    if (bytes < 64) return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
-                                       (unsigned long long)bytes);
+    if (bytes < 64)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
+                           (unsigned long long)bytes);
     layer->labels = haste__get32(&at);
     layer->inputs = haste__get32(&at);
     layer->slots = (int64_t)haste__get64(&at);
@@ -6064,19 +6068,21 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
         dense[i] = haste__get32(&at);
         if (haste__get32(&at) != 0 || (dense[i] != 0 && dense[i] != 1))
             return haste__fail(error, HASTE_ERR_FORMAT,
-                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range", path, i);
+                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range",
+                               path, i);
     }
     if (haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_FORMAT, &detail))
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
     for (i = 0; i < layer->block_count; i++)
         if (dense[i] && layer->block[i].fan_in != layer->block[i].end - layer->block[i].begin)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice", path, i);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice",
+                               path, i);
     return HASTE_OK;
 }
 
 /* One more section of the library's own; 0 when its size overflows. */
-static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, size_t width,
-                             const void *data)
+static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements,
+                             size_t width, const void *data)
 {
     haste__entry *entry = &table[*count];
     size_t bytes = width;
@@ -6091,8 +6097,8 @@ static int haste__file_entry(haste__entry *table, int *count, int block, const c
     return 1;
 }
 
-/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks them
-   in the same order. */
+/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks
+   them in the same order. */
 static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_optimizer optimizer, const int *dense,
                              haste__entry *table, int *count)
 {
@@ -6106,7 +6112,8 @@ static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_
         const haste_block *block = &layer->block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;   /* below 2^32 */
         uint64_t fan_in = (uint64_t)block->fan_in;
-        if (!dense[i]) ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
+        if (!dense[i])
+            ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
         ok = ok && haste__file_entry(table, count, i, "weight", slots * fan_in, haste__width(dtype), block->weight)
                 && haste__file_entry(table, count, i, "bias", slots, 4, block->bias);
         if (ok && dtype != layer->dtype) table[*count - 2].round = 1;
@@ -6152,12 +6159,13 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
 
    A file is written beside its place under the name of a temporary, PATH.tmp-haste00, and renamed when it is whole.
 
-   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends, however it
-   ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a temporary can have,
-   removes the orphans, and takes the first name that is free. Two savers hold two names, be they threads or processes. A
-   name is bound to another file only by who has the lock of the one that it names. Where a file system knows no locks, nobody
-   can tell: nothing is removed there, and the names are used up one after the other. Where its locks do not reach other
-   machines, one of these may take a temporary for an orphan; its writer sees that before it would rename another file. */
+   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends,
+   however it ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a
+   temporary can have, removes the orphans, and takes the first name that is free. Two savers hold two names, be they
+   threads or processes. A name is bound to another file only by who has the lock of the one that it names. Where a
+   file system knows no locks, nobody can tell: nothing is removed there, and the names are used up one after the
+   other. Where its locks do not reach other machines, one of these may take a temporary for an orphan; its writer
+   sees that before it would rename another file. */
 
 #define HASTE__FILE_WRITERS 32     /* names that a temporary can have: who save to one path at once */
 #define HASTE__FILE_PATH    4096
@@ -6207,7 +6215,7 @@ static size_t haste__folder(const char *path)
     return length;
 }
 
-/* Where a path leads when it is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
+/* Where a path leads that is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
 static int haste__follow(const char *path, char *target)
 {
     char text[HASTE__FILE_PATH];
@@ -6244,8 +6252,8 @@ static void haste__remove_orphan(const char *name)
     close(descriptor);
 }
 
-/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took it for
-   an orphan (errno is then EEXIST). */
+/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took
+   it for an orphan (errno is then EEXIST). */
 static int haste__create_locked(const char *name, unsigned mode)
 {
     int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
@@ -6260,8 +6268,8 @@ static int haste__create_locked(const char *name, unsigned mode)
     return descriptor;
 }
 
-/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more rights than
-   all others have. */
+/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more
+   rights than all others have. */
 static void haste__keep_mode(int descriptor, const struct stat *old)
 {
     unsigned mode = (unsigned)old->st_mode & 0777u;
@@ -6334,7 +6342,7 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #elif defined(_WIN32)
 
-/* A handle that excludes deletion by others, but not writing through stdio; or NULL, and errno. */
+/* The lock is a handle beside which stdio may write, while nobody can have the file for himself alone. */
 static int haste__writer_open(haste__writer *w, const char *path)
 {
     void *const none = (void *)(intptr_t)-1;
@@ -6399,6 +6407,13 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #endif
 
+/* 0, or a reason. errno is cleared, as stdio may fail without one. */
+static int haste__write(FILE *out, const void *data, size_t bytes)
+{
+    errno = 0;
+    return fwrite(data, 1, bytes, out) == bytes ? 0 : haste__reason();
+}
+
 /* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
 static int haste__file_write(FILE *out, haste__entry *entry)
 {
@@ -6410,11 +6425,13 @@ static int haste__file_write(FILE *out, haste__entry *entry)
     for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
         size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
         const void *from = haste__file_piece(entry, first, piece, buffer);
+        int reason;
         if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        if (fwrite(from, 1, piece, out) != piece) return haste__reason();
+        reason = haste__write(out, from, piece);
+        if (reason) return reason;
     }
-    return fwrite(zeros, 1, padding, out) == padding ? 0 : haste__reason();
+    return haste__write(out, zeros, padding);
 }
 
 /* The header, once the table is complete; out [HASTE__FILE_HEADER] */
@@ -6442,21 +6459,19 @@ static void haste__file_put_header(const haste__entry *table, int count, uint64_
     haste__put64(&at, haste__checksum_header(out, (size_t)table[0].offset));
 }
 
-/* The whole file. Returns 0, or a reason. */
+/* The whole file; what stdio still holds goes out with fclose. Returns 0, or a reason. */
 static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
 {
     unsigned char header[HASTE__FILE_HEADER] = { 0 };
     const size_t header_bytes = (size_t)table[0].offset;
-    int i, reason = 0;
-    errno = 0;
+    int i, reason;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    if (fwrite(header, 1, header_bytes, out) != header_bytes) return haste__reason();
+    reason = haste__write(out, header, header_bytes);
     for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
     if (reason) return reason;
     haste__file_put_header(table, count, file_bytes, header);
-    if (fseek(out, 0, SEEK_SET) != 0 || fwrite(header, 1, header_bytes, out) != header_bytes || fflush(out) != 0)
-        return haste__reason();
-    return 0;
+    errno = 0;
+    return fseek(out, 0, SEEK_SET) == 0 ? haste__write(out, header, header_bytes) : haste__reason();
 }
 
 /* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
@@ -6475,10 +6490,11 @@ static haste_status haste__save_table(const haste_layer *layer, haste_dtype dtyp
         const haste_section *section = &sections[i - own];
         const char *bad = haste__file_bad_name(section->name, table + own, i - own);
         if (bad)
-            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name, bad);
+            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name,
+                               bad);
         if (!section->data && section->bytes > 0)
-            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", section->name,
-                               (unsigned long long)section->bytes);
+            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu",
+                               section->name, (unsigned long long)section->bytes);
         memset(&table[i], 0, sizeof table[i]);
         memcpy(table[i].name, section->name, strlen(section->name));
         table[i].bytes = section->bytes;
@@ -6551,17 +6567,16 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
     if (order == UINT32_C(0x04030201))
         return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s was written by haste 0.1 on a machine of big-endian byte order: only haste 0.1 reads it there",
-                           path);
+                           "%s was written by haste 0.1 on a big-endian machine: only haste 0.1 reads it, there", path);
     if (order != HASTE__FILE_ORDER || version < 1)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file", path,
-                           (unsigned long)order, (unsigned long)version);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file",
+                           path, (unsigned long)order, (unsigned long)version);
     if (lowest > HASTE__FILE_VERSION)
         return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s needs a newer haste: it is read from format version %lu on, this haste reads up to %lu", path,
+                           "%s needs a newer haste, which reads format version %lu: this one reads up to %lu", path,
                            (unsigned long)lowest, (unsigned long)HASTE__FILE_VERSION);
     if (features != 0)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: it has features (%llx) that this one does not know",
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: features %llx are unknown to this one",
                            path, (unsigned long long)features);
     if (zero != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s: reserved bytes of the header are not 0", path);
     if (file_bytes != bytes)
@@ -6569,8 +6584,8 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
                            (unsigned long long)bytes, (unsigned long long)file_bytes);
     if (count < 1 || count > HASTE__FILE_TABLE || header_bytes > bytes
         || header_bytes != ((uint64_t)count * HASTE__FILE_ENTRY + HASTE__FILE_PREFIX + 63) / 64 * 64)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range", path,
-                           (unsigned long long)header_bytes, (long)count);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range",
+                           path, (unsigned long long)header_bytes, (long)count);
     return HASTE_OK;
 }
 
@@ -6602,10 +6617,12 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
         entry->checksum = haste__get64(&at);
         for (n = sizeof entry->name; n > 0 && entry->name[n - 1] == 0; n--) { }
         if (n == sizeof entry->name || memchr(entry->name, 0, n))
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros", path, i);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros",
+                               path, i);
         if (entry->offset != end || entry->bytes > bytes - end || bytes - end < (entry->bytes + 63) / 64 * 64)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
-                               path, i, (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
+            return haste__fail(error, HASTE_ERR_FORMAT,
+                               "%s: section %d, %llu bytes at %llu, does not fit into the file", path, i,
+                               (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
         entry->data = memory + entry->offset;
         entry->width = 1;
         end += (entry->bytes + 63) / 64 * 64;
@@ -6618,9 +6635,10 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
     return HASTE_OK;
 }
 
-/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of them. */
-static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer, int *dense,
-                                           int *own, haste_error *error)
+/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of
+   them. */
+static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer,
+                                           int *dense, int *own, haste_error *error)
 {
     haste__entry wanted[HASTE__FILE_TABLE];
     haste_status status;
@@ -6641,8 +6659,8 @@ static haste_status haste__file_read_layer(haste__entry *table, int count, const
 }
 
 /* The sections after the layer's own: the caller's, and in a file of a later version some that are passed over. */
-static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later, const char *path,
-                                              haste_file *file, haste_error *error)
+static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later,
+                                              const char *path, haste_file *file, haste_error *error)
 {
     int i;
     for (i = own; i < count; i++) {
@@ -6652,7 +6670,8 @@ static haste_status haste__file_read_sections(const haste__entry *table, int own
         bad = haste__file_bad_name(table[i].name, table + own, i - own);
         if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
         if (file->section_count == HASTE_MAX_SECTIONS)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path, HASTE_MAX_SECTIONS);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path,
+                               HASTE_MAX_SECTIONS);
         memcpy(section->name, table[i].name, sizeof section->name);
         section->data = table[i].data;
         section->bytes = table[i].bytes;
@@ -6679,13 +6698,12 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
 {
     haste__entry table[HASTE__FILE_TABLE];
     const unsigned char *at = (const unsigned char *)memory + 12;
+    const int later = (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION;
     int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_error detail;
     haste_status status = haste__file_read_table((const unsigned char *)memory, bytes, path, table, &count, error);
     if (!status) status = haste__file_read_layer(table, count, path, &file->layer, dense, &own, error);
-    if (!status)
-        status = haste__file_read_sections(table, own, count, (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION, path, file,
-                                           error);
+    if (!status) status = haste__file_read_sections(table, own, count, later, path, file, error);
     for (i = 0; i < count && !status; i++) {
         int width = table[i].width;
         /* A mapped file's large arrays are left on the disk until they are used. */
@@ -6752,8 +6770,8 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
 }
 
 #if defined(HASTE__POSIX)
-/* The same without a copy. Whoever shortens a mapped file in place takes the memory away; haste_save replaces it, and the
-   mapping keeps the old one. */
+/* The same without a copy. Whoever shortens a mapped file in place takes the memory away; haste_save replaces it, and
+   the mapping keeps the old one. */
 static haste_status haste__file_map(const char *path, const char *tail, haste_file *file, haste_error *error)
 {
     int descriptor = open(path, O_RDONLY), reason;
@@ -6805,18 +6823,19 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
 
 haste_status haste_file_check(const haste_file *file, haste_error *error)
 {
+    const char *const name = "the model file";
     haste__entry table[HASTE__FILE_TABLE];
     int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_layer layer;
     haste_error detail;
     haste_status status;
     if (!file || !file->memory) return haste__fail(error, HASTE_ERR_ARG, "file is %s", file ? "empty" : "NULL");
-    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, "the model file", table, &count, error);
-    if (!status) status = haste__file_read_layer(table, count, "the model file", &layer, dense, &own, error);
-    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], "the model file", error);
+    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, name, table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, name, &layer, dense, &own, error);
+    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], name, error);
     if (status) return status;
     status = haste_layer_check(&file->layer, &detail);
-    return status ? haste__fail(error, HASTE_ERR_FORMAT, "the model file: %s", detail.text) : HASTE_OK;
+    return status ? haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", name, detail.text) : HASTE_OK;
 }
 
 void haste_file_free(haste_file *file)
