@@ -1000,7 +1000,7 @@ typedef struct haste__kernels {
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
-    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int64_t n);
+    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
                        float *sum);
@@ -2331,11 +2331,11 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
         return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
                            (int)work->batch);
     n = (size_t)B * (size_t)layer->inputs;
-    for (i = 0; i < n; i++)
+    haste__pass_make(pass, layer, work);
+    for (i = pass->kernel->all_below(x, (int64_t)n, HUGE_VALF) ? n : 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
                                (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
-    haste__pass_make(pass, layer, work);
     pass->x = x;
     pass->B = B;
     pass->tiles = (B - 1) / HASTE__SAMPLES + 1;
@@ -3131,43 +3131,131 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
 
 /* ---- >>predict ----------------------------------------------------------------------------------------------- */
 
-static void haste__score_sample(void *context, int64_t b, int thread)
+/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who ask for it.
+   Each task sorts a share of them, in pieces that fit its thread's scratch. */
+typedef struct haste__scoring {
+    haste__pass pass;
+    int64_t     count, tasks;
+} haste__scoring;
+
+enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
+
+/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. */
+static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
 {
-    const haste__pass *pass = (const haste__pass *)context;
-    const haste_layer *layer = pass->layer;
-    const float *x = pass->x + (size_t)b * (size_t)layer->inputs;
+    uint32_t count[4096], sum, here;
+    int bits = 0, digit, shift, i;
     int64_t j;
-    (void)thread;
-    for (j = pass->offset[b]; j < pass->offset[b + 1]; j++) {
-        int64_t slot = layer->slot_of[pass->id[j]], g;
-        const haste_block *block = layer->block;
-        int32_t f, s;
-        float sum;
-        while (slot >= block->first_slot + block->groups * block->group_size) block++;
-        g = (slot - block->first_slot) / block->group_size;
-        s = (int32_t)((slot - block->first_slot) % block->group_size);
-        sum = 0;
-        for (f = 0; f < block->fan_in; f++) {
-            int64_t place = g * block->fan_in + f;
-            sum += haste__load(block->weight, layer->dtype, (size_t)(place * block->group_size + s)) *
-                   x[block->begin + (block->index ? block->index[place] : f)];
+    while ((slots - 1) >> 3 >> bits != 0) bits++;
+    digit = bits <= 12 ? bits : bits <= 24 ? (bits + 1) / 2 : (bits + 2) / 3;
+    for (shift = 0; shift < bits; shift += digit) {
+        const uint64_t mask = ((uint64_t)1 << digit) - 1;
+        uint64_t *t;
+        memset(count, 0, ((size_t)mask + 1) * sizeof *count);
+        for (j = 0; j < n; j++) count[a[j] >> (35 + shift) & mask]++;
+        for (i = 0, sum = 0; i <= (int)mask; i++) { here = count[i]; count[i] = sum; sum += here; }
+        for (j = 0; j < n; j++) b[count[a[j] >> (35 + shift) & mask]++] = a[j];
+        t = a; a = b; b = t;
+    }
+    return a;
+}
+
+/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how many. A key is
+   slot << 32 | (sample - b) << 16 | (candidate - first). */
+static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first, haste__rows *r,
+                            haste__candidate *c)
+{
+    const haste_layer *layer = pass->layer;
+    const haste_block *block = layer->block;
+    const int64_t slot = (int64_t)(key[0] >> 32);
+    int64_t g, begin, end, s;
+    int i;
+    while (slot >= block->first_slot + block->groups * block->group_size) block++;
+    g = (slot - block->first_slot) / block->group_size;
+    begin = slot - (slot - block->first_slot) % block->group_size % 32;   /* of up to 32 labels */
+    end = block->first_slot + (g + 1) * block->group_size;
+    r->S = block->group_size;
+    r->F = block->fan_in;
+    r->bf16 = layer->dtype == HASTE_BF16;
+    r->index = block->index ? block->index + g * r->F : NULL;
+    s = begin - block->first_slot - g * r->S;
+    r->w = (const char *)block->weight + (size_t)(g * r->F * r->S + s) * haste__width(layer->dtype);
+    r->bias = block->bias + g * r->S + s;
+    for (i = 0; i < n && i < HASTE__SCORE_RUN; i++) {
+        s = (int64_t)(key[i] >> 32) - begin;
+        if (s < 0 || s >= 32 || s >= end - begin) break;
+        c[i].x = pass->x + (size_t)(b + (int64_t)(key[i] >> 16 & 0xffff)) * (size_t)layer->inputs + block->begin;
+        c[i].score = pass->score + first + (int64_t)(key[i] & 0xffff);
+        c[i].s = (int)s;
+    }
+    for (n = i; n % 4 != 0; n++) c[n] = c[0];   /* the kernel takes four at once */
+    return i;
+}
+
+static void haste__score_task(void *context, int64_t task, int thread)
+{
+    const haste__scoring *scoring = (const haste__scoring *)context;
+    const haste__pass *pass = &scoring->pass;
+    const int64_t *offset = pass->offset, end = scoring->count * (task + 1) / scoring->tasks;
+    int64_t j = scoring->count * task / scoring->tasks, most, b = 0, high = pass->B;
+    size_t tile = 0;
+    uint64_t *buffer;
+    haste__tile_count(pass->work, &tile);
+    buffer = (uint64_t *)(void *)(pass->work->tile + tile * (size_t)thread);
+    most = (int64_t)(tile / 4);   /* in two buffers */
+    if (most > HASTE__SCORE_PIECE) most = HASTE__SCORE_PIECE;
+    while (b + 1 < high) {   /* the sample of candidate j */
+        const int64_t middle = b + (high - b) / 2;
+        if (offset[middle] - offset[0] <= j) b = middle;
+        else high = middle;
+    }
+    while (j < end) {
+        const int64_t first = j, first_sample = b;
+        uint64_t *key = buffer;
+        haste__rows rows[2];
+        haste__candidate run[2][HASTE__SCORE_RUN];
+        int64_t n = 0, i;
+        int turn = 0, count, next;
+        memset(rows, 0, sizeof rows);
+        for (; j < end && n < most; j++) {
+            while (offset[b + 1] - offset[0] <= j) b++;
+            if (b - first_sample > 0xffff) break;
+            key[n] = (uint64_t)(uint32_t)pass->layer->slot_of[pass->id[offset[0] + j]] << 32 |
+                     (uint64_t)(b - first_sample) << 16 | (uint64_t)n;
+            n++;
         }
-        pass->score[j - pass->offset[0]] = sum + block->bias[g * block->group_size + s];
+        if (n == 0) continue;   /* 65,536 samples without candidates */
+        if (n > 64) key = haste__sort_slots(key, buffer + most, n, pass->layer->slots);   /* fewer share no group */
+        count = haste__score_run(pass, key, n, first_sample, first, &rows[0], run[0]);
+        for (i = 0; i < n; i += count, count = next, turn = !turn) {
+            next = 0;
+            rows[turn].ahead = 0;
+            if (i + count < n) {
+                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn], run[!turn]);
+                rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
+                                   (ptrdiff_t)haste__width(pass->layer->dtype);
+            }
+            pass->kernel->score(&rows[turn], run[turn], count);
+        }
     }
 }
 
 haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
                          float *score, haste_error *error)
 {
-    haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
+    haste__scoring scoring;
+    haste_status status = haste__pass_begin(&scoring.pass, layer, work, x, B, 0, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
     if (status != HASTE_OK) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
-    pass.offset = candidates.offset;
-    pass.id = (int32_t *)(uintptr_t)candidates.id;   /* read only */
-    pass.score = score;
-    haste__parallel(B, work->threads, haste__score_sample, &pass);
+    scoring.pass.offset = candidates.offset;
+    scoring.pass.id = (int32_t *)(uintptr_t)candidates.id;   /* read only */
+    scoring.pass.score = score;
+    scoring.count = candidates.offset[B] - candidates.offset[0];
+    /* as few as there are threads: the more candidates a task has, the more of them share a group */
+    scoring.tasks = (scoring.count + HASTE__SCORE_TASK - 1) / HASTE__SCORE_TASK;
+    if (scoring.tasks > work->threads) scoring.tasks = work->threads;
+    haste__parallel(scoring.tasks, work->threads, haste__score_task, &scoring);
     return HASTE_OK;
 }
 
@@ -6003,39 +6091,38 @@ hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *i
     (void)s;
 }
 
-/* Scores of n candidates of one group, `count` at once: each sum still runs in order of f, with the bias last, as all logits
-   do. Of r: S, F, bf16, index, w and bias. */
+/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
+   as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of rows), bf16, index, w and bias
+   from the first of those labels on, and ahead. The array of candidates has room to its next multiple of 4, for any of them. */
 #define HASTE__SCORE_ADD(i) \
-    if (count > i) sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
+    sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(score_few)(const haste__rows *r, const haste__candidate *c, int count, int bf16)
+hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__rows *r, const haste__candidate *c, int n, int bf16,
+                                                       ptrdiff_t ahead)
 {
-    const ptrdiff_t S = r->S;
-    const float *x0 = c[0].x, *x1 = x0, *x2 = x0, *x3 = x0, *w32 = (const float *)r->w;
+    const ptrdiff_t S = r->S, s0 = c[0].s, s1 = c[1].s, s2 = c[2].s, s3 = c[3].s;
+    const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x, *w32 = (const float *)r->w;
     const uint16_t *w16 = (const uint16_t *)r->w, *index = r->index;
-    ptrdiff_t s0 = c[0].s, s1 = s0, s2 = s0, s3 = s0, f, F = r->F;
     float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-    if (count > 1) { x1 = c[1].x; s1 = c[1].s; x2 = c[2].x; s2 = c[2].s; x3 = c[3].x; s3 = c[3].s; }
-    for (f = 0; f < F; f++, w32 += S, w16 += S) {
+    int f;
+    for (f = 0; f < r->F; f++, w32 += S, w16 += S) {
         const ptrdiff_t in = index ? index[f] : f;
+        if (bf16) HASTE__PREFETCH(w16, ahead);
+        else { HASTE__PREFETCH(w32, ahead); HASTE__PREFETCH(w32 + 16, ahead); }
         HASTE__SCORE_ADD(0) HASTE__SCORE_ADD(1) HASTE__SCORE_ADD(2) HASTE__SCORE_ADD(3)
     }
     *c[0].score = sum0 + r->bias[s0];
-    if (count > 1) {
-        *c[1].score = sum1 + r->bias[s1];
-        *c[2].score = sum2 + r->bias[s2];
-        *c[3].score = sum3 + r->bias[s3];
-    }
+    if (n > 1) *c[1].score = sum1 + r->bias[s1];
+    if (n > 2) *c[2].score = sum2 + r->bias[s2];
+    if (n > 3) *c[3].score = sum3 + r->bias[s3];
 }
 
-hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int64_t n)
+hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int n)
 {
-    if (r->bf16) {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 1);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 1);
-    } else {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 0);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 0);
+    ptrdiff_t ahead = r->ahead;
+    for (; n > 0; n -= 4, c += 4, ahead = 0) {
+        if (r->bf16) HASTE__KERNEL(score_four)(r, c, n, 1, ahead);
+        else HASTE__KERNEL(score_four)(r, c, n, 0, ahead);
     }
 }
 
