@@ -1389,10 +1389,20 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it. */
+HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
+{
+    __m512i pairs = _mm512_set1_epi32((int)pair);
+#if defined(__clang__) && __clang_major__ == 16
+    __asm__("" : "+v"(pairs));
+#endif
+    return pairs;
+}
+
 /* Logits of `rows` samples from x on and `vectors` * 16 labels from w on, of the last 16 only those in `mask`. */
 #define HASTE__DOT_ZERO(i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
 #define HASTE__DOT_ADD(i) {                                                                                            \
-        const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                     \
+        const __m512bh a = (__m512bh)haste__dot_spread(x[i]);                                                          \
         sum[i][0] = _mm512_dpbf16_ps(sum[i][0], a, (__m512bh)b[0]);                                                    \
         if (vectors > 1) sum[i][1] = _mm512_dpbf16_ps(sum[i][1], a, (__m512bh)b[1]);                                   \
     }
