@@ -5871,6 +5871,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(forward_tile)(int S, int F, const uin
     const int rows = HV_ROWS, vectors = 2;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     for (f = 0; f < F; f++, w += S) {
         const float *in = x + (ptrdiff_t)(index ? index[f] : f) * HASTE__SAMPLES;
@@ -5919,6 +5920,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     float *z = r->z + b0 * r->stride + s;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     if (first > 0) { HASTE__EACH_ROW(HASTE__PREDICT_RESUME) }
     for (f = first; f < end; f++, w32 += S, w16 += S) {
@@ -5950,8 +5952,8 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     HASTE__EACH_ROW(HASTE__PREDICT_STORE)
 }
 
-/* The same for all samples and the labels from s on; returns the first label not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+/* The same for all samples and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
@@ -5976,17 +5978,15 @@ hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows
         for (b = 0; b + 8 <= samples; b += 8) HASTE__KERNEL(predict_tile)(r, 8, 1, bf16, b, s, 0, F);
         for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 1, bf16, b, s, 0, F);
     }
-    return s;
+#if HV_LANES > 8   /* S is a multiple of 8 */
+    if (s < S) haste__avx2_predict_from(s, r, bf16);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
 {
-    int s = r->bf16 ? HASTE__KERNEL(predict_from)(0, r, 1) : HASTE__KERNEL(predict_from)(0, r, 0);
-#if HV_LANES > 8   /* S is a multiple of 8 */
-    if (s < r->S && r->bf16) haste__avx2_predict_from(s, r, 1);
-    if (s < r->S && !r->bf16) haste__avx2_predict_from(s, r, 0);
-#endif
-    (void)s;
+    if (r->bf16) HASTE__KERNEL(predict_from)(0, r, 1);
+    else HASTE__KERNEL(predict_from)(0, r, 0);
 }
 
 /* dx (+=): input gradients of 32 samples, from logit gradients dz [S][32]. `rows` inputs f, f + 1, ... at once. */
@@ -6008,6 +6008,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int
     float *out[8];
     hv_float sum[8][4], b[4];
     int s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_INPUT_FROM)
     for (s = 0; s < S; s++, dz += HASTE__SAMPLES) {
@@ -6054,6 +6055,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     hv_float sum[8][4], b[4];
     int b0;
     dzt += s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_FROM)
     for (; tiles > 0; tiles--) {
@@ -6067,10 +6069,10 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_STORE)
 }
 
-/* Labels from s on; returns the first one not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
-                                                            ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
-                                                            haste__store_mode store)
+/* The same for all inputs and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
+                                                             ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                             haste__store_mode store)
 {
     int f;
     for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
@@ -6083,22 +6085,19 @@ hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F,
             HASTE__KERNEL(grad_weight_tile)(8, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
         for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
     }
-    return s;
+#if HV_LANES > 8
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
                                                  int tiles, const float *dzt, float *dw, haste__store_mode store)
 {
-    int s = 0;
     if (store == HASTE__SET)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
     else if (store == HASTE__ADD)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
-    else s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
-#if HV_LANES > 8
-    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
-#endif
-    (void)s;
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
+    else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
 }
 
 /* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
