@@ -1148,7 +1148,7 @@ typedef struct haste__kernels {
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
-    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int64_t n);
+    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
                        float *sum);
@@ -1537,10 +1537,20 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it. */
+HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
+{
+    __m512i pairs = _mm512_set1_epi32((int)pair);
+#if defined(__clang__) && __clang_major__ == 16
+    __asm__("" : "+v"(pairs));
+#endif
+    return pairs;
+}
+
 /* Logits of `rows` samples from x on and `vectors` * 16 labels from w on, of the last 16 only those in `mask`. */
 #define HASTE__DOT_ZERO(i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
 #define HASTE__DOT_ADD(i) {                                                                                            \
-        const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                     \
+        const __m512bh a = (__m512bh)haste__dot_spread(x[i]);                                                          \
         sum[i][0] = _mm512_dpbf16_ps(sum[i][0], a, (__m512bh)b[0]);                                                    \
         if (vectors > 1) sum[i][1] = _mm512_dpbf16_ps(sum[i][1], a, (__m512bh)b[1]);                                   \
     }
@@ -2759,19 +2769,28 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
     return status;
 }
 
+/* Is a workspace as it was made? */
+static haste_status haste__workspace_check(const haste_workspace *work, haste_error *error)
+{
+    haste_status status;
+    size_t bytes;
+    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (!haste__path_kernels(work->path))
+        return haste__fail(error, HASTE_ERR_ARG, "work: path = %d is not available", (int)work->path);
+    status = haste__workspace_bytes(work, &bytes, error);
+    if (status == HASTE_OK && bytes != work->bytes)
+        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
+                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    return status;
+}
+
 /* May this layer use this workspace, for this? haste_score takes any. */
 static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_purpose purpose,
                                       haste_error *error)
 {
     haste_status status = haste__layer_quick_check(layer, error);
-    size_t bytes;
     int i;
-    if (status != HASTE_OK) return status;
-    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    status = haste__workspace_bytes(work, &bytes, error);
-    if (status == HASTE_OK && bytes != work->bytes)
-        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
-                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    if (status == HASTE_OK) status = haste__workspace_check(work, error);
     if (status != HASTE_OK) return status;
     if (purpose != HASTE_ANY_PURPOSE && work->purpose != HASTE_ANY_PURPOSE && work->purpose != purpose)
         return haste__fail(error, HASTE_ERR_ARG, "the workspace was made for %s alone",
@@ -2800,13 +2819,14 @@ static void haste__pass_make(haste__pass *pass, const haste_layer *layer, const 
 }
 
 /* Is a batch of B samples there, and finite? */
-static haste_status haste__x_check(const haste_layer *layer, const float *x, int32_t B, haste_error *error)
+static haste_status haste__x_check(const haste_layer *layer, const haste_workspace *work, const float *x, int32_t B,
+                                   haste_error *error)
 {
     const size_t n = (size_t)(B > 0 ? B : 0) * (size_t)layer->inputs;
     size_t i;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
     if (!x && B > 0) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    for (i = 0; i < n; i++)
+    for (i = haste__path_kernels(work->path)->all_below(x, (int64_t)n, HUGE_VALF) ? n : 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
                                (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
@@ -2821,7 +2841,7 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
     if (status == HASTE_OK && B > work->batch)
         return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
                            (int)work->batch);
-    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status == HASTE_OK) status = haste__x_check(layer, work, x, B, error);
     if (status != HASTE_OK) return status;
     haste__pass_make(pass, layer, work);
     pass->x = x;
@@ -4075,49 +4095,133 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
 
 /* ---- >>predict ----------------------------------------------------------------------------------------------- */
 
-static void haste__score_sample(void *context, int64_t b, int thread)
+/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who ask for it.
+   Each task sorts a share of them, in pieces that fit its thread's scratch. */
+typedef struct haste__scoring {
+    haste__pass pass;
+    int64_t     count, tasks;
+} haste__scoring;
+
+enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
+
+/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. */
+static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
 {
-    const haste__pass *pass = (const haste__pass *)context;
-    const haste_layer *layer = pass->layer;
-    const float *x = pass->x + (size_t)b * (size_t)layer->inputs;
+    uint32_t count[4096], sum, here;
+    int bits = 0, digit, shift, i;
     int64_t j;
-    (void)thread;
-    for (j = pass->offset[b]; j < pass->offset[b + 1]; j++) {
-        int64_t slot = layer->slot_of[pass->id[j]], g;
-        const haste_block *block = layer->block;
-        int32_t f, s;
-        float sum;
-        while (slot >= block->first_slot + block->groups * block->group_size) block++;
-        g = (slot - block->first_slot) / block->group_size;
-        s = (int32_t)((slot - block->first_slot) % block->group_size);
-        sum = 0;
-        for (f = 0; f < block->fan_in; f++) {
-            int64_t place = g * block->fan_in + f;
-            sum += haste__load(block->weight, layer->dtype, (size_t)(place * block->group_size + s)) *
-                   x[block->begin + (block->index ? block->index[place] : f)];
+    while ((slots - 1) >> 3 >> bits != 0) bits++;
+    digit = bits <= 12 ? bits : bits <= 24 ? (bits + 1) / 2 : (bits + 2) / 3;
+    for (shift = 0; shift < bits; shift += digit) {
+        const uint64_t mask = ((uint64_t)1 << digit) - 1;
+        uint64_t *t;
+        memset(count, 0, ((size_t)mask + 1) * sizeof *count);
+        for (j = 0; j < n; j++) count[a[j] >> (35 + shift) & mask]++;
+        for (i = 0, sum = 0; i <= (int)mask; i++) { here = count[i]; count[i] = sum; sum += here; }
+        for (j = 0; j < n; j++) b[count[a[j] >> (35 + shift) & mask]++] = a[j];
+        t = a; a = b; b = t;
+    }
+    return a;
+}
+
+/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how many. A key is
+   slot << 32 | (sample - b) << 16 | (candidate - first). */
+static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first, haste__rows *r,
+                            haste__candidate *c)
+{
+    const haste_layer *layer = pass->layer;
+    const haste_block *block = layer->block;
+    const int64_t slot = (int64_t)(key[0] >> 32);
+    int64_t g, begin, end, s;
+    int i;
+    while (slot >= block->first_slot + block->groups * block->group_size) block++;
+    g = (slot - block->first_slot) / block->group_size;
+    begin = slot - (slot - block->first_slot) % block->group_size % 32;   /* of up to 32 labels */
+    end = block->first_slot + (g + 1) * block->group_size;
+    r->S = block->group_size;
+    r->F = block->fan_in;
+    r->bf16 = layer->dtype == HASTE_BF16;
+    r->index = block->index ? block->index + g * r->F : NULL;
+    s = begin - block->first_slot - g * r->S;
+    r->w = (const char *)block->weight + (size_t)(g * r->F * r->S + s) * haste__width(layer->dtype);
+    r->bias = block->bias + g * r->S + s;
+    for (i = 0; i < n && i < HASTE__SCORE_RUN; i++) {
+        s = (int64_t)(key[i] >> 32) - begin;
+        if (s < 0 || s >= 32 || s >= end - begin) break;
+        c[i].x = pass->x + (size_t)(b + (int64_t)(key[i] >> 16 & 0xffff)) * (size_t)layer->inputs + block->begin;
+        c[i].score = pass->score + first + (int64_t)(key[i] & 0xffff);
+        c[i].s = (int)s;
+    }
+    for (n = i; n % 4 != 0; n++) c[n] = c[0];   /* the kernel takes four at once */
+    return i;
+}
+
+static void haste__score_task(void *context, int64_t task, int thread)
+{
+    const haste__scoring *scoring = (const haste__scoring *)context;
+    const haste__pass *pass = &scoring->pass;
+    const int64_t *offset = pass->offset, end = scoring->count * (task + 1) / scoring->tasks;
+    int64_t j = scoring->count * task / scoring->tasks, most, b = 0, high = pass->B;
+    uint64_t *buffer = (uint64_t *)(void *)(pass->scratch.tile + pass->scratch.tile_count * (size_t)thread);
+    most = (int64_t)(pass->scratch.tile_count / 4);   /* in two buffers */
+    if (most > HASTE__SCORE_PIECE) most = HASTE__SCORE_PIECE;
+    while (b + 1 < high) {   /* the sample of candidate j */
+        const int64_t middle = b + (high - b) / 2;
+        if (offset[middle] - offset[0] <= j) b = middle;
+        else high = middle;
+    }
+    while (j < end) {
+        const int64_t first = j, first_sample = b;
+        uint64_t *key = buffer;
+        haste__rows rows[2];
+        haste__candidate run[2][HASTE__SCORE_RUN];
+        int64_t n = 0, i;
+        int turn = 0, count, next;
+        memset(rows, 0, sizeof rows);
+        for (; j < end && n < most; j++) {
+            while (offset[b + 1] - offset[0] <= j) b++;
+            if (b - first_sample > 0xffff) break;
+            key[n] = (uint64_t)(uint32_t)pass->layer->slot_of[pass->id[offset[0] + j]] << 32 |
+                     (uint64_t)(b - first_sample) << 16 | (uint64_t)n;
+            n++;
         }
-        pass->score[j - pass->offset[0]] = sum + block->bias[g * block->group_size + s];
+        if (n == 0) continue;   /* 65,536 samples without candidates */
+        if (n > 64) key = haste__sort_slots(key, buffer + most, n, pass->layer->slots);   /* fewer share no group */
+        count = haste__score_run(pass, key, n, first_sample, first, &rows[0], run[0]);
+        for (i = 0; i < n; i += count, count = next, turn = !turn) {
+            next = 0;
+            rows[turn].ahead = 0;
+            if (i + count < n) {
+                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn], run[!turn]);
+                rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
+                                   (ptrdiff_t)haste__width(pass->layer->dtype);
+            }
+            pass->kernel->score(&rows[turn], run[turn], count);
+        }
     }
 }
 
 haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                          const haste_lists *candidates, float *score, haste_error *error)
 {
-    haste__pass pass;
+    haste__scoring scoring;
     haste_status status = haste__layer_quick_check(layer, error);
-    if (status == HASTE_OK && (!work || !work->memory))
-        status = haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status == HASTE_OK) status = haste__workspace_check(work, error);
+    if (status == HASTE_OK) status = haste__x_check(layer, work, x, B, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
     if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
-    haste__pass_make(&pass, layer, work);
-    pass.x = x;
-    pass.B = B;
-    pass.offset = candidates->offset;
-    pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
-    pass.score = score;
-    haste__parallel(B, work->threads, haste__score_sample, &pass);
+    haste__pass_make(&scoring.pass, layer, work);
+    scoring.pass.x = x;
+    scoring.pass.B = B;
+    scoring.pass.offset = candidates->offset;
+    scoring.pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
+    scoring.pass.score = score;
+    scoring.count = candidates->offset[B] - candidates->offset[0];
+    /* as few as there are threads: the more candidates a task has, the more of them share a group */
+    scoring.tasks = (scoring.count + HASTE__SCORE_TASK - 1) / HASTE__SCORE_TASK;
+    if (scoring.tasks > work->threads) scoring.tasks = work->threads;
+    haste__parallel(scoring.tasks, work->threads, haste__score_task, &scoring);
     return HASTE_OK;
 }
 
@@ -7087,6 +7191,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(forward_tile)(int S, int F, const uin
     const int rows = HV_ROWS, vectors = 2;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     for (f = 0; f < F; f++, w += S) {
         const float *in = x + (ptrdiff_t)(index ? index[f] : f) * HASTE__SAMPLES;
@@ -7135,6 +7240,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     float *z = r->z + b0 * r->stride + s;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     if (first > 0) { HASTE__EACH_ROW(HASTE__PREDICT_RESUME) }
     for (f = first; f < end; f++, w32 += S, w16 += S) {
@@ -7166,8 +7272,8 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     HASTE__EACH_ROW(HASTE__PREDICT_STORE)
 }
 
-/* The same for all samples and the labels from s on; returns the first label not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+/* The same for all samples and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
@@ -7192,17 +7298,15 @@ hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows
         for (b = 0; b + 8 <= samples; b += 8) HASTE__KERNEL(predict_tile)(r, 8, 1, bf16, b, s, 0, F);
         for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 1, bf16, b, s, 0, F);
     }
-    return s;
+#if HV_LANES > 8   /* S is a multiple of 8 */
+    if (s < S) haste__avx2_predict_from(s, r, bf16);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
 {
-    int s = r->bf16 ? HASTE__KERNEL(predict_from)(0, r, 1) : HASTE__KERNEL(predict_from)(0, r, 0);
-#if HV_LANES > 8   /* S is a multiple of 8 */
-    if (s < r->S && r->bf16) haste__avx2_predict_from(s, r, 1);
-    if (s < r->S && !r->bf16) haste__avx2_predict_from(s, r, 0);
-#endif
-    (void)s;
+    if (r->bf16) HASTE__KERNEL(predict_from)(0, r, 1);
+    else HASTE__KERNEL(predict_from)(0, r, 0);
 }
 
 /* dx (+=): input gradients of 32 samples, from logit gradients dz [S][32]. `rows` inputs f, f + 1, ... at once. */
@@ -7224,6 +7328,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int
     float *out[8];
     hv_float sum[8][4], b[4];
     int s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_INPUT_FROM)
     for (s = 0; s < S; s++, dz += HASTE__SAMPLES) {
@@ -7270,6 +7375,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     hv_float sum[8][4], b[4];
     int b0;
     dzt += s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_FROM)
     for (; tiles > 0; tiles--) {
@@ -7283,10 +7389,10 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_STORE)
 }
 
-/* Labels from s on; returns the first one not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
-                                                            ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
-                                                            haste__store_mode store)
+/* The same for all inputs and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
+                                                             ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                             haste__store_mode store)
 {
     int f;
     for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
@@ -7299,57 +7405,53 @@ hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F,
             HASTE__KERNEL(grad_weight_tile)(8, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
         for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
     }
-    return s;
+#if HV_LANES > 8
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
                                                  int tiles, const float *dzt, float *dw, haste__store_mode store)
 {
-    int s = 0;
     if (store == HASTE__SET)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
     else if (store == HASTE__ADD)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
-    else s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
-#if HV_LANES > 8
-    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
-#endif
-    (void)s;
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
+    else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
 }
 
-/* Scores of n candidates of one group, `count` at once: each sum still runs in order of f, with the bias last, as all logits
-   do. Of r: S, F, bf16, index, w and bias. */
+/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
+   as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of rows), bf16, index, w and bias
+   from the first of those labels on, and ahead. The array of candidates has room to its next multiple of 4, for any of them. */
 #define HASTE__SCORE_ADD(i) \
-    if (count > i) sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
+    sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(score_few)(const haste__rows *r, const haste__candidate *c, int count, int bf16)
+hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__rows *r, const haste__candidate *c, int n, int bf16,
+                                                       ptrdiff_t ahead)
 {
-    const ptrdiff_t S = r->S;
-    const float *x0 = c[0].x, *x1 = x0, *x2 = x0, *x3 = x0, *w32 = (const float *)r->w;
+    const ptrdiff_t S = r->S, s0 = c[0].s, s1 = c[1].s, s2 = c[2].s, s3 = c[3].s;
+    const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x, *w32 = (const float *)r->w;
     const uint16_t *w16 = (const uint16_t *)r->w, *index = r->index;
-    ptrdiff_t s0 = c[0].s, s1 = s0, s2 = s0, s3 = s0, f, F = r->F;
     float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-    if (count > 1) { x1 = c[1].x; s1 = c[1].s; x2 = c[2].x; s2 = c[2].s; x3 = c[3].x; s3 = c[3].s; }
-    for (f = 0; f < F; f++, w32 += S, w16 += S) {
+    int f;
+    for (f = 0; f < r->F; f++, w32 += S, w16 += S) {
         const ptrdiff_t in = index ? index[f] : f;
+        if (bf16) HASTE__PREFETCH(w16, ahead);
+        else { HASTE__PREFETCH(w32, ahead); HASTE__PREFETCH(w32 + 16, ahead); }
         HASTE__SCORE_ADD(0) HASTE__SCORE_ADD(1) HASTE__SCORE_ADD(2) HASTE__SCORE_ADD(3)
     }
     *c[0].score = sum0 + r->bias[s0];
-    if (count > 1) {
-        *c[1].score = sum1 + r->bias[s1];
-        *c[2].score = sum2 + r->bias[s2];
-        *c[3].score = sum3 + r->bias[s3];
-    }
+    if (n > 1) *c[1].score = sum1 + r->bias[s1];
+    if (n > 2) *c[2].score = sum2 + r->bias[s2];
+    if (n > 3) *c[3].score = sum3 + r->bias[s3];
 }
 
-hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int64_t n)
+hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int n)
 {
-    if (r->bf16) {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 1);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 1);
-    } else {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 0);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 0);
+    ptrdiff_t ahead = r->ahead;
+    for (; n > 0; n -= 4, c += 4, ahead = 0) {
+        if (r->bf16) HASTE__KERNEL(score_four)(r, c, n, 1, ahead);
+        else HASTE__KERNEL(score_four)(r, c, n, 0, ahead);
     }
 }
 
