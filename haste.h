@@ -30,9 +30,9 @@
 
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
-       >>api metrics  >>api files  >>api reference
+       >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -696,18 +696,18 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 
 /* ---- >>api surgery ------------------------------------------------------------------------------------------- */
 
-/* Layers taken apart and put together: labels read, written, added and removed, layers copied, converted, sliced and joined,
-   made from trained rows. Functions with `to` make a new layer from others, which stay as they are; `to` is (=), must not be
-   one of them, and haste_layer_free gives its memory back. On failure nothing is changed, and nothing stays allocated. All
-   run in one thread. examples/surgery.c shows them. */
+/* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, sliced,
+   joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
+   must not be one of them, and haste_layer_free gives its memory back. On failure nothing is changed and nothing stays
+   allocated. All run in one thread. examples/surgery.c shows them. */
 
-/* What labels are to hold, one row each: weights for all D columns, of which each label takes those that its group reads. */
+/* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
 typedef struct haste_rows {
     const float        *dense;       /* [n, D] row-major; or NULL */
-    const haste_sparse *sparse;      /* n rows; the columns of each ascend and are below D; or NULL. Both NULL: weights 0 */
-    float               scale;       /* what the weights are multiplied by; 0: 1. Mean vectors of a label's examples do for
-                                        a start, times what makes their logits sensible */
-    const float        *bias;        /* [n]; or NULL: as of a new layer, from */
+    const haste_sparse *sparse;      /* n rows, columns ascending and below D; or NULL. Both NULL: weights 0 */
+    float               scale;       /* what all weights are multiplied by; 0: 1. (The mean vector of a label's examples
+                                        is a start, times what makes its logits sensible.) */
+    const float        *bias;        /* [n]; or NULL: the prior, as in haste_layer_create, from */
     const int64_t      *frequency;   /* [n] training positives, of */
     int64_t             samples;     /* so many samples; frequency NULL: bias 0 */
 } haste_rows;
@@ -718,108 +718,114 @@ typedef struct haste_rows {
      weight   [n, D] row-major (=): 0 in columns that the label's group does not read; NULL: not wanted
      bias     [n] (=); NULL: not wanted
 
-   haste_labels_get_sparse: the same weights as CSR rows, of each label all those that it has, columns ascending (with one
-   fan-in F for all of them: columns [n, F] and weights [n, F]). With id NULL and n = L that is the whole layer.
+   haste_labels_get_sparse: the same weights as CSR rows: of each label the F that it has, columns ascending. Where all
+   blocks have one F, column and value are [n, F]. With id NULL and n = L it is the whole layer.
 
      offset         [n+1] (=): where each row begins, from 0
-     column, value  [capacity] (=)
+     column, value  [capacity] (=); NULL where capacity is 0
      needed         (=): how many there are in all
 
-   Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and column and value untouched; with capacity 0 they may
-   be NULL. HASTE_ERR_DATA for ids out of range. O(n * D), O(n * F). */
-HASTE_API haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64_t n, float *weight, float *bias,
-                                        haste_error *error);
+   Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and column and value untouched. HASTE_ERR_DATA
+   for ids out of range. O(n * D), O(n * F). */
+HASTE_API haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64_t n, float *weight,
+                                        float *bias, haste_error *error);
 HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id, int64_t n, int64_t *offset,
                                                int32_t *column, float *value, int64_t capacity, int64_t *needed,
                                                haste_error *error);
 
-/* haste_labels_set: writes the weights and biases of given labels, in place, and sets their optimizer state to 0. bfloat16 is
-   rounded to nearest.
+/* haste_labels_set: writes weights and biases of given labels, in place, and sets their optimizer state to 0. bfloat16
+   is rounded to nearest.
 
      id     [n] label ids; of one that is repeated the last row counts; NULL: 0 .. n - 1
-     rows   n of them; NULL: weights and bias 0
-     kept   out (=): the share of the rows' energy (sum of squares) in columns that the labels' groups read; 1 where it is 0.
-            NULL: not wanted
+     rows   n of them; NULL: weights and biases 0
+     kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
+            where there is none. NULL: not wanted
 
-   A label whose bias becomes HASTE_RETIRED and whose weights become 0 is retired: no search finds it before any other, no loss
-   moves it; written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows
-   with columns that do not ascend, a value that is not finite or too large for bfloat16, a frequency outside 0 .. samples. */
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves it, and
+   written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows with
+   columns that do not ascend, a value that is not finite or too large for the layer's dtype, a frequency outside
+   0 .. samples. */
 #define HASTE_RETIRED (-1e9f)
-HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows, double *kept,
-                                        haste_error *error);
+HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
+                                        double *kept, haste_error *error);
 
-/* haste_labels_add: a layer with n more labels, ids L .. L + n - 1; all others keep their ids, weights and state.
+/* haste_labels_add: a layer with n more labels, ids L .. L + n - 1. The others keep ids, weights and state, bit for
+   bit.
 
-     block      which block takes them: first in the padding of its last group, then in new groups behind it
-     rows, kept as above. State 0: under AdamW the first updates of new labels are up to sqrt(10) * lr
-     strongest  0: the inputs of new groups are drawn from the seed, as those of a layer created with so many labels;
-                1: those in which the rows of a group hold the most energy; what is left where fewer than F hold any is drawn
+     block       which block takes them: first the padding of its last group, then new groups behind it
+     rows, kept  as above. State is 0: under AdamW the first updates of new labels reach sqrt(10) * lr
+     strongest   0: the inputs of new groups are drawn from the seed, as for a layer created with so many labels.
+                 1: those in which the rows of a group hold the most energy; where too few hold any, the rest is drawn
 
-   haste_labels_remove: a layer without given labels; a label repeated in id counts once. The others keep weights and state,
-   bit for bit, and so their logits; ids close ranks in their old order.
+   haste_labels_remove: a layer without given labels (one that is repeated counts once). The others keep weights and
+   state, bit for bit, and so their logits; their ids close ranks in the old order.
 
-     map    [L] (=): the new id of each label, -1: removed
+     map   [L] (=): the new id of each label; -1: removed
 
-   Each group keeps the inputs and labels that it has; in dense blocks, where all groups read the same, labels move up. Groups
-   and blocks without labels vanish. Only the last group of a block may be short: the shortest becomes the last, and the gaps
-   of others are filled with retired labels (see above), whose ids come after all others. HASTE_ERR_ARG where no label is
-   left. */
+   A group keeps its inputs and what is left of its labels; in dense blocks, where all groups read the same, labels move
+   up. Groups and blocks without labels vanish. Only the last group of a block may be short: the shortest becomes the
+   last, and gaps in others are filled with retired labels, whose ids come after those of all others: to->labels minus
+   the labels that are left. HASTE_ERR_ARG where no label is left. */
 HASTE_API haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
                                         const haste_rows *rows, int32_t strongest, double *kept, haste_error *error);
-HASTE_API haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n, int32_t *map,
-                                           haste_error *error);
+HASTE_API haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n,
+                                           int32_t *map, haste_error *error);
 
-/* haste_layer_copy: a copy with memory of its own, laid out like a new layer's, whatever `from` lies in (a file, a slice). Pass
-   from->dtype, state_dtype and optimizer for equal bits. Numbers are rounded to nearest; HASTE_ERR_STATE for one that bfloat16
-   cannot hold. State is kept where the optimizer stays, and else 0; step, Adam's t, is 0 where the optimizer becomes
-   HASTE_ADAMW.
+/* haste_layer_copy: a copy in memory of its own, laid out as that of a new layer, wherever `from` lies (a file, a
+   slice). With from->dtype, state_dtype and optimizer it has the same bits. Else numbers are rounded to nearest
+   (HASTE_ERR_STATE for one that bfloat16 cannot hold), and state is kept where the optimizer stays, else 0; step,
+   Adam's t, becomes 0 where the optimizer becomes HASTE_ADAMW.
 
-   haste_layer_attach: a layer over memory that holds one already, such as shared memory or a tensor that was moved: the
-   contents of a layer's memory (copy.memory, copy.bytes) are the same wherever they lie.
+   haste_layer_attach: a layer over memory that holds one already, such as shared memory, or a tensor that was moved.
+   What a layer's memory contains (layer.memory, layer.bytes) is the same wherever it lies.
 
-     layer    (=), but for what options leaves to it
-     options  those that it was made with, of which order and frequency are not read; step and rewires become 0, the caller
-              sets them to go on training. NULL: *layer, a copy of its struct, says all sizes, seed, step and rewires; pointers
-              in it are not followed
-     memory   plan.layer bytes, 64-byte aligned, read only, which must outlive the layer; haste_layer_free leaves it alone
+     layer     (=)
+     options   those that it was made with; order and frequency are not read. step and rewires become 0: set them to go
+               on training. NULL: *layer, a copy of its struct, says sizes, seed, step and rewires; its pointers are not
+               followed
+     memory    plan.layer bytes, 64-byte aligned, only read here; must outlive the layer, whose haste_layer_free leaves
+               it alone
 
    HASTE_ERR_STATE for what haste_layer_check finds there. */
-HASTE_API haste_status haste_layer_copy(haste_layer *to, const haste_layer *from, haste_dtype dtype, haste_dtype state_dtype,
-                                        haste_optimizer optimizer, haste_error *error);
-HASTE_API haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
-                                          haste_error *error);
+HASTE_API haste_status haste_layer_copy(haste_layer *to, const haste_layer *from, haste_dtype dtype,
+                                        haste_dtype state_dtype, haste_optimizer optimizer, haste_error *error);
+HASTE_API haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *options, void *memory,
+                                          size_t bytes, haste_error *error);
 
-/* haste_layer_slice: a range of whole groups as a layer of its own, without copying: indices, weights, biases and state are
-   those of `from`, which must outlive it; who trains one trains the other. haste_layer_copy cuts it loose. Its labels have
-   local ids, in the order of the ids in `from`, so that ties fall alike.
+/* haste_layer_slice: a range of whole groups as a layer of its own, in O(L) and without copying: indices, weights,
+   biases and state are those of `from`, which must outlive it; who trains one trains the other, but for step and
+   rewires. haste_layer_copy cuts it loose. Its labels have local ids, in the order of their ids in `from`: ties fall
+   alike.
 
-     first_slot, end_slot   where the range begins and ends: at groups
-     id                     [end_slot - first_slot] (=): the id in `from` of each local id, ascending; the rest -1. NULL: not
-                            wanted
+     first_slot, end_slot   where the range begins and ends: between groups
+     id                     [end_slot - first_slot] (=): of each local id the one in `from`, ascending; the rest -1.
+                            NULL: not wanted
 
-   haste_layer_join: one layer of several: their blocks one after another, copied. Where the next block has the S, F and slice
-   of the last one, and that ends with a full group, they become one block. So slices that follow each other join to what they
-   were cut from, bit for bit; and a layer of new labels joins as blocks of its own.
+   haste_layer_join: one layer of several, their blocks one after another, copied. Where a block has the S, F and slice
+   of the one before, and that ends with a full group, they become one. So slices in a row join to what they were cut
+   from, bit for bit, and a layer of new labels joins as blocks of its own.
 
-     from    [count] layers of equal inputs, loss, optimizer and dtypes; seed, step and rewires are those of the first
-     id      [count]: of each layer [its labels], their ids in `to`, together a permutation; NULL: those of the first keep
-             theirs, and the others follow
+     from   [count] layers of equal inputs, loss, optimizer and dtypes; seed, step and rewires are those of the first
+     id     [count]: for each layer [its labels], their ids in `to`, together a permutation; NULL: the first's stay, the
+            others follow
 
-   HASTE_ERR_ARG: a slot that begins no group; layers that differ, more than HASTE_MAX_BLOCKS blocks, ids that are no
+   HASTE_ERR_ARG: a range that cuts a group; layers that differ, more than HASTE_MAX_BLOCKS blocks, ids that are no
    permutation. */
 HASTE_API haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
                                          int32_t *id, haste_error *error);
 HASTE_API haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, int32_t count,
                                         const int32_t *const *id, haste_error *error);
 
-/* haste_layer_from_rows: a sparse layer from a trained dense one. Each group takes the F inputs of its slice in which the rows of
-   its labels hold the most energy, ties by column; dense blocks are exact. State 0.
+/* haste_layer_from_rows: a sparse layer from a trained dense one. A group takes the F inputs of its slice in which the
+   rows of its labels hold the most energy, ties by column; where too few hold any, the rest is drawn. Dense blocks over
+   all columns are exact. State 0.
 
-     options   of the layer, zero_weights aside. order says which labels share a group: haste_order_by_frequency, haste_group
-     rows      L of them, of label 0, 1, ...; without bias and frequency those of options count
+     options   the layer's, but for zero_weights. order says which labels share a group: haste_order_by_frequency,
+               haste_group
+     rows      L of them, in the order of the ids; without bias and frequency those of options count
      kept      out (=): the share of the energy that the layer has; NULL: not wanted */
-HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options, const haste_rows *rows,
-                                             double *kept, haste_error *error);
+HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options,
+                                             const haste_rows *rows, double *kept, haste_error *error);
 
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
@@ -6382,8 +6388,8 @@ static void haste__layer_forget(haste_layer *layer)
     }
 }
 
-/* Memory for a layer whose sizes are set but for groups, first_slot, slots and labels, which follow from the blocks' labels;
-   zeroed. Its size is checked as that of any layer. */
+/* Memory, zeroed, for a layer whose sizes are set but for groups, first_slot, slots and labels: they follow from the
+   labels of its blocks. Sizes are checked as those of any layer. */
 static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
 {
     haste__arena arena = { NULL, 0, 0 };
@@ -6409,7 +6415,8 @@ static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
     if (status != HASTE_OK) return status;
     arena.memory = (char *)haste__allocate(plan.layer);
     if (!arena.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
+                           (unsigned long long)plan.layer);
     memset(arena.memory, 0, plan.layer);
     arena.end = 0;
     layer->memory = arena.memory;
@@ -6427,8 +6434,9 @@ static haste_status haste__surgery_check(const haste_layer *to, const haste_laye
     return status == HASTE_OK ? haste__layer_check_ids(from, error) : status;
 }
 
-/* Copies numbers into an array of another type; 0 where one of them is finite there no longer, or above `most` in size. */
-static int haste__convert(void *to, haste_dtype to_dtype, const void *from, haste_dtype from_dtype, size_t n, float most)
+/* Copies numbers into an array of another type; 0 where one of them is not finite there. (Adam's first moment stays
+   below 1e18, which bfloat16 rounds down.) */
+static int haste__convert(void *to, haste_dtype to_dtype, const void *from, haste_dtype from_dtype, size_t n)
 {
     size_t i;
     if (to_dtype == from_dtype) {
@@ -6437,38 +6445,34 @@ static int haste__convert(void *to, haste_dtype to_dtype, const void *from, hast
     }
     for (i = 0; i < n; i++) {
         haste__store(to, to_dtype, i, haste__load(from, from_dtype, i));
-        if (!(fabsf(haste__load(to, to_dtype, i)) <= most)) return 0;
+        if (!(fabsf(haste__load(to, to_dtype, i)) <= FLT_MAX)) return 0;
     }
     return 1;
 }
 
-/* Copies n groups of block `from_block` to group g of block `to_block`, whose sizes are the same. State goes along where both
-   layers have one optimizer. */
-static haste_status haste__copy_groups(const haste_layer *to, int to_block, int64_t g, const haste_layer *from, int from_block,
-                                       int64_t from_g, int64_t n, haste_error *error)
+/* Copies all groups of block `from_block` to group g and those behind it of block `to_block`, which has the same S and
+   F. State goes along where both layers have one optimizer. */
+static haste_status haste__copy_groups(const haste_layer *to, int to_block, int64_t g, const haste_layer *from,
+                                       int from_block, haste_error *error)
 {
     const haste_block *a = &to->block[to_block], *b = &from->block[from_block];
-    const size_t S = (size_t)a->group_size, F = (size_t)a->fan_in, groups = (size_t)n, at = (size_t)g, from_at = (size_t)from_g;
-    const size_t width = haste__width(to->dtype), from_width = haste__width(from->dtype);
-    const size_t state_width = haste__width(to->state_dtype), from_state_width = haste__width(from->state_dtype);
+    const size_t S = (size_t)a->group_size, F = (size_t)a->fan_in, groups = (size_t)b->groups, at = (size_t)g;
+    const size_t first = at * F * S, n = groups * F * S;
     int k, fits;
-    if (a->index) memcpy(a->index + at * F, b->index + from_at * F, groups * F * sizeof *a->index);
-    memcpy(a->bias + at * S, b->bias + from_at * S, groups * S * sizeof *a->bias);
-    fits = haste__convert((char *)a->weight + at * F * S * width, to->dtype,
-                          (const char *)b->weight + from_at * F * S * from_width, from->dtype, groups * F * S, FLT_MAX);
+    if (a->index) memcpy(a->index + at * F, b->index, groups * F * sizeof *a->index);
+    memcpy(a->bias + at * S, b->bias, groups * S * sizeof *a->bias);
+    fits = haste__convert((char *)a->weight + first * haste__width(to->dtype), to->dtype, b->weight, from->dtype, n);
     for (k = 0; k < haste__states(to->optimizer) && to->optimizer == from->optimizer; k++) {
-        memcpy(a->bias_state[k] + at * S, b->bias_state[k] + from_at * S, groups * S * sizeof *a->bias);
-        fits &= haste__convert((char *)a->weight_state[k] + at * F * S * state_width, to->state_dtype,
-                               (const char *)b->weight_state[k] + from_at * F * S * from_state_width, from->state_dtype,
-                               groups * F * S, k == 0 && to->optimizer == HASTE_ADAMW ? 1e18f : FLT_MAX);
+        memcpy(a->bias_state[k] + at * S, b->bias_state[k], groups * S * sizeof *a->bias);
+        fits &= haste__convert((char *)a->weight_state[k] + first * haste__width(to->state_dtype), to->state_dtype,
+                               b->weight_state[k], from->state_dtype, n);
     }
-    if (!fits)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] holds a weight or state that is too large for bfloat16, or "
-                           "not finite", from_block);
-    return HASTE_OK;
+    if (fits) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] holds a weight or state that is not finite, or too "
+                       "large for bfloat16", from_block);
 }
 
-/* Copies the label at place j of a block, and its state, to place i of a block with the same inputs. Types are the same. */
+/* Copies the label at place j of a block, with its state, to place i of one with the same inputs and types. */
 static void haste__copy_label(const haste_layer *to, const haste_block *a, int64_t i, const haste_layer *from,
                               const haste_block *b, int64_t j)
 {
@@ -6519,13 +6523,17 @@ static int haste__fits(float value, haste_dtype dtype)
 }
 
 /* Everything that writing n rows could stumble over. */
-static haste_status haste__rows_check(const haste_rows *rows, int64_t n, int32_t D, haste_dtype dtype, haste_error *error)
+static haste_status haste__rows_check(const haste_rows *rows, int64_t n, int32_t D, haste_dtype dtype,
+                                      haste_error *error)
 {
+    const char *number = dtype == HASTE_BF16 ? "bfloat16" : "number";
     const float scale = haste__rows_scale(rows);
+    const haste_sparse *sparse = rows->sparse;
     int64_t i, j;
-    if (rows->dense && rows->sparse)
+    if (rows->dense && sparse)
         return haste__fail(error, HASTE_ERR_ARG, "rows->dense and rows->sparse are both given, expected one");
-    if (!(fabsf(scale) <= FLT_MAX)) return haste__fail(error, HASTE_ERR_ARG, "rows->scale = %g is not finite", (double)scale);
+    if (!(fabsf(scale) <= FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "rows->scale = %g is not finite", (double)scale);
     if (rows->samples < 0)
         return haste__fail(error, HASTE_ERR_ARG, "rows->samples = %lld is negative", (long long)rows->samples);
     for (i = 0; i < n; i++) {
@@ -6538,26 +6546,25 @@ static haste_status haste__rows_check(const haste_rows *rows, int64_t n, int32_t
         for (j = 0; j < D && rows->dense; j++)
             if (!haste__fits(rows->dense[i * D + j] * scale, dtype))
                 return haste__fail(error, HASTE_ERR_DATA, "rows->dense[%lld, %lld] * scale = %g, expected a finite %s",
-                                   (long long)i, (long long)j, (double)(rows->dense[i * D + j] * scale),
-                                   dtype == HASTE_BF16 ? "bfloat16" : "number");
+                                   (long long)i, (long long)j, (double)(rows->dense[i * D + j] * scale), number);
     }
-    if (!rows->sparse || n == 0) return HASTE_OK;
-    if (!rows->sparse->offset) return haste__fail(error, HASTE_ERR_ARG, "rows->sparse->offset is NULL");
+    if (!sparse || n == 0) return HASTE_OK;
+    if (!sparse->offset) return haste__fail(error, HASTE_ERR_ARG, "rows->sparse->offset is NULL");
     for (i = 0; i < n; i++) {
-        const haste_sparse *sparse = rows->sparse;
         const int64_t begin = sparse->offset[i], end = sparse->offset[i + 1];
         if (begin < 0 || end < begin)
-            return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->offset[%lld] = %lld after %lld, expected ascending from 0",
-                               (long long)i + 1, (long long)end, (long long)begin);
+            return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->offset[%lld] = %lld after %lld, expected "
+                               "ascending from 0", (long long)i + 1, (long long)end, (long long)begin);
         if (end > begin && (!sparse->feature || !sparse->value))
             return haste__fail(error, HASTE_ERR_ARG, "rows->sparse->feature or value is NULL");
         for (j = begin; j < end; j++) {
-            if (sparse->feature[j] < 0 || sparse->feature[j] >= D || (j > begin && sparse->feature[j] <= sparse->feature[j - 1]))
-                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->feature[%lld] = %d, expected ascending below D = %d",
-                                   (long long)j, (int)sparse->feature[j], (int)D);
+            const int32_t column = sparse->feature[j];
+            if (column < 0 || column >= D || (j > begin && column <= sparse->feature[j - 1]))
+                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->feature[%lld] = %d, expected ascending below "
+                                   "%d", (long long)j, (int)column, (int)D);
             if (!haste__fits(sparse->value[j] * scale, dtype))
-                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->value[%lld] * scale = %g, expected a finite %s",
-                                   (long long)j, (double)(sparse->value[j] * scale), dtype == HASTE_BF16 ? "bfloat16" : "number");
+                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->value[%lld] * scale = %g, expected a finite "
+                                   "%s", (long long)j, (double)(sparse->value[j] * scale), number);
         }
     }
     return HASTE_OK;
@@ -6568,8 +6575,8 @@ typedef struct haste__energy { double kept, all; } haste__energy;   /* sums of s
 static double haste__share(const haste__energy *energy) { return energy->all > 0 ? energy->kept / energy->all : 1; }
 
 /* Row i becomes the label at place j of a block, with state 0; its energy is added. */
-static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows, int64_t i,
-                               haste__energy *energy)
+static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows,
+                               int64_t i, haste__energy *energy)
 {
     const int64_t S = block->group_size, F = block->fan_in, D = layer->inputs;
     const uint16_t *index = block->index ? block->index + j / S * F : NULL;
@@ -6589,7 +6596,8 @@ static void haste__write_label(const haste_layer *layer, const haste_block *bloc
         else if (n < end && sparse->feature[n] == column) value = sparse->value[n];
         energy->kept += (double)value * (double)value;
         haste__store(block->weight, layer->dtype, place, value * scale);
-        for (k = 0; k < haste__states(layer->optimizer); k++) haste__store(block->weight_state[k], layer->state_dtype, place, 0);
+        for (k = 0; k < haste__states(layer->optimizer); k++)
+            haste__store(block->weight_state[k], layer->state_dtype, place, 0);
     }
     block->bias[j] = rows->bias ? rows->bias[i] : 0;
     if (!rows->bias && rows->frequency) block->bias[j] = haste__prior(layer->loss, rows->frequency[i], rows->samples);
@@ -6615,13 +6623,14 @@ static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, hast
     return status;
 }
 
-/* The F inputs of group g in which the rows of its labels hold the most energy: row label - first_row of each. `group` is g's
-   number in the layer. */
+/* The F inputs of group g in which the rows of its labels hold the most energy; a label's row is its id - first_row,
+   and `group` is g's number in the layer. */
 static void haste__choose_inputs(const haste_layer *layer, const haste_block *block, int64_t g, int64_t group,
                                  const haste_rows *rows, int32_t first_row, haste__choice *choice)
 {
     const int32_t F = block->fan_in, width = haste__block_width(block);
     const int labels = haste__group_labels(block, g);
+    const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
     int32_t n = 0, f, d;
     int64_t j;
@@ -6631,9 +6640,9 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
         const int64_t row = layer->label_of[block->first_slot + g * block->group_size + s] - first_row;
         const float *dense = rows->dense ? rows->dense + row * layer->inputs + block->begin : NULL;
         for (d = 0; d < width && dense; d++) choice->energy[d] += (double)dense[d] * (double)dense[d];
-        for (j = rows->sparse ? rows->sparse->offset[row] : 0; rows->sparse && j < rows->sparse->offset[row + 1]; j++) {
-            d = rows->sparse->feature[j] - block->begin;
-            if (d >= 0 && d < width) choice->energy[d] += (double)rows->sparse->value[j] * (double)rows->sparse->value[j];
+        for (j = sparse ? sparse->offset[row] : 0; sparse && j < sparse->offset[row + 1]; j++) {
+            d = sparse->feature[j] - block->begin;
+            if (d >= 0 && d < width) choice->energy[d] += (double)sparse->value[j] * (double)sparse->value[j];
         }
     }
     /* Its root: no sum of squares of floats is too large or too small for a float then. */
@@ -6676,8 +6685,9 @@ haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64
     return HASTE_OK;
 }
 
-haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id, int64_t n, int64_t *offset, int32_t *column,
-                                     float *value, int64_t capacity, int64_t *needed, haste_error *error)
+haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id, int64_t n, int64_t *offset,
+                                     int32_t *column, float *value, int64_t capacity, int64_t *needed,
+                                     haste_error *error)
 {
     haste_status status = haste__layer_quick_check(layer, error);
     int64_t i, f;
@@ -6685,14 +6695,15 @@ haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", offset ? "needed" : "offset");
     if (capacity < 0 || (capacity > 0 && (!column || !value)))
-        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld, expected at least 0, and column and value where it is more",
-                           (long long)capacity);
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld, expected at least 0, and column and value where it "
+                           "is more", (long long)capacity);
     offset[0] = 0;
     for (i = 0; i < n; i++)
         offset[i + 1] = offset[i] + layer->block[haste__block_of(layer, layer->slot_of[id ? id[i] : i])].fan_in;
     *needed = offset[n];
     if (*needed > capacity)
-        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, needed are %lld", (long long)capacity, (long long)*needed);
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, needed are %lld", (long long)capacity,
+                           (long long)*needed);
     for (i = 0; i < n; i++) {
         const int64_t slot = layer->slot_of[id ? id[i] : i];
         const haste_block *block = &layer->block[haste__block_of(layer, slot)];
@@ -6726,8 +6737,8 @@ haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, 
     return HASTE_OK;
 }
 
-haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n, const haste_rows *rows,
-                              int32_t strongest, double *kept, haste_error *error)
+haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
+                              const haste_rows *rows, int32_t strongest, double *kept, haste_error *error)
 {
     haste__arena arena;
     haste__choice choice;
@@ -6742,7 +6753,8 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     if (!rows) rows = &zero;
     if (status != HASTE_OK) return status;
     if (block < 0 || block >= from->block_count)
-        return haste__fail(error, HASTE_ERR_ARG, "block = %d, expected 0 to %d", (int)block, (int)from->block_count - 1);
+        return haste__fail(error, HASTE_ERR_ARG, "block = %d, expected 0 to %d", (int)block,
+                           (int)from->block_count - 1);
     if (n < 0) return haste__fail(error, HASTE_ERR_ARG, "n = %d, expected at least 0", (int)n);
     if (strongest != 0 && strongest != 1)
         return haste__fail(error, HASTE_ERR_ARG, "strongest = %d, expected 0 or 1", (int)strongest);
@@ -6760,7 +6772,7 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     for (j = 0; j < l.slots; j++) l.label_of[j] = -1;
     for (k = 0; k < l.block_count; k++) {
         const haste_block *old = &from->block[k];
-        haste__copy_groups(&l, k, 0, from, k, 0, old->groups, NULL);   /* of the same types: it cannot fail */
+        haste__copy_groups(&l, k, 0, from, k, NULL);   /* of the same types: it cannot fail */
         for (j = 0; j < old->labels; j++) l.label_of[l.block[k].first_slot + j] = from->label_of[old->first_slot + j];
         if (k < block) group += old->groups;
     }
@@ -6768,7 +6780,8 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     for (j = 0; j < l.slots; j++) if (l.label_of[j] >= 0) l.slot_of[l.label_of[j]] = (int32_t)j;
     for (g = from->block[block].groups; g < b->groups && b->index; g++) {
         if (strongest) haste__choose_inputs(&l, b, g, group + g, rows, from->labels, &choice);
-        else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed, (uint64_t)(group + g));
+        else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
+                               (uint64_t)(group + g));
     }
     for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, &energy);
     haste__release(arena.memory);
@@ -6786,10 +6799,10 @@ static int haste__remaining(const haste_layer *layer, const haste_block *block, 
     return n;
 }
 
-/* The labels of block `from_block` that stay, from group first to group end, follow place j of block `to_block`; the place behind
-   them. */
-static int64_t haste__move_labels(const haste_layer *to, int to_block, int64_t j, const haste_layer *from, int from_block,
-                                  int64_t first, int64_t end, const int32_t *new_id)
+/* What stays of groups first .. end - 1 of block `from_block` goes to block `to_block`, from place j on. Returns the
+   place behind. */
+static int64_t haste__move_labels(const haste_layer *to, int to_block, int64_t j, const haste_layer *from,
+                                  int from_block, int64_t first, int64_t end, const int32_t *new_id)
 {
     const haste_block *a = &to->block[to_block], *b = &from->block[from_block];
     int64_t i;
@@ -6806,7 +6819,7 @@ static int64_t haste__move_labels(const haste_layer *to, int to_block, int64_t j
 haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n, int32_t *map,
                                  haste_error *error)
 {
-    int64_t shortest[HASTE_MAX_BLOCKS];   /* of each block of `from`: the group that becomes the last; -1: the block vanishes */
+    int64_t shortest[HASTE_MAX_BLOCKS];   /* which group of each block becomes its last; -1: the block vanishes */
     haste__arena arena = { NULL, 0, 0 };
     haste_layer l;
     haste_status status = haste__surgery_check(to, from, error);
@@ -6842,10 +6855,11 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
         }
         if (shortest[k] < 0) continue;
         l.block[l.block_count] = *b;
-        l.block[l.block_count++].labels = b->fan_in == haste__block_width(b) ? all : (groups - 1) * b->group_size + least;
+        l.block[l.block_count++].labels =
+            b->fan_in == haste__block_width(b) ? all : (groups - 1) * b->group_size + least;
     }
-    if (labels == 0) status = haste__fail(error, HASTE_ERR_ARG, "all %d labels are removed, expected one that stays",
-                                          (int)from->labels);
+    if (labels == 0)
+        status = haste__fail(error, HASTE_ERR_ARG, "all %d labels are removed, expected one left", (int)from->labels);
     if (status == HASTE_OK) status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) { haste__release(arena.memory); return status; }
 
@@ -6893,7 +6907,7 @@ haste_status haste_layer_copy(haste_layer *to, const haste_layer *from, haste_dt
     status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) return status;
     for (k = 0; k < l.block_count && status == HASTE_OK; k++)
-        status = haste__copy_groups(&l, k, 0, from, k, 0, l.block[k].groups, error);
+        status = haste__copy_groups(&l, k, 0, from, k, error);
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
     memcpy(l.label_of, from->label_of, (size_t)l.slots * sizeof *l.label_of);
     memcpy(l.slot_of, from->slot_of, (size_t)l.labels * sizeof *l.slot_of);
@@ -6926,8 +6940,8 @@ haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *o
     return status;
 }
 
-haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot, int32_t *id,
-                               haste_error *error)
+haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
+                               int32_t *id, haste_error *error)
 {
     haste__arena arena = { NULL, 0, 0 };
     haste_layer l;
@@ -6937,7 +6951,7 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
     int k, n, walk;
     if (status != HASTE_OK) return status;
     if (first_slot < 0 || end_slot <= first_slot || end_slot > from->slots)
-        return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected 0 <= first_slot < end_slot <= %lld",
+        return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected a range of %lld slots",
                            (long long)first_slot, (long long)end_slot, (long long)from->slots);
     l = *from;
     memset(l.block, 0, sizeof l.block);
@@ -6950,9 +6964,9 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
         haste_block *block = &l.block[l.block_count];
         if (first >= last) continue;
         if (first % S != 0 || last % S != 0)
-            return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: a group of block[%d] is cut, its "
-                               "groups have %d slots from slot %lld on", (long long)first_slot, (long long)end_slot, k, (int)S,
-                               (long long)b->first_slot);
+            return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: a group of block[%d] is cut; "
+                               "from slot %lld on each has %d slots", (long long)first_slot, (long long)end_slot, k,
+                               (long long)b->first_slot, (int)S);
         *block = *b;
         block->groups = (last - first) / S;
         block->labels = (last < b->labels ? last : b->labels) - first;
@@ -7010,13 +7024,13 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
     for (i = 0; i < count; i++) {
         status = haste__surgery_check(to, from[i], error);
         if (status != HASTE_OK) return status;
-        if (from[i]->inputs != from[0]->inputs || from[i]->loss != from[0]->loss || from[i]->optimizer != from[0]->optimizer ||
-            from[i]->dtype != from[0]->dtype || from[i]->state_dtype != from[0]->state_dtype)
-            return haste__fail(error, HASTE_ERR_ARG, "from[%d] differs from from[0] in inputs, loss, optimizer, dtype or "
-                               "state_dtype", i);
+        if (i == 0) l = *from[0];
+        if (from[i]->inputs != l.inputs || from[i]->loss != l.loss || from[i]->optimizer != l.optimizer ||
+            from[i]->dtype != l.dtype || from[i]->state_dtype != l.state_dtype)
+            return haste__fail(error, HASTE_ERR_ARG, "from[%d] differs from from[0] in inputs, loss, optimizer, dtype "
+                               "or state_dtype", i);
         if (id && !id[i]) return haste__fail(error, HASTE_ERR_ARG, "id[%d] is NULL", i);
     }
-    l = *from[0];
     l.block_count = 0;
     for (i = 0; i < count; i++) for (k = 0; k < from[i]->block_count; k++) {
         const haste_block *b = &from[i]->block[k];
@@ -7038,7 +7052,7 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
         for (k = 0; k < from[i]->block_count && status == HASTE_OK; k++) {
             const haste_block *b = &from[i]->block[k];
             if (group == l.block[at].groups) { at++; group = 0; }
-            haste__copy_groups(&l, at, group, from[i], k, 0, b->groups, NULL);   /* of the same types: it cannot fail */
+            haste__copy_groups(&l, at, group, from[i], k, NULL);   /* of the same types: it cannot fail */
             for (j = 0; j < b->labels; j++) {
                 const int32_t local = from[i]->label_of[b->first_slot + j];
                 const int32_t label = id ? id[i][local] : local + (int32_t)placed;
@@ -7059,8 +7073,8 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
     return HASTE_OK;
 }
 
-haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options, const haste_rows *rows, double *kept,
-                                   haste_error *error)
+haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options, const haste_rows *rows,
+                                   double *kept, haste_error *error)
 {
     haste__arena arena;
     haste__choice choice;
@@ -7087,7 +7101,8 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
     for (k = 0; k < l.block_count; group += l.block[k++].groups) {
         const haste_block *block = &l.block[k];
-        for (g = 0; g < block->groups && block->index; g++) haste__choose_inputs(&l, block, g, group + g, &r, 0, &choice);
+        for (g = 0; g < block->groups && block->index; g++)
+            haste__choose_inputs(&l, block, g, group + g, &r, 0, &choice);
         for (j = 0; j < block->labels; j++)
             haste__write_label(&l, block, j, &r, l.label_of[block->first_slot + j], &energy);
     }
