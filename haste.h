@@ -94,17 +94,35 @@
 #include <stdint.h>
 
 #define HASTE_VERSION_MAJOR 0
-#define HASTE_VERSION_MINOR 1
+#define HASTE_VERSION_MINOR 2
 #define HASTE_VERSION_PATCH 0
+#define HASTE_VERSION       (HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH)
 
-#if defined(HASTE_STATIC) && defined(__GNUC__)
-    #define HASTE_API static __attribute__((unused))
-#elif defined(HASTE_STATIC)
-    #define HASTE_API static
-#elif defined(__cplusplus)
-    #define HASTE_API extern "C"
-#else
-    #define HASTE_API extern
+#ifndef HASTE_API
+    #if defined(HASTE_STATIC) && defined(__GNUC__)
+        #define HASTE_API static __attribute__((unused))
+    #elif defined(HASTE_STATIC)
+        #define HASTE_API static
+    #elif defined(HASTE_DLL) && defined(_WIN32) && (defined(HASTE_IMPLEMENTATION) || defined(HASTE_CUDA_IMPLEMENTATION))
+        #define HASTE_API __declspec(dllexport)
+    #elif defined(HASTE_DLL) && defined(_WIN32)
+        #define HASTE_API __declspec(dllimport)
+    #elif defined(HASTE_DLL) && defined(__GNUC__)
+        #define HASTE_API __attribute__((visibility("default")))
+    #else
+        #define HASTE_API extern
+    #endif
+#endif
+
+#ifndef HASTE_FILE
+    #define HASTE_FILE "haste.h"   /* by which this file includes parts of itself */
+#endif
+
+#define HASTE__LETTERS 1   /* puts the user's macros of one letter aside: see >>letters */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 /* ---- >>types ------------------------------------------------------------------------------------------------- */
@@ -314,8 +332,23 @@ typedef struct haste_step_options {
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
 
-/* haste_version: MAJOR*10000 + MINOR*100 + PATCH of the implementation that was linked. */
+/* haste_version: HASTE_VERSION of the implementation that was linked. */
 HASTE_API int haste_version(void);
+
+/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled with?
+   Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size (another header,
+   packing or size of enumerations); the sentence says which. For programs that link a library, once at their start. */
+#define HASTE_CHECK_VERSION(error) \
+    haste_check_version((error), HASTE_VERSION, HASTE__STRUCTS(HASTE__NAME_AND_SIZE) (const char *)0)
+HASTE_API haste_status haste_check_version(haste_error *error, int version, ...);
+
+/* haste_error comes first: it is written to only if its own size is right. */
+#define HASTE__STRUCTS(of)                                                                                             \
+    of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
+    of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
+    of(haste_step_options) of(haste_group_options) of(haste_group_report) of(haste_rewire_options) of(haste_metrics)   \
+    of(haste_scores) of(haste_section) of(haste_file)
+#define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
 HASTE_API const char *haste_status_text(haste_status status);
@@ -695,13 +728,20 @@ HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_op
 HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
                                  int64_t excluded_count, int32_t *id, double *score);
 
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0   /* brings them back */
+#include HASTE_FILE
+
 #endif /* HASTE_H */
 
 /* ================================================================================================================
    End of the API. What follows is the implementation, compiled where HASTE_IMPLEMENTATION is defined.
    ================================================================================================================ */
 
-#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE)
+#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE) && !defined(HASTE__LETTERS)
 #define HASTE_IMPLEMENTATION_DONE
 
 #include <errno.h>
@@ -729,6 +769,9 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
     #include <omp.h>
 #endif
 
+#define HASTE__LETTERS 1
+#include HASTE_FILE
+
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
     #define HASTE__RESTRICT __restrict
@@ -749,10 +792,7 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 /* ---- >>status ------------------------------------------------------------------------------------------------ */
 
-int haste_version(void)
-{
-    return HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH;
-}
+int haste_version(void) { return HASTE_VERSION; }
 
 const char *haste_status_text(haste_status status)
 {
@@ -782,6 +822,32 @@ static haste_status haste__fail(haste_error *error, haste_status status, const c
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
     }
+    return status;
+}
+
+haste_status haste_check_version(haste_error *error, int version, ...)
+{
+    #define HASTE__ROW(type) { #type, sizeof(type) },
+    static const struct { const char *name; size_t bytes; } own[] = { HASTE__STRUCTS(HASTE__ROW) };
+    const char *name;
+    haste_status status = HASTE_OK;
+    va_list theirs;
+    va_start(theirs, version);
+    while (status == HASTE_OK && (name = va_arg(theirs, const char *)) != NULL) {
+        size_t bytes = va_arg(theirs, size_t), i = 0;
+        while (i < sizeof own / sizeof own[0] && strcmp(own[i].name, name) != 0) i++;
+        if (i == 0 && bytes != own[0].bytes) error = NULL;
+        if (version / 100 != HASTE_VERSION / 100)
+            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation %d.%d.%d",
+                                 version / 10000, version / 100 % 100, version % 100,
+                                 HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH);
+        else if (i == sizeof own / sizeof own[0])
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s is in the header, but not in the implementation", name);
+        else if (bytes != own[i].bytes)
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s has %lu bytes in the header, %lu in the implementation",
+                                 name, (unsigned long)bytes, (unsigned long)own[i].bytes);
+    }
+    va_end(theirs);
     return status;
 }
 
@@ -1298,14 +1364,14 @@ typedef struct haste__kernels {
 enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
 
 /* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
-   these are NULL; stored as `how` says. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
+   these are NULL; stored as `how` says. a(i, k) is a[i][k*step], or, where `turned`, a[0][k*step + i], taken through
    `columns` unless that is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they
    are bfloat16 where `half`. All this T times, a moving by `jump` and B to its next rows, while C stays in registers.
    `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs;
    R is how many rows of two vectors the registers hold, which hides the latency of the multiply-add. */
 #define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
     ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int how, const float *const *a,      \
-                                                      ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
+                                                      ptrdiff_t step, int turned, const uint16_t *columns, const void *b,     \
                                                       int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
                                                       ptrdiff_t jump, const float *bias, const float *bias_row, int fetch,  \
                                                       ptrdiff_t ahead)                                                      \
@@ -1316,7 +1382,7 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
         int i, v, k;                                                                                                        \
         ptrdiff_t from = 0;                                                                                                 \
         HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            at[i] = a[near ? 0 : i];                                                                                        \
+            at[i] = a[turned ? 0 : i];                                                                                      \
             HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
                 sum[i][v] = how == HASTE__GO_ON ? LOAD(c[i] + v * W) : zero;                                                \
                 if (how == HASTE__ADD) HASTE__PREFETCH(c[i] + v * W, 0);                                                    \
@@ -1335,7 +1401,7 @@ enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
                     if (fetch == 2 && !half) HASTE__PREFETCH(wide, ahead);                                                  \
                 }                                                                                                           \
                 HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
-                    float scalar = near ? at[0][ak + i] : at[i][ak];                                                        \
+                    float scalar = turned ? at[0][ak + i] : at[i][ak];                                                      \
                     HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                     \
                 }                                                                                                           \
             }                                                                                                               \
@@ -5221,7 +5287,7 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
                                const double *propensity, const haste_lists *filter, haste_error *error)
 {
     enum { HASTE__METRICS_SMALL = 256 };
-    int32_t small[2 * HASTE__METRICS_SMALL], *y = small, *removed = small + HASTE__METRICS_SMALL, b, i;
+    int32_t local[2 * HASTE__METRICS_SMALL], *y = local, *removed = local + HASTE__METRICS_SMALL, b, i;
     double gain[HASTE_MAX_K];
     int64_t longest, j;
     haste_status status;
@@ -6179,7 +6245,87 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
     }
 }
 
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ---- >>letters ----------------------------------------------------------------------------------------------- */
+
+/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one letter
+   (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+#if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
+    #if defined(_MSC_VER)
+        #define HASTE__PRAGMA(text) __pragma(text)
+    #else
+        #define HASTE__PRAGMA(text) _Pragma(#text)
+    #endif
+    #define HASTE__PUSH(letter) HASTE__PRAGMA(push_macro(#letter))
+    #define HASTE__POP(letter)  HASTE__PRAGMA(pop_macro(#letter))
+    #define HASTE__EACH_LETTER(of) \
+        of(A) of(B) of(C) of(D) of(E) of(F) of(G) of(H) of(I) of(J) of(K) of(L) of(M) \
+        of(N) of(O) of(P) of(Q) of(R) of(S) of(T) of(U) of(V) of(W) of(X) of(Y) of(Z) \
+        of(a) of(b) of(c) of(d) of(e) of(f) of(g) of(h) of(i) of(j) of(k) of(l) of(m) \
+        of(n) of(o) of(p) of(q) of(r) of(s) of(t) of(u) of(v) of(w) of(x) of(y) of(z)
+    #if HASTE__LETTERS == 0
+        HASTE__EACH_LETTER(HASTE__POP)
+    #else
+        HASTE__EACH_LETTER(HASTE__PUSH)
+        #undef A
+        #undef B
+        #undef C
+        #undef D
+        #undef E
+        #undef F
+        #undef G
+        #undef H
+        #undef I
+        #undef J
+        #undef K
+        #undef L
+        #undef M
+        #undef N
+        #undef O
+        #undef P
+        #undef Q
+        #undef R
+        #undef S
+        #undef T
+        #undef U
+        #undef V
+        #undef W
+        #undef X
+        #undef Y
+        #undef Z
+        #undef a
+        #undef b
+        #undef c
+        #undef d
+        #undef e
+        #undef f
+        #undef g
+        #undef h
+        #undef i
+        #undef j
+        #undef k
+        #undef l
+        #undef m
+        #undef n
+        #undef o
+        #undef p
+        #undef q
+        #undef r
+        #undef s
+        #undef t
+        #undef u
+        #undef v
+        #undef w
+        #undef x
+        #undef y
+        #undef z
+    #endif
+#endif
+#undef HASTE__LETTERS
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
