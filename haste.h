@@ -15,7 +15,7 @@
        haste_layer_create(&layer, &options, &error);       // statuses are left out here; check them
        haste_workspace_create(&work, &layer, NULL, &error);
        for each batch:
-           haste_train_step(&layer, &work, x, B, positives, &step, &loss, grad_x, &error);
+           haste_train_step(&layer, &work, x, B, &positives, &step, &loss, grad_x, &error);
        haste_top_k(&layer, &work, x, B, 5, NULL, id, score, &error);
        haste_save("model.haste", &layer, layer.dtype, NULL, 0, &error);
 
@@ -48,12 +48,14 @@
        memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
        unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
-       asserts.
+       asserts. B = 0 is no error: there is nothing to do.
    THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
-       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals.
-   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path
-       give the same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
-       (seed, step, position).
+       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals. After fork(),
+       GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the first call, start
+       another program in the child, or let the child's workspaces have threads = 1.
+   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
+       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
+       the last ones. Random numbers come from a counter of (seed, step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
        over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
        haste_forward and haste_score return it as it is.
@@ -138,8 +140,8 @@ typedef enum haste_status {
     HASTE_ERR_SIZE,       /* a product of sizes overflows, or a buffer or workspace is too small */
     HASTE_ERR_MEMORY,     /* an allocation failed */
     HASTE_ERR_DATA,       /* offsets that descend, a label id out of range, a value that is not finite */
-    HASTE_ERR_NONFINITE,  /* a logit became infinite or NaN during the pass */
-    HASTE_ERR_STATE,      /* a layer breaks an invariant, or gradients are still pending */
+    HASTE_ERR_NONFINITE,  /* a logit, gradient or updated weight became infinite or NaN during the pass */
+    HASTE_ERR_STATE,      /* a layer breaks an invariant, or a gradient does not belong to it */
     HASTE_ERR_FILE,       /* a file could not be opened, read, written or renamed */
     HASTE_ERR_FORMAT,     /* not a model file, a damaged one, or one of another version */
     HASTE_ERR_DEVICE      /* haste_cuda.cuh: a CUDA call failed, or the device cannot do what is asked */
@@ -196,7 +198,8 @@ typedef struct haste_sparse {
                                   one column per label: slots first_slot + g*S, first_slot + g*S + 1, ...
 
    A row of the weight belongs to one input, so pruning and regrowing an input touches one row. index counts from
-   column `begin` of x and ascends strictly within a group. A dense block has no index (NULL) and F = end - begin.
+   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and index
+   may be NULL.
    Slots past the last label hold weight 0 and bias 0, and take part in nothing. */
 typedef struct haste_block {
     int64_t   groups;           /* G = ceil(labels / S) */
@@ -229,17 +232,16 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire so far */
-    int32_t         pending;                  /* micro-batches accumulated and not yet applied */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
 } haste_layer;
 
-/* Options: all zero means the default. */
+/* In all options 0 means the default, and HASTE_NONE the value 0 where the default is another and 0 makes sense. */
 typedef struct haste_block_options {
     int64_t labels;        /* how many labels it takes, in the order given; 0 in the last block: all that are left */
     int32_t group_size;    /* S; 0: 32 */
-    int32_t fan_in;        /* F; 0: 64, or the slice's width where that is smaller; HASTE_DENSE: the slice's width,
-                              without an index */
+    int32_t fan_in;        /* F; 0: 64, or the slice's width where that is smaller; HASTE_DENSE, or the slice's width:
+                              a dense block, without an index */
     int32_t begin, end;    /* slice of x; both 0: all of it */
 } haste_block_options;
 
@@ -256,48 +258,46 @@ typedef struct haste_layer_options {
     haste_optimizer     optimizer;
     haste_dtype         dtype, state_dtype; /* bfloat16 is rounded stochastically */
     int32_t             zero_weights;       /* 1: start at 0; 0: uniform in +-1/sqrt(F) */
+    int32_t             threads;            /* that fill it; 0: as many as OpenMP would use (1 without OpenMP) */
     uint64_t            seed;
 } haste_layer_options;
 
-/* Everything that a batch needs besides the layer, allocated once. One workspace serves one call at a time; threads that
-   read the same layer bring one workspace each. */
+/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same layer
+   bring one workspace each. */
+typedef enum haste_purpose {
+    HASTE_ANY_PURPOSE = 0,
+    HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _forward, _backward, _score, _rewire */
+    HASTE_PREDICTION          /* haste_forward, _score, _top_k, _above: without the memory that input gradients take */
+} haste_purpose;
+
 typedef struct haste_workspace_options {
-    int32_t    batch;      /* the largest B; 0: 128 */
-    int64_t    ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
-    int32_t    top_k;      /* the largest k of haste_top_k; 0: 16 */
-    int32_t    chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
-                              number of threads is not; 0: 16 */
-    int32_t    threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
-    haste_path path;
-    int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16
-                              too and take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to
-                              0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights; for one sample
-                              alone up to three times as slow as without. Logits change by about 2^-9 of the size of their
-                              terms. Training and layers of float32 do not look at it. Only on HASTE_PATH_AVX512 and where
-                              haste_has_bf16_dot() is 1 */
+    int32_t       batch;      /* the largest B; 0: 128 */
+    int64_t       ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
+    int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
+    int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
+                                 number of threads is not. Chunks beyond the number of threads even out the work, and each
+                                 takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most 64 */
+    int32_t       threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
+    haste_purpose purpose;    /* what it is for; other calls are refused */
+    haste_path    path;
+    int32_t       bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to
+                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes subnormal
+                                 numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights;
+                                 for one sample alone up to three times as slow as without. Logits change by about 2^-9 of
+                                 the size of their terms. Training and layers of float32 do not look at it. Only on
+                                 HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
-    int32_t    batch, top_k, chunks, threads;   /* as above, never 0 */
-    int64_t    ids;
-    haste_path path;                            /* the one in use, never AUTO */
-    int32_t    bf16_dot;
-    int32_t    inputs, max_group, max_fan_in;   /* of the layer it was sized for: D, and the largest S and F */
-    float     *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
-    float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
-    float     *tile;          /* [threads][haste__tile_count]     a panel's logits and their gradients, a group's weights */
-    uint64_t  *pair;          /* [2][ids]                         (slot, sample), sorted */
-    int64_t   *row;           /* [batch]                          distinct ids per sample */
-    double    *sum;           /* [chunks][2 * batch + 2]          loss, and softmax's running maximum and sum */
-    float     *shift;         /* [2][batch + 32]                  softmax's largest logit, and the factor of its gradient */
-    float     *best_score;    /* [threads][batch][top_k] */
-    int32_t   *best_id;       /* [threads][batch][top_k] */
-    float     *best_floor;    /* [threads][batch]                 what a logit must reach to be kept */
-    int32_t   *best_count;    /* [threads][batch] */
-    int32_t   *count;         /* [chunks][batch]                  hits of haste_above */
-    int32_t   *flag;          /* [chunks]                         groups with a logit that is not finite */
-    void      *memory;        /* what haste_workspace_free gives back, or NULL */
-    size_t     bytes;         /* its size */
+    int32_t       batch, top_k, chunks, threads;   /* as above, never 0 */
+    int64_t       ids;
+    haste_purpose purpose;
+    haste_path    path;                            /* the one in use, never AUTO */
+    int32_t       bf16_dot;
+    int32_t       inputs, max_group, max_fan_in;   /* of the layer it was sized for: D, and the largest S and F */
+    int32_t       owned;                           /* 1: haste_workspace_free gives memory back */
+    void         *memory;                          /* its contents are the library's affair */
+    size_t        bytes;
 } haste_workspace;
 
 /* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
@@ -313,21 +313,27 @@ typedef struct haste_plan {
 } haste_plan;
 
 /* Gradients as large as the weights: for accumulation over micro-batches and for those who bring their own optimizer.
-   Training with haste_train_step alone never needs one. */
+   Training with haste_train_step alone never needs one. A gradient belongs to layers of one seed and one arrangement of
+   blocks; calls with another layer refuse it. */
 typedef struct haste_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
-    float *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
-    void  *memory;
-    size_t bytes;
+    float   *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
+    float   *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
+    int32_t  pending;                    /* micro-batches in it that are not yet applied; who fills the arrays himself
+                                            says 1 */
+    int64_t  rewires;                    /* the layer's when the first of them was added: rows belong to inputs */
+    uint64_t layer;                      /* which layers it belongs to */
+    void    *memory;                     /* what haste_gradient_free gives back, or NULL */
+    size_t   bytes;                      /* its size */
 } haste_gradient;
 
 typedef struct haste_step_options {
-    float   lr;                  /* learning rate; 0 updates nothing but the optimizer's state */
-    float   momentum;            /* HASTE_MOMENTUM; 0: .9 */
-    float   beta1, beta2, eps;   /* HASTE_ADAMW; 0: .9, .999, 1e-8 */
-    float   weight_decay;        /* wd; the bias is not decayed */
-    int64_t divisor;             /* what the summed loss and gradients are divided by; 0: B */
-    float   negligible;          /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
+    float   lr;             /* learning rate; with 0 no weight changes, but the optimizer's state and layer->step do */
+    float   momentum;       /* HASTE_MOMENTUM; 0: .9; HASTE_NONE: 0 */
+    float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
+    float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
+    float   weight_decay;   /* wd; the bias is not decayed */
+    int64_t divisor;        /* what the summed loss and gradients are divided by; 0: B */
+    float   negligible;     /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -396,7 +402,7 @@ HASTE_API void         haste_layer_free(haste_layer *layer);
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
 /* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
-   than those it was made for. */
+   than those it was made for; but its default chunks come from the layer that it was made with. */
 HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
                                               const haste_workspace_options *options, haste_error *error);
 HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
@@ -404,8 +410,14 @@ HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_l
                                             haste_error *error);
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
-/* haste_gradient_create: zeroed buffers for all blocks, plan.gradient bytes; haste_gradient_free gives them back. */
+/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them back.
+   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each block as in
+   haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
+   haste_gradient_zero: zeroes the arrays and forgets what is pending. */
 HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
+HASTE_API haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
+                                           float *const *bias, haste_error *error);
+HASTE_API haste_status haste_gradient_zero(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
 HASTE_API void         haste_gradient_free(haste_gradient *gradient);
 
 /* ---- >>api training ------------------------------------------------------------------------------------------ */
@@ -416,7 +428,7 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      layer      updated; layer->step += 1
      work       scratch
      x          [B, D] row-major
-     B          samples, 1 .. work->batch
+     B          samples, 0 .. work->batch. 0: nothing is done, but loss = 0
      positives  B lists of label ids
      options    learning rate etc.; NULL is an error
      loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
@@ -430,26 +442,27 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
-   nothing is changed. HASTE_ERR_STATE while gradients are pending. HASTE_ERR_NONFINITE: groups with a logit that is not
-   finite were left as they were, the others updated; grad_x and loss are unspecified.
+   nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not finite were left
+   as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A group whose weight
+   gradient reaches 1e18 counts as not finite.
    6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it
-   uses work->threads threads. The same bits for any number of them. A group whose weight gradient reaches 1e18 counts as not
-   finite. Paper: section 3.2 (its three kernels, fused). */
+   uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused). */
 HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                        haste_lists positives, const haste_step_options *options, double *loss,
+                                        const haste_lists *positives, const haste_step_options *options, double *loss,
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; layer->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
+   nothing; gradient->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
    divides by its own B, and the sum of k calls is k times too large); loss (=) and grad_x (+=) are divided by it too.
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
-   layer->step += 1, pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that is not
-   usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
-   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18. Errors as of haste_train_step, but
-   pending gradients are none here. */
-HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                        haste_lists positives, const haste_step_options *options, haste_gradient *gradient,
-                                        double *loss, float *grad_x, haste_error *error);
+   layer->step += 1, gradient->pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that
+   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
+   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
+   Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
+   for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
+HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                        const haste_lists *positives, const haste_step_options *options,
+                                        haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
 
@@ -473,10 +486,11 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      grad_bias[g,s]     = sum over b of grad_logits[b, slot]
 
      grad_logits  [B, slots] row-major; what padding slots hold does not matter
-     gradient     (=) its arrays, padding 0; NULL: not wanted
+     gradient     (=) its arrays, padding 0; pending = 1; NULL: not wanted. B = 0 leaves it as it is
      grad_x       [B, D] (+=); NULL: not wanted
 
-   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; grad_logits is not checked. Paper: section 3.2. */
+   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer; grad_logits
+   is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
 
@@ -489,7 +503,7 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
    2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG,
    HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   haste_lists candidates, float *score, haste_error *error);
+                                   const haste_lists *candidates, float *score, haste_error *error);
 
 /* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
    weights: never a [B, L] array.
@@ -592,7 +606,7 @@ typedef struct haste_rewire_options {
 
      layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
      work       scratch; its threads do the work
-     x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and zeroed lists
+     x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
@@ -602,13 +616,16 @@ typedef struct haste_rewire_options {
    indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
    the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_STATE while gradients are pending;
+   Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
+
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step;
    HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a
    group whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged,
    bit for bit. The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and
    grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
-                                    const float *x, int32_t B, haste_lists positives, int64_t *moved, haste_error *error);
+                                    const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
+                                    haste_error *error);
 
 /* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
    then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
@@ -689,8 +706,8 @@ typedef struct haste_file {
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending
-   gradients, and for a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
+   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
    HASTE_ERR_FILE: path and reason.
 
    haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
@@ -719,7 +736,7 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
-HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives,
+HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
                                 int64_t divisor, double *loss, double *grad_logits);
 HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                                     double *const *grad_weight, double *const *grad_bias, double *grad_x);
@@ -1949,28 +1966,77 @@ const char *haste_path_text(haste_path path)
 static size_t haste__width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
 static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; }   /* SGD 0, momentum 1, AdamW 2 */
 
+static int64_t haste__block_slots(const haste_block *block) { return block->groups * block->group_size; }
+static int32_t haste__block_width(const haste_block *block) { return block->end - block->begin; }
+
+/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a caller's
+   struct or a file. `where` begins the message, `status` is what a failure returns. */
+static haste_status haste__layer_sizes_check(const haste_layer *layer, const char *where, haste_status status,
+                                             haste_error *error)
+{
+    int64_t labels = 0, slots = 0;
+    int i;
+    if (layer->labels < 1)
+        return haste__fail(error, status, "%slabels = %d, expected at least 1", where, (int)layer->labels);
+    if (layer->inputs < 1 || layer->inputs > 65536)
+        return haste__fail(error, status, "%sinputs = %d, expected 1 to 65536", where, (int)layer->inputs);
+    if (layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__fail(error, status, "%sblock_count = %d, expected 1 to %d", where, (int)layer->block_count,
+                           HASTE_MAX_BLOCKS);
+    if ((unsigned)layer->loss > HASTE_SOFTMAX)
+        return haste__fail(error, status, "%sloss = %d is unknown", where, (int)layer->loss);
+    if ((unsigned)layer->optimizer > HASTE_ADAMW)
+        return haste__fail(error, status, "%soptimizer = %d is unknown", where, (int)layer->optimizer);
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16)
+        return haste__fail(error, status, "%sdtype = %d, state_dtype = %d: one is unknown", where, (int)layer->dtype,
+                           (int)layer->state_dtype);
+    if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
+        return haste__fail(error, status, "%sstep = %lld, rewires = %lld, expected 0 to 2^62", where,
+                           (long long)layer->step, (long long)layer->rewires);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs)
+            return haste__fail(error, status, "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d",
+                               where, i, (int)b->begin, (int)b->end, (int)layer->inputs);
+        if (b->fan_in < 1 || b->fan_in > haste__block_width(b))
+            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice", where, i,
+                               (int)b->fan_in, (int)haste__block_width(b));
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0)
+            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256", where,
+                               i, (int)b->group_size);
+        if (b->labels < 1 || b->labels > layer->labels - labels)
+            return haste__fail(error, status, "%sblock[%d].labels = %lld, expected 1 to the %lld labels that are left",
+                               where, i, (long long)b->labels, (long long)(layer->labels - labels));
+        if (b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
+            return haste__fail(error, status, "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
+                               "and group_size = %d", where, i, (long long)b->groups, (long long)b->first_slot,
+                               (long long)b->labels, (int)b->group_size);
+        labels += b->labels;
+        slots += haste__block_slots(b);
+    }
+    if (labels != layer->labels)
+        return haste__fail(error, status, "%sthe blocks take %lld labels, expected all %d", where, (long long)labels,
+                           (int)layer->labels);
+    if (slots > INT32_MAX)
+        return haste__fail(error, status == HASTE_ERR_ARG ? HASTE_ERR_SIZE : status,
+                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where, (long long)slots);
+    if (slots != layer->slots)
+        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where, (long long)layer->slots,
+                           (long long)slots);
+    return HASTE_OK;
+}
+
 /* Sizes of a layer from its options, without memory. */
 static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_options *o, haste_error *error)
 {
-    haste_block_options one;
     int64_t placed = 0;
-    int i, blocks;
-    memset(&one, 0, sizeof one);
+    int i;
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (o->labels < 1) return haste__fail(error, HASTE_ERR_ARG, "labels = %d, expected at least 1", (int)o->labels);
-    if (o->inputs < 1 || o->inputs > 65536)
-        return haste__fail(error, HASTE_ERR_ARG, "inputs = %d, expected 1 to 65536", (int)o->inputs);
     if (o->block_count < 0 || o->block_count > HASTE_MAX_BLOCKS)
         return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count,
                            HASTE_MAX_BLOCKS);
-    if ((unsigned)o->loss > HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "loss = %d is unknown", (int)o->loss);
-    if ((unsigned)o->optimizer > HASTE_ADAMW)
-        return haste__fail(error, HASTE_ERR_ARG, "optimizer = %d is unknown", (int)o->optimizer);
-    if ((unsigned)o->dtype > HASTE_BF16 || (unsigned)o->state_dtype > HASTE_BF16)
-        return haste__fail(error, HASTE_ERR_ARG, "dtype = %d, state_dtype = %d: one is unknown", (int)o->dtype,
-                           (int)o->state_dtype);
     if (o->samples < 0) return haste__fail(error, HASTE_ERR_ARG, "samples = %lld is negative", (long long)o->samples);
-
+    if (o->threads < 0) return haste__fail(error, HASTE_ERR_ARG, "threads = %d is negative", (int)o->threads);
     memset(layer, 0, sizeof *layer);
     layer->labels = o->labels;
     layer->inputs = o->inputs;
@@ -1979,83 +2045,67 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
     layer->loss = o->loss;
     layer->optimizer = o->optimizer;
     layer->seed = o->seed;
-    blocks = layer->block_count = o->block_count ? o->block_count : 1;
-    for (i = 0; i < blocks; i++) {
-        const haste_block_options *bo = o->block_count ? &o->block[i] : &one;
+    layer->block_count = o->block_count ? o->block_count : 1;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block_options *from = &o->block[i];
         haste_block *block = &layer->block[i];
-        int32_t width;
-        block->begin = bo->begin;
-        block->end = bo->begin == 0 && bo->end == 0 ? o->inputs : bo->end;
-        if (block->begin < 0 || block->end <= block->begin || block->end > o->inputs)
-            return haste__fail(error, HASTE_ERR_ARG,
-                               "block[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", i,
-                               (int)bo->begin, (int)bo->end, (int)o->inputs);
-        width = block->end - block->begin;
-        block->group_size = bo->group_size ? bo->group_size : 32;
-        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8 != 0)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].group_size = %d, expected a multiple of 8 from 8 to 256", i,
-                               (int)bo->group_size);
-        if (bo->fan_in == HASTE_DENSE) block->fan_in = width;
-        else if (bo->fan_in == 0) block->fan_in = width < 64 ? width : 64;
-        else block->fan_in = bo->fan_in;
-        if (block->fan_in < 1 || block->fan_in > width)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].fan_in = %d, expected 1 to the %d inputs of its slice", i,
-                               (int)bo->fan_in, (int)width);
-        block->labels = bo->labels;
-        if (bo->labels == 0 && i == blocks - 1) block->labels = o->labels - placed;
-        if (block->labels < 1 || block->labels > o->labels - placed)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].labels = %lld, expected 1 to the %lld labels that are left",
-                               i, (long long)bo->labels, (long long)(o->labels - placed));
-        placed += block->labels;
-        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        haste_block_options zero;
+        int64_t width;
+        memset(&zero, 0, sizeof zero);
+        if (!o->block_count) from = &zero;   /* what stands in o->block does not count */
+        block->begin = from->begin;
+        block->end = from->begin == 0 && from->end == 0 ? o->inputs : from->end;
+        width = (int64_t)block->end - block->begin;
+        block->group_size = from->group_size ? from->group_size : 32;
+        if (from->fan_in == HASTE_DENSE) block->fan_in = (int32_t)width;
+        else if (from->fan_in == 0) block->fan_in = width < 64 ? (int32_t)width : 64;
+        else block->fan_in = from->fan_in;
+        block->labels = from->labels == 0 && i == layer->block_count - 1 ? o->labels - placed : from->labels;
         block->first_slot = layer->slots;
-        layer->slots += block->groups * block->group_size;
+        if (block->labels < 1 || block->labels > o->labels || block->group_size < 8) break;   /* refused below */
+        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        layer->slots += haste__block_slots(block);
+        placed += block->labels;
     }
-    if (placed != o->labels)
-        return haste__fail(error, HASTE_ERR_ARG, "the blocks take %lld labels, expected all %d", (long long)placed,
-                           (int)o->labels);
-    if (layer->slots > INT32_MAX)
-        return haste__fail(error, HASTE_ERR_SIZE, "%lld slots, expected below 2^31: use fewer labels or smaller groups",
-                           (long long)layer->slots);
-    return HASTE_OK;
+    return haste__layer_sizes_check(layer, "", HASTE_ERR_ARG, error);
 }
 
-/* Places the arrays one after the other; sets pointers only where there is memory. The same walk plans and allocates, so
-   the two cannot differ. The array `dense` says which blocks have no index. */
-static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, char *memory, haste_plan *plan,
-                                         haste_error *error)
+/* What has been taken of an arena since the last call. */
+static size_t haste__taken(const haste__arena *arena, size_t *mark)
 {
-    size_t end = 0, start, at;
-    int i, k, states = haste__states(layer->optimizer), ok = 1;
+    const size_t bytes = arena->end - *mark;
+    *mark = arena->end;
+    return bytes;
+}
+
+/* Lays out a layer's arrays. */
+static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena, haste_plan *plan, haste_error *error)
+{
+    size_t mark = arena->end;
+    int i, k;
     memset(plan, 0, sizeof *plan);
-    #define HASTE__ARRAY(pointer, type, count, width)                                                                  \
-        if (ok && (ok = haste__place(&end, (uint64_t)(count), (width), &at)) != 0 && memory)                           \
-            pointer = (type)(void *)(memory + at)
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
-        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;          /* < 2^31 */
-        uint64_t weights = slots * (uint64_t)block->fan_in;                              /* < 2^47 */
+        const uint64_t slots = (uint64_t)haste__block_slots(block), fan_in = (uint64_t)block->fan_in;   /* < 2^31, <= 2^16 */
+        const uint64_t places = block->fan_in == haste__block_width(block) ? 0 : (uint64_t)block->groups * fan_in;
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
-        start = end;
-        if (!dense[i])
-            HASTE__ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
-        plan->index += end - start; start = end;
-        HASTE__ARRAY(block->weight, void *, weights, haste__width(layer->dtype));
-        plan->weight += end - start; start = end;
-        HASTE__ARRAY(block->bias, float *, slots, sizeof(float));
-        plan->bias += end - start; start = end;
-        for (k = 0; k < states; k++) {
-            HASTE__ARRAY(block->weight_state[k], void *, weights, haste__width(layer->state_dtype));
-            HASTE__ARRAY(block->bias_state[k], float *, slots, sizeof(float));
+        block->index = places ? (uint16_t *)haste__take(arena, places, sizeof *block->index) : NULL;
+        plan->index += haste__taken(arena, &mark);
+        block->weight = haste__take(arena, slots * fan_in, haste__width(layer->dtype));
+        plan->weight += haste__taken(arena, &mark);
+        block->bias = (float *)haste__take(arena, slots, sizeof *block->bias);
+        plan->bias += haste__taken(arena, &mark);
+        for (k = 0; k < haste__states(layer->optimizer); k++) {
+            block->weight_state[k] = haste__take(arena, slots * fan_in, haste__width(layer->state_dtype));
+            block->bias_state[k] = (float *)haste__take(arena, slots, sizeof *block->bias);
         }
-        plan->state += end - start;
+        plan->state += haste__taken(arena, &mark);
     }
-    start = end;
-    HASTE__ARRAY(layer->label_of, int32_t *, layer->slots, sizeof(int32_t));
-    HASTE__ARRAY(layer->slot_of, int32_t *, layer->labels, sizeof(int32_t));
-    plan->order = end - start;
-    plan->layer = end;
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
+    layer->label_of = (int32_t *)haste__take(arena, (uint64_t)layer->slots, sizeof *layer->label_of);
+    layer->slot_of = (int32_t *)haste__take(arena, (uint64_t)layer->labels, sizeof *layer->slot_of);
+    plan->order = haste__taken(arena, &mark);
+    plan->layer = arena->end;
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
     return HASTE_OK;
 }
 
@@ -2063,34 +2113,71 @@ static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, c
 static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
                                         haste_error *error);
 
-static void haste__dense_blocks(const haste_layer_options *o, int *dense)
-{
-    int i;
-    for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
-}
-
 /* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a
-   row, each in a page of its own, wait for the translation of addresses. */
+   row, each in a page of its own, cost a TLB miss each. */
 enum { HASTE__PANEL = 128 };
 
 static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
 
-/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32;
-   gradients of a panel's biases; pairs of inputs of 32 samples. */
-static int haste__tile_count(const haste_workspace *work, size_t *count)
+/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise those of
+   prediction; the others are NULL. */
+typedef struct haste__scratch {
+    float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
+    uint16_t *x_bf16;        /* the same                         for bf16_dot */
+    float    *grad_x;        /* [chunks][ceil(batch/32)][D][32]  training: input gradients, one per chunk */
+    float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
+                                                                 gradients */
+    size_t    tile_count;
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted */
+    int64_t  *row;           /* [batch]                          distinct ids per sample */
+    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
+    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
+                                                                 gradient */
+    float    *best_score;    /* [threads][batch][top_k]          prediction */
+    int32_t  *best_id;       /* [threads][batch][top_k]          prediction */
+    float    *best_floor;    /* [threads][batch]                 prediction: what a logit must reach to be kept */
+    int32_t  *best_count;    /* [threads][batch]                 prediction */
+    int32_t  *count;         /* [chunks][batch]                  prediction: hits of haste_above */
+    int32_t  *flag;          /* [chunks]                         groups with a logit that is not finite */
+} haste__scratch;
+
+static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *work, haste__arena *arena)
 {
-    const int32_t panel = work->max_group > HASTE__PANEL ? work->max_group : (int32_t)HASTE__PANEL;
-    size_t logits = 2 * (size_t)panel, weights = 2;
-    if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) ||
-        logits > SIZE_MAX / 2 - weights - (1u << 22)) return 0;
-    *count = (logits + weights + (size_t)panel + ((size_t)work->max_fan_in + 1) * (HASTE__SAMPLES / 2) + 15) / 16 * 16;
-    return 1;
+    const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
+    const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
+    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
+    const uint64_t panel = S > HASTE__PANEL ? S : HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
+    const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
+    uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
+    if (train) tile += panel * samples + weights + panel;
+    memset(s, 0, sizeof *s);
+    s->tile_count = (size_t)((tile + 15) / 16 * 16);
+    s->x = (float *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x);
+    if (work->bf16_dot) s->x_bf16 = (uint16_t *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x_bf16);
+    if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
+    s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
+    s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
+    s->row = (int64_t *)haste__take(arena, batch, sizeof *s->row);
+    s->flag = (int32_t *)haste__take(arena, chunks, sizeof *s->flag);
+    if (train) {
+        s->sum = (double *)haste__take(arena, (2 * batch + 2) * chunks, sizeof *s->sum);
+        s->shift = (float *)haste__take(arena, 2 * (batch + HASTE__SAMPLES), sizeof *s->shift);
+    }
+    if (predict) {
+        s->best_score = (float *)haste__take(arena, threads * batch * (uint64_t)work->top_k, sizeof *s->best_score);
+        s->best_id = (int32_t *)haste__take(arena, threads * batch * (uint64_t)work->top_k, sizeof *s->best_id);
+        s->best_floor = (float *)haste__take(arena, threads * batch, sizeof *s->best_floor);
+        s->best_count = (int32_t *)haste__take(arena, threads * batch, sizeof *s->best_count);
+        s->count = (int32_t *)haste__take(arena, batch * chunks, sizeof *s->count);
+    }
 }
 
+/* Sizes of a workspace, without memory. */
 static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer,
                                            const haste_workspace_options *options, haste_error *error)
 {
+    const int64_t most_chunks = layer->slots / 8192 < 64 ? layer->slots / 8192 : 64;
     haste_workspace_options o;
     int i;
     memset(&o, 0, sizeof o);
@@ -2099,19 +2186,24 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->batch = o.batch ? o.batch : 128;
     work->ids = o.ids ? o.ids : 64 * (int64_t)work->batch;
     work->top_k = o.top_k ? o.top_k : 16;
-    work->chunks = o.chunks ? o.chunks : 16;
+    work->chunks = o.chunks ? o.chunks : most_chunks > 16 ? (int32_t)most_chunks : 16;
     work->threads = haste__threads(o.threads);
+    work->purpose = o.purpose;
     work->path = o.path == HASTE_PATH_AUTO ? haste_path_best() : o.path;
     if (work->batch < 1 || work->batch > 1 << 30)
         return haste__fail(error, work->batch < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "batch = %d, expected 1 to 2^30",
                            (int)o.batch);
     if (work->ids < 1 || work->ids > INT64_MAX / 64)
         return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
-    if (work->top_k < 1) return haste__fail(error, HASTE_ERR_ARG, "top_k = %d, expected at least 1", (int)o.top_k);
+    if (work->top_k < 1 || work->top_k > 1 << 20)
+        return haste__fail(error, work->top_k < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "top_k = %d, expected 1 to 2^20",
+                           (int)o.top_k);
     if (work->chunks < 1 || work->chunks > 1024)
         return haste__fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to 1024", (int)o.chunks);
     if (o.threads < 0 || o.threads > 4096)
         return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
+    if ((unsigned)o.purpose > HASTE_PREDICTION)
+        return haste__fail(error, HASTE_ERR_ARG, "purpose = %d is unknown", (int)o.purpose);
     if (!haste__path_kernels(work->path))
         return haste__fail(error, HASTE_ERR_ARG, "path = %d (%s) is not available on this processor", (int)o.path,
                            haste_path_text(o.path));
@@ -2129,71 +2221,49 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     return HASTE_OK;
 }
 
-static haste_status haste__workspace_arrange(haste_workspace *work, char *memory, size_t *bytes, haste_error *error)
+static haste_status haste__workspace_bytes(const haste_workspace *work, size_t *bytes, haste_error *error)
 {
-    size_t end = 0, at, tile, xt = HASTE__SAMPLES, batch = (size_t)work->batch;
-    size_t threads = (size_t)work->threads, chunks = (size_t)work->chunks, best = threads, kept;
-    int ok = haste__tile_count(work, &tile);
-    ok = ok && haste__multiply(&xt, (uint64_t)work->inputs) &&
-         haste__multiply(&xt, ((uint64_t)batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES);
-    ok = ok && haste__multiply(&best, batch);
-    kept = best;
-    ok = ok && haste__multiply(&kept, (uint64_t)work->top_k);
-    HASTE__ARRAY(work->x, float *, xt, sizeof(float));
-    HASTE__ARRAY(work->grad_x, float *, xt, sizeof(float) * chunks);
-    HASTE__ARRAY(work->tile, float *, tile, sizeof(float) * threads);
-    HASTE__ARRAY(work->pair, uint64_t *, work->ids, 2 * sizeof(uint64_t));
-    HASTE__ARRAY(work->row, int64_t *, batch, sizeof(int64_t));
-    HASTE__ARRAY(work->sum, double *, 2 * batch + 2, sizeof(double) * chunks);
-    HASTE__ARRAY(work->shift, float *, batch + HASTE__SAMPLES, 2 * sizeof(float));
-    HASTE__ARRAY(work->best_score, float *, kept, sizeof(float));
-    HASTE__ARRAY(work->best_id, int32_t *, kept, sizeof(int32_t));
-    HASTE__ARRAY(work->best_floor, float *, best, sizeof(float));
-    HASTE__ARRAY(work->best_count, int32_t *, best, sizeof(int32_t));
-    HASTE__ARRAY(work->count, int32_t *, batch, sizeof(int32_t) * chunks);
-    HASTE__ARRAY(work->flag, int32_t *, chunks, sizeof(int32_t));
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
-    *bytes = end;
+    haste__arena arena = { NULL, 0, 0 };
+    haste__scratch scratch;
+    haste__scratch_arrange(&scratch, work, &arena);
+    *bytes = arena.end;
+    if (arena.overflow) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
     return HASTE_OK;
 }
 
-static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, char *memory, size_t *bytes,
+static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, haste__arena *arena,
                                             haste_error *error)
 {
-    size_t end = 0, at;
-    int i, ok = 1;
+    int i;
     for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        const uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
-        HASTE__ARRAY(gradient->weight[i], float *, slots * (uint64_t)block->fan_in, sizeof(float));
-        HASTE__ARRAY(gradient->bias[i], float *, slots, sizeof(float));
+        const uint64_t slots = (uint64_t)haste__block_slots(&layer->block[i]);
+        gradient->weight[i] = (float *)haste__take(arena, slots * (uint64_t)layer->block[i].fan_in, sizeof(float));
+        gradient->bias[i] = (float *)haste__take(arena, slots, sizeof(float));
     }
-    #undef HASTE__ARRAY
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
-    *bytes = end;
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
     return HASTE_OK;
 }
 
 haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work, haste_plan *plan,
                               haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 }, gradients = { NULL, 0, 0 };
     haste_layer layer;
     haste_workspace workspace;
     haste_gradient gradient;
     haste_plan p;
     haste_status status;
-    int dense[HASTE_MAX_BLOCKS];
     if (!plan) return haste__fail(error, HASTE_ERR_ARG, "plan is NULL");
     status = haste__layer_shape(&layer, options, error);
-    if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&layer, dense, NULL, &p, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&layer, &arena, &p, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&workspace, &layer, work, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&workspace, NULL, &p.workspace, error);
-    if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&workspace, &p.workspace, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, &gradients, error);
     if (status == HASTE_OK) status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
-    if (status == HASTE_OK) *plan = p;
-    return status;
+    if (status != HASTE_OK) return status;
+    p.gradient = gradients.end;
+    *plan = p;
+    return HASTE_OK;
 }
 
 /* ---- >>layer ------------------------------------------------------------------------------------------------- */
@@ -2280,70 +2350,83 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
     }
 }
 
+/* Will the caller's memory do? */
+static haste_status haste__memory_check(const void *memory, size_t bytes, size_t needed, haste_error *error)
+{
+    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
+                           HASTE__ALIGN);
+    if (bytes < needed)
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
+                           (unsigned long long)needed);
+    return HASTE_OK;
+}
+
+/* Which label sits where: order [L], or NULL: 0, 1, ... */
+static haste_status haste__layer_place_labels(const haste_layer *layer, const int32_t *order, haste_error *error)
+{
+    int64_t slot, placed = 0, j;
+    int i;
+    for (i = 0; i < layer->labels; i++) layer->slot_of[i] = -1;
+    for (slot = 0; slot < layer->slots; slot++) layer->label_of[slot] = -1;
+    for (i = 0; i < layer->block_count; i++)
+        for (j = 0; j < layer->block[i].labels; j++, placed++) {
+            const int32_t id = order ? order[placed] : (int32_t)placed;
+            if (id < 0 || id >= layer->labels || layer->slot_of[id] >= 0)
+                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
+                                   id < 0 || id >= layer->labels ? "expected an id below labels" :
+                                   "this id stood before, expected a permutation");
+            slot = layer->block[i].first_slot + j;
+            layer->slot_of[id] = (int32_t)slot;
+            layer->label_of[slot] = id;
+        }
+    return HASTE_OK;
+}
+
 haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
                               haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste__beginning beginning;
     haste_layer l;
     haste_plan plan;
     haste_status status;
-    int i, dense[HASTE_MAX_BLOCKS];
-    int64_t slot = 0, placed = 0;
+    int i;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
+    if (status == HASTE_OK) status = haste__memory_check(memory, bytes, plan.layer, error);
     if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
-    if (status != HASTE_OK) return status;
-    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
-                           HASTE__ALIGN);
-    if (bytes < plan.layer)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
-                           (unsigned long long)plan.layer);
     if (options->frequency)
         for (i = 0; i < l.labels; i++)
             if (options->frequency[i] < 0 || options->frequency[i] > options->samples)
                 return haste__fail(error, HASTE_ERR_ARG, "frequency[%d] = %lld, expected 0 to samples = %lld", i,
                                    (long long)options->frequency[i], (long long)options->samples);
 
-    haste__layer_arrange(&l, dense, (char *)memory, &plan, error);
-    for (i = 0; i < l.labels; i++) l.slot_of[i] = -1;
-    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
-    for (i = 0; i < l.block_count; i++) {
-        const haste_block *block = &l.block[i];
-        int64_t j;
-        for (j = 0; j < block->labels; j++, placed++) {
-            int32_t id = options->order ? options->order[placed] : (int32_t)placed;
-            if (id < 0 || id >= l.labels || l.slot_of[id] >= 0)
-                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
-                                   id < 0 || id >= l.labels ? "expected an id below labels" :
-                                   "this id stood before, expected a permutation");
-            l.slot_of[id] = (int32_t)(block->first_slot + j);
-            l.label_of[block->first_slot + j] = id;
-        }
-    }
-
-    memset(memory, 0, plan.layer - plan.order);
+    arena.memory = (char *)memory;
+    arena.end = 0;
+    haste__layer_arrange(&l, &arena, &plan, error);
+    status = haste__layer_place_labels(&l, options->order, error);
+    if (status != HASTE_OK) return status;
+    memset(memory, 0, plan.layer - plan.order);   /* the label order lies last */
     beginning.layer = &l;
     beginning.options = options;
-    haste__parallel(HASTE__RUNS, plan.parameters < 1 << 20 ? 1 : haste__threads(0), haste__begin_groups, &beginning);
+    haste__parallel(HASTE__RUNS, plan.parameters < 1 << 20 ? 1 : haste__threads(options->threads), haste__begin_groups,
+                    &beginning);
     *layer = l;
     return HASTE_OK;
 }
 
 haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste_plan plan;
     haste_layer l;
     haste_status status;
-    int dense[HASTE_MAX_BLOCKS];
     void *memory;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
-    if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
     if (status != HASTE_OK) return status;
     memory = haste__allocate(plan.layer);
     if (!memory)
@@ -2364,45 +2447,24 @@ void haste_layer_free(haste_layer *layer)
 }
 
 /* Sizes and pointers only: what every call checks before it trusts a layer. O(blocks). */
-static haste_status haste__layer_quick(const haste_layer *layer, haste_error *error)
+static haste_status haste__layer_quick_check(const haste_layer *layer, haste_error *error)
 {
+    haste_status status;
     int i, k;
-    int64_t slots = 0, labels = 0;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 ||
-        layer->block_count > HASTE_MAX_BLOCKS)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer",
-                           (int)layer->labels, (int)layer->inputs, (int)layer->block_count);
-    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
-        (unsigned)layer->loss > HASTE_SOFTMAX || (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 ||
-        layer->rewires < 0 || layer->pending < 0)
-        return haste__fail(error, HASTE_ERR_STATE,
-                           "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    status = haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_STATE, error);
+    if (status != HASTE_OK) return status;
     if (!layer->label_of || !layer->slot_of)
         return haste__fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
-        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
-            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i,
-                               (int)b->begin, (int)b->end, (int)b->fan_in, (int)layer->inputs);
-        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 ||
-            b->labels > layer->labels || b->groups != (b->labels + b->group_size - 1) / b->group_size ||
-            b->first_slot != slots)
-            return haste__fail(error, HASTE_ERR_STATE,
-                               "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld, first_slot = %lld disagree",
-                               i, (long long)b->labels, (int)b->group_size, (long long)b->groups, (long long)b->first_slot);
-        if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
+        if (!b->weight || !b->bias || (!b->index && b->fan_in != haste__block_width(b)))
             return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
-        for (k = 0; k < 2; k++)
-            if (k < haste__states(layer->optimizer) && (!b->weight_state[k] || !b->bias_state[k]))
+        for (k = 0; k < haste__states(layer->optimizer); k++)
+            if (!b->weight_state[k] || !b->bias_state[k])
                 return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i,
                                    k, k);
-        slots += b->groups * b->group_size;
-        labels += b->labels;
     }
-    if (slots != layer->slots || slots > INT32_MAX || labels != layer->labels)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d",
-                           (long long)slots, (long long)labels, (long long)layer->slots, (int)layer->labels);
     return HASTE_OK;
 }
 
@@ -2437,7 +2499,7 @@ static haste_status haste__layer_check_ids(const haste_layer *layer, haste_error
 
 haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
 {
-    haste_status status = haste__layer_quick(layer, error);
+    haste_status status = haste__layer_quick_check(layer, error);
     int i, k;
     if (status == HASTE_OK) status = haste__layer_check_ids(layer, error);
     if (status != HASTE_OK) return status;
@@ -2472,20 +2534,14 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
                                   void *memory, size_t bytes, haste_error *error)
 {
     haste_workspace w;
-    size_t needed;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick(layer, error);
+    status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &needed, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
+    if (status == HASTE_OK) status = haste__memory_check(memory, bytes, w.bytes, error);
     if (status != HASTE_OK) return status;
-    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
-                           HASTE__ALIGN);
-    if (bytes < needed)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
-                           (unsigned long long)needed);
-    haste__workspace_arrange(&w, (char *)memory, &needed, error);
+    w.memory = memory;
     *work = w;
     return HASTE_OK;
 }
@@ -2494,21 +2550,16 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
                                     haste_error *error)
 {
     haste_workspace w;
-    size_t bytes;
-    void *memory;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick(layer, error);
+    status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &bytes, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
     if (status != HASTE_OK) return status;
-    memory = haste__allocate(bytes);
-    if (!memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)bytes);
-    status = haste_workspace_init(&w, layer, options, memory, bytes, error);
-    if (status != HASTE_OK) { haste__release(memory); return status; }
-    w.memory = memory;
-    w.bytes = bytes;
+    w.memory = haste__allocate(w.bytes);
+    if (!w.memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)w.bytes);
+    w.owned = 1;
     *work = w;
     return HASTE_OK;
 }
@@ -2516,26 +2567,96 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
 void haste_workspace_free(haste_workspace *work)
 {
     if (!work) return;
-    haste__release(work->memory);
+    if (work->owned) haste__release(work->memory);
     memset(work, 0, sizeof *work);
+}
+
+/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks. */
+static uint64_t haste__layer_identity(const haste_layer *layer)
+{
+    uint64_t identity = haste__mix(layer->seed + (uint64_t)layer->block_count);
+    int i, k;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        uint64_t word[3];
+        word[0] = (uint64_t)b->labels;
+        word[1] = (uint64_t)b->group_size << 32 | (uint64_t)b->fan_in;
+        word[2] = (uint64_t)b->begin << 32 | (uint64_t)b->end;
+        for (k = 0; k < 3; k++) identity = haste__mix(identity * UINT64_C(0x9e3779b97f4a7c15) + word[k]);
+    }
+    return identity;
 }
 
 haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste_gradient result;
     haste_status status;
     if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
     memset(&result, 0, sizeof result);
-    status = haste__layer_quick(layer, error);
-    if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, NULL, &result.bytes, error);
+    status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, &arena, error);
     if (status != HASTE_OK) return status;
+    result.layer = haste__layer_identity(layer);
+    result.bytes = arena.end;
     result.memory = haste__allocate(result.bytes);
     if (!result.memory)
         return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes",
                            (unsigned long long)result.bytes);
     memset(result.memory, 0, result.bytes);
-    haste__gradient_arrange(&result, layer, (char *)result.memory, &result.bytes, error);
+    arena.memory = (char *)result.memory;
+    arena.end = 0;
+    haste__gradient_arrange(&result, layer, &arena, error);
     *gradient = result;
+    return HASTE_OK;
+}
+
+haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
+                                 float *const *bias, haste_error *error)
+{
+    haste_status status;
+    int i;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    status = haste__layer_quick_check(layer, error);
+    if (status != HASTE_OK) return status;
+    memset(gradient, 0, sizeof *gradient);
+    gradient->layer = haste__layer_identity(layer);
+    for (i = 0; i < layer->block_count; i++) {
+        gradient->weight[i] = weight ? weight[i] : NULL;
+        gradient->bias[i] = bias ? bias[i] : NULL;
+    }
+    return HASTE_OK;
+}
+
+/* Does the gradient belong to the layer? With `all`, are its arrays all there? */
+static haste_status haste__gradient_check(const haste_layer *layer, const haste_gradient *gradient, int all,
+                                          haste_error *error)
+{
+    int i;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    if (gradient->layer != haste__layer_identity(layer))
+        return haste__fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks or another seed");
+    for (i = 0; i < layer->block_count && all; i++)
+        if (!gradient->weight[i] || !gradient->bias[i])
+            return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+    if (gradient->pending < 0)
+        return haste__fail(error, HASTE_ERR_STATE, "gradient->pending = %d is negative", (int)gradient->pending);
+    return HASTE_OK;
+}
+
+haste_status haste_gradient_zero(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    int i;
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 0, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        const size_t slots = (size_t)haste__block_slots(&layer->block[i]);
+        if (gradient->weight[i])
+            memset(gradient->weight[i], 0, slots * (size_t)layer->block[i].fan_in * sizeof(float));
+        if (gradient->bias[i]) memset(gradient->bias[i], 0, slots * sizeof(float));
+    }
+    gradient->pending = 0;
     return HASTE_OK;
 }
 
@@ -2553,14 +2674,15 @@ void haste_gradient_free(haste_gradient *gradient)
 typedef struct haste__pass {
     const haste_layer     *layer;
     haste_layer           *trained;         /* the same layer where the pass updates it, else NULL */
-    haste_workspace       *work;
+    const haste_workspace *work;
+    haste__scratch         scratch;         /* the workspace's arrays */
     const haste__kernels  *kernel;
     const float           *x;               /* [B, D], the caller's */
     float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
     int                    B;
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
-    int                    dot;             /* these by haste__dot: x in bfloat16 lies where input gradients would */
+    int                    dot;             /* these by haste__dot, from scratch.x_bf16 */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
@@ -2574,6 +2696,8 @@ typedef struct haste__pass {
     haste__rule            rule;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
+    void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
+                                            /* what a search does with a label's logit */
     const int64_t         *offset;
     int32_t               *id;
     float                 *score;
@@ -2590,7 +2714,7 @@ typedef struct haste__group {
     const void        *stored;              /* [F, S] its weights */
     const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
                                                logits are wanted */
-    ptrdiff_t          ahead;               /* how far behind its weights the next group's lie; 0: nowhere */
+    ptrdiff_t          ahead;               /* prefetch distance: from its weights to those of the next group; 0: none */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
@@ -2611,7 +2735,7 @@ static void haste__pass_load(const haste__pass *pass)
     int D = pass->layer->inputs, tile, b, d;
     for (tile = 0; tile < pass->tiles; tile++) {
         const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)D;
-        float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
+        float *out = pass->scratch.x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
         int n = haste__tile_samples(pass, tile), whole = n == HASTE__SAMPLES ? D / 8 * 8 : 0;
         if (whole) pass->kernel->transpose(HASTE__SAMPLES, whole, x, D, out, HASTE__SAMPLES, NULL);
         for (d = whole, out += whole * pass->pitch; d < D; d++, out += pass->pitch) {
@@ -2630,11 +2754,10 @@ static void haste__pass_load_rows(haste__pass *pass)
     pass->dot = pass->work->bf16_dot && pass->layer->dtype == HASTE_BF16;
     if (pass->dot) {
         const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * (size_t)pass->pitch;
-        uint16_t *x = (uint16_t *)(void *)pass->work->grad_x;
         size_t i;
         for (i = 0; i < n; i++) {   /* the largest bfloat16 rather than infinity */
-            const uint16_t half = haste__to_bf16(pass->work->x[i]);
-            x[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
+            const uint16_t half = haste__to_bf16(pass->scratch.x[i]);
+            pass->scratch.x_bf16[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
         }
     }
 }
@@ -2646,7 +2769,7 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
     int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
     size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
-    float *first = pass->work->grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
+    float *first = pass->scratch.grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
     for (c = 1; c < chunks; c++) {
@@ -2694,39 +2817,41 @@ static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const
     return HASTE_OK;
 }
 
-/* Checks B lists of label ids below L. `most` ids are allowed. */
-static haste_status haste__lists_check(int32_t L, int32_t B, haste_lists lists, int64_t most, const char *name,
+/* Checks B lists of label ids below L. `most` ids are allowed. Without samples there is nothing to look at. */
+static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
                                        haste_error *error)
 {
+    haste_status status;
     int64_t i;
-    const haste_status status = haste__offsets_check(lists.offset, B, name, error);
+    if (B == 0) return HASTE_OK;
+    if (!lists) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", name);
+    status = haste__offsets_check(lists->offset, B, name, error);
     if (status != HASTE_OK) return status;
-    if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
-    if (!lists.id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
-    if (lists.offset[B] - lists.offset[0] > most)
+    if (lists->offset[B] == lists->offset[0]) return HASTE_OK;
+    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (lists->offset[B] - lists->offset[0] > most)
         return haste__fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
-                           (long long)(lists.offset[B] - lists.offset[0]), (long long)most);
-    for (i = lists.offset[0]; i < lists.offset[B]; i++)
-        if (lists.id[i] < 0 || lists.id[i] >= L)
+                           (long long)(lists->offset[B] - lists->offset[0]), (long long)most);
+    for (i = lists->offset[0]; i < lists->offset[B]; i++)
+        if (lists->id[i] < 0 || lists->id[i] >= L)
             return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                               (int)lists.id[i], (int)L - 1);
+                               (int)lists->id[i], (int)L - 1);
     return HASTE_OK;
 }
 
-/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in work->row. */
-static void haste__lists_sort(haste__pass *pass, haste_lists lists)
+/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in scratch.row. */
+static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 {
-    haste_workspace *work = pass->work;
-    uint64_t *pair = work->pair;
-    int64_t b, i, n = 0, kept = 0;
+    uint64_t *pair = pass->scratch.pair;
+    int64_t *row = pass->scratch.row, b, i, n = 0, kept = 0;
     for (b = 0; b < pass->B; b++)
-        for (i = lists.offset[b]; i < lists.offset[b + 1]; i++)
-            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists.id[i]] << 32 | (uint64_t)b;
-    pair = haste__sort(pair, work->pair + work->ids, n);
-    memset(work->row, 0, (size_t)pass->B * sizeof *work->row);
+        for (i = lists->offset[b]; i < lists->offset[b + 1]; i++)
+            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
+    pair = haste__sort(pair, pair + pass->work->ids, n);
+    memset(row, 0, (size_t)pass->B * sizeof *row);
     for (i = 0; i < n; i++)
         if (i == 0 || pair[i] != pair[i - 1]) {
-            work->row[pair[i] & 0xffffffffu]++;
+            row[pair[i] & 0xffffffffu]++;
             pair[kept++] = pair[i];
         }
     pass->pair = pair;
@@ -2745,57 +2870,74 @@ static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *e
     return first;
 }
 
-/* May this layer use this workspace? */
-static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_error *error)
+/* May this layer use this workspace, for this? haste_score takes any. */
+static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_purpose purpose,
+                                      haste_error *error)
 {
-    haste_status status = haste__layer_quick(layer, error);
-    int j;
+    haste_status status = haste__layer_quick_check(layer, error);
+    size_t bytes;
+    int i;
     if (status != HASTE_OK) return status;
-    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    status = haste__workspace_bytes(work, &bytes, error);
+    if (status == HASTE_OK && bytes != work->bytes)
+        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
+                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    if (status != HASTE_OK) return status;
+    if (purpose != HASTE_ANY_PURPOSE && work->purpose != HASTE_ANY_PURPOSE && work->purpose != purpose)
+        return haste__fail(error, HASTE_ERR_ARG, "the workspace was made for %s alone",
+                           work->purpose == HASTE_TRAINING ? "training" : "prediction");
     if (layer->inputs > work->inputs)
         return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
                            (int)work->inputs, (int)layer->inputs);
-    for (j = 0; j < layer->block_count; j++)
-        if (layer->block[j].group_size > work->max_group || layer->block[j].fan_in > work->max_fan_in)
-            return haste__fail(error, HASTE_ERR_SIZE,
-                               "the workspace was made for S <= %d and F <= %d, block[%d] has %d and %d",
-                               (int)work->max_group,
-                               (int)work->max_fan_in, j, (int)layer->block[j].group_size, (int)layer->block[j].fan_in);
+    for (i = 0; i < layer->block_count; i++)
+        if (layer->block[i].group_size > work->max_group || layer->block[i].fan_in > work->max_fan_in)
+            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
+                               "%d", (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
+                               (int)layer->block[i].fan_in);
     return HASTE_OK;
 }
 
-static void haste__pass_make(haste__pass *pass, const haste_layer *layer, haste_workspace *work)
+static void haste__pass_make(haste__pass *pass, const haste_layer *layer, const haste_workspace *work)
 {
+    haste__arena arena = { NULL, 0, 0 };
     memset(pass, 0, sizeof *pass);
     pass->layer = layer;
     pass->work = work;
     pass->kernel = haste__path_kernels(work->path);
     pass->scale = 1;
+    arena.memory = (char *)work->memory;
+    haste__scratch_arrange(&pass->scratch, work, &arena);
 }
 
-/* Checks what all calls with a batch share, and makes the pass. Writes nothing else. The batch must fit the workspace in all
-   calls but haste_score. */
-static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x,
-                                      int32_t B, int must_fit, haste_error *error)
+/* Is a batch of B samples there, and finite? */
+static haste_status haste__x_check(const haste_layer *layer, const float *x, int32_t B, haste_error *error)
 {
-    haste_status status = must_fit ? haste__work_check(layer, work, error) : haste__layer_quick(layer, error);
-    size_t i, n;
-    if (status != HASTE_OK) return status;
-    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    if (B < 1) return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
-    if (must_fit && B > work->batch)
-        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
-                           (int)work->batch);
-    n = (size_t)B * (size_t)layer->inputs;
+    const size_t n = (size_t)(B > 0 ? B : 0) * (size_t)layer->inputs;
+    size_t i;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
+    if (!x && B > 0) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     for (i = 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
                                (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
+    return HASTE_OK;
+}
+
+/* Checks what all calls with a batch share, and makes the pass. Writes nothing else. */
+static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                      haste_purpose purpose, const float *x, int32_t B, haste_error *error)
+{
+    haste_status status = haste__work_check(layer, work, purpose, error);
+    if (status == HASTE_OK && B > work->batch)
+        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
+                           (int)work->batch);
+    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status != HASTE_OK) return status;
     haste__pass_make(pass, layer, work);
     pass->x = x;
     pass->B = B;
-    pass->tiles = (B - 1) / HASTE__SAMPLES + 1;
+    pass->tiles = (B + HASTE__SAMPLES - 1) / HASTE__SAMPLES;
     pass->pitch = HASTE__SAMPLES;
     return HASTE_OK;
 }
@@ -2845,8 +2987,7 @@ static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype
 static void haste__group_open(haste__group *group, const haste__pass *pass, int number, int64_t g, int thread)
 {
     const haste_block *block = &pass->layer->block[number];
-    size_t tile = 0, panel, weights;
-    haste__tile_count(pass->work, &tile);   /* cannot fail: the workspace was made with it */
+    size_t panel, weights;
     group->block = block;
     group->number = number;
     group->g = g;
@@ -2857,11 +2998,12 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->index = block->index ? block->index + g * block->fan_in : NULL;
     panel = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)haste__panel(group->S);
     weights = (size_t)group->F * (size_t)group->S;
-    group->z = pass->work->tile + tile * (size_t)thread;
-    group->zt = group->z + panel;
+    /* first what prediction needs too */
+    group->z = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;
+    group->copy = group->z + panel;
+    group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
     group->dw = group->zt + panel;
-    group->copy = group->dw + weights;
-    group->db = group->copy + weights;
+    group->db = group->dw + weights;
     group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
     group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
     group->w = NULL;
@@ -2898,7 +3040,7 @@ HASTE__INLINE void haste__group_fetch(const haste__pass *pass, const haste__grou
 /* Block of samples `tile` of the group's slice: rows of 32. */
 static const float *haste__group_x(const haste__pass *pass, const haste__group *group, int tile)
 {
-    return pass->work->x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
+    return pass->scratch.x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
 /* Logits of a tile to group->z [S][32], as training wants them. */
@@ -2924,8 +3066,7 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
     rows.index = group->index;
     rows.w = group->stored;
     rows.bias = group->block->bias + group->g * group->S;
-    rows.x = pass->dot ? (const void *)((const uint16_t *)(const void *)pass->work->grad_x + first) :
-             (const void *)(pass->work->x + first);
+    rows.x = pass->dot ? (const void *)(pass->scratch.x_bf16 + first) : (const void *)(pass->scratch.x + first);
     rows.z = z;
     rows.pair = (uint32_t *)(void *)group->copy;
     rows.pitch = pass->pitch;
@@ -2963,7 +3104,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         float *z = haste__pair_z(group, *p);
         double v = (double)*z;
         finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
-        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->work->row[*p & 0xffffffffu]; continue; }
+        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->scratch.row[*p & 0xffffffffu]; continue; }
         group->zt[p - group->pair] = *z;
         *z = kind == HASTE_BCE ? -87.0f : -1.0f;
         if (kind == HASTE_BCE) sum += (v < 0 ? -v : 0) + log1p(exp(-fabs(v)));
@@ -2985,7 +3126,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         float *z = haste__pair_z(group, *p), v = group->zt[p - group->pair];
         if (kind == HASTE_BCE) *z = (float)(-(double)pass->scale / (1 + exp((double)v)));
         else if (kind == HASTE_SQUARED_HINGE) *z = v < 1 ? -2 * pass->scale * (1 - v) : 0;
-        else *z -= pass->scale / (float)pass->work->row[*p & 0xffffffffu];
+        else *z -= pass->scale / (float)pass->scratch.row[*p & 0xffffffffu];
     }
     *loss += sum;
     return finite;
@@ -3024,64 +3165,120 @@ static void haste__group_grad_x(const haste__pass *pass, const haste__group *gro
                                 int64_t chunk, int tile)
 {
     const size_t D = (size_t)pass->layer->inputs, begin = (size_t)group->block->begin + (size_t)(group->index ? 0 : f);
-    float *dx = pass->work->grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
+    float *dx = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
     pass->kernel->grad_input(group->S, end - f, group->index ? group->index + f : NULL,
                              group->w + (size_t)f * (size_t)group->S, z, dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
 }
 
 /* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a
-   time. */
-static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
-                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
-                          const haste__rule *rule)
+   time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
+static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
+                         haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
+                         const haste__rule *rule, int dry)
 {
-    float buffer[3][256], *w, *m, *v;
+    static const uint32_t largest[2] = { 0x7f7fffffu, 0x7f7f0000u };   /* of a dtype, however it is rounded */
+    float buffer[3][256], *at[3] = { NULL, NULL, NULL };               /* numbers, and their states */
     const haste_layer *layer = pass->layer;
-    const int most = dtype == HASTE_F32 && (layer->optimizer == HASTE_SGD || state_dtype == HASTE_F32) ? n : 256;
-    uint64_t step = (uint64_t)layer->step << 8;
-    int i, count;
+    const int states = haste__states(layer->optimizer);
+    const int in_place = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
+    const uint64_t step = (uint64_t)layer->step << 8;
+    static const uint64_t stream[3] = { HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0, HASTE__STREAM_ROUND_STATE1 };
+    int i, k, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
-        count = n - i < most ? n - i : most;
-        w = haste__widen(pass->kernel, buffer[0], array, dtype, first, count);
-        if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(w, g + i, count, rule);
-        else {
-            m = haste__widen(pass->kernel, buffer[1], state[0], state_dtype, first, count);
-            if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(w, g + i, m, count, rule);
-            else {
-                v = haste__widen(pass->kernel, buffer[2], state[1], state_dtype, first, count);
-                pass->kernel->adamw(w, g + i, m, v, count, rule);
-                haste__narrow(pass->kernel, state[1], state_dtype, first, v, count, layer->seed,
-                              step | HASTE__STREAM_ROUND_STATE1, position);
-            }
-            haste__narrow(pass->kernel, state[0], state_dtype, first, m, count, layer->seed,
-                          step | HASTE__STREAM_ROUND_STATE0, position);
+        count = in_place || n - i < 256 ? n - i : 256;
+        for (k = 0; k <= states; k++) {
+            const haste_dtype type = k == 0 ? dtype : state_dtype;
+            at[k] = haste__widen(pass->kernel, buffer[k], k == 0 ? array : state[k - 1], type, first, count);
+            if (dry && type == HASTE_F32) at[k] = (float *)memcpy(buffer[k], at[k], (size_t)count * sizeof(float));
         }
-        haste__narrow(pass->kernel, array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
+        if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(at[0], g + i, count, rule);
+        else if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(at[0], g + i, at[1], count, rule);
+        else pass->kernel->adamw(at[0], g + i, at[1], at[2], count, rule);
+        for (k = 0; k <= states; k++) {
+            const haste_dtype type = k == 0 ? dtype : state_dtype;
+            if (!dry)
+                haste__narrow(pass->kernel, k == 0 ? array : state[k - 1], type, first, at[k], count, layer->seed,
+                              step | stream[k], position);
+            else if (pass->kernel->size(at[k], count) > largest[type]) return 0;
+        }
     }
+    return 1;
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S]. */
-static void haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
+/* The largest magnitude of n numbers beginning at `first`. */
+static double haste__largest(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n)
+{
+    float buffer[256];
+    uint32_t most = 0;
+    int i, count;
+    if (dtype == HASTE_F32) return (double)haste__float(pass->kernel->size((const float *)array + first, n));
+    for (i = 0; i < n; i += count) {
+        uint32_t size;
+        count = n - i < 256 ? n - i : 256;
+        pass->kernel->widen((const uint16_t *)array + first + i, buffer, count);
+        size = pass->kernel->size(buffer, count);
+        if (size > most) most = size;
+    }
+    return (double)haste__float(most);
+}
+
+/* Weights or biases of a group on their way through the optimizer. */
+static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db, int dry)
 {
     const haste_layer *layer = pass->layer;
     haste_block *block = &pass->trained->block[number];
-    int S = block->group_size, n = S * block->fan_in;
-    uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
+    const int S = block->group_size, n = S * block->fan_in;
+    const uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
     haste__rule no_decay = pass->rule;
     void *bias_state[2];
     no_decay.decay = 0;
     bias_state[0] = block->bias_state[0];
     bias_state[1] = block->bias_state[1];
-    haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype, (size_t)g * (size_t)n, dw, n,
-                  position, &pass->rule);
-    haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay);
+    return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
+                         (size_t)g * (size_t)n, dw, n, position, &pass->rule, dry) &&
+           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
+                         dry);
 }
 
-/* Are the gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
-static int haste__group_sane(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+/* One optimizer step of a group from gradients dw [F, S] and db [S], none larger than `gradient`. w: its weights as float32,
+   or NULL. 0: a number would become infinite, and the group was left alone. That is nearly always ruled out by a bound from
+   the largest numbers that go into the update; only where it is not are the new numbers computed twice. */
+static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *w, const float *dw,
+                               const float *db, double gradient)
 {
-    const uint32_t most = 0x5d5e0b6bu;   /* 1e18 */
-    return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
+    const haste_layer *layer = pass->layer;
+    const haste_block *block = &layer->block[number];
+    const haste__rule *r = &pass->rule;
+    const int S = block->group_size, n = S * block->fan_in;
+    const size_t first = (size_t)g * (size_t)n;
+    const double lr = (double)r->lr, decay = (double)r->decay;
+    double weight = w ? (double)haste__float(pass->kernel->size(w, n))
+                      : haste__largest(pass, block->weight, layer->dtype, first, n);
+    double state = 0, bound = haste__largest(pass, block->bias, HASTE_F32, (size_t)(g * S), S);
+    if (bound > weight) weight = bound;
+    if (layer->optimizer != HASTE_SGD) {
+        state = haste__largest(pass, block->weight_state[0], layer->state_dtype, first, n);
+        bound = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
+        if (bound > state) state = bound;
+    }
+    if (layer->optimizer == HASTE_ADAMW) {
+        const double m = state > gradient ? state : gradient;   /* |m| is at most a mean of both, and sqrt(v) at least 0 */
+        bound = weight + lr * decay * weight + lr * m * (double)r->correct1 / (double)r->eps;
+    } else {
+        state = (double)r->momentum * state + gradient + decay * weight;
+        bound = state > weight + lr * state ? state : weight + lr * state;
+    }
+    if (!(bound < 1e38) && !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
+    haste__group_update_with(pass, number, g, dw, db, 0);
+    return 1;
+}
+
+/* The largest gradient of a group; infinite where one is not finite, or so large that its square, which Adam takes, might
+   not be. Finite logits do not promise that: x may be 1e22. */
+static double haste__group_largest_gradient(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+{
+    const uint32_t in_w = pass->kernel->size(dw, n), in_b = pass->kernel->size(db, S), most = in_w > in_b ? in_w : in_b;
+    return most < 0x5d5e0b6bu /* 1e18 */ ? (double)haste__float(most) : HUGE_VAL;
 }
 
 /* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
@@ -3112,16 +3309,17 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     int i, S = group->S, n = S * group->F;
+    float *weight, *bias;
+    double largest;
     haste__group_gradients(pass, group, chunk);
-    if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
-    if (pass->trained) haste__group_update(pass, group->number, group->g, group->dw, group->db);
-    else {
-        float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
-        weight += (size_t)group->g * (size_t)n;
-        bias += group->g * S;
-        for (i = 0; i < n; i++) weight[i] += group->dw[i];
-        for (i = 0; i < S; i++) bias[i] += group->db[i];
-    }
+    largest = haste__group_largest_gradient(pass, group->dw, n, group->db, S);
+    if (!(largest < HUGE_VAL)) return 0;
+    if (pass->trained)
+        return haste__group_update(pass, group->number, group->g, group->w, group->dw, group->db, largest);
+    weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
+    bias = pass->gradient->bias[group->number] + group->g * S;
+    for (i = 0; i < n; i++) weight[i] += group->dw[i];
+    for (i = 0; i < S; i++) bias[i] += group->db[i];
     return 1;
 }
 
@@ -3129,36 +3327,68 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
 {
-    return pass->work->sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
 }
 
-/* Calls the body for every group of the chunk. */
-#define HASTE__FOR_GROUPS(pass, chunk, number, g)                                                                      \
-    for (number = 0; number < (pass)->layer->block_count; number++)                                                    \
-        for (haste__chunk_groups((pass)->layer, number, chunk, (pass)->work->chunks, &g, &last); g < last; g++)
+/* The groups of a chunk, one after the other. */
+typedef struct haste__walk {
+    const haste_layer *layer;
+    int64_t            chunk;
+    int                chunks;
+    int                number;     /* of the block */
+    int64_t            g, last;    /* of its groups: the next one, and where the chunk's share of the block ends */
+} haste__walk;
+
+static haste__walk haste__walk_chunk(const haste__pass *pass, int64_t chunk)
+{
+    haste__walk walk;
+    walk.layer = pass->layer;
+    walk.chunk = chunk;
+    walk.chunks = pass->work->chunks;
+    walk.number = -1;
+    walk.g = walk.last = 0;
+    return walk;
+}
+
+/* Goes to the chunk's share of the next block, [g, last), which may be empty. 0: that was the last block. */
+static int haste__walk_block(haste__walk *walk)
+{
+    if (++walk->number >= walk->layer->block_count) return 0;
+    haste__chunk_groups(walk->layer, walk->number, walk->chunk, walk->chunks, &walk->g, &walk->last);
+    return 1;
+}
+
+/* Goes to the next group: *g of block walk->number. 0: there is none. */
+static int haste__walk_group(haste__walk *walk, int64_t *g)
+{
+    while (walk->g >= walk->last) if (!haste__walk_block(walk)) return 0;
+    *g = walk->g++;
+    return 1;
+}
 
 /* The chunk's input gradients begin at 0. */
 static void haste__chunk_clear(const haste__pass *pass, int64_t chunk)
 {
     size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
-    if (pass->grad_x) memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
+    if (pass->grad_x) memset(pass->scratch.grad_x + (size_t)chunk * n, 0, n * sizeof(float));
 }
 
 static void haste__train_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     double loss = 0;
-    int number, bad = 0;
-    int64_t g, last;
+    int bad = 0;
+    int64_t g;
     haste__chunk_clear(pass, chunk);
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
     haste__chunk_sum(pass, chunk)[0] = loss;
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Softmax, first pass: each sample's running maximum and sum of exponentials over the chunk's groups. */
@@ -3167,12 +3397,13 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     const haste__pass *pass = (const haste__pass *)context;
     double *largest = haste__chunk_sum(pass, chunk) + 2, *sum = largest + pass->work->batch;
     float tile_largest[HASTE__SAMPLES], tile_sum[HASTE__SAMPLES];
-    int number, tile, b;
-    int64_t g, last;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int tile, b;
+    int64_t g;
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
             int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
             if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
@@ -3196,8 +3427,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
    count. */
 static double haste__softmax_sums(haste__pass *pass)
 {
-    haste_workspace *work = pass->work;
-    float *shift = work->shift, *weight = work->shift + work->batch + HASTE__SAMPLES;
+    const haste_workspace *work = pass->work;
+    float *shift = pass->scratch.shift, *weight = shift + work->batch + HASTE__SAMPLES;
     double total = 0;
     int b, c;
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
@@ -3213,7 +3444,7 @@ static double haste__softmax_sums(haste__pass *pass)
             const double *l = haste__chunk_sum(pass, c) + 2 + b;
             sum += l[work->batch] * exp(l[0] - largest);
         }
-        if (pass->work->row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
+        if (pass->scratch.row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
         shift[b] = (float)largest;   /* exact: it is one of the logits */
         weight[b] = (float)((double)pass->scale / sum);
         total += largest + log(sum);
@@ -3224,39 +3455,26 @@ static double haste__softmax_sums(haste__pass *pass)
 }
 
 /* What the chunks have counted. */
-static int haste__flags(const haste_workspace *work)
+static int haste__flags(const haste__pass *pass)
 {
     int chunk, sum = 0;
-    for (chunk = 0; chunk < work->chunks; chunk++) sum += work->flag[chunk];
+    for (chunk = 0; chunk < pass->work->chunks; chunk++) sum += pass->scratch.flag[chunk];
     return sum;
 }
 
 /* How many groups were left alone? */
 static haste_status haste__bad_groups(const haste__pass *pass, haste_error *error)
 {
-    const int bad = haste__flags(pass->work);
+    const int bad = haste__flags(pass);
     if (bad)
         return haste__fail(error, HASTE_ERR_NONFINITE,
-                           "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
+                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged", bad);
     return HASTE_OK;
 }
 
-/* train_step and accumulate: everything but where the gradients go, which the pass knows. */
-static haste_status haste__train(haste__pass *pass, haste_lists positives, double *loss, float *grad_x, haste_error *error)
-{
-    haste_workspace *work = pass->work;
-    double total = 0;
-    int chunk;
-    haste__lists_sort(pass, positives);
-    pass->want_loss = loss != NULL;
-    pass->grad_x = grad_x;
-    if (pass->layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(pass);
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
-    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(pass, chunk)[0];
-    if (loss) *loss = total * (double)pass->scale;
-    if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
-    return haste__bad_groups(pass, error);
-}
+/* Momentum and betas: 0 .. 1, where 0 means a default, or HASTE_NONE. */
+static int   haste__is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
+static float haste__rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
 
 static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o,
                                      haste_error *error)
@@ -3265,8 +3483,9 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->lr >= 0 && o->lr <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
-    if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return haste__fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
+    if (!haste__is_rate(o->momentum) || !haste__is_rate(o->beta1) || !haste__is_rate(o->beta2))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
                            (double)o->momentum, (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
@@ -3275,9 +3494,9 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
     rule->lr = o->lr;
-    rule->momentum = o->momentum > 0 ? o->momentum : .9f;
-    rule->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
-    rule->beta2 = o->beta2 > 0 ? o->beta2 : .999f;
+    rule->momentum = layer->optimizer == HASTE_MOMENTUM ? haste__rate(o->momentum, .9f) : 0;
+    rule->beta1 = haste__rate(o->beta1, .9f);
+    rule->beta2 = haste__rate(o->beta2, .999f);
     rule->eps = o->eps > 0 ? o->eps : 1e-8f;
     rule->decay = o->weight_decay;
     rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
@@ -3285,74 +3504,88 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     return HASTE_OK;
 }
 
-haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                              const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
+/* Rows of a pending gradient belong to the inputs that the groups had then. */
+static haste_status haste__pending_check(const haste_layer *layer, const haste_gradient *gradient, haste_error *error)
+{
+    if (gradient->pending == 0 || gradient->rewires == layer->rewires) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_STATE,
+                       "the gradient holds %d micro-batches from before a haste_rewire: apply or zero it first",
+                       (int)gradient->pending);
+}
+
+/* The training step, where `trained` is the layer, or the same without the update, where `gradient` takes its gradients. */
+static haste_status haste__train(const haste_layer *layer, haste_layer *trained, haste_gradient *gradient,
+                                 haste_workspace *work, const float *x, int32_t B, const haste_lists *positives,
+                                 const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
 {
     haste__pass pass;
     haste__rule rule;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    double total = 0;
+    int chunk;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK && !trained) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK && !trained) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
-                           (int)layer->pending);
-    pass.trained = layer;
+    if (loss) *loss = 0;
+    if (B == 0) return HASTE_OK;
+
+    pass.trained = trained;
+    pass.gradient = gradient;
     pass.rule = rule;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
     pass.negligible = options->negligible * pass.scale;
+    pass.want_loss = loss != NULL;
+    pass.grad_x = grad_x;
     haste__pass_load(&pass);
-    status = haste__train(&pass, positives, loss, grad_x, error);
-    layer->step++;
+    haste__lists_sort(&pass, positives);
+    if (layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(&pass);
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
+    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(&pass, chunk)[0];
+    if (loss) *loss = total * (double)pass.scale;
+    if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
+    return haste__bad_groups(&pass, error);
+}
+
+haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                              const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
+                              haste_error *error)
+{
+    const haste_status status = haste__train(layer, layer, NULL, work, x, B, positives, options, loss, grad_x, error);
+    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) layer->step++;
     return status;
 }
 
-/* The gradient's arrays: all there? */
-static haste_status haste__gradient_check(const haste_layer *layer, const haste_gradient *gradient, haste_error *error)
+haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                              const haste_lists *positives, const haste_step_options *options, haste_gradient *gradient,
+                              double *loss, float *grad_x, haste_error *error)
 {
-    int i;
-    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    for (i = 0; i < layer->block_count; i++)
-        if (!gradient->weight[i] || !gradient->bias[i])
-            return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
-    return HASTE_OK;
-}
-
-haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                              const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
-                              haste_error *error)
-{
-    haste__pass pass;
-    haste__rule rule;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
-    if (status != HASTE_OK) return status;
-    pass.gradient = gradient;
-    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
-    pass.negligible = options->negligible * pass.scale;
-    haste__pass_load(&pass);
-    status = haste__train(&pass, positives, loss, grad_x, error);
-    layer->pending++;
+    const haste_status status = haste__train(layer, NULL, gradient, work, x, B, positives, options, loss, grad_x, error);
+    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) {
+        gradient->rewires = layer->rewires;
+        gradient->pending++;
+    }
     return status;
 }
 
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    int number, bad = 0;
-    int64_t g, last;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int bad = 0;
+    int64_t g;
     (void)thread;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        int S = pass->layer->block[number].group_size, n = S * pass->layer->block[number].fan_in;
-        float *dw = pass->gradient->weight[number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[number] + g * S;
-        if (haste__group_sane(pass, dw, n, db, S)) haste__group_update(pass, number, g, dw, db);
-        else bad++;
+    while (haste__walk_group(&walk, &g)) {
+        const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
+        float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
+        float *db = pass->gradient->bias[walk.number] + g * S;
+        const double largest = haste__group_largest_gradient(pass, dw, n, db, S);
+        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, NULL, dw, db, largest)) bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
@@ -3360,17 +3593,20 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
 {
     haste__pass pass;
     haste__rule rule;
-    haste_status status = haste__work_check(layer, work, error);
+    haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
+    if (gradient->pending == 0)
+        return haste__fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
     haste__pass_make(&pass, layer, work);
     pass.trained = layer;
     pass.gradient = gradient;
     pass.rule = rule;
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
-    layer->pending = 0;
+    gradient->pending = 0;
     return haste__bad_groups(&pass, error);
 }
 
@@ -3427,19 +3663,18 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     size_t slots = (size_t)pass->layer->slots;
-    int number, tile;
-    int64_t g, last;
-    for (number = 0; number < pass->layer->block_count; number++) {
-        const haste_block *block = &pass->layer->block[number];
-        /* 16 MiB do not stay in a cache; only whole cache lines can pass by. */
+    int tile;
+    while (haste__walk_block(&walk)) {
+        const haste_block *block = &pass->layer->block[walk.number];
+        /* Beyond 16 MiB logits leave the caches anyway; non-temporal stores write whole cache lines. */
         const int stream = (size_t)pass->B * slots >= (size_t)1 << 22 && block->group_size % 16 == 0 &&
                            ((uintptr_t)(pass->logits + block->first_slot) | slots * sizeof(float)) % 64 == 0;
-        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
-        if (stream) { haste__forward_panels(pass, number, g, last, thread); continue; }
-        for (; g < last; g++) {
+        if (stream) { haste__forward_panels(pass, walk.number, walk.g, walk.last, thread); continue; }
+        for (; walk.g < walk.last; walk.g++) {
             haste__group group;
-            haste__group_open(&group, pass, number, g, thread);
+            haste__group_open(&group, pass, walk.number, walk.g, thread);
             for (tile = 0; tile < pass->tiles; tile++)
                 haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots,
                                   slots);
@@ -3451,8 +3686,8 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
                            haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status != HASTE_OK) return status;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_ANY_PURPOSE, x, B, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!logits) return haste__fail(error, HASTE_ERR_ARG, "logits is NULL");
     haste__pass_load_rows(&pass);
     pass.logits = logits;
@@ -3510,74 +3745,88 @@ HASTE__INLINE void haste__panel_fetch(const haste__pass *pass, const float *from
 
 enum { HASTE__PIECE = 16 };   /* inputs at a time of a single tile; of more tiles as many times more */
 
+/* Is a block's weight gradient written past the caches? As in haste__forward_chunk. */
+static int haste__stream_gradient(const haste_block *block, const float *weight)
+{
+    return (size_t)haste__block_slots(block) * (size_t)block->fan_in >= (size_t)1 << 22 &&
+           ((uintptr_t)weight | (size_t)block->group_size * sizeof *weight) % 64 == 0;
+}
+
+/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of `ahead`
+   groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so that what comes
+   next can be prefetched a little at a time: the processor stalls where some 20 cache lines are outstanding. */
+static void haste__backward_panel(const haste__pass *pass, int number, int64_t g, int count, int ahead, int64_t chunk,
+                                  int thread)
+{
+    const haste_block *block = &pass->layer->block[number];
+    const int S = block->group_size, F = block->fan_in, tiles = pass->tiles;
+    const size_t n = (size_t)S * (size_t)F;
+    const int64_t piece = (int64_t)HASTE__PIECE * tiles, pieces = (F - 1) / piece + 1, turns = tiles * pieces;
+    const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
+    float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
+    float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
+    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__PUT;
+    int64_t turn;
+    int i;
+    for (i = 0; i < count; i++) {
+        haste__group group;
+        const float *zt, *x;
+        haste__group_open(&group, pass, number, g + i, thread);
+        if (i == 0)
+            haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db,
+                              pass->grad_x ? group.z : NULL, group.zt);
+        zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
+        x = haste__group_x(pass, &group, 0);
+        if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
+        for (turn = 0; turn < turns; turn++) {
+            const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
+            const int first = (int)(F / 8 * turn / turns) * 8, end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
+            haste__panel_fetch(pass, next, ahead * S, i * turns + turn, count * turns);
+            if (weight && first < end)
+                pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
+                                          group.index ? x : x + first * HASTE__SAMPLES,
+                                          (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, tiles, zt,
+                                          weight + (size_t)(g + i) * n + (size_t)first * (size_t)S, store);
+            if (!pass->grad_x) continue;
+            haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
+            haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
+                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES, chunk,
+                                tile);
+        }
+    }
+}
+
 static void haste__backward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    const ptrdiff_t x_tile = (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES;
-    const int tiles = pass->tiles;
-    int number;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     haste__chunk_clear(pass, chunk);
-    for (number = 0; number < pass->layer->block_count; number++) {
-        const haste_block *block = &pass->layer->block[number];
-        const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
-        const size_t n = (size_t)S * (size_t)F;
-        const int64_t piece = (int64_t)HASTE__PIECE * tiles, pieces = (F - 1) / piece + 1, turns = tiles * pieces;
-        float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
-        float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-        /* As in haste__forward_chunk. */
-        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 &&
-                           ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
-        int64_t g, last;
-        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
-        while (g < last) {
-            const int count = last - g < most ? (int)(last - g) : most;
-            const int64_t ahead = last - g - count < most ? last - g - count : most;
-            const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
-            int64_t turn;
-            int i;
-            for (i = 0; i < count; i++) {
-                haste__group group;
-                const float *zt, *x;
-                haste__group_open(&group, pass, number, g + i, thread);
-                if (i == 0)
-                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db,
-                                      pass->grad_x ? group.z : NULL, group.zt);
-                zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
-                x = haste__group_x(pass, &group, 0);
-                if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
-                /* In turns, a few inputs of a tile of the input gradient each, and shares of the weight gradient. What comes
-                   next is asked for a little at a time: the processor waits where some 20 cache lines are under way. */
-                for (turn = 0; turn < turns; turn++) {
-                    const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
-                    const int first = (int)(F / 8 * turn / turns) * 8;
-                    const int end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
-                    haste__panel_fetch(pass, next, (int)ahead * S, i * turns + turn, count * turns);
-                    if (weight && first < end)
-                        pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
-                                                  group.index ? x : x + first * HASTE__SAMPLES, x_tile, tiles, zt,
-                                                  weight + (size_t)(g + i) * n + (size_t)first * (size_t)S,
-                                                  stream ? HASTE__STREAM : HASTE__PUT);
-                    if (!pass->grad_x) continue;
-                    haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
-                    haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
-                                        group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
-                                        chunk, tile);
-                }
-            }
-            g += count;
+    while (haste__walk_block(&walk)) {
+        const int most = haste__panel(pass->layer->block[walk.number].group_size) /
+                         pass->layer->block[walk.number].group_size;
+        while (walk.g < walk.last) {
+            const int64_t left = walk.last - walk.g;
+            const int count = left < most ? (int)left : most, ahead = left - count < most ? (int)(left - count) : most;
+            haste__backward_panel(pass, walk.number, walk.g, count, ahead, chunk, thread);
+            walk.g += count;
         }
-        if (weight && stream) HASTE__FENCE();
     }
+    HASTE__FENCE();
 }
 
 haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                             const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status != HASTE_OK) return status;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
+    if (status == HASTE_OK && gradient) status = haste__gradient_check(layer, gradient, 0, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!grad_logits) return haste__fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
-    if (gradient) haste__pass_load(&pass);   /* the input gradient does not ask for x */
+    if (gradient) {
+        haste__pass_load(&pass);   /* the input gradient does not ask for x */
+        gradient->pending = 1;
+        gradient->rewires = layer->rewires;
+    }
     pass.grad_logits = grad_logits;
     pass.gradient = gradient;
     pass.grad_x = grad_x;
@@ -3613,16 +3862,22 @@ static void haste__score_sample(void *context, int64_t b, int thread)
     }
 }
 
-haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
-                         float *score, haste_error *error)
+haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                         const haste_lists *candidates, float *score, haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
+    haste_status status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK && (!work || !work->memory))
+        status = haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
-    if (status != HASTE_OK) return status;
+    if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
-    pass.offset = candidates.offset;
-    pass.id = (int32_t *)(uintptr_t)candidates.id;   /* read only */
+    haste__pass_make(&pass, layer, work);
+    pass.x = x;
+    pass.B = B;
+    pass.offset = candidates->offset;
+    pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
     pass.score = score;
     haste__parallel(B, work->threads, haste__score_sample, &pass);
     return HASTE_OK;
@@ -3695,40 +3950,84 @@ static int haste__excluded(const haste__group *group, int64_t slot, int64_t samp
     return p < group->pair_end && *p == ((uint64_t)slot << 32 | (uint64_t)sample);
 }
 
-static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
+/* One label of sample b that top-k, or a search above a threshold, is to see. */
+static void haste__hit_top_k(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
+{
+    const size_t sample = (size_t)thread * (size_t)pass->work->batch + (size_t)b;
+    float *best = pass->scratch.best_score + sample * (size_t)pass->work->top_k;
+    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k, *count = pass->scratch.best_count + sample;
+    (void)chunk;
+    haste__best_insert(best, best_id, count, pass->k, score, id);
+    if (*count == pass->k) pass->scratch.best_floor[sample] = best[pass->k - 1];
+}
+
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
+   plus the hits of earlier chunks, which scratch.count then holds. */
+static void haste__hit_above(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
+{
+    int32_t *count = pass->scratch.count + (size_t)chunk * (size_t)pass->work->batch + b;
+    (void)thread;
+    if (!(score > pass->threshold)) return;
+    if (pass->id) {
+        pass->id[pass->offset[b] + *count] = id;
+        pass->score[pass->offset[b] + *count] = score;
+    }
+    ++*count;
+}
+
+/* Shows all logits of a chunk that are not below each sample's floor to what the search does with them. */
+static void haste__search_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    haste_workspace *work = pass->work;
-    size_t first = (size_t)thread * (size_t)work->batch;
-    float *floor = work->best_floor + first;
+    const float *floor = pass->scratch.best_floor + (size_t)thread * (size_t)pass->work->batch;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     unsigned char hit[HASTE__SAMPLES];
-    int number, tile, s, b, bad = 0;
-    int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    int tile, s, b, bad = 0;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         haste__group_scores(pass, &group);
         for (tile = 0; tile < pass->tiles; tile++) {
-            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
+            const int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
             pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor + begin, hit);
             for (b = begin; b < begin + n; b++) {
                 const float *z = group.z + (size_t)b * (size_t)group.S;
-                float *score = work->best_score + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *count = &work->best_count[first + (size_t)b];
-                if (!hit[b - begin]) continue;
-                for (s = 0; s < group.labels; s++) {
-                    float v = z[s];
-                    if (v < floor[b] && v >= -FLT_MAX) continue;
-                    if (fabsf(v) <= FLT_MAX)
-                        haste__best_insert(score, id, count, pass->k, v, pass->layer->label_of[group.slot + s]);
-                    else if (!(v < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
-                    if (*count == pass->k) floor[b] = score[pass->k - 1];
+                for (s = 0; s < group.labels && hit[b - begin]; s++) {
+                    if (z[s] < floor[b] && z[s] >= -FLT_MAX) continue;
+                    if (fabsf(z[s]) <= FLT_MAX)
+                        pass->hit(pass, chunk, thread, b, pass->layer->label_of[group.slot + s], z[s]);
+                    else if (!(z[s] < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
                 }
             }
         }
     }
-    work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
+}
+
+/* Everything that searches check and prepare. Each thread's floor of each sample is `floor`. */
+static haste_status haste__search_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                        const float *x, int32_t B, const haste_lists *excluded, float floor,
+                                        haste_error *error)
+{
+    size_t i;
+    haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
+    if (status == HASTE_OK && excluded)
+        status = haste__lists_check(layer->labels, B, excluded, work->ids, "excluded", error);
+    if (status != HASTE_OK || B == 0) return status;
+    haste__pass_load_rows(pass);
+    if (excluded) haste__lists_sort(pass, excluded);
+    for (i = 0; i < (size_t)work->threads * (size_t)work->batch; i++) {
+        pass->scratch.best_floor[i] = floor;
+        pass->scratch.best_count[i] = 0;
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__search(haste__pass *pass, haste_error *error)
+{
+    haste__parallel(pass->work->chunks, pass->work->threads, haste__search_chunk, pass);
+    return haste__flags(pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
 }
 
 haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
@@ -3736,82 +4035,35 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
 {
     haste__pass pass;
     int b, i, thread;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
-    if (status != HASTE_OK) return status;
-    if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    haste_status status;
     if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
-    if (k > work->top_k)
+    if (B > 0 && !id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    if (work && k > work->top_k)
         return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
                            (int)work->top_k);
-    haste__pass_load_rows(&pass);
-    if (excluded) haste__lists_sort(&pass, *excluded);
+    status = haste__search_begin(&pass, layer, work, x, B, excluded, -FLT_MAX, error);
+    if (status != HASTE_OK || B == 0) return status;
     pass.k = k;
-    for (thread = 0; thread < work->threads; thread++)
-        for (b = 0; b < B; b++) {
-            work->best_count[(size_t)thread * (size_t)work->batch + (size_t)b] = 0;
-            work->best_floor[(size_t)thread * (size_t)work->batch + (size_t)b] = -FLT_MAX;
-        }
-    haste__parallel(work->chunks, work->threads, haste__top_k_chunk, &pass);
-    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
-    for (b = 0; b < B; b++) {
-        float *best = work->best_score + (size_t)b * (size_t)work->top_k;
-        int32_t *best_id = work->best_id + (size_t)b * (size_t)work->top_k;
+    pass.hit = haste__hit_top_k;
+    status = haste__search(&pass, error);
+    if (status != HASTE_OK) return status;
+    for (b = 0; b < B; b++) {   /* the first thread's list takes those of the others */
+        const size_t top_k = (size_t)work->top_k;
+        float *best = pass.scratch.best_score + (size_t)b * top_k;
+        int32_t *best_id = pass.scratch.best_id + (size_t)b * top_k, *count = pass.scratch.best_count + b;
         for (thread = 1; thread < work->threads; thread++) {
-            size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
-            for (i = 0; i < work->best_count[sample]; i++)
-                haste__best_insert(best, best_id, &work->best_count[b], k,
-                                   work->best_score[sample * (size_t)work->top_k + (size_t)i],
-                                   work->best_id[sample * (size_t)work->top_k + (size_t)i]);
+            const size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
+            for (i = 0; i < pass.scratch.best_count[sample]; i++)
+                haste__best_insert(best, best_id, count, k, pass.scratch.best_score[sample * top_k + (size_t)i],
+                                   pass.scratch.best_id[sample * top_k + (size_t)i]);
         }
         for (i = 0; i < k; i++) {
-            int found = i < work->best_count[b];
+            const int found = i < *count;
             id[(size_t)b * (size_t)k + (size_t)i] = found ? best_id[i] : -1;
             if (score) score[(size_t)b * (size_t)k + (size_t)i] = found ? best[i] : -HUGE_VALF;
         }
     }
     return HASTE_OK;
-}
-
-/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
-   plus the hits of earlier chunks, which work->count then holds. */
-static void haste__above_chunk(void *context, int64_t chunk, int thread)
-{
-    const haste__pass *pass = (const haste__pass *)context;
-    int32_t *count = pass->work->count + (size_t)chunk * (size_t)pass->work->batch;
-    float floor[HASTE__SAMPLES];
-    unsigned char hit[HASTE__SAMPLES];
-    int number, tile, s, b, bad = 0;
-    int64_t g, last;
-    for (b = 0; b < HASTE__SAMPLES; b++) floor[b] = pass->threshold;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
-        haste__group_scores(pass, &group);
-        for (tile = 0; tile < pass->tiles; tile++) {
-            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
-            pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor, hit);
-            for (b = begin; b < begin + n; b++) {
-                const float *z = group.z + (size_t)b * (size_t)group.S;
-                if (!hit[b - begin]) continue;
-                for (s = 0; s < group.labels; s++) {
-                    float v = z[s];
-                    if (v < -FLT_MAX && haste__excluded(&group, group.slot + s, b)) continue;
-                    if (!(fabsf(v) <= FLT_MAX)) bad = 1;
-                    else if (v > pass->threshold) {
-                        if (pass->id) {
-                            int64_t at = pass->offset[b] + count[b];
-                            pass->id[at] = pass->layer->label_of[group.slot + s];
-                            pass->score[at] = v;
-                        }
-                        count[b]++;
-                    }
-                }
-            }
-        }
-    }
-    pass->work->flag[chunk] = bad;
 }
 
 haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
@@ -3821,25 +4073,24 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     haste__pass pass;
     int b, chunk;
     int64_t total = 0;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
-    if (status != HASTE_OK) return status;
+    haste_status status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
         return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id,
                            (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
-    haste__pass_load_rows(&pass);
-    if (excluded) haste__lists_sort(&pass, *excluded);
+    status = haste__search_begin(&pass, layer, work, x, B, excluded, threshold, error);
+    if (status != HASTE_OK) return status;
+    if (B == 0) { offset[0] = *needed = 0; return HASTE_OK; }
     pass.threshold = threshold;
-    memset(work->count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *work->count);
-    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
-    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
+    pass.hit = haste__hit_above;
+    memset(pass.scratch.count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *pass.scratch.count);
+    status = haste__search(&pass, error);
+    if (status != HASTE_OK) return status;
     for (b = 0; b < B; b++) {
         int64_t own = 0;
         for (chunk = 0; chunk < work->chunks; chunk++) {
-            int32_t *count = &work->count[(size_t)chunk * (size_t)work->batch + (size_t)b], n = *count;
+            int32_t *count = &pass.scratch.count[(size_t)chunk * (size_t)work->batch + (size_t)b], n = *count;
             *count = (int32_t)own;   /* at most L < 2^31 */
             own += n;
         }
@@ -3854,7 +4105,7 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     pass.offset = offset;
     pass.id = id;
     pass.score = score;
-    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
+    haste__parallel(work->chunks, work->threads, haste__search_chunk, &pass);
     for (b = 0; b < B; b++) haste__sort_labels(score + offset[b], id + offset[b], offset[b + 1] - offset[b]);
     return HASTE_OK;
 }
@@ -4172,7 +4423,7 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
         if (!(fabsf(x.value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
+    if ((status = haste__lists_check(L, B, &positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
     e.longest = haste__longest_unsorted(positives, B);
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
@@ -4203,7 +4454,7 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
+    if ((status = haste__lists_check(L, B, &positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
     e.longest = haste__longest_unsorted(positives, B);
     e.embedding = embedding;
@@ -4880,9 +5131,11 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     uint64_t *key = r->key + (size_t)thread * 2 * r->width;
-    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, number, f, bad = 0;
-    int64_t g, last, i;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, f, bad = 0;
+    int64_t g, i;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         haste__group group;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
@@ -4903,7 +5156,7 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         haste__select(key, group.F, r->limit[number]);
         for (i = 0; i < r->limit[number]; i++) place[key[i] & 0xffffffffu] = (uint32_t)(key[i] >> 32);
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already
@@ -4937,9 +5190,11 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
     const haste_layer *layer = r->layer;
     uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
-    int number, i, f, bad = 0;
-    int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int i, f, bad = 0;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         const haste_block *block = &layer->block[number];
         int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
         const uint16_t *index;
@@ -4987,7 +5242,7 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
@@ -5012,13 +5267,12 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     haste_layer *layer = r->layer;
     uint64_t *key = r->key + (size_t)thread * 2 * r->width;
     uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
-    size_t tile = 0;
-    float *scratch;
-    int number, f, s, k;
-    int64_t g, last;
-    haste__tile_count(pass->work, &tile);   /* at least twice the largest group's weights */
-    scratch = pass->work->tile + tile * (size_t)thread;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* holds a group's weights, and more */
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int f, s, k;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         haste_block *block = &layer->block[number];
         int F = block->fan_in, S = block->group_size, labels = haste__group_labels(block, g), moves = 0;
         size_t first = (size_t)g * (size_t)F, row;
@@ -5071,32 +5325,32 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
 }
 
 /* Did a chunk meet something that is not finite? */
-static haste_status haste__rewire_flags(const haste_workspace *work, haste_error *error)
+static haste_status haste__rewire_flags(const haste__pass *pass, haste_error *error)
 {
-    if (!haste__flags(work)) return HASTE_OK;
+    if (!haste__flags(pass)) return HASTE_OK;
     return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
 }
 
 haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
-                          int32_t B, haste_lists positives, int64_t *moved, haste_error *error)
+                          int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
-    haste_status status = haste__layer_quick(layer, error);
+    haste_status status = haste__layer_quick_check(layer, error);
     haste__arena arena = { NULL, 0, 0 };
     int64_t total = 0;
     int i, batch;
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
-                           (int)layer->pending);
     memset(&r, 0, sizeof r);
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    if (batch && B < 1)
+        return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1: saliency and gradient growth need a batch",
+                           (int)B);
     if (batch) {
-        status = haste__pass_begin(&r.pass, layer, work, x, B, 1, error);
+        status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
         if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
     } else {
-        status = haste__work_check(layer, work, error);
+        status = haste__work_check(layer, work, HASTE_TRAINING, error);
         if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
     }
     if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, &arena, error);
@@ -5129,12 +5383,12 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
             if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
         }
         haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, &r);
-        status = haste__rewire_flags(work, error);
+        status = haste__rewire_flags(&r.pass, error);
         if (status == HASTE_OK) {
             for (i = 0; i < layer->block_count; i++)
                 if (r.moves[i] > 0) haste__rewire_bound(&r, i);
             haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, &r);
-            status = haste__rewire_flags(work, error);
+            status = haste__rewire_flags(&r.pass, error);
         }
         if (status == HASTE_OK) haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, &r);
         haste__release(arena.memory);
@@ -5305,8 +5559,8 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
         if (id[j] < -1 || id[j] >= L)
             return haste__fail(error, HASTE_ERR_DATA, "id[%lld] = %ld, expected -1 .. L - 1 = %ld", (long long)j,
                                (long)id[j], (long)L - 1);
-    status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
-    if (!status && filter) status = haste__lists_check(L, B, *filter, INT64_MAX, "filter", error);
+    status = haste__lists_check(L, B, &truth, INT64_MAX, "truth", error);
+    if (!status && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
     if (status) return status;
     longest = haste__longest(truth, B);
     if (filter && haste__longest(*filter, B) > longest) longest = haste__longest(*filter, B);
@@ -5786,9 +6040,6 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
         return haste__fail(error, HASTE_ERR_ARG,
                            "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
                            (int)layer->dtype);
-    if (layer->pending != 0)
-        return haste__fail(error, HASTE_ERR_STATE, "gradients of %ld micro-batches are pending: call haste_apply first",
-                           (long)layer->pending);
     status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
     if (status) return status;
     if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
@@ -6116,8 +6367,8 @@ void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, doub
     }
 }
 
-void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives, int64_t divisor,
-                    double *loss, double *grad_logits)
+void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
+                    int64_t divisor, double *loss, double *grad_logits)
 {
     int64_t b, j, slot;
     double total = 0, scale = 1.0 / (double)(divisor ? divisor : B);
@@ -6128,8 +6379,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, h
 
         /* grad first holds y: marking a slot twice leaves one positive. */
         for (slot = 0; slot < layer->slots; slot++) grad[slot] = 0;
-        for (j = positives.offset[b]; j < positives.offset[b + 1]; j++) {
-            slot = layer->slot_of[positives.id[j]];
+        for (j = positives->offset[b]; j < positives->offset[b + 1]; j++) {
+            slot = layer->slot_of[positives->id[j]];
             if (grad[slot] == 0) n++;
             grad[slot] = 1;
         }
@@ -6201,9 +6452,9 @@ double haste_update_ref(haste_optimizer optimizer, const haste_step_options *opt
                         double w, double g, double *m, double *v)
 {
     double lr = (double)options->lr, wd = decay ? (double)options->weight_decay : 0;
-    double mu    = (double)(options->momentum != 0 ? options->momentum : .9f);
-    double beta1 = (double)(options->beta1 != 0 ? options->beta1 : .9f);
-    double beta2 = (double)(options->beta2 != 0 ? options->beta2 : .999f);
+    double mu    = (double)(options->momentum == 0 ? .9f : options->momentum < 0 ? 0 : options->momentum);
+    double beta1 = (double)(options->beta1 == 0 ? .9f : options->beta1 < 0 ? 0 : options->beta1);
+    double beta2 = (double)(options->beta2 == 0 ? .999f : options->beta2 < 0 ? 0 : options->beta2);
     double eps   = (double)(options->eps != 0 ? options->eps : 1e-8f);
     switch (optimizer) {
     case HASTE_SGD:
