@@ -1076,7 +1076,7 @@ static int haste__threads(int32_t wanted)
 #endif
 
 /* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
-#if defined(__GNUC__)
+#if defined(__GNUC__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0   /* else floats are not float */
 typedef float haste__lanes __attribute__((vector_size(16)));
 enum { HASTE__LANES = 4 };
 #else
@@ -1109,7 +1109,8 @@ HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
 HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
 #define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
 
-#if (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)) && !defined(__CUDACC__)
+#if defined(__GNUC__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0 && \
+    (defined(__clang__) || __GNUC__ >= 12) && !defined(__CUDACC__)
     #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
 #endif
 
