@@ -101,7 +101,7 @@
 #define HASTE_VERSION       (HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH)
 
 #ifndef HASTE_API
-    #if defined(HASTE_STATIC) && defined(__GNUC__)
+    #if defined(HASTE_STATIC) && (defined(__GNUC__) || defined(__clang__))
         #define HASTE_API static __attribute__((unused))
     #elif defined(HASTE_STATIC)
         #define HASTE_API static
