@@ -15,6 +15,7 @@
 #define DATA_H
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -243,7 +244,7 @@ static inline int data_number(const char **at, float *value)
     }
     *at = p;
     *value = (float)number;
-    return fabsf(*value) <= 3.4028234e38f;
+    return fabsf(*value) <= FLT_MAX;
 }
 
 /* The word at p, for a message. */
@@ -335,7 +336,7 @@ static inline int data_document(data_set *data, const data_stream *stream, const
     labels = data_tidy(label, NULL, labels);
     features = data_tidy(feature, value, features);
     for (i = 0; i < features; i++)
-        if (!(fabsf(value[i]) <= 3.4028234e38f))
+        if (!(fabsf(value[i]) <= FLT_MAX))
             return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path, (long long)line,
                              (long)feature[i]);
     data->documents++;
@@ -501,7 +502,7 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
             if (is_half) row[j] = data_from_half((uint16_t)(bytes[0] | bytes[1] << 8));
             else if (is_double) { double wide; memcpy(&wide, bytes, 8); row[j] = (float)wide; }
             else memcpy(&row[j], bytes, 4);
-            if (!(fabsf(row[j]) <= 3.4028234e38f))
+            if (!(fabsf(row[j]) <= FLT_MAX))
                 return data_fail(error, "%s: row %lld, column %lld: expected a finite number", path, (long long)i, (long long)j);
         }
     }
