@@ -31,8 +31,8 @@
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api reference
-       >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>batch  >>groups  >>train
-       >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+       >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -546,46 +546,47 @@ HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t se
                 entries +-1/sqrt(E) made from (seed, feature, dimension), never stored
                 dense: [B, E] row-major
      positives  B lists of label ids
+     threads    0: as many as OpenMP would use; the result is the same for any number
 
-   haste_embed_finish scales every row to length 1; rows of labels without positives stay 0. Paper: eq. 1. */
-HASTE_API haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
-                                          haste_lists positives, haste_error *error);
+   haste_embed_finish scales every row to length 1; rows of labels without positives stay 0. It runs in one thread.
+   Paper: eq. 1. */
+HASTE_API haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, const haste_sparse *x,
+                                          int32_t B, const haste_lists *positives, int32_t threads, haste_error *error);
 HASTE_API haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
-                                         haste_lists positives, haste_error *error);
+                                         const haste_lists *positives, int32_t threads, haste_error *error);
 HASTE_API haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error);
 
 typedef struct haste_group_options {
     int32_t  group_size;   /* S; 0: 32 */
-    int32_t  iterations;   /* rounds of exchanges between groups that are alike, after the bisection; 0: 16 */
+    int32_t  iterations;   /* rounds of exchanges between groups that are alike, after the bisection; 0: 16;
+                              HASTE_NONE: 0 */
     int32_t  threads;      /* 0: as many as OpenMP would use; the result is the same for any number */
     uint64_t seed;
 } haste_group_options;
-
-/* Mean over labels (with an embedding) of the cosine to the centroid of their group. */
-typedef struct haste_group_report {
-    double cohesion;   /* of the order found */
-    double random;     /* of a random order of the same labels */
-    double given;      /* of the order passed in */
-    int64_t empty;     /* labels without an embedding; they come last */
-} haste_group_report;
 
 /* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to the
    centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
 
      embedding  [L, E] rows of length 1 or 0, from haste_embed_finish
      order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
-     report     out (=), or NULL
+     options    or NULL: the defaults
 
    Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
    Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread. Deterministic
    in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose
    length is neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
-                                   const haste_group_options *options, haste_group_report *report, haste_error *error);
+                                   const haste_group_options *options, haste_error *error);
 
-/* haste_cohesion: the measure above for any order. cohesion out (=). */
+/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the labels
+   that have an embedding, of the cosine to the centroid of their group.
+
+     order     [n] label ids; each run of S is a group
+     threads   0: as many as OpenMP would use; the result is the same for any number
+     cohesion  out (=): 0 without such labels
+     empty     out (=): how many of the n labels have no embedding; NULL: not wanted */
 HASTE_API haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
-                                      int32_t S, double *cohesion, haste_error *error);
+                                      int32_t S, int32_t threads, double *cohesion, int64_t *empty, haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
@@ -595,7 +596,7 @@ typedef enum haste_growth { HASTE_GROW_RANDOM = 0, HASTE_GROW_GRADIENT = 1 } has
 
 typedef struct haste_rewire_options {
     float        share;        /* rho: the share of all (group, input) places to move; 0 .. 1 */
-    float        group_share;  /* at most this share of one group's places; 0: .5 */
+    float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
     haste_prune  prune;        /* score of a place: mean |w| over the group's labels, or mean |w * gradient| */
     haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
     haste_growth growth;       /* new inputs: uniform at random, or those with the largest mean |gradient| (RigL's rule) */
@@ -606,12 +607,14 @@ typedef struct haste_rewire_options {
 
      layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
      work       scratch; its threads do the work
-     x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and NULL
+     x, B, positives   a batch, needed only for saliency and gradient growth, which do nothing, and leave `rewires`, where
+                B = 0; else not read: NULL, 0 and NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
    width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
-   floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown
+   floor(share*F) of each group, with the same limit. (A product that is below a whole number by no more than 2^-23 of itself,
+   as far as a float is off, counts as that number: .7f of 10 is 7.) So dense blocks never change. Ties go to the smaller position. Regrown
    inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
    indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
    the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
@@ -649,22 +652,23 @@ typedef struct haste_metrics {
 } haste_metrics;
 
 /* The five measures at one k, in percent. */
-typedef struct haste_scores { double precision, ndcg, recall, psp, psndcg; } haste_scores;
+typedef struct haste_metrics_values { double precision, ndcg, recall, psp, psndcg; } haste_metrics_values;
 
-/* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from
-   TRAINING frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else
-   A 0 .. 100, B above 0 and at most 1e9. Natural logarithm. For N below 3, where C would be negative, it is 0: every label
-   counts 1. */
-HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
-                                        haste_error *error);
+/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from TRAINING
+   frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5; else a 0 .. 100,
+   b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0: every label counts 1. */
+HASTE_API haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b,
+                                                double *out, haste_error *error);
 
 /* haste_metrics_init: zero sums for depth k. haste_metrics_add: adds B samples.
 
-     id          [B, k] predictions, best first; -1: none. A repeated id counts once; both keep their rank
-     truth       B lists of positives (a label twice counts once)
-     propensity  [L] inverse propensities 1/p, from haste_propensity; or NULL: then psp and psndcg count every label 1
-     filter      B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL.
-                 Ask haste_top_k to exclude them, else a filtered list is shorter than k: what follows moves up a rank.
+     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A repeated id
+              counts once; both keep their rank
+     k        at least metrics->k
+     truth    B lists of positives (a label twice counts once)
+     inverse_propensity  [L] 1/p, from haste_inverse_propensity; or NULL: then psp and psndcg count every label 1
+     filter   B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL. Ask
+              haste_top_k to exclude them, else a filtered list is shorter than metrics->k: what follows moves up a rank.
 
    Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
 
@@ -677,9 +681,10 @@ HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int
      psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1), i <= min(k, |y|)
    Paper: section 4; Jain et al. 2016. */
 HASTE_API haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error);
-HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
-                                         const double *propensity, const haste_lists *filter, haste_error *error);
-HASTE_API haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k);
+HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                                         const haste_lists *truth, const double *inverse_propensity,
+                                         const haste_lists *filter, haste_error *error);
+HASTE_API haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k);
 
 /* ---- >>api files --------------------------------------------------------------------------------------------- */
 
@@ -878,17 +883,6 @@ static int haste__multiply(size_t *size, uint64_t factor)
     return 1;
 }
 
-/* The next offset of an array of count * width bytes that begins 64-byte aligned at *end. 0 on overflow. */
-static int haste__place(size_t *end, uint64_t count, size_t width, size_t *offset)
-{
-    size_t bytes = width;
-    if (!haste__multiply(&bytes, count) || *end > SIZE_MAX - HASTE__ALIGN || bytes > SIZE_MAX - HASTE__ALIGN - *end)
-        return 0;
-    *offset = *end;
-    *end = (*end + bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
-    return 1;
-}
-
 /* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory NULL it
    finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
 typedef struct haste__arena {
@@ -929,6 +923,17 @@ static void haste__release(void *memory)
     if (!memory) return;
     memcpy(&base, (char *)memory - sizeof(void *), sizeof base);
     HASTE_FREE(base);
+}
+
+/* Memory for what an arena has counted; its second walk begins. */
+static haste_status haste__reserve(haste__arena *arena, haste_error *error)
+{
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the scratch memory overflows size_t");
+    arena->memory = (char *)haste__allocate(arena->end);
+    if (!arena->memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)arena->end);
+    arena->end = 0;
+    return HASTE_OK;
 }
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
@@ -2668,6 +2673,91 @@ void haste_gradient_free(haste_gradient *gradient)
     memset(gradient, 0, sizeof *gradient);
 }
 
+/* ---- >>keys -------------------------------------------------------------------------------------------------- */
+
+/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score; in the
+   lower one whose it is, a sample, a label or a place. */
+
+/* Floats as integers of the same order, -0 as 0. Not for NaN. */
+HASTE__INLINE uint32_t haste__rank(float value)
+{
+    const uint32_t bits = haste__bits(value + 0.0f);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+/* In ascending order of the keys the highest score comes first, of equal ones the smaller id. */
+HASTE__INLINE uint64_t haste__key(float score, int32_t id) { return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id; }
+HASTE__INLINE int32_t haste__key_id(uint64_t key) { return (int32_t)(key & 0x7fffffffu); }
+HASTE__INLINE float haste__key_score(uint64_t key)
+{
+    const uint32_t rank = ~(uint32_t)(key >> 32);
+    return haste__float(rank >> 31 ? rank & 0x7fffffffu : ~rank);
+}
+
+HASTE__INLINE void haste__key_swap(uint64_t *key, int64_t i, int64_t j)
+{
+    const uint64_t k = key[i];
+    key[i] = key[j];
+    key[j] = k;
+}
+
+/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each part is
+   sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
+static void haste__sort(uint64_t *key, int64_t n)
+{
+    while (n > 1) {
+        uint64_t bit = 0;
+        int64_t i, low = 0;
+        int sorted = 1;
+        for (i = 1; i < n; i++) {
+            bit |= key[i] ^ key[0];
+            sorted &= key[i - 1] <= key[i];
+        }
+        if (sorted) return;
+        while (bit & (bit - 1)) bit &= bit - 1;   /* the highest alone */
+        for (i = 0; i < n; i++) {                 /* keys without it move to the front; no branch that can be mispredicted */
+            haste__key_swap(key, i, low);
+            low += (key[low] & bit) == 0;
+        }
+        haste__sort(key, low);
+        key += low;
+        n -= low;
+    }
+}
+
+/* Moves the k smallest of n distinct keys to the front, in no order of their own: quickselect, median of three. */
+static void haste__select(uint64_t *key, int64_t n, int64_t k)
+{
+    int64_t first = 0, last = n - 1;
+    while (first < last && k < n) {
+        int64_t i = first, j = last, middle = first + (last - first) / 2;
+        uint64_t pivot;
+        if (key[middle] < key[first]) haste__key_swap(key, middle, first);
+        if (key[last] < key[first]) haste__key_swap(key, last, first);
+        if (key[last] < key[middle]) haste__key_swap(key, last, middle);
+        pivot = key[middle];
+        while (i <= j) {
+            while (key[i] < pivot) i++;
+            while (key[j] > pivot) j--;
+            if (i <= j) haste__key_swap(key, i++, j--);
+        }
+        if (k <= j) last = j;   /* key[first .. j] < key[i .. last], and between them stands at most the pivot */
+        else if (k >= i) first = i;
+        else return;
+    }
+}
+
+/* The first of the ascending keys that is not below `key`. */
+static const uint64_t *haste__lower_bound(const uint64_t *first, const uint64_t *end, uint64_t key)
+{
+    while (first < end) {
+        const uint64_t *middle = first + (end - first) / 2;
+        if (*middle < key) first = middle + 1;
+        else end = middle;
+    }
+    return first;
+}
+
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
 /* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread from
@@ -2788,22 +2878,6 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
-/* Bottom-up merge sort with a second buffer of the same size; returns the one that holds the result. */
-static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
-{
-    int64_t width, i;
-    for (width = 1; width < n; width *= 2) {
-        uint64_t *t;
-        for (i = 0; i < n; i += 2 * width) {
-            int64_t left = i, middle = i + width < n ? i + width : n, right = middle;
-            int64_t end = i + 2 * width < n ? i + 2 * width : n, k;
-            for (k = i; k < end; k++) b[k] = right >= end || (left < middle && a[left] <= a[right]) ? a[left++] : a[right++];
-        }
-        t = a; a = b; b = t;
-    }
-    return a;
-}
-
 /* Where B lists begin and end. */
 static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const char *name, haste_error *error)
 {
@@ -2848,7 +2922,7 @@ static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
     for (b = 0; b < pass->B; b++)
         for (i = lists->offset[b]; i < lists->offset[b + 1]; i++)
             pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
-    pair = haste__sort(pair, pair + pass->work->ids, n);
+    haste__sort(pair, n);
     memset(row, 0, (size_t)pass->B * sizeof *row);
     for (i = 0; i < n; i++)
         if (i == 0 || pair[i] != pair[i - 1]) {
@@ -2862,13 +2936,7 @@ static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 /* The first pair from (slot, sample) on. */
 static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
 {
-    const uint64_t wanted = (uint64_t)slot << 32 | (uint64_t)sample;
-    while (first < end) {
-        const uint64_t *middle = first + (end - first) / 2;
-        if (*middle < wanted) first = middle + 1;
-        else end = middle;
-    }
-    return first;
+    return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
 }
 
 /* May this layer use this workspace, for this? haste_score takes any. */
@@ -4115,14 +4183,14 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
 
 /* Fixed sizes, so that how work is cut never depends on the number of threads. */
 enum {
-    HASTE__GROUP_CHUNK   = 1024,    /* labels in one piece of a sum */
-    HASTE__GROUP_CHUNKS  = 32,      /* pieces of the largest sum; larger parts are judged by a sample */
-    HASTE__GROUP_SAMPLE  = 16384,   /* labels of that sample; below CHUNK * CHUNKS */
-    HASTE__GROUP_SUBTREE = 8192,    /* a part of at most so many labels is one thread's work from there on down */
-    HASTE__GROUP_POWER   = 3,       /* steps towards the direction in which a part is longest */
-    HASTE__GROUP_ROUNDS  = 3,       /* at most so many rounds of balanced 2-means after them */
-    HASTE__GROUP_WINDOW  = 64,      /* groups among which labels are exchanged; a multiple of 4 */
-    HASTE__GROUP_ITERATIONS = 16    /* rounds of exchanges */
+    HASTE__CLUSTER_PIECE   = 1024,    /* labels in one piece of a sum */
+    HASTE__CLUSTER_PIECES  = 32,      /* pieces of the largest sum; larger parts are judged by a sample */
+    HASTE__CLUSTER_SAMPLE  = 16384,   /* labels of that sample; below PIECE * PIECES */
+    HASTE__CLUSTER_SUBTREE = 8192,    /* a part of at most so many labels is one thread's work from there on down */
+    HASTE__CLUSTER_POWER   = 3,       /* steps towards the direction in which a part is longest */
+    HASTE__CLUSTER_ROUNDS  = 3,       /* at most so many rounds of balanced 2-means after them */
+    HASTE__CLUSTER_WINDOW  = 64,      /* groups among which labels are exchanged; a multiple of 4 */
+    HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
 /* a . b. 32 sums side by side: the order of the additions is fixed, and a compiler can use vectors. */
@@ -4175,10 +4243,12 @@ static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RES
 
 haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error)
 {
-    int64_t most = 0, count[256], sum, n;
-    size_t bytes = sizeof(int32_t);
-    int32_t *from, *to, *scratch, *swap, i;
-    int shift, digit;
+    haste__arena arena = { NULL, 0, 0 };
+    haste_status status;
+    int64_t most = 0;
+    uint64_t *key;
+    int32_t i;
+    int shift;
     if (!frequency) return haste__fail(error, HASTE_ERR_ARG, "frequency is NULL");
     if (!order) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1 label", (long)L);
@@ -4188,43 +4258,34 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
                                (long long)frequency[i]);
         if (frequency[i] > most) most = frequency[i];
     }
-    if (!haste__multiply(&bytes, (uint64_t)L))
-        return haste__fail(error, HASTE_ERR_SIZE, "L = %ld labels do not fit in memory", (long)L);
-    scratch = (int32_t *)haste__allocate(bytes);
-    if (!scratch) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort L = %ld labels", (long)L);
+    haste__take(&arena, (uint64_t)L, sizeof *key);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    key = (uint64_t *)haste__take(&arena, (uint64_t)L, sizeof *key);
 
-    /* Radix sort by how much is missing to the most frequent, from the lowest digit up. It is stable, so ties stay by id. */
-    from = order;
-    to = scratch;
-    for (i = 0; i < L; i++) from[i] = i;
-    for (shift = 0; shift < 64 && most >> shift != 0; shift += 8) {
-        memset(count, 0, sizeof count);
-        for (i = 0; i < L; i++) count[((most - frequency[i]) >> shift) & 255]++;
-        for (sum = 0, digit = 0; digit < 256; digit++) { n = count[digit]; count[digit] = sum; sum += n; }
-        for (i = 0; i < L; i++) to[count[((most - frequency[from[i]]) >> shift) & 255]++] = from[i];
-        swap = from; from = to; to = swap;
+    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier stays
+       first: the smaller id. */
+    for (i = 0; i < L; i++) order[i] = i;
+    for (shift = 0; shift < 64 && (shift == 0 || most >> shift != 0); shift += 32) {
+        for (i = 0; i < L; i++) key[i] = (uint64_t)(most - frequency[order[i]]) >> shift << 32 | (uint64_t)i;
+        haste__sort(key, L);
+        for (i = 0; i < L; i++) key[i] = (uint64_t)order[haste__key_id(key[i])];
+        for (i = 0; i < L; i++) order[i] = (int32_t)key[i];
     }
-    if (from != order) memcpy(order, from, bytes);
-    haste__release(scratch);
+    haste__release(arena.memory);
     return HASTE_OK;
-}
-
-static void haste__shuffle(int32_t *order, int64_t n, uint64_t seed)
-{
-    int64_t i;
-    for (i = n - 1; i > 0; i--) {
-        int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
-        int32_t id = order[i];
-        order[i] = order[j];
-        order[j] = id;
-    }
 }
 
 haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
 {
+    int64_t i;
     if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
-    haste__shuffle(order, n, seed);
+    for (i = n - 1; i > 0; i--) {
+        const int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
+        const int32_t id = order[i];
+        order[i] = order[j];
+        order[j] = id;
+    }
     return HASTE_OK;
 }
 
@@ -4242,84 +4303,66 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
     return HASTE_OK;
 }
 
-static int haste__ascending(const int32_t *id, int64_t n)
+static haste_status haste__threads_check(int32_t threads, haste_error *error)
 {
-    int64_t i;
-    for (i = 1; i < n; i++) if (id[i] <= id[i - 1]) return 0;
-    return 1;
+    if (threads >= 0 && threads <= 4096) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (as many as OpenMP would use) .. 4096", (long)threads);
 }
 
-/* The longest list that must be sorted before its distinct labels are known. */
-static int64_t haste__longest_unsorted(haste_lists lists, int32_t B)
+static int64_t haste__longest(const haste_lists *lists, int32_t B)
 {
-    int64_t longest = 0;
+    int64_t longest = 0, n;
     int32_t b;
-    for (b = 0; b < B; b++) {
-        const int64_t first = lists.offset[b], n = lists.offset[b + 1] - first;
-        if (n > longest && !haste__ascending(lists.id + first, n)) longest = n;
-    }
+    for (b = 0; b < B; b++)
+        if ((n = lists->offset[b + 1] - lists->offset[b]) > longest) longest = n;
     return longest;
 }
 
-/* Heap sort: in place, and no order of the ids makes it slow. */
-static void haste__sort_ids(int32_t *id, int64_t n)
+/* key (=): the distinct ids of sample b, ascending. Returns their number. */
+static int64_t haste__distinct(const haste_lists *lists, int64_t b, uint64_t *key)
 {
-    int64_t start = n / 2, end = n;
-    while (end > 1) {
-        int64_t root, child;
-        int32_t value;
-        if (start > 0) value = id[--start];
-        else { value = id[--end]; id[end] = id[0]; }
-        for (root = start; (child = 2 * root + 1) < end; root = child) {
-            if (child + 1 < end && id[child + 1] > id[child]) child++;
-            if (id[child] <= value) break;
-            id[root] = id[child];
-        }
-        id[root] = value;
-    }
+    const int64_t first = lists->offset[b], n = lists->offset[b + 1] - first;
+    int64_t i, count = 0;
+    for (i = 0; i < n; i++) key[i] = (uint64_t)lists->id[first + i];
+    haste__sort(key, n);
+    for (i = 0; i < n; i++) if (i == 0 || key[i] != key[count - 1]) key[count++] = key[i];
+    return count;
 }
 
-enum { HASTE__EMBED_PIECE = 256, HASTE__EMBED_SHARE = 16 };   /* samples of a piece; of a task that makes rows */
+enum { HASTE__EMBED_ROWS = 256, HASTE__EMBED_SHARE = 16 };   /* samples whose rows are held at once; of a task that makes them */
 
-/* What the threads of an embedding share. A piece of the samples at a time: first their rows are made, a few samples each,
-   then added, to the labels that a thread answers for; so each label's sum has the order of the samples, whatever the
-   threads. */
+/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to their
+   labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
 typedef struct haste__embedding {
-    float        *embedding;
-    int32_t       E, B;
-    uint64_t      seed;
-    haste_sparse  x;          /* sparse samples, where offset is not NULL */
-    const float  *dense;      /* [B, E] */
-    haste_lists   positives;
-    float       (*sign)[8];   /* [256] a random byte as eight signs */
-    int32_t       first;      /* the piece: samples first .. first + HASTE__EMBED_PIECE - 1 */
-    float        *row;        /* [HASTE__EMBED_PIECE][width] their rows */
-    int           some[HASTE__EMBED_PIECE];   /* which of them have one */
-    int64_t       width;      /* E rounded up to 64 */
-    int           parts;      /* labels l with l % parts == i are added by task i */
-    int32_t      *sorted;     /* [parts][longest] */
-    int64_t       longest;
+    float              *embedding;
+    int32_t             E, B;
+    uint64_t            seed;
+    const haste_sparse *x;          /* sparse samples, or NULL: */
+    const float        *dense;      /* [B, E] */
+    const haste_lists  *positives;
+    float             (*sign)[8];   /* [256] a random byte as eight signs */
+    int64_t             first;      /* row holds samples first .. first + HASTE__EMBED_ROWS - 1 */
+    float              *row;        /* [HASTE__EMBED_ROWS][width] */
+    int                 nonzero[HASTE__EMBED_ROWS];   /* whether the sample has a row */
+    int64_t             width;      /* E rounded up to 64 */
+    int                 owners;     /* tasks that add: labels l with l % owners == i belong to task i */
+    uint64_t           *key;        /* [owners][longest] */
+    int64_t             longest;    /* list of labels */
 } haste__embedding;
 
-/* Adds the piece's rows to those of their distinct labels. */
-static void haste__embed_add(void *context, int64_t part, int thread)
+/* Adds the rows to the owner's labels. */
+static void haste__embed_add(void *context, int64_t owner, int thread)
 {
     const haste__embedding *e = (const haste__embedding *)context;
-    int32_t b, *sorted = e->sorted + part * e->longest;
+    uint64_t *key = e->key + owner * e->longest;
+    int64_t b, i, n;
     (void)thread;
-    for (b = 0; b < HASTE__EMBED_PIECE && e->first + b < e->B; b++) {
-        const int64_t first = e->positives.offset[e->first + b], n = e->positives.offset[e->first + b + 1] - first;
-        const int32_t *id = e->positives.id + first;
-        int64_t i;
-        if (n == 0 || !e->some[b]) continue;
-        if (!haste__ascending(id, n)) {
-            memcpy(sorted, id, (size_t)n * sizeof *id);
-            haste__sort_ids(sorted, n);
-            id = sorted;
-        }
+    for (b = 0; b < HASTE__EMBED_ROWS && e->first + b < e->B; b++) {
+        if (!e->nonzero[b]) continue;
+        n = haste__distinct(e->positives, e->first + b, key);
         for (i = 0; i < n; i++)
-            if (id[i] % e->parts == part && (i == 0 || id[i] != id[i - 1]))
-                haste__group_add(e->embedding + (int64_t)id[i] * e->E, e->row + b * e->width, 1, e->E);
+            if ((int64_t)key[i] % e->owners == owner)
+                haste__group_add(e->embedding + (int64_t)key[i] * e->E, e->row + b * e->width, 1, e->E);
     }
 }
 
@@ -4360,74 +4403,86 @@ static int haste__embed_scale(float *row, int32_t E, const float *sample)
     return 1;
 }
 
-/* Makes the rows of a few samples of the piece. */
+/* Makes the rows of HASTE__EMBED_SHARE samples. */
 static void haste__embed_rows(void *context, int64_t share, int thread)
 {
     haste__embedding *e = (haste__embedding *)context;
-    int32_t b = (int32_t)share * HASTE__EMBED_SHARE, last = b + HASTE__EMBED_SHARE;
+    int64_t b = share * HASTE__EMBED_SHARE;
+    const int64_t last = b + HASTE__EMBED_SHARE;
     (void)thread;
     for (; b < last && e->first + b < e->B; b++) {
         const int64_t sample = e->first + b;
         float *row = e->row + b * e->width;
-        if (e->positives.offset[sample + 1] == e->positives.offset[sample]) continue;
-        if (e->dense) e->some[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
+        e->nonzero[b] = 0;
+        if (e->positives->offset[sample + 1] == e->positives->offset[sample]) continue;
+        if (e->dense) e->nonzero[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
         else {
-            const int64_t first = e->x.offset[sample];
-            e->some[b] = haste__embed_project(row, e->E, e->seed, e->sign, e->x.feature + first, e->x.value + first,
-                                              e->x.offset[sample + 1] - first);
+            const int64_t first = e->x->offset[sample], n = e->x->offset[sample + 1] - first;
+            e->nonzero[b] = n > 0 && haste__embed_project(row, e->E, e->seed, e->sign, e->x->feature + first,
+                                                          e->x->value + first, n);
         }
     }
 }
 
-/* All samples, whose arguments have been checked. */
-static haste_status haste__embed_run(haste__embedding *e, haste_error *error)
+static void haste__embed_arrange(haste__embedding *e, haste__arena *arena)
 {
-    const int threads = e->B < HASTE__EMBED_PIECE ? 1 : haste__threads(0);
-    char *memory;
-    size_t end = 0, row_at = 0, sorted_at = 0;
-    e->parts = threads;
+    e->row = (float *)haste__take(arena, (uint64_t)e->width * HASTE__EMBED_ROWS, sizeof *e->row);
+    e->key = (uint64_t *)haste__take(arena, (uint64_t)e->longest, (size_t)e->owners * sizeof *e->key);
+}
+
+/* All samples, whose arguments have been checked. */
+static haste_status haste__embed_run(haste__embedding *e, int32_t threads, haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_status status;
+    e->owners = e->B < HASTE__EMBED_ROWS ? 1 : haste__threads(threads);
     e->width = ((int64_t)e->E + 63) / 64 * 64;
-    if (!haste__place(&end, (uint64_t)e->width * HASTE__EMBED_PIECE, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)e->longest, (size_t)threads * sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)e->longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for some rows of E = %ld floats", (long)e->E);
-    e->row = (float *)(void *)(memory + row_at);
-    e->sorted = (int32_t *)(void *)(memory + sorted_at);
-    for (; e->first < e->B; e->first += HASTE__EMBED_PIECE) {
-        const int32_t left = e->B - e->first, count = left < HASTE__EMBED_PIECE ? left : HASTE__EMBED_PIECE;
-        haste__parallel((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
-        haste__parallel(e->parts, threads, haste__embed_add, e);
-        if (left <= HASTE__EMBED_PIECE) break;   /* first + PIECE may pass 2^31 */
+    e->longest = haste__longest(e->positives, e->B);
+    haste__embed_arrange(e, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    haste__embed_arrange(e, &arena);
+    for (e->first = 0; e->first < e->B; e->first += HASTE__EMBED_ROWS) {
+        const int64_t left = e->B - e->first, count = left < HASTE__EMBED_ROWS ? left : (int64_t)HASTE__EMBED_ROWS;
+        haste__parallel((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, e->owners, haste__embed_rows, e);
+        haste__parallel(e->owners, e->owners, haste__embed_add, e);
     }
-    haste__release(memory);
+    haste__release(arena.memory);
     return HASTE_OK;
 }
 
-haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
-                                haste_lists positives, haste_error *error)
+/* What both kinds of samples share. */
+static haste_status haste__embed_check(const float *embedding, int32_t L, int32_t E, int32_t B, int32_t threads,
+                                       haste_error *error)
+{
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status == HASTE_OK) status = haste__threads_check(threads, error);
+    if (status == HASTE_OK && B < 0)
+        status = haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
+    return status;
+}
+
+haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, const haste_sparse *x, int32_t B,
+                                const haste_lists *positives, int32_t threads, haste_error *error)
 {
     haste__embedding e;
     float sign[256][8];
     int64_t i;
-    haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
-    if (B == 0) return HASTE_OK;
-    if ((status = haste__offsets_check(x.offset, B, "x", error)) != HASTE_OK) return status;
-    if (x.offset[B] > x.offset[0] && !x.feature) return haste__fail(error, HASTE_ERR_ARG, "x.feature is NULL");
-    if (x.offset[B] > x.offset[0] && !x.value) return haste__fail(error, HASTE_ERR_ARG, "x.value is NULL");
-    for (i = x.offset[0]; i < x.offset[B]; i++) {
-        if (x.feature[i] < 0)
+    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    if (status != HASTE_OK || B == 0) return status;
+    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
+    if ((status = haste__offsets_check(x->offset, B, "x", error)) != HASTE_OK) return status;
+    if (x->offset[B] > x->offset[0] && (!x->feature || !x->value))
+        return haste__fail(error, HASTE_ERR_ARG, "x.%s is NULL", x->feature ? "value" : "feature");
+    for (i = x->offset[0]; i < x->offset[B]; i++) {
+        if (x->feature[i] < 0)
             return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld, expected 0 or more", (long long)i,
-                               (long)x.feature[i]);
-        if (!(fabsf(x.value[i]) <= FLT_MAX))
+                               (long)x->feature[i]);
+        if (!(fabsf(x->value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__lists_check(L, B, &positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
-    memset(&e, 0, sizeof e);
-    e.longest = haste__longest_unsorted(positives, B);
+    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
+    memset(&e, 0, sizeof e);
     e.embedding = embedding;
     e.E = E;
     e.B = B;
@@ -4435,35 +4490,32 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
     e.x = x;
     e.positives = positives;
     e.sign = sign;
-    return haste__embed_run(&e, error);
+    return haste__embed_run(&e, threads, error);
 }
 
 haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
-                               haste_lists positives, haste_error *error)
+                               const haste_lists *positives, int32_t threads, haste_error *error)
 {
     haste__embedding e;
-    size_t count = sizeof(float);
+    size_t bytes = sizeof(float);
     int64_t i;
-    haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
-    if (B == 0) return HASTE_OK;
+    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    if (!haste__multiply(&count, (uint64_t)B) || !haste__multiply(&count, (uint64_t)E))
+    if (!haste__multiply(&bytes, (uint64_t)B) || !haste__multiply(&bytes, (uint64_t)E))
         return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B,
                            (long)E);
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__lists_check(L, B, &positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
+    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
-    e.longest = haste__longest_unsorted(positives, B);
     e.embedding = embedding;
     e.E = E;
     e.B = B;
     e.dense = x;
     e.positives = positives;
-    return haste__embed_run(&e, error);
+    return haste__embed_run(&e, threads, error);
 }
 
 haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error)
@@ -4488,152 +4540,121 @@ haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_er
 
 /* ---- >>balanced bisection ------------------------------------------------------------------------------------ */
 
-/* Labels (or groups, in the search for groups that are alike) to be arranged, and the scratch memory for it. */
-typedef struct haste__grouping {
+/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the scratch
+   memory for it. */
+typedef struct haste__clustering {
     const float *embedding;   /* [.., E] */
     int32_t      E, S;
-    int32_t      threads;
+    int          threads;
     uint64_t     seed;
-    int32_t     *order;       /* [n] rows of the embedding, rearranged in place */
+    uint64_t    *key;         /* [n] what is arranged: a score and a row of the embedding */
     int64_t      n;
-    float       *score;       /* [n] */
     int64_t     *part;        /* [groups][2] begin and end of the parts that are one thread's work */
     int64_t      parts;
-    float       *sums;        /* [threads][1 + CHUNKS][E] */
+    float       *sums;        /* [threads][1 + PIECES][E] */
     double      *total;       /* [threads][2][E] */
-} haste__grouping;
+    float       *group;       /* [groups] haste_cohesion: summed cosine of a group's labels to its centroid */
+    float       *centroid;    /* [n / S][E] haste_group: of length 1, what the search for alike groups bisects */
+} haste__clustering;
 
-/* One part of the order that is being split. */
+/* One part that is being split. */
 typedef struct haste__split {
-    const haste__grouping *grouping;
+    const haste__clustering *clustering;
     int64_t begin, end;       /* where scores are wanted */
     int64_t sum_end;          /* sums run over begin .. sum_end - 1 */
     int     weighted;         /* 1: each row times its score minus `center` */
     float   center;
     float  *direction;        /* [E] */
-    float  *sums;             /* [CHUNKS][E] */
+    float  *sums;             /* [PIECES][E] */
 } haste__split;
 
-static const float *haste__group_row(const haste__grouping *grouping, int64_t i)
+static const float *haste__embedding_row(const haste__clustering *clustering, int64_t i)
 {
-    return grouping->embedding + (int64_t)grouping->order[i] * grouping->E;
+    return clustering->embedding + (int64_t)haste__key_id(clustering->key[i]) * clustering->E;
 }
 
-static void haste__split_score_chunk(void *context, int64_t chunk, int thread)
+static void haste__split_score_piece(void *context, int64_t piece, int thread)
 {
     const haste__split *split = (const haste__split *)context;
-    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
+    const haste__clustering *clustering = split->clustering;
+    int64_t i = split->begin + piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
     (void)thread;
     if (last > split->end) last = split->end;
-    for (; i < last; i++)
-        split->grouping->score[i] = haste__group_dot(haste__group_row(split->grouping, i), split->direction,
-                                                     split->grouping->E);
+    for (; i < last; i++) {
+        const float score = haste__group_dot(haste__embedding_row(clustering, i), split->direction, clustering->E);
+        clustering->key[i] = haste__key(score, haste__key_id(clustering->key[i]));
+    }
 }
 
-static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
+static void haste__split_sum_piece(void *context, int64_t piece, int thread)
 {
     const haste__split *split = (const haste__split *)context;
-    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
-    int32_t E = split->grouping->E;
-    float *sum = split->sums + chunk * E;
+    const haste__clustering *clustering = split->clustering;
+    int64_t i = split->begin + piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
+    int32_t E = clustering->E;
+    float *sum = split->sums + piece * E;
     (void)thread;
     if (last > split->sum_end) last = split->sum_end;
     memset(sum, 0, (size_t)E * sizeof *sum);
     for (; i < last; i++)
-        haste__group_add(sum, haste__group_row(split->grouping, i),
-                         split->weighted ? split->grouping->score[i] - split->center : 1, E);
+        haste__group_add(sum, haste__embedding_row(clustering, i),
+                         split->weighted ? haste__key_score(clustering->key[i]) - split->center : 1, E);
 }
+
+static int64_t haste__pieces(int64_t n) { return (n + HASTE__CLUSTER_PIECE - 1) / HASTE__CLUSTER_PIECE; }
 
 static void haste__split_score(haste__split *split, int64_t end, int threads)
 {
     split->end = end;
-    haste__parallel((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk,
-                      split);
+    haste__parallel(haste__pieces(end - split->begin), threads, haste__split_score_piece, split);
 }
 
 /* sum [E] (=): of the rows from begin to end - 1, or of their weighted rows. Returns its length. */
 static double haste__split_sum(haste__split *split, int64_t end, int weighted, int threads, double *sum)
 {
-    int64_t chunks = (end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, c;
-    int32_t E = split->grouping->E, e;
+    int64_t pieces = haste__pieces(end - split->begin), p;
+    int32_t E = split->clustering->E, e;
     double square = 0;
     split->sum_end = end;
     split->weighted = weighted;
-    haste__parallel(chunks, threads, haste__split_sum_chunk, split);
+    haste__parallel(pieces, threads, haste__split_sum_piece, split);
     for (e = 0; e < E; e++) sum[e] = 0;
-    for (c = 0; c < chunks; c++)
-        for (e = 0; e < E; e++) sum[e] += (double)split->sums[c * E + e];
+    for (p = 0; p < pieces; p++)
+        for (e = 0; e < E; e++) sum[e] += (double)split->sums[p * E + e];
     for (e = 0; e < E; e++) square += sum[e] * sum[e];
     return sqrt(square);
-}
-
-static void haste__group_swap(float *score, int32_t *order, int64_t i, int64_t j)
-{
-    float s = score[i];
-    int32_t id = order[i];
-    score[i] = score[j];
-    order[i] = order[j];
-    score[j] = s;
-    order[j] = id;
-}
-
-/* Brings the entries with the highest scores of begin .. end - 1 in front of `middle`; ties by id, so the outcome is
-   unique. */
-static void haste__group_select(float *score, int32_t *order, int64_t begin, int64_t end, int64_t middle)
-{
-    #define HASTE__BEFORE(s, id, s2, id2) ((s) > (s2) || ((s) == (s2) && (id) < (id2)))
-    int64_t first = begin, last = end - 1;
-    while (first < last) {
-        int64_t m = first + (last - first) / 2, i = first, j = last;
-        float s;
-        int32_t id;
-        if (HASTE__BEFORE(score[m], order[m], score[first], order[first])) haste__group_swap(score, order, m, first);
-        if (HASTE__BEFORE(score[last], order[last], score[first], order[first]))
-            haste__group_swap(score, order, last, first);
-        if (HASTE__BEFORE(score[last], order[last], score[m], order[m])) haste__group_swap(score, order, last, m);
-        s = score[m];
-        id = order[m];
-        while (i <= j) {
-            while (HASTE__BEFORE(score[i], order[i], s, id)) i++;
-            while (HASTE__BEFORE(s, id, score[j], order[j])) j--;
-            if (i <= j) haste__group_swap(score, order, i++, j--);
-        }
-        if (middle <= j) last = j;
-        else if (middle >= i) first = i;
-        else return;
-    }
-    #undef HASTE__BEFORE
 }
 
 /* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the
    direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the
    labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
-static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_t middle, int64_t end, int threads,
+static void haste__bisect(const haste__clustering *clustering, int64_t begin, int64_t middle, int64_t end, int threads,
                           int thread)
 {
     int64_t n = end - begin, known = n, known_middle = middle, i;
-    int32_t E = grouping->E, e;
-    double *total = grouping->total + (int64_t)thread * 2 * E, *half = total + E, best = 0;
-    uint64_t random = haste__random(grouping->seed, HASTE__STREAM_GROUP, (uint64_t)begin + (uint64_t)end);
+    int32_t E = clustering->E, e;
+    uint64_t *key = clustering->key + begin, random;
+    double *total = clustering->total + (int64_t)thread * 2 * E, *half = total + E, best = 0;
     const float *a, *b;
     haste__split split;
     int round;
     memset(&split, 0, sizeof split);
-    split.grouping = grouping;
+    split.clustering = clustering;
     split.begin = begin;
-    split.direction = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * E;
+    split.direction = clustering->sums + (int64_t)thread * (1 + HASTE__CLUSTER_PIECES) * E;
     split.sums = split.direction + E;
-    if (n > (int64_t)HASTE__GROUP_CHUNK * HASTE__GROUP_CHUNKS) {
-        known = HASTE__GROUP_SAMPLE;
+    if (n > (int64_t)HASTE__CLUSTER_PIECE * HASTE__CLUSTER_PIECES) {
+        known = HASTE__CLUSTER_SAMPLE;
         known_middle = begin + known * (middle - begin) / n;
-        for (i = 0; i < known; i++) haste__group_swap(grouping->score, grouping->order, begin + i, begin + i * (n / known));
+        for (i = 0; i < known; i++) haste__key_swap(key, i, i * (n / known));
     }
 
-    a = haste__group_row(grouping, begin + haste__below(random, (uint32_t)known));
-    b = haste__group_row(grouping, begin + haste__below(haste__mix(random), (uint32_t)known));
+    random = haste__random(clustering->seed, HASTE__STREAM_GROUP, (uint64_t)begin + (uint64_t)end);
+    a = haste__embedding_row(clustering, begin + haste__below(random, (uint32_t)known));
+    b = haste__embedding_row(clustering, begin + haste__below(haste__mix(random), (uint32_t)known));
     for (e = 0; e < E; e++) split.direction[e] = a[e] - b[e];
     haste__split_sum(&split, begin + known, 0, threads, total);
-    for (round = 0; round < HASTE__GROUP_POWER; round++) {
+    for (round = 0; round < HASTE__CLUSTER_POWER; round++) {
         double center = 0, length;
         for (e = 0; e < E; e++) center += total[e] * (double)split.direction[e];
         split.center = (float)(center / (double)known);
@@ -4642,10 +4663,10 @@ static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_
         if (length <= 0) break;
         for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length);
     }
-    for (round = 0; round < HASTE__GROUP_ROUNDS; round++) {
+    for (round = 0; round < HASTE__CLUSTER_ROUNDS; round++) {
         double length, other = 0;
         haste__split_score(&split, begin + known, threads);
-        haste__group_select(grouping->score, grouping->order, begin, begin + known, known_middle);
+        haste__select(key, known, known_middle - begin);
         length = haste__split_sum(&split, known_middle, 0, threads, half);
         for (e = 0; e < E; e++) other += (total[e] - half[e]) * (total[e] - half[e]);
         other = sqrt(other);
@@ -4654,243 +4675,246 @@ static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_
         for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length - (total[e] - half[e]) / other);
     }
     haste__split_score(&split, end, threads);
-    haste__group_select(grouping->score, grouping->order, begin, end, middle);
+    haste__select(key, n, middle - begin);
 }
 
 /* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small
-   enough for one thread are put down in grouping->part instead. */
-static void haste__bisect_all(haste__grouping *grouping, int64_t begin, int64_t end, int collect, int thread)
+   enough for one thread are put down in clustering->part instead. */
+static void haste__bisect_all(haste__clustering *clustering, int64_t begin, int64_t end, int collect, int thread)
 {
-    int64_t groups = (end - begin + grouping->S - 1) / grouping->S, middle = begin + groups / 2 * grouping->S;
+    int64_t groups = (end - begin + clustering->S - 1) / clustering->S, middle = begin + groups / 2 * clustering->S;
     if (groups < 2) return;
-    if (collect && end - begin <= HASTE__GROUP_SUBTREE) {
-        grouping->part[2 * grouping->parts] = begin;
-        grouping->part[2 * grouping->parts++ + 1] = end;
+    if (collect && end - begin <= HASTE__CLUSTER_SUBTREE) {
+        clustering->part[2 * clustering->parts] = begin;
+        clustering->part[2 * clustering->parts++ + 1] = end;
         return;
     }
-    haste__bisect(grouping, begin, middle, end, collect ? grouping->threads : 1, thread);
-    haste__bisect_all(grouping, begin, middle, collect, thread);
-    haste__bisect_all(grouping, middle, end, collect, thread);
+    haste__bisect(clustering, begin, middle, end, collect ? clustering->threads : 1, thread);
+    haste__bisect_all(clustering, begin, middle, collect, thread);
+    haste__bisect_all(clustering, middle, end, collect, thread);
 }
 
 static void haste__bisect_part(void *context, int64_t i, int thread)
 {
-    haste__grouping *grouping = (haste__grouping *)context;
-    haste__bisect_all(grouping, grouping->part[2 * i], grouping->part[2 * i + 1], 0, thread);
+    haste__clustering *clustering = (haste__clustering *)context;
+    haste__bisect_all(clustering, clustering->part[2 * i], clustering->part[2 * i + 1], 0, thread);
 }
 
-static void haste__bisect_run(haste__grouping *grouping)
+static void haste__bisect_run(haste__clustering *clustering)
 {
-    grouping->parts = 0;
-    haste__bisect_all(grouping, 0, grouping->n, 1, 0);
-    haste__parallel(grouping->parts, grouping->threads, haste__bisect_part, grouping);
+    clustering->parts = 0;
+    haste__bisect_all(clustering, 0, clustering->n, 1, 0);
+    haste__parallel(clustering->parts, clustering->threads, haste__bisect_part, clustering);
 }
 
 /* ---- >>exchanges --------------------------------------------------------------------------------------------- */
 
-/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum over a
-   group is the length of the sum of its rows, so the effect of an exchange is exact and cheap to tell. A window is a set of
-   groups that is one thread's work; each round cuts the groups into other windows. */
+/* sum [E] (=): of a group's rows. Returns the square of its length. */
+static float haste__group_sum(const haste__clustering *clustering, int64_t group, float *sum)
+{
+    int64_t i = group * clustering->S, last = i + clustering->S;
+    if (last > clustering->n) last = clustering->n;
+    memset(sum, 0, (size_t)clustering->E * sizeof *sum);
+    for (; i < last; i++) haste__group_add(sum, haste__embedding_row(clustering, i), 1, clustering->E);
+    return haste__group_dot(sum, sum, clustering->E);
+}
+
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of the
+   cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an exchange is exact
+   and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the groups into other windows. */
 typedef struct haste__exchange {
-    const haste__grouping *grouping;
-    const int32_t *list;      /* [groups] group numbers: a window is a run of them */
-    int64_t  groups;
-    float   *sum;             /* [threads][WINDOW][E] sum of each group's rows */
-    float   *gain;            /* [threads][WINDOW*S][WINDOW] what moving a label to another group would earn, to first
-                                 order */
-    uint8_t *moved;           /* [threads][WINDOW*S] */
-    int64_t *count;           /* [windows] exchanges made */
+    const haste__clustering *clustering;
+    uint64_t *list;           /* [groups] group numbers: a window is a run of them */
+    int64_t   groups;
+    float    *sum;            /* [threads][WINDOW][E] sum of each group's rows */
+    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first order */
+    uint8_t  *moved;          /* [threads][WINDOW][S] */
+    int64_t  *count;          /* [windows] exchanges made */
 } haste__exchange;
 
-/* The best label among `size` to move to group `to`; -1: all have been moved. */
-static int32_t haste__exchange_best(const float *gain, const uint8_t *moved, int32_t size, int32_t to)
+/* One window. */
+typedef struct haste__window {
+    const haste__clustering *clustering;
+    int      groups;                            /* at most WINDOW */
+    int64_t  begin[HASTE__CLUSTER_WINDOW];      /* of each: where its labels begin, */
+    int32_t  size[HASTE__CLUSTER_WINDOW];       /* how many there are, */
+    double   square[HASTE__CLUSTER_WINDOW];     /* |sum|^2 */
+    float   *sum, *gain;                        /* as above, this thread's */
+    uint8_t *moved;
+} haste__window;
+
+/* |sum + x| is about |sum| + (x . sum + 1/2) / |sum|, and |sum - x| about |sum| - (x . sum - 1/2) / |sum|. */
+static void haste__window_gains(const haste__window *window)
 {
+    const haste__clustering *clustering = window->clustering;
+    const int32_t E = clustering->E, S = clustering->S;
+    float inverse[HASTE__CLUSTER_WINDOW];   /* 1 / |sum| */
+    int32_t g, h, i;
+    for (g = 0; g < window->groups; g++)
+        inverse[g] = window->square[g] > 0 ? (float)(1 / sqrt(window->square[g])) : 0;
+    for (g = 0; g < window->groups; g++)
+        for (i = 0; i < window->size[g]; i++) {
+            const float *x = haste__embedding_row(clustering, window->begin[g] + i);
+            float *p = window->gain + ((int64_t)g * S + i) * HASTE__CLUSTER_WINDOW, own;
+            for (h = 0; h < window->groups; h += 4) haste__group_dot4(x, window->sum + (int64_t)h * E, E, p + h);
+            own = (p[g] - 0.5f) * inverse[g];
+            for (h = 0; h < window->groups; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
+        }
+}
+
+/* The label of group `from` that is the best to move to group `to`, and what that earns; -1: all have been moved. */
+static int32_t haste__window_best(const haste__window *window, int32_t from, int32_t to, double *earned)
+{
+    const int64_t first = (int64_t)from * window->clustering->S;
+    const float *gain = window->gain + first * HASTE__CLUSTER_WINDOW + to;
     int32_t i, best = -1;
-    for (i = 0; i < size; i++)
-        if (!moved[i] &&
-            (best < 0 || gain[(int64_t)i * HASTE__GROUP_WINDOW + to] > gain[(int64_t)best * HASTE__GROUP_WINDOW + to]))
+    for (i = 0; i < window->size[from]; i++)
+        if (!window->moved[first + i] &&
+            (best < 0 || gain[(int64_t)i * HASTE__CLUSTER_WINDOW] > gain[(int64_t)best * HASTE__CLUSTER_WINDOW]))
             best = i;
+    if (best >= 0) *earned = (double)gain[(int64_t)best * HASTE__CLUSTER_WINDOW];
     return best;
 }
 
-static void haste__exchange_window(void *context, int64_t window, int thread)
+/* Exchanges labels of groups g and h while that is worth it. Returns how many times it did. */
+static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t h)
+{
+    const double least = 1e-4;   /* a smaller gain is not worth an exchange */
+    const haste__clustering *clustering = window->clustering;
+    const int32_t E = clustering->E, S = clustering->S;
+    float *sum_g = window->sum + (int64_t)g * E, *sum_h = window->sum + (int64_t)h * E;
+    int64_t count = 0;
+    for (;; count++) {
+        double earned_g = 0, earned_h = 0, xy, new_g, new_h;
+        const int32_t i = haste__window_best(window, g, h, &earned_g), j = haste__window_best(window, h, g, &earned_h);
+        const float *x, *y;
+        if (i < 0 || j < 0 || earned_g + earned_h <= least) return count;
+        x = haste__embedding_row(clustering, window->begin[g] + i);
+        y = haste__embedding_row(clustering, window->begin[h] + j);
+        xy = (double)haste__group_dot(x, y, E);
+        new_g = window->square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
+                                         (double)haste__group_dot(sum_g, x, E));
+        new_h = window->square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
+                                         (double)haste__group_dot(sum_h, y, E));
+        if (new_g < 0) new_g = 0;
+        if (new_h < 0) new_h = 0;
+        if (sqrt(new_g) + sqrt(new_h) <= sqrt(window->square[g]) + sqrt(window->square[h]) + least) return count;
+        haste__group_add(sum_g, y, 1, E);
+        haste__group_add(sum_g, x, -1, E);
+        haste__group_add(sum_h, x, 1, E);
+        haste__group_add(sum_h, y, -1, E);
+        window->square[g] = new_g;
+        window->square[h] = new_h;
+        haste__key_swap(clustering->key, window->begin[g] + i, window->begin[h] + j);
+        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
+    }
+}
+
+static void haste__exchange_window(void *context, int64_t number, int thread)
 {
     const haste__exchange *exchange = (const haste__exchange *)context;
-    const haste__grouping *grouping = exchange->grouping;
-    const int32_t E = grouping->E, S = grouping->S, *list = exchange->list + window * HASTE__GROUP_WINDOW;
-    int64_t left = exchange->groups - window * HASTE__GROUP_WINDOW, count = 0;
-    int32_t W = left < HASTE__GROUP_WINDOW ? (int32_t)left : HASTE__GROUP_WINDOW, g, h, i, j, size[HASTE__GROUP_WINDOW];
-    int64_t begin[HASTE__GROUP_WINDOW];
-    double square[HASTE__GROUP_WINDOW];     /* |sum|^2 */
-    float inverse[HASTE__GROUP_WINDOW];     /* 1 / |sum| */
-    float *sum = exchange->sum + (int64_t)thread * HASTE__GROUP_WINDOW * E;
-    float *gain = exchange->gain + (int64_t)thread * HASTE__GROUP_WINDOW * S * HASTE__GROUP_WINDOW;
-    uint8_t *moved = exchange->moved + (int64_t)thread * HASTE__GROUP_WINDOW * S;
-    const double least = 1e-4;   /* a smaller gain is not worth an exchange */
-
-    memset(sum, 0, (size_t)HASTE__GROUP_WINDOW * (size_t)E * sizeof *sum);
-    memset(moved, 0, (size_t)W * (size_t)S);
-    for (g = 0; g < W; g++) {
-        begin[g] = (int64_t)list[g] * S;
-        size[g] = grouping->n - begin[g] < S ? (int32_t)(grouping->n - begin[g]) : S;
-        for (i = 0; i < size[g]; i++) haste__group_add(sum + (int64_t)g * E, haste__group_row(grouping, begin[g] + i), 1, E);
-        square[g] = (double)haste__group_dot(sum + (int64_t)g * E, sum + (int64_t)g * E, E);
-        inverse[g] = square[g] > 0 ? (float)(1 / sqrt(square[g])) : 0;
+    const haste__clustering *clustering = exchange->clustering;
+    const int64_t first = number * HASTE__CLUSTER_WINDOW, left = exchange->groups - first;
+    const int64_t E = clustering->E, S = clustering->S;
+    haste__window window;
+    int32_t g, h;
+    window.clustering = clustering;
+    window.groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
+    window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
+    window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
+    window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
+    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* gains are made for four at a time */
+    memset(window.moved, 0, (size_t)(window.groups * S));
+    for (g = 0; g < window.groups; g++) {
+        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
+        window.begin[g] = begin;
+        window.size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
+        window.square[g] = (double)haste__group_sum(clustering, group, window.sum + g * E);
     }
-
-    /* |sum + x| is about |sum| + (x . sum + 1/2) / |sum|, and |sum - x| about |sum| - (x . sum - 1/2) / |sum|. */
-    for (g = 0; g < W; g++)
-        for (i = 0; i < size[g]; i++) {
-            float *p = gain + ((int64_t)g * S + i) * HASTE__GROUP_WINDOW, own;
-            const float *x = haste__group_row(grouping, begin[g] + i);
-            for (h = 0; h < W; h += 4) haste__group_dot4(x, sum + (int64_t)h * E, E, p + h);
-            own = (p[g] - 0.5f) * inverse[g];
-            for (h = 0; h < W; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
-        }
-
-    for (g = 0; g < W; g++)
-        for (h = g + 1; h < W; h++) {
-            float *sum_g = sum + (int64_t)g * E, *sum_h = sum + (int64_t)h * E;
-            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW;
-            const float *gain_h = gain + (int64_t)h * S * HASTE__GROUP_WINDOW;
-            for (;;) {
-                const float *x, *y;
-                double xy, new_g, new_h;
-                int32_t id;
-                i = haste__exchange_best(gain_g, moved + (int64_t)g * S, size[g], h);
-                j = haste__exchange_best(gain_h, moved + (int64_t)h * S, size[h], g);
-                if (i < 0 || j < 0) break;
-                if ((double)gain_g[(int64_t)i * HASTE__GROUP_WINDOW + h] +
-                    (double)gain_h[(int64_t)j * HASTE__GROUP_WINDOW + g] <= least) break;
-                x = haste__group_row(grouping, begin[g] + i);
-                y = haste__group_row(grouping, begin[h] + j);
-                xy = (double)haste__group_dot(x, y, E);
-                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
-                                         (double)haste__group_dot(sum_g, x, E));
-                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
-                                         (double)haste__group_dot(sum_h, y, E));
-                if (new_g < 0) new_g = 0;
-                if (new_h < 0) new_h = 0;
-                if (sqrt(new_g) + sqrt(new_h) <= sqrt(square[g]) + sqrt(square[h]) + least) break;
-                haste__group_add(sum_g, y, 1, E);
-                haste__group_add(sum_g, x, -1, E);
-                haste__group_add(sum_h, x, 1, E);
-                haste__group_add(sum_h, y, -1, E);
-                square[g] = new_g;
-                square[h] = new_h;
-                id = grouping->order[begin[g] + i];
-                grouping->order[begin[g] + i] = grouping->order[begin[h] + j];
-                grouping->order[begin[h] + j] = id;
-                moved[(int64_t)g * S + i] = moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
-                count++;
-            }
-        }
-    exchange->count[window] = count;
+    haste__window_gains(&window);
+    exchange->count[number] = 0;
+    for (g = 0; g < window.groups; g++)
+        for (h = g + 1; h < window.groups; h++) exchange->count[number] += haste__window_exchange(&window, g, h);
 }
 
-/* Unit-length centroids of the groups: what the search for alike groups bisects. */
-typedef struct haste__centroids { const haste__grouping *grouping; float *row; } haste__centroids;
-
-static void haste__centroid(void *context, int64_t group, int thread)
+static void haste__group_centroid(void *context, int64_t group, int thread)
 {
-    const haste__centroids *centroids = (const haste__centroids *)context;
-    const haste__grouping *grouping = centroids->grouping;
-    int32_t E = grouping->E, e;
-    float *row = centroids->row + group * E, square;
-    int64_t i;
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    float *row = clustering->centroid + group * clustering->E;
+    const float square = haste__group_sum(clustering, group, row);
+    int32_t e;
     (void)thread;
-    memset(row, 0, (size_t)E * sizeof *row);
-    for (i = group * grouping->S; i < (group + 1) * grouping->S; i++)
-        haste__group_add(row, haste__group_row(grouping, i), 1, E);
-    square = haste__group_dot(row, row, E);
-    if (square > 0) for (e = 0; e < E; e++) row[e] /= sqrtf(square);
+    if (square > 0) for (e = 0; e < clustering->E; e++) row[e] /= sqrtf(square);
 }
 
-/* list [n / S] and centroid [n / S][E] are scratch memory. */
-static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exchange, int32_t *list, float *centroid,
-                                int32_t rounds)
+static void haste__exchange_run(const haste__clustering *clustering, haste__exchange *exchange, int32_t rounds)
 {
-    haste__grouping among = *grouping;
-    haste__centroids centroids;
-    int64_t full = grouping->n / grouping->S, i, count;
+    haste__clustering among = *clustering;   /* the groups, by their centroids */
+    int64_t full = clustering->n / clustering->S, i, windows, count;
     int32_t round;
-    centroids.grouping = grouping;
-    centroids.row = centroid;
-    exchange->grouping = grouping;
-    exchange->list = list;
-    among.embedding = centroid;
-    among.S = HASTE__GROUP_WINDOW;
-    among.order = list;
+    among.embedding = clustering->centroid;
+    among.S = HASTE__CLUSTER_WINDOW;
+    among.key = exchange->list;
     among.n = full;
+    exchange->clustering = clustering;
     for (round = 0; round < rounds; round++) {
         /* a short group has one chance */
-        exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;
-        for (i = 0; i < exchange->groups; i++) list[i] = (int32_t)i;
+        exchange->groups = round == 0 ? (clustering->n + clustering->S - 1) / clustering->S : full;
+        for (i = 0; i < exchange->groups; i++) exchange->list[i] = (uint64_t)i;
         if (round > 0) {
-            haste__parallel(full, grouping->threads, haste__centroid, &centroids);
-            among.seed = grouping->seed + (uint64_t)round;
+            haste__parallel(full, clustering->threads, haste__group_centroid, (void *)(uintptr_t)clustering);
+            among.seed = clustering->seed + (uint64_t)round;
             haste__bisect_run(&among);
         }
-        i = (exchange->groups + HASTE__GROUP_WINDOW - 1) / HASTE__GROUP_WINDOW;
-        haste__parallel(i, grouping->threads, haste__exchange_window, exchange);
-        for (count = 0; i > 0; i--) count += exchange->count[i - 1];
+        windows = (exchange->groups + HASTE__CLUSTER_WINDOW - 1) / HASTE__CLUSTER_WINDOW;
+        haste__parallel(windows, clustering->threads, haste__exchange_window, exchange);
+        for (count = 0, i = 0; i < windows; i++) count += exchange->count[i];
         if (count == 0) break;
     }
 }
 
 /* ---- >>cohesion and grouping --------------------------------------------------------------------------------- */
 
-/* score[g] (=): summed cosine of a group's labels to its centroid. Uses sums [threads][1 + CHUNKS][E]. */
-static void haste__cohesion_group(void *context, int64_t group, int thread)
-{
-    const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = group * grouping->S, last = i + grouping->S < grouping->n ? i + grouping->S : grouping->n;
-    float *sum = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * grouping->E;
-    memset(sum, 0, (size_t)grouping->E * sizeof *sum);
-    for (; i < last; i++) haste__group_add(sum, haste__group_row(grouping, i), 1, grouping->E);
-    grouping->score[group] = sqrtf(haste__group_dot(sum, sum, grouping->E));
-}
-
-static double haste__cohesion(haste__grouping *grouping, int64_t labels)
-{
-    int64_t groups = (grouping->n + grouping->S - 1) / grouping->S, g;
-    double sum = 0;
-    haste__parallel(groups, grouping->threads, haste__cohesion_group, grouping);
-    for (g = 0; g < groups; g++) sum += (double)grouping->score[g];
-    return labels > 0 ? sum / (double)labels : 0;
-}
-
-static void haste__group_square_chunk(void *context, int64_t chunk, int thread)
-{
-    const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = chunk * HASTE__GROUP_CHUNK;
-    int64_t last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK : grouping->n;
-    (void)thread;
-    for (; i < last; i++)
-        grouping->score[i] = haste__group_dot(haste__group_row(grouping, i), haste__group_row(grouping, i), grouping->E);
-}
-
-static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
-                                       int32_t S, haste_error *error)
+static haste_status haste__clustering_make(haste__clustering *clustering, const float *embedding, int32_t L, int32_t E,
+                                           const int32_t *order, int64_t n, int32_t S, int32_t threads, haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
+    if (status == HASTE_OK) status = haste__threads_check(threads, error);
+    if (status != HASTE_OK) return status;
     if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (S < 8 || S > 256 || S % 8 != 0)
         return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
+    memset(clustering, 0, sizeof *clustering);
+    clustering->embedding = embedding;
+    clustering->E = E;
+    clustering->S = S;
+    clustering->threads = haste__threads(threads);
+    clustering->n = n;
     return HASTE_OK;
 }
 
-/* Checks the order and its rows. score [n] (=): 1 or 0 for each of them; *labels: how many are not 0. seen: a bit per
-   label. */
-static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uint64_t *seen, int64_t *labels,
-                                       haste_error *error)
+/* Scores of rows: their squared lengths. */
+static void haste__square_piece(void *context, int64_t piece, int thread)
+{
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    int64_t i = piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
+    (void)thread;
+    for (; i < last && i < clustering->n; i++) {
+        const float *row = haste__embedding_row(clustering, i);
+        clustering->key[i] = haste__key(haste__group_dot(row, row, clustering->E), haste__key_id(clustering->key[i]));
+    }
+}
+
+/* Fills the keys from `order` and checks it and its rows. Scores become 1, or 0 for labels without an embedding, of which there
+   are *empty. seen: a bit per label. */
+static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order, uint64_t *seen,
+                                           int64_t *empty, haste_error *error)
 {
     int64_t i;
     memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
-    for (i = 0; i < grouping->n; i++) {
-        int32_t id = grouping->order[i];
+    for (i = 0; i < clustering->n; i++) {
+        int32_t id = order[i];
         if (id < 0 || id >= L)
             return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld, expected 0 .. %ld", (long long)i, (long)id,
                                (long)L - 1);
@@ -4898,138 +4922,111 @@ static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uin
             return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i,
                                (long)id);
         seen[id / 64] |= UINT64_C(1) << (id % 64);
+        clustering->key[i] = (uint64_t)id;
     }
-    haste__parallel((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads,
-                      haste__group_square_chunk, grouping);
-    *labels = 0;
-    for (i = 0; i < grouping->n; i++) {
-        if (grouping->score[i] == 0) continue;
-        if (!(fabsf(grouping->score[i] - 1) <= 0.02f))
+    haste__parallel(haste__pieces(clustering->n), clustering->threads, haste__square_piece, clustering);
+    *empty = 0;
+    for (i = 0; i < clustering->n; i++) {
+        const float square = haste__key_score(clustering->key[i]);
+        if (square == 0) ++*empty;
+        else if (!(fabsf(square - 1) <= 0.02f))
             return haste__fail(error, HASTE_ERR_DATA,
                                "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
-                               (long)grouping->order[i], (double)grouping->score[i]);
-        ++*labels;
+                               (long)order[i], (double)square);
     }
     return HASTE_OK;
+}
+
+static void haste__cohesion_group(void *context, int64_t group, int thread)
+{
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, clustering->sums + (int64_t)thread * clustering->E));
+}
+
+static uint64_t *haste__cohesion_arrange(haste__clustering *c, int32_t L, haste__arena *arena)
+{
+    c->key = (uint64_t *)haste__take(arena, (uint64_t)c->n, sizeof *c->key);
+    c->group = (float *)haste__take(arena, (uint64_t)c->n / (uint64_t)c->S + 1, sizeof *c->group);
+    c->sums = (float *)haste__take(arena, (uint64_t)c->threads * (uint64_t)c->E, sizeof *c->sums);
+    return (uint64_t *)haste__take(arena, ((uint64_t)L + 63) / 64, sizeof(uint64_t));
 }
 
 haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
-                            double *cohesion, haste_error *error)
+                            int32_t threads, double *cohesion, int64_t *empty, haste_error *error)
 {
-    haste__grouping grouping;
-    char *memory;
-    size_t end = 0, score_at, sums_at, seen_at;
-    int64_t labels;
-    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
-    if (status) return status;
+    haste__clustering clustering;
+    haste__arena arena = { NULL, 0, 0 };
+    int64_t groups, none, g;
+    double sum = 0;
+    haste_status status = haste__clustering_make(&clustering, embedding, L, E, order, n, S, threads, error);
+    if (status != HASTE_OK) return status;
     if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
-    memset(&grouping, 0, sizeof grouping);
-    grouping.embedding = embedding;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.threads = haste__threads(0);
-    grouping.order = (int32_t *)(uintptr_t)order;   /* only read here */
-    grouping.n = n;
-    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
-        !haste__place(&end, (uint64_t)grouping.threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
-        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for L = %ld, E = %ld overflows", (long)L, (long)E);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
-    grouping.score = (float *)(void *)(memory + score_at);
-    grouping.sums = (float *)(void *)(memory + sums_at);
-    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
-    if (!status) *cohesion = haste__cohesion(&grouping, labels);
-    haste__release(memory);
+    haste__cohesion_arrange(&clustering, L, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    status = haste__clustering_load(&clustering, L, order, haste__cohesion_arrange(&clustering, L, &arena), &none, error);
+    if (status == HASTE_OK) {
+        groups = (n + S - 1) / S;
+        haste__parallel(groups, clustering.threads, haste__cohesion_group, &clustering);
+        for (g = 0; g < groups; g++) sum += (double)clustering.group[g];
+        *cohesion = none < n ? sum / (double)(n - none) : 0;
+        if (empty) *empty = none;
+    }
+    haste__release(arena.memory);
     return status;
 }
 
-haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
-                         const haste_group_options *options, haste_group_report *report, haste_error *error)
+static uint64_t *haste__group_arrange(haste__clustering *c, haste__exchange *x, int32_t L, haste__arena *arena)
 {
-    const int32_t W = HASTE__GROUP_WINDOW, S = options && options->group_size ? options->group_size : 32;
-    haste__grouping grouping;
+    const uint64_t n = (uint64_t)c->n, S = (uint64_t)c->S, E = (uint64_t)c->E, groups = (n + S - 1) / S;
+    const uint64_t threads = (uint64_t)c->threads, W = HASTE__CLUSTER_WINDOW;
+    c->key = (uint64_t *)haste__take(arena, n, sizeof *c->key);
+    c->part = (int64_t *)haste__take(arena, groups * 2, sizeof *c->part);
+    c->sums = (float *)haste__take(arena, threads * (1 + HASTE__CLUSTER_PIECES) * E, sizeof *c->sums);
+    c->total = (double *)haste__take(arena, threads * 2 * E, sizeof *c->total);
+    c->centroid = (float *)haste__take(arena, n / S * E, sizeof *c->centroid);
+    x->list = (uint64_t *)haste__take(arena, groups, sizeof *x->list);
+    x->sum = (float *)haste__take(arena, threads * W * E, sizeof *x->sum);
+    x->gain = (float *)haste__take(arena, threads * W * S * W, sizeof *x->gain);
+    x->moved = (uint8_t *)haste__take(arena, threads * W * S, sizeof *x->moved);
+    x->count = (int64_t *)haste__take(arena, groups / W + 1, sizeof *x->count);
+    return (uint64_t *)haste__take(arena, ((uint64_t)L + 63) / 64, sizeof(uint64_t));
+}
+
+haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
+                         const haste_group_options *options, haste_error *error)
+{
+    haste__clustering clustering;
     haste__exchange exchange;
-    haste_group_report found;
-    char *memory;
-    int32_t *copy;
-    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at;
-    size_t centroid_at;
-    uint64_t threads, groups;
-    int64_t labels, i, front, back;
-    int32_t rounds = options && options->iterations ? options->iterations : HASTE__GROUP_ITERATIONS;
-    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
-    if (status) return status;
-    if (rounds < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default) or more", (long)rounds);
-    if (options && options->threads < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld, expected 0 (default) or more",
-                           (long)options->threads);
-
-    memset(&grouping, 0, sizeof grouping);
-    memset(&exchange, 0, sizeof exchange);
-    memset(&found, 0, sizeof found);
-    grouping.embedding = embedding;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.threads = haste__threads(options ? options->threads : 0);
-    grouping.seed = options ? options->seed : 0;
-    grouping.order = order;
-    grouping.n = n;
-    groups = ((uint64_t)n + (uint64_t)S - 1) / (uint64_t)S;
-    threads = (uint64_t)grouping.threads;
-    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
-        !haste__place(&end, (uint64_t)n, sizeof(int32_t), &copy_at) ||
-        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at) ||
-        !haste__place(&end, groups * 2, sizeof(int64_t), &part_at) ||
-        !haste__place(&end, threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
-        !haste__place(&end, threads * 2 * (uint64_t)E, sizeof(double), &total_at) ||
-        !haste__place(&end, threads * (uint64_t)W * (uint64_t)E, sizeof(float), &sum_at) ||
-        !haste__place(&end, threads * (uint64_t)(W * S) * (uint64_t)W, sizeof(float), &gain_at) ||
-        !haste__place(&end, threads * (uint64_t)(W * S), 1, &moved_at) ||
-        !haste__place(&end, groups / (uint64_t)W + 1, sizeof(int64_t), &count_at) ||
-        !haste__place(&end, groups, sizeof(int32_t), &list_at) ||
-        !haste__place(&end, (uint64_t)(n / S) * (uint64_t)E, sizeof(float), &centroid_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for n = %lld, E = %ld overflows", (long long)n,
-                           (long)E);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
-    grouping.score = (float *)(void *)(memory + score_at);
-    grouping.part = (int64_t *)(void *)(memory + part_at);
-    grouping.sums = (float *)(void *)(memory + sums_at);
-    grouping.total = (double *)(void *)(memory + total_at);
-    exchange.sum = (float *)(void *)(memory + sum_at);
-    exchange.gain = (float *)(void *)(memory + gain_at);
-    exchange.moved = (uint8_t *)(void *)(memory + moved_at);
-    exchange.count = (int64_t *)(void *)(memory + count_at);
-    copy = (int32_t *)(void *)(memory + copy_at);
-
-    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
-    if (status) {
-        haste__release(memory);
-        return status;
+    haste__arena arena = { NULL, 0, 0 };
+    haste_group_options o;
+    int64_t empty, i, front, back;
+    haste_status status;
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    if (o.group_size == 0) o.group_size = 32;
+    if (o.iterations < HASTE_NONE)
+        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default), HASTE_NONE or more",
+                           (long)o.iterations);
+    o.iterations = o.iterations == 0 ? HASTE__CLUSTER_ITERATIONS : o.iterations == HASTE_NONE ? 0 : o.iterations;
+    status = haste__clustering_make(&clustering, embedding, L, E, order, n, o.group_size, o.threads, error);
+    if (status != HASTE_OK) return status;
+    clustering.seed = o.seed;
+    haste__group_arrange(&clustering, &exchange, L, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    status = haste__clustering_load(&clustering, L, order, haste__group_arrange(&clustering, &exchange, L, &arena), &empty,
+                                    error);
+    if (status == HASTE_OK) {
+        for (i = front = 0, back = n - empty; i < n; i++) {   /* the empty ones last, each kind in its order */
+            if (haste__key_score(clustering.key[i]) != 0) clustering.key[front++] = clustering.key[i];
+            else order[back++] = haste__key_id(clustering.key[i]);
+        }
+        clustering.n = front;
+        haste__bisect_run(&clustering);
+        haste__exchange_run(&clustering, &exchange, o.iterations);
+        for (i = 0; i < front; i++) order[i] = haste__key_id(clustering.key[i]);
     }
-    if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
-    for (i = 0, front = 0, back = labels; i < n; i++) order[grouping.score[i] != 0 ? front++ : back++] = copy[i];
-    if (report) {
-        found.empty = n - labels;
-        grouping.order = copy;
-        found.given = haste__cohesion(&grouping, labels);
-        if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
-        haste__shuffle(copy, labels, grouping.seed);
-        found.random = haste__cohesion(&grouping, labels);
-        grouping.order = order;
-    }
-    grouping.n = labels;
-    haste__bisect_run(&grouping);
-    haste__exchange_run(&grouping, &exchange, (int32_t *)(void *)(memory + list_at), (float *)(void *)(memory + centroid_at),
-                        rounds);
-    if (report) {
-        found.cohesion = haste__cohesion(&grouping, labels);
-        *report = found;
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    haste__release(arena.memory);
+    return status;
 }
 
 /* ---- >>rewire ------------------------------------------------------------------------------------------------ */
@@ -5043,7 +5040,7 @@ typedef struct haste__rewire {
     haste_layer                *layer;
     const haste_rewire_options *options;
     uint32_t                   *place[HASTE_MAX_BLOCKS];   /* [G, F] of the blocks that can change, else NULL */
-    uint64_t                   *key;                       /* [threads][2*width]: what is selected from and sorted */
+    uint64_t                   *key;                       /* [threads][width]: what is selected from and sorted */
     uint16_t                   *input;                     /* [threads][width]: inputs that are not in the group */
     size_t                      width;                     /* of the widest slice of a block that can change */
     int64_t                     limit[HASTE_MAX_BLOCKS];   /* the most places that one group moves */
@@ -5067,7 +5064,7 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
         if (width > r->width) r->width = width;
         r->place[i] = (uint32_t *)haste__take(arena, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t));
     }
-    r->key = (uint64_t *)haste__take(arena, threads * 2 * r->width, sizeof(uint64_t));   /* below 2^12 * 2^17 */
+    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads * width: below 2^12 * 2^17 */
     r->input = (uint16_t *)haste__take(arena, threads * r->width, sizeof(uint16_t));
     if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
     return HASTE_OK;
@@ -5081,24 +5078,6 @@ static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_wo
     const haste_status status = haste__rewire_arrange(&r, layer, work, &arena, error);
     *bytes = arena.end;
     return status;
-}
-
-/* Moves the k smallest of n distinct keys to the front, in no order of their own. */
-static void haste__select(uint64_t *key, int64_t n, int64_t k)
-{
-    int64_t first = 0, last = n - 1;
-    while (first < last && k < n) {
-        uint64_t pivot = key[first + (last - first) / 2];
-        int64_t i = first, j = last;
-        while (i <= j) {
-            while (key[i] < pivot) i++;
-            while (key[j] > pivot) j--;
-            if (i <= j) { uint64_t t = key[i]; key[i++] = key[j]; key[j--] = t; }
-        }
-        if (k <= j) last = j;   /* key[0..j] are smaller than key[i..], and between them stands at most the pivot */
-        else if (k >= i) first = i;
-        else return;
-    }
 }
 
 /* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder
@@ -5131,7 +5110,7 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
+    uint64_t *key = r->key + (size_t)thread * r->width;
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, f, bad = 0;
     int64_t g, i;
@@ -5189,7 +5168,7 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     const haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint64_t *key = r->key + (size_t)thread * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int i, f, bad = 0;
@@ -5232,9 +5211,8 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
                 haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
                 for (i = 0; i < count; i++) {
                     float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
-                    uint32_t bits = haste__bits(mean);
-                    if (bits >= 0x7f800000u) bad = 1;
-                    key[c + i] = (uint64_t)~bits << 32 | input[c + i];   /* the largest first, ties to the smaller input */
+                    if (!(mean <= FLT_MAX)) bad = 1;
+                    key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
                 }
             }
             haste__select(key, n, wanted);
@@ -5247,14 +5225,14 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
 }
 
 /* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
-static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *order, const uint32_t *place,
+static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *key, const uint32_t *place,
                                void *scratch)
 {
     char *to = (char *)array + first * row;
     int f;
     memcpy(scratch, to, (size_t)F * row);
     for (f = 0; f < F; f++, to += row) {
-        size_t from = (size_t)(order[f] & 0xffffffffu);
+        size_t from = (size_t)(key[f] & 0xffffffffu);
         if (place[from] == HASTE__KEEP) memcpy(to, (char *)scratch + from * row, row);
         else memset(to, 0, row);
     }
@@ -5266,7 +5244,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
+    uint64_t *key = r->key + (size_t)thread * r->width;
     uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
     float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* holds a group's weights, and more */
     haste__walk walk = haste__walk_chunk(pass, chunk);
@@ -5278,7 +5256,6 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
         int F = block->fan_in, S = block->group_size, labels = haste__group_labels(block, g), moves = 0;
         size_t first = (size_t)g * (size_t)F, row;
         const uint32_t *place;
-        const uint64_t *order;
         uint16_t *index;
         if (r->moves[number] == 0) continue;
         index = block->index + first;
@@ -5288,15 +5265,15 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
             key[f] = (uint64_t)(place[f] == HASTE__KEEP ? index[f] : place[f]) << 32 | (uint64_t)f;
         }
         if (moves == 0) continue;
-        order = haste__sort(key, key + F, F);
+        haste__sort(key, F);
         row = (size_t)S * haste__width(layer->dtype);
-        haste__rewire_rows(block->weight, first, row, F, order, place, scratch);
+        haste__rewire_rows(block->weight, first, row, F, key, place, scratch);
         row = (size_t)S * haste__width(layer->state_dtype);
         for (k = 0; k < haste__states(layer->optimizer); k++)
-            haste__rewire_rows(block->weight_state[k], first, row, F, order, place, scratch);
+            haste__rewire_rows(block->weight_state[k], first, row, F, key, place, scratch);
         for (f = 0; f < F; f++) {
-            index[f] = (uint16_t)(order[f] >> 32);
-            if (!r->options->uniform || place[order[f] & 0xffffffffu] == HASTE__KEEP) continue;
+            index[f] = (uint16_t)(key[f] >> 32);
+            if (!r->options->uniform || place[key[f] & 0xffffffffu] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
                 haste__store(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
                              haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
@@ -5304,11 +5281,12 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* share * n rounded down, but for the share's own rounding: .7f lies below .7, and yet .7 of 10 is 7. */
+/* share * n rounded down; but where a whole number lies no further above than a float is off (2^-23 of it), that number: .7f
+   lies below .7, and yet .7 of 10 is 7. */
 static int64_t haste__share_of(float share, int64_t n)
 {
-    int64_t m = (int64_t)((double)share * (1 + 1.0 / 8388608) * (double)n);
-    return m < n ? m : n;
+    const double exact = (double)share * (double)n, nearest = floor(exact + 0.5);
+    return (int64_t)(nearest - exact <= exact / 8388608 ? nearest : floor(exact));
 }
 
 static haste_status haste__rewire_options_check(const haste_rewire_options *o, haste_error *error)
@@ -5316,8 +5294,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->share >= 0 && o->share <= 1))
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
-    if (!(o->group_share >= 0 && o->group_share <= 1))
-        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
+    if (!((o->group_share >= 0 && o->group_share <= 1) || o->group_share == HASTE_NONE))
+        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1, or HASTE_NONE", (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
@@ -5332,66 +5310,80 @@ static haste_status haste__rewire_flags(const haste__pass *pass, haste_error *er
     return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
 }
 
+/* How many places each group may move, and each block will. Returns the sum over the blocks. */
+static int64_t haste__rewire_limits(haste__rewire *r)
+{
+    const haste_rewire_options *o = r->options;
+    const float group_share = o->group_share > 0 ? o->group_share : o->group_share < 0 ? 0 : .5f;   /* < 0: HASTE_NONE */
+    int64_t total = 0;
+    int i;
+    for (i = 0; i < r->layer->block_count; i++) {
+        const haste_block *block = &r->layer->block[i];
+        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
+        int64_t limit = haste__share_of(group_share, F);
+        if (limit > spare) limit = spare;
+        if (o->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(o->share, wanted);
+        else if (limit > haste__share_of(o->share, F)) limit = haste__share_of(o->share, F);
+        r->limit[i] = limit;
+        r->moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
+        total += r->moves[i];
+    }
+    return total;
+}
+
+/* The three passes. The layer changes in the last one, which cannot fail. */
+static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
+{
+    const haste_workspace *work = r->pass.work;
+    haste_status status;
+    int i;
+    haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, r);
+    if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
+    for (i = 0; i < r->layer->block_count; i++)
+        if (r->moves[i] > 0) haste__rewire_bound(r, i);
+    haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, r);
+    if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
+    haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, r);
+    return HASTE_OK;
+}
+
 haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
                           int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
-    haste_status status = haste__layer_quick_check(layer, error);
     haste__arena arena = { NULL, 0, 0 };
-    int64_t total = 0;
-    int i, batch;
+    int64_t total;
+    int batch;
+    haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
     memset(&r, 0, sizeof r);
-    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
-    if (batch && B < 1)
-        return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1: saliency and gradient growth need a batch",
-                           (int)B);
-    if (batch) {
-        status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
-        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    } else {
-        status = haste__work_check(layer, work, HASTE_TRAINING, error);
-        if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
-    }
-    if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, &arena, error);
-    if (status != HASTE_OK) return status;
-
     r.layer = layer;
     r.options = options;
-    for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
-        int64_t limit = haste__share_of(options->group_share > 0 ? options->group_share : .5f, F);
-        if (limit > spare) limit = spare;
-        if (options->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(options->share, wanted);
-        else if (limit > haste__share_of(options->share, F)) limit = haste__share_of(options->share, F);
-        r.limit[i] = limit;
-        r.moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
-        total += r.moves[i];
+    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    if (batch && B == 0) {   /* nothing to judge by: nothing is done */
+        if (moved) *moved = 0;
+        return HASTE_OK;
     }
+    if (!batch) haste__pass_make(&r.pass, layer, work);
+    else {
+        status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
+        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status != HASTE_OK) return status;
+        r.pass.scale = (float)(1.0 / (double)B);
+    }
+    status = haste__rewire_arrange(&r, layer, work, &arena, error);
+    if (status != HASTE_OK) return status;
+    total = haste__rewire_limits(&r);
     if (total > 0) {
-        arena.memory = (char *)haste__allocate(arena.end);
-        if (!arena.memory)
-            return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs",
-                               (unsigned long long)arena.end);
-        arena.end = 0;
+        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
         haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
-            r.pass.scale = (float)(1.0 / (double)B);
             haste__pass_load(&r.pass);
             haste__lists_sort(&r.pass, positives);
             if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
         }
-        haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, &r);
-        status = haste__rewire_flags(&r.pass, error);
-        if (status == HASTE_OK) {
-            for (i = 0; i < layer->block_count; i++)
-                if (r.moves[i] > 0) haste__rewire_bound(&r, i);
-            haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, &r);
-            status = haste__rewire_flags(&r.pass, error);
-        }
-        if (status == HASTE_OK) haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, &r);
+        status = haste__rewire_run(&r, error);
         haste__release(arena.memory);
         if (status != HASTE_OK) return status;
     }
@@ -5418,26 +5410,26 @@ double haste_rewire_share(int64_t step, int64_t end, double share)
 }
 /* ---- >>metrics ----------------------------------------------------------------------------------------------- */
 
-haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
-                              haste_error *error)
+haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b, double *out,
+                                      haste_error *error)
 {
-    double C;
+    double c;
     int32_t l;
     if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one training sample", (long long)N);
-    if (A == 0 && B == 0) { A = 0.55; B = 1.5; }
-    if (!(A >= 0 && A <= 100)) return haste__fail(error, HASTE_ERR_ARG, "A = %g, expected 0 .. 100", A);
-    if (!(B > 0 && B <= 1e9))   /* at B = 0 a label without positives would divide by 0 */
-        return haste__fail(error, HASTE_ERR_ARG, "B = %g, expected above 0 and at most 1e9", B);
+    if (a == 0 && b == 0) { a = 0.55; b = 1.5; }
+    if (!(a >= 0 && a <= 100)) return haste__fail(error, HASTE_ERR_ARG, "a = %g, expected 0 .. 100", a);
+    if (!(b > 0 && b <= 1e9))   /* at b = 0 a label without positives would divide by 0 */
+        return haste__fail(error, HASTE_ERR_ARG, "b = %g, expected above 0 and at most 1e9", b);
     for (l = 0; l < L; l++)
         if (frequency[l] < 0 || frequency[l] > N)
             return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld, expected 0 .. N = %lld", (long)l,
                                (long long)frequency[l], (long long)N);
-    C = log((double)N) - 1;
-    if (C < 0) C = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
-    /* (B+1)^A (n+B)^-A as one power: neither factor can overflow by itself. */
-    for (l = 0; l < L; l++) out[l] = 1 + C * pow((B + 1) / ((double)frequency[l] + B), A);
+    c = log((double)N) - 1;
+    if (c < 0) c = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
+    /* (b+1)^a (n+b)^-a as one power: neither factor can overflow by itself. */
+    for (l = 0; l < L; l++) out[l] = 1 + c * pow((b + 1) / ((double)frequency[l] + b), a);
     return HASTE_OK;
 }
 
@@ -5451,41 +5443,16 @@ haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *
     return HASTE_OK;
 }
 
-static int64_t haste__longest(haste_lists lists, int32_t B)
+static int haste__contains(const uint64_t *sorted, int64_t n, int32_t id)
 {
-    int64_t longest = 0;
-    int32_t b;
-    for (b = 0; b < B; b++)
-        if (lists.offset[b + 1] - lists.offset[b] > longest) longest = lists.offset[b + 1] - lists.offset[b];
-    return longest;
+    const uint64_t *found = haste__lower_bound(sorted, sorted + n, (uint64_t)id);
+    return found < sorted + n && *found == (uint64_t)id;
 }
 
-/* Copies n ids to `to`, ascending and each once; returns how many are left. Lists that ascend already, as most do, cost one
-   look. */
-static int64_t haste__metrics_sort(const int32_t *from, int64_t n, int32_t *to)
-{
-    int64_t i, count = 0;
-    for (i = 0; i < n; i++) to[i] = from[i];
-    if (!haste__ascending(to, n)) haste__sort_ids(to, n);
-    for (i = 0; i < n; i++)
-        if (count == 0 || to[i] != to[count - 1]) to[count++] = to[i];
-    return count;
-}
-
-static int haste__metrics_contains(const int32_t *sorted, int64_t n, int32_t id)
-{
-    int64_t low = 0, high = n;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (sorted[middle] < id) low = middle + 1; else high = middle;
-    }
-    return low < n && sorted[low] == id;
-}
-
-/* One sample: id [k] are its predictions, y [y_count] and removed [removed_count] its truth and filter, ascending and
-   distinct. */
-static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int32_t *y, int64_t y_count,
-                                  const int32_t *removed, int64_t removed_count, const double *propensity,
+/* One sample: id [metrics->k] are its predictions, y [y_count] and removed [removed_count] its truth and filter,
+   ascending and distinct. y is changed. */
+static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, uint64_t *y, int64_t y_count,
+                                  const uint64_t *removed, int64_t removed_count, const double *inverse_propensity,
                                   const double *gain)
 {
     double best[HASTE_MAX_K];   /* the largest inverse propensities of y, descending */
@@ -5496,11 +5463,11 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
 
     metrics->samples++;
     for (n = 0; n < y_count; n++)
-        if (!haste__metrics_contains(removed, removed_count, y[n])) y[count++] = y[n];
+        if (!haste__contains(removed, removed_count, haste__key_id(y[n]))) y[count++] = y[n];
     if (count == 0) return;   /* every measure is 0 then, the best attainable too */
 
     for (n = 0; n < count; n++) {   /* insertion into at most k places: linear in the length of the list */
-        double value = propensity ? propensity[y[n]] : 1;
+        double value = inverse_propensity ? inverse_propensity[y[n]] : 1;
         if (best_count == k && value <= best[k - 1]) continue;
         for (j = best_count < k ? best_count++ : k - 1; j > 0 && best[j - 1] < value; j--) best[j] = best[j - 1];
         best[j] = value;
@@ -5509,15 +5476,15 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
     /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are
        wrong. */
     for (i = 0; i < k; i++) {
-        if (id[i] >= 0 && haste__metrics_contains(removed, removed_count, id[i])) continue;
+        if (id[i] >= 0 && haste__contains(removed, removed_count, id[i])) continue;
         ranked[ranks] = id[i];
         for (j = 0; j < ranks; j++) if (ranked[j] == id[i]) { ranked[ranks] = -1; break; }
         ranks++;
     }
 
     for (i = 0; i < k; i++) {
-        if (i < ranks && ranked[i] >= 0 && haste__metrics_contains(y, count, ranked[i])) {
-            double value = propensity ? propensity[ranked[i]] : 1;
+        if (i < ranks && ranked[i] >= 0 && haste__contains(y, count, ranked[i])) {
+            double value = inverse_propensity ? inverse_propensity[ranked[i]] : 1;
             hits++;
             metrics->hits[i] += 1;
             dcg += gain[i];
@@ -5538,77 +5505,93 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
     }
 }
 
-haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
-                               const double *propensity, const haste_lists *filter, haste_error *error)
+/* Two lists of ids. */
+static void haste__metrics_arrange(uint64_t **y, uint64_t **removed, int64_t longest, haste__arena *arena)
 {
-    enum { HASTE__METRICS_SMALL = 256 };
-    int32_t local[2 * HASTE__METRICS_SMALL], *y = local, *removed = local + HASTE__METRICS_SMALL, b, i;
-    double gain[HASTE_MAX_K];
-    int64_t longest, j;
-    haste_status status;
-    void *memory = NULL;
+    *y = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **y);
+    *removed = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **removed);
+}
 
+static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                                         const haste_lists *truth, const double *inverse_propensity,
+                                         const haste_lists *filter, haste_error *error)
+{
+    int64_t b, j;
+    int32_t i;
+    haste_status status;
     if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
     if (metrics->k < 1 || metrics->k > HASTE_MAX_K)
         return haste__fail(error, HASTE_ERR_ARG, "metrics->k = %ld, expected 1 .. %d: call haste_metrics_init first",
                            (long)metrics->k, HASTE_MAX_K);
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more", (long)B);
+    if (k < metrics->k)
+        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld", (long)k,
+                           (long)metrics->k);
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (B == 0) return HASTE_OK;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
-    for (j = 0; j < (int64_t)B * metrics->k; j++)
-        if (id[j] < -1 || id[j] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] = %ld, expected -1 .. L - 1 = %ld", (long long)j,
-                               (long)id[j], (long)L - 1);
-    status = haste__lists_check(L, B, &truth, INT64_MAX, "truth", error);
-    if (!status && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
-    if (status) return status;
-    longest = haste__longest(truth, B);
-    if (filter && haste__longest(*filter, B) > longest) longest = haste__longest(*filter, B);
-    for (j = truth.offset[0]; propensity && j < truth.offset[B]; j++)
-        if (!(propensity[truth.id[j]] > 0 && propensity[truth.id[j]] <= DBL_MAX))
-            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] = %g, expected above 0 and finite",
-                               (long)truth.id[j], propensity[truth.id[j]]);
-
-    if (longest > HASTE__METRICS_SMALL) {
-        size_t bytes = 2 * sizeof(int32_t);
-        memory = haste__multiply(&bytes, (uint64_t)longest) ? haste__allocate(bytes) : NULL;
-        if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort a list of %lld ids", (long long)longest);
-        y = (int32_t *)memory;
-        removed = y + longest;
+    for (b = 0; b < B; b++)
+        for (i = 0; i < metrics->k; i++)
+            if (id[b * k + i] < -1 || id[b * k + i] >= L)
+                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld", (long long)b,
+                                   (long)i, (long)id[b * k + i], (long)L - 1);
+    status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
+    if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
+    if (status != HASTE_OK) return status;
+    for (j = truth->offset[0]; inverse_propensity && j < truth->offset[B]; j++) {
+        const double value = inverse_propensity[truth->id[j]];
+        if (!(value > 0 && value <= DBL_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "inverse_propensity[%ld] = %g, expected above 0 and finite",
+                               (long)truth->id[j], value);
     }
-    for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
-    for (b = 0; b < B; b++) {
-        int64_t y_count = 0, removed_count = 0;
-        if (truth.offset[b + 1] > truth.offset[b])
-            y_count = haste__metrics_sort(truth.id + truth.offset[b], truth.offset[b + 1] - truth.offset[b], y);
-        if (filter && filter->offset[b + 1] > filter->offset[b])
-            removed_count = haste__metrics_sort(filter->id + filter->offset[b], filter->offset[b + 1] - filter->offset[b],
-                                                removed);
-        haste__metrics_sample(metrics, id + (size_t)b * (size_t)metrics->k, y, y_count, removed, removed_count, propensity,
-                              gain);
-    }
-    haste__release(memory);
     return HASTE_OK;
 }
 
-haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k)
+haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                               const haste_lists *truth, const double *inverse_propensity, const haste_lists *filter,
+                               haste_error *error)
 {
-    haste_scores scores;
-    memset(&scores, 0, sizeof scores);
+    enum { HASTE__METRICS_STACK = 256 };
+    uint64_t stack[2][HASTE__METRICS_STACK], *y = stack[0], *removed = stack[1];
+    double gain[HASTE_MAX_K];
+    haste__arena arena = { NULL, 0, 0 };
+    int64_t longest, b;
+    int32_t i;
+    haste_status status = haste__metrics_check(metrics, id, B, k, L, truth, inverse_propensity, filter, error);
+    if (status != HASTE_OK || B == 0) return status;
+    longest = haste__longest(truth, B);
+    if (filter && haste__longest(filter, B) > longest) longest = haste__longest(filter, B);
+    if (longest > HASTE__METRICS_STACK) {
+        haste__metrics_arrange(&y, &removed, longest, &arena);
+        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+        haste__metrics_arrange(&y, &removed, longest, &arena);
+    }
+    for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
+    for (b = 0; b < B; b++) {
+        const int64_t y_count = haste__distinct(truth, b, y), removed_count = filter ? haste__distinct(filter, b, removed) : 0;
+        haste__metrics_sample(metrics, id + b * k, y, y_count, removed, removed_count, inverse_propensity, gain);
+    }
+    haste__release(arena.memory);
+    return HASTE_OK;
+}
+
+haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
+{
+    haste_metrics_values values;
+    memset(&values, 0, sizeof values);
     if (!metrics || k < 1 || k > metrics->k || k > HASTE_MAX_K) {
-        scores.precision = scores.ndcg = scores.recall = scores.psp = scores.psndcg = NAN;
+        values.precision = values.ndcg = values.recall = values.psp = values.psndcg = NAN;
     } else if (metrics->samples > 0) {
         double N = (double)metrics->samples, hits = 0;
         int32_t i;
         for (i = 0; i < k; i++) hits += metrics->hits[i];
-        scores.precision = 100 * hits / (N * k);
-        scores.ndcg = 100 * metrics->ndcg[k - 1] / N;
-        scores.recall = 100 * metrics->recall[k - 1] / N;
-        if (metrics->psp_best[k - 1] > 0) scores.psp = 100 * metrics->psp[k - 1] / metrics->psp_best[k - 1];
-        if (metrics->psndcg_best[k - 1] > 0) scores.psndcg = 100 * metrics->psndcg[k - 1] / metrics->psndcg_best[k - 1];
+        values.precision = 100 * hits / (N * k);
+        values.ndcg = 100 * metrics->ndcg[k - 1] / N;
+        values.recall = 100 * metrics->recall[k - 1] / N;
+        if (metrics->psp_best[k - 1] > 0) values.psp = 100 * metrics->psp[k - 1] / metrics->psp_best[k - 1];
+        if (metrics->psndcg_best[k - 1] > 0) values.psndcg = 100 * metrics->psndcg[k - 1] / metrics->psndcg_best[k - 1];
     }
-    return scores;
+    return values;
 }
 
 /* ---- >>file --------------------------------------------------------------------------------------------------

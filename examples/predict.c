@@ -38,7 +38,7 @@ typedef struct predictor {
     model_shape     shape;
     encoder         bag;
     const float    *weight;                 /* [V] of features */
-    double         *propensity;             /* [L] */
+    double         *inverse_propensity;     /* [L] */
     data_set        data, excluded;
     double          load_seconds;
 
@@ -131,8 +131,9 @@ static void open_model(predictor *p)
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
     if (!frequency) die(1, "%s", text);
-    p->propensity = (double *)need((size_t)p->file.layer.labels, sizeof(double));
-    if (haste_propensity((const int64_t *)frequency, p->file.layer.labels, p->shape.documents, 0, 0, p->propensity, &error) != HASTE_OK)
+    p->inverse_propensity = (double *)need((size_t)p->file.layer.labels, sizeof(double));
+    if (haste_inverse_propensity((const int64_t *)frequency, p->file.layer.labels, p->shape.documents, 0, 0,
+                                 p->inverse_propensity, &error) != HASTE_OK)
         die(1, "%s: %s", p->model_path, error.text);
     p->load_seconds = now() - begin;
 
@@ -317,15 +318,15 @@ static void predict(predictor *p)
         seconds += times[batches++];
         print_lists(p, B);
         if (has_labels && k <= HASTE_MAX_K &&
-            haste_metrics_add(&metrics, p->id, B, p->file.layer.labels, truth, p->propensity, p->exclude ? &excluded : NULL,
-                              &error) != HASTE_OK)
+            haste_metrics_add(&metrics, p->id, B, k, p->file.layer.labels, &truth, p->inverse_propensity,
+                              p->exclude ? &excluded : NULL, &error) != HASTE_OK)
             die(1, "%s: %s", p->data_path, error.text);
     }
     if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
 
     for (i = 1; i <= 5 && has_labels && k <= HASTE_MAX_K; i += 2)
         if (i <= k) {
-            const haste_scores m = haste_metrics_get(&metrics, (int32_t)i);
+            const haste_metrics_values m = haste_metrics_get(&metrics, (int32_t)i);
             fprintf(stderr, "at %lld       P %.2f  nDCG %.2f  recall %.2f  PSP %.2f  PSnDCG %.2f\n", (long long)i, m.precision,
                     m.ndcg, m.recall, m.psp, m.psndcg);
         }
@@ -351,7 +352,7 @@ int main(int argc, char **argv)
     free(p.offset);
     free(p.id);
     free(p.score);
-    free(p.propensity);
+    free(p.inverse_propensity);
     data_free(&p.data);
     data_free(&p.excluded);
     engine_free(&p);
