@@ -1,4 +1,4 @@
-/* haste.h - version 0.1.0 - MIT licence at the end of the file
+/* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
    Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
@@ -32,7 +32,8 @@
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>letters
+       >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -59,9 +60,15 @@
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
        over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
        haste_forward and haste_score return it as it is.
+       Where the compiler computes floats with more bits (x87: 32-bit x86 without -mfpmath=sse), equal bits are
+       promised only if it rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
+       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (there, define
+                            HASTE_IMPLEMENTATION before haste.h is first included), imported elsewhere
+       HASTE_API            (everywhere) what stands before each declaration, instead of these two
+       HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
