@@ -105,6 +105,7 @@ static void apply_refuses_bad_gradients(void)
         if (round == 0) gradient.bias[0][9] = (float)NAN;
         else gradient.weight[0][40] = 3e19f;   /* group 1: its weights are 32 .. 63 */
         step.lr = .5f;
+        gradient.pending = 1;   /* filled by hand */
         CHECK_STATUS(haste_apply(&layer, &work, &gradient, &step, &error), HASTE_ERR_NONFINITE, error);
         CHECK_STATUS(haste_layer_check(&layer, &error), HASTE_OK, error);
         for (i = 0; i < L; i++) {
