@@ -1040,794 +1040,438 @@ static int haste__threads(int32_t wanted)
 /* All arithmetic on a group is done by a handful of kernels, compiled once for each path:
 
      forward      z[s][b]         = sum over f of w[f][s] * x[index f][b] + bias[s]     32 samples b at a time
+     predict      z[b][s]         = the same, as rows of labels                         up to 32 samples
      grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]                    32 samples at a time
      grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of tiles; or +=
 
    x and dx are tiles [width][32] of the feature-major batch, so an input is one contiguous row found through the
-   index: nothing is gathered or copied. All are the same small matrix product: MR rows of C stay in registers while k
-   runs, one row of B is loaded per k, and each row of C adds its own scalar a(i, k) times that row. */
+   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in registers
+   while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own scalar times that row.
 
-#if defined(HASTE_NO_SIMD) || defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
-    #define HASTE__X86 0
-    #define HASTE__NEON 0
-#else
+   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
+   hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
+   haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
+   vectorize anything. */
+
+#if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
         #define HASTE__X86 1
         #include <immintrin.h>
-    #else
-        #define HASTE__X86 0
-    #endif
-    #if defined(__aarch64__) && defined(__ARM_NEON)
+    #elif defined(__aarch64__) && defined(__ARM_NEON)
         #define HASTE__NEON 1
         #include <arm_neon.h>
-    #else
-        #define HASTE__NEON 0
     #endif
 #endif
-
-#if defined(__CUDACC__)
-    #define HASTE__UNROLL   /* nvcc's front end warns of the pragma */
-#elif defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
-    #define HASTE__UNROLL _Pragma("GCC unroll 8")   /* without it C would live in memory */
-#else
-    #define HASTE__UNROLL
+#if !defined(HASTE__X86)
+    #define HASTE__X86 0
+#endif
+#if !defined(HASTE__NEON)
+    #define HASTE__NEON 0
 #endif
 
-/* Asks for the cache line `ahead` numbers behind p. */
+/* Prefetches the cache line of p[ahead] into the second-level cache. */
 #if defined(__GNUC__)
     #define HASTE__PREFETCH(p, ahead) __builtin_prefetch((p) + (ahead), 0, 2)
 #else
     #define HASTE__PREFETCH(p, ahead) ((void)(p), (void)(ahead))
 #endif
 
-/* Stores past the caches are not in order with those after them: who is told that they are done must find them. */
+/* Non-temporal stores are not ordered with the stores after them: a thread fences before it says that it is done. */
 #if HASTE__X86
     #define HASTE__FENCE() _mm_sfence()
 #else
     #define HASTE__FENCE() ((void)0)
 #endif
 
-/* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
-#if defined(__GNUC__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0   /* else floats are not float */
-typedef float haste__lanes __attribute__((vector_size(16)));
-enum { HASTE__LANES = 4 };
-#else
-typedef float haste__lanes;
-enum { HASTE__LANES = 1 };
-#endif
-
-HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
-HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
-HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
-{
-    float a[HASTE__LANES];
-    int i;
-    memcpy(a, &v, sizeof v);
-    for (i = 0; i < HASTE__LANES; i++) a[i] = sqrtf(a[i]);
-    memcpy(&v, a, sizeof v);
-    return v;
-}
-
-HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
-{
-    uint32_t bits[HASTE__LANES];
-    haste__lanes v;
-    int i;
-    for (i = 0; i < HASTE__LANES; i++) bits[i] = (uint32_t)p[i] << 16;
-    memcpy(&v, bits, sizeof v);
-    return v;
-}
-
-HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
-#define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
-
-#if defined(__GNUC__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0 && \
-    (defined(__clang__) || __GNUC__ >= 12) && !defined(__CUDACC__)
-    #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
-#endif
-
-/* The functions below run over every logit, so loops over them must become vector code at plain -O2. Compilers do that only
-   where nothing can trap or branch: hence comparisons of floats are made on their bits. */
 HASTE__INLINE uint32_t haste__bits(float value) { uint32_t bits; memcpy(&bits, &value, sizeof bits); return bits; }
 HASTE__INLINE float haste__float(uint32_t bits) { float value; memcpy(&value, &bits, sizeof value); return value; }
-
-/* a * b + c, as one operation where the path has it: fmaf is then an instruction, else a call. */
-#define HASTE__MA(a, b, c) (fused ? fmaf((a), (b), (c)) : (a) * (b) + (c))
-
-/* e^-a for a >= 0, relative error below 2e-7; from 87 on (and for NaN) it stays at e^-87. */
-HASTE__INLINE float haste__exp(float a, const int fused)
-{
-    uint32_t bits = haste__bits(a) & 0x7fffffffu, most = 0x42ae0000u;   /* 87 */
-    float x = -haste__float(bits < most ? bits : most), n, r, p;
-    int32_t i = (int32_t)(HASTE__MA(x, 1.44269504f, -0.5f));   /* truncation, after - .5: rounds to nearest */
-    n = (float)i;
-    r = HASTE__MA(n, -0.693359375f, x);              /* ln 2 in two parts; n * the first is exact */
-    r = HASTE__MA(n, 2.12194440e-4f, r);
-    p = HASTE__MA(0.00138358016f, r, 0.00837564503f);
-    p = HASTE__MA(p, r, 0.0416682887f);
-    p = HASTE__MA(p, r, 0.166664102f);
-    p = HASTE__MA(p, r, 0.499999916f);
-    p = HASTE__MA(p, r, 1.00000004f);
-    p = HASTE__MA(p, r, 1.0f);
-    return p * haste__float((uint32_t)(i + 127) << 23);
-}
-
-/* log(1 + e) for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
-   the error must be relative. */
-HASTE__INLINE float haste__log1p(float e, const int fused)
-{
-    float p = HASTE__MA(0.00523269267f, e, -0.0295052324f);
-    p = HASTE__MA(p, e, 0.0782259415f);
-    p = HASTE__MA(p, e, -0.136632449f);
-    p = HASTE__MA(p, e, 0.191060063f);
-    p = HASTE__MA(p, e, -0.248429821f);
-    p = HASTE__MA(p, e, 0.333190968f);
-    p = HASTE__MA(p, e, -0.499994931f);
-    p = HASTE__MA(p, e, 0.99999997f);
-    return p * e;
-}
-
-/* Are 32 numbers finite? largest: the bits of their sizes. */
-HASTE__INLINE int haste__finite(const uint32_t *largest)
-{
-    uint32_t most = 0;
-    int b;
-    for (b = 0; b < HASTE__SAMPLES; b++) most = largest[b] > most ? largest[b] : most;
-    return most < 0x7f800000u;
-}
-
-/* The loss functions take one tile of logits z [rows][32], treat every label as negative, and replace z by
-   d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be
-   NULL. They return 0 where a logit was not finite. */
-HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[b], a = fabsf(v), e = haste__exp(a, fused), r = scale / (1 + e);
-            uint32_t size = haste__bits(a), negative = 0u - (haste__bits(v) >> 31);   /* all ones, or 0 */
-            largest[b] = size > largest[b] ? size : largest[b];
-            if (loss) loss[b] += HASTE__MA(0.5f, v + a, haste__log1p(e, fused));
-            z[b] = haste__float((haste__bits(r) & ~negative) | (haste__bits(e * r) & negative));
-        }
-    return haste__finite(largest);
-}
-
-HASTE__INLINE int haste__hinge_body(float *z, int rows, float scale, float *loss)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[b] + 1, m = 0.5f * (v + fabsf(v));
-            uint32_t size = haste__bits(fabsf(z[b]));
-            largest[b] = size > largest[b] ? size : largest[b];
-            if (loss) loss[b] += m * m;
-            z[b] = 2 * scale * m;
-        }
-    return haste__finite(largest);
-}
-
-/* One of these for each path but AVX-512, which has its own. */
-#define HASTE__BCE(name, ATTRIBUTE, FUSED)                                                                             \
-    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                             \
-    { return loss ? haste__bce_body(z, rows, scale, loss, FUSED) : haste__bce_body(z, rows, scale, NULL, FUSED); }
-
-/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
-HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float d = shift[b] - z[b];   /* >= 0, but for a logit that is not finite */
-            uint32_t size = haste__bits(fabsf(z[b]));
-            largest[b] = size > largest[b] ? size : largest[b];
-            z[b] = haste__exp(0.5f * (d + fabsf(d)), fused) * weight[b];
-        }
-    return haste__finite(largest);
-}
-
-/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
-HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, float *sum, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (b = 0; b < HASTE__SAMPLES; b++) sum[b] = 0;
-    for (s = 0; s < rows; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[s * HASTE__SAMPLES + b], d = v - best[b];
-            uint32_t size = haste__bits(fabsf(v)), above = (haste__bits(d) >> 31) - 1u;   /* all ones where d >= 0 */
-            largest[b] = size > largest[b] ? size : largest[b];
-            best[b] = haste__float((haste__bits(v) & above) | (haste__bits(best[b]) & ~above));
-        }
-    for (s = 0; s < rows; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) sum[b] += haste__exp(best[b] - z[s * HASTE__SAMPLES + b], fused);
-    return haste__finite(largest);
-}
-
-/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf: hit [samples]
-   (=). */
-HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const float *floor, unsigned char *hit)
-{
-    int b, s, j;
-    for (b = 0; b < samples; b++) {
-        float least = floor[b];
-        int any[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-        for (s = 0; s < S; s += 8, z += 8)
-            for (j = 0; j < 8; j++) any[j] |= !(z[j] < least) | !(z[j] >= -FLT_MAX);
-        for (j = 1; j < 8; j++) any[0] |= any[j];
-        hit[b] = (unsigned char)any[0];
-    }
-}
-
-/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows
-   of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where
-   the compiler can move lanes: element by element, this took as long as half a matrix product. */
-HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
-                                         ptrdiff_t stride, float *sum)
-{
-    int r, c;
-#if defined(HASTE__SHUFFLE)
-    for (r = 0; r < rows; r += 4) {
-        haste__lanes total = haste__lanes_set(0);
-        HASTE__UNROLL for (c = 0; c < columns; c += 4) {
-            const float *in = from + r * pitch + c;
-            float *out = to + c * stride + r;
-            haste__lanes r0 = haste__lanes_load(in), r1 = haste__lanes_load(in + pitch);
-            haste__lanes r2 = haste__lanes_load(in + 2 * pitch), r3 = haste__lanes_load(in + 3 * pitch);
-            haste__lanes t0 = HASTE__SHUFFLE(r0, r1, 0, 4, 1, 5), t1 = HASTE__SHUFFLE(r2, r3, 0, 4, 1, 5);
-            haste__lanes t2 = HASTE__SHUFFLE(r0, r1, 2, 6, 3, 7), t3 = HASTE__SHUFFLE(r2, r3, 2, 6, 3, 7);
-            r0 = HASTE__SHUFFLE(t0, t1, 0, 1, 4, 5); r1 = HASTE__SHUFFLE(t0, t1, 2, 3, 6, 7);
-            r2 = HASTE__SHUFFLE(t2, t3, 0, 1, 4, 5); r3 = HASTE__SHUFFLE(t2, t3, 2, 3, 6, 7);
-            haste__lanes_store(out, r0); haste__lanes_store(out + stride, r1);
-            haste__lanes_store(out + 2 * stride, r2); haste__lanes_store(out + 3 * stride, r3);
-            total = total + ((r0 + r1) + (r2 + r3));
-        }
-        if (sum) haste__lanes_store(sum + r, haste__lanes_load(sum + r) + total);
-    }
-#else
-    for (c = 0; c < columns; c++)
-        for (r = 0; r < rows; r++) {
-            to[c * stride + r] = from[r * pitch + c];
-            if (sum) sum[r] += from[r * pitch + c];
-        }
-#endif
-}
-
-/* Zeroes those of the n numbers of z, n a multiple of 8, that are smaller than `least` in magnitude. Is any other left? */
-HASTE__INLINE int haste__drop_body(float *z, int n, float least)
-{
-    uint32_t left[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, any = 0;
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) {
-            z[i + j] = fabsf(z[i + j]) >= least ? z[i + j] : 0;
-            left[j] |= haste__bits(z[i + j]);
-        }
-    for (j = 0; j < 8; j++) any |= left[j];
-    return (any & 0x7fffffffu) != 0;
-}
-
-/* The largest |g| of n numbers, n a multiple of 8, as bits: these sort like floats, infinities and NaN above all others. */
-HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
-{
-    uint32_t largest[16] = { 0 }, most = 0;
-    int i, j;
-    for (i = 0; i + 16 <= n; i += 16)
-        for (j = 0; j < 16; j++) {
-            uint32_t size = haste__bits(g[i + j]) & 0x7fffffffu;
-            largest[j] = size > largest[j] ? size : largest[j];
-        }
-    for (; i < n; i++) {
-        uint32_t size = haste__bits(g[i]) & 0x7fffffffu;
-        most = size > most ? size : most;
-    }
-    for (j = 0; j < 16; j++) most = largest[j] > most ? largest[j] : most;
-    return most;
-}
 
 /* The hyper-parameters of one update, with Adam's bias corrections worked out. */
 typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
 
-/* Stored numbers to float32, and back: rounded up with the probability that makes the expectation exact, by a number that a
-   mix of `random` and the position gives. n is a multiple of 8. */
-HASTE__INLINE void haste__widen_body(const uint16_t *HASTE__RESTRICT in, float *HASTE__RESTRICT out, int n)
-{
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) out[i + j] = haste__from_bf16(in[i + j]);
-}
-
-HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t *HASTE__RESTRICT out, int n, uint64_t random)
-{
-    uint32_t low = (uint32_t)random, high = (uint32_t)(random >> 32);
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) {
-            /* all of it, so that loops become vector code: see above */
-            uint32_t noise = low + (uint32_t)(i + j) * 0x9e3779b9u;
-            noise = (noise ^ (noise >> 16)) * 0x85ebca6bu + high;
-            noise = (noise ^ (noise >> 13)) * 0xc2b2ae35u;
-            out[i + j] = haste__to_bf16_noise(in[i + j], noise >> 16);
-        }
-}
-
 /* What predict computes of a group: logits z[b*stride + s] of `samples` samples. */
 typedef struct haste__rows {
-    int             S, F, samples, half;   /* half: the weights are bfloat16 */
+    int             S, F, samples, bf16;   /* bf16: so are the weights */
     const uint16_t *index;                 /* [F], or NULL */
     const void     *w;                     /* [F, S] */
     const float    *bias;                  /* [S] */
     const void     *x;                     /* an input every `pitch` numbers: float; of haste__dot bfloat16 */
     float          *z;
     uint32_t       *pair;                  /* haste__dot: scratch, [ceil(F/2)][S + 32] */
-    ptrdiff_t       pitch, stride, ahead;
+    ptrdiff_t       pitch, stride, ahead;  /* ahead: the next group's weights lie so many numbers behind */
 } haste__rows;
 
+/* A candidate of haste_score: label s of a group, for a sample's x (of the group's slice). */
+typedef struct haste__candidate { const float *x; float *score; int s; } haste__candidate;
+
+/* How grad_weight stores: =, += or = by non-temporal stores, which leave the caches alone. */
+typedef enum haste__store_mode { HASTE__SET, HASTE__ADD, HASTE__STREAM } haste__store_mode;
+
+/* What each kernel does stands before it in >>kernel text. */
 typedef struct haste__kernels {
     void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
                     ptrdiff_t ahead);
     void (*predict)(const haste__rows *rows);
-    void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt,
-                        float *dw, int how);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
+                        const float *dzt, float *dw, haste__store_mode store);
+    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int64_t n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
-    void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
-    int  (*drop)(float *z, int n, float least);
-    uint32_t (*size)(const float *g, int n);
-    void (*widen)(const uint16_t *in, float *out, int n);
-    void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
+    void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
+                       float *sum);
+    void (*stream)(const float *from, float *to, int n);
     int  (*bce)(float *z, int rows, float scale, float *loss);
     int  (*hinge)(float *z, int rows, float scale, float *loss);
     int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
-    int  (*sumexp)(const float *z, int rows, float *largest, float *sum);
+    int  (*sumexp)(const float *z, int rows, float *best, float *sum);
     void (*scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit);
+    int  (*drop_small)(float *z, int n, float least);
+    int  (*all_below)(const float *a, int64_t n, float limit);
+    void (*widen)(const uint16_t *in, float *out, int n);
+    void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
     void (*sgd)(float *w, const float *g, int n, const haste__rule *rule);
     void (*momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule);
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
+    void (*axpy)(float *y, float a, const float *x, int64_t n);
+    float (*dot)(const float *a, const float *b, int64_t n);
+    void (*dot4)(const float *a, const float *b, int64_t n, float *out);
+    float (*sum_abs)(const float *a, const float *b, int n);
+    void (*project)(float *row, int64_t words, uint64_t seed, const int32_t *feature, const float *value, int64_t n,
+                    double scale, float (*sign)[8]);
 } haste__kernels;
 
-/* How a result is stored: =, = past the caches, +=, and = where the sum goes on from what is there. */
-enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
-
-/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
-   these are NULL; stored as `how` says. a(i, k) is a[i][k*step], or, where `turned`, a[0][k*step + i], taken through
-   `columns` unless that is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they
-   are bfloat16 where `half`. All this T times, a moving by `jump` and B to its next rows, while C stays in registers.
-   `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs;
-   R is how many rows of two vectors the registers hold, which hides the latency of the multiply-add. */
-#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int how, const float *const *a,      \
-                                                      ptrdiff_t step, int turned, const uint16_t *columns, const void *b,     \
-                                                      int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
-                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int fetch,  \
-                                                      ptrdiff_t ahead)                                                      \
-    {                                                                                                                       \
-        const V zero = { 0 };                                                                                               \
-        const float *at[8];                                                                                                 \
-        V sum[8][4], row[4];   /* larger, and gcc 12 keeps the pointers in memory: half the speed where S is 16 */          \
-        int i, v, k;                                                                                                        \
-        ptrdiff_t from = 0;                                                                                                 \
-        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            at[i] = a[turned ? 0 : i];                                                                                      \
-            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
-                sum[i][v] = how == HASTE__GO_ON ? LOAD(c[i] + v * W) : zero;                                                \
-                if (how == HASTE__ADD) HASTE__PREFETCH(c[i] + v * W, 0);                                                    \
-            }                                                                                                               \
-        }                                                                                                                   \
-        for (; T > 0; T--) {                                                                                                \
-            for (k = 0; k < K; k++) {                                                                                       \
-                const ptrdiff_t ak = (columns ? (ptrdiff_t)columns[k] : (ptrdiff_t)k) * step;                               \
-                const ptrdiff_t bk = from + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                            \
-                if (fetch == 1) HASTE__PREFETCH(at[0] + ak, ahead);                                                         \
-                HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                    \
-                    const uint16_t *narrow = (const uint16_t *)b + bk + v * W;                                              \
-                    const float *wide = (const float *)b + bk + v * W;                                                      \
-                    row[v] = half ? WIDEN(narrow) : LOAD(wide);                                                             \
-                    if (fetch == 2 && half) HASTE__PREFETCH(narrow, ahead);                                                 \
-                    if (fetch == 2 && !half) HASTE__PREFETCH(wide, ahead);                                                  \
-                }                                                                                                           \
-                HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
-                    float scalar = turned ? at[0][ak + i] : at[i][ak];                                                      \
-                    HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                     \
-                }                                                                                                           \
-            }                                                                                                               \
-            HASTE__UNROLL for (i = 0; i < MR; i++) at[i] += jump;                                                           \
-            from += K * stride;                                                                                             \
-        }                                                                                                                   \
-        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
-            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
-                if (bias) sum[i][v] = sum[i][v] + SET1(bias[i]);                                                            \
-                if (bias_row) sum[i][v] = sum[i][v] + LOAD(bias_row + v * W);                                               \
-                if (how == HASTE__ADD) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                          \
-                if (how == HASTE__STREAM) STREAM(c[i] + v * W, sum[i][v]);                                                  \
-                else STORE(c[i] + v * W, sum[i][v]);                                                                        \
-            }                                                                                                               \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *bias,   \
-                                                  const float *x, float *z, ptrdiff_t ahead)                                \
-    {                                                                                                                       \
-        int s, b, i;                                                                                                        \
-        for (s = 0; s < S; s += R)                                                                                          \
-            for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                   \
-                const float *a = w + s;                                                                                     \
-                float *c[R];                                                                                                \
-                HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
-                haste__##name##_tile(R, 2, c, HASTE__PUT, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,\
-                                     NULL, 1, ahead);                                                                       \
-            }                                                                                                               \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* MR inputs f .. f + MR - 1 at once */                                                                                 \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_input_rows(int MR, int f, int S, const uint16_t *index,               \
-                                                                 const float *w, const float *dz, float *dx)                \
-    {                                                                                                                       \
-        const float *a[R];                                                                                                  \
-        float *c[R];                                                                                                        \
-        int b, i;                                                                                                           \
-        for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                       \
-            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                        \
-                a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
-                c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
-            }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, HASTE__ADD, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, \
-                                 0, 0);                                                                                     \
-        }                                                                                                                   \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE static void haste__##name##_grad_input(int S, int F, const uint16_t *index, const float *w, const float *dz,  \
-                                                     float *dx)                                                             \
-    {                                                                                                                       \
-        int f = 0;                                                                                                          \
-        for (; f + R <= F; f += R) haste__##name##_grad_input_rows(R, f, S, index, w, dz, dx);                              \
-        for (; f < F; f++) haste__##name##_grad_input_rows(1, f, S, index, w, dz, dx);                                      \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* MR inputs and NV * W labels from s on */                                                                             \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
-                                                                  const uint16_t *index, const float *x, ptrdiff_t jump,    \
-                                                                  int tiles, const float *dzt, float *dw, int how)          \
-    {                                                                                                                       \
-        const float *a[8];                                                                                                  \
-        float *c[8];                                                                                                        \
-        int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
-            c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
-        }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, how, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,\
-                             0);                                                                                            \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
-                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw,    \
-                                                                 int how)                                                   \
-    {                                                                                                                       \
-        int f;                                                                                                              \
-        for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
-            for (f = 0; f + R <= F; f += R)                                                                                 \
-                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
-        }                                                                                                                   \
-        for (; s + W <= S; s += W) {                                                                                        \
-            for (f = 0; f + 8 <= F; f += 8)                                                                                 \
-                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-    /* Logits of MR samples and NV * W labels from s on, in rows of labels: K inputs from k on, the bias after the last. */ \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, int k, int K,                   \
-                                                              const haste__rows *r, int half)                               \
-    {                                                                                                                       \
-        const ptrdiff_t at = (ptrdiff_t)k * r->S + s;                                                                       \
-        const float *x = (const float *)r->x + b + (r->index ? 0 : k * r->pitch);                                           \
-        const void *w = half ? (const void *)((const uint16_t *)r->w + at) : (const void *)((const float *)r->w + at);      \
-        float *c[8];                                                                                                        \
-        int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = r->z + (b + i) * r->stride + s;                                       \
-        haste__##name##_tile(MR, NV, c, k > 0 ? HASTE__GO_ON : HASTE__PUT, &x, r->pitch, 1, r->index ? r->index + k : NULL, \
-                             w, half, r->S, NULL, K, 1, 0, NULL, k + K < r->F ? NULL : r->bias + s, 2, r->ahead);           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, int half)                         \
-    {                                                                                                                       \
-        const int first = s, F = r->F, few = s + 8 * W <= r->S ? 8 : F;                                                     \
-        int b, k, K;                                                                                                        \
-        if (r->samples < 4)   /* few samples wait for memory, which likes to be read in order: a few whole rows at a time */\
-            for (k = 0; k < F; k += K) {                                                                                    \
-                K = F - k < few ? F - k : few;                                                                              \
-                for (s = first; s + 4 * W <= r->S; s += 4 * W) {                                                            \
-                    for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, k, K, r, half);       \
-                    for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, k, K, r, half);                    \
-                }                                                                                                           \
-            }                                                                                                               \
-        for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
-            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, 0, F, r, half);               \
-            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, 0, F, r, half);                    \
-            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, 0, F, r, half);                    \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, 0, F, r, half);                            \
-        }                                                                                                                   \
-        for (; s + W <= r->S; s += W) {                                                                                     \
-            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, 0, F, r, half);               \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, 0, F, r, half);                            \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-    /* n floats, a multiple of 16, to whole cache lines, past the caches */                                                 \
-    ATTRIBUTE static void haste__##name##_send(const float *from, float *to, int n)                                         \
-    {                                                                                                                       \
-        int i;                                                                                                              \
-        for (i = 0; i < n; i += W) STREAM(to + i, LOAD(from + i));                                                          \
-    }                                                                                                                       \
-    ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
-    { return haste__size_body(g, n); }                                                                                      \
-    ATTRIBUTE static int haste__##name##_drop(float *z, int n, float least)                                                 \
-    { return haste__drop_body(z, n, least); }                                                                               \
-    ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                \
-    { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                    \
-    ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)               \
-    { return haste__softmax_body(z, rows, shift, weight, FUSED); }                                                          \
-    ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                       \
-    { return haste__sumexp_body(z, rows, largest, sum, FUSED); }                                                            \
-    ATTRIBUTE static void haste__##name##_scan(const float *z, int samples, int S, const float *floor, unsigned char *hit)  \
-    { haste__scan_body(z, samples, S, floor, hit); }                                                                        \
-    ATTRIBUTE static void haste__##name##_widen(const uint16_t *in, float *out, int n) { haste__widen_body(in, out, n); }   \
-    ATTRIBUTE static void haste__##name##_narrow(const float *in, uint16_t *out, int n, uint64_t random)                    \
-    { haste__narrow_body(in, out, n, random); }                                                                             \
-                                                                                                                            \
-    /* The optimizers: numbers from i to n, a vector at a time; they return the first one not done. */                      \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_sgd_from(int i, float *w, const float *g, int n, const haste__rule *r)      \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->decay);                                                                   \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i);                                                                                             \
-            STORE(w + i, wi - lr * (LOAD(g + i) + decay * wi));                                                             \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_momentum_from(int i, float *w, const float *g, float *v, int n,             \
-                                                              const haste__rule *r)                                         \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->decay), momentum = SET1(r->momentum);                                     \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i), vi = momentum * LOAD(v + i) + (LOAD(g + i) + decay * wi);                                   \
-            STORE(v + i, vi);                                                                                               \
-            STORE(w + i, wi - lr * vi);                                                                                     \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_adamw_from(int i, float *w, const float *g, float *m, float *v, int n,      \
-                                                           const haste__rule *r)                                            \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->lr * r->decay), eps = SET1(r->eps), beta1 = SET1(r->beta1),               \
-                beta2 = SET1(r->beta2), rest1 = SET1(1 - r->beta1), rest2 = SET1(1 - r->beta2),                             \
-                correct1 = SET1(r->correct1), correct2 = SET1(r->correct2);                                                 \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i), gi = LOAD(g + i);                                                                           \
-            V mi = beta1 * LOAD(m + i) + rest1 * gi, vi = beta2 * LOAD(v + i) + rest2 * (gi * gi);                          \
-            STORE(m + i, mi);                                                                                               \
-            STORE(v + i, vi);                                                                                               \
-            STORE(w + i, wi - decay * wi - lr * (mi * correct1) / (SQRT(vi * correct2) + eps));                             \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Four rows `stride` apart to rows of S, and added to sum [S]: labels from s to S; returns the first one not done. */  \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_take_from(int s, int S, const float *from, ptrdiff_t stride, float *to,     \
-                                                          float *sum)                                                       \
-    {                                                                                                                       \
-        for (; s + W <= S; s += W) {                                                                                        \
-            const float *in = from + s;                                                                                     \
-            V r0 = LOAD(in), r1 = LOAD(in + stride), r2 = LOAD(in + 2 * stride), r3 = LOAD(in + 3 * stride);                \
-            STORE(to + s, r0);                                                                                              \
-            STORE(to + S + s, r1);                                                                                          \
-            STORE(to + 2 * S + s, r2);                                                                                      \
-            STORE(to + 3 * S + s, r3);                                                                                      \
-            STORE(sum + s, LOAD(sum + s) + r0 + r1 + r2 + r3);                                                              \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Rows of labels to groups, one row after the other, since each may lie in a page of its own:                          \
-       to[g*jump + b*S + s] = from[b*stride + g*S + s] for B samples, and sum [groups*S] += the sums over b. */             \
-    ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
-                                               ptrdiff_t jump, float *sum)                                                  \
-    {                                                                                                                       \
-        ptrdiff_t b;   /* B*S may pass 2^31 */                                                                              \
-        int g, s;                                                                                                           \
-        for (b = 0; b + 4 <= B; b += 4)                                                                                     \
-            for (g = 0; g < groups; g++) {                                                                                  \
-                const float *in = from + b * stride + g * S;                                                                \
-                float *out = to + g * jump + b * S;                                                                         \
-                s = haste__##name##_take_from(0, S, in, stride, out, sum + g * S);                                          \
-                if (s < S) haste__##REST##_take_from(s, S, in, stride, out, sum + g * S);                                   \
-            }                                                                                                               \
-        for (; b < B; b++)                                                                                                  \
-            for (g = 0; g < groups; g++)                                                                                    \
-                for (s = 0; s < S; s++) sum[g * S + s] += to[g * jump + b * S + s] = from[b * stride + g * S + s];          \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
-    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r)                                                     \
-    {                                                                                                                       \
-        int s = r->half ? haste__##name##_predict_from(0, r, 1) : haste__##name##_predict_from(0, r, 0);                    \
-        if (s < r->S && r->half) haste__##REST##_predict_from(s, r, 1);                                                     \
-        if (s < r->S && !r->half) haste__##REST##_predict_from(s, r, 0);                                                    \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
-                                                      int tiles, const float *dzt, float *dw, int how)                      \
-    {                                                                                                                       \
-        int s = how == HASTE__STREAM ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw,            \
-                                                                        HASTE__STREAM)                                      \
-              : how == HASTE__ADD ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__ADD)   \
-                                  : haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__PUT);  \
-        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, how);                          \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
-    {                                                                                                                       \
-        int i = haste__##name##_sgd_from(0, w, g, n, r);                                                                    \
-        if (i < n) haste__##REST##_sgd_from(i, w, g, n, r);                                                                 \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *r)         \
-    {                                                                                                                       \
-        int i = haste__##name##_momentum_from(0, w, g, v, n, r);                                                            \
-        if (i < n) haste__##REST##_momentum_from(i, w, g, v, n, r);                                                         \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)  \
-    {                                                                                                                       \
-        int i = haste__##name##_adamw_from(0, w, g, m, v, n, r);                                                            \
-        if (i < n) haste__##REST##_adamw_from(i, w, g, m, v, n, r);                                                         \
+/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4) are
+   constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in registers,
+   whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
+#define HASTE__EACH_ROW(DO) \
+    DO(0) if (rows > 1) { DO(1) } if (rows > 2) { DO(2) DO(3) } if (rows > 4) { DO(4) DO(5) DO(6) DO(7) }
+#define HASTE__ZERO_ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = hv_set(0);
+#define HASTE__ADD_TO_ROW(i, scalar) {                                                                                 \
+        const hv_float a = hv_set(scalar);                                                                             \
+        sum[i][0] = hv_fma(a, b[0], sum[i][0]);                                                                        \
+        if (vectors > 1) sum[i][1] = hv_fma(a, b[1], sum[i][1]);                                                       \
+        if (vectors > 2) { sum[i][2] = hv_fma(a, b[2], sum[i][2]); sum[i][3] = hv_fma(a, b[3], sum[i][3]); }           \
     }
 
-#define HASTE__KERNEL_TABLE(name)                                                                                           \
-    { haste__##name##_forward, haste__##name##_predict, haste__##name##_send, haste__##name##_grad_input,                 \
-      haste__##name##_grad_weight,                                                                                          \
-      haste__##name##_transpose, haste__##name##_take, haste__##name##_drop, haste__##name##_size, haste__##name##_widen,   \
-      haste__##name##_narrow,                                                                                               \
-      haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
-      haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
+/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such registers
+   (x86-64 always has), else one float. */
+#if defined(__GNUC__) && !defined(__CUDACC__) && \
+    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__) || defined(__loongarch_sx))
+    #define HASTE__VECTORS 1
+#else
+    #define HASTE__VECTORS 0
+#endif
 
-HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store,
-            haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
+#if HASTE__VECTORS
+    #define HV_LANES 4
+    typedef float    haste__f32x4 __attribute__((vector_size(16)));
+    typedef uint32_t haste__u32x4 __attribute__((vector_size(16)));
+    typedef uint16_t haste__u16x4 __attribute__((vector_size(8)));
+    typedef int32_t  haste__i32x4 __attribute__((vector_size(16)));
+    typedef haste__f32x4 haste__lanes;
+    typedef haste__u32x4 haste__lanes_bits;
+    HASTE__INLINE haste__lanes haste__lanes_set(float a) { const haste__lanes v = { a, a, a, a }; return v; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_set_bits(uint32_t a)
+    {
+        const haste__lanes_bits v = { a, a, a, a };
+        return v;
+    }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return (haste__lanes_bits)(a < b); }
+    #if defined(__clang__) || __GNUC__ >= 12
+        #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
+    #else
+        HASTE__INLINE haste__lanes haste__lanes_shuffle(haste__lanes a, haste__lanes b, int i, int j, int k, int l)
+        {
+            const haste__i32x4 order = { i, j, k, l };
+            return __builtin_shuffle(a, b, order);
+        }
+        #define HASTE__SHUFFLE(a, b, i, j, k, l) haste__lanes_shuffle((a), (b), i, j, k, l)
+    #endif
+#else
+    #define HV_LANES 1
+    typedef float    haste__lanes;
+    typedef uint32_t haste__lanes_bits;
+    HASTE__INLINE haste__lanes haste__lanes_set(float a) { return a; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_set_bits(uint32_t a) { return a; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return 0u - (uint32_t)(a < b); }
+#endif
 
-HASTE__BCE(portable, , 0)
-
-static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
-                                      float *sum)
+HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
+HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
+HASTE__INLINE haste__lanes_bits haste__lanes_load_bits(const uint32_t *p)
 {
-    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+    haste__lanes_bits v;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
+
+HASTE__INLINE haste__lanes_bits haste__lanes_as_bits(haste__lanes v)
+{
+    haste__lanes_bits bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_as_float(haste__lanes_bits bits)
+{
+    haste__lanes v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_select(haste__lanes_bits mask, haste__lanes a, haste__lanes b)
+{
+    return haste__lanes_as_float((haste__lanes_as_bits(a) & mask) | (haste__lanes_as_bits(b) & ~mask));
+}
+
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
+HASTE__INLINE float haste__lanes_sum(haste__lanes v)
+{
+    float each[HV_LANES];
+    memcpy(each, &v, sizeof each);
+    return HV_LANES == 4 ? (each[0] + each[1 % HV_LANES]) + (each[2 % HV_LANES] + each[3 % HV_LANES]) : each[0];
+}
+
+/* Takes precision beyond float away, which x87's registers have and `haste__exp` must not see. */
+HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
+{
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+    volatile haste__lanes rounded = v;
+    return rounded;
+#else
+    return v;
+#endif
+}
+
+#if HASTE__VECTORS && defined(__SSE2__)
+    #include <emmintrin.h>
+    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN, as all of these */
+    #define hv_min(a, b)     ((haste__lanes)_mm_min_ps((__m128)(a), (__m128)(b)))
+    #define hv_sqrt(a)       ((haste__lanes)_mm_sqrt_ps((__m128)(a)))
+    #define hv_all(mask)     (_mm_movemask_ps((__m128)(mask)) == 15)
+    #define hv_widen(p) \
+        ((haste__lanes)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)(const void *)(p))))
+    #define hv_store_upper(p, bits) \
+        _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
+#else
+    #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
+    #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
+    #define hv_sqrt(a)       haste__lanes_sqrt(a)
+    #define hv_all(mask)     haste__lanes_all(mask)
+    #define hv_widen(p)      haste__lanes_widen(p)
+    #define hv_store_upper(p, bits) haste__lanes_store_upper((p), (bits))
+
+HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
+{
+    float each[HV_LANES];
+    int i;
+    memcpy(each, &v, sizeof each);
+    for (i = 0; i < HV_LANES; i++) each[i] = sqrtf(each[i]);
+    memcpy(&v, each, sizeof v);
+    return v;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
+{
+    uint32_t each[HV_LANES];
+    int i;
+    for (i = 0; i < HV_LANES; i++) each[i] = (uint32_t)p[i] << 16;
+    return haste__lanes_as_float(haste__lanes_load_bits(each));
+}
+
+HASTE__INLINE void haste__lanes_store_upper(uint16_t *p, haste__lanes_bits bits)
+{
+    uint32_t each[HV_LANES];
+    int i;
+    memcpy(each, &bits, sizeof each);
+    for (i = 0; i < HV_LANES; i++) p[i] = (uint16_t)(each[i] >> 16);
+}
+#endif
+
+#define HASTE__KERNEL(name)  haste__portable_##name
+#define HV_ROWS              4   /* of a tile of two vectors: as many as registers hold, which hides the multiply-add's latency */
+#define hv_target
+#define hv_float             haste__lanes
+#define hv_bits              haste__lanes_bits
+#define hv_mask              haste__lanes_bits
+#define hv_load(p)           haste__lanes_load(p)
+#define hv_load_bits(p)      haste__lanes_load_bits(p)
+#define hv_store(p, v)       haste__lanes_store((p), (v))
+#define hv_stream(p, v)      haste__lanes_store((p), (v))
+#define hv_set(a)            haste__lanes_set(a)
+#define hv_set_bits(a)       haste__lanes_set_bits(a)
+#define hv_as_bits(v)        haste__lanes_as_bits(v)
+#define hv_as_float(bits)    haste__lanes_as_float(bits)
+#define hv_fma(a, b, c)      ((a) * (b) + (c))
+#define hv_fma1(a, b, c)     ((a) * (b) + (c))
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        haste__lanes_rounded(v)
+#define hv_less(a, b)        haste__lanes_less((a), (b))
+#define hv_select(m, a, b)   haste__lanes_select((m), (a), (b))
+#define hv_sum(v)            haste__lanes_sum(v)
+#if HASTE__VECTORS
+    #define hv_load_quads(p, pitch) hv_load(p)
+    #define hv_zip_low(a, b)   HASTE__SHUFFLE(a, b, 0, 4, 1, 5)
+    #define hv_zip_high(a, b)  HASTE__SHUFFLE(a, b, 2, 6, 3, 7)
+    #define hv_pair_low(a, b)  HASTE__SHUFFLE(a, b, 0, 1, 4, 5)
+    #define hv_pair_high(a, b) HASTE__SHUFFLE(a, b, 2, 3, 6, 7)
+#endif
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
 
 #if HASTE__X86
-#define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
-#define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
-#define HASTE__AVX2_WIDEN(p) \
-    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
-/* g++ 12 warns of the plain forms of what is masked here */
-#define HASTE__AVX512_WIDEN(p) \
-    _mm512_castsi512_ps(_mm512_maskz_slli_epi32( \
-        0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
-#define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
-#define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
-#define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))
-#define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
+/* ---- AVX2 */
+typedef uint32_t haste__u32x8 __attribute__((vector_size(32)));
 
-HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps,
-            _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+#define HASTE__KERNEL(name)  haste__avx2_##name
+#define HV_LANES             8
+#define HV_ROWS              4
+#define hv_target            __attribute__((target("avx2,fma")))
+#define hv_float             __m256
+#define hv_bits              haste__u32x8
+#define hv_mask              haste__u32x8
+#define hv_load(p)           _mm256_loadu_ps(p)
+#define hv_load_bits(p)      ((hv_bits)_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define hv_store(p, v)       _mm256_storeu_ps((p), (v))
+#define hv_stream(p, v)      _mm256_stream_ps((p), (v))
+#define hv_set(a)            _mm256_set1_ps(a)
+#define hv_set_bits(a)       ((hv_bits)_mm256_set1_epi32((int)(a)))
+#define hv_as_bits(v)        ((hv_bits)(v))
+#define hv_as_float(bits)    ((__m256)(bits))
+#define hv_fma(a, b, c)      _mm256_fmadd_ps((a), (b), (c))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         _mm256_max_ps((a), (b))
+#define hv_min(a, b)         _mm256_min_ps((a), (b))
+#define hv_sqrt(a)           _mm256_sqrt_ps(a)
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        ((hv_mask)_mm256_cmp_ps((a), (b), _CMP_LT_OQ))
+#define hv_select(m, a, b)   _mm256_blendv_ps((b), (a), (__m256)(m))
+#define hv_all(mask)         (_mm256_movemask_ps((__m256)(mask)) == 0xff)
+#define hv_sum(v)            haste__avx2_sum_lanes(v)
+#define hv_widen(p) \
+    ((__m256)((hv_bits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))) << 16))
+#define hv_store_upper(p, bits) haste__avx2_store_upper((p), (bits))
+/* of a transposition: rows p and p + 4 rows share a register, whose halves then go the same way */
+#define hv_load_quads(p, pitch) \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (pitch)), 1)
+#define hv_zip_low(a, b)     _mm256_unpacklo_ps((a), (b))
+#define hv_zip_high(a, b)    _mm256_unpackhi_ps((a), (b))
+#define hv_pair_low(a, b)    _mm256_shuffle_ps((a), (b), 0x44)
+#define hv_pair_high(a, b)   _mm256_shuffle_ps((a), (b), 0xee)
 
-HASTE__BCE(avx2, HASTE__TARGET_AVX2, 1)
-
-/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider
-   registers would need more shuffles, not fewer. */
-HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
-                                                     ptrdiff_t stride, float *sum)
+hv_target HASTE__INLINE float haste__avx2_sum_lanes(__m256 v)
 {
-    int r, c, i;
-    for (r = 0; r < rows; r += 8) {
-        __m256 total = _mm256_setzero_ps();
-        for (c = 0; c < columns; c += 4) {
-            const float *in = from + r * pitch + c;
-            float *out = to + c * stride + r;
-            __m256 row[4], t0, t1, t2, t3;
-            HASTE__UNROLL for (i = 0; i < 4; i++)
-                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)),
-                                              _mm_loadu_ps(in + (i + 4) * pitch), 1);
-            t0 = _mm256_unpacklo_ps(row[0], row[1]);
-            t1 = _mm256_unpacklo_ps(row[2], row[3]);
-            t2 = _mm256_unpackhi_ps(row[0], row[1]);
-            t3 = _mm256_unpackhi_ps(row[2], row[3]);
-            row[0] = _mm256_shuffle_ps(t0, t1, 0x44);
-            row[1] = _mm256_shuffle_ps(t0, t1, 0xee);
-            row[2] = _mm256_shuffle_ps(t2, t3, 0x44);
-            row[3] = _mm256_shuffle_ps(t2, t3, 0xee);
-            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(out + i * stride, row[i]);
-            /* not one after the other: that waits for each addition */
-            total = total + ((row[0] + row[1]) + (row[2] + row[3]));
-        }
-        if (sum) _mm256_storeu_ps(sum + r, _mm256_loadu_ps(sum + r) + total);
-    }
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
-HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps,
-            HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
-
-/* haste__bce_body with what AVX-512 has for it: a reciprocal instead of a division, whole numbers that add to exponents.
-   Multiply-adds bind it, so there are as few as will do: e^-v for both signs of v, by a polynomial of relative error 1e-7;
-   slopes are within 4e-7 of the exact ones to |v| = 20, within 5e-7 at 87, unless `scale` makes them subnormal. */
-HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows, float scale, float *loss)
+hv_target HASTE__INLINE void haste__avx2_store_upper(uint16_t *p, haste__u32x8 bits)
 {
-    const __m512i absolute = _mm512_set1_epi32(0x7fffffff), infinite = _mm512_set1_epi32(0x7f800000);
-    const __m512i most = _mm512_set1_epi32(0x42ae0000);   /* 87 */
-    const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2), half = _mm512_set1_ps(0.5f);
-    const __m512 round = _mm512_set1_ps(12582912);   /* 1.5 * 2^23: adding it rounds to whole numbers, the last bits */
-    __m512i largest = _mm512_setzero_si512();
-    int i, part;
-    for (part = 0; part < HASTE__SAMPLES; part += 16) {
-        __m512 sum = _mm512_setzero_ps();
-        for (i = 0; i < rows; i++) {
-            float *at = z + i * HASTE__SAMPLES + part;
-            __m512 v = _mm512_loadu_ps(at), x, n, r, p, e, d, q;
-            __m512i bits = _mm512_castps_si512(v), size = _mm512_and_epi32(bits, absolute), power;
-            largest = _mm512_maskz_max_epu32(0xffff, largest, size);
-            /* the size, at most 87 (and for NaN), with the sign of v */
-            x = _mm512_castsi512_ps(_mm512_or_epi32(_mm512_maskz_min_epu32(0xffff, size, most),
-                                                    _mm512_maskz_andnot_epi32(0xffff, absolute, bits)));
-            n = _mm512_fmadd_ps(x, _mm512_set1_ps(-1.44269504f), round);
-            power = _mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(n), 23);
-            n = _mm512_sub_ps(n, round);
-            r = _mm512_fnmsub_ps(n, _mm512_set1_ps(0.693147182f), x);   /* off by n * 2e-9 */
-            p = _mm512_fmadd_ps(_mm512_set1_ps(0.00829030588f), r, _mm512_set1_ps(0.0418979755f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.166676366f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.499991492f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.999999707f));
-            p = _mm512_fmadd_ps(p, r, one);
-            e = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
-            d = _mm512_add_ps(one, e);
-            q = _mm512_maskz_rcp14_ps(0xffff, d);
-            /* one step of Newton's */
-            q = _mm512_mul_ps(_mm512_mul_ps(q, _mm512_set1_ps(scale)), _mm512_fnmadd_ps(d, q, two));
-            _mm512_storeu_ps(at, q);
-            if (loss) {   /* of the smaller of e and 1 / e, as haste__log1p */
-                const __mmask16 negative = _mm512_movepi32_mask(bits);
-                __m512 l;
-                q = _mm512_maskz_rcp14_ps(0xffff, e);
-                e = _mm512_mask_mul_ps(e, negative, q, _mm512_fnmadd_ps(e, q, two));
-                l = _mm512_fmadd_ps(_mm512_set1_ps(0.00523269267f), e, _mm512_set1_ps(-0.0295052324f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.0782259415f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.136632449f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.191060063f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.248429821f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.333190968f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.499994931f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.99999997f));
-                v = _mm512_add_ps(v, _mm512_castsi512_ps(size));
-                sum = _mm512_add_ps(sum, _mm512_fmadd_ps(half, v, _mm512_mul_ps(l, e)));
-            }
-        }
-        if (loss) _mm512_storeu_ps(loss + part, _mm512_add_ps(_mm512_loadu_ps(loss + part), sum));
-    }
-    return _mm512_cmpge_epu32_mask(largest, infinite) == 0;
+    const __m256i upper = (__m256i)(bits >> 16), packed = _mm256_packus_epi32(upper, upper);   /* in each half */
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 8)));
 }
 
-HASTE__TARGET_AVX512 static int haste__avx512_bce(float *z, int rows, float scale, float *loss)
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
+
+/* ---- AVX-512. Some of its intrinsics are here in the form with a mask, all ones: of the plain forms g++ 12 warns. */
+typedef uint32_t haste__u32x16 __attribute__((vector_size(64)));
+
+#define HASTE__KERNEL(name)  haste__avx512_##name
+#define HV_LANES             16
+#define HV_ROWS              8
+#define hv_target            __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define hv_float             __m512
+#define hv_bits              haste__u32x16
+#define hv_mask              unsigned   /* __mmask16 would be widened by & */
+#define hv_load(p)           _mm512_loadu_ps(p)
+#define hv_load_bits(p)      ((hv_bits)_mm512_loadu_si512(p))
+#define hv_store(p, v)       _mm512_storeu_ps((p), (v))
+#define hv_stream(p, v)      _mm512_stream_ps((p), (v))
+#define hv_set(a)            _mm512_set1_ps(a)
+#define hv_set_bits(a)       ((hv_bits)_mm512_set1_epi32((int)(a)))
+#define hv_as_bits(v)        ((hv_bits)(v))
+#define hv_as_float(bits)    ((__m512)(bits))
+#define hv_fma(a, b, c)      _mm512_fmadd_ps((a), (b), (c))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         _mm512_maskz_max_ps(0xffff, (a), (b))
+#define hv_min(a, b)         _mm512_maskz_min_ps(0xffff, (a), (b))
+#define hv_sqrt(a)           _mm512_maskz_sqrt_ps(0xffff, (a))
+#define hv_reciprocal(v)     haste__avx512_reciprocal(v)
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        _mm512_cmp_ps_mask((a), (b), _CMP_LT_OQ)
+#define hv_select(m, a, b)   _mm512_mask_blend_ps((__mmask16)(m), (b), (a))
+#define hv_all(mask)         ((mask) == 0xffff)
+#define hv_sum(v)            haste__avx512_sum_lanes(v)
+#define hv_widen(p) \
+    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define hv_store_upper(p, bits) \
+    _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)((bits) >> 16)))
+
+/* From 14 bits by one step of Newton's: off by 2e-7 at most, and faster than a division. */
+hv_target HASTE__INLINE __m512 haste__avx512_reciprocal(__m512 v)
 {
-    return loss ? haste__avx512_bce_rows(z, rows, scale, loss) : haste__avx512_bce_rows(z, rows, scale, NULL);
+    const __m512 q = _mm512_maskz_rcp14_ps(0xffff, v);
+    return _mm512_mul_ps(q, _mm512_fnmadd_ps(v, q, _mm512_set1_ps(2)));
 }
 
-HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch,
-                                                         float *to, ptrdiff_t stride, float *sum)
+hv_target HASTE__INLINE float haste__avx512_sum_lanes(__m512 v)
 {
-    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
+    return haste__avx2_sum_lanes(_mm256_add_ps((__m256)_mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 0),
+                                               (__m256)_mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 1)));
 }
+
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
+#endif
+
+#if HASTE__NEON
+/* ---- NEON */
+#define HASTE__KERNEL(name)  haste__neon_##name
+#define HV_LANES             4
+#define HV_ROWS              8
+#define hv_target
+#define hv_float             float32x4_t
+#define hv_bits              uint32x4_t
+#define hv_mask              uint32x4_t
+#define hv_load(p)           vld1q_f32(p)
+#define hv_load_bits(p)      vld1q_u32(p)
+#define hv_store(p, v)       vst1q_f32((p), (v))
+#define hv_stream(p, v)      vst1q_f32((p), (v))
+#define hv_set(a)            vdupq_n_f32(a)
+#define hv_set_bits(a)       vdupq_n_u32(a)
+#define hv_as_bits(v)        vreinterpretq_u32_f32(v)
+#define hv_as_float(bits)    vreinterpretq_f32_u32(bits)
+#define hv_fma(a, b, c)      vfmaq_f32((c), (a), (b))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         vmaxq_f32((a), (b))
+#define hv_min(a, b)         vminq_f32((a), (b))
+#define hv_sqrt(a)           vsqrtq_f32(a)
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        vcltq_f32((a), (b))
+#define hv_select(m, a, b)   vbslq_f32((m), (a), (b))
+#define hv_all(mask)         (vminvq_u32(mask) != 0)
+#define hv_sum(v)            vaddvq_f32(v)
+#define hv_widen(p)          vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
+#define hv_store_upper(p, bits) vst1_u16((p), vshrn_n_u32((bits), 16))
+#define hv_load_quads(p, pitch) hv_load(p)
+#define hv_zip_low(a, b)     vzip1q_f32((a), (b))
+#define hv_zip_high(a, b)    vzip2q_f32((a), (b))
+#define hv_pair_low(a, b)    vcombine_f32(vget_low_f32(a), vget_low_f32(b))
+#define hv_pair_high(a, b)   vcombine_f32(vget_high_f32(a), vget_high_f32(b))
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
 #endif
 
 /* AVX512-BF16, by option: every sum takes two products at a time, from pairs of inputs. */
@@ -1860,27 +1504,31 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
-/* Logits of MR samples from x on and NV * 16 labels from w on, of the last 16 only those in `mask`. */
-HASTE__TARGET_DOT HASTE__INLINE void haste__dot_rows(int MR, int NV, const haste__rows *r, const uint32_t *w,
+/* Logits of `rows` samples from x on and `vectors` * 16 labels from w on, of the last 16 only those in `mask`. */
+#define HASTE__DOT_ZERO(i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+#define HASTE__DOT_ADD(i) {                                                                                            \
+        const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                     \
+        sum[i][0] = _mm512_dpbf16_ps(sum[i][0], a, (__m512bh)b[0]);                                                    \
+        if (vectors > 1) sum[i][1] = _mm512_dpbf16_ps(sum[i][1], a, (__m512bh)b[1]);                                   \
+    }
+#define HASTE__DOT_STORE(i)                                                                                            \
+    if (vectors > 1) _mm512_storeu_ps(z + i * r->stride, _mm512_add_ps(sum[i][0], _mm512_loadu_ps(bias)));             \
+    _mm512_mask_storeu_ps(z + i * r->stride + (vectors - 1) * 16, mask,                                                \
+                          _mm512_add_ps(sum[i][vectors - 1], _mm512_maskz_loadu_ps(mask, bias + (vectors - 1) * 16)));
+
+HASTE__TARGET_DOT HASTE__INLINE void haste__dot_tile(int rows, int vectors, const haste__rows *r, const uint32_t *w,
                                                      const uint32_t *x, const float *bias, float *z, __mmask16 mask)
 {
     __m512 sum[8][2];
-    __m512i row[2];
-    int i, v, k;
-    HASTE__UNROLL for (i = 0; i < MR; i++) HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = _mm512_setzero_ps();
+    __m512i b[2];
+    int k;
+    HASTE__EACH_ROW(HASTE__DOT_ZERO)
     for (k = 0; k < (r->F + 1) / 2; k++, w += r->S, x += HASTE__SAMPLES) {
-        HASTE__UNROLL for (v = 0; v < NV; v++)
-            row[v] = v < NV - 1 ? _mm512_loadu_si512(w + v * 16) : _mm512_maskz_loadu_epi32(mask, w + v * 16);
-        HASTE__UNROLL for (i = 0; i < MR; i++)
-            HASTE__UNROLL for (v = 0; v < NV; v++)
-                sum[i][v] = _mm512_dpbf16_ps(sum[i][v], (__m512bh)_mm512_set1_epi32((int)x[i]), (__m512bh)row[v]);
+        if (vectors > 1) b[0] = _mm512_loadu_si512(w);
+        b[vectors - 1] = _mm512_maskz_loadu_epi32(mask, w + (vectors - 1) * 16);
+        HASTE__EACH_ROW(HASTE__DOT_ADD)
     }
-    HASTE__UNROLL for (i = 0; i < MR; i++)
-        HASTE__UNROLL for (v = 0; v < NV; v++) {
-            const __mmask16 some = v < NV - 1 ? (__mmask16)0xffff : mask;
-            _mm512_mask_storeu_ps(z + i * r->stride + v * 16, some,
-                                  _mm512_add_ps(sum[i][v], _mm512_maskz_loadu_ps(some, bias + v * 16)));
-        }
+    HASTE__EACH_ROW(HASTE__DOT_STORE)
 }
 
 /* As predict, from x in bfloat16. */
@@ -1902,18 +1550,18 @@ HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
     }
     for (s = 0; s + 32 <= S; s += 32) {
         for (b = 0; b + 8 <= r->samples; b += 8)
-            haste__dot_rows(8, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(8, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
         for (; b + 4 <= r->samples; b += 4)
-            haste__dot_rows(4, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(4, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
         for (; b < r->samples; b++)
-            haste__dot_rows(1, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(1, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
     }
     for (; s < S; s += 16) {
         const __mmask16 mask = (__mmask16)(S - s < 16 ? 0xff : 0xffff);
         for (b = 0; b + 8 <= r->samples; b += 8)
-            haste__dot_rows(8, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
+            haste__dot_tile(8, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
         for (; b < r->samples; b++)
-            haste__dot_rows(1, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
+            haste__dot_tile(1, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
     }
 }
 #else
@@ -1921,37 +1569,19 @@ int haste_has_bf16_dot(void) { return 0; }
 static void haste__dot(const haste__rows *r) { (void)r; }
 #endif
 
-#if HASTE__NEON
-#define HASTE__NEON_WIDEN(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
-#define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
-
-HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32,
-            HASTE__NEON_AXPY, 1)
-
-HASTE__BCE(neon, , 1)
-
-static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
-                                  float *sum)
-{
-    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
-}
-#endif
-
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
 static const haste__kernels *haste__path_kernels(haste_path path)
 {
-    static const haste__kernels portable = HASTE__KERNEL_TABLE(portable);
 #if HASTE__X86
-    static const haste__kernels avx2 = HASTE__KERNEL_TABLE(avx2), avx512 = HASTE__KERNEL_TABLE(avx512);
-    if (path == HASTE_PATH_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (path == HASTE_PATH_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &haste__avx2_kernels;
     if (path == HASTE_PATH_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) return &avx512;
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) return &haste__avx512_kernels;
 #endif
 #if HASTE__NEON
-    static const haste__kernels neon = HASTE__KERNEL_TABLE(neon);
-    if (path == HASTE_PATH_NEON) return &neon;
+    if (path == HASTE_PATH_NEON) return &haste__neon_kernels;
 #endif
-    return path == HASTE_PATH_PORTABLE ? &portable : NULL;
+    return path == HASTE_PATH_PORTABLE ? &haste__portable_kernels : NULL;
 }
 
 haste_path haste_path_best(void)
@@ -1961,6 +1591,8 @@ haste_path haste_path_best(void)
     if (haste__path_kernels(HASTE_PATH_NEON)) return HASTE_PATH_NEON;
     return HASTE_PATH_PORTABLE;
 }
+
+static const haste__kernels *haste__best_kernels(void) { return haste__path_kernels(haste_path_best()); }
 
 const char *haste_path_text(haste_path path)
 {
@@ -2873,16 +2505,12 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *first = pass->scratch.grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
-    for (c = 1; c < chunks; c++) {
-        const float *other = first + (size_t)c * chunk;
-        size_t i;
-        for (i = 0; i < row; i++) first[i] += other[i];
-    }
+    for (c = 1; c < chunks; c++) pass->kernel->axpy(first, 1, first + (size_t)c * chunk, (int64_t)row);
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
         pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0],
                                 HASTE__SAMPLES, NULL);
-        for (b = 0; b < n; b++, to += D) for (c = 0; c < HASTE__SAMPLES; c++) to[c] += rows[b][c];
+        for (b = 0; b < n; b++, to += D) pass->kernel->axpy(to, 1, rows[b], HASTE__SAMPLES);
     }
     for (; d < D; d++)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
@@ -3141,7 +2769,7 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
     rows.S = group->S;
     rows.F = group->F;
     rows.samples = haste__tile_samples(pass, tile);
-    rows.half = pass->layer->dtype == HASTE_BF16;
+    rows.bf16 = pass->layer->dtype == HASTE_BF16;
     rows.index = group->index;
     rows.w = group->stored;
     rows.bias = group->block->bias + group->g * group->S;
@@ -3231,12 +2859,12 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
                             group->db);
 }
 
-/* dw = (how: HASTE__PUT), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
-static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, int how)
+/* dw = (HASTE__SET), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, haste__store_mode store)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
-                              group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, how);
+                              group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
 }
 
 /* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32]. */
@@ -3255,7 +2883,6 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
                          const haste__rule *rule, int dry)
 {
-    static const uint32_t largest[2] = { 0x7f7fffffu, 0x7f7f0000u };   /* of a dtype, however it is rounded */
     float buffer[3][256], *at[3] = { NULL, NULL, NULL };               /* numbers, and their states */
     const haste_layer *layer = pass->layer;
     const int states = haste__states(layer->optimizer);
@@ -3278,27 +2905,24 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
             if (!dry)
                 haste__narrow(pass->kernel, k == 0 ? array : state[k - 1], type, first, at[k], count, layer->seed,
                               step | stream[k], position);
-            else if (pass->kernel->size(at[k], count) > largest[type]) return 0;
+            else if (!pass->kernel->all_below(at[k], count, type == HASTE_BF16 ? 3.3895316e38f : HUGE_VALF)) return 0;
         }
     }
     return 1;
 }
 
-/* The largest magnitude of n numbers beginning at `first`. */
-static double haste__largest(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n)
+/* Are n numbers beginning at `first` all smaller than `limit` in magnitude? */
+static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n, float limit)
 {
     float buffer[256];
-    uint32_t most = 0;
     int i, count;
-    if (dtype == HASTE_F32) return (double)haste__float(pass->kernel->size((const float *)array + first, n));
+    if (dtype == HASTE_F32) return pass->kernel->all_below((const float *)array + first, n, limit);
     for (i = 0; i < n; i += count) {
-        uint32_t size;
         count = n - i < 256 ? n - i : 256;
         pass->kernel->widen((const uint16_t *)array + first + i, buffer, count);
-        size = pass->kernel->size(buffer, count);
-        if (size > most) most = size;
+        if (!pass->kernel->all_below(buffer, count, limit)) return 0;
     }
-    return (double)haste__float(most);
+    return 1;
 }
 
 /* The optimizer on a group's weights and biases, or (`dry`) only the question whether all would stay finite. */
@@ -3319,42 +2943,36 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
                          dry);
 }
 
-/* Can no update of a group's finite numbers become infinite, whatever its weights are? `gradient` is the largest gradient. What
-   is added to a weight must then be below half a unit in the last place of the largest float (1e31), and decay only shrink. */
-static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g, double gradient)
+/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What is added
+   to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only shrink. */
+static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
     const haste__rule *r = &pass->rule;
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
-    double most = gradient;
-    if (layer->optimizer == HASTE_MOMENTUM) {
-        const double in_w = haste__largest(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n);
-        const double in_b = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
-        most += (double)r->momentum * (in_w > in_b ? in_w : in_b);
-    }
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
     if (layer->optimizer == HASTE_ADAMW) return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
-    return decay <= .5 && lr * decay <= 1 && most < 1e30 && lr * most < 1e30;
+    if (!(decay <= .5 && lr * decay <= 1 && lr < 1e9)) return 0;
+    return layer->optimizer == HASTE_SGD ||
+           (haste__all_below(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n, 1e20f) &&
+            haste__all_below(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S, 1e20f));
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S], of which the largest is `gradient`. 0: a number would
-   become infinite, and the group was left alone. */
-static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db,
-                               double gradient)
+/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group was left
+   alone. */
+static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
 {
-    if (!haste__update_is_tame(pass, &pass->layer->block[number], g, gradient) &&
+    if (!haste__update_is_tame(pass, &pass->layer->block[number], g) &&
         !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
     haste__group_update_with(pass, number, g, dw, db, 0);
     return 1;
 }
 
-/* The largest gradient of a group; infinite where one is not finite, or so large that its square, which Adam takes, might
-   not be. Finite logits do not promise that: x may be 1e22. */
-static double haste__group_largest_gradient(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+/* Are the gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
+static int haste__group_sane(const haste__pass *pass, const float *dw, int n, const float *db, int S)
 {
-    const uint32_t in_w = pass->kernel->size(dw, n), in_b = pass->kernel->size(db, S), most = in_w > in_b ? in_w : in_b;
-    return most < 0x5d5e0b6bu /* 1e18 */ ? (double)haste__float(most) : HUGE_VAL;
+    return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
 /* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
@@ -3362,40 +2980,38 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
     const int n = group->S * HASTE__SAMPLES;
-    int tile, run = 0, how = HASTE__PUT;   /* run: the first of the tiles that dw is to be had from */
+    haste__store_mode store = HASTE__SET;
+    int tile, run = 0;   /* run: the first of the tiles that dw is to be had from */
     memset(group->db, 0, (size_t)group->S * sizeof *group->db);
     for (tile = 0; tile < pass->tiles; tile++) haste__group_clear(pass, group, tile);
     for (tile = 0; tile <= pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)n;
-        if (tile < pass->tiles && (!sparse || pass->kernel->drop(z, n, pass->negligible))) {
+        if (tile < pass->tiles && (!sparse || pass->kernel->drop_small(z, n, pass->negligible))) {
             haste__group_transpose(pass, group, tile);
             if (pass->grad_x) haste__group_grad_x(pass, group, 0, group->F, z, chunk, tile);
             continue;
         }
         if (run < tile) {
-            haste__group_grad_weight(pass, group, run, tile, how);
-            how = HASTE__ADD;
+            haste__group_grad_weight(pass, group, run, tile, store);
+            store = HASTE__ADD;
         }
         run = tile + 1;
     }
-    if (how == HASTE__PUT) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
 }
 
 /* The gradients, and what is to become of them. 0: they are not usable and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
-    int i, S = group->S, n = S * group->F;
+    const int S = group->S, n = S * group->F;
     float *weight, *bias;
-    double largest;
     haste__group_gradients(pass, group, chunk);
-    largest = haste__group_largest_gradient(pass, group->dw, n, group->db, S);
-    if (!(largest < HUGE_VAL)) return 0;
-    if (pass->trained)
-        return haste__group_update(pass, group->number, group->g, group->dw, group->db, largest);
+    if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+    if (pass->trained) return haste__group_update(pass, group->number, group->g, group->dw, group->db);
     weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
     bias = pass->gradient->bias[group->number] + group->g * S;
-    for (i = 0; i < n; i++) weight[i] += group->dw[i];
-    for (i = 0; i < S; i++) bias[i] += group->db[i];
+    pass->kernel->axpy(weight, 1, group->dw, n);
+    pass->kernel->axpy(bias, 1, group->db, S);
     return 1;
 }
 
@@ -3656,8 +3272,7 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        const double largest = haste__group_largest_gradient(pass, dw, n, db, S);
-        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, dw, db, largest)) bad++;
+        if (!haste__group_sane(pass, dw, n, db, S) || !haste__group_update(pass, walk.number, g, dw, db)) bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
@@ -3700,7 +3315,7 @@ typedef struct haste__outgoing {
 static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
-    for (; b < end; b++) pass->kernel->send(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+    for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
 /* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32
@@ -3783,7 +3398,7 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
     int i, s, tile;
     if (zt) {
         memset(db, 0, (size_t)(n * S) * sizeof *db);
-        pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
+        pass->kernel->split_rows(from, slots, pass->B, S, n, zt, jump, db);
         b = (ptrdiff_t)pass->B * S;
         for (i = 0; i < n; i++) memset(zt + i * jump + b, 0, (size_t)(jump - b) * sizeof *zt);
         for (s = labels; s < S; s++) {   /* the block's last group may be short */
@@ -3841,7 +3456,7 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
     const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
     float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
     float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__PUT;
+    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
     int64_t turn;
     int i;
     for (i = 0; i < count; i++) {
@@ -4200,50 +3815,17 @@ enum {
     HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
-/* a . b. 32 sums side by side: the order of the additions is fixed, and a compiler can use vectors. */
-static float haste__group_dot(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n)
+/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n] (+=). */
+static float haste__group_dot(const float *a, const float *b, int32_t n) { return haste__best_kernels()->dot(a, b, n); }
+
+static void haste__group_dot4(const float *a, const float *b, int32_t n, float *out)
 {
-    float sum[32] = {0};
-    int32_t i = 0, j;
-    for (; i + 32 <= n; i += 32)
-        for (j = 0; j < 32; j++) sum[j] += a[i + j] * b[i + j];
-    for (j = 0; i < n; i++, j++) sum[j] += a[i] * b[i];
-    for (j = 0; j < 16; j++) sum[j] += sum[j + 16];
-    for (j = 0; j < 8; j++) sum[j] += sum[j + 8];
-    for (j = 0; j < 4; j++) sum[j] += sum[j + 4];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    haste__best_kernels()->dot4(a, b, n, out);
 }
 
-/* out[k] = a . b[k], for 4 rows of b, which share what is loaded of a: three times as fast as one at a time. */
-static void haste__group_dot4(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n,
-                              float *HASTE__RESTRICT out)
+static void haste__group_add(float *sum, const float *row, float weight, int32_t n)
 {
-    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
-    float sum[4][4] = {{0}};
-    int32_t i, j;
-    for (i = 0; i + 4 <= n; i += 4)
-        for (j = 0; j < 4; j++) {
-            sum[0][j] += a[i + j] * b[i + j];
-            sum[1][j] += a[i + j] * b1[i + j];
-            sum[2][j] += a[i + j] * b2[i + j];
-            sum[3][j] += a[i + j] * b3[i + j];
-        }
-    for (j = 0; i < n; i++, j++) {
-        sum[0][j] += a[i] * b[i];
-        sum[1][j] += a[i] * b1[i];
-        sum[2][j] += a[i] * b2[i];
-        sum[3][j] += a[i] * b3[i];
-    }
-    for (j = 0; j < 4; j++) out[j] = (sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3]);
-}
-
-/* sum += weight * row */
-static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RESTRICT row, float weight, int32_t n)
-{
-    int32_t i = 0, j;
-    for (; i + 32 <= n; i += 32)
-        for (j = 0; j < 32; j++) sum[i + j] += weight * row[i + j];
-    for (; i < n; i++) sum[i] += weight * row[i];
+    haste__best_kernels()->axpy(sum, weight, row, n);
 }
 
 /* ---- >>label orders ------------------------------------------------------------------------------------------ */
@@ -4377,33 +3959,29 @@ static void haste__embed_add(void *context, int64_t owner, int thread)
 static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature,
                                 const float *value, int64_t n)
 {
-    int64_t i, words = ((int64_t)E + 63) / 64, w;
+    int64_t i, words = ((int64_t)E + 63) / 64;
     double norm = 0;
-    int byte, bit;
     for (i = 0; i < n; i++) norm += (double)value[i] * (double)value[i];
     if (norm <= 0) return 0;
     norm = 1 / sqrt(norm * (double)E);
     memset(row, 0, (size_t)words * 64 * sizeof *row);
-    for (i = 0; i < n; i++) {
-        float scaled = (float)((double)value[i] * norm);
-        for (w = 0; w < words; w++) {
-            uint64_t bits = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
-            float *HASTE__RESTRICT out = row + w * 64;
-            for (byte = 0; byte < 8; byte++, bits >>= 8) {
-                const float *HASTE__RESTRICT signs = sign[bits & 255];
-                for (bit = 0; bit < 8; bit++) out[byte * 8 + bit] += scaled * signs[bit];
-            }
-        }
-    }
+    haste__best_kernels()->project(row, words, seed, feature, value, n, norm, sign);
     return 1;
 }
 
 /* row (=): the unit-length dense sample. Returns 0 for a sample that is 0. */
 static int haste__embed_scale(float *row, int32_t E, const float *sample)
 {
-    double norm = 0;
-    int32_t i;
-    for (i = 0; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    double norm = 0, norm1 = 0, norm2 = 0, norm3 = 0;   /* side by side: one sum waits for each addition */
+    int32_t i = 0;
+    for (; i + 4 <= E; i += 4) {
+        norm += (double)sample[i] * (double)sample[i];
+        norm1 += (double)sample[i + 1] * (double)sample[i + 1];
+        norm2 += (double)sample[i + 2] * (double)sample[i + 2];
+        norm3 += (double)sample[i + 3] * (double)sample[i + 3];
+    }
+    for (; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    norm = (norm + norm1) + (norm2 + norm3);
     if (norm <= 0) return 0;
     norm = 1 / sqrt(norm);
     for (i = 0; i < E; i++) row[i] = (float)((double)sample[i] * norm);
@@ -5087,15 +4665,10 @@ static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_wo
     return status;
 }
 
-/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder
-   one. */
-static float haste__row_mean(const float *a, const float *b, int S, int labels)
+/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. */
+static float haste__row_mean(const haste__pass *pass, const float *a, const float *b, int S, int labels)
 {
-    float sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-    int s, j;
-    if (b) for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j] * b[s + j]);
-    else   for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j]);
-    return (((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]))) / (float)labels;
+    return pass->kernel->sum_abs(a, b, S) / (float)labels;
 }
 
 /* The group's logit gradients, transposed, from the batch. 0: a logit is not finite. */
@@ -5129,13 +4702,13 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         haste__group_open(&group, pass, number, g, thread);
         if (saliency) {
             if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
+            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
         }
         place = r->place[number] + g * group.F;
         for (f = 0; f < group.F; f++) {
             size_t row = (size_t)f * (size_t)group.S;
-            uint32_t bits = haste__bits(haste__row_mean(group.w + row, saliency ? group.dw + row : NULL, group.S,
-                                                        group.labels));
+            uint32_t bits = haste__bits(haste__row_mean(pass, group.w + row, saliency ? group.dw + row : NULL,
+                                                        group.S, group.labels));
             if (bits >= 0x7f800000u) bad = 1;
             key[f] = (uint64_t)bits << 32 | (uint64_t)f;
             place[f] = HASTE__KEEP;
@@ -5215,9 +4788,10 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
             for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
                 group.F = count = n - c < F ? n - c : F;
                 group.index = input + c;
-                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
+                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
                 for (i = 0; i < count; i++) {
-                    float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
+                    float mean = haste__row_mean(pass, group.dw + (size_t)i * (size_t)group.S, NULL, group.S,
+                                                 group.labels);
                     if (!(mean <= FLT_MAX)) bad = 1;
                     key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
                 }
@@ -6568,6 +6142,758 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
     #endif
 #endif
 #undef HASTE__LETTERS
+
+/* ================================================================================================================
+   The kernels, once for each path: see >>kernels, which defines what begins with hv_ and includes this file for what
+   follows alone.
+   ================================================================================================================ */
+
+#if defined(HASTE__KERNEL_TEXT)
+#undef HASTE__KERNEL_TEXT
+
+/* ---- >>kernel text ------------------------------------------------------------------------------------------- */
+
+/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits. Weights of
+   the next group, `ahead` numbers behind these, are fetched on the way. */
+#define HASTE__FORWARD_ADD(i)   HASTE__ADD_TO_ROW(i, w[i])
+#define HASTE__FORWARD_STORE(i)                                                                                        \
+    hv_store(z + i * HASTE__SAMPLES, sum[i][0] + hv_set(bias[i]));                                                     \
+    hv_store(z + i * HASTE__SAMPLES + HV_LANES, sum[i][1] + hv_set(bias[i]));
+
+hv_target HASTE__INLINE void HASTE__KERNEL(forward_tile)(int S, int F, const uint16_t *index, const float *w,
+                                                         const float *bias, const float *x, float *z, ptrdiff_t ahead)
+{
+    const int rows = HV_ROWS, vectors = 2;
+    hv_float sum[8][4], b[4];
+    int f;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    for (f = 0; f < F; f++, w += S) {
+        const float *in = x + (ptrdiff_t)(index ? index[f] : f) * HASTE__SAMPLES;
+        HASTE__PREFETCH(w, ahead);
+        b[0] = hv_load(in);
+        b[1] = hv_load(in + HV_LANES);
+        HASTE__EACH_ROW(HASTE__FORWARD_ADD)
+    }
+    HASTE__EACH_ROW(HASTE__FORWARD_STORE)
+}
+
+hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index, const float *w, const float *bias,
+                                             const float *x, float *z, ptrdiff_t ahead)
+{
+    int s, b;
+    for (s = 0; s < S; s += HV_ROWS)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(forward_tile)(S, F, index, w + s, bias + s, x + b, z + s * HASTE__SAMPLES + b, ahead);
+}
+
+/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1, which go on
+   from the sums in z where first > 0; the bias after the last. */
+#define HASTE__PREDICT_RESUME(i)                                                                                       \
+    sum[i][0] = hv_load(z + i * r->stride);                                                                            \
+    if (vectors > 1) sum[i][1] = hv_load(z + i * r->stride + HV_LANES);                                                \
+    if (vectors > 2) {                                                                                                 \
+        sum[i][2] = hv_load(z + i * r->stride + 2 * HV_LANES);                                                         \
+        sum[i][3] = hv_load(z + i * r->stride + 3 * HV_LANES);                                                         \
+    }
+#define HASTE__PREDICT_ADD(i)   HASTE__ADD_TO_ROW(i, in[i])
+#define HASTE__PREDICT_STORE(i)                                                                                        \
+    hv_store(z + i * r->stride, sum[i][0] + b[0]);                                                                     \
+    if (vectors > 1) hv_store(z + i * r->stride + HV_LANES, sum[i][1] + b[1]);                                         \
+    if (vectors > 2) {                                                                                                 \
+        hv_store(z + i * r->stride + 2 * HV_LANES, sum[i][2] + b[2]);                                                  \
+        hv_store(z + i * r->stride + 3 * HV_LANES, sum[i][3] + b[3]);                                                  \
+    }
+
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0, int s,
+                                                         int first, int end)
+{
+    const ptrdiff_t S = r->S, pitch = r->pitch, ahead = r->ahead;
+    const uint16_t *index = r->index;
+    const uint16_t *w16 = (const uint16_t *)r->w + first * S + s;
+    const float *w32 = (const float *)r->w + first * S + s, *x = (const float *)r->x + b0;
+    float *z = r->z + b0 * r->stride + s;
+    hv_float sum[8][4], b[4];
+    int f;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    if (first > 0) { HASTE__EACH_ROW(HASTE__PREDICT_RESUME) }
+    for (f = first; f < end; f++, w32 += S, w16 += S) {
+        const float *in = x + (index ? index[f] : f) * pitch;
+        if (bf16) HASTE__PREFETCH(w16, ahead);
+        else HASTE__PREFETCH(w32, ahead);
+        if (!bf16 && vectors * HV_LANES > 16) HASTE__PREFETCH(w32 + 16, ahead);
+        if (vectors * HV_LANES > 32) {
+            if (bf16) HASTE__PREFETCH(w16 + 32, ahead);
+            else { HASTE__PREFETCH(w32 + 32, ahead); HASTE__PREFETCH(w32 + 48, ahead); }
+        }
+        b[0] = bf16 ? hv_widen(w16) : hv_load(w32);
+        if (vectors > 1) b[1] = bf16 ? hv_widen(w16 + HV_LANES) : hv_load(w32 + HV_LANES);
+        if (vectors > 2) {
+            b[2] = bf16 ? hv_widen(w16 + 2 * HV_LANES) : hv_load(w32 + 2 * HV_LANES);
+            b[3] = bf16 ? hv_widen(w16 + 3 * HV_LANES) : hv_load(w32 + 3 * HV_LANES);
+        }
+        HASTE__EACH_ROW(HASTE__PREDICT_ADD)
+    }
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
+    if (end == r->F) {
+        b[0] = hv_load(r->bias + s);
+        if (vectors > 1) b[1] = hv_load(r->bias + s + HV_LANES);
+        if (vectors > 2) {
+            b[2] = hv_load(r->bias + s + 2 * HV_LANES);
+            b[3] = hv_load(r->bias + s + 3 * HV_LANES);
+        }
+    }
+    HASTE__EACH_ROW(HASTE__PREDICT_STORE)
+}
+
+/* The same for all samples and the labels from s on; returns the first label not done, where fewer than a vector are left. */
+hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+{
+    const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
+    int b, first, end;
+    if (samples < 4)   /* few samples wait for memory, which is fastest in order: a few whole rows of weights at a time */
+        for (first = 0; first < F; first = end) {
+            end = F - first < turn ? F : first + turn;
+            for (s = start; s + 4 * HV_LANES <= S; s += 4 * HV_LANES) {
+                for (b = 0; b + 2 <= samples; b += 2) HASTE__KERNEL(predict_tile)(r, 2, 4, bf16, b, s, first, end);
+                for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 4, bf16, b, s, first, end);
+            }
+        }
+    for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
+        for (b = 0; b + HV_ROWS <= samples; b += HV_ROWS)
+            HASTE__KERNEL(predict_tile)(r, HV_ROWS, 2, bf16, b, s, 0, F);
+#if HV_ROWS > 4
+        for (; b + 4 <= samples; b += 4) HASTE__KERNEL(predict_tile)(r, 4, 2, bf16, b, s, 0, F);
+#endif
+        for (; b + 2 <= samples; b += 2) HASTE__KERNEL(predict_tile)(r, 2, 2, bf16, b, s, 0, F);
+        for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 2, bf16, b, s, 0, F);
+    }
+    for (; s + HV_LANES <= S; s += HV_LANES) {
+        for (b = 0; b + 8 <= samples; b += 8) HASTE__KERNEL(predict_tile)(r, 8, 1, bf16, b, s, 0, F);
+        for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 1, bf16, b, s, 0, F);
+    }
+    return s;
+}
+
+hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
+{
+    int s = r->bf16 ? HASTE__KERNEL(predict_from)(0, r, 1) : HASTE__KERNEL(predict_from)(0, r, 0);
+#if HV_LANES > 8   /* S is a multiple of 8 */
+    if (s < r->S && r->bf16) haste__avx2_predict_from(s, r, 1);
+    if (s < r->S && !r->bf16) haste__avx2_predict_from(s, r, 0);
+#endif
+    (void)s;
+}
+
+/* dx (+=): input gradients of 32 samples, from logit gradients dz [S][32]. `rows` inputs f, f + 1, ... at once. */
+#define HASTE__GRAD_INPUT_FROM(i)                                                                                      \
+    in[i] = w + (ptrdiff_t)(f + i) * S;                                                                                \
+    out[i] = dx + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;                                          \
+    HASTE__PREFETCH(out[i], 0);                                                                                        \
+    HASTE__PREFETCH(out[i], 2 * HV_LANES - 1);
+#define HASTE__GRAD_INPUT_ADD(i)   HASTE__ADD_TO_ROW(i, in[i][s])
+#define HASTE__GRAD_INPUT_STORE(i)                                                                                     \
+    hv_store(out[i], hv_load(out[i]) + sum[i][0]);                                                                     \
+    hv_store(out[i] + HV_LANES, hv_load(out[i] + HV_LANES) + sum[i][1]);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index, const float *w,
+                                                            const float *dz, float *dx)
+{
+    const int vectors = 2;
+    const float *in[8];
+    float *out[8];
+    hv_float sum[8][4], b[4];
+    int s;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    HASTE__EACH_ROW(HASTE__GRAD_INPUT_FROM)
+    for (s = 0; s < S; s++, dz += HASTE__SAMPLES) {
+        b[0] = hv_load(dz);
+        b[1] = hv_load(dz + HV_LANES);
+        HASTE__EACH_ROW(HASTE__GRAD_INPUT_ADD)
+    }
+    HASTE__EACH_ROW(HASTE__GRAD_INPUT_STORE)
+}
+
+hv_target static void HASTE__KERNEL(grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz,
+                                                float *dx)
+{
+    int f = 0, b;
+    for (; f + HV_ROWS <= F; f += HV_ROWS)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(grad_input_tile)(HV_ROWS, f, S, index, w, dz + b, dx + b);
+    for (; f < F; f++)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(grad_input_tile)(1, f, S, index, w, dz + b, dx + b);
+}
+
+/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt [32][S], one
+   behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
+#define HASTE__GRAD_WEIGHT_FROM(i) in[i] = x + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;
+#define HASTE__GRAD_WEIGHT_ADD(i)  HASTE__ADD_TO_ROW(i, in[i][b0])
+#define HASTE__GRAD_WEIGHT_NEXT(i) in[i] += tile_size;
+#define HASTE__GRAD_WEIGHT_STORE(i)                                                                                    \
+    HASTE__KERNEL(put)(dw + (ptrdiff_t)(f + i) * S + s, sum[i][0], store);                                             \
+    if (vectors > 1) HASTE__KERNEL(put)(dw + (ptrdiff_t)(f + i) * S + s + HV_LANES, sum[i][1], store);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(put)(float *to, hv_float v, haste__store_mode store)
+{
+    if (store == HASTE__ADD) v = hv_load(to) + v;
+    if (store == HASTE__STREAM) hv_stream(to, v);
+    else hv_store(to, v);
+}
+
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vectors, int f, int s, int S,
+                                                             const uint16_t *index, const float *x, ptrdiff_t tile_size,
+                                                             int tiles, const float *dzt, float *dw, haste__store_mode store)
+{
+    const float *in[8];   /* no larger than it must be: gcc would keep the pointers in memory */
+    hv_float sum[8][4], b[4];
+    int b0;
+    dzt += s;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_FROM)
+    for (; tiles > 0; tiles--) {
+        for (b0 = 0; b0 < HASTE__SAMPLES; b0++, dzt += S) {
+            b[0] = hv_load(dzt);
+            if (vectors > 1) b[1] = hv_load(dzt + HV_LANES);
+            HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_ADD)
+        }
+        HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_NEXT)
+    }
+    HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_STORE)
+}
+
+/* Labels from s on; returns the first one not done, where fewer than a vector are left. */
+hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
+                                                            ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                            haste__store_mode store)
+{
+    int f;
+    for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
+        for (f = 0; f + HV_ROWS <= F; f += HV_ROWS)
+            HASTE__KERNEL(grad_weight_tile)(HV_ROWS, 2, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+        for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 2, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+    }
+    for (; s + HV_LANES <= S; s += HV_LANES) {
+        for (f = 0; f + 8 <= F; f += 8)
+            HASTE__KERNEL(grad_weight_tile)(8, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+        for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+    }
+    return s;
+}
+
+hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
+                                                 int tiles, const float *dzt, float *dw, haste__store_mode store)
+{
+    int s = 0;
+    if (store == HASTE__SET)
+        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
+    else if (store == HASTE__ADD)
+        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
+    else s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
+#if HV_LANES > 8
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
+#endif
+    (void)s;
+}
+
+/* Scores of n candidates of one group, `count` at once: each sum still runs in order of f, with the bias last, as all logits
+   do. Of r: S, F, bf16, index, w and bias. */
+#define HASTE__SCORE_ADD(i) \
+    if (count > i) sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(score_few)(const haste__rows *r, const haste__candidate *c, int count, int bf16)
+{
+    const ptrdiff_t S = r->S;
+    const float *x0 = c[0].x, *x1 = x0, *x2 = x0, *x3 = x0, *w32 = (const float *)r->w;
+    const uint16_t *w16 = (const uint16_t *)r->w, *index = r->index;
+    ptrdiff_t s0 = c[0].s, s1 = s0, s2 = s0, s3 = s0, f, F = r->F;
+    float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
+    if (count > 1) { x1 = c[1].x; s1 = c[1].s; x2 = c[2].x; s2 = c[2].s; x3 = c[3].x; s3 = c[3].s; }
+    for (f = 0; f < F; f++, w32 += S, w16 += S) {
+        const ptrdiff_t in = index ? index[f] : f;
+        HASTE__SCORE_ADD(0) HASTE__SCORE_ADD(1) HASTE__SCORE_ADD(2) HASTE__SCORE_ADD(3)
+    }
+    *c[0].score = sum0 + r->bias[s0];
+    if (count > 1) {
+        *c[1].score = sum1 + r->bias[s1];
+        *c[2].score = sum2 + r->bias[s2];
+        *c[3].score = sum3 + r->bias[s3];
+    }
+}
+
+hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int64_t n)
+{
+    if (r->bf16) {
+        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 1);
+        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 1);
+    } else {
+        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 0);
+        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 0);
+    }
+}
+
+/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is NULL.
+   Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4,
+   on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider registers would need more
+   shuffles, not fewer. */
+hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                               ptrdiff_t stride, float *sum)
+{
+#if HV_LANES == 4 || HV_LANES == 8
+    int r, c;
+    for (r = 0; r < rows; r += HV_LANES) {
+        hv_float total = hv_set(0);
+        for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            hv_float r0 = hv_load_quads(in, pitch), r1 = hv_load_quads(in + pitch, pitch);
+            hv_float r2 = hv_load_quads(in + 2 * pitch, pitch), r3 = hv_load_quads(in + 3 * pitch, pitch);
+            const hv_float t0 = hv_zip_low(r0, r1), t1 = hv_zip_low(r2, r3);
+            const hv_float t2 = hv_zip_high(r0, r1), t3 = hv_zip_high(r2, r3);
+            r0 = hv_pair_low(t0, t1); r1 = hv_pair_high(t0, t1);
+            r2 = hv_pair_low(t2, t3); r3 = hv_pair_high(t2, t3);
+            hv_store(out, r0); hv_store(out + stride, r1);
+            hv_store(out + 2 * stride, r2); hv_store(out + 3 * stride, r3);
+            total = total + ((r0 + r1) + (r2 + r3));   /* not one after the other: that waits for each addition */
+        }
+        if (sum) hv_store(sum + r, hv_load(sum + r) + total);
+    }
+#elif HV_LANES == 16
+    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
+#else
+    int r, c;
+    for (c = 0; c < columns; c++)
+        for (r = 0; r < rows; r++) {
+            to[c * stride + r] = from[r * pitch + c];
+            if (sum) sum[r] += from[r * pitch + c];
+        }
+#endif
+}
+
+/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=) the sums over
+   b. One row after the other, since each may lie in a page of its own; four at a time. */
+hv_target static void HASTE__KERNEL(split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to,
+                                                ptrdiff_t stride, float *sum)
+{
+    ptrdiff_t b = 0;   /* B*S may pass 2^31 */
+    int g, s;
+#if HV_LANES > 8
+    if (S % HV_LANES != 0) { haste__avx2_split_rows(from, pitch, B, S, groups, to, stride, sum); return; }
+#endif
+    for (; b + 4 <= B; b += 4)
+        for (g = 0; g < groups; g++)
+            for (s = 0; s < S; s += HV_LANES) {
+                const float *in = from + b * pitch + g * S + s;
+                float *out = to + g * stride + b * S + s, *total = sum + g * S + s;
+                const hv_float r0 = hv_load(in), r1 = hv_load(in + pitch), r2 = hv_load(in + 2 * pitch),
+                               r3 = hv_load(in + 3 * pitch);
+                hv_store(out, r0);
+                hv_store(out + S, r1);
+                hv_store(out + 2 * S, r2);
+                hv_store(out + 3 * S, r3);
+                hv_store(total, hv_load(total) + r0 + r1 + r2 + r3);
+            }
+    for (; b < B; b++)
+        for (g = 0; g < groups; g++)
+            for (s = 0; s < S; s += HV_LANES) {
+                const hv_float row = hv_load(from + b * pitch + g * S + s);
+                hv_store(to + g * stride + b * S + s, row);
+                hv_store(sum + g * S + s, hv_load(sum + g * S + s) + row);
+            }
+}
+
+/* n floats, a multiple of 16, to whole cache lines, by non-temporal stores. */
+hv_target static void HASTE__KERNEL(stream)(const float *from, float *to, int n)
+{
+    int i;
+    for (i = 0; i < n; i += HV_LANES) hv_stream(to + i, hv_load(from + i));
+}
+
+/* e^x for x <= 0, relative error below 2e-7; from -87 down (and for NaN) it stays at e^-87. */
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(exp)(hv_float x)
+{
+    const hv_float round = hv_set(12582912);   /* 1.5 * 2^23: adding it rounds to whole numbers, the last bits */
+    hv_float n, r, p;
+    hv_bits power;
+    x = hv_max(x, hv_set(-87));
+    n = hv_rounded(hv_fma(x, hv_set(1.44269504f), round));
+    power = hv_as_bits(n) << 23;
+    n = n - round;
+    r = hv_fma(n, hv_set(-0.693359375f), x);   /* ln 2 in two parts; n * the first is exact */
+    r = hv_fma(n, hv_set(2.12194440e-4f), r);
+    p = hv_fma(hv_set(0.00829030588f), r, hv_set(0.0418979755f));
+    p = hv_fma(p, r, hv_set(0.166676366f));
+    p = hv_fma(p, r, hv_set(0.499991492f));
+    p = hv_fma(p, r, hv_set(0.999999707f));
+    p = hv_fma(p, r, hv_set(1));
+    return hv_as_float(hv_as_bits(p) + power);
+}
+
+/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss,
+   so the error must be relative. */
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(log1p_ratio)(hv_float e)
+{
+    hv_float p = hv_fma(hv_set(0.00523269267f), e, hv_set(-0.0295052324f));
+    p = hv_fma(p, e, hv_set(0.0782259415f));
+    p = hv_fma(p, e, hv_set(-0.136632449f));
+    p = hv_fma(p, e, hv_set(0.191060063f));
+    p = hv_fma(p, e, hv_set(-0.248429821f));
+    p = hv_fma(p, e, hv_set(0.333190968f));
+    p = hv_fma(p, e, hv_set(-0.499994931f));
+    return hv_fma(p, e, hv_set(0.99999997f));
+}
+
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(abs)(hv_float v)
+{
+    return hv_as_float(hv_as_bits(v) & hv_set_bits(0x7fffffffu));
+}
+
+/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z * scale;
+   positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL. They return 0 where a
+   logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
+hv_target HASTE__INLINE int HASTE__KERNEL(finite)(hv_float check) { return hv_all(hv_less(check, hv_set(1))); }
+
+hv_target HASTE__INLINE int HASTE__KERNEL(bce_rows)(float *z, int rows, float scale, float *loss)
+{
+    const hv_float zero = hv_set(0), one = hv_set(1), scales = hv_set(scale);
+    const hv_bits sign = hv_set_bits(0x80000000u);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float sum = zero;
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at), e = HASTE__KERNEL(exp)(hv_as_float(hv_as_bits(v) | sign));   /* e^-|v| */
+            const hv_float slope = scales * hv_reciprocal(one + e);
+            check = check + (v - v);
+            hv_store(at, hv_select(hv_less(v, zero), e * slope, slope));
+            if (loss) sum = sum + hv_fma(HASTE__KERNEL(log1p_ratio)(e), e, hv_max(v, zero));
+        }
+        if (loss) hv_store(loss + b, hv_load(loss + b) + sum);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+hv_target static int HASTE__KERNEL(bce)(float *z, int rows, float scale, float *loss)
+{
+    return loss ? HASTE__KERNEL(bce_rows)(z, rows, scale, loss) : HASTE__KERNEL(bce_rows)(z, rows, scale, NULL);
+}
+
+hv_target static int HASTE__KERNEL(hinge)(float *z, int rows, float scale, float *loss)
+{
+    const hv_float zero = hv_set(0), one = hv_set(1), twice = hv_set(2 * scale);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float sum = zero;
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at), margin = hv_max(v + one, zero);
+            check = check + (v - v);
+            sum = hv_fma(margin, margin, sum);
+            hv_store(at, twice * margin);
+        }
+        if (loss) hv_store(loss + b, hv_load(loss + b) + sum);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
+hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *weight)
+{
+    const hv_float zero = hv_set(0);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        const hv_float largest = hv_load(shift + b), factor = hv_load(weight + b);
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at);
+            check = check + (v - v);
+            hv_store(at, HASTE__KERNEL(exp)(hv_min(v - largest, zero)) * factor);
+        }
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
+hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best, float *sum)
+{
+    hv_float check = hv_set(0);
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float largest = hv_load(best + b), total = hv_set(0);
+        for (s = 0; s < rows; s++) {
+            const hv_float v = hv_load(z + s * HASTE__SAMPLES + b);
+            check = check + (v - v);
+            largest = hv_max(v, largest);
+        }
+        for (s = 0; s < rows; s++) total = total + HASTE__KERNEL(exp)(hv_load(z + s * HASTE__SAMPLES + b) - largest);
+        hv_store(best + b, largest);
+        hv_store(sum + b, total);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or -FLT_MAX):
+   hit [samples] (=). */
+hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit)
+{
+    const hv_float lowest = hv_set(-FLT_MAX);
+    int b, s;
+#if HV_LANES > 8
+    if (S % HV_LANES != 0) { haste__avx2_scan(z, samples, S, floor, hit); return; }
+#endif
+    for (b = 0; b < samples; b++, z += S) {
+        const hv_float limit = hv_set(floor[b]);
+        hv_mask below = hv_less(hv_set(0), hv_set(1));
+        for (s = 0; s < S; s += HV_LANES) {
+            const hv_float v = hv_load(z + s);
+            below &= hv_less(v, limit) & hv_less(lowest, v);
+        }
+        hit[b] = (unsigned char)!hv_all(below);
+    }
+}
+
+/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other left? */
+hv_target static int HASTE__KERNEL(drop_small)(float *z, int n, float least)
+{
+    const hv_float zero = hv_set(0), limit = hv_set(least > 1e-45f ? least : 1e-45f);   /* 0 is never left */
+    hv_mask small_all = hv_less(zero, hv_set(1));
+    int i;
+    for (i = 0; i < n; i += HV_LANES) {
+        const hv_float v = hv_load(z + i);
+        const hv_mask dropped = hv_less(HASTE__KERNEL(abs)(v), limit);
+        hv_store(z + i, hv_select(dropped, zero, v));
+        small_all &= dropped;
+    }
+    return !hv_all(small_all);
+}
+
+/* Are n numbers below `limit` in magnitude? Infinities and NaN are not. */
+hv_target static int HASTE__KERNEL(all_below)(const float *a, int64_t n, float limit)
+{
+    const hv_float limits = hv_set(limit);
+    hv_mask below = hv_less(hv_set(0), hv_set(1));
+    int64_t i = 0;
+    int tail = 1;
+    for (; i + HV_LANES <= n; i += HV_LANES) below &= hv_less(HASTE__KERNEL(abs)(hv_load(a + i)), limits);
+    for (; i < n; i++) tail &= fabsf(a[i]) < limit;
+    return tail && hv_all(below);
+}
+
+/* bfloat16 to float32. n is a multiple of 8, as in all of the following. */
+hv_target static void HASTE__KERNEL(widen)(const uint16_t *in, float *out, int n)
+{
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) hv_store(out + i, hv_widen(in + i));
+#if HV_LANES > 8
+    if (i < n) haste__avx2_widen(in + i, out + i, n - i);
+#endif
+}
+
+/* float32 to bfloat16, as haste__to_bf16_noise, with noise that a mix of `random` and the position gives. */
+hv_target static void HASTE__KERNEL(narrow)(const float *in, uint16_t *out, int n, uint64_t random)
+{
+    static const uint32_t lane[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const uint32_t step = 0x9e3779b9u, low = (uint32_t)random, high = (uint32_t)(random >> 32);
+    const hv_bits infinite = hv_set_bits(0x7f800000u);
+    hv_bits position = hv_load_bits(lane) * hv_set_bits(step) + hv_set_bits(low);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        hv_bits bits = hv_as_bits(hv_load(in + i)), magnitude = bits & hv_set_bits(0x7fffffffu), noise = position;
+        noise = (noise ^ (noise >> 16)) * hv_set_bits(0x85ebca6bu) + hv_set_bits(high);
+        noise = (noise ^ (noise >> 13)) * hv_set_bits(0xc2b2ae35u);
+        /* the upper bits of these differences are the signs: finite, NaN */
+        bits = bits + ((noise >> 16) & (hv_set_bits(0) - ((magnitude - infinite) >> 31)));
+        bits = bits | (((infinite - magnitude) >> 31) << 22);
+        hv_store_upper(out + i, bits);
+        position = position + hv_set_bits((uint32_t)HV_LANES * step);
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_narrow(in + i, out + i, n - i, (uint64_t)high << 32 | (uint32_t)(low + (uint32_t)i * step));
+#endif
+}
+
+/* The optimizers, on n weights w with gradients g and states. */
+hv_target static void HASTE__KERNEL(sgd)(float *w, const float *g, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(-rule->lr), decay = hv_set(rule->decay);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i);
+        hv_store(w + i, hv_fma(lr, hv_fma(decay, wi, hv_load(g + i)), wi));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_sgd(w + i, g + i, n - i, rule);
+#endif
+}
+
+hv_target static void HASTE__KERNEL(momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(-rule->lr), decay = hv_set(rule->decay), momentum = hv_set(rule->momentum);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i);
+        const hv_float vi = hv_fma(momentum, hv_load(v + i), hv_fma(decay, wi, hv_load(g + i)));
+        hv_store(v + i, vi);
+        hv_store(w + i, hv_fma(lr, vi, wi));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_momentum(w + i, g + i, v + i, n - i, rule);
+#endif
+}
+
+hv_target static void HASTE__KERNEL(adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(rule->lr), decay = hv_set(-(rule->lr * rule->decay)), eps = hv_set(rule->eps);
+    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2), one_beta1 = hv_set(1 - rule->beta1),
+                   one_beta2 = hv_set(1 - rule->beta2), correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i), gi = hv_load(g + i);
+        const hv_float mi = hv_fma(beta1, hv_load(m + i), one_beta1 * gi);
+        const hv_float vi = hv_fma(beta2, hv_load(v + i), one_beta2 * (gi * gi));
+        hv_store(m + i, mi);
+        hv_store(v + i, vi);
+        hv_store(w + i, hv_fma(decay, wi, wi) - lr * (mi * correct1) / (hv_sqrt(vi * correct2) + eps));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_adamw(w + i, g + i, m + i, v + i, n - i, rule);
+#endif
+}
+
+/* y += a * x, of any n; for a = 1 an addition. */
+hv_target static void HASTE__KERNEL(axpy)(float *y, float a, const float *x, int64_t n)
+{
+    const hv_float factor = hv_set(a);
+    int64_t i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) hv_store(y + i, hv_fma(factor, hv_load(x + i), hv_load(y + i)));
+    for (; i < n; i++) y[i] = hv_fma1(a, x[i], y[i]);
+}
+
+/* a . b, of any n: four vectors of sums side by side, which hides the addition's latency. */
+hv_target static float HASTE__KERNEL(dot)(const float *a, const float *b, int64_t n)
+{
+    hv_float sum0 = hv_set(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    float tail = 0;
+    int64_t i = 0;
+    for (; i + 4 * HV_LANES <= n; i += 4 * HV_LANES) {
+        sum0 = hv_fma(hv_load(a + i), hv_load(b + i), sum0);
+        sum1 = hv_fma(hv_load(a + i + HV_LANES), hv_load(b + i + HV_LANES), sum1);
+        sum2 = hv_fma(hv_load(a + i + 2 * HV_LANES), hv_load(b + i + 2 * HV_LANES), sum2);
+        sum3 = hv_fma(hv_load(a + i + 3 * HV_LANES), hv_load(b + i + 3 * HV_LANES), sum3);
+    }
+    for (; i + HV_LANES <= n; i += HV_LANES) sum0 = hv_fma(hv_load(a + i), hv_load(b + i), sum0);
+    for (; i < n; i++) tail = hv_fma1(a[i], b[i], tail);
+    return hv_sum((sum0 + sum1) + (sum2 + sum3)) + tail;
+}
+
+/* out[k] (=) a . b[k] for 4 rows b [4][n], which share what is loaded of a. */
+hv_target static void HASTE__KERNEL(dot4)(const float *a, const float *b, int64_t n, float *out)
+{
+    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
+    hv_float sum0 = hv_set(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    int64_t i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float ai = hv_load(a + i);
+        sum0 = hv_fma(ai, hv_load(b + i), sum0);
+        sum1 = hv_fma(ai, hv_load(b1 + i), sum1);
+        sum2 = hv_fma(ai, hv_load(b2 + i), sum2);
+        sum3 = hv_fma(ai, hv_load(b3 + i), sum3);
+    }
+    out[0] = hv_sum(sum0);
+    out[1] = hv_sum(sum1);
+    out[2] = hv_sum(sum2);
+    out[3] = hv_sum(sum3);
+    for (; i < n; i++) {
+        out[0] = hv_fma1(a[i], b[i], out[0]);
+        out[1] = hv_fma1(a[i], b1[i], out[1]);
+        out[2] = hv_fma1(a[i], b2[i], out[2]);
+        out[3] = hv_fma1(a[i], b3[i], out[3]);
+    }
+}
+
+/* The sum of n |a|, or |a*b| unless b is NULL; n a multiple of 8. */
+hv_target static float HASTE__KERNEL(sum_abs)(const float *a, const float *b, int n)
+{
+#if HV_LANES > 8
+    return haste__avx2_sum_abs(a, b, n);
+#else
+    hv_float sum = hv_set(0);
+    int i;
+    if (b) for (i = 0; i < n; i += HV_LANES) sum = sum + HASTE__KERNEL(abs)(hv_load(a + i) * hv_load(b + i));
+    else   for (i = 0; i < n; i += HV_LANES) sum = sum + HASTE__KERNEL(abs)(hv_load(a + i));
+    return hv_sum(sum);
+#endif
+}
+
+/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight at a time
+   from the table `sign` [256][8] of what a byte stands for. */
+hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t seed, const int32_t *feature,
+                                             const float *value, int64_t n, double scale, float (*sign)[8])
+{
+#if HV_LANES > 8
+    haste__avx2_project(row, words, seed, feature, value, n, scale, sign);
+#else
+    int64_t i, w;
+    int byte, j;
+    for (i = 0; i < n; i++) {
+        const hv_float scaled = hv_set((float)((double)value[i] * scale));
+        for (w = 0; w < words; w++) {
+            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
+            float *out = row + w * 64;
+            for (byte = 0; byte < 8; byte++, random >>= 8, out += 8)
+                for (j = 0; j < 8; j += HV_LANES)
+                    hv_store(out + j, hv_fma(scaled, hv_load(sign[random & 255] + j), hv_load(out + j)));
+        }
+    }
+#endif
+}
+
+static const haste__kernels HASTE__KERNEL(kernels) = {
+    HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
+    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream), HASTE__KERNEL(bce),
+    HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
+    HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
+    HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
+    HASTE__KERNEL(project)
+};
+
+#undef HASTE__KERNEL
+#undef HV_LANES
+#undef HV_ROWS
+#undef hv_target
+#undef hv_float
+#undef hv_bits
+#undef hv_mask
+#undef hv_load
+#undef hv_load_bits
+#undef hv_store
+#undef hv_stream
+#undef hv_set
+#undef hv_set_bits
+#undef hv_as_bits
+#undef hv_as_float
+#undef hv_fma
+#undef hv_fma1
+#undef hv_max
+#undef hv_min
+#undef hv_sqrt
+#undef hv_reciprocal
+#undef hv_rounded
+#undef hv_less
+#undef hv_select
+#undef hv_all
+#undef hv_sum
+#undef hv_widen
+#undef hv_store_upper
+#undef hv_load_quads
+#undef hv_zip_low
+#undef hv_zip_high
+#undef hv_pair_low
+#undef hv_pair_high
+#endif /* HASTE__KERNEL_TEXT */
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
