@@ -538,15 +538,16 @@ HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *wo
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
-/* haste_order_by_frequency: label ids, most frequent first, ties by id: order [L] (=). The first H are the paper's head. */
-HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error);
+/* haste_order_by_frequency: label ids, most frequent first, ties by id: order [L] (=). The paper's head comes first. */
+HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order,
+                                                haste_error *error);
 
 /* haste_order_random: shuffles order[0..n) from seed. */
 HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error);
 
-/* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of its
-   labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after the
-   last.
+/* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of
+   its labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after
+   the last.
 
      embedding  [L, E] row-major (+=)
      x          sparse: [B] bags over any number of features, each reduced to E dimensions by a random projection with
@@ -571,22 +572,22 @@ typedef struct haste_group_options {
     uint64_t seed;
 } haste_group_options;
 
-/* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to the
-   centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
+/* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to
+   the centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
 
      embedding  [L, E] rows of length 1 or 0, from haste_embed_finish
      order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
      options    or NULL: the defaults
 
-   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
-   Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread. Deterministic
-   in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose
-   length is neither 1 nor 0. */
+   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up
+   last. Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread.
+   Deterministic in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the
+   order, a row whose length is neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
                                    const haste_group_options *options, haste_error *error);
 
-/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the labels
-   that have an embedding, of the cosine to the centroid of their group.
+/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the
+   labels that have an embedding, of the cosine to the centroid of their group.
 
      order     [n] label ids; each run of S is a group
      threads   0: as many as OpenMP would use; the result is the same for any number
@@ -606,39 +607,40 @@ typedef struct haste_rewire_options {
     float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
     haste_prune  prune;        /* score of a place: mean |w| over the group's labels, or mean |w * gradient| */
     haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
-    haste_growth growth;       /* new inputs: uniform at random, or those with the largest mean |gradient| (RigL's rule) */
+    haste_growth growth;       /* new inputs: uniform at random, or of the largest mean |gradient| (RigL's rule) */
     int32_t      uniform;      /* 1: new weights uniform in +-1/sqrt(F); 0: new weights 0 */
 } haste_rewire_options;
 
 /* haste_rewire: prune the inputs that matter least to their group, and grow others in their place.
 
-     layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
+     layer      index, weight and weight_state of the moved places change, and rows are put in order;
+                layer->rewires += 1
      work       scratch; its threads do the work
-     x, B, positives   a batch, needed only for saliency and gradient growth, which do nothing, and leave `rewires`, where
-                B = 0; else not read: NULL, 0 and NULL
+     x, B, positives   a batch, where saliency or gradient growth needs one (B = 0: nothing is done, and the call does
+                not count); else not read: NULL, 0, NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
-   width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
-   floor(share*F) of each group, with the same limit. (A product that is below a whole number by no more than 2^-23 of itself,
-   as far as a float is off, counts as that number: .7f of 10 is 7.) So dense blocks never change. Ties go to the smaller position. Regrown
-   inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
-   indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
-   the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
+   width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the
+   lowest floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller
+   position. floor forgives the rounding of a float: what is less than 2^-23 of itself below a whole number counts as
+   that number, so that .7f of 10 is 7.
+   Regrown inputs were not in the group and were not just pruned from it; their weights are new and their optimizer
+   state is 0; indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works
+   group by group from the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
 
    Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step;
-   HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a
-   group whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged,
-   bit for bit. The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and
-   grows at random. */
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
+   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a logit
+   that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any number
+   of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
                                     haste_error *error);
 
-/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
-   then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
+/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step
+   `warmup`, then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
    haste_schedule(layer->step + 1, warmup, total + 1, floor).
    haste_rewire_share: share * half a cosine from 1 at step 0 to 0 at `end` and after. Pure. */
 HASTE_API double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor);
@@ -661,31 +663,34 @@ typedef struct haste_metrics {
 /* The five measures at one k, in percent. */
 typedef struct haste_metrics_values { double precision, ndcg, recall, psp, psndcg; } haste_metrics_values;
 
-/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from TRAINING
-   frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5; else a 0 .. 100,
-   b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0: every label counts 1. */
+/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from
+   TRAINING frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5;
+   else a 0 .. 100, b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0:
+   every label counts 1. */
 HASTE_API haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b,
                                                 double *out, haste_error *error);
 
 /* haste_metrics_init: zero sums for depth k. haste_metrics_add: adds B samples.
 
-     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A repeated id
-              counts once; both keep their rank
+     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A
+              repeated id counts once; both keep their rank
      k        at least metrics->k
      truth    B lists of positives (a label twice counts once)
      inverse_propensity  [L] 1/p, from haste_inverse_propensity; or NULL: then psp and psndcg count every label 1
      filter   B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL. Ask
-              haste_top_k to exclude them, else a filtered list is shorter than metrics->k: what follows moves up a rank.
+              haste_top_k to exclude them: else what follows moves up a rank, and the list is short at its end
 
-   Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
+   Everything is checked before the first sum changes. O(ids * log(longest list)); allocates for lists above 256 ids
+   only.
 
-   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth, r_1 .. r_k
-   the predictions, N the samples:
+   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth,
+   r_1 .. r_k the predictions, N the samples:
      precision  1/N sum over samples of |{r_1..r_k} in y| / k; a sample without positives counts 0
      ndcg       1/N sum of DCG@k / ideal DCG@min(k, |y|), gain 1 / log2(rank + 1)
      recall     1/N sum of |{r_1..r_k} in y| / |y|; 0 where y is empty
      psp        sum of 1/(p k) over hits, divided by the same sum for the best possible predictions, over all samples
-     psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1), i <= min(k, |y|)
+     psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1),
+                i <= min(k, |y|)
    Paper: section 4; Jain et al. 2016. */
 HASTE_API haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error);
 HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
@@ -938,7 +943,8 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
     if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the scratch memory overflows size_t");
     arena->memory = (char *)haste__allocate(arena->end);
     if (!arena->memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)arena->end);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch",
+                           (unsigned long long)arena->end);
     arena->end = 0;
     return HASTE_OK;
 }
@@ -1791,7 +1797,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
     const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
-    const uint64_t panel = S > HASTE__PANEL ? S : HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
     const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
     uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
@@ -2317,8 +2323,8 @@ void haste_gradient_free(haste_gradient *gradient)
 
 /* ---- >>keys -------------------------------------------------------------------------------------------------- */
 
-/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score; in the
-   lower one whose it is, a sample, a label or a place. */
+/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score;
+   in the lower one whose it is, a sample, a label or a place. */
 
 /* Floats as integers of the same order, -0 as 0. Not for NaN. */
 HASTE__INLINE uint32_t haste__rank(float value)
@@ -2328,7 +2334,10 @@ HASTE__INLINE uint32_t haste__rank(float value)
 }
 
 /* In ascending order of the keys the highest score comes first, of equal ones the smaller id. */
-HASTE__INLINE uint64_t haste__key(float score, int32_t id) { return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id; }
+HASTE__INLINE uint64_t haste__key(float score, int32_t id)
+{
+    return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id;
+}
 HASTE__INLINE int32_t haste__key_id(uint64_t key) { return (int32_t)(key & 0x7fffffffu); }
 HASTE__INLINE float haste__key_score(uint64_t key)
 {
@@ -2343,8 +2352,8 @@ HASTE__INLINE void haste__key_swap(uint64_t *key, int64_t i, int64_t j)
     key[j] = k;
 }
 
-/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each part is
-   sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
+/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each
+   part is sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
 static void haste__sort(uint64_t *key, int64_t n)
 {
     while (n > 1) {
@@ -2357,7 +2366,7 @@ static void haste__sort(uint64_t *key, int64_t n)
         }
         if (sorted) return;
         while (bit & (bit - 1)) bit &= bit - 1;   /* the highest alone */
-        for (i = 0; i < n; i++) {                 /* keys without it move to the front; no branch that can be mispredicted */
+        for (i = 0; i < n; i++) {   /* keys without it move to the front; no branch that could be mispredicted */
             haste__key_swap(key, i, low);
             low += (key[low] & bit) == 0;
         }
@@ -3456,7 +3465,7 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
     const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
     float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
     float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
+    const haste__store_mode store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
     int64_t turn;
     int i;
     for (i = 0; i < count; i++) {
@@ -3851,8 +3860,8 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
     key = (uint64_t *)haste__take(&arena, (uint64_t)L, sizeof *key);
 
-    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier stays
-       first: the smaller id. */
+    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier
+       stays first: the smaller id. */
     for (i = 0; i < L; i++) order[i] = i;
     for (shift = 0; shift < 64 && (shift == 0 || most >> shift != 0); shift += 32) {
         for (i = 0; i < L; i++) key[i] = (uint64_t)(most - frequency[order[i]]) >> shift << 32 | (uint64_t)i;
@@ -3867,7 +3876,8 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
 haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
 {
     int64_t i;
-    if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
+    if (n < 0 || n > INT32_MAX)
+        return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     for (i = n - 1; i > 0; i--) {
         const int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
@@ -3895,7 +3905,7 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
 static haste_status haste__threads_check(int32_t threads, haste_error *error)
 {
     if (threads >= 0 && threads <= 4096) return HASTE_OK;
-    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (as many as OpenMP would use) .. 4096", (long)threads);
+    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (default) to 4096", (long)threads);
 }
 
 static int64_t haste__longest(const haste_lists *lists, int32_t B)
@@ -3918,10 +3928,13 @@ static int64_t haste__distinct(const haste_lists *lists, int64_t b, uint64_t *ke
     return count;
 }
 
-enum { HASTE__EMBED_ROWS = 256, HASTE__EMBED_SHARE = 16 };   /* samples whose rows are held at once; of a task that makes them */
+enum {
+    HASTE__EMBED_ROWS = 256,    /* samples whose rows are held at once */
+    HASTE__EMBED_SHARE = 16     /* samples of a task that makes rows */
+};
 
-/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to their
-   labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
+/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to
+   their labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
 typedef struct haste__embedding {
     float              *embedding;
     int32_t             E, B;
@@ -4125,8 +4138,8 @@ haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_er
 
 /* ---- >>balanced bisection ------------------------------------------------------------------------------------ */
 
-/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the scratch
-   memory for it. */
+/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the
+   scratch memory for it. */
 typedef struct haste__clustering {
     const float *embedding;   /* [.., E] */
     int32_t      E, S;
@@ -4211,8 +4224,9 @@ static double haste__split_sum(haste__split *split, int64_t end, int weighted, i
 }
 
 /* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the
-   direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the
-   labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
+   direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines:
+   the labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample
+   of it. */
 static void haste__bisect(const haste__clustering *clustering, int64_t begin, int64_t middle, int64_t end, int threads,
                           int thread)
 {
@@ -4263,8 +4277,8 @@ static void haste__bisect(const haste__clustering *clustering, int64_t begin, in
     haste__select(key, n, middle - begin);
 }
 
-/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small
-   enough for one thread are put down in clustering->part instead. */
+/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts
+   small enough for one thread are put down in clustering->part instead. */
 static void haste__bisect_all(haste__clustering *clustering, int64_t begin, int64_t end, int collect, int thread)
 {
     int64_t groups = (end - begin + clustering->S - 1) / clustering->S, middle = begin + groups / 2 * clustering->S;
@@ -4304,15 +4318,17 @@ static float haste__group_sum(const haste__clustering *clustering, int64_t group
     return haste__group_dot(sum, sum, clustering->E);
 }
 
-/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of the
-   cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an exchange is exact
-   and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the groups into other windows. */
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of
+   the cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an
+   exchange is exact and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the
+   groups into other windows. */
 typedef struct haste__exchange {
     const haste__clustering *clustering;
     uint64_t *list;           /* [groups] group numbers: a window is a run of them */
     int64_t   groups;
     float    *sum;            /* [threads][WINDOW][E] sum of each group's rows */
-    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first order */
+    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first
+                                 order */
     uint8_t  *moved;          /* [threads][WINDOW][S] */
     int64_t  *count;          /* [windows] exchanges made */
 } haste__exchange;
@@ -4391,7 +4407,7 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
         window->square[g] = new_g;
         window->square[h] = new_h;
         haste__key_swap(clustering->key, window->begin[g] + i, window->begin[h] + j);
-        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
+        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are unknown now */
     }
 }
 
@@ -4408,7 +4424,7 @@ static void haste__exchange_window(void *context, int64_t number, int thread)
     window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
     window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
     window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
-    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* gains are made for four at a time */
+    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* four are read at a time */
     memset(window.moved, 0, (size_t)(window.groups * S));
     for (g = 0; g < window.groups; g++) {
         const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
@@ -4461,12 +4477,14 @@ static void haste__exchange_run(const haste__clustering *clustering, haste__exch
 /* ---- >>cohesion and grouping --------------------------------------------------------------------------------- */
 
 static haste_status haste__clustering_make(haste__clustering *clustering, const float *embedding, int32_t L, int32_t E,
-                                           const int32_t *order, int64_t n, int32_t S, int32_t threads, haste_error *error)
+                                           const int32_t *order, int64_t n, int32_t S, int32_t threads,
+                                           haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status == HASTE_OK) status = haste__threads_check(threads, error);
     if (status != HASTE_OK) return status;
-    if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
+    if (n < 0 || n > L)
+        return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (S < 8 || S > 256 || S % 8 != 0)
         return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
@@ -4491,10 +4509,10 @@ static void haste__square_piece(void *context, int64_t piece, int thread)
     }
 }
 
-/* Fills the keys from `order` and checks it and its rows. Scores become 1, or 0 for labels without an embedding, of which there
-   are *empty. seen: a bit per label. */
-static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order, uint64_t *seen,
-                                           int64_t *empty, haste_error *error)
+/* Fills the keys from `order`, with the squared lengths of the rows as scores, and checks both. *empty (=): how many
+   labels have no embedding. seen: a bit per label. */
+static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order,
+                                           uint64_t *seen, int64_t *empty, haste_error *error)
 {
     int64_t i;
     memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
@@ -4516,7 +4534,7 @@ static haste_status haste__clustering_load(haste__clustering *clustering, int32_
         if (square == 0) ++*empty;
         else if (!(fabsf(square - 1) <= 0.02f))
             return haste__fail(error, HASTE_ERR_DATA,
-                               "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
+                               "embedding row %ld has squared length %g, expected 1 or 0: call haste_embed_finish",
                                (long)order[i], (double)square);
     }
     return HASTE_OK;
@@ -4525,7 +4543,8 @@ static haste_status haste__clustering_load(haste__clustering *clustering, int32_
 static void haste__cohesion_group(void *context, int64_t group, int thread)
 {
     const haste__clustering *clustering = (const haste__clustering *)context;
-    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, clustering->sums + (int64_t)thread * clustering->E));
+    float *sum = clustering->sums + (int64_t)thread * clustering->E;
+    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, sum));
 }
 
 static uint64_t *haste__cohesion_arrange(haste__clustering *c, int32_t L, haste__arena *arena)
@@ -4541,6 +4560,7 @@ haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const 
 {
     haste__clustering clustering;
     haste__arena arena = { NULL, 0, 0 };
+    uint64_t *seen;
     int64_t groups, none, g;
     double sum = 0;
     haste_status status = haste__clustering_make(&clustering, embedding, L, E, order, n, S, threads, error);
@@ -4548,7 +4568,8 @@ haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const 
     if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
     haste__cohesion_arrange(&clustering, L, &arena);
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
-    status = haste__clustering_load(&clustering, L, order, haste__cohesion_arrange(&clustering, L, &arena), &none, error);
+    seen = haste__cohesion_arrange(&clustering, L, &arena);
+    status = haste__clustering_load(&clustering, L, order, seen, &none, error);
     if (status == HASTE_OK) {
         groups = (n + S - 1) / S;
         haste__parallel(groups, clustering.threads, haste__cohesion_group, &clustering);
@@ -4584,6 +4605,7 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     haste__exchange exchange;
     haste__arena arena = { NULL, 0, 0 };
     haste_group_options o;
+    uint64_t *seen;
     int64_t empty, i, front, back;
     haste_status status;
     memset(&o, 0, sizeof o);
@@ -4598,8 +4620,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     clustering.seed = o.seed;
     haste__group_arrange(&clustering, &exchange, L, &arena);
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
-    status = haste__clustering_load(&clustering, L, order, haste__group_arrange(&clustering, &exchange, L, &arena), &empty,
-                                    error);
+    seen = haste__group_arrange(&clustering, &exchange, L, &arena);
+    status = haste__clustering_load(&clustering, L, order, seen, &empty, error);
     if (status == HASTE_OK) {
         for (i = front = 0, back = n - empty; i < n; i++) {   /* the empty ones last, each kind in its order */
             if (haste__key_score(clustering.key[i]) != 0) clustering.key[front++] = clustering.key[i];
@@ -4616,8 +4638,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
 
 /* ---- >>rewire ------------------------------------------------------------------------------------------------ */
 
-/* A place is one input of one group: p = g*F + f in its block. One 32-bit number a place carries all decisions: first the
-   bits of its score (floats from 0 on sort like their bits), then, where the place moves, its new input. */
+/* A place is one input of one group: p = g*F + f in its block. One 32-bit number a place carries all decisions: first
+   the bits of its score (floats from 0 on sort like their bits), then, where the place moves, its new input. */
 #define HASTE__KEEP 0xffffffffu   /* neither the bits of a score nor an input */
 
 typedef struct haste__rewire {
@@ -4638,7 +4660,7 @@ typedef struct haste__rewire {
 static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work,
                                           haste__arena *arena, haste_error *error)
 {
-    uint64_t threads = (uint64_t)work->threads;
+    uint64_t threads = (uint64_t)work->threads, places;
     int i;
     r->width = 0;
     for (i = 0; i < layer->block_count; i++) {
@@ -4647,9 +4669,10 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
         r->place[i] = NULL;
         if ((size_t)block->fan_in == width) continue;
         if (width > r->width) r->width = width;
-        r->place[i] = (uint32_t *)haste__take(arena, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t));
+        places = (uint64_t)block->groups * (uint64_t)block->fan_in;
+        r->place[i] = (uint32_t *)haste__take(arena, places, sizeof(uint32_t));
     }
-    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads * width: below 2^12 * 2^17 */
+    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads: at most 4,096 */
     r->input = (uint16_t *)haste__take(arena, threads * r->width, sizeof(uint16_t));
     if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
     return HASTE_OK;
@@ -4685,7 +4708,7 @@ static int haste__group_slopes(const haste__pass *pass, haste__group *group)
     return 1;
 }
 
-/* First: scores of the `limit` lowest places of each group. The others of the group stay, whatever happens elsewhere. */
+/* First: scores of the `limit` lowest places of each group. Its others stay, whatever happens elsewhere. */
 static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
@@ -4742,21 +4765,64 @@ static void haste__rewire_bound(haste__rewire *r, int number)
     r->last[number] = p;
 }
 
+/* input [n] (in, out): those drawn come first, the beginning of a shuffle. */
+static void haste__grow_random(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted)
+{
+    const haste_layer *layer = r->layer;
+    const uint64_t stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint64_t group = (uint64_t)g;   /* counted through all blocks */
+    int i;
+    for (i = 0; i < number; i++) group += (uint64_t)layer->block[i].groups;
+    for (i = 0; i < wanted; i++) {
+        const uint64_t random = haste__random(layer->seed, stream, group << 16 | (uint64_t)i);
+        const int other = i + (int)haste__below(random, (uint32_t)(n - i));
+        const uint16_t t = input[i];
+        input[i] = input[other];
+        input[other] = t;
+    }
+}
+
+/* input [n] (in, out): those with the largest mean |gradient| over the group's labels come first. 0: a logit or a
+   gradient is not finite. */
+static int haste__grow_gradient(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted,
+                                int thread)
+{
+    const haste__pass *pass = &r->pass;
+    uint64_t *key = r->key + (size_t)thread * r->width;
+    const int F = r->layer->block[number].fan_in;
+    haste__group group;
+    int c, i, count;
+    haste__group_open(&group, pass, number, g, thread);
+    if (!haste__group_slopes(pass, &group)) return 0;
+    for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
+        group.F = count = n - c < F ? n - c : F;
+        group.index = input + c;
+        haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
+        for (i = 0; i < count; i++) {
+            const float mean = haste__row_mean(pass, group.dw + (size_t)i * (size_t)group.S, NULL, group.S,
+                                               group.labels);
+            if (!(mean <= FLT_MAX)) return 0;
+            key[c + i] = haste__key(mean, input[c + i]);   /* ties to the smaller input */
+        }
+    }
+    haste__select(key, n, wanted);
+    for (i = 0; i < wanted; i++) input[i] = (uint16_t)haste__key_id(key[i]);
+    return 1;
+}
+
 /* Third: the new inputs of the places that move. Nothing is written to the layer yet: a later group may still fail. */
 static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    const haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int i, f, bad = 0;
     int64_t g;
     while (haste__walk_group(&walk, &g)) {
         const int number = walk.number;
-        const haste_block *block = &layer->block[number];
-        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
+        const haste_block *block = &r->layer->block[number];
+        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, c;
         const uint16_t *index;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
@@ -4771,41 +4837,15 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
         for (c = f = 0; c < width; c++)   /* the group as it was: what is pruned now cannot come back at once */
             if (f < F && index[f] == c) f++;
             else input[n++] = (uint16_t)c;
-        if (r->options->growth == HASTE_GROW_RANDOM) {   /* the beginning of a shuffle */
-            uint64_t number_of_group = (uint64_t)g;
-            for (i = 0; i < number; i++) number_of_group += (uint64_t)layer->block[i].groups;
-            for (i = 0; i < wanted; i++) {
-                uint64_t random = haste__random(layer->seed, stream, number_of_group << 16 | (uint64_t)i);
-                int other = i + (int)haste__below(random, (uint32_t)(n - i));
-                uint16_t t = input[i];
-                input[i] = input[other];
-                input[other] = t;
-            }
-        } else {
-            haste__group group;
-            haste__group_open(&group, pass, number, g, thread);
-            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
-                group.F = count = n - c < F ? n - c : F;
-                group.index = input + c;
-                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
-                for (i = 0; i < count; i++) {
-                    float mean = haste__row_mean(pass, group.dw + (size_t)i * (size_t)group.S, NULL, group.S,
-                                                 group.labels);
-                    if (!(mean <= FLT_MAX)) bad = 1;
-                    key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
-                }
-            }
-            haste__select(key, n, wanted);
-            for (i = 0; i < wanted; i++) input[i] = (uint16_t)(key[i] & 0xffffu);
-        }
+        if (r->options->growth == HASTE_GROW_RANDOM) haste__grow_random(r, number, g, input, n, wanted);
+        else if (!haste__grow_gradient(r, number, g, input, n, wanted, thread)) { bad = 1; continue; }
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
     pass->scratch.flag[chunk] = bad;
 }
 
-/* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
+/* Puts the rows of one group's array into their new order; rows that moved become 0: all bits 0, in both types. */
 static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *key, const uint32_t *place,
                                void *scratch)
 {
@@ -4862,7 +4902,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* share * n rounded down; but where a whole number lies no further above than a float is off (2^-23 of it), that number: .7f
+/* share * n rounded down, or up where the next whole number is as near as the rounding of a float (2^-23 of it): .7f
    lies below .7, and yet .7 of 10 is 7. */
 static int64_t haste__share_of(float share, int64_t n)
 {
@@ -4876,7 +4916,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
     if (!(o->share >= 0 && o->share <= 1))
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
     if (!((o->group_share >= 0 && o->group_share <= 1) || o->group_share == HASTE_NONE))
-        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1, or HASTE_NONE", (double)o->group_share);
+        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1 or HASTE_NONE",
+                           (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
@@ -4888,14 +4929,15 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
 static haste_status haste__rewire_flags(const haste__pass *pass, haste_error *error)
 {
     if (!haste__flags(pass)) return HASTE_OK;
-    return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+    return haste__fail(error, HASTE_ERR_NONFINITE,
+                       "a logit or the score of an input is not finite: nothing was changed");
 }
 
 /* How many places each group may move, and each block will. Returns the sum over the blocks. */
 static int64_t haste__rewire_limits(haste__rewire *r)
 {
     const haste_rewire_options *o = r->options;
-    const float group_share = o->group_share > 0 ? o->group_share : o->group_share < 0 ? 0 : .5f;   /* < 0: HASTE_NONE */
+    const float group_share = o->group_share == 0 ? .5f : o->group_share < 0 ? 0 : o->group_share;   /* -1: none */
     int64_t total = 0;
     int i;
     for (i = 0; i < r->layer->block_count; i++) {
@@ -4928,8 +4970,8 @@ static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
     return HASTE_OK;
 }
 
-haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
-                          int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
+haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
+                          const float *x, int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
     haste__arena arena = { NULL, 0, 0 };
@@ -4998,7 +5040,7 @@ haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64
     int32_t l;
     if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
-    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one training sample", (long long)N);
+    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one sample", (long long)N);
     if (a == 0 && b == 0) { a = 0.55; b = 1.5; }
     if (!(a >= 0 && a <= 100)) return haste__fail(error, HASTE_ERR_ARG, "a = %g, expected 0 .. 100", a);
     if (!(b > 0 && b <= 1e9))   /* at b = 0 a label without positives would divide by 0 */
@@ -5093,8 +5135,8 @@ static void haste__metrics_arrange(uint64_t **y, uint64_t **removed, int64_t lon
     *removed = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **removed);
 }
 
-static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
-                                         const haste_lists *truth, const double *inverse_propensity,
+static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k,
+                                         int32_t L, const haste_lists *truth, const double *inverse_propensity,
                                          const haste_lists *filter, haste_error *error)
 {
     int64_t b, j;
@@ -5106,16 +5148,16 @@ static haste_status haste__metrics_check(const haste_metrics *metrics, const int
                            (long)metrics->k, HASTE_MAX_K);
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more", (long)B);
     if (k < metrics->k)
-        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld", (long)k,
-                           (long)metrics->k);
+        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld",
+                           (long)k, (long)metrics->k);
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (B == 0) return HASTE_OK;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     for (b = 0; b < B; b++)
         for (i = 0; i < metrics->k; i++)
             if (id[b * k + i] < -1 || id[b * k + i] >= L)
-                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld", (long long)b,
-                                   (long)i, (long)id[b * k + i], (long)L - 1);
+                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld",
+                                   (long long)b, (long)i, (long)id[b * k + i], (long)L - 1);
     status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
     if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
     if (status != HASTE_OK) return status;
@@ -5149,7 +5191,8 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
     }
     for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
     for (b = 0; b < B; b++) {
-        const int64_t y_count = haste__distinct(truth, b, y), removed_count = filter ? haste__distinct(filter, b, removed) : 0;
+        const int64_t y_count = haste__distinct(truth, b, y);
+        const int64_t removed_count = filter ? haste__distinct(filter, b, removed) : 0;
         haste__metrics_sample(metrics, id + b * k, y, y_count, removed, removed_count, inverse_propensity, gain);
     }
     haste__release(arena.memory);
