@@ -44,7 +44,7 @@
 
    MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
        align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency, haste_embed_sparse and
-       _dense, haste_group, haste_cohesion, haste_metrics_add (for long lists) and haste_save take scratch while they run.
+       _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch while they run.
        HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the caller's
        memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
@@ -712,30 +712,45 @@ typedef struct haste_file {
     haste_layer   layer;
     int32_t       section_count;                  /* the caller's sections only */
     haste_section section[HASTE_MAX_SECTIONS];
-    void         *memory;
+    void         *memory;                         /* the whole file */
     size_t        bytes;
     int32_t       mapped;                         /* 1: memory is a private mapping of the file */
 } haste_file;
 
-/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the
-   same folder, flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the new one.
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary name
+   beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the
+   new one, and takes the room of both for a while.
 
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
-   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
-   HASTE_ERR_FILE: path and reason.
+   What stands at the path: a file is replaced, and its mode kept, its owner too where the process may give files away
+   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made where
+   there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and processes may
+   save to one path at once: the last one's file stays. A process that is killed leaves its temporary; the next save to that
+   path removes it, and leaves alone those that others still write. (A file system without locks, flock, cannot tell: there
+   they stay.)
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
-   memory, to train on; training goes on bit for bit. 1: map the file where the system can (elsewhere as 0), to predict: all
-   is checked but weights and their state, which are not even read; haste_layer_check does it before they are trained on.
-   Training changes private copies of the pages that it writes, never the file; where the system does not grant so much
-   memory the pages are read-only, and writing to them ends the program. On failure *file is unchanged.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
+   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
+   Allocates nothing itself, and needs about 64 KiB of stack.
+
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does one that
+   only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1: map the file
+   where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but weights and their state,
+   which are not even read; haste_file_check does it. Training changes private copies of the pages that it writes, never the
+   file; where the system does not grant so much memory the pages are read-only, and writing to them ends the program. On
+   failure *file is unchanged. Files go from any machine to any other; the caller's sections are bytes, and stay as they are.
+
+   haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
+   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer that was
+   trained since it was loaded is no longer what the checksums say.
+
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
 HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
+HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
 
@@ -5223,36 +5238,67 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
    The model file: a header, then the sections one after the other, each at a multiple of 64 bytes, zeros between.
 
        0   8    "HASTE", CR LF, ^Z: spoilt by whatever takes the file for text
-       8   4    byte-order mark 0x01020304      12  4  version of the format
+       8   4    0x01020304                      12  4  version of the format: 2
       16   8    bytes of the file               24  8  bytes of the header: 64 + 48 * sections, rounded up to 64
-      32   4    sections                        36  4  0           40  16  0
+      32   4    sections                        36  4  the lowest version whose readers may read it
+      40   8    features that a reader must know, one bit each: none so far
+      48   8    0
       56   8    checksum of the rest of the header
       64  48    of each section: name [24], offset, bytes, checksum
 
    Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
-   block its arrays as they lie in memory, the caller's. Numbers have the byte order of the writer; a reader of the other
-   order sees it by the mark and refuses. The sections of a layer follow from haste.layer, so a reader compares the table
-   with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could not have
-   computed. */
+   block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a reader compares
+   the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could
+   not have computed. Reserved bytes are 0, or the file is refused.
+
+   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and read
+   where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which byte order, is
+   the caller's affair.
+
+   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that it does
+   not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after those of the
+   layer; in others they are an error. So a later version that only adds sections keeps the lowest version as it is, and one
+   whose files would be misread raises it or sets a bit.
+   Version 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer: it is read too, but for what big-endian
+   machines wrote. */
 
 #if defined(__unix__) || defined(__unix) || defined(__APPLE__)
     #define HASTE__POSIX
     #include <fcntl.h>
+    #include <sys/file.h>
     #include <sys/mman.h>
+    #include <sys/stat.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus)
-        extern int fsync(int descriptor);   /* -std=c99 hides it in <unistd.h> */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+        extern FILE *fdopen(int descriptor, const char *mode);
+        extern ssize_t readlink(const char *path, char *text, size_t bytes);
+        extern int fchmod(int descriptor, unsigned int mode);
+        extern int fchown(int descriptor, unsigned int user, unsigned int group);
     #endif
 #elif defined(_WIN32)
-    #if defined(__cplusplus)
-    extern "C"
+    #include <sys/stat.h>
+    #if !defined(_WINDOWS_)   /* <windows.h>, which declares these so */
+        #if defined(__cplusplus)
+        extern "C" {
+        #endif
+        struct _SECURITY_ATTRIBUTES;
+        __declspec(dllimport) void *__stdcall CreateFileA(const char *path, unsigned long access, unsigned long share,
+                                                          struct _SECURITY_ATTRIBUTES *security, unsigned long how,
+                                                          unsigned long flags, void *like);
+        __declspec(dllimport) int __stdcall CloseHandle(void *handle);
+        __declspec(dllimport) unsigned long __stdcall GetLastError(void);
+        __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+        #if defined(__cplusplus)
+        }
+        #endif
     #endif
-    __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
 #endif
 
 #define HASTE__FILE_MAGIC   "HASTE\r\n\x1a"
 #define HASTE__FILE_ORDER   UINT32_C(0x01020304)
-#define HASTE__FILE_VERSION UINT32_C(1)
+#define HASTE__FILE_VERSION UINT32_C(2)
+#define HASTE__FILE_LOWEST  UINT32_C(2)     /* what is written into a file as its lowest version */
 #define HASTE__FILE_PREFIX  64
 #define HASTE__FILE_ENTRY   48
 #define HASTE__FILE_PIECE   16384   /* bytes that are read or written, and checked, at a time */
@@ -5264,7 +5310,8 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
 typedef struct haste__entry {
     char        name[24];
     uint64_t    offset, bytes, checksum;
-    const void *data;    /* when saving */
+    const void *data;
+    int         width;   /* bytes of its numbers, which lie in memory in the machine's byte order; 1: bytes as they are */
     int         round;   /* when saving: data is float32 and is stored as bfloat16 */
 } haste__entry;
 
@@ -5273,6 +5320,46 @@ static const char *haste__path_tail(const char *path)
 {
     size_t length = strlen(path);
     return length > 120 ? path + length - 120 : path;
+}
+
+/* What stands at a path where it is no file, in words; NULL: a file, or nothing that can be seen. */
+static const char *haste__file_kind(const char *path)
+{
+#if defined(HASTE__POSIX)
+    struct stat found;
+    if (stat(path, &found) != 0 || S_ISREG(found.st_mode)) return NULL;
+    return S_ISDIR(found.st_mode) ? "a directory" : S_ISFIFO(found.st_mode) ? "a FIFO" :
+           S_ISCHR(found.st_mode) || S_ISBLK(found.st_mode) ? "a device" : "a socket";
+#elif defined(_WIN32)
+    struct _stat64 found;
+    if (_stat64(path, &found) != 0 || (found.st_mode & _S_IFMT) == _S_IFREG) return NULL;
+    return (found.st_mode & _S_IFMT) == _S_IFDIR ? "a directory" : "a device";
+#else
+    (void)path;
+    return NULL;
+#endif
+}
+
+/* 1 where the first byte of a number in memory is its highest. */
+static int haste__big_endian(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+/* Reverses the bytes of each number. */
+static void haste__swap(void *data, size_t bytes, int width)
+{
+    unsigned char *at = (unsigned char *)data, *end = at + bytes, byte;
+    int i;
+    for (; at < end; at += width)
+        for (i = 0; i < width / 2; i++) {
+            byte = at[i];
+            at[i] = at[width - 1 - i];
+            at[width - 1 - i] = byte;
+        }
 }
 
 #define HASTE__CHECKSUM_FACTOR UINT64_C(0xd6e8feb86659fd93)
@@ -5286,7 +5373,7 @@ HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
 
 /* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs
    as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen.
-   Bytes that are missing in the last 32 count as 0; the length is mixed in. */
+   Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
 static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
@@ -5302,6 +5389,7 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
             left = sizeof tail;
         }
         memcpy(word, at, sizeof word);
+        if (haste__big_endian()) haste__swap(word, sizeof word, 8);
         a = haste__checksum_word(a, word[0]);
         b = haste__checksum_word(b, word[1]);
         c = haste__checksum_word(c, word[2]);
@@ -5315,16 +5403,35 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
     return haste__mix(sum * HASTE__CHECKSUM_FACTOR + d);
 }
 
-/* The checksum of a section is chained over its pieces, so that it can be made while writing. */
-static uint64_t haste__checksum_section(const void *data, uint64_t bytes)
+/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer [HASTE__FILE_PIECE]
+   where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of float32's range). */
+static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
-    const unsigned char *at = (const unsigned char *)data;
-    uint64_t sum = 0;
-    while (bytes > 0) {
-        size_t piece = bytes < HASTE__FILE_PIECE ? (size_t)bytes : HASTE__FILE_PIECE;
-        sum = haste__checksum(at, piece, sum);
-        at += piece;
-        bytes -= piece;
+    const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
+    size_t i;
+    if (entry->round)   /* a float is two bfloat16 */
+        for (i = 0; i < bytes; i += 2) {
+            float value;
+            uint16_t rounded;
+            memcpy(&value, from + 2 * i, 4);
+            rounded = haste__to_bf16(value);
+            if ((rounded & 0x7f80u) == 0x7f80u) return NULL;
+            memcpy(buffer + i, &rounded, 2);
+        }
+    else if (haste__big_endian() && entry->width > 1) memcpy(buffer, from, bytes);
+    else return from;
+    if (haste__big_endian()) haste__swap(buffer, bytes, entry->width);
+    return buffer;
+}
+
+/* The checksum of a section that is not rounded: chained over its pieces, so that it can be made while writing. */
+static uint64_t haste__checksum_section(const haste__entry *entry)
+{
+    unsigned char buffer[HASTE__FILE_PIECE];
+    uint64_t first, sum = 0;
+    for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
+        size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
+        sum = haste__checksum(haste__file_piece(entry, first, piece, buffer), piece, sum);
     }
     return sum;
 }
@@ -5336,16 +5443,29 @@ static uint64_t haste__checksum_header(const unsigned char *header, size_t bytes
     return haste__checksum(header + HASTE__FILE_PREFIX, bytes - HASTE__FILE_PREFIX, sum);
 }
 
-/* Fixed-width numbers from and to a byte position. */
-static void haste__put32(unsigned char **at, int64_t value)  { int32_t v = (int32_t)value; memcpy(*at, &v, 4); *at += 4; }
-static void haste__put64(unsigned char **at, uint64_t value) { memcpy(*at, &value, 8); *at += 8; }
-static int32_t  haste__get32(const unsigned char **at) { int32_t v;  memcpy(&v, *at, 4); *at += 4; return v; }
-static uint64_t haste__get64(const unsigned char **at) { uint64_t v; memcpy(&v, *at, 8); *at += 8; return v; }
-
-/* The layer's scalars: 64 bytes, and 48 of each block. Returns their number. */
-static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype, unsigned char *out)
+/* Little-endian numbers to and from a byte position. */
+static void haste__put(unsigned char **at, uint64_t value, int bytes)
 {
-    unsigned char *at = out;
+    for (; bytes > 0; bytes--, value >>= 8) *(*at)++ = (unsigned char)(value & 255);
+}
+
+static uint64_t haste__get(const unsigned char **at, int bytes)
+{
+    uint64_t value = 0;
+    int i;
+    for (i = bytes - 1; i >= 0; i--) value = value << 8 | (*at)[i];
+    *at += bytes;
+    return value;
+}
+
+static void haste__put32(unsigned char **at, int64_t value) { haste__put(at, (uint64_t)value, 4); }
+static void haste__put64(unsigned char **at, uint64_t value) { haste__put(at, value, 8); }
+static int32_t haste__get32(const unsigned char **at) { return (int32_t)(uint32_t)haste__get(at, 4); }
+static uint64_t haste__get64(const unsigned char **at) { return haste__get(at, 8); }
+
+/* The layer's scalars: 64 bytes, and 48 of each block. */
+static void haste__file_put_layer(const haste_layer *layer, haste_dtype dtype, unsigned char *at)
+{
     int same = dtype == layer->dtype, i;
     haste__put32(&at, layer->labels);
     haste__put32(&at, layer->inputs);
@@ -5371,7 +5491,6 @@ static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype,
         haste__put32(&at, block->index == NULL);
         haste__put32(&at, 0);
     }
-    return (size_t)(at - out);
 }
 
 /* The other way, with every number checked; dense [block_count] says which blocks have no index. The layer gets no
@@ -5379,40 +5498,31 @@ static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype,
 static haste_status haste__file_get_layer(const unsigned char *at, uint64_t bytes, const char *path, haste_layer *layer,
                                           int *dense, haste_error *error)
 {
-    const char *wrong = NULL;
-    int32_t number[6], zero;
-    int64_t labels = 0, slots = 0;
-    int i;
+    static const int32_t most[4] = { HASTE_BF16, HASTE_BF16, HASTE_SOFTMAX, HASTE_ADAMW };
+    int32_t number[4];   /* enumerations, once they are known to be in range */
+    haste_error detail;
+    int i, ok;
     memset(layer, 0, sizeof *layer);
     if (bytes < 64) return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
                                        (unsigned long long)bytes);
     layer->labels = haste__get32(&at);
     layer->inputs = haste__get32(&at);
     layer->slots = (int64_t)haste__get64(&at);
-    for (i = 0; i < 4; i++) number[i] = haste__get32(&at);   /* enumerations, once they are known to be in range */
+    for (i = 0; i < 4; i++) number[i] = haste__get32(&at);
     layer->seed = haste__get64(&at);
     layer->step = (int64_t)haste__get64(&at);
     layer->rewires = (int64_t)haste__get64(&at);
     layer->block_count = haste__get32(&at);
-    zero = haste__get32(&at);
-    if (layer->labels < 1) wrong = "labels";
-    else if (layer->inputs < 1 || layer->inputs > 65536) wrong = "inputs";
-    else if (layer->slots < layer->labels || layer->slots > INT32_MAX) wrong = "slots";
-    else if (number[0] < HASTE_F32 || number[0] > HASTE_BF16) wrong = "dtype";
-    else if (number[1] < HASTE_F32 || number[1] > HASTE_BF16) wrong = "state_dtype";
-    else if (number[2] < HASTE_BCE || number[2] > HASTE_SOFTMAX) wrong = "loss";
-    else if (number[3] < HASTE_SGD || number[3] > HASTE_ADAMW) wrong = "optimizer";
-    else if (layer->step < 0 || layer->step > INT64_MAX / 2) wrong = "step";
-    else if (layer->rewires < 0 || layer->rewires > INT64_MAX / 2) wrong = "rewires";
-    else if (layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS) wrong = "block_count";
-    else if (zero != 0) wrong = "the reserved word";
-    else if (bytes != 64 + 48 * (uint64_t)layer->block_count) wrong = "the length";
-    if (wrong) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s in haste.layer is out of range", path, wrong);
+    ok = haste__get32(&at) == 0 && layer->block_count >= 1 && layer->block_count <= HASTE_MAX_BLOCKS &&
+         bytes == 64 + 48 * (uint64_t)layer->block_count;
+    for (i = 0; i < 4; i++) ok = ok && number[i] >= 0 && number[i] <= most[i];
+    if (!ok)
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s: the length, an enumeration or the reserved word of haste.layer is out of range", path);
     layer->dtype = (haste_dtype)number[0];
     layer->state_dtype = (haste_dtype)number[1];
     layer->loss = (haste_loss)number[2];
     layer->optimizer = (haste_optimizer)number[3];
-
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
         block->groups = (int64_t)haste__get64(&at);
@@ -5423,39 +5533,30 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
         block->begin = haste__get32(&at);
         block->end = haste__get32(&at);
         dense[i] = haste__get32(&at);
-        zero = haste__get32(&at);
-        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8) wrong = "group_size";
-        else if (block->begin < 0 || block->begin >= block->end || block->end > layer->inputs) wrong = "the slice";
-        else if (block->fan_in < 1 || block->fan_in > block->end - block->begin) wrong = "fan_in";
-        else if (dense[i] != 0 && (dense[i] != 1 || block->fan_in != block->end - block->begin))
-            wrong = "the mark of a dense block";
-        else if (block->labels < 1 || block->labels > layer->labels - labels) wrong = "labels";
-        else if (block->groups != (block->labels + block->group_size - 1) / block->group_size) wrong = "groups";
-        else if (block->first_slot != slots) wrong = "first_slot";
-        else if (zero != 0) wrong = "the reserved word";
-        if (wrong)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s of block %d in haste.layer is out of range", path, wrong, i);
-        labels += block->labels;
-        slots += block->groups * block->group_size;   /* at most 2^31 + 255 a block */
+        if (haste__get32(&at) != 0 || (dense[i] != 0 && dense[i] != 1))
+            return haste__fail(error, HASTE_ERR_FORMAT,
+                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range", path, i);
     }
-    if (labels != layer->labels || slots != layer->slots)
-        return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s: the blocks hold %lld labels in %lld slots, haste.layer says %ld in %lld", path,
-                           (long long)labels, (long long)slots, (long)layer->labels, (long long)layer->slots);
+    if (haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_FORMAT, &detail))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
+    for (i = 0; i < layer->block_count; i++)
+        if (dense[i] && layer->block[i].fan_in != layer->block[i].end - layer->block[i].begin)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice", path, i);
     return HASTE_OK;
 }
 
 /* One more section of the library's own; 0 when its size overflows. */
-static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, uint64_t width,
+static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, size_t width,
                              const void *data)
 {
     haste__entry *entry = &table[*count];
-    size_t bytes = 1;
-    if (!haste__multiply(&bytes, elements) || !haste__multiply(&bytes, width)) return 0;
+    size_t bytes = width;
+    if (!haste__multiply(&bytes, elements)) return 0;
     memset(entry, 0, sizeof *entry);
     if (block < 0) snprintf(entry->name, sizeof entry->name, "haste.%s", part);
     else snprintf(entry->name, sizeof entry->name, "haste.%d.%s", block, part);
     entry->bytes = bytes;
+    entry->width = (int)width;
     entry->data = data;
     (*count)++;
     return 1;
@@ -5518,52 +5619,288 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
     return NULL;
 }
 
-/* ---- >>save -------------------------------------------------------------------------------------------------- */
+/* ---- >>save --------------------------------------------------------------------------------------------------
 
-/* Writes a section and the zeros after it; its checksum is made on the way. errno says why it failed; 0 where bfloat16
-   cannot hold a weight. */
+   A file is written beside its place under the name of a temporary, PATH.tmp-haste00, and renamed when it is whole.
+
+   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends, however it
+   ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a temporary can have,
+   removes the orphans, and takes the first name that is free. Two savers hold two names, be they threads or processes. A
+   name is bound to another file only by who has the lock of the one that it names. Where a file system knows no locks, nobody
+   can tell: nothing is removed there, and the names are used up one after the other. Where its locks do not reach other
+   machines, one of these may take a temporary for an orphan; its writer sees that before it would rename another file. */
+
+#define HASTE__FILE_WRITERS 32     /* names that a temporary can have: who save to one path at once */
+#define HASTE__FILE_PATH    4096
+
+/* Why a file was not written: 0 it was, above 0 an errno, or one of these. */
+enum {
+    HASTE__NO_REASON  = -1,   /* the system gave none */
+    HASTE__BEYOND     = -2,   /* bfloat16 cannot hold a weight */
+    HASTE__ALL_TAKEN  = -3,
+    HASTE__LINK_BLIND = -4,
+    HASTE__TAKEN_AWAY = -5
+};
+
+static int haste__reason(void) { return errno > 0 ? errno : HASTE__NO_REASON; }
+
+static const char *haste__reason_text(int reason)
+{
+    switch (reason) {
+    case HASTE__NO_REASON:  return "the system gives no reason";
+    case HASTE__BEYOND:     return "a weight is beyond the range of bfloat16";
+    case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
+    case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
+    case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
+    default:                return strerror(reason);
+    }
+}
+
+/* A file being written. */
+typedef struct haste__writer {
+    char  target[HASTE__FILE_PATH];      /* what will be replaced: the path, or where its links lead */
+    char  name[HASTE__FILE_PATH + 32];   /* of the temporary */
+    FILE *out;
+#if defined(_WIN32)
+    void *lock;                          /* a handle */
+#else
+    int   lock;                          /* a descriptor */
+#endif
+} haste__writer;
+
+#if defined(HASTE__POSIX)
+
+/* Length of the folder's part of a path, slash included; 0: it has none. */
+static size_t haste__folder(const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 0 && path[length - 1] != '/') length--;
+    return length;
+}
+
+/* Where a path leads when it is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
+static int haste__follow(const char *path, char *target)
+{
+    char text[HASTE__FILE_PATH];
+    size_t folder = 0, length = strlen(path);
+    int links;
+    if (length >= HASTE__FILE_PATH) return ENAMETOOLONG;
+    memcpy(target, path, length + 1);
+    for (links = 0; links < 40; links++) {
+        ssize_t bytes = readlink(target, text, sizeof text);
+        if (bytes <= 0) return 0;
+        folder = text[0] == '/' ? 0 : haste__folder(target);
+        if (folder + (size_t)bytes >= HASTE__FILE_PATH) return ENAMETOOLONG;
+        memcpy(target + folder, text, (size_t)bytes);
+        target[folder + (size_t)bytes] = 0;
+    }
+    return ELOOP;
+}
+
+/* Whether a name is that of an open file, and not of another one that has been put there. */
+static int haste__names(const char *name, int descriptor)
+{
+    struct stat a, b;
+    return stat(name, &a) == 0 && fstat(descriptor, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Removes a temporary that nobody holds. */
+static void haste__remove_orphan(const char *name)
+{
+    int descriptor;
+    if (haste__file_kind(name) != NULL) return;
+    descriptor = open(name, O_RDWR);
+    if (descriptor < 0) return;
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && haste__names(name, descriptor)) unlink(name);
+    close(descriptor);
+}
+
+/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took it for
+   an orphan (errno is then EEXIST). */
+static int haste__create_locked(const char *name, unsigned mode)
+{
+    int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
+    if (descriptor < 0) return -1;
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);   /* a program that is started meanwhile must not keep the lock */
+    locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
+    if ((locked || errno == EWOULDBLOCK) && !(locked && haste__names(name, descriptor))) {
+        close(descriptor);
+        errno = EEXIST;
+        return -1;
+    }
+    return descriptor;
+}
+
+/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more rights than
+   all others have. */
+static void haste__keep_mode(int descriptor, const struct stat *old)
+{
+    unsigned mode = (unsigned)old->st_mode & 0777u;
+    if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
+        mode = (mode & 0707u) | (mode & 07u) << 3;
+    fchmod(descriptor, mode);
+}
+
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    struct stat old, found;
+    int exists = stat(path, &old) == 0, reason, copy, i;
+    if (!exists && errno != ENOENT) return haste__reason();
+    reason = haste__follow(path, w->target);
+    if (reason) return reason;
+    /* /proc/self/fd/3, say, opens what its text does not name. */
+    if (exists && strcmp(path, w->target) != 0 && stat(w->target, &found) != 0) return HASTE__LINK_BLIND;
+    w->lock = -1;
+    for (i = 0; i < HASTE__FILE_WRITERS; i++) {
+        char name[sizeof w->name];
+        snprintf(name, sizeof name, "%s.tmp-haste%02d", w->target, i);
+        haste__remove_orphan(name);
+        if (w->lock >= 0) continue;
+        w->lock = haste__create_locked(name, exists ? 0600 : 0666);
+        if (w->lock >= 0) strcpy(w->name, name);
+        else if (errno != EEXIST) return haste__reason();
+    }
+    if (w->lock < 0) return HASTE__ALL_TAKEN;
+    if (exists) haste__keep_mode(w->lock, &old);
+    copy = dup(w->lock);   /* stdio closes its own; the lock stays until the file has its name */
+    if (copy >= 0) fcntl(copy, F_SETFD, FD_CLOEXEC);
+    w->out = copy >= 0 ? fdopen(copy, "wb") : NULL;
+    if (w->out) return 0;
+    reason = haste__reason();
+    if (copy >= 0) close(copy);
+    unlink(w->name);
+    close(w->lock);
+    return reason;
+}
+
+/* Makes what was written reach the disk. A file system that does not know how is no error. */
+static int haste__file_sync(int descriptor)
+{
+    int done;
+    do done = fsync(descriptor); while (done != 0 && errno == EINTR);
+    return done == 0 || errno == EINVAL || errno == ENOSYS || errno == ENOTSUP || errno == EOPNOTSUPP || errno == EROFS;
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    int folder;
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && !haste__file_sync(w->lock)) reason = haste__reason();
+    if (!reason && !haste__names(w->name, w->lock)) reason = HASTE__TAKEN_AWAY;
+    if (!reason && rename(w->name, w->target) != 0) reason = haste__reason();
+    if (reason && haste__names(w->name, w->lock)) unlink(w->name);
+    close(w->lock);
+    if (reason) return reason;
+    /* The folder too: else a crash may still bring back the old file, whole. The new one stands there by now, so that a
+       failure of this is none of saving. */
+    w->target[haste__folder(w->target)] = 0;
+    folder = open(w->target[0] ? w->target : ".", O_RDONLY);
+    if (folder >= 0) {
+        haste__file_sync(folder);
+        close(folder);
+    }
+    return 0;
+}
+
+#elif defined(_WIN32)
+
+/* A handle that excludes deletion by others, but not writing through stdio; or NULL, and errno. */
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    void *const none = (void *)(intptr_t)-1;
+    int i;
+    if (strlen(path) >= HASTE__FILE_PATH) return ENAMETOOLONG;
+    strcpy(w->target, path);
+    w->lock = none;
+    for (i = 0; i < HASTE__FILE_WRITERS; i++) {
+        char name[sizeof w->name];
+        void *orphan;
+        snprintf(name, sizeof name, "%s.tmp-haste%02d", w->target, i);
+        /* for deletion, shared with none, existing, deleted when closed: fails where a saver has it open */
+        orphan = CreateFileA(name, 0x10000, 0, NULL, 3, 0x04000000, NULL);
+        if (orphan != none) CloseHandle(orphan);
+        if (w->lock != none) continue;
+        /* for reading and writing, shared with all, new */
+        w->lock = CreateFileA(name, 0xc0000000u, 1 | 2 | 4, NULL, 1, 0x80, NULL);
+        if (w->lock != none) strcpy(w->name, name);
+        else if (GetLastError() == 2 || GetLastError() == 3) return ENOENT;
+        else if (GetLastError() != 80 && GetLastError() != 32) return EACCES;   /* not: exists, or is open */
+    }
+    if (w->lock == none) return HASTE__ALL_TAKEN;
+    w->out = fopen(w->name, "r+b");
+    if (w->out) return 0;
+    i = haste__reason();
+    CloseHandle(w->lock);
+    remove(w->name);
+    return i;
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && !MoveFileExA(w->name, w->target, 1 | 8)) reason = EACCES;   /* replaces, and waits for the disk */
+    CloseHandle(w->lock);
+    if (reason) remove(w->name);
+    return reason;
+}
+
+#else
+
+/* Plain C: nothing is known of links, locks or disks. */
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    if (strlen(path) >= HASTE__FILE_PATH) return HASTE__NO_REASON;
+    strcpy(w->target, path);
+    snprintf(w->name, sizeof w->name, "%s.tmp-haste00", path);
+    w->lock = 0;
+    w->out = fopen(w->name, "wb");
+    return w->out ? 0 : haste__reason();
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && rename(w->name, w->target) != 0) reason = haste__reason();
+    if (reason) remove(w->name);
+    return reason;
+}
+
+#endif
+
+/* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
 static int haste__file_write(FILE *out, haste__entry *entry)
 {
     static const char zeros[HASTE__ALIGN] = { 0 };
-    uint16_t rounded[HASTE__FILE_PIECE / 2];
-    const char *at = (const char *)entry->data;
-    uint64_t left = entry->bytes;
+    unsigned char buffer[HASTE__FILE_PIECE];
     size_t padding = (size_t)((HASTE__ALIGN - entry->bytes % HASTE__ALIGN) % HASTE__ALIGN);
+    uint64_t first;
     entry->checksum = 0;
-    while (left > 0) {
-        size_t piece = left < HASTE__FILE_PIECE ? (size_t)left : HASTE__FILE_PIECE, i;
-        const void *from = at;
-        if (entry->round) {
-            for (i = 0; i < piece / 2; i++) {
-                float value;
-                memcpy(&value, at + 4 * i, 4);
-                rounded[i] = haste__to_bf16(value);
-                if ((rounded[i] & 0x7f80u) == 0x7f80u) { errno = 0; return 0; }   /* the last 0.2% of float32's range */
-            }
-            from = rounded;
-            at += piece;   /* a float is two bfloat16 */
-        }
+    for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
+        size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
+        const void *from = haste__file_piece(entry, first, piece, buffer);
+        if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        if (fwrite(from, 1, piece, out) != piece) return 0;
-        at += piece;
-        left -= piece;
+        if (fwrite(from, 1, piece, out) != piece) return haste__reason();
     }
-    return padding == 0 || fwrite(zeros, 1, padding, out) == padding;
+    return fwrite(zeros, 1, padding, out) == padding ? 0 : haste__reason();
 }
 
-/* The header, once the table is complete. Returns its bytes; out [HASTE__FILE_HEADER] */
-static size_t haste__file_put_header(const haste__entry *table, int count, uint64_t file_bytes, unsigned char *out)
+/* The header, once the table is complete; out [HASTE__FILE_HEADER] */
+static void haste__file_put_header(const haste__entry *table, int count, uint64_t file_bytes, unsigned char *out)
 {
-    size_t bytes = (size_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
     unsigned char *at = out + 8;
     int i;
-    memset(out, 0, bytes);
+    memset(out, 0, HASTE__FILE_HEADER);
     memcpy(out, HASTE__FILE_MAGIC, 8);
     haste__put32(&at, HASTE__FILE_ORDER);
     haste__put32(&at, HASTE__FILE_VERSION);
     haste__put64(&at, file_bytes);
-    haste__put64(&at, bytes);
+    haste__put64(&at, table[0].offset);
     haste__put32(&at, count);
+    haste__put32(&at, HASTE__FILE_LOWEST);
     at = out + HASTE__FILE_PREFIX;
     for (i = 0; i < count; i++) {
         memcpy(at, table[i].name, sizeof table[i].name);
@@ -5573,68 +5910,73 @@ static size_t haste__file_put_header(const haste__entry *table, int count, uint6
         haste__put64(&at, table[i].checksum);
     }
     at = out + HASTE__FILE_PREFIX - 8;
-    haste__put64(&at, haste__checksum_header(out, bytes));
-    return bytes;
+    haste__put64(&at, haste__checksum_header(out, (size_t)table[0].offset));
 }
 
-/* Makes what was written to a file, or a rename in a folder, reach the disk. 0: it did not. */
-static int haste__file_sync(const char *path)
+/* The whole file. Returns 0, or a reason. */
+static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
 {
-#if defined(HASTE__POSIX)
-    int descriptor = open(path, O_RDONLY), ok;
-    if (descriptor < 0) return 0;
-    ok = fsync(descriptor) == 0;
-    if (close(descriptor) != 0) ok = 0;
-    return ok;
-#else
-    (void)path;
-    return 1;
-#endif
-}
-
-static int haste__file_rename(const char *from, const char *to)
-{
-#if defined(_WIN32)
-    return MoveFileExA(from, to, 1 | 8) ? 1 : (errno = EACCES, 0);   /* rename() does not replace; 8: wait for the disk */
-#else
-    return rename(from, to) == 0;
-#endif
-}
-
-/* Writes the whole file under a temporary name and closes it. 0: it failed, and errno says why, or is 0 as in
-   haste__file_write. */
-static int haste__file_write_all(const char *temporary, haste__entry *table, int count, uint64_t file_bytes,
-                                 unsigned char *header)
-{
-    FILE *out = fopen(temporary, "wb");
-    size_t header_bytes = (size_t)table[0].offset;
-    int ok, i, reason;
-    if (!out) return 0;
+    unsigned char header[HASTE__FILE_HEADER] = { 0 };
+    const size_t header_bytes = (size_t)table[0].offset;
+    int i, reason = 0;
+    errno = 0;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    memset(header, 0, header_bytes);
-    ok = fwrite(header, 1, header_bytes, out) == header_bytes;
-    for (i = 0; ok && i < count; i++) ok = haste__file_write(out, &table[i]);
-    if (ok) {
-        haste__file_put_header(table, count, file_bytes, header);
-        ok = fseek(out, 0, SEEK_SET) == 0 && fwrite(header, 1, header_bytes, out) == header_bytes && fflush(out) == 0;
+    if (fwrite(header, 1, header_bytes, out) != header_bytes) return haste__reason();
+    for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
+    if (reason) return reason;
+    haste__file_put_header(table, count, file_bytes, header);
+    if (fseek(out, 0, SEEK_SET) != 0 || fwrite(header, 1, header_bytes, out) != header_bytes || fflush(out) != 0)
+        return haste__reason();
+    return 0;
+}
+
+/* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
+static haste_status haste__save_table(const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                                      int32_t section_count, unsigned char *scalars, haste__entry *table, int *count,
+                                      uint64_t *file_bytes, haste_error *error)
+{
+    int dense[HASTE_MAX_BLOCKS], own, i;
+    for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
+    if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &own))
+        return haste__fail(error, HASTE_ERR_SIZE, "the layer's arrays overflow size_t");
+    haste__file_put_layer(layer, dtype, scalars);
+    table[0].data = scalars;
+    *count = own + section_count;
+    for (i = own; i < *count; i++) {
+        const haste_section *section = &sections[i - own];
+        const char *bad = haste__file_bad_name(section->name, table + own, i - own);
+        if (bad)
+            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name, bad);
+        if (!section->data && section->bytes > 0)
+            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", section->name,
+                               (unsigned long long)section->bytes);
+        memset(&table[i], 0, sizeof table[i]);
+        memcpy(table[i].name, section->name, strlen(section->name));
+        table[i].bytes = section->bytes;
+        table[i].width = 1;
+        table[i].data = section->data;
     }
-    reason = errno;
-    if (fclose(out) != 0 && ok) { ok = 0; reason = errno; }
-    if (ok && !haste__file_sync(temporary)) { ok = 0; reason = errno; }
-    errno = reason;
-    return ok;
+    *file_bytes = (uint64_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * *count + 63) / 64 * 64;
+    for (i = 0; i < *count; i++) {
+        const uint64_t room = SIZE_MAX / 2 - *file_bytes;   /* so that every offset fits into a long or int64_t too */
+        table[i].offset = *file_bytes;
+        if (table[i].bytes > room || room - table[i].bytes < 64)
+            return haste__fail(error, HASTE_ERR_SIZE, "section \"%s\" has %llu bytes: too many", table[i].name,
+                               (unsigned long long)table[i].bytes);
+        *file_bytes += (table[i].bytes + 63) / 64 * 64;
+    }
+    return HASTE_OK;
 }
 
 haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
                         int32_t section_count, haste_error *error)
 {
     haste__entry table[HASTE__FILE_TABLE];
-    unsigned char header[HASTE__FILE_HEADER], scalars[HASTE__FILE_LAYER];
-    int dense[HASTE_MAX_BLOCKS], count, own, i, ok, reason;
-    size_t length, folder;
-    uint64_t file_bytes;
-    long process = 0;
-    char *temporary;
+    unsigned char scalars[HASTE__FILE_LAYER];
+    haste__writer writer;
+    uint64_t file_bytes = 0;
+    const char *kind;
+    int count = 0, reason;
     haste_status status;
 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
@@ -5650,62 +5992,16 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
                            (int)layer->dtype);
     status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
     if (status) return status;
-    if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
-        return haste__fail(error, HASTE_ERR_STATE, "step is %lld and rewires %lld: expected 0 .. 2^62",
-                           (long long)layer->step, (long long)layer->rewires);
+    status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    if (status) return status;
 
-    for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
-    if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &count))
-        return haste__fail(error, HASTE_ERR_SIZE, "the layer's arrays overflow size_t");
-    table[0].data = scalars;
-    haste__file_put_layer(layer, dtype, scalars);
-    own = count;
-    for (i = 0; i < section_count; i++, count++) {
-        const char *bad = haste__file_bad_name(sections[i].name, table + own, count - own);
-        if (bad)
-            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i, sections[i].name, bad);
-        if (!sections[i].data && sections[i].bytes > 0)
-            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", sections[i].name,
-                               (unsigned long long)sections[i].bytes);
-        memset(&table[count], 0, sizeof table[count]);
-        memcpy(table[count].name, sections[i].name, strlen(sections[i].name));
-        table[count].bytes = sections[i].bytes;
-        table[count].data = sections[i].data;
-    }
-    file_bytes = (uint64_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
-    for (i = 0; i < count; i++) {
-        table[i].offset = file_bytes;
-        if (table[i].bytes > INT64_MAX / 4 - file_bytes)
-            return haste__fail(error, HASTE_ERR_SIZE, "section \"%s\" has %llu bytes: too many", table[i].name,
-                               (unsigned long long)table[i].bytes);
-        file_bytes = (file_bytes + table[i].bytes + 63) / 64 * 64;
-    }
-
-    length = strlen(path);
-    temporary = (char *)haste__allocate(length + 64);
-    if (!temporary) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the name of a temporary file");
-#if defined(HASTE__POSIX)
-    process = (long)getpid();
-#endif
-    /* The process and the place of its stack tell apart those who save to one path at once. */
-    snprintf(temporary, length + 64, "%s.tmp%lx-%llx", path, (unsigned long)process, (unsigned long long)(uintptr_t)table);
-    errno = 0;
-    ok = haste__file_write_all(temporary, table, count, file_bytes, header);
-    reason = errno;
-    if (ok && !haste__file_rename(temporary, path)) { ok = 0; reason = errno; }
-    if (!ok) remove(temporary);
-    if (ok) {
-        /* Without this a crash may still bring back the old file, whole; some file systems refuse it. */
-        for (folder = length; folder > 0 && path[folder - 1] != '/'; folder--) { }
-        memcpy(temporary, folder ? path : ".", folder ? folder : 1);
-        temporary[folder ? folder : 1] = 0;
-        haste__file_sync(temporary);
-    }
-    haste__release(temporary);
-    if (!ok && reason == 0)
-        return haste__fail(error, HASTE_ERR_STATE, "a weight is beyond the range of bfloat16; %s is unchanged",
-                           haste__path_tail(path));
-    if (!ok) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: %s", haste__path_tail(path), strerror(reason));
+    kind = haste__file_kind(path);
+    if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: it is %s", haste__path_tail(path), kind);
+    reason = haste__writer_open(&writer, path);
+    if (!reason) reason = haste__writer_close(&writer, haste__file_write_all(writer.out, table, count, file_bytes));
+    if (reason)
+        return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot write %s: %s",
+                           haste__path_tail(path), haste__reason_text(reason));
     return HASTE_OK;
 }
 
@@ -5716,17 +6012,29 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
                                              haste_error *error)
 {
     const unsigned char *at = prefix + 8;
-    uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at);
-    uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at);
+    uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at), lowest;
+    uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at), features, zero;
     int32_t count = haste__get32(&at);
+    lowest = (uint32_t)haste__get32(&at);
+    features = haste__get64(&at);
+    zero = haste__get64(&at);
     if (memcmp(prefix, HASTE__FILE_MAGIC, 8) != 0)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
-    if (order != HASTE__FILE_ORDER)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s was written by a machine of another byte order (mark %08lx)", path,
-                           (unsigned long)order);
-    if (version != HASTE__FILE_VERSION)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s has format version %lu, expected %lu", path, (unsigned long)version,
-                           (unsigned long)HASTE__FILE_VERSION);
+    if (order == UINT32_C(0x04030201))
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s was written by haste 0.1 on a machine of big-endian byte order: only haste 0.1 reads it there",
+                           path);
+    if (order != HASTE__FILE_ORDER || version < 1)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file", path,
+                           (unsigned long)order, (unsigned long)version);
+    if (lowest > HASTE__FILE_VERSION)
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s needs a newer haste: it is read from format version %lu on, this haste reads up to %lu", path,
+                           (unsigned long)lowest, (unsigned long)HASTE__FILE_VERSION);
+    if (features != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: it has features (%llx) that this one does not know",
+                           path, (unsigned long long)features);
+    if (zero != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s: reserved bytes of the header are not 0", path);
     if (file_bytes != bytes)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s has %llu bytes, its header says %llu", path,
                            (unsigned long long)bytes, (unsigned long long)file_bytes);
@@ -5737,75 +6045,127 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
     return HASTE_OK;
 }
 
+/* The header of a whole file in memory: table [HASTE__FILE_TABLE], each section where it lies and inside the file. */
+static haste_status haste__file_read_table(const unsigned char *memory, uint64_t bytes, const char *path,
+                                           haste__entry *table, int *count, haste_error *error)
+{
+    const unsigned char *at = memory + 24;
+    uint64_t end, sum;
+    size_t n;
+    int i;
+    haste_status status = haste__file_check_prefix(memory, bytes, path, error);
+    if (status) return status;
+    end = haste__get64(&at);
+    *count = haste__get32(&at);
+    at = memory + HASTE__FILE_PREFIX - 8;
+    sum = haste__get64(&at);
+    if (sum != haste__checksum_header(memory, (size_t)end))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of the header is wrong", path);
+
+    /* Every section begins where the one before ended: none can overlap another or leave the file. */
+    for (i = 0; i < *count; i++) {
+        haste__entry *entry = &table[i];
+        memset(entry, 0, sizeof *entry);
+        memcpy(entry->name, at, sizeof entry->name);
+        at += sizeof entry->name;
+        entry->offset = haste__get64(&at);
+        entry->bytes = haste__get64(&at);
+        entry->checksum = haste__get64(&at);
+        for (n = sizeof entry->name; n > 0 && entry->name[n - 1] == 0; n--) { }
+        if (n == sizeof entry->name || memchr(entry->name, 0, n))
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros", path, i);
+        if (entry->offset != end || entry->bytes > bytes - end || bytes - end < (entry->bytes + 63) / 64 * 64)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
+                               path, i, (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
+        entry->data = memory + entry->offset;
+        entry->width = 1;
+        end += (entry->bytes + 63) / 64 * 64;
+    }
+    for (; at < memory + table[0].offset; at++)
+        if (*at) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after the table are not 0", path);
+    if (end != bytes)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
+                           (unsigned long long)end, (unsigned long long)bytes);
+    return HASTE_OK;
+}
+
+/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of them. */
+static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer, int *dense,
+                                           int *own, haste_error *error)
+{
+    haste__entry wanted[HASTE__FILE_TABLE];
+    haste_status status;
+    int i;
+    if (strcmp(table[0].name, "haste.layer") != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
+    status = haste__file_get_layer((const unsigned char *)table[0].data, table[0].bytes, path, layer, dense, error);
+    if (status) return status;
+    if (!haste__file_table(layer, layer->dtype, layer->optimizer, dense, wanted, own))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
+    for (i = 0; i < *own; i++) {
+        if (i >= count || strcmp(table[i].name, wanted[i].name) != 0 || table[i].bytes != wanted[i].bytes)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i,
+                               wanted[i].name, (unsigned long long)wanted[i].bytes);
+        table[i].width = wanted[i].width;
+    }
+    return HASTE_OK;
+}
+
+/* The sections after the layer's own: the caller's, and in a file of a later version some that are passed over. */
+static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later, const char *path,
+                                              haste_file *file, haste_error *error)
+{
+    int i;
+    for (i = own; i < count; i++) {
+        const char *bad;
+        haste_section *section = &file->section[file->section_count];
+        if (later && strncmp(table[i].name, "haste.", 6) == 0) continue;
+        bad = haste__file_bad_name(table[i].name, table + own, i - own);
+        if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
+        if (file->section_count == HASTE_MAX_SECTIONS)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path, HASTE_MAX_SECTIONS);
+        memcpy(section->name, table[i].name, sizeof section->name);
+        section->data = table[i].data;
+        section->bytes = table[i].bytes;
+        file->section_count++;
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__file_check_section(const haste__entry *entry, const char *path, haste_error *error)
+{
+    const char *data = (const char *)entry->data;
+    size_t n;
+    if (haste__checksum_section(entry) != entry->checksum)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, entry->name);
+    for (n = (size_t)entry->bytes; n % 64; n++)
+        if (data[n])
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, entry->name);
+    return HASTE_OK;
+}
+
 /* Makes sense of a whole file in memory, 64-byte aligned. */
 static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file,
                                       haste_error *error)
 {
-    haste__entry table[HASTE__FILE_TABLE], wanted[HASTE__FILE_TABLE];
-    const unsigned char *at = (const unsigned char *)memory + 24;
-    uint64_t end = haste__get64(&at), stored;
-    int dense[HASTE_MAX_BLOCKS], count = haste__get32(&at), own, i;
+    haste__entry table[HASTE__FILE_TABLE];
+    const unsigned char *at = (const unsigned char *)memory + 12;
+    int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_error detail;
-    haste_status status;
-    size_t n;
-
-    at = (const unsigned char *)memory + HASTE__FILE_PREFIX - 8;
-    stored = haste__get64(&at);
-    if (stored != haste__checksum_header((const unsigned char *)memory, (size_t)end))
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of the header is wrong", path);
-
-    /* Every section begins where the one before ended: none can overlap another or leave the file. */
-    for (i = 0; i < count; i++) {
-        memset(&table[i], 0, sizeof table[i]);
-        memcpy(table[i].name, at, sizeof table[i].name);
-        at += sizeof table[i].name;
-        table[i].offset = haste__get64(&at);
-        table[i].bytes = haste__get64(&at);
-        table[i].checksum = haste__get64(&at);
-        if (table[i].offset != end || table[i].bytes > bytes - end || bytes - end < (table[i].bytes + 63) / 64 * 64)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
-                               path, i, (unsigned long long)table[i].bytes, (unsigned long long)table[i].offset);
-        end += (table[i].bytes + 63) / 64 * 64;
-    }
-    if (end != bytes)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
-                           (unsigned long long)end, (unsigned long long)bytes);
-
-    if (memcmp(table[0].name, "haste.layer", sizeof "haste.layer") != 0)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
-    status = haste__file_get_layer((const unsigned char *)memory + table[0].offset, table[0].bytes, path, &file->layer,
-                                   dense, error);
-    if (status) return status;
-    if (!haste__file_table(&file->layer, file->layer.dtype, file->layer.optimizer, dense, wanted, &own))
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
-    for (i = 0; i < own; i++)
-        if (i >= count || memcmp(table[i].name, wanted[i].name, strlen(wanted[i].name) + 1) != 0 ||
-            table[i].bytes != wanted[i].bytes)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i,
-                               wanted[i].name, (unsigned long long)wanted[i].bytes);
-    file->section_count = count - own;
-    if (file->section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %d sections of the caller, at most %d are possible", path,
-                           count - own, HASTE_MAX_SECTIONS);
-    for (i = own; i < count; i++) {
-        const char *bad = haste__file_bad_name(table[i].name, table + own, i - own);
-        haste_section *section = &file->section[i - own];
-        if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
-        memcpy(section->name, table[i].name, sizeof section->name);
-        section->data = memory + table[i].offset;
-        section->bytes = table[i].bytes;
-    }
-
-    for (i = 0; i < count; i++) {
+    haste_status status = haste__file_read_table((const unsigned char *)memory, bytes, path, table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, path, &file->layer, dense, &own, error);
+    if (!status)
+        status = haste__file_read_sections(table, own, count, (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION, path, file,
+                                           error);
+    for (i = 0; i < count && !status; i++) {
+        int width = table[i].width;
         /* A mapped file's large arrays are left on the disk until they are used. */
         if (mapped && i < own && strstr(table[i].name, ".weight")) continue;
-        if (haste__checksum_section(memory + table[i].offset, table[i].bytes) != table[i].checksum)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, table[i].name);
-        for (n = (size_t)(table[i].offset + table[i].bytes); n % 64; n++)
-            if (memory[n])
-                return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, table[i].name);
+        table[i].width = 1;   /* as the bytes stand in the file, so far */
+        status = haste__file_check_section(&table[i], path, error);
+        if (haste__big_endian() && width > 1) haste__swap(memory + table[i].offset, (size_t)table[i].bytes, width);
     }
-
+    if (status) return status;
     haste__file_attach(&file->layer, dense, table, memory);
     status = mapped ? haste__layer_check_ids(&file->layer, &detail) : haste_layer_check(&file->layer, &detail);
     if (status) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
@@ -5855,8 +6215,6 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
         status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) :
                              "it became shorter");
     fclose(in);
-    /* The prefix is checked again where it will be used: the file may have been replaced in between. */
-    if (!status) status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
     if (!status) status = haste__file_parse(memory, (uint64_t)bytes, 0, tail, file, error);
     if (status) { haste__release(memory); return status; }
     file->memory = memory;
@@ -5887,8 +6245,7 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
     reason = errno;
     close(descriptor);
     if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));
-    status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
-    if (!status) status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
+    status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
     if (status) { munmap(memory, (size_t)bytes); return status; }
     file->memory = memory;
     file->bytes = (size_t)bytes;
@@ -5900,18 +6257,37 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
 haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error)
 {
     haste_file loaded;
+    const char *kind;
     haste_status status;
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
     if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
     if (map != 0 && map != 1) return haste__fail(error, HASTE_ERR_ARG, "map = %ld, expected 0 or 1", (long)map);
+    kind = haste__file_kind(path);
+    if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot read %s: it is %s", haste__path_tail(path), kind);
     memset(&loaded, 0, sizeof loaded);
 #if defined(HASTE__POSIX)
-    if (map) status = haste__file_map(path, haste__path_tail(path), &loaded, error);
+    if (map && !haste__big_endian()) status = haste__file_map(path, haste__path_tail(path), &loaded, error);
     else
 #endif
     status = haste__file_read(path, haste__path_tail(path), &loaded, error);
     if (!status) *file = loaded;
     return status;
+}
+
+haste_status haste_file_check(const haste_file *file, haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE];
+    int dense[HASTE_MAX_BLOCKS], count, own, i;
+    haste_layer layer;
+    haste_error detail;
+    haste_status status;
+    if (!file || !file->memory) return haste__fail(error, HASTE_ERR_ARG, "file is %s", file ? "empty" : "NULL");
+    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, "the model file", table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, "the model file", &layer, dense, &own, error);
+    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], "the model file", error);
+    if (status) return status;
+    status = haste_layer_check(&file->layer, &detail);
+    return status ? haste__fail(error, HASTE_ERR_FORMAT, "the model file: %s", detail.text) : HASTE_OK;
 }
 
 void haste_file_free(haste_file *file)
