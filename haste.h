@@ -5268,13 +5268,14 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
     #include <sys/file.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
+    #include <sys/types.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
-        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && !defined(__APPLE__) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the system's headers (not in those of macOS). */
         extern FILE *fdopen(int descriptor, const char *mode);
         extern ssize_t readlink(const char *path, char *text, size_t bytes);
-        extern int fchmod(int descriptor, unsigned int mode);
-        extern int fchown(int descriptor, unsigned int user, unsigned int group);
+        extern int fchmod(int descriptor, mode_t mode);
+        extern int fchown(int descriptor, uid_t user, gid_t group);
     #endif
 #elif defined(_WIN32)
     #include <sys/stat.h>
@@ -5738,7 +5739,7 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
     unsigned mode = (unsigned)old->st_mode & 0777u;
     if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
         mode = (mode & 0707u) | (mode & 07u) << 3;
-    fchmod(descriptor, mode);
+    fchmod(descriptor, (mode_t)mode);
 }
 
 static int haste__writer_open(haste__writer *w, const char *path)

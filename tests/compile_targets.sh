@@ -50,6 +50,7 @@ extern int *stub_errno(void);
 #define ENOSYS 78
 #define ENAMETOOLONG 63
 #define ERANGE 34
+#define EWOULDBLOCK 35
 end
 header math.h <<'end'
 #define NAN __builtin_nanf("")
@@ -97,7 +98,14 @@ void *memchr(const void *, int, size_t);
 int memcmp(const void *, const void *, size_t), strcmp(const char *, const char *), strncmp(const char *, const char *, size_t);
 size_t strlen(const char *);
 char *strchr(const char *, int), *strrchr(const char *, int), *strerror(int), *strstr(const char *, const char *);
-char *strncpy(char *, const char *, size_t);
+char *strncpy(char *, const char *, size_t), *strcpy(char *, const char *), *strcat(char *, const char *);
+end
+header sys/file.h <<'end'
+#define LOCK_SH 1
+#define LOCK_EX 2
+#define LOCK_NB 4
+#define LOCK_UN 8
+int flock(int, int);
 end
 header fcntl.h <<'end'
 #define O_RDONLY 0
@@ -109,6 +117,8 @@ header fcntl.h <<'end'
 #define O_NONBLOCK 4
 #define O_CLOEXEC 0x1000000
 #define F_FULLFSYNC 51
+#define F_SETFD 2
+#define FD_CLOEXEC 1
 #define F_SETLK 8
 #define F_GETLK 7
 #define F_WRLCK 3
@@ -149,6 +159,11 @@ struct stat { mode_t st_mode; off_t st_size; uid_t st_uid; gid_t st_gid; int st_
 #define S_ISSOCK(mode) (((mode) & 0170000) == 0140000)
 #define S_ISCHR(mode) (((mode) & 0170000) == 0020000)
 #define S_ISBLK(mode) (((mode) & 0170000) == 0060000)
+struct _stat64 { unsigned short st_mode; long long st_size; };
+#define _S_IFMT 0xf000
+#define _S_IFDIR 0x4000
+#define _S_IFREG 0x8000
+int _stat64(const char *, struct _stat64 *);
 int stat(const char *, struct stat *), lstat(const char *, struct stat *), fstat(int, struct stat *), fchmod(int, mode_t), chmod(const char *, mode_t);
 end
 header signal.h <<'end'
