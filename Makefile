@@ -29,6 +29,7 @@ ifneq ($(filter-out help clean install uninstall,$(or $(MAKECMDGOALS),all)),)
     ifneq ($(openmp),0)
         OPENMP := $(if $(call probe,-fopenmp -include omp.h),-fopenmp)
     endif
+    PTHREAD := $(if $(call probe,-pthread),-pthread)
     ifneq ($(zlib),0)
         ZLIB := $(if $(call probe,-include zlib.h -lz),yes)
     endif
@@ -224,7 +225,7 @@ GZ    = $(if $(ZLIB),-DHASTE_ZLIB)
 LIBS  = $(LDFLAGS) $(if $(ZLIB),-lz) -lm
 
 $(BUILD)/tests/%: tests/%.c haste.h $(BUILD)/command
-	$(CC) $(FLAGS) $(GZ) -I. -Iexamples $(TRACK) $< -o $@ $(LIBS)
+	$(CC) $(FLAGS) $(PTHREAD) $(GZ) -I. -Iexamples $(TRACK) $< -o $@ $(LIBS)
 
 $(BUILD)/haste-%: examples/%.c haste.h $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $(TRACK) $< -o $@ $(LIBS)
@@ -233,7 +234,7 @@ $(BUILD)/cxx/haste-%: examples/%.c haste.h $(BUILD)/command
 	$(CXX) $(CXX_FLAGS) $(GZ) -I. $(TRACK) -x c++ $< -o $@ $(LIBS)
 
 $(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
-	$(CXX) $(CXX_FLAGS) $(GZ) -I. -Iexamples $(TRACK) -x c++ $< -o $@ $(LIBS)
+	$(CXX) $(CXX_FLAGS) $(PTHREAD) $(GZ) -I. -Iexamples $(TRACK) -x c++ $< -o $@ $(LIBS)
 
 $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@

@@ -49,6 +49,7 @@ if command -v cmake >/dev/null 2>&1; then
 else skip "cmake"; fi
 
 check "make uninstall" "make uninstall BUILD=$out/build PREFIX=$out/usr LIBDIR=$out/usr/lib; [ -z \"\$(find $out/usr -type f -o -type l)\" ]"
+check "a program of its own with the installed header" "make install BUILD=$out/none PREFIX=$out/usr; $CC -std=c99 -O1 -I$out/usr/include examples/minimal.c -o $out/minimal -lm; cd $out; ./minimal"
 check "make install of headers alone" "make install BUILD=$out/none PREFIX=$out/usr LIBDIR=$out/usr/lib; [ \"\$(find $out/usr -type f | wc -l)\" = 2 ]"
 
 printf '%-22s %9d checks, %d failed, %d skipped\n' package.sh $count $failed $skipped
