@@ -55,7 +55,8 @@ int main(int argc, char **argv)
         if (haste_layer_create(&layer, &options, &error) != HASTE_OK) return fail("layer", &error);
         layer.step = 1234567890123;
         for (i = 0; i < 2; i++)   /* some state */
-            for (j = 0; j < layer.block[i].labels; j++) layer.block[i].bias[j] = layer.block[i].bias_state[1][j] = (float)j / 7;
+            for (j = 0; j < layer.block[i].labels; j++)
+                layer.block[i].bias[j] = layer.block[i].bias_state[1][j] = (float)j / 7;
         if (strcmp(argv[1], "save") == 0) {
             if (haste_save(path, &layer, layer.dtype, &section, 1, &error) != HASTE_OK) return fail(path, &error);
         } else
@@ -63,16 +64,20 @@ int main(int argc, char **argv)
                 haste_file file;
                 int ok;
                 if (haste_load(path, map, &file, &error) != HASTE_OK) return fail(path, &error);
-                ok = haste_layer_check(&file.layer, NULL) == HASTE_OK && file.layer.step == layer.step && file.layer.seed == layer.seed &&
-                     file.section_count == 1 && file.section[0].bytes == sizeof bytes && memcmp(file.section[0].data, bytes, sizeof bytes) == 0 &&
-                     same(file.layer.label_of, layer.label_of, layer.slots, 4) && same(file.layer.slot_of, layer.slot_of, layer.labels, 4);
+                ok = haste_layer_check(&file.layer, NULL) == HASTE_OK && file.layer.step == layer.step &&
+                    file.layer.seed == layer.seed &&
+                     file.section_count == 1 && file.section[0].bytes == sizeof bytes &&
+                         memcmp(file.section[0].data, bytes, sizeof bytes) == 0 &&
+                     same(file.layer.label_of, layer.label_of, layer.slots, 4) &&
+                         same(file.layer.slot_of, layer.slot_of, layer.labels, 4);
                 for (i = 0; i < 2; i++) {
                     const haste_block *a = &file.layer.block[i], *b = &layer.block[i];
                     const int64_t slots = b->groups * b->group_size, n = slots * b->fan_in;
                     ok = ok && same(a->weight, b->weight, n, weight) && same(a->bias, b->bias, slots, 4) &&
                          same(a->index, b->index, b->groups * b->fan_in, 2);
                     for (j = 0; j < 2; j++)
-                        ok = ok && same(a->weight_state[j], b->weight_state[j], n, state) && same(a->bias_state[j], b->bias_state[j], slots, 4);
+                        ok = ok && same(a->weight_state[j], b->weight_state[j], n, state) &&
+                            same(a->bias_state[j], b->bias_state[j], slots, 4);
                 }
                 haste_file_free(&file);
                 if (!ok) { printf("exchange: %s, map %d: not the layer that was written\n", path, map); return 1; }

@@ -1,10 +1,11 @@
-/* fuzz_api.c: the functions of haste.h called in any order with any options. The input's bytes decide shapes, options, data, now and
-   then an argument that is not allowed, and which call is next. What must hold, whatever they are:
+/* fuzz_api.c: the functions of haste.h called in any order with any options. The input's bytes decide shapes, options,
+   data, now and then an argument that is not allowed, and which call is next. What must hold, whatever they are:
 
-       a call that fails says why, and leaves the layer as it was, bit for bit (but HASTE_ERR_NONFINITE, which says which groups);
+       a call that fails says why, and leaves the layer as it was, bit for bit (HASTE_ERR_NONFINITE allows more);
        what haste_plan_bytes plans is what is allocated, and what it refuses is refused;
        logits, losses, gradients for x, scores and searches are those of the _ref functions;
-       every layer obeys haste_layer_check, and one that was saved and loaded goes on with the same bits, on any number of threads;
+       every layer obeys haste_layer_check, and one that was saved and loaded goes on with the same bits, on any number
+       of threads;
        a gradient of another layer is refused.
 
        clang -O1 -g -fsanitize=fuzzer,address,undefined -I. tests/fuzz_api.c -o build/fuzz_api -lm
@@ -27,13 +28,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-#define FAIL(...)       do { fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); fprintf(stderr, __VA_ARGS__); fputc('\n', stderr); abort(); } while (0)
+#define FAIL(...)                                                                                                      \
+    do {                                                                                                               \
+        fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                                \
+        fprintf(stderr, __VA_ARGS__);                                                                                  \
+        fputc('\n', stderr);                                                                                           \
+        abort();                                                                                                       \
+    } while (0)
 #define MUST(condition) do { if (!(condition)) FAIL("%s", #condition); } while (0)
 
 enum { MOST_B = 40, MOST_K = 8, MOST_LABELS = 120, MOST_INPUTS = 70, CALLS = 24, IDS = 4096 };
 #define MOST_BYTES ((size_t)16 << 20)   /* larger layers and workspaces are planned, but not made */
 
-/* ---- the input ---------------------------------------------------------------------------------------------------- */
+/* ---- the input --------------------------------------------------------------------------------------------------- */
 
 static const uint8_t *input;
 static size_t input_left;
@@ -50,7 +57,8 @@ static int below(int n) { return take() % n; }
 /* Mostly `usual`, now and then a number at some edge. */
 static int32_t odd(int32_t usual)
 {
-    static const int32_t edge[] = { 0, -1, -2, 1, 7, 8, 9, 255, 256, 257, 65535, 65536, 65537, INT32_MAX, INT32_MIN, INT32_MAX - 7 };
+    static const int32_t edge[] = { 0, -1, -2, 1, 7, 8, 9, 255, 256, 257, 65535, 65536, 65537, INT32_MAX,
+                                    INT32_MIN, INT32_MAX - 7 };
     const int which = take();
     return which < 240 ? usual : edge[which - 240];
 }
@@ -64,7 +72,7 @@ static float number(void)
     return which < 252 ? -1 : which == 252 ? NAN : which == 253 ? INFINITY : -INFINITY;
 }
 
-/* ---- what is there ------------------------------------------------------------------------------------------------ */
+/* ---- what is there ----------------------------------------------------------------------------------------------- */
 
 static haste_error error;
 static haste_layer layer, stranger;           /* and one with another arrangement */
@@ -107,7 +115,8 @@ static void *keep(void)
 static void unchanged(void *kept, haste_status status, const char *call)
 {
     if (status != HASTE_OK && status != HASTE_ERR_NONFINITE &&
-        (memcmp(kept, &layer, sizeof layer) != 0 || memcmp((char *)kept + sizeof layer, layer_memory(), layer_bytes()) != 0))
+        (memcmp(kept, &layer, sizeof layer) != 0 ||
+         memcmp((char *)kept + sizeof layer, layer_memory(), layer_bytes()) != 0))
         FAIL("%s failed with %d, but changed the layer", call, (int)status);
     free(kept);
 }
@@ -129,8 +138,9 @@ static int references(void)
                     for (f = 0; f < block->fan_in; f++) {
                         const int64_t at = (g * block->fan_in + f) * block->group_size + s;
                         const int column = block->begin + (block->index ? block->index[g * block->fan_in + f] : f);
-                        const float w = layer.dtype == HASTE_BF16 ? haste__from_bf16(((const uint16_t *)block->weight)[at])
-                                                                  : ((const float *)block->weight)[at];
+                        const float w = layer.dtype == HASTE_BF16
+                                      ? haste__from_bf16(((const uint16_t *)block->weight)[at])
+                                      : ((const float *)block->weight)[at];
                         sum += fabs((double)w * (double)x[b * layer.inputs + column]);
                     }
                     slot = block->first_slot + g * block->group_size + s;
@@ -141,9 +151,12 @@ static int references(void)
     return 1;
 }
 
-static double allowed(int64_t at, int half) { return (half && work.bf16_dot && layer.dtype == HASTE_BF16 ? .02 : 1e-5) * scale[at] + 1e-30; }
+static double allowed(int64_t at, int half)
+{
+    return (half && work.bf16_dot && layer.dtype == HASTE_BF16 ? .02 : 1e-5) * scale[at] + 1e-30;
+}
 
-/* ---- calls -------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 static haste_step_options step_options(void)
 {
@@ -160,6 +173,13 @@ static haste_step_options step_options(void)
     return step;
 }
 
+static void make_gradient(void)
+{
+    if (have_gradient) return;
+    MUST(said(haste_gradient_create(&gradient, &layer, &error)) == HASTE_OK);
+    have_gradient = 1;
+}
+
 /* The loss of a pass, and its gradient for x, against the references made before it. */
 static void compare_pass(const haste_step_options *step, double loss, double loss_ref, const float *got)
 {
@@ -172,7 +192,8 @@ static void compare_pass(const haste_step_options *step, double loss, double los
     haste_backward_ref(&layer, x, B, grad_ref, NULL, NULL, grad);   /* the layer is still that from before */
     for (i = 0; i < B * layer.inputs; i++) most = fmax(most, fabs(grad[i]));
     for (i = 0; i < B * layer.inputs; i++)
-        if (fabs(grad[i] - (double)got[i]) > 1e-4 * (most + 1e-3)) FAIL("grad_x[%d] %.9g, not %.9g", i, (double)got[i], grad[i]);
+        if (fabs(grad[i] - (double)got[i]) > 1e-4 * (most + 1e-3)) 
+            FAIL("grad_x[%d] %.9g, not %.9g", i, (double)got[i], grad[i]);
     free(grad);
 }
 
@@ -184,12 +205,12 @@ static void call_accumulate(void)
     haste_status status;
     void *kept = keep();
     int comparable;
-    if (!have_gradient) { MUST(said(haste_gradient_create(&gradient, &layer, &error)) == HASTE_OK); have_gradient = 1; }
+    make_gradient();
     comparable = !wrong && B_passed == B && B > 0 && step.divisor >= 0 && references();
     if (comparable) haste_loss_ref(&layer, ref, B, &lists, step.divisor, &loss_ref, grad_ref);
     memset(grad_x, 0, sizeof grad_x);
-    status = said(haste_accumulate(&layer, &work, x, B_passed, &lists, &step, wrong ? &strange_gradient : &gradient, &loss,
-                                   with_x ? grad_x : NULL, &error));
+    status = said(haste_accumulate(&layer, &work, x, B_passed, &lists, &step, wrong ? &strange_gradient : &gradient,
+                                   &loss, with_x ? grad_x : NULL, &error));
     if (wrong && B_passed == B && B > 0) MUST(status != HASTE_OK);
     if (status == HASTE_OK && comparable && with_x) compare_pass(&step, loss, loss_ref, grad_x);
     MUST(memcmp(kept, &layer, sizeof layer) == 0);
@@ -199,16 +220,19 @@ static void call_accumulate(void)
 static void call_step(void)
 {
     haste_step_options step = step_options();
-    const int with_loss = below(2), with_x = below(2), comparable = B_passed == B && B > 0 && step.divisor >= 0 && references();
+    const int with_loss = below(2), with_x = below(2);
+    const int comparable = B_passed == B && B > 0 && step.divisor >= 0 && references();
     double loss = 0, loss_ref = 0;
     int64_t before = layer.step;
     haste_status status;
     void *kept = keep();
     if (comparable) haste_loss_ref(&layer, ref, B, &lists, step.divisor, &loss_ref, grad_ref);
     memset(grad_x, 0, sizeof grad_x);
-    status = said(haste_train_step(&layer, &work, x, B_passed, &lists, &step, with_loss ? &loss : NULL, with_x ? grad_x : NULL, &error));
+    status = said(haste_train_step(&layer, &work, x, B_passed, &lists, &step, with_loss ? &loss : NULL,
+                                   with_x ? grad_x : NULL, &error));
     if (status == HASTE_OK) MUST(layer.step == before + (B_passed > 0));
-    if (status == HASTE_OK && comparable && with_loss && fabs(loss - loss_ref) > 1e-5 * (1 + fabs(loss_ref)) * layer.labels)
+    if (status == HASTE_OK && comparable && with_loss &&
+        fabs(loss - loss_ref) > 1e-5 * (1 + fabs(loss_ref)) * layer.labels)
         FAIL("loss %.9g, not %.9g", loss, loss_ref);
     unchanged(kept, status, "haste_train_step");
 }
@@ -252,7 +276,8 @@ static void call_top_k(void)
     const int exclude = below(2);
     int32_t b, j, l, id_ref[MOST_K];
     double score_ref[MOST_K];
-    haste_status status = said(haste_top_k(&layer, &work, x, B_passed, k, exclude ? &lists : NULL, best, score, &error));
+    haste_status status = said(haste_top_k(&layer, &work, x, B_passed, k, exclude ? &lists : NULL, best, score,
+                                           &error));
     if (status != HASTE_OK || B_passed != B) return;
     MUST(k >= 1 && k <= MOST_K);
     if (!references()) return;
@@ -268,11 +293,14 @@ static void call_top_k(void)
             if (found < 0) { MUST(z_found == -INFINITY); continue; }
             for (l = 0; l < j; l++) MUST(best[b * k + l] != found);
             for (l = 0; l < outs; l++) MUST(out[l] != found);
-            if (j > 0) MUST(z_found < score[b * k + j - 1] || (z_found == score[b * k + j - 1] && found > best[b * k + j - 1]));
+            if (j > 0)
+                MUST(z_found < score[b * k + j - 1] ||
+                     (z_found == score[b * k + j - 1] && found > best[b * k + j - 1]));
             if (fabs((double)z_found - z[layer.slot_of[found]]) > allowed(b * layer.slots + layer.slot_of[found], 1))
                 FAIL("score %.9g of label %ld, not %.9g", (double)z_found, (long)found, z[layer.slot_of[found]]);
             if ((double)z_found < score_ref[j] - 2 * allowed(b * layer.slots + layer.slot_of[id_ref[j]], 1))
-                FAIL("rank %ld has %.9g, but label %ld has %.9g", (long)j, (double)z_found, (long)id_ref[j], score_ref[j]);
+                FAIL("rank %ld has %.9g, but label %ld has %.9g", (long)j, (double)z_found, (long)id_ref[j],
+                     score_ref[j]);
         }
     }
 }
@@ -284,8 +312,8 @@ static void call_above(void)
     const float threshold = number();
     const int exclude = below(2);
     int32_t found[IDS], b;
-    haste_status status = said(haste_above(&layer, &work, x, B_passed, threshold, exclude ? &lists : NULL, begin, found, score, capacity,
-                                           &needed, &error));
+    haste_status status = said(haste_above(&layer, &work, x, B_passed, threshold, exclude ? &lists : NULL, begin, found,
+                                           score, capacity, &needed, &error));
     if (status != HASTE_OK || B_passed != B) return;
     MUST(begin[0] == 0 && begin[B] == needed && needed <= capacity);
     for (b = 0; b < B; b++)
@@ -312,11 +340,13 @@ static void call_forward(void)
     if (status != HASTE_OK || B_passed != B) return;
     if (references())
         for (i = 0; i < B * layer.slots; i++)
-            if (fabs((double)logits[i] - ref[i]) > allowed(i, 1)) FAIL("logit %.9g, not %.9g", (double)logits[i], ref[i]);
+            if (fabs((double)logits[i] - ref[i]) > allowed(i, 1))
+                FAIL("logit %.9g, not %.9g", (double)logits[i], ref[i]);
     if (below(2)) {
-        if (!have_gradient) { MUST(said(haste_gradient_create(&gradient, &layer, &error)) == HASTE_OK); have_gradient = 1; }
+        make_gradient();
         if (below(2)) said(haste_gradient_zero(&gradient, &layer, &error));
-        said(haste_backward(&layer, &work, x, B, logits, take() < 20 && have_strange ? &strange_gradient : &gradient, grad_x, &error));
+        said(haste_backward(&layer, &work, x, B, logits, take() < 20 && have_strange ? &strange_gradient : &gradient,
+                            grad_x, &error));
     }
 }
 
@@ -329,9 +359,12 @@ static void call_score(void)
     for (b = 0; b < B; b++)
         for (j = offset[b]; j < offset[b + 1]; j++) {
             const int64_t at = b * layer.slots + layer.slot_of[id[j]];
-            if (fabs((double)score[j - offset[0]] - ref[at]) > allowed(at, 0)) FAIL("score %.9g, not %.9g", (double)score[j - offset[0]], ref[at]);
+            if (fabs((double)score[j - offset[0]] - ref[at]) > allowed(at, 0))
+                FAIL("score %.9g, not %.9g", (double)score[j - offset[0]], ref[at]);
         }
 }
+
+static int is_percent(double value) { return value >= 0 && value <= 100 + 1e-9; }
 
 static void call_metrics(void)
 {
@@ -342,10 +375,11 @@ static void call_metrics(void)
     if (said(haste_metrics_init(&metrics, depth, &error)) != HASTE_OK || k > MOST_K) return;
     for (i = 0; i < MOST_B * MOST_K; i++) best[i] = i * 7 % (layer.labels + 1) - 1;
     if (take() == 3) best[0] = odd(0);
-    if (said(haste_metrics_add(&metrics, best, B_passed, k, layer.labels, &lists, NULL, below(2) ? &lists : NULL, &error)) != HASTE_OK) return;
+    if (said(haste_metrics_add(&metrics, best, B_passed, k, layer.labels, &lists, NULL, below(2) ? &lists : NULL,
+                               &error)) != HASTE_OK) return;
     values = haste_metrics_get(&metrics, depth);
-    MUST(values.precision >= 0 && values.precision <= 100 + 1e-9 && values.ndcg >= 0 && values.ndcg <= 100 + 1e-9 && values.recall >= 0 &&
-         values.recall <= 100 + 1e-9 && values.psp >= 0 && values.psp <= 100 + 1e-9 && values.psndcg >= 0 && values.psndcg <= 100 + 1e-9);
+    MUST(is_percent(values.precision) && is_percent(values.ndcg) && is_percent(values.recall));
+    MUST(is_percent(values.psp) && is_percent(values.psndcg));
 }
 
 /* Saves and loads; both go one step on, on different numbers of threads. */
@@ -376,7 +410,7 @@ static void call_file(void)
         for (i = 0; i < B; i++) id[i] = i % layer.labels;
         other.threads = 4 - work.threads;
         other.chunks = work.chunks;
-        if (said(haste_workspace_create(&other_work, &loaded.layer, &other, &error)) != HASTE_OK) FAIL("no workspace for the loaded layer");
+        MUST(said(haste_workspace_create(&other_work, &loaded.layer, &other, &error)) == HASTE_OK);
         memset(&step, 0, sizeof step);
         step.lr = .01f;
         one = said(haste_train_step(&layer, &work, x, B, &lists, &step, &loss[0], NULL, &error));
@@ -398,7 +432,7 @@ static void call_file(void)
         file = loaded;
         layer = loaded.layer;
         from_file = 1;
-        if (said(haste_workspace_create(&work, &layer, &work_options, &error)) != HASTE_OK) FAIL("no workspace for the loaded layer");
+        MUST(said(haste_workspace_create(&work, &layer, &work_options, &error)) == HASTE_OK);
     } else haste_file_free(&loaded);
 }
 
@@ -407,14 +441,15 @@ static void poke(void)
 {
     const haste_block *block = &layer.block[below(layer.block_count)];
     const int64_t n = block->groups * block->fan_in * block->group_size, at = take_two() % n;
+    const int64_t slot = at / block->group_size / block->fan_in * block->group_size + at % block->group_size;
     const float value = number();
-    if (at / block->group_size / block->fan_in * block->group_size + at % block->group_size >= block->labels) return;   /* padding */
+    if (slot >= block->labels) return;   /* padding */
     if (layer.dtype == HASTE_BF16) ((uint16_t *)block->weight)[at] = haste__to_bf16(value);
     else ((float *)block->weight)[at] = value;
     poked = 1;
 }
 
-/* ---- data and options --------------------------------------------------------------------------------------------- */
+/* ---- data and options -------------------------------------------------------------------------------------------- */
 
 static void make_batch(int turn)
 {
@@ -423,7 +458,8 @@ static void make_batch(int turn)
     const int most = work.batch < MOST_B ? work.batch : MOST_B;
     B = below(most + 1);
     B_passed = take() == 77 ? odd(B) : B;
-    for (i = 0; i < MOST_B * MOST_INPUTS; i++) x[i] = (float)((int)(((unsigned)i * 2654435761u + (unsigned)turn * 40503u) >> 26) - 32) / 32;
+    for (i = 0; i < MOST_B * MOST_INPUTS; i++)
+        x[i] = (float)((int)(((unsigned)i * 2654435761u + (unsigned)turn * 40503u) >> 26) - 32) / 32;
     while (spikes-- > 0) x[take_two() % (MOST_B * layer.inputs)] = number();
     offset[0] = end = below(5);
     for (i = 0; i < MOST_B; i++) {
@@ -543,7 +579,8 @@ static int begin(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static void (*const calls[])(void) = { call_step, call_step, call_accumulate, call_apply, call_rewire, call_rewire, call_top_k, call_above,
+    static void (*const calls[])(void) = { call_step, call_step, call_accumulate, call_apply, call_rewire, call_rewire,
+                                           call_top_k, call_above,
                                            call_forward, call_score, call_metrics, call_file, poke };
     int turn;
     if (size < 16) return 0;
@@ -555,7 +592,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (turn = 0; turn < CALLS && input_left > 2; turn++) {
         const int which = below((int)(sizeof calls / sizeof calls[0]));
         make_batch(turn);
-        if (B_passed > MOST_B && which != 0 && which != 2) B_passed = B;   /* outputs and lists have room for MOST_B samples */
+        /* outputs and lists have room for MOST_B samples */
+        if (B_passed > MOST_B && which != 0 && which != 2) B_passed = B;
         calls[which]();
         if (!poked && haste_layer_check(&layer, &error) != HASTE_OK) FAIL("after call %d: %s", which, error.text);
     }

@@ -1,10 +1,11 @@
-/* fuzz_data.c: the readers of examples/data.h on any bytes at all. What is read must obey the rules of data_set, survive being written
-   and read again, and what is refused must say why and leave nothing behind.
+/* fuzz_data.c: the readers of examples/data.h on any bytes at all. What is read must obey the rules of data_set,
+   survive being written and read again, and what is refused must say why and leave nothing behind.
 
        clang -O1 -g -fsanitize=fuzzer,address,undefined -I. -Iexamples tests/fuzz_data.c -o build/fuzz_data -lm
        build/fuzz_data -max_total_time=60 build/corpus
 
-   Byte 0 of the input: bits 0 and 1 the limit of documents, bit 2 tf-idf, bit 3 unit length, bit 7 a .npy file. The rest: the file. */
+   Byte 0 of the input: bits 0 and 1 the limit of documents, bit 2 tf-idf, bit 3 unit length,
+       bit 7 a .npy file. The rest: the file. */
 #define _GNU_SOURCE
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,7 +13,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-#define MUST(condition) do { if (!(condition)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); abort(); } } while (0)
+#define MUST(condition)                                                                                                \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                            \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
 
 static char path[64];
 static int descriptor = -1;
@@ -31,12 +38,14 @@ static void obeys(const data_set *data)
 {
     int64_t i, j;
     for (i = 0; i < data->documents; i++) {
-        MUST(data->label_offset[i] <= data->label_offset[i + 1] && data->feature_offset[i] <= data->feature_offset[i + 1]);
+        MUST(data->label_offset[i] <= data->label_offset[i + 1] &&
+             data->feature_offset[i] <= data->feature_offset[i + 1]);
         for (j = data->label_offset[i]; j < data->label_offset[i + 1]; j++)
             MUST(data->label[j] >= 0 && data->label[j] < data->labels &&
                  (j == data->label_offset[i] || data->label[j] > data->label[j - 1]));
         for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++)
-            MUST(data->feature[j] >= 0 && data->feature[j] < data->features && isfinite(data->value[j]) && data->value[j] != 0 &&
+            MUST(data->feature[j] >= 0 && data->feature[j] < data->features && isfinite(data->value[j]) &&
+                 data->value[j] != 0 &&
                  (j == data->feature_offset[i] || data->feature[j] > data->feature[j - 1]));
     }
 }
@@ -88,7 +97,8 @@ static void is_used(data_set *data, int tfidf, int unit)
     if (data->features < 100000) {
         float *weight = (float *)malloc((size_t)data->features * sizeof *weight);
         MUST(weight);
-        if (data_feature_weights(data, all, data->documents, tfidf, weight, error)) data_weigh(data, weight, tfidf, unit);
+        if (data_feature_weights(data, all, data->documents, tfidf, weight, error)) data_weigh(data, weight, tfidf,
+                                                                                               unit);
         free(weight);
     }
     free(all);

@@ -229,13 +229,13 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     positives.id = id;
     haste_forward(layer, &work, x, B, logits, &error);
     haste_top_k(layer, &work, x, B, K, &positives, best, score, &error);
-    haste_score(layer, &work, x, B, positives, score, &error);
+    haste_score(layer, &work, x, B, &positives, score, &error);
     if (sound) {
-        status = haste_train_step(layer, &work, x, B, positives, &step, NULL, NULL, &error);
+        status = haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
         if (status && will_hold) broken("a step fails", &error);
-        status = haste_rewire(layer, &work, &rewire, x, B, positives, NULL, &error);
+        status = haste_rewire(layer, &work, &rewire, x, B, &positives, NULL, &error);
         if (status && will_hold) broken("rewiring fails", &error);
-        haste_train_step(layer, &work, x, B, positives, &step, NULL, NULL, &error);
+        haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
         if (will_hold && haste_layer_check(layer, &error)) broken("after training", &error);
     }
     haste_workspace_free(&work);

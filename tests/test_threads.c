@@ -1,5 +1,6 @@
-/* Threads of the caller's own: HASTE_PARALLEL_FOR by pthreads, several readers of one layer at a time, each with a workspace of its own.
-   What all calls compute must not depend on that. CI runs it under ThreadSanitizer too, which follows pthreads, not OpenMP's. */
+/* Threads of the caller's own: HASTE_PARALLEL_FOR by pthreads, several readers of one layer at a time, each with a
+   workspace of its own. What all calls compute must not depend on that. CI runs it under ThreadSanitizer too, which
+   follows pthreads, not OpenMP's. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdint.h>
@@ -130,7 +131,8 @@ static void *read_all(void *argument)
     for (i = 0; i < 2; i++) {
         mine->ok &= haste_top_k(mine->layer, &work, x, B, K, &lists, mine->best, NULL, NULL) == HASTE_OK;
         mine->ok &= haste_forward(mine->layer, &work, x, B, mine->logits, NULL) == HASTE_OK;
-        mine->ok &= haste_above(mine->layer, &work, x, B, 0, NULL, mine->begin, mine->above, mine->above_score, B * L, &mine->needed, NULL) == HASTE_OK;
+        mine->ok &= haste_above(mine->layer, &work, x, B, 0, NULL, mine->begin, mine->above, mine->above_score, B * L,
+                                &mine->needed, NULL) == HASTE_OK;
         mine->ok &= haste_score(mine->layer, &work, x, B, &lists, mine->score, NULL) == HASTE_OK;
         mine->ok &= haste_layer_check(mine->layer, NULL) == HASTE_OK;
         mine->ok &= haste_save(path, mine->layer, mine->layer->dtype, NULL, 0, NULL) == HASTE_OK;
@@ -162,9 +164,11 @@ static void many_readers(void)
         const reader *one = &readers[0], *other = &readers[i];
         const size_t found = (size_t)one->needed;
         CHECK(other->ok);
-        CHECK(memcmp(one->best, other->best, sizeof one->best) == 0 && memcmp(one->score, other->score, sizeof one->score) == 0);
+        CHECK(memcmp(one->best, other->best, sizeof one->best) == 0 && memcmp(one->score, other->score,
+                                                                              sizeof one->score) == 0);
         CHECK(memcmp(one->logits, other->logits, (size_t)(B * layer.slots) * sizeof(float)) == 0);
-        CHECK(one->needed > 0 && one->needed == other->needed && memcmp(one->begin, other->begin, sizeof one->begin) == 0);
+        CHECK(one->needed > 0 && one->needed == other->needed && memcmp(one->begin, other->begin,
+                                                                        sizeof one->begin) == 0);
         CHECK(memcmp(one->above, other->above, found * sizeof *one->above) == 0 &&
               memcmp(one->above_score, other->above_score, found * sizeof *one->above_score) == 0);
     }
@@ -204,7 +208,8 @@ static uint64_t write_all(int kind, int threads)
     for (i = 0; i < 2; i++) {
         CHECK_STATUS(haste_train_step(&layer, &work, x, B, &lists, &step, &loss, grad_x, &error), HASTE_OK, error);
         hash = hash_of(&loss, sizeof loss, hash);
-        CHECK_STATUS(haste_accumulate(&layer, &work, x, B, &lists, &step, &gradient, &loss, grad_x, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_accumulate(&layer, &work, x, B, &lists, &step, &gradient, &loss, grad_x, &error), HASTE_OK,
+                     error);
         CHECK_STATUS(haste_apply(&layer, &work, &gradient, &step, &error), HASTE_OK, error);
         rewire.growth = i ? HASTE_GROW_GRADIENT : HASTE_GROW_RANDOM;
         rewire.prune = kind & 1 ? HASTE_PRUNE_SALIENCY : HASTE_PRUNE_MAGNITUDE;
