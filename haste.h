@@ -65,8 +65,8 @@
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
-       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (there, define
-                            HASTE_IMPLEMENTATION before haste.h is first included), imported elsewhere
+       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (define
+                            HASTE_IMPLEMENTATION there before haste.h is first included), imported elsewhere
        HASTE_API            (everywhere) what stands before each declaration, instead of these two
        HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
@@ -348,9 +348,10 @@ typedef struct haste_step_options {
 /* haste_version: HASTE_VERSION of the implementation that was linked. */
 HASTE_API int haste_version(void);
 
-/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled with?
-   Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size (another header,
-   packing or size of enumerations); the sentence says which. For programs that link a library, once at their start. */
+/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled
+   with? Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size
+   (another header, packing or size of enumerations); the sentence says which. For programs that link a library, once at
+   their start. */
 #define HASTE_CHECK_VERSION(error) \
     haste_check_version((error), HASTE_VERSION, HASTE__STRUCTS(HASTE__NAME_AND_SIZE) (const char *)0)
 HASTE_API haste_status haste_check_version(haste_error *error, int version, ...);
@@ -887,8 +888,8 @@ haste_status haste_check_version(haste_error *error, int version, ...)
         while (i < sizeof own / sizeof own[0] && strcmp(own[i].name, name) != 0) i++;
         if (i == 0 && bytes != own[0].bytes) error = NULL;
         if (version / 100 != HASTE_VERSION / 100)
-            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation %d.%d.%d",
-                                 version / 10000, version / 100 % 100, version % 100,
+            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation "
+                                 "%d.%d.%d", version / 10000, version / 100 % 100, version % 100,
                                  HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH);
         else if (i == sizeof own / sizeof own[0])
             status = haste__fail(error, HASTE_ERR_ARG, "%.60s is in the header, but not in the implementation", name);
@@ -6488,8 +6489,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 
 /* ---- >>letters ----------------------------------------------------------------------------------------------- */
 
-/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one letter
-   (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one
+   letter (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
 #if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
     #if defined(_MSC_VER)
         #define HASTE__PRAGMA(text) __pragma(text)

@@ -1,4 +1,5 @@
-/* system.h: what the programs ask of the system: a clock, the memory they took, signals. POSIX, or Windows by mingw-w64. */
+/* system.h: what the programs ask of the system: a clock, the memory they took, signals. POSIX, or Windows by
+   mingw-w64. */
 #ifndef SYSTEM_H
 #define SYSTEM_H
 
@@ -35,7 +36,8 @@ static inline double peak_mib(void)
 {
 #if defined(_WIN32)
     PROCESS_MEMORY_COUNTERS counters;
-    return GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters) ? (double)counters.PeakWorkingSetSize / 1048576 : 0;
+    const BOOL known = GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters);
+    return known ? (double)counters.PeakWorkingSetSize / 1048576 : 0;
 #else
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

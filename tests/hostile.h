@@ -1,6 +1,6 @@
-/* hostile.h: names that the headers of other projects define as macros. tests/compile.sh puts it before haste.h, which must compile
-   all the same, and find them unchanged after it. HOSTILE_LETTERS: every single letter too. The library's headers come first,
-   as those projects include them. */
+/* hostile.h: names that the headers of other projects define as macros. tests/compile.sh puts it before haste.h, which must
+   compile all the same, and find them unchanged after it. HOSTILE_LETTERS: every single letter too. The library's headers
+   come first, as those projects include them. */
 #ifndef HOSTILE_H
 #define HOSTILE_H
 
