@@ -1,4 +1,4 @@
-/* haste.h - version 0.1.0 - MIT licence at the end of the file
+/* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
    Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
@@ -32,7 +32,8 @@
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>letters
+       >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -59,9 +60,15 @@
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
        over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
        haste_forward and haste_score return it as it is.
+       Where the compiler computes floats with more bits (x87: 32-bit x86 without -mfpmath=sse), equal bits are
+       promised only if it rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
+       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (define
+                            HASTE_IMPLEMENTATION there before haste.h is first included), imported elsewhere
+       HASTE_API            (everywhere) what stands before each declaration, instead of these two
+       HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
@@ -96,17 +103,35 @@
 #include <stdint.h>
 
 #define HASTE_VERSION_MAJOR 0
-#define HASTE_VERSION_MINOR 1
+#define HASTE_VERSION_MINOR 2
 #define HASTE_VERSION_PATCH 0
+#define HASTE_VERSION       (HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH)
 
-#if defined(HASTE_STATIC) && defined(__GNUC__)
-    #define HASTE_API static __attribute__((unused))
-#elif defined(HASTE_STATIC)
-    #define HASTE_API static
-#elif defined(__cplusplus)
-    #define HASTE_API extern "C"
-#else
-    #define HASTE_API extern
+#ifndef HASTE_API
+    #if defined(HASTE_STATIC) && (defined(__GNUC__) || defined(__clang__))
+        #define HASTE_API static __attribute__((unused))
+    #elif defined(HASTE_STATIC)
+        #define HASTE_API static
+    #elif defined(HASTE_DLL) && defined(_WIN32) && (defined(HASTE_IMPLEMENTATION) || defined(HASTE_CUDA_IMPLEMENTATION))
+        #define HASTE_API __declspec(dllexport)
+    #elif defined(HASTE_DLL) && defined(_WIN32)
+        #define HASTE_API __declspec(dllimport)
+    #elif defined(HASTE_DLL) && defined(__GNUC__)
+        #define HASTE_API __attribute__((visibility("default")))
+    #else
+        #define HASTE_API extern
+    #endif
+#endif
+
+#ifndef HASTE_FILE
+    #define HASTE_FILE "haste.h"   /* by which this file includes parts of itself */
+#endif
+
+#define HASTE__LETTERS 1   /* puts the user's macros of one letter aside: see >>letters */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 /* ---- >>types ------------------------------------------------------------------------------------------------- */
@@ -381,8 +406,24 @@ typedef struct haste_step_options {
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
 
-/* haste_version: MAJOR*10000 + MINOR*100 + PATCH of the implementation that was linked. */
+/* haste_version: HASTE_VERSION of the implementation that was linked. */
 HASTE_API int haste_version(void);
+
+/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled
+   with? Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size
+   (another header, packing or size of enumerations); the sentence says which. For programs that link a library, once at
+   their start. */
+#define HASTE_CHECK_VERSION(error) \
+    haste_check_version((error), HASTE_VERSION, HASTE__STRUCTS(HASTE__NAME_AND_SIZE) (const char *)0)
+HASTE_API haste_status haste_check_version(haste_error *error, int version, ...);
+
+/* haste_error comes first: it is written to only if its own size is right. */
+#define HASTE__STRUCTS(of)                                                                                             \
+    of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
+    of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
+    of(haste_step_options) of(haste_group_options) of(haste_rewire_options) of(haste_metrics)                          \
+    of(haste_metrics_values) of(haste_section) of(haste_file)
+#define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
 HASTE_API const char *haste_status_text(haste_status status);
@@ -952,13 +993,20 @@ HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_op
 HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
                                  int64_t excluded_count, int32_t *id, double *score);
 
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0   /* brings them back */
+#include HASTE_FILE
+
 #endif /* HASTE_H */
 
 /* ================================================================================================================
    End of the API. What follows is the implementation, compiled where HASTE_IMPLEMENTATION is defined.
    ================================================================================================================ */
 
-#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE)
+#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE) && !defined(HASTE__LETTERS)
 #define HASTE_IMPLEMENTATION_DONE
 
 #include <errno.h>
@@ -986,6 +1034,9 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
     #include <omp.h>
 #endif
 
+#define HASTE__LETTERS 1
+#include HASTE_FILE
+
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
     #define HASTE__RESTRICT __restrict
@@ -1006,10 +1057,7 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 /* ---- >>status ------------------------------------------------------------------------------------------------ */
 
-int haste_version(void)
-{
-    return HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH;
-}
+int haste_version(void) { return HASTE_VERSION; }
 
 const char *haste_status_text(haste_status status)
 {
@@ -1039,6 +1087,32 @@ static haste_status haste__fail(haste_error *error, haste_status status, const c
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
     }
+    return status;
+}
+
+haste_status haste_check_version(haste_error *error, int version, ...)
+{
+    #define HASTE__ROW(type) { #type, sizeof(type) },
+    static const struct { const char *name; size_t bytes; } own[] = { HASTE__STRUCTS(HASTE__ROW) };
+    const char *name;
+    haste_status status = HASTE_OK;
+    va_list theirs;
+    va_start(theirs, version);
+    while (status == HASTE_OK && (name = va_arg(theirs, const char *)) != NULL) {
+        size_t bytes = va_arg(theirs, size_t), i = 0;
+        while (i < sizeof own / sizeof own[0] && strcmp(own[i].name, name) != 0) i++;
+        if (i == 0 && bytes != own[0].bytes) error = NULL;
+        if (version / 100 != HASTE_VERSION / 100)
+            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation "
+                                 "%d.%d.%d", version / 10000, version / 100 % 100, version % 100,
+                                 HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH);
+        else if (i == sizeof own / sizeof own[0])
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s is in the header, but not in the implementation", name);
+        else if (bytes != own[i].bytes)
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s has %lu bytes in the header, %lu in the implementation",
+                                 name, (unsigned long)bytes, (unsigned long)own[i].bytes);
+    }
+    va_end(theirs);
     return status;
 }
 
@@ -1214,10 +1288,7 @@ static int haste__threads(int32_t wanted)
    The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
    hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
    haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
-   vectorize anything. HASTE_FILE is the name to include, for who has given this file another one. */
-#if !defined(HASTE_FILE)
-    #define HASTE_FILE "haste.h"
-#endif
+   vectorize anything. */
 
 #if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
@@ -1390,15 +1461,6 @@ HASTE__INLINE haste__lanes haste__lanes_select(haste__lanes_bits mask, haste__la
     return haste__lanes_as_float((haste__lanes_as_bits(a) & mask) | (haste__lanes_as_bits(b) & ~mask));
 }
 
-HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
-{
-    uint32_t each[HV_LANES], all = ~0u;
-    int i;
-    memcpy(each, &mask, sizeof each);
-    for (i = 0; i < HV_LANES; i++) all &= each[i];
-    return all != 0;
-}
-
 HASTE__INLINE float haste__lanes_sum(haste__lanes v)
 {
     float each[HV_LANES];
@@ -1428,6 +1490,15 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
     #define hv_store_upper(p, bits) \
         _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
     #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
     #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
     #define hv_sqrt(a)       haste__lanes_sqrt(a)
@@ -6036,13 +6107,14 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
     #include <sys/file.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
+    #include <sys/types.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
-        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && !defined(__APPLE__) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the system's headers (not in those of macOS). */
         extern FILE *fdopen(int descriptor, const char *mode);
         extern ssize_t readlink(const char *path, char *text, size_t bytes);
-        extern int fchmod(int descriptor, unsigned int mode);
-        extern int fchown(int descriptor, unsigned int user, unsigned int group);
+        extern int fchmod(int descriptor, mode_t mode);
+        extern int fchown(int descriptor, uid_t user, gid_t group);
     #endif
 #elif defined(_WIN32)
     #include <sys/stat.h>
@@ -6512,7 +6584,7 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
     unsigned mode = (unsigned)old->st_mode & 0777u;
     if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
         mode = (mode & 0707u) | (mode & 07u) << 3;
-    fchmod(descriptor, mode);
+    fchmod(descriptor, (mode_t)mode);
 }
 
 static int haste__writer_open(haste__writer *w, const char *path)
@@ -8036,7 +8108,87 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
     }
 }
 
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ---- >>letters ----------------------------------------------------------------------------------------------- */
+
+/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one
+   letter (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+#if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
+    #if defined(_MSC_VER)
+        #define HASTE__PRAGMA(text) __pragma(text)
+    #else
+        #define HASTE__PRAGMA(text) _Pragma(#text)
+    #endif
+    #define HASTE__PUSH(letter) HASTE__PRAGMA(push_macro(#letter))
+    #define HASTE__POP(letter)  HASTE__PRAGMA(pop_macro(#letter))
+    #define HASTE__EACH_LETTER(of) \
+        of(A) of(B) of(C) of(D) of(E) of(F) of(G) of(H) of(I) of(J) of(K) of(L) of(M) \
+        of(N) of(O) of(P) of(Q) of(R) of(S) of(T) of(U) of(V) of(W) of(X) of(Y) of(Z) \
+        of(a) of(b) of(c) of(d) of(e) of(f) of(g) of(h) of(i) of(j) of(k) of(l) of(m) \
+        of(n) of(o) of(p) of(q) of(r) of(s) of(t) of(u) of(v) of(w) of(x) of(y) of(z)
+    #if HASTE__LETTERS == 0
+        HASTE__EACH_LETTER(HASTE__POP)
+    #else
+        HASTE__EACH_LETTER(HASTE__PUSH)
+        #undef A
+        #undef B
+        #undef C
+        #undef D
+        #undef E
+        #undef F
+        #undef G
+        #undef H
+        #undef I
+        #undef J
+        #undef K
+        #undef L
+        #undef M
+        #undef N
+        #undef O
+        #undef P
+        #undef Q
+        #undef R
+        #undef S
+        #undef T
+        #undef U
+        #undef V
+        #undef W
+        #undef X
+        #undef Y
+        #undef Z
+        #undef a
+        #undef b
+        #undef c
+        #undef d
+        #undef e
+        #undef f
+        #undef g
+        #undef h
+        #undef i
+        #undef j
+        #undef k
+        #undef l
+        #undef m
+        #undef n
+        #undef o
+        #undef p
+        #undef q
+        #undef r
+        #undef s
+        #undef t
+        #undef u
+        #undef v
+        #undef w
+        #undef x
+        #undef y
+        #undef z
+    #endif
+#endif
+#undef HASTE__LETTERS
 
 /* ================================================================================================================
    The kernels, once for each path: see >>kernels, which defines what begins with hv_ and includes this file for what
