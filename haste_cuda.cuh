@@ -49,8 +49,8 @@
                   labels; with B > 64 each half of the inputs by itself, biases with the first. SGD looks at new weights
                   and biases instead of gradients
        wide and narrow do not look at new weights otherwise: a step whose rates alone would let one become infinite (lr of 1e12
-                  and more, with momentum 100; or lr * weight_decay above 1) is left to general. They do not expect
-                  velocities above 1e28
+                  and more, with momentum 100; or lr * weight_decay above 1) is left to general. They do not expect states
+                  that no training leaves: velocities above 1e28, huge first moments beside a second one of 0
        softmax    logits that are not finite take no part in the sample's sum
        Prediction: haste_cuda_forward and haste_cuda_score return such logits as they are, and say nothing; haste_cuda_top_k
        and haste_cuda_above report them, and the sample's result is unspecified. Rewiring: see there.
@@ -694,7 +694,7 @@ typedef struct haste__cu_pass {
     float   scale;                /* 1 / divisor */
     float   negligible;           /* slopes below it, not yet scaled, count as 0 */
     float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
-    int32_t wild;                 /* can a new weight be infinite? 0: no; 1: by a huge velocity alone; 2: by these rates */
+    int32_t wild;                 /* can a new weight be infinite? 0: no; 1: only from odd states; 2: by these rates */
     const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
     double *loss_sum;             /* [gridDim.x] (=), or NULL */
     uint32_t *flag;
@@ -1626,8 +1626,8 @@ template <typename T> static __device__ __forceinline__ bool haste__cu_storable(
     return (__float_as_uint(w) & 0x7fffffffu) <= (sizeof(T) == 2 ? 0x7f7f0000u : 0x7f7fffffu);
 }
 
-/* The weights w of labels s .. s + 7 of input f, with their gradients. Returns whether the updated ones are all finite; else they
-   and their states stay as they were, as they do where not `store`. */
+/* The weights w of labels s .. s + 7 of input f, with their gradients. Returns whether the updated ones are all finite; else
+   they and their states stay as they were, as they do where not `store`. */
 template <typename T>
 static __device__ __forceinline__ bool haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w,
                                                          const float *gradient, bool store)
@@ -1639,7 +1639,7 @@ static __device__ __forceinline__ bool haste__cu_update8(const haste__cu_pass &p
     #pragma unroll
     for (int j = 0; j < 8; j++) {
         w[j] = haste__cu_rule(p, w[j], gradient[j], p.decay, &m[j], &v[j]);
-        fine = fine && haste__cu_storable<T>(w[j]);
+        fine &= haste__cu_storable<T>(w[j]);
     }
     if (!store || !fine) return fine;
     if (p.optimizer != HASTE_SGD) haste__cu_state_store8(p, 0, g, f, s, m);
@@ -8780,9 +8780,11 @@ static float haste__cu_rate(float rate, float otherwise) { return rate == 0 ? ot
 static int32_t haste__cu_wild(const haste__cu_pass *p)
 {
     const double lr = (double)p->lr, decay = (double)p->decay;
-    if (p->optimizer == HASTE_ADAMW)   /* its first moment is a mean of gradients; the second may be 0 */
-        return lr * decay <= 1 && lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30 ? 0 : 2;
-    if (!(decay <= .5 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
+    if (p->optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
+        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
+        return !(lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30);
+    }
+    if (!(decay <= 1 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
     return p->optimizer == HASTE_MOMENTUM;
 }
 
