@@ -95,9 +95,12 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     cuda_ok(cudaGetDeviceProperties(&device, e->layer.device), "cudaGetDeviceProperties");
     printf("runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
-    for (i = 0; i < e->layer.block_count; i++)
-        printf("; %s %s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups",
-               haste_cuda_path_text(haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, NULL)));
+    for (i = 0; i < e->layer.block_count; i++) {
+        const char *why;   /* not a faster path */
+        const haste_cuda_path path = haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, &why);
+        printf("; %s %s%s%s%s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups", haste_cuda_path_text(path),
+               why[0] ? " (" : "", why, why[0] ? ")" : "");
+    }
     putchar('\n');
 }
 
