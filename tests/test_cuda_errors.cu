@@ -269,7 +269,7 @@ static void captured()
     cudaStream_t stream;
     cudaGraph_t graph = NULL;
     cudaGraphExec_t ready;
-    char *want[3], *got;
+    char *want[4], *got;
     int64_t needed;
     int i;
     memset(&o, 0, sizeof o);
@@ -277,7 +277,6 @@ static void captured()
     o.lr = .01f;
     r.share = .1f;
     CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
-    gradient.pending = 1;
     MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     #define PREDICT()                                                                                                  \
         CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, stream, &test_error),  \
@@ -285,12 +284,16 @@ static void captured()
         CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, K, &there, (int32_t *)id, NULL, stream,       \
                                       &test_error), HASTE_OK, test_error);                                             \
         CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, B, &there, (float *)score, stream, &test_error), \
-                     HASTE_OK, test_error)
+                     HASTE_OK, test_error);                                                                            \
+        CHECK_STATUS(haste_cuda_backward(&dev, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, &gradient, NULL,      \
+                                         HASTE_CUDA_F32, stream, &test_error), HASTE_OK, test_error)
     PREDICT();
     MUST(cudaStreamSynchronize(stream));
     want[0] = (char *)host_copy(out, n);
     want[1] = (char *)host_copy(id, B * K * 4);
     want[2] = (char *)host_copy(score, B * 6 * 4);
+    want[3] = (char *)test_alloc(gradient.bytes);
+    MUST(cudaMemcpy(want[3], gradient.memory, gradient.bytes, cudaMemcpyDeviceToHost));
     MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     #define REFUSED(call)                                                                                              \
         CHECK_STATUS(call, HASTE_ERR_STATE, test_error);                                                               \
@@ -318,6 +321,7 @@ static void captured()
         MUST(cudaMemset(out, 0xff, n));
         MUST(cudaMemset(id, 0xff, B * K * 4));
         MUST(cudaMemset(score, 0xff, B * 6 * 4));
+        MUST(cudaMemset(gradient.memory, 0, gradient.bytes));
         MUST(cudaGraphLaunch(ready, stream));
         MUST(cudaStreamSynchronize(stream));
         got = (char *)host_copy(out, n);
@@ -328,6 +332,10 @@ static void captured()
         free(got);
         got = (char *)host_copy(score, B * 6 * 4);
         CHECK(memcmp(got, want[2], B * 6 * 4) == 0);
+        free(got);
+        got = (char *)test_alloc(gradient.bytes);
+        MUST(cudaMemcpy(got, gradient.memory, gradient.bytes, cudaMemcpyDeviceToHost));
+        CHECK(memcmp(got, want[3], gradient.bytes) == 0);
         free(got);
     }
     // and outside all goes on: earlier lists on the host have left nothing behind
@@ -340,7 +348,7 @@ static void captured()
     MUST(cudaGraphExecDestroy(ready));
     MUST(cudaGraphDestroy(graph));
     MUST(cudaStreamDestroy(stream));
-    for (i = 0; i < 3; i++) free(want[i]);
+    for (i = 0; i < 4; i++) free(want[i]);
     cudaFree(x); cudaFree(out); cudaFree(id); cudaFree(score);
     free_lists(there);
     haste_cuda_gradient_free(&gradient);
