@@ -320,7 +320,8 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     The rest as in haste.h; options->negligible means the same but saves no time. layer->step += 1 when the work is queued.
+     The rest as in haste.h; of options->loss only scale (from 0) and negligible, which saves no time here, are taken, and no
+     clip, block rates and grad_norm: HASTE_ERR_ARG for others. layer->step += 1 when the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
    HASTE_ERR_STATE (a stream that is being captured): nothing is changed. */
@@ -708,7 +709,7 @@ typedef struct haste__cu_pass {
     const haste__cu_node *node;
     /* what to do */
     int32_t loss, optimizer, state_f32;
-    float   scale;                /* 1 / divisor */
+    float   scale;                /* of loss and gradients */
     float   negligible;           /* slopes below it, not yet scaled, count as 0 */
     float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
     int32_t wild;                 /* can a new weight be infinite? 0: no; 1: only from odd states; 2: by these rates */
@@ -8805,9 +8806,31 @@ static int32_t haste__cu_wild(const haste__cu_pass *p)
     return p->optimizer == HASTE_MOMENTUM;
 }
 
+// The name of an option that is set and that the device does not have, or NULL.
+static const char *haste__cu_other_option(const haste_step_options *o)
+{
+    if (o->loss.sample_weight) return "loss.sample_weight";
+    if (o->loss.positive_value) return "loss.positive_value";
+    if (o->loss.label_weight) return "loss.label_weight";
+    if (o->loss.label_scale) return "loss.label_scale";
+    if (o->loss.label_offset) return "loss.label_offset";
+    if (o->loss.ignored) return "loss.ignored";
+    if (o->loss.logit_scale != 0 && o->loss.logit_scale != 1) return "loss.logit_scale";
+    if (o->loss.margin != 0) return "loss.margin";
+    if (o->loss.positive_weight != 0 && o->loss.positive_weight != 1) return "loss.positive_weight";
+    if (o->loss.smoothing != 0) return "loss.smoothing";
+    if (o->loss.share != 0 && o->loss.share != 1) return "loss.share";
+    if (o->loss.function) return "loss.function";
+    if (o->loss.softmax) return "loss.softmax";
+    if (o->clip != 0) return "clip";
+    if (o->block) return "block";
+    return o->grad_norm ? "grad_norm" : NULL;
+}
+
 static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
                                         int32_t B, haste_error *error)
 {
+    const char *other;
     double t = (double)layer->step + 1;
     uint64_t step = (uint64_t)layer->step << 8;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
@@ -8820,10 +8843,14 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                               (double)o->eps, (double)o->weight_decay);
-    if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
-    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
-                              (double)o->negligible);
+    if (!(o->loss.scale >= 0 && o->loss.scale <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.scale = %g, expected a finite number from 0", o->loss.scale);
+    if (!(o->loss.negligible >= 0 && o->loss.negligible <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.negligible = %g, expected a finite number from 0",
+                              (double)o->loss.negligible);
+    other = haste__cu_other_option(o);
+    if (other)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "%s is an option of haste.h that the device does not have", other);
     p->lr = o->lr;
     p->momentum = haste__cu_rate(o->momentum, .9f);
     p->beta1 = haste__cu_rate(o->beta1, .9f);
@@ -8832,8 +8859,8 @@ static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_laye
     p->decay = o->weight_decay;
     p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
     p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
-    if (B > 0) p->scale = (float)(1.0 / (double)(o->divisor ? o->divisor : B));
-    p->negligible = o->negligible;
+    if (B > 0) p->scale = (float)(o->loss.scale > 0 ? o->loss.scale : 1.0 / (double)B);
+    p->negligible = o->loss.negligible;
     p->wild = haste__cu_wild(p);
     p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
     p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);

@@ -31,6 +31,33 @@ static void errors()
     o.lr = -1;
     CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
     o.lr = .1f;
+    // what the CPU's step can be asked for and the device's cannot is said, never passed over
+    {
+        haste_block_rates rates[HASTE_MAX_BLOCKS];
+        double number;
+        memset(rates, 0, sizeof rates);
+        #define REFUSED(field, value, zero) \
+            o.field = value; \
+            CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error); \
+            CHECK(strstr(test_error.text, #field) != NULL); \
+            o.field = zero
+        REFUSED(loss.scale, -1, 0);
+        REFUSED(loss.sample_weight, x, NULL);
+        REFUSED(loss.positive_value, x, NULL);
+        REFUSED(loss.label_weight, x, NULL);
+        REFUSED(loss.label_scale, x, NULL);
+        REFUSED(loss.label_offset, x, NULL);
+        REFUSED(loss.logit_scale, 2, 0);
+        REFUSED(loss.margin, .1f, 0);
+        REFUSED(loss.positive_weight, 2, 0);
+        REFUSED(loss.smoothing, .1f, 0);
+        REFUSED(loss.share, .5f, 0);
+        REFUSED(loss.softmax, &number, NULL);
+        REFUSED(clip, 1, 0);
+        REFUSED(block, rates, NULL);
+        REFUSED(grad_norm, &number, NULL);
+        #undef REFUSED
+    }
     wrong.offset = NULL;
     CHECK_STATUS(STEP(&dev, &work, x, 8, wrong, &o), HASTE_ERR_ARG, test_error);
     k = batch.id[batch.offset[0]];

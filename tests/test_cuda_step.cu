@@ -116,17 +116,17 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     MUST(cudaMemset(dev_gx, 0, d * (gx_type ? 2 : 4)));
     MUST(cudaMemset(dev_gx2, 0, d * (gx2_type ? 2 : 4)));
     haste_forward_ref(&layer, batch.x, B, logits);
-    haste_loss_ref(&layer, logits, B, &batch.positives, 0, &want_loss, slopes);
+    haste_loss_ref(&layer, logits, B, &batch.positives, NULL, &want_loss, slopes);
     naive_forward(&layer, rounded, B, naive_logits);
     naive_loss(&layer, naive_logits, B, batch.positives, 0, &unused, naive_slopes);
     if (turn % 2) {   // every other case leaves out small slopes
-        o.negligible = (float)(widest_gap(slopes, naive_slopes, n) * B);
-        small_dropped += o.negligible > 0;
-        for (i = 0; i < n; i++) if (fabs(slopes[i]) * B < (double)o.negligible) slopes[i] = naive_slopes[i] = 0;
+        o.loss.negligible = (float)(widest_gap(slopes, naive_slopes, n) * B);
+        small_dropped += o.loss.negligible > 0;
+        for (i = 0; i < n; i++) if (fabs(slopes[i]) * B < (double)o.loss.negligible) slopes[i] = naive_slopes[i] = 0;
     }
     haste_backward_ref(&layer, batch.x, B, slopes, want.weight, want.bias, want_x);
     for (i = 0; i < n; i++) logits[i] = (double)naive_logits[i];
-    haste_loss_ref(&layer, logits, B, &batch.positives, 0, &naive_loss_value, slopes);
+    haste_loss_ref(&layer, logits, B, &batch.positives, NULL, &naive_loss_value, slopes);
     naive_round(&layer, naive_slopes, n);
     naive_backward(&layer, rounded, B, naive_slopes, want.naive_weight, want.naive_bias, naive_gx);
     for (i = 0; i < d; i++) naive_gx2[i] = rounded_to(gx2_type, naive_gx[i]);
@@ -334,7 +334,7 @@ static void accumulate()
         int bad = 0;
         memset(&o, 0, sizeof o);
         o.lr = .01f;
-        o.divisor = 64;
+        o.loss.scale = 1.0 / 64;
         rest.offset += 32;
         CHECK_STATUS(haste_cuda_gradient_create(&gradient, &two, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_train_step(&one, &work, x, HASTE_CUDA_F32, 64, lists_of(host_lists(&batch)), &o, NULL,
@@ -459,7 +459,7 @@ static void gradients()
     CHECK_STATUS(APPLY(&dev, &gradient), HASTE_ERR_STATE, test_error);
     CHECK(strstr(test_error.text, "nothing is pending") != NULL && dev.step == 0);
     // two micro-batches, applied; the layer's own step comes from there alone
-    o.divisor = 2 * B;
+    o.loss.scale = 1.0 / (2 * B);
     for (i = 0; i < 2; i++) {
         CHECK_STATUS(ACCUMULATE(&dev, &gradient), HASTE_OK, test_error);
         CHECK_STATUS(haste_accumulate(&want, &host_work, batch.x, B, &batch.positives, &o, &host, NULL, NULL,
