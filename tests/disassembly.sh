@@ -74,7 +74,8 @@ judge() {
             for (j = 1; j <= loops; j++) {
                 inner = 1
                 for (t = 1; t <= loops; t++)
-                    if (t != j && from[t] >= from[j] && to[t] <= to[j] && (from[t] != from[j] || to[t] != to[j])) inner = 0
+                    # a loop within it, or one whose body the compiler has moved behind it
+                    if (t != j && from[t] >= from[j] && from[t] <= to[j] && (to[t] <= to[j] || from[t] > from[j])) inner = 0
                 if (!inner) continue
                 fma = 0; stack = ""
                 for (i = from[j]; i <= to[j]; i++) {
