@@ -734,15 +734,12 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #elif defined(_MSC_VER)
     #define HASTE__INLINE   static __forceinline
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first)
 #else
     #define HASTE__INLINE   static inline
-    #define HASTE__RESTRICT
     #define HASTE__PRINTF(text, first)
 #endif
 
@@ -1058,8 +1055,6 @@ typedef struct haste__kernels {
     #define HV_LANES 4
     typedef float    haste__f32x4 __attribute__((vector_size(16)));
     typedef uint32_t haste__u32x4 __attribute__((vector_size(16)));
-    typedef uint16_t haste__u16x4 __attribute__((vector_size(8)));
-    typedef int32_t  haste__i32x4 __attribute__((vector_size(16)));
     typedef haste__f32x4 haste__lanes;
     typedef haste__u32x4 haste__lanes_bits;
     HASTE__INLINE haste__lanes haste__lanes_set(float a) { const haste__lanes v = { a, a, a, a }; return v; }
@@ -1075,6 +1070,7 @@ typedef struct haste__kernels {
     #if defined(__clang__) || __GNUC__ >= 12
         #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
     #else
+        typedef int32_t haste__i32x4 __attribute__((vector_size(16)));
         HASTE__INLINE haste__lanes haste__lanes_shuffle(haste__lanes a, haste__lanes b, int i, int j, int k, int l)
         {
             const haste__i32x4 order = { i, j, k, l };
