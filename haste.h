@@ -56,12 +56,14 @@
        another program in the child, or let the child's workspaces have threads = 1.
    DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
        have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
-       the last ones. Random numbers come from a counter of (seed, step, position).
+       the last ones; label embeddings and groups are made on the best path. Random numbers come from a counter of (seed,
+       step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
-       haste_forward and haste_score return it as it is.
-       Where the compiler computes floats with more bits (x87: 32-bit x86 without -mfpmath=sse), equal bits are
-       promised only if it rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
+       over f run in order, fused where the path has the instruction. Training and search report a logit that is not finite,
+       and training leaves its group as it was; haste_forward and haste_score return it as it is.
+       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and haste_forward,
+       of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls are promised only if
+       the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
@@ -75,6 +77,7 @@
                             is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
                             an option threads = 0 means 1, and calls without that option use one thread. Work for one
                             thread does not pass through it
+       HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
        HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
                             compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
@@ -589,8 +592,8 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
 
      score   [offset[B] - offset[0]] (=)
 
-   2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG,
-   HASTE_ERR_DATA. */
+   2*F flops a candidate. Any B, any number of candidates, any workspace: of it, path, threads and scratch are used.
+   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG, HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                    const haste_lists *candidates, float *score, haste_error *error);
 
@@ -1039,15 +1042,12 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #elif defined(_MSC_VER)
     #define HASTE__INLINE   static __forceinline
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first)
 #else
     #define HASTE__INLINE   static inline
-    #define HASTE__RESTRICT
     #define HASTE__PRINTF(text, first)
 #endif
 
@@ -1282,13 +1282,14 @@ static int haste__threads(int32_t wanted)
      grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of tiles; or +=
 
    x and dx are tiles [width][32] of the feature-major batch, so an input is one contiguous row found through the
-   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in registers
-   while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own scalar times that row.
+   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in
+   registers while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own
+   scalar times that row.
 
-   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
-   hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
-   haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
-   vectorize anything. */
+   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that
+   begin with hv_. For each path these are defined here, and then the file includes itself for the text:
+   HASTE__KERNEL(forward) is haste__portable_forward, haste__avx2_forward, haste__avx512_forward or
+   haste__neon_forward. No compiler has to unroll or vectorize anything. */
 
 #if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
@@ -1353,7 +1354,8 @@ typedef struct haste__kernels {
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
     void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
-    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
+    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                      float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
                        float *sum);
     void (*stream)(const float *from, float *to, int n);
@@ -1377,9 +1379,9 @@ typedef struct haste__kernels {
                     double scale, float (*sign)[8]);
 } haste__kernels;
 
-/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4) are
-   constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in registers,
-   whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
+/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4)
+   are constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in
+   registers, whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
 #define HASTE__EACH_ROW(DO) \
     DO(0) if (rows > 1) { DO(1) } if (rows > 2) { DO(2) DO(3) } if (rows > 4) { DO(4) DO(5) DO(6) DO(7) }
 #define HASTE__ZERO_ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = hv_set(0);
@@ -1390,10 +1392,10 @@ typedef struct haste__kernels {
         if (vectors > 2) { sum[i][2] = hv_fma(a, b[2], sum[i][2]); sum[i][3] = hv_fma(a, b[3], sum[i][3]); }           \
     }
 
-/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such registers
-   (x86-64 always has), else one float. */
+/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such
+   registers (x86-64 always has), else one float. */
 #if defined(__GNUC__) && !defined(__CUDACC__) && \
-    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__) || defined(__loongarch_sx))
+    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__))
     #define HASTE__VECTORS 1
 #else
     #define HASTE__VECTORS 0
@@ -1403,8 +1405,6 @@ typedef struct haste__kernels {
     #define HV_LANES 4
     typedef float    haste__f32x4 __attribute__((vector_size(16)));
     typedef uint32_t haste__u32x4 __attribute__((vector_size(16)));
-    typedef uint16_t haste__u16x4 __attribute__((vector_size(8)));
-    typedef int32_t  haste__i32x4 __attribute__((vector_size(16)));
     typedef haste__f32x4 haste__lanes;
     typedef haste__u32x4 haste__lanes_bits;
     HASTE__INLINE haste__lanes haste__lanes_set(float a) { const haste__lanes v = { a, a, a, a }; return v; }
@@ -1413,10 +1413,14 @@ typedef struct haste__kernels {
         const haste__lanes_bits v = { a, a, a, a };
         return v;
     }
-    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return (haste__lanes_bits)(a < b); }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b)
+    {
+        return (haste__lanes_bits)(a < b);
+    }
     #if defined(__clang__) || __GNUC__ >= 12
         #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
     #else
+        typedef int32_t haste__i32x4 __attribute__((vector_size(16)));
         HASTE__INLINE haste__lanes haste__lanes_shuffle(haste__lanes a, haste__lanes b, int i, int j, int k, int l)
         {
             const haste__i32x4 order = { i, j, k, l };
@@ -1481,14 +1485,15 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
 
 #if HASTE__VECTORS && defined(__SSE2__)
     #include <emmintrin.h>
-    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN, as all of these */
+    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN */
     #define hv_min(a, b)     ((haste__lanes)_mm_min_ps((__m128)(a), (__m128)(b)))
     #define hv_sqrt(a)       ((haste__lanes)_mm_sqrt_ps((__m128)(a)))
     #define hv_all(mask)     (_mm_movemask_ps((__m128)(mask)) == 15)
     #define hv_widen(p) \
         ((haste__lanes)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)(const void *)(p))))
     #define hv_store_upper(p, bits) \
-        _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
+        _mm_storel_epi64((__m128i *)(void *)(p), \
+                         _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
 HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
 {
@@ -1505,6 +1510,15 @@ HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
     #define hv_all(mask)     haste__lanes_all(mask)
     #define hv_widen(p)      haste__lanes_widen(p)
     #define hv_store_upper(p, bits) haste__lanes_store_upper((p), (bits))
+
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
 
 HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
 {
@@ -1534,7 +1548,8 @@ HASTE__INLINE void haste__lanes_store_upper(uint16_t *p, haste__lanes_bits bits)
 #endif
 
 #define HASTE__KERNEL(name)  haste__portable_##name
-#define HV_ROWS              4   /* of a tile of two vectors: as many as registers hold, which hides the multiply-add's latency */
+/* rows of a tile of two vectors: as many as the registers hold, which hides the latency of the multiply-add */
+#define HV_ROWS              4
 #define hv_target
 #define hv_float             haste__lanes
 #define hv_bits              haste__lanes_bits
@@ -1651,7 +1666,8 @@ typedef uint32_t haste__u32x16 __attribute__((vector_size(64)));
 #define hv_all(mask)         ((mask) == 0xffff)
 #define hv_sum(v)            haste__avx512_sum_lanes(v)
 #define hv_widen(p) \
-    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32( \
+        0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define hv_store_upper(p, bits) \
     _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)((bits) >> 16)))
 
@@ -1717,15 +1733,17 @@ hv_target HASTE__INLINE float haste__avx512_sum_lanes(__m512 v)
 
 int haste_has_bf16_dot(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512bf16");
 }
 
 /* pair [n] = even [n] in the lower halves, odd [n] in the upper ones, n a multiple of 8. */
 HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const uint16_t *odd, int n, uint32_t *pair)
 {
-    const __m512i low = _mm512_setr_epi32(0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007,
-                                          0x280008, 0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
+    const __m512i low = _mm512_setr_epi32(
+        0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007,
+        0x280008, 0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
     int i = 0;
     for (; i + 32 <= n; i += 32) {
@@ -1741,7 +1759,8 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
-/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it. */
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it.
+   */
 HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
 {
     __m512i pairs = _mm512_set1_epi32((int)pair);
@@ -4083,7 +4102,7 @@ typedef struct haste__outgoing {
 } haste__outgoing;
 
 /* Writes share `part` of `parts`, past the caches. */
-static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
+static void haste__stream_rows(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
     for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
@@ -4108,7 +4127,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
                 haste__group_open(&group, pass, number, g + i, thread);
                 z = group.z + turn * HASTE__SAMPLES * haste__panel(S);
                 haste__group_rows(pass, &group, tile, z + i * S, (size_t)(count * S));
-                haste__send(pass, &out, i, count);
+                haste__stream_rows(pass, &out, i, count);
             }
             out.from = z;
             out.to = pass->logits + (size_t)tile * HASTE__SAMPLES * slots + (size_t)(group.slot - (count - 1) * S);
@@ -4118,7 +4137,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
             turn = !turn;
         }
     }
-    haste__send(pass, &out, 0, 1);
+    haste__stream_rows(pass, &out, 0, 1);
     HASTE__FENCE();
 }
 
@@ -4299,8 +4318,8 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
 
 /* ---- >>predict ----------------------------------------------------------------------------------------------- */
 
-/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who ask for it.
-   Each task sorts a share of them, in pieces that fit its thread's scratch. */
+/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who
+   ask for it. Each task sorts a share of them, in pieces that fit its thread's scratch. */
 typedef struct haste__scoring {
     haste__pass pass;
     int64_t     count, tasks;
@@ -4328,10 +4347,10 @@ static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t 
     return a;
 }
 
-/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how many. A key is
-   slot << 32 | (sample - b) << 16 | (candidate - first). */
-static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first, haste__rows *r,
-                            haste__candidate *c)
+/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how
+   many. A key is slot << 32 | (sample - b) << 16 | (candidate - first). */
+static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first,
+                            haste__rows *r, haste__candidate *c)
 {
     const haste_layer *layer = pass->layer;
     const haste_block *block = layer->block;
@@ -4396,7 +4415,8 @@ static void haste__score_task(void *context, int64_t task, int thread)
             next = 0;
             rows[turn].ahead = 0;
             if (i + count < n) {
-                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn], run[!turn]);
+                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn],
+                                        run[!turn]);
                 rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
                                    (ptrdiff_t)haste__width(pass->layer->dtype);
             }
@@ -8200,8 +8220,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 
 /* ---- >>kernel text ------------------------------------------------------------------------------------------- */
 
-/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits. Weights of
-   the next group, `ahead` numbers behind these, are fetched on the way. */
+/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits.
+   Weights of the next group, `ahead` numbers behind these, are fetched on the way. */
 #define HASTE__FORWARD_ADD(i)   HASTE__ADD_TO_ROW(i, w[i])
 #define HASTE__FORWARD_STORE(i)                                                                                        \
     hv_store(z + i * HASTE__SAMPLES, sum[i][0] + hv_set(bias[i]));                                                     \
@@ -8234,8 +8254,8 @@ hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index
             HASTE__KERNEL(forward_tile)(S, F, index, w + s, bias + s, x + b, z + s * HASTE__SAMPLES + b, ahead);
 }
 
-/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1, which go on
-   from the sums in z where first > 0; the bias after the last. */
+/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1,
+   which go on from the sums in z where first > 0; the bias after the last. */
 #define HASTE__PREDICT_RESUME(i)                                                                                       \
     sum[i][0] = hv_load(z + i * r->stride);                                                                            \
     if (vectors > 1) sum[i][1] = hv_load(z + i * r->stride + HV_LANES);                                                \
@@ -8252,8 +8272,8 @@ hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index
         hv_store(z + i * r->stride + 3 * HV_LANES, sum[i][3] + b[3]);                                                  \
     }
 
-hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0, int s,
-                                                         int first, int end)
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0,
+                                                         int s, int first, int end)
 {
     const ptrdiff_t S = r->S, pitch = r->pitch, ahead = r->ahead;
     const uint16_t *index = r->index;
@@ -8299,7 +8319,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__row
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
-    if (samples < 4)   /* few samples wait for memory, which is fastest in order: a few whole rows of weights at a time */
+    if (samples < 4)   /* few samples wait for memory, fastest in order: a few whole rows of weights at a time */
         for (first = 0; first < F; first = end) {
             end = F - first < turn ? F : first + turn;
             for (s = start; s + 4 * HV_LANES <= S; s += 4 * HV_LANES) {
@@ -8342,8 +8362,8 @@ hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
     hv_store(out[i], hv_load(out[i]) + sum[i][0]);                                                                     \
     hv_store(out[i] + HV_LANES, hv_load(out[i] + HV_LANES) + sum[i][1]);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index, const float *w,
-                                                            const float *dz, float *dx)
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index,
+                                                            const float *w, const float *dz, float *dx)
 {
     const int vectors = 2;
     const float *in[8];
@@ -8373,8 +8393,8 @@ hv_target static void HASTE__KERNEL(grad_input)(int S, int F, const uint16_t *in
             HASTE__KERNEL(grad_input_tile)(1, f, S, index, w, dz + b, dx + b);
 }
 
-/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt [32][S], one
-   behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
+/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt
+   [32][S], one behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
 #define HASTE__GRAD_WEIGHT_FROM(i) in[i] = x + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;
 #define HASTE__GRAD_WEIGHT_ADD(i)  HASTE__ADD_TO_ROW(i, in[i][b0])
 #define HASTE__GRAD_WEIGHT_NEXT(i) in[i] += tile_size;
@@ -8390,8 +8410,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(put)(float *to, hv_float v, haste__st
 }
 
 hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vectors, int f, int s, int S,
-                                                             const uint16_t *index, const float *x, ptrdiff_t tile_size,
-                                                             int tiles, const float *dzt, float *dw, haste__store_mode store)
+                                                             const uint16_t *index, const float *x,
+                                                             ptrdiff_t tile_size, int tiles, const float *dzt,
+                                                             float *dw, haste__store_mode store)
 {
     const float *in[8];   /* no larger than it must be: gcc would keep the pointers in memory */
     hv_float sum[8][4], b[4];
@@ -8412,9 +8433,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
 }
 
 /* The same for all inputs and the labels from s on. */
-hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
-                                                             ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
-                                                             haste__store_mode store)
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index,
+                                                             const float *x, ptrdiff_t tile_size, int tiles,
+                                                             const float *dzt, float *dw, haste__store_mode store)
 {
     int f;
     for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
@@ -8432,8 +8453,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F
 #endif
 }
 
-hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
-                                                 int tiles, const float *dzt, float *dw, haste__store_mode store)
+hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x,
+                                                 ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                 haste__store_mode store)
 {
     if (store == HASTE__SET)
         HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
@@ -8442,9 +8464,10 @@ hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *i
     else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
 }
 
-/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
-   as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of rows), bf16, index, w and bias
-   from the first of those labels on, and ahead. The array of candidates has room to its next multiple of 4, for any of them. */
+/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with
+   the bias last, as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of
+   rows), bf16, index, w and bias from the first of those labels on, and ahead. The array of candidates has room to
+   its next multiple of 4, for any of them. */
 #define HASTE__SCORE_ADD(i) \
     sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
@@ -8477,10 +8500,10 @@ hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__ca
     }
 }
 
-/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is NULL.
-   Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4,
-   on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider registers would need more
-   shuffles, not fewer. */
+/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is
+   NULL. Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In
+   blocks of 4 by 4, on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider
+   registers would need more shuffles, not fewer. */
 hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
                                                ptrdiff_t stride, float *sum)
 {
@@ -8515,8 +8538,8 @@ hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const floa
 #endif
 }
 
-/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=) the sums over
-   b. One row after the other, since each may lie in a page of its own; four at a time. */
+/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=)
+   the sums over b. One row after the other, since each may lie in a page of its own; four at a time. */
 hv_target static void HASTE__KERNEL(split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to,
                                                 ptrdiff_t stride, float *sum)
 {
@@ -8574,8 +8597,8 @@ hv_target HASTE__INLINE hv_float HASTE__KERNEL(exp)(hv_float x)
     return hv_as_float(hv_as_bits(p) + power);
 }
 
-/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss,
-   so the error must be relative. */
+/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to
+   the loss, so the error must be relative. */
 hv_target HASTE__INLINE hv_float HASTE__KERNEL(log1p_ratio)(hv_float e)
 {
     hv_float p = hv_fma(hv_set(0.00523269267f), e, hv_set(-0.0295052324f));
@@ -8593,9 +8616,9 @@ hv_target HASTE__INLINE hv_float HASTE__KERNEL(abs)(hv_float v)
     return hv_as_float(hv_as_bits(v) & hv_set_bits(0x7fffffffu));
 }
 
-/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z * scale;
-   positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL. They return 0 where a
-   logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
+/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z
+   * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL.
+   They return 0 where a logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
 hv_target HASTE__INLINE int HASTE__KERNEL(finite)(hv_float check) { return hv_all(hv_less(check, hv_set(1))); }
 
 hv_target HASTE__INLINE int HASTE__KERNEL(bce_rows)(float *z, int rows, float scale, float *loss)
@@ -8643,7 +8666,8 @@ hv_target static int HASTE__KERNEL(hinge)(float *z, int rows, float scale, float
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
+/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest).
+   */
 hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *weight)
 {
     const hv_float zero = hv_set(0);
@@ -8661,7 +8685,8 @@ hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shi
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
+/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z -
+   best). */
 hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best, float *sum)
 {
     hv_float check = hv_set(0);
@@ -8680,8 +8705,8 @@ hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or -FLT_MAX):
-   hit [samples] (=). */
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or
+   -FLT_MAX): hit [samples] (=). */
 hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit)
 {
     const hv_float lowest = hv_set(-FLT_MAX);
@@ -8700,7 +8725,8 @@ hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, co
     }
 }
 
-/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other left? */
+/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other
+   left? */
 hv_target static int HASTE__KERNEL(drop_small)(float *z, int n, float least)
 {
     const hv_float zero = hv_set(0), limit = hv_set(least > 1e-45f ? least : 1e-45f);   /* 0 is never left */
@@ -8792,8 +8818,9 @@ hv_target static void HASTE__KERNEL(momentum)(float *w, const float *g, float *v
 hv_target static void HASTE__KERNEL(adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)
 {
     const hv_float lr = hv_set(rule->lr), decay = hv_set(-(rule->lr * rule->decay)), eps = hv_set(rule->eps);
-    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2), one_beta1 = hv_set(1 - rule->beta1),
-                   one_beta2 = hv_set(1 - rule->beta2), correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
+    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2);
+    const hv_float one_beta1 = hv_set(1 - rule->beta1), one_beta2 = hv_set(1 - rule->beta2);
+    const hv_float correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
     int i = 0;
     for (; i + HV_LANES <= n; i += HV_LANES) {
         const hv_float wi = hv_load(w + i), gi = hv_load(g + i);
@@ -8873,8 +8900,8 @@ hv_target static float HASTE__KERNEL(sum_abs)(const float *a, const float *b, in
 #endif
 }
 
-/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight at a time
-   from the table `sign` [256][8] of what a byte stands for. */
+/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight
+   at a time from the table `sign` [256][8] of what a byte stands for. */
 hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t seed, const int32_t *feature,
                                              const float *value, int64_t n, double scale, float (*sign)[8])
 {
@@ -8886,7 +8913,8 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
     for (i = 0; i < n; i++) {
         const hv_float scaled = hv_set((float)((double)value[i] * scale));
         for (w = 0; w < words; w++) {
-            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
+            const uint64_t place = (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w;
+            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, place);
             float *out = row + w * 64;
             for (byte = 0; byte < 8; byte++, random >>= 8, out += 8)
                 for (j = 0; j < 8; j += HV_LANES)
@@ -8898,8 +8926,8 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
 
 static const haste__kernels HASTE__KERNEL(kernels) = {
     HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
-    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream), HASTE__KERNEL(bce),
-    HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
+    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
+    HASTE__KERNEL(bce), HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
     HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
     HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
     HASTE__KERNEL(project)
