@@ -59,7 +59,7 @@ quote     = '$(subst ','\'',$(1))'
 UNITS    := $(filter-out tests/test_compile_%,$(wildcard tests/test_*.c))
 UNITS    := $(if $(only),$(foreach t,$(UNITS),$(if $(strip $(foreach o,$(only),$(findstring $(o),$(t)))),$(t))),$(UNITS))
 TESTS    := $(UNITS:tests/%.c=$(BUILD)/tests/%)
-EXAMPLES := $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/haste-minimal
+EXAMPLES := $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/haste-minimal $(BUILD)/haste-surgery
 
 .PHONY: all train test units examples bench cxx sanitize symbols lib install uninstall clean help FORCE
 .DELETE_ON_ERROR:
@@ -72,7 +72,7 @@ found:
 train: $(BUILD)/haste-train            ## train on made-up data, under a minute (ARGS="..." goes to haste-train)
 	$(RUN) $(BUILD)/haste-train $(ARGS)
 
-examples: $(EXAMPLES)                  ## build/haste-train, build/haste-predict, build/haste-minimal
+examples: $(EXAMPLES)                  ## build/haste-train, haste-predict, haste-minimal, haste-surgery
 
 # Runs each test, all of them even if one fails; the exit status says whether all passed. FILE.sh:NAME is one subject of a script.
 run_tests = @$(SETTINGS) JOBS=$(JOBS) sh tests/run.sh $(1)
@@ -94,10 +94,13 @@ programs: $(EXAMPLES)                  ## only the tests of the programs
 compile:                               ## only the tests of how haste.h compiles
 	$(call run_tests,tests/compile.sh)
 
-.PHONY: found programs compile
+disassembly:                           ## the kernels under every compiler found: vectors of the path's width, no spills
+	BUILD=$(call quote,$(BUILD)) sh tests/disassembly.sh
+
+.PHONY: found programs compile disassembly
 
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
-	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal)
+	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal $(BUILD)/cxx/haste-surgery)
 
 SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
