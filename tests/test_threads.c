@@ -202,7 +202,7 @@ static uint64_t write_all(int kind, int threads)
     memset(&rewire, 0, sizeof rewire);
     memset(grad_x, 0, sizeof grad_x);
     step.lr = .01f;
-    step.negligible = kind & 1 ? .01f : 0;
+    step.loss.negligible = kind & 1 ? .01f : 0;
     rewire.share = .2f;
     CHECK_STATUS(haste_gradient_create(&gradient, &layer, &error), HASTE_OK, error);
     for (i = 0; i < 2; i++) {
