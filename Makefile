@@ -115,7 +115,7 @@ GPU_FOUND  = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>
 CUDA_ARCH  = $(or $(GPU_ARCH),$(if $(GPU_FOUND),sm_$(GPU_FOUND:90=90a),sm_90a))
 CUDA_FLAGS = -std=c++17 -O3 $(foreach a,$(CUDA_ARCH:sm_%=%),-gencode=arch=compute_$(a),code=sm_$(a)) -I. -Xcompiler -Wall,-Wextra \
              $(if $(filter 1,$(werror)),-Werror all-warnings) $(CPPFLAGS) $(NVCCFLAGS)
-CUDA_TESTS = $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_c
+CUDA_TESTS = $(patsubst tests/%.cu,$(BUILD)/tests/%,$(wildcard tests/test_cuda_*.cu)) $(BUILD)/tests/test_cuda_c
 CUDA_PROGRAMS = $(BUILD)/haste-train-cuda $(BUILD)/haste-predict-cuda
 
 cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object, its tests and programs, with NVCC for GPU_ARCH
@@ -123,14 +123,17 @@ cuda: $(BUILD)/haste_cuda.o $(CUDA_PROGRAMS) $(CUDA_TESTS)   ## the CUDA object,
 test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the device, and of the programs (without one: what needs none)
 	$(call run_tests,$(CUDA_TESTS) tests/programs.sh:cuda)
 
-# compute-sanitizer lies beside nvcc. Subjects are those of tests/test_cuda.cu; racecheck takes by far the longest. It does not
-# follow locks, and so has a test program of its own, whose wide kernels have nothing that needs one.
-SUBJECTS  ?= small step_fast backward_fast spared top_k above forward rewire deterministic
+# compute-sanitizer lies beside nvcc. step:small is the subject `small` of tests/test_cuda_step.cu; racecheck takes by far the
+# longest. It does not follow locks, and so has programs of its own, whose wide kernels have nothing that needs one.
+SUBJECTS  ?= step:small step:step_fast backward:backward_fast finite:spared predict:top_k predict:above forward:forward rewire:rewire \
+             deterministic:deterministic
+SANITIZED  = $(sort $(foreach s,$(SUBJECTS),$(firstword $(subst :, ,$(s)))))
 SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
-sanitize-cuda: $(BUILD)/tests/test_cuda $(BUILD)/tests/test_cuda_racecheck   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="small top_k ..."), minutes
+sanitize-cuda: $(SANITIZED:%=$(BUILD)/tests/test_cuda_%) $(SANITIZED:%=$(BUILD)/tests/racecheck_cuda_%)   ## memcheck, initcheck, racecheck, synccheck on the device (SUBJECTS="step:small ..."), minutes
 	@passed=0; failed=0; log=$(BUILD)/sanitize-cuda.log;                                                               \
-	 for tool in memcheck initcheck racecheck synccheck; do for subject in $(SUBJECTS); do                             \
-	     program=$<; [ $$tool != racecheck ] || program=$<_racecheck;                                                  \
+	 for tool in memcheck initcheck racecheck synccheck; do for one in $(SUBJECTS); do                                 \
+	     subject=$${one#*:}; program=$(BUILD)/tests/test_cuda_$${one%%:*};                                             \
+	     [ $$tool != racecheck ] || program=$(BUILD)/tests/racecheck_cuda_$${one%%:*};                                 \
 	     if HASTE_TEST_RUNS=2 $(SANITIZER) --tool $$tool --error-exitcode 1 $$program $$subject >$$log 2>&1 && ! grep -q '^no device' $$log;    \
 	     then passed=$$((passed + 1)); echo "$$tool $$subject: $$(tail -n 1 $$log)";                                   \
 	     else failed=$$((failed + 1)); echo "$$tool $$subject FAILED"; tail -n 20 $$log; fi;                           \
@@ -148,11 +151,19 @@ $(CUDA_PROGRAMS): $(BUILD)/haste-%-cuda: examples/%_cuda.cu examples/%.c $(wildc
                   $(BUILD)/haste_cuda.o $(BUILD)/command $(BUILD)/cuda_command
 	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_LINKED $(GZ) $(OPENMP:%=-Xcompiler %) $< $(BUILD)/haste_cuda.o -o $@ $(if $(ZLIB),-lz) -lm
 
-$(BUILD)/tests/test_cuda: tests/test_cuda.cu haste_cuda.cuh haste.h tests/check.h tests/layers.h $(BUILD)/cuda_command
+# The tests link with the object, but for the one that needs the inside of haste_cuda.cuh and compiles it anew.
+CUDA_SHARED = tests/cuda.h tests/check.h tests/layers.h haste_cuda.cuh haste.h $(BUILD)/cuda_command
+$(BUILD)/tests/test_cuda_inside: tests/test_cuda_inside.cu $(CUDA_SHARED)
 	$(NVCC) $(CUDA_FLAGS) -Xcompiler -pthread $< -o $@
 
-$(BUILD)/tests/test_cuda_racecheck: tests/test_cuda.cu haste_cuda.cuh haste.h tests/check.h tests/layers.h $(BUILD)/cuda_command
-	$(NVCC) $(CUDA_FLAGS) -DHASTE__WIDE_RESIDENT=0 -Xcompiler -pthread $< -o $@
+$(BUILD)/tests/test_cuda_%: tests/test_cuda_%.cu $(CUDA_SHARED) $(BUILD)/haste_cuda.o
+	$(NVCC) $(CUDA_FLAGS) -Xcompiler -pthread $< $(BUILD)/haste_cuda.o -o $@
+
+$(BUILD)/haste_cuda_racecheck.o: haste_cuda.cuh haste.h $(BUILD)/cuda_command
+	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_IMPLEMENTATION -DHASTE__WIDE_RESIDENT=0 -x cu -c haste_cuda.cuh -o $@
+
+$(BUILD)/tests/racecheck_cuda_%: tests/test_cuda_%.cu $(CUDA_SHARED) $(BUILD)/haste_cuda_racecheck.o
+	$(NVCC) $(CUDA_FLAGS) -Xcompiler -pthread $< $(BUILD)/haste_cuda_racecheck.o -o $@
 
 $(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -c $< -o $@.o
