@@ -424,8 +424,9 @@ HASTE_API haste_status haste_check_version(haste_error *error, int version, ...)
 #define HASTE__STRUCTS(of)                                                                                             \
     of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
     of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
-    of(haste_step_options) of(haste_group_options) of(haste_rewire_options) of(haste_metrics)                          \
-    of(haste_metrics_values) of(haste_section) of(haste_file)
+    of(haste_loss_tile) of(haste_loss_options) of(haste_block_rates) of(haste_step_options) of(haste_group_options)    \
+    of(haste_rewire_options) of(haste_metrics) of(haste_metrics_values) of(haste_section) of(haste_file)               \
+    of(haste_rows)
 #define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */

@@ -9,7 +9,7 @@ rm -rf "$out"
 make units BUILD="$out" CC=gcc CFLAGS="-O1 --coverage -fprofile-update=atomic" || exit 1
 for notes in "$out"/tests/*.gcno; do gcov -t "$notes" 2>/dev/null; done | awk -v floor="$floor" '
     # COUNT:LINE:TEXT; "-": no code, "#####" and "=====": code that did not run
-    { count = $0; sub(/:.*/, "", count); gsub(/ /, "", count); line = $0; sub(/^[^:]*: */, "", line); sub(/:.*/, "", line) }
+    { count = $0; sub(/:.*/, "", count); gsub(/ /, "", count); line = $0; sub(/^[^:]*: */, "", line); line += 0 }
     line == 0 && /Source:/ { of_haste = $0 ~ /haste\.h$/ }
     of_haste && line > 0 && count != "-" && count != "" {
         seen[line] = 1
