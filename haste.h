@@ -698,7 +698,8 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 
 /* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, sliced,
    joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
-   must not be one of them, and haste_layer_free gives its memory back. On failure nothing is changed and nothing stays
+   must not be one of them, and haste_layer_free gives its memory back. Scratch while they run: haste_labels_add and
+   haste_layer_from_rows 16 * D bytes, haste_labels_remove 4 * L. On failure nothing is changed and nothing stays
    allocated. All run in one thread. examples/surgery.c shows them. */
 
 /* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
@@ -741,10 +742,12 @@ HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const i
      kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
             where there is none. NULL: not wanted
 
-   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves it, and
-   written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows with
-   columns that do not ascend, a value that is not finite or too large for the layer's dtype, a frequency outside
-   0 .. samples. */
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves a weight
+   beyond 1e-30 (with options->negligible not at all), and written again it is back. So labels that come and go need no
+   new layer.
+
+   HASTE_ERR_DATA: ids out of range; rows with columns that do not ascend, a value that is not finite or too large for
+   the layer's dtype, a frequency outside 0 .. samples. */
 #define HASTE_RETIRED (-1e9f)
 HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
                                         double *kept, haste_error *error);
