@@ -6635,7 +6635,7 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
     const int labels = haste__group_labels(block, g);
     const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
-    int32_t n = 0, f, d;
+    int32_t n = 0, f, d, left;
     int64_t j;
     int s;
     memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
@@ -6653,13 +6653,14 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
         if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d]), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
-    /* Chosen inputs are marked by -1; where they are too few, those drawn fill up. */
+    /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
     for (f = 0; f < n; f++) choice->energy[haste__key_id(choice->key[f])] = -1;
-    haste__draw_index(index, F, width, layer->seed, (uint64_t)group);
-    for (f = 0; n < F; f++) {
-        if (choice->energy[index[f]] < 0) continue;
-        choice->energy[index[f]] = -1;
-        n++;
+    if (n < F) haste__draw_index(index, F - n, width - n, layer->seed, (uint64_t)group);
+    for (f = d = left = 0; f < F - n; d++) {
+        if (choice->energy[d] < 0) continue;
+        if (index[f] != left++) continue;
+        choice->energy[d] = -1;
+        f++;
     }
     for (f = d = 0; d < width; d++) if (choice->energy[d] < 0) index[f++] = (uint16_t)d;
 }
