@@ -16,8 +16,7 @@
 #include "encoder.h"
 #include "model.h"
 #include "options.h"
-
-#include <time.h>
+#include "system.h"
 
 /* haste-predict-cuda is this program with another engine: predict_cuda.cu says otherwise, then includes this file. */
 #ifndef PREDICT_CUDA
@@ -31,7 +30,7 @@ typedef struct predictor {
     /* options */
     int64_t         top_k, batch, threads;
     double          threshold;
-    int             by_threshold, logits, path;
+    int             by_threshold, logits, verify, path;
     const char     *features, *exclude, *model_path, *data_path;
 
     haste_file      file;
@@ -48,13 +47,6 @@ typedef struct predictor {
     float          *score;
     int64_t         id_room, score_room;
 } predictor;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static int by_value(const void *a, const void *b)
 {
@@ -98,6 +90,7 @@ static void read_options(predictor *p, int argc, char **argv)
         { OPTION_TEXT, "exclude", "FILE", &p->exclude, 0, 0, 0, "as many documents, whose labels must not come back", 0 },
         { OPTION_COUNT, "batch", "B", &p->batch, 1, 65536, 0, "documents at a time", 0 },
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
+        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "first compare MODEL, weights too, with its checksums", 0 },
         { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };
@@ -126,6 +119,7 @@ static void open_model(predictor *p)
     char text[DATA_ERROR];
     haste_error error;
     if (haste_load(p->model_path, 1, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (p->verify && haste_file_check(&p->file, &error) != HASTE_OK) die(1, "%s: %s", p->model_path, error.text);
     if (!model_read_shape(&p->file, p->model_path, &p->shape, text)) die(1, "%s", text);
     p->bag.features = (int32_t)p->shape.features;
     p->bag.width = (int32_t)p->shape.width;

@@ -97,7 +97,7 @@ if begin options; then
     run 0 $train --help
     for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size; do says out "^  --$option "; done
     run 0 $predict --help
-    for option in top-k threshold batch exclude threads; do says out "^  --$option "; done
+    for option in top-k threshold batch exclude threads verify; do says out "^  --$option "; done
     fails 2 "unknown option --bogus" $train --bogus
     fails 2 "--epochs needs a value" $train --epochs
     fails 2 "--epochs -1: expected a whole number from 0 to" $train --epochs -1
@@ -236,6 +236,15 @@ if begin predict; then
     fails 1 "test.txt" $predict test.txt test.txt
     head -c 2000 model.haste >short.haste
     fails 1 "short.haste" $predict short.haste test.txt
+    run 0 $predict model.haste test.txt --verify
+    same out all.out
+    # One byte of the weights, which lie behind the header, the label order and the indices, is not seen without --verify.
+    at=$(od -A d -t x1 -v -w48 -j 64 -N 1440 model.haste | awk '/ 68 61 73 74 65 2e 30 2e 77 65 69 67 68 74 00/ {
+             for (i = 33; i > 25; i--) printf "%s", $i; exit }')
+    { head -c $((0x$at + 5)) model.haste; printf '\125'; tail -c +$((0x$at + 7)) model.haste; } >damaged.haste
+    ok sh -c '! cmp -s model.haste damaged.haste'
+    run 0 $predict damaged.haste test.txt
+    fails 1 "damaged.haste: the model file: the checksum of section haste.0.weight is wrong" $predict damaged.haste test.txt --verify
     fails 1 "missing.txt" $predict model.haste missing.txt
     fails 2 "expected a probability between 0 and 1" $predict model.haste test.txt --threshold 2
 fi

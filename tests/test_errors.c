@@ -1,6 +1,7 @@
 /* Misuse: every refused call leaves the layer, the workspace's struct and all outputs as they were, and says which argument
    was wrong. Failing allocations: every allocation fails once, nothing leaks. */
 #include <stddef.h>
+#include <stdint.h>
 
 static void *failing_malloc(size_t bytes);
 static void  counting_free(void *memory);
@@ -16,7 +17,7 @@ static void *failing_malloc(size_t bytes)
 {
     void *memory;
     calls++;
-    if (calls == fail_at || bytes > (size_t)1 << 33) return NULL;   /* sizes that no test machine should try to have */
+    if (calls == fail_at || bytes >> 16 > (size_t)1 << 17) return NULL;   /* sizes that no test machine should try to have */
     memory = malloc(bytes);
     if (memory) { memset(memory, 0xff, bytes); held++; }
     return memory;
@@ -470,8 +471,7 @@ static void null_pointers(void)
     N(haste_above(&now.layer, &now.work, now.x, B, 0, NULL, now.above_offset, now.above_id, now.score, CAPACITY, NULL, error), "needed");
     N(haste_layer_check(NULL, error), "layer");
     /* the insides of structs */
-    WITH(const int64_t *, now.lists.offset, NULL, N(STEP(), "offset"); N(ACCUMULATE(), "offset"); N(SCORE(), "offset");
-         excluded_lists = &now.lists; N(TOP_K(), "offset"); N(ABOVE(), "offset"); excluded_lists = NULL);
+    WITH(const int64_t *, now.lists.offset, NULL, N(SCORE(), "offset"));   /* elsewhere it means one id a sample */
     WITH(const int32_t *, now.lists.id, NULL, N(STEP(), "id"); N(ACCUMULATE(), "id"); N(SCORE(), "id");
          excluded_lists = &now.lists; N(TOP_K(), "id"); N(ABOVE(), "id"); excluded_lists = NULL);
     WITH(float *, now.gradient.weight[1], NULL, N(ACCUMULATE(), "weight"); N(APPLY(), "weight"));
@@ -574,12 +574,14 @@ static void step_options(void)
     BAD(eps, HASTE_NONE, "eps");
     BAD(weight_decay, nan, "weight_decay");
     BAD(weight_decay, HUGE_VALF, "weight_decay");
-    BAD(negligible, -.5f, "negligible");
-    BAD(negligible, nan, "negligible");
-    BAD(negligible, HUGE_VALF, "negligible");
+    BAD(clip, -1, "clip");
+    BAD(clip, nan, "clip");
+    WITH(float, now.step.loss.negligible, -.5f, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
+    WITH(float, now.step.loss.negligible, nan, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
+    WITH(float, now.step.loss.negligible, HUGE_VALF, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
     #undef BAD
-    WITH(int64_t, now.step.divisor, -1, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
-    WITH(int64_t, now.step.divisor, INT64_MIN, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
+    WITH(double, now.step.loss.scale, (double)nan, REFUSED(STEP(), HASTE_ERR_ARG, "scale"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "scale"));
+    WITH(double, now.step.loss.scale, HUGE_VAL, REFUSED(STEP(), HASTE_ERR_ARG, "scale"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "scale"));
     free_world();
     CHECK(held == 0);
 }
