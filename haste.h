@@ -885,9 +885,9 @@ HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const i
      kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
             where there is none. NULL: not wanted
 
-   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves a weight
-   beyond 1e-30 (with options->negligible not at all), and written again it is back. So labels that come and go need no
-   new layer.
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, training moves none of
+   its weights beyond 1e-30 (with loss.negligible none at all), and written again it is back. So labels that come and go
+   need no new layer. Smoothing would pull it up: under BCE give it label_weight 0, under softmax let it be ignored.
 
    HASTE_ERR_DATA: ids out of range; rows with columns that do not ascend, a value that is not finite or too large for
    the layer's dtype, a frequency outside 0 .. samples. */
