@@ -845,7 +845,8 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 
 /* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, sliced,
    joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
-   must not be one of them, and haste_layer_free gives its memory back. On failure nothing is changed and nothing stays
+   must not be one of them, and haste_layer_free gives its memory back. Scratch while they run: haste_labels_add and
+   haste_layer_from_rows 16 * D bytes, haste_labels_remove 4 * L. On failure nothing is changed and nothing stays
    allocated. All run in one thread. examples/surgery.c shows them. */
 
 /* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
@@ -888,10 +889,12 @@ HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const i
      kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
             where there is none. NULL: not wanted
 
-   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves it, and
-   written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows with
-   columns that do not ascend, a value that is not finite or too large for the layer's dtype, a frequency outside
-   0 .. samples. */
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, training moves none of
+   its weights beyond 1e-30 (with loss.negligible none at all), and written again it is back. So labels that come and go
+   need no new layer. Smoothing would pull it up: under BCE give it label_weight 0, under softmax let it be ignored.
+
+   HASTE_ERR_DATA: ids out of range; rows with columns that do not ascend, a value that is not finite or too large for
+   the layer's dtype, a frequency outside 0 .. samples. */
 #define HASTE_RETIRED (-1e9f)
 HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
                                         double *kept, haste_error *error);
@@ -7444,7 +7447,7 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
     const int labels = haste__group_labels(block, g);
     const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
-    int32_t n = 0, f, d;
+    int32_t n = 0, f, d, left;
     int64_t j;
     int s;
     memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
@@ -7462,13 +7465,14 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
         if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d]), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
-    /* Chosen inputs are marked by -1; where they are too few, those drawn fill up. */
+    /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
     for (f = 0; f < n; f++) choice->energy[haste__key_id(choice->key[f])] = -1;
-    haste__draw_index(index, F, width, layer->seed, (uint64_t)group);
-    for (f = 0; n < F; f++) {
-        if (choice->energy[index[f]] < 0) continue;
-        choice->energy[index[f]] = -1;
-        n++;
+    if (n < F) haste__draw_index(index, F - n, width - n, layer->seed, (uint64_t)group);
+    for (f = d = left = 0; f < F - n; d++) {
+        if (choice->energy[d] < 0) continue;
+        if (index[f] != left++) continue;
+        choice->energy[d] = -1;
+        f++;
     }
     for (f = d = 0; d < width; d++) if (choice->energy[d] < 0) index[f++] = (uint16_t)d;
 }
