@@ -217,7 +217,7 @@ $(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
 $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
 
-$(BUILD)/haste-knn: bench/knn.c examples/data.h $(BUILD)/command
+$(BUILD)/haste-knn: bench/knn.c $(wildcard examples/*.h) $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
 
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.

@@ -5,6 +5,9 @@
        encoder.moment   their second moments, and the step each row last changed in, to go on training
        encoder.seen     [V + 1] int64
        idf              [V] weights of features
+       vocabulary       a vocabulary_shape; absent in models of version 0.1, where documents are numbered features
+       words            the features' words, each with a newline, where documents are text that is not hashed
+       labels           the labels' names, each with a newline, where they have some
        frequency        [L] int64: training documents of each label
        settings         the options that made the model, as text
        progress         a model_progress */
@@ -13,6 +16,7 @@
 
 #include "haste.h"
 #include "encoder.h"
+#include "vocabulary.h"
 
 #define MODEL_VERSION 1
 
@@ -32,6 +36,23 @@ typedef struct model_progress {
     double   loss;               /* sum over the samples of this epoch so far */
     double   seconds;            /* of training so far */
 } model_progress;
+
+/* One section more to save. */
+static inline void model_add(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
+{
+    haste_section *s = &section[(*count)++];
+    memset(s, 0, sizeof *s);
+    memcpy(s->name, name, strlen(name));
+    s->data = data;
+    s->bytes = bytes;
+}
+
+static inline void model_add_vocabulary(haste_section *section, int32_t *count, const vocabulary *v)
+{
+    model_add(section, count, "vocabulary", &v->shape, sizeof v->shape);
+    if (v->words.count) model_add(section, count, "words", v->words.text, (size_t)v->words.offset[v->words.count]);
+    if (v->labels.count) model_add(section, count, "labels", v->labels.text, (size_t)v->labels.offset[v->labels.count]);
+}
 
 /* A section of exactly so many bytes; NULL with a message otherwise. */
 static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path, char *error)
@@ -58,6 +79,26 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
         return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs", path,
                          (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
     return 1;
+}
+
+/* The vocabulary, checked against the layer and the encoder. */
+static inline int model_read_vocabulary(const haste_file *file, const char *path, const model_shape *shape, vocabulary *v, char *error)
+{
+    const haste_section *words = haste_file_find(file, "words"), *labels = haste_file_find(file, "labels");
+    vocabulary_shape kept;
+    const void *bytes;
+    if (!haste_file_find(file, "vocabulary")) {
+        vocabulary_ids(v, shape->features, file->layer.labels);
+        return 1;
+    }
+    bytes = model_section(file, "vocabulary", sizeof kept, path, error);
+    if (!bytes) return 0;
+    memcpy(&kept, bytes, sizeof kept);
+    if (kept.labels != file->layer.labels || kept.features != shape->features)
+        return data_fail(error, "%s: a vocabulary of %lld features and %lld labels; expected %lld and %ld", path, (long long)kept.features,
+                         (long long)kept.labels, (long long)shape->features, (long)file->layer.labels);
+    return vocabulary_read(v, &kept, words ? (const char *)words->data : NULL, words ? words->bytes : 0,
+                           labels ? (const char *)labels->data : NULL, labels ? labels->bytes : 0, path, error);
 }
 
 /* Brings documents into the form that the model was trained on. */

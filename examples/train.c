@@ -1,7 +1,7 @@
 /* haste-train: trains an extreme classifier on documents and says how good it is.
 
        haste-train                                      a made-up data set, half a minute
-       haste-train TRAIN TEST --save model.haste        files of the Extreme Classification Repository, see data.h
+       haste-train TRAIN TEST --save model.haste        text, or numbers of features: formats.h lists what it reads
        haste-train --help
 
    Sparse documents go through an embedding bag (encoder.h) into the layer (haste.h); dense .npy features go straight into the
@@ -12,10 +12,11 @@
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
-#include "data.h"
+#include "formats.h"
 #include "encoder.h"
 #include "model.h"
 #include "options.h"
+#include "split.h"
 #include "synthetic.h"
 
 #include <signal.h>
@@ -43,9 +44,10 @@ typedef struct settings {
     double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
     double      rewire_share, rewire_end;
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
-    int         grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
+    int64_t     ngrams, hash_bits, min_count;
+    int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
     int         dense, uniform, eval_test, deterministic, help;
-    const char *features, *test_features, *save, *resume, *log;
+    const char *label_names, *features, *test_features, *save, *resume, *log;
 } settings;
 
 enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
@@ -58,6 +60,12 @@ static settings settings_default(void)
 {
     settings s;
     memset(&s, 0, sizeof s);
+    /* data */
+    s.format       = FORMAT_AUTO;
+    s.separator    = SEPARATOR_AUTO;
+    s.ngrams       = 1;
+    s.hash_bits    = 0;
+    s.min_count    = 0;
     /* model */
     s.hidden       = 512;
     s.activation   = CHOSEN;
@@ -100,6 +108,12 @@ static int settings_options(settings *s, option *table)
 {
     const option all[] = {
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Data:", 0 },
+        { OPTION_CHOICE, "format", FORMAT_WORDS, &s->format, 0, 0, 0, "of TRAIN and TEST; auto: seen from their first lines", 0 },
+        { OPTION_CHOICE, "label-separator", SEPARATOR_WORDS, &s->separator, 0, 0, 0, "in a column of labels; auto: the first of ; | , in use", 0 },
+        { OPTION_TEXT, "label-names", "FILE", &s->label_names, 0, 0, 0, "names of labels that are ids: line i for label i", 0 },
+        { OPTION_COUNT, "ngrams", "N", &s->ngrams, 1, VOCABULARY_NGRAMS, 1, "of text: runs of up to N words are features, too", 0 },
+        { OPTION_COUNT, "min-count", "N", &s->min_count, 0, 1e9, 1, "of text: words of fewer documents are left out; 0: 2 from 10,000 documents on", 0 },
+        { OPTION_COUNT, "hash-bits", "BITS", &s->hash_bits, 0, VOCABULARY_BITS, 1, "of text: hash words into 2^BITS features; 0: keep a vocabulary", 0 },
         { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
         { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
         { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
@@ -234,6 +248,7 @@ typedef struct trainer {
     int             options, epochs_given;
     const char     *train_path, *test_path;
 
+    vocabulary      words;                  /* what TRAIN taught: words, and names of labels */
     data_set        train, test;            /* test.documents = 0: none */
     int64_t        *document, *test_document; /* the training split, then the held-out documents; all of TEST */
     int64_t         count, held_out;
@@ -485,18 +500,9 @@ static void write_log(const trainer *t, int64_t epoch, double loss, double lr, c
 
 /* ---- >>saving and resuming ----------------------------------------------------------------------------------- */
 
-static void add_section(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
-{
-    haste_section *s = &section[(*count)++];
-    memset(s, 0, sizeof *s);
-    memcpy(s->name, name, strlen(name));
-    s->data = data;
-    s->bytes = bytes;
-}
-
 static void save(trainer *t)
 {
-    haste_section section[8];
+    haste_section section[12];
     haste_error error;
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
@@ -504,16 +510,17 @@ static void save(trainer *t)
     if (!text) die(1, "out of memory");
     engine_fetch(t);
     t->progress.encoder_step = t->bag.step;
-    add_section(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
+    model_add(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
-        add_section(section, &count, "encoder", t->bag.row, bytes);
-        add_section(section, &count, "encoder.moment", t->bag.moment, bytes);
-        add_section(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
-        add_section(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
+        model_add(section, &count, "encoder", t->bag.row, bytes);
+        model_add(section, &count, "encoder.moment", t->bag.moment, bytes);
+        model_add(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
+        model_add(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
     }
-    add_section(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
-    add_section(section, &count, "settings", text, strlen(text));
-    add_section(section, &count, "progress", &t->progress, sizeof t->progress);
+    model_add_vocabulary(section, &count, &t->words);
+    model_add(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
+    model_add(section, &count, "settings", text, strlen(text));
+    model_add(section, &count, "progress", &t->progress, sizeof t->progress);
     if (haste_save(t->s.save, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
     free(text);
 }
@@ -536,25 +543,7 @@ static void open_resumed(trainer *t)
         die(2, "%s", text);
     if (!t->s.save) t->s.save = t->s.resume;
     t->layer = t->file.layer;
-}
-
-/* What the training documents are, in one number: a resumed run must see the same ones. */
-static uint64_t fingerprint(const data_set *data)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-    int64_t i, labels = data->label_offset[data->documents], features = data->feature_offset[data->documents];
-    for (i = 0; i <= data->documents; i++) {
-        hash = (hash ^ (uint64_t)data->label_offset[i]) * UINT64_C(1099511628211);
-        hash = (hash ^ (uint64_t)data->feature_offset[i]) * UINT64_C(1099511628211);
-    }
-    for (i = 0; i < labels; i++) hash = (hash ^ (uint64_t)data->label[i]) * UINT64_C(1099511628211);
-    for (i = 0; i < features; i++) hash = (hash ^ (uint64_t)data->feature[i]) * UINT64_C(1099511628211);
-    for (i = 0; i < features + (data->dense ? data->documents * data->width : 0); i++) {
-        uint32_t bits;
-        memcpy(&bits, i < features ? &data->value[i] : &data->dense[i - features], sizeof bits);
-        hash = (hash ^ bits) * UINT64_C(1099511628211);
-    }
-    return hash;
+    if (!model_read_vocabulary(&t->file, t->s.resume, &t->shape, &t->words, text)) die(1, "%s", text);
 }
 
 /* ---- >>preparation ------------------------------------------------------------------------------------------- */
@@ -570,52 +559,28 @@ static void check_settings(const trainer *t)
         die(2, s->test_features ? "--test-features needs --features and TEST" : "TEST needs --test-features where TRAIN has --features");
 }
 
-typedef struct draw { uint64_t number; int64_t document; } draw;
-
-static int draw_order(const void *a, const void *b)
-{
-    const draw *x = (const draw *)a, *y = (const draw *)b;
-    return x->number != y->number ? (x->number > y->number) - (x->number < y->number) : (x->document > y->document) - (x->document < y->document);
-}
-
-/* Puts n documents, those with the largest random numbers, last in t->document. The number is drawn from what is in a document, so
-   that copies stay together: of arxiv-authors' documents every fourth has one, and a model is not to be judged on what it has seen.
-   Returns how many were held out: copies may make it more. */
-static int64_t hold_out(trainer *t, int64_t n)
-{
-    const data_set *data = &t->train;
-    draw *drawn;
-    int64_t i, j, first = data->documents - n;
-    if (n == 0) return 0;
-    drawn = (draw *)need((size_t)data->documents, sizeof *drawn);
-    for (i = 0; i < data->documents; i++) {
-        uint64_t hash = UINT64_C(14695981039346656037);
-        uint32_t bits;
-        if (data->feature_offset[i] == data->feature_offset[i + 1]) hash ^= (uint64_t)i;   /* nothing in it is no copy */
-        for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
-            memcpy(&bits, &data->value[j], sizeof bits);
-            hash = ((hash ^ (uint64_t)data->feature[j]) * UINT64_C(1099511628211) ^ bits) * UINT64_C(1099511628211);
-        }
-        for (j = 0; data->dense && j < data->width; j++) {
-            memcpy(&bits, &data->dense[i * data->width + j], sizeof bits);
-            hash = (hash ^ bits) * UINT64_C(1099511628211);
-        }
-        drawn[i].number = encoder_random((uint64_t)t->s.seed, 5, hash);
-        drawn[i].document = i;
-    }
-    qsort(drawn, (size_t)data->documents, sizeof *drawn, draw_order);
-    while (first > 0 && drawn[first - 1].number == drawn[first].number) first--;
-    if (first == 0) die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
-    for (i = 0; i < data->documents; i++) t->document[i] = drawn[i].document;
-    free(drawn);
-    return data->documents - first;
-}
-
 /* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
 static double file_bytes(const char *path)
 {
     struct stat s;
     return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
+}
+
+/* TRAIN or TEST; features: its dense ones, or NULL. */
+static void read_documents(trainer *t, data_set *data, const char *path, const char *features, int64_t limit)
+{
+    data_reading how;
+    data_documents about;
+    char error[DATA_ERROR], text[200];
+    memset(&how, 0, sizeof how);
+    how.format = t->s.format;
+    how.limit = limit;
+    how.min_count = t->s.min_count;
+    if (!data_read(data, &t->words, path, &how, &about, error) ||
+        (features && !data_read_npy(data, features, limit, error))) die(1, "%s", error);
+    if (data == &t->train) printf("format     %s\n", data_format_text(&about, text));
+    if (data_skipped_text(&about.skipped, (int)t->words.shape.text, text)[0]) printf("skipped    %s: %s\n", path, text);
+    if (!data->dense && data->feature_offset[data->documents] == 0) die(1, "%s: no document has a feature", path);
 }
 
 static void read_data(trainer *t)
@@ -630,16 +595,16 @@ static void read_data(trainer *t)
         printf("data       made up (give TRAIN and TEST to learn from files)\n");
         if (!synthetic_make(&t->train, (uint64_t)t->s.seed, 0, n, &ignored) ||
             !synthetic_make(&t->test, (uint64_t)t->s.seed, n, 5000, &t->best)) die(1, "out of memory");
+        vocabulary_ids(&t->words, t->train.features, t->train.labels);
     } else {
-        if (!data_read(&t->train, t->train_path, t->s.limit_train, error)) die(1, "%s", error);
-        if (t->s.features && !data_read_npy(&t->train, t->s.features, t->s.limit_train, error)) die(1, "%s", error);
+        t->words.shape.ngrams = t->s.ngrams;
+        t->words.shape.hash_bits = t->s.hash_bits;
+        if (!t->s.resume) t->words.shape.separator = t->s.separator;
+        read_documents(t, &t->train, t->train_path, t->s.features, t->s.limit_train);
+        if (t->s.label_names && !data_read_names(&t->words, t->s.label_names, error)) die(1, "%s", error);
     }
     if (t->test_path) {
-        if (!data_read(&t->test, t->test_path, 0, error)) die(1, "%s", error);
-        if (t->s.test_features && !data_read_npy(&t->test, t->s.test_features, 0, error)) die(1, "%s", error);
-        if (t->test.labels != t->train.labels || (!t->s.features && t->test.features != t->train.features))
-            die(1, "%s:1: %ld features and %ld labels; %s has %ld and %ld", t->test_path, (long)t->test.features, (long)t->test.labels,
-                t->train_path, (long)t->train.features, (long)t->train.labels);
+        read_documents(t, &t->test, t->test_path, t->s.test_features, 0);
         if (t->test.width != t->train.width)
             die(1, "%s: %ld inputs; %s has %ld", t->s.test_features, (long)t->test.width, t->s.features, (long)t->train.width);
     }
@@ -654,8 +619,9 @@ static void read_data(trainer *t)
     putchar('\n');
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
-    for (i = 0; i < t->train.documents; i++) t->document[i] = i;
-    t->held_out = hold_out(t, (int64_t)(t->s.valid * (double)t->train.documents));
+    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed, t->document);
+    if (t->held_out == -1) die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
+    if (t->held_out == -2) die(1, "out of memory");
     t->count = t->train.documents - t->held_out;
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
@@ -667,9 +633,9 @@ static void learn_statistics(trainer *t)
     char error[DATA_ERROR];
     haste_error why;
     model_shape shape;
-    uint64_t hash = fingerprint(&t->train);
+    uint64_t hash = split_fingerprint(&t->train);
     int64_t i;
-    for (i = t->count; i < t->train.documents; i++) hash = (hash ^ (uint64_t)t->document[i]) * UINT64_C(1099511628211);   /* the split */
+    for (i = t->count; i < t->train.documents; i++) hash = split_hash(hash, (uint64_t)t->document[i]);   /* the split */
     memset(&shape, 0, sizeof shape);
     shape.version = MODEL_VERSION;
     shape.dense = t->train.dense != NULL;
@@ -926,19 +892,6 @@ static void make_model(trainer *t)
 
 /* ---- >>training ---------------------------------------------------------------------------------------------- */
 
-/* The training split in the order of an epoch: document[] itself stays as it is. */
-static void shuffle(const trainer *t, int64_t epoch, int64_t *order)
-{
-    int64_t i;
-    memcpy(order, t->document, (size_t)t->count * sizeof(int64_t));
-    for (i = t->count - 1; i > 0; i--) {
-        uint64_t random = encoder_random((uint64_t)t->s.seed, (uint64_t)epoch + (UINT64_C(1) << 32), (uint64_t)i);
-        int64_t j = (int64_t)(random % (uint64_t)(i + 1)), swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-    }
-}
-
 /* One step on B documents, of `total` steps in all. */
 static void train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
 {
@@ -1005,7 +958,7 @@ static void train(trainer *t)
         const double factor = haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
         double end;
         if (shuffled != epoch) {
-            shuffle(t, epoch, order);
+            split_shuffle(t->document, t->count, (uint64_t)s->seed, epoch, order);
             shuffled = epoch;
         }
         train_batch(t, order + batch * s->batch, B, factor, total);
@@ -1085,8 +1038,10 @@ int main(int argc, char **argv)
     if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
     if (t.s.help) {
         printf("usage: " TRAIN_NAME " [TRAIN [TEST]] [options]\n\n"
-               "Trains an extreme classifier on TRAIN and scores it on TEST: text files of the Extreme Classification\n"
-               "Repository, .gz as well%s. Without files it learns a made-up data set. Defaults stand in brackets.\n",
+               "Trains an extreme classifier on TRAIN and scores it on TEST. They are text with labels (lines as of fastText,\n"
+               "TSV or CSV with labels in the first column), or numbered features (LIBSVM, or with the header of the Extreme\n"
+               "Classification Repository), also as .gz%s or from a pipe; - is standard input.\n"
+               "Without files it learns a made-up data set. Defaults stand in brackets.\n",
 #ifdef HASTE_ZLIB
                ""
 #else
