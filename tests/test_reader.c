@@ -167,6 +167,7 @@ static void compressed(void)
     unsigned char bytes[400];
     char out[100];
     size_t n, k;
+    int whole = 0;
     FILE *file;
     gzFile gz = gzopen(temporary(".txt"), "wb");   /* the name says nothing */
     CHECK(gz && gzwrite(gz, text, sizeof text - 1) == (int)sizeof text - 1 && gzclose(gz) == Z_OK);
@@ -179,9 +180,10 @@ static void compressed(void)
     memset(bytes + n, 0, n);                       /* padding */
     CHECK(strcmp(lines(write_file(".gz", bytes, 2 * n), out, sizeof out), "first|second|") == 0);
     for (k = 2; k < n; k++) {                      /* cut short anywhere */
-        if (strcmp(lines(write_file(".gz", bytes, k), out, sizeof out), "error") != 0 || !strstr(message, "damaged or incomplete"))
-            CHECK(!"a short file is an error");
+        whole += strcmp(lines(write_file(".gz", bytes, k), out, sizeof out), "error") != 0;
+        whole += strstr(message, "damaged or incomplete") == NULL;
     }
+    CHECK(whole == 0);
     bytes[n - 6] ^= 1;                             /* its checksum */
     CHECK(strcmp(lines(write_file(".gz", bytes, n), out, sizeof out), "error") == 0 && strstr(message, "damaged or incomplete"));
     remove(written);
