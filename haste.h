@@ -15,7 +15,7 @@
        haste_layer_create(&layer, &options, &error);       // statuses are left out here; check them
        haste_workspace_create(&work, &layer, NULL, &error);
        for each batch:
-           haste_train_step(&layer, &work, x, B, positives, &step, &loss, grad_x, &error);
+           haste_train_step(&layer, &work, x, B, &positives, &step, &loss, grad_x, &error);
        haste_top_k(&layer, &work, x, B, 5, NULL, id, score, &error);
        haste_save("model.haste", &layer, layer.dtype, NULL, 0, &error);
 
@@ -31,8 +31,8 @@
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api reference
-       >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>batch  >>groups  >>train
-       >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+       >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -48,12 +48,14 @@
        memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
        unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
-       asserts.
+       asserts. B = 0 is no error: there is nothing to do.
    THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
-       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals.
-   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads: the same seed, chunks and path
-       give the same bits. Other paths, compilers or flags may differ in the last ones. Random numbers come from a counter of
-       (seed, step, position).
+       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals. After fork(),
+       GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the first call, start
+       another program in the child, or let the child's workspaces have threads = 1.
+   DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
+       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
+       the last ones. Random numbers come from a counter of (seed, step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
        over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
        haste_forward and haste_score return it as it is.
@@ -112,6 +114,7 @@
 #define HASTE_MAX_BLOCKS   8
 #define HASTE_MAX_SECTIONS 32
 #define HASTE_DENSE        (-1)   /* fan_in of a dense block: every input of its slice */
+#define HASTE_NONE         (-1)   /* the value 0 in an option whose 0 means a default that is not 0 */
 
 typedef enum haste_status {
     HASTE_OK = 0,
@@ -119,8 +122,8 @@ typedef enum haste_status {
     HASTE_ERR_SIZE,       /* a product of sizes overflows, or a buffer or workspace is too small */
     HASTE_ERR_MEMORY,     /* an allocation failed */
     HASTE_ERR_DATA,       /* offsets that descend, a label id out of range, a value that is not finite */
-    HASTE_ERR_NONFINITE,  /* a logit became infinite or NaN during the pass */
-    HASTE_ERR_STATE,      /* a layer breaks an invariant, or gradients are still pending */
+    HASTE_ERR_NONFINITE,  /* a logit, gradient or updated weight became infinite or NaN during the pass */
+    HASTE_ERR_STATE,      /* a layer breaks an invariant, or a gradient does not belong to it */
     HASTE_ERR_FILE,       /* a file could not be opened, read, written or renamed */
     HASTE_ERR_FORMAT,     /* not a model file, a damaged one, or one of another version */
     HASTE_ERR_DEVICE      /* haste_cuda.cuh: a CUDA call failed, or the device cannot do what is asked */
@@ -177,7 +180,8 @@ typedef struct haste_sparse {
                                   one column per label: slots first_slot + g*S, first_slot + g*S + 1, ...
 
    A row of the weight belongs to one input, so pruning and regrowing an input touches one row. index counts from
-   column `begin` of x and ascends strictly within a group. A dense block has no index (NULL) and F = end - begin.
+   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and index
+   may be NULL.
    Slots past the last label hold weight 0 and bias 0, and take part in nothing. */
 typedef struct haste_block {
     int64_t   groups;           /* G = ceil(labels / S) */
@@ -210,17 +214,16 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire so far */
-    int32_t         pending;                  /* micro-batches accumulated and not yet applied */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
 } haste_layer;
 
-/* Options: all zero means the default. */
+/* In all options 0 means the default, and HASTE_NONE the value 0 where the default is another and 0 makes sense. */
 typedef struct haste_block_options {
     int64_t labels;        /* how many labels it takes, in the order given; 0 in the last block: all that are left */
     int32_t group_size;    /* S; 0: 32 */
-    int32_t fan_in;        /* F; 0: 64, or the slice's width where that is smaller; HASTE_DENSE: the slice's width,
-                              without an index */
+    int32_t fan_in;        /* F; 0: 64, or the slice's width where that is smaller; HASTE_DENSE, or the slice's width:
+                              a dense block, without an index */
     int32_t begin, end;    /* slice of x; both 0: all of it */
 } haste_block_options;
 
@@ -237,48 +240,46 @@ typedef struct haste_layer_options {
     haste_optimizer     optimizer;
     haste_dtype         dtype, state_dtype; /* bfloat16 is rounded stochastically */
     int32_t             zero_weights;       /* 1: start at 0; 0: uniform in +-1/sqrt(F) */
+    int32_t             threads;            /* that fill it; 0: as many as OpenMP would use (1 without OpenMP) */
     uint64_t            seed;
 } haste_layer_options;
 
-/* Everything that a batch needs besides the layer, allocated once. One workspace serves one call at a time; threads that
-   read the same layer bring one workspace each. */
+/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same layer
+   bring one workspace each. */
+typedef enum haste_purpose {
+    HASTE_ANY_PURPOSE = 0,
+    HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _forward, _backward, _score, _rewire */
+    HASTE_PREDICTION          /* haste_forward, _score, _top_k, _above: without the memory that input gradients take */
+} haste_purpose;
+
 typedef struct haste_workspace_options {
-    int32_t    batch;      /* the largest B; 0: 128 */
-    int64_t    ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
-    int32_t    top_k;      /* the largest k of haste_top_k; 0: 16 */
-    int32_t    chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
-                              number of threads is not; 0: 16 */
-    int32_t    threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
-    haste_path path;
-    int32_t    bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to bfloat16
-                              too and take sums of two products at a time (AVX512-BF16, which flushes subnormal numbers to
-                              0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights; for one sample
-                              alone up to three times as slow as without. Logits change by about 2^-9 of the size of their
-                              terms. Training and layers of float32 do not look at it. Only on HASTE_PATH_AVX512 and where
-                              haste_has_bf16_dot() is 1 */
+    int32_t       batch;      /* the largest B; 0: 128 */
+    int64_t       ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
+    int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
+    int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
+                                 number of threads is not. Chunks beyond the number of threads even out the work, and each
+                                 takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most 64 */
+    int32_t       threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
+    haste_purpose purpose;    /* what it is for; other calls are refused */
+    haste_path    path;
+    int32_t       bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to
+                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes subnormal
+                                 numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights;
+                                 for one sample alone up to three times as slow as without. Logits change by about 2^-9 of
+                                 the size of their terms. Training and layers of float32 do not look at it. Only on
+                                 HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
-    int32_t    batch, top_k, chunks, threads;   /* as above, never 0 */
-    int64_t    ids;
-    haste_path path;                            /* the one in use, never AUTO */
-    int32_t    bf16_dot;
-    int32_t    inputs, max_group, max_fan_in;   /* of the layer it was sized for: D, and the largest S and F */
-    float     *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
-    float     *grad_x;        /* [chunks][ceil(batch/32)][D][32]  input gradients, one per chunk */
-    float     *tile;          /* [threads][haste__tile_count]     a panel's logits and their gradients, a group's weights */
-    uint64_t  *pair;          /* [2][ids]                         (slot, sample), sorted */
-    int64_t   *row;           /* [batch]                          distinct ids per sample */
-    double    *sum;           /* [chunks][2 * batch + 2]          loss, and softmax's running maximum and sum */
-    float     *shift;         /* [2][batch + 32]                  softmax's largest logit, and the factor of its gradient */
-    float     *best_score;    /* [threads][batch][top_k] */
-    int32_t   *best_id;       /* [threads][batch][top_k] */
-    float     *best_floor;    /* [threads][batch]                 what a logit must reach to be kept */
-    int32_t   *best_count;    /* [threads][batch] */
-    int32_t   *count;         /* [chunks][batch]                  hits of haste_above */
-    int32_t   *flag;          /* [chunks]                         groups with a logit that is not finite */
-    void      *memory;        /* what haste_workspace_free gives back, or NULL */
-    size_t     bytes;         /* its size */
+    int32_t       batch, top_k, chunks, threads;   /* as above, never 0 */
+    int64_t       ids;
+    haste_purpose purpose;
+    haste_path    path;                            /* the one in use, never AUTO */
+    int32_t       bf16_dot;
+    int32_t       inputs, max_group, max_fan_in;   /* of the layer it was sized for: D, and the largest S and F */
+    int32_t       owned;                           /* 1: haste_workspace_free gives memory back */
+    void         *memory;                          /* its contents are the library's affair */
+    size_t        bytes;
 } haste_workspace;
 
 /* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
@@ -294,21 +295,27 @@ typedef struct haste_plan {
 } haste_plan;
 
 /* Gradients as large as the weights: for accumulation over micro-batches and for those who bring their own optimizer.
-   Training with haste_train_step alone never needs one. */
+   Training with haste_train_step alone never needs one. A gradient belongs to layers of one seed and one arrangement of
+   blocks; calls with another layer refuse it. */
 typedef struct haste_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
-    float *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
-    void  *memory;
-    size_t bytes;
+    float   *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
+    float   *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
+    int32_t  pending;                    /* micro-batches in it that are not yet applied; who fills the arrays himself
+                                            says 1 */
+    int64_t  rewires;                    /* the layer's when the first of them was added: rows belong to inputs */
+    uint64_t layer;                      /* which layers it belongs to */
+    void    *memory;                     /* what haste_gradient_free gives back, or NULL */
+    size_t   bytes;                      /* its size */
 } haste_gradient;
 
 typedef struct haste_step_options {
-    float   lr;                  /* learning rate; 0 updates nothing but the optimizer's state */
-    float   momentum;            /* HASTE_MOMENTUM; 0: .9 */
-    float   beta1, beta2, eps;   /* HASTE_ADAMW; 0: .9, .999, 1e-8 */
-    float   weight_decay;        /* wd; the bias is not decayed */
-    int64_t divisor;             /* what the summed loss and gradients are divided by; 0: B */
-    float   negligible;          /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
+    float   lr;             /* learning rate; with 0 no weight changes, but the optimizer's state and layer->step do */
+    float   momentum;       /* HASTE_MOMENTUM; 0: .9; HASTE_NONE: 0 */
+    float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
+    float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
+    float   weight_decay;   /* wd; the bias is not decayed */
+    int64_t divisor;        /* what the summed loss and gradients are divided by; 0: B */
+    float   negligible;     /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -362,7 +369,7 @@ HASTE_API void         haste_layer_free(haste_layer *layer);
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
 /* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
-   than those it was made for. */
+   than those it was made for; but its default chunks come from the layer that it was made with. */
 HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
                                               const haste_workspace_options *options, haste_error *error);
 HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
@@ -370,8 +377,14 @@ HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_l
                                             haste_error *error);
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
-/* haste_gradient_create: zeroed buffers for all blocks, plan.gradient bytes; haste_gradient_free gives them back. */
+/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them back.
+   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each block as in
+   haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
+   haste_gradient_zero: zeroes the arrays and forgets what is pending. */
 HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
+HASTE_API haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
+                                           float *const *bias, haste_error *error);
+HASTE_API haste_status haste_gradient_zero(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
 HASTE_API void         haste_gradient_free(haste_gradient *gradient);
 
 /* ---- >>api training ------------------------------------------------------------------------------------------ */
@@ -382,7 +395,7 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      layer      updated; layer->step += 1
      work       scratch
      x          [B, D] row-major
-     B          samples, 1 .. work->batch
+     B          samples, 0 .. work->batch. 0: nothing is done, but loss = 0
      positives  B lists of label ids
      options    learning rate etc.; NULL is an error
      loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
@@ -396,26 +409,27 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
-   nothing is changed. HASTE_ERR_STATE while gradients are pending. HASTE_ERR_NONFINITE: groups with a logit that is not
-   finite were left as they were, the others updated; grad_x and loss are unspecified.
+   nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not finite were left
+   as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A group whose weight
+   gradient reaches 1e18 counts as not finite.
    6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it
-   uses work->threads threads. The same bits for any number of them. A group whose weight gradient reaches 1e18 counts as not
-   finite. Paper: section 3.2 (its three kernels, fused). */
+   uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused). */
 HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                        haste_lists positives, const haste_step_options *options, double *loss,
+                                        const haste_lists *positives, const haste_step_options *options, double *loss,
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; layer->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
+   nothing; gradient->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
    divides by its own B, and the sum of k calls is k times too large); loss (=) and grad_x (+=) are divided by it too.
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
-   layer->step += 1, pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that is not
-   usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
-   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18. Errors as of haste_train_step, but
-   pending gradients are none here. */
-HASTE_API haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                        haste_lists positives, const haste_step_options *options, haste_gradient *gradient,
-                                        double *loss, float *grad_x, haste_error *error);
+   layer->step += 1, gradient->pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that
+   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
+   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
+   Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
+   for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
+HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                        const haste_lists *positives, const haste_step_options *options,
+                                        haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
 
@@ -439,10 +453,11 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      grad_bias[g,s]     = sum over b of grad_logits[b, slot]
 
      grad_logits  [B, slots] row-major; what padding slots hold does not matter
-     gradient     (=) its arrays, padding 0; NULL: not wanted
+     gradient     (=) its arrays, padding 0; pending = 1; NULL: not wanted. B = 0 leaves it as it is
      grad_x       [B, D] (+=); NULL: not wanted
 
-   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; grad_logits is not checked. Paper: section 3.2. */
+   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer; grad_logits
+   is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
 
@@ -455,7 +470,7 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
    2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG,
    HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   haste_lists candidates, float *score, haste_error *error);
+                                   const haste_lists *candidates, float *score, haste_error *error);
 
 /* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
    weights: never a [B, L] array.
@@ -498,46 +513,47 @@ HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t se
                 entries +-1/sqrt(E) made from (seed, feature, dimension), never stored
                 dense: [B, E] row-major
      positives  B lists of label ids
+     threads    0: as many as OpenMP would use; the result is the same for any number
 
-   haste_embed_finish scales every row to length 1; rows of labels without positives stay 0. Paper: eq. 1. */
-HASTE_API haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
-                                          haste_lists positives, haste_error *error);
+   haste_embed_finish scales every row to length 1; rows of labels without positives stay 0. It runs in one thread.
+   Paper: eq. 1. */
+HASTE_API haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, const haste_sparse *x,
+                                          int32_t B, const haste_lists *positives, int32_t threads, haste_error *error);
 HASTE_API haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
-                                         haste_lists positives, haste_error *error);
+                                         const haste_lists *positives, int32_t threads, haste_error *error);
 HASTE_API haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error);
 
 typedef struct haste_group_options {
     int32_t  group_size;   /* S; 0: 32 */
-    int32_t  iterations;   /* rounds of exchanges between groups that are alike, after the bisection; 0: 16 */
+    int32_t  iterations;   /* rounds of exchanges between groups that are alike, after the bisection; 0: 16;
+                              HASTE_NONE: 0 */
     int32_t  threads;      /* 0: as many as OpenMP would use; the result is the same for any number */
     uint64_t seed;
 } haste_group_options;
-
-/* Mean over labels (with an embedding) of the cosine to the centroid of their group. */
-typedef struct haste_group_report {
-    double cohesion;   /* of the order found */
-    double random;     /* of a random order of the same labels */
-    double given;      /* of the order passed in */
-    int64_t empty;     /* labels without an embedding; they come last */
-} haste_group_report;
 
 /* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to the
    centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
 
      embedding  [L, E] rows of length 1 or 0, from haste_embed_finish
      order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
-     report     out (=), or NULL
+     options    or NULL: the defaults
 
    Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
    Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread. Deterministic
    in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose
    length is neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
-                                   const haste_group_options *options, haste_group_report *report, haste_error *error);
+                                   const haste_group_options *options, haste_error *error);
 
-/* haste_cohesion: the measure above for any order. cohesion out (=). */
+/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the labels
+   that have an embedding, of the cosine to the centroid of their group.
+
+     order     [n] label ids; each run of S is a group
+     threads   0: as many as OpenMP would use; the result is the same for any number
+     cohesion  out (=): 0 without such labels
+     empty     out (=): how many of the n labels have no embedding; NULL: not wanted */
 HASTE_API haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
-                                      int32_t S, double *cohesion, haste_error *error);
+                                      int32_t S, int32_t threads, double *cohesion, int64_t *empty, haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
@@ -547,7 +563,7 @@ typedef enum haste_growth { HASTE_GROW_RANDOM = 0, HASTE_GROW_GRADIENT = 1 } has
 
 typedef struct haste_rewire_options {
     float        share;        /* rho: the share of all (group, input) places to move; 0 .. 1 */
-    float        group_share;  /* at most this share of one group's places; 0: .5 */
+    float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
     haste_prune  prune;        /* score of a place: mean |w| over the group's labels, or mean |w * gradient| */
     haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
     haste_growth growth;       /* new inputs: uniform at random, or those with the largest mean |gradient| (RigL's rule) */
@@ -558,23 +574,28 @@ typedef struct haste_rewire_options {
 
      layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
      work       scratch; its threads do the work
-     x, B, positives   a batch, needed only for saliency and gradient growth; else not read: NULL, 0 and zeroed lists
+     x, B, positives   a batch, needed only for saliency and gradient growth, which do nothing, and leave `rewires`, where
+                B = 0; else not read: NULL, 0 and NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
    width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
-   floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller position. Regrown
+   floor(share*F) of each group, with the same limit. (A product that is below a whole number by no more than 2^-23 of itself,
+   as far as a float is off, counts as that number: .7f of 10 is 7.) So dense blocks never change. Ties go to the smaller position. Regrown
    inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
    indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
    the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_STATE while gradients are pending;
+   Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
+
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step;
    HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a
    group whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged,
    bit for bit. The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and
    grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
-                                    const float *x, int32_t B, haste_lists positives, int64_t *moved, haste_error *error);
+                                    const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
+                                    haste_error *error);
 
 /* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
    then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
@@ -598,22 +619,23 @@ typedef struct haste_metrics {
 } haste_metrics;
 
 /* The five measures at one k, in percent. */
-typedef struct haste_scores { double precision, ndcg, recall, psp, psndcg; } haste_scores;
+typedef struct haste_metrics_values { double precision, ndcg, recall, psp, psndcg; } haste_metrics_values;
 
-/* haste_propensity: inverse propensities of labels: out[l] = 1 + C * (n_l + B)^(-A), C = (log N - 1) * (B + 1)^A, from
-   TRAINING frequencies n and the number N of training samples (Jain et al. 2016). A = B = 0: the defaults .55 and 1.5; else
-   A 0 .. 100, B above 0 and at most 1e9. Natural logarithm. For N below 3, where C would be negative, it is 0: every label
-   counts 1. */
-HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
-                                        haste_error *error);
+/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from TRAINING
+   frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5; else a 0 .. 100,
+   b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0: every label counts 1. */
+HASTE_API haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b,
+                                                double *out, haste_error *error);
 
 /* haste_metrics_init: zero sums for depth k. haste_metrics_add: adds B samples.
 
-     id          [B, k] predictions, best first; -1: none. A repeated id counts once; both keep their rank
-     truth       B lists of positives (a label twice counts once)
-     propensity  [L] inverse propensities 1/p, from haste_propensity; or NULL: then psp and psndcg count every label 1
-     filter      B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL.
-                 Ask haste_top_k to exclude them, else a filtered list is shorter than k: what follows moves up a rank.
+     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A repeated id
+              counts once; both keep their rank
+     k        at least metrics->k
+     truth    B lists of positives (a label twice counts once)
+     inverse_propensity  [L] 1/p, from haste_inverse_propensity; or NULL: then psp and psndcg count every label 1
+     filter   B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL. Ask
+              haste_top_k to exclude them, else a filtered list is shorter than metrics->k: what follows moves up a rank.
 
    Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
 
@@ -626,9 +648,10 @@ HASTE_API haste_status haste_propensity(const int64_t *frequency, int32_t L, int
      psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1), i <= min(k, |y|)
    Paper: section 4; Jain et al. 2016. */
 HASTE_API haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error);
-HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
-                                         const double *propensity, const haste_lists *filter, haste_error *error);
-HASTE_API haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k);
+HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                                         const haste_lists *truth, const double *inverse_propensity,
+                                         const haste_lists *filter, haste_error *error);
+HASTE_API haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k);
 
 /* ---- >>api files --------------------------------------------------------------------------------------------- */
 
@@ -655,8 +678,8 @@ typedef struct haste_file {
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, for pending
-   gradients, and for a weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
+   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
    HASTE_ERR_FILE: path and reason.
 
    haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
@@ -685,7 +708,7 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
-HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives,
+HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
                                 int64_t divisor, double *loss, double *grad_logits);
 HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                                     double *const *grad_weight, double *const *grad_bias, double *grad_x);
@@ -794,15 +817,25 @@ static int haste__multiply(size_t *size, uint64_t factor)
     return 1;
 }
 
-/* The next offset of an array of count * width bytes that begins 64-byte aligned at *end. 0 on overflow. */
-static int haste__place(size_t *end, uint64_t count, size_t width, size_t *offset)
+/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory NULL it
+   finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
+typedef struct haste__arena {
+    char  *memory;      /* 64-byte aligned, or NULL: only count */
+    size_t end;         /* bytes so far, a multiple of 64 */
+    int    overflow;    /* 1: their number is beyond size_t */
+} haste__arena;
+
+/* The next array, 64-byte aligned; NULL while memory is NULL or after an overflow. */
+static void *haste__take(haste__arena *arena, uint64_t count, size_t width)
 {
+    const size_t begin = arena->end;
     size_t bytes = width;
-    if (!haste__multiply(&bytes, count) || *end > SIZE_MAX - HASTE__ALIGN || bytes > SIZE_MAX - HASTE__ALIGN - *end)
-        return 0;
-    *offset = *end;
-    *end = (*end + bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
-    return 1;
+    if (arena->overflow || !haste__multiply(&bytes, count) || bytes > SIZE_MAX - (HASTE__ALIGN - 1) - begin) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    arena->end = begin + (bytes + HASTE__ALIGN - 1) / HASTE__ALIGN * HASTE__ALIGN;
+    return arena->memory ? arena->memory + begin : NULL;
 }
 
 /* Memory aligned to 64 bytes from an allocator that promises less: the pointer to give back is kept just below. */
@@ -824,6 +857,17 @@ static void haste__release(void *memory)
     if (!memory) return;
     memcpy(&base, (char *)memory - sizeof(void *), sizeof base);
     HASTE_FREE(base);
+}
+
+/* Memory for what an arena has counted; its second walk begins. */
+static haste_status haste__reserve(haste__arena *arena, haste_error *error)
+{
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the scratch memory overflows size_t");
+    arena->memory = (char *)haste__allocate(arena->end);
+    if (!arena->memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)arena->end);
+    arena->end = 0;
+    return HASTE_OK;
 }
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
@@ -1861,28 +1905,77 @@ const char *haste_path_text(haste_path path)
 static size_t haste__width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
 static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; }   /* SGD 0, momentum 1, AdamW 2 */
 
+static int64_t haste__block_slots(const haste_block *block) { return block->groups * block->group_size; }
+static int32_t haste__block_width(const haste_block *block) { return block->end - block->begin; }
+
+/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a caller's
+   struct or a file. `where` begins the message, `status` is what a failure returns. */
+static haste_status haste__layer_sizes_check(const haste_layer *layer, const char *where, haste_status status,
+                                             haste_error *error)
+{
+    int64_t labels = 0, slots = 0;
+    int i;
+    if (layer->labels < 1)
+        return haste__fail(error, status, "%slabels = %d, expected at least 1", where, (int)layer->labels);
+    if (layer->inputs < 1 || layer->inputs > 65536)
+        return haste__fail(error, status, "%sinputs = %d, expected 1 to 65536", where, (int)layer->inputs);
+    if (layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS)
+        return haste__fail(error, status, "%sblock_count = %d, expected 1 to %d", where, (int)layer->block_count,
+                           HASTE_MAX_BLOCKS);
+    if ((unsigned)layer->loss > HASTE_SOFTMAX)
+        return haste__fail(error, status, "%sloss = %d is unknown", where, (int)layer->loss);
+    if ((unsigned)layer->optimizer > HASTE_ADAMW)
+        return haste__fail(error, status, "%soptimizer = %d is unknown", where, (int)layer->optimizer);
+    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16)
+        return haste__fail(error, status, "%sdtype = %d, state_dtype = %d: one is unknown", where, (int)layer->dtype,
+                           (int)layer->state_dtype);
+    if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
+        return haste__fail(error, status, "%sstep = %lld, rewires = %lld, expected 0 to 2^62", where,
+                           (long long)layer->step, (long long)layer->rewires);
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs)
+            return haste__fail(error, status, "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d",
+                               where, i, (int)b->begin, (int)b->end, (int)layer->inputs);
+        if (b->fan_in < 1 || b->fan_in > haste__block_width(b))
+            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice", where, i,
+                               (int)b->fan_in, (int)haste__block_width(b));
+        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0)
+            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256", where,
+                               i, (int)b->group_size);
+        if (b->labels < 1 || b->labels > layer->labels - labels)
+            return haste__fail(error, status, "%sblock[%d].labels = %lld, expected 1 to the %lld labels that are left",
+                               where, i, (long long)b->labels, (long long)(layer->labels - labels));
+        if (b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
+            return haste__fail(error, status, "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
+                               "and group_size = %d", where, i, (long long)b->groups, (long long)b->first_slot,
+                               (long long)b->labels, (int)b->group_size);
+        labels += b->labels;
+        slots += haste__block_slots(b);
+    }
+    if (labels != layer->labels)
+        return haste__fail(error, status, "%sthe blocks take %lld labels, expected all %d", where, (long long)labels,
+                           (int)layer->labels);
+    if (slots > INT32_MAX)
+        return haste__fail(error, status == HASTE_ERR_ARG ? HASTE_ERR_SIZE : status,
+                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where, (long long)slots);
+    if (slots != layer->slots)
+        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where, (long long)layer->slots,
+                           (long long)slots);
+    return HASTE_OK;
+}
+
 /* Sizes of a layer from its options, without memory. */
 static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_options *o, haste_error *error)
 {
-    haste_block_options one;
     int64_t placed = 0;
-    int i, blocks;
-    memset(&one, 0, sizeof one);
+    int i;
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (o->labels < 1) return haste__fail(error, HASTE_ERR_ARG, "labels = %d, expected at least 1", (int)o->labels);
-    if (o->inputs < 1 || o->inputs > 65536)
-        return haste__fail(error, HASTE_ERR_ARG, "inputs = %d, expected 1 to 65536", (int)o->inputs);
     if (o->block_count < 0 || o->block_count > HASTE_MAX_BLOCKS)
         return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count,
                            HASTE_MAX_BLOCKS);
-    if ((unsigned)o->loss > HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "loss = %d is unknown", (int)o->loss);
-    if ((unsigned)o->optimizer > HASTE_ADAMW)
-        return haste__fail(error, HASTE_ERR_ARG, "optimizer = %d is unknown", (int)o->optimizer);
-    if ((unsigned)o->dtype > HASTE_BF16 || (unsigned)o->state_dtype > HASTE_BF16)
-        return haste__fail(error, HASTE_ERR_ARG, "dtype = %d, state_dtype = %d: one is unknown", (int)o->dtype,
-                           (int)o->state_dtype);
     if (o->samples < 0) return haste__fail(error, HASTE_ERR_ARG, "samples = %lld is negative", (long long)o->samples);
-
+    if (o->threads < 0) return haste__fail(error, HASTE_ERR_ARG, "threads = %d is negative", (int)o->threads);
     memset(layer, 0, sizeof *layer);
     layer->labels = o->labels;
     layer->inputs = o->inputs;
@@ -1891,83 +1984,67 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
     layer->loss = o->loss;
     layer->optimizer = o->optimizer;
     layer->seed = o->seed;
-    blocks = layer->block_count = o->block_count ? o->block_count : 1;
-    for (i = 0; i < blocks; i++) {
-        const haste_block_options *bo = o->block_count ? &o->block[i] : &one;
+    layer->block_count = o->block_count ? o->block_count : 1;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block_options *from = &o->block[i];
         haste_block *block = &layer->block[i];
-        int32_t width;
-        block->begin = bo->begin;
-        block->end = bo->begin == 0 && bo->end == 0 ? o->inputs : bo->end;
-        if (block->begin < 0 || block->end <= block->begin || block->end > o->inputs)
-            return haste__fail(error, HASTE_ERR_ARG,
-                               "block[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", i,
-                               (int)bo->begin, (int)bo->end, (int)o->inputs);
-        width = block->end - block->begin;
-        block->group_size = bo->group_size ? bo->group_size : 32;
-        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8 != 0)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].group_size = %d, expected a multiple of 8 from 8 to 256", i,
-                               (int)bo->group_size);
-        if (bo->fan_in == HASTE_DENSE) block->fan_in = width;
-        else if (bo->fan_in == 0) block->fan_in = width < 64 ? width : 64;
-        else block->fan_in = bo->fan_in;
-        if (block->fan_in < 1 || block->fan_in > width)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].fan_in = %d, expected 1 to the %d inputs of its slice", i,
-                               (int)bo->fan_in, (int)width);
-        block->labels = bo->labels;
-        if (bo->labels == 0 && i == blocks - 1) block->labels = o->labels - placed;
-        if (block->labels < 1 || block->labels > o->labels - placed)
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d].labels = %lld, expected 1 to the %lld labels that are left",
-                               i, (long long)bo->labels, (long long)(o->labels - placed));
-        placed += block->labels;
-        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        haste_block_options zero;
+        int64_t width;
+        memset(&zero, 0, sizeof zero);
+        if (!o->block_count) from = &zero;   /* what stands in o->block does not count */
+        block->begin = from->begin;
+        block->end = from->begin == 0 && from->end == 0 ? o->inputs : from->end;
+        width = (int64_t)block->end - block->begin;
+        block->group_size = from->group_size ? from->group_size : 32;
+        if (from->fan_in == HASTE_DENSE) block->fan_in = (int32_t)width;
+        else if (from->fan_in == 0) block->fan_in = width < 64 ? (int32_t)width : 64;
+        else block->fan_in = from->fan_in;
+        block->labels = from->labels == 0 && i == layer->block_count - 1 ? o->labels - placed : from->labels;
         block->first_slot = layer->slots;
-        layer->slots += block->groups * block->group_size;
+        if (block->labels < 1 || block->labels > o->labels || block->group_size < 8) break;   /* refused below */
+        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        layer->slots += haste__block_slots(block);
+        placed += block->labels;
     }
-    if (placed != o->labels)
-        return haste__fail(error, HASTE_ERR_ARG, "the blocks take %lld labels, expected all %d", (long long)placed,
-                           (int)o->labels);
-    if (layer->slots > INT32_MAX)
-        return haste__fail(error, HASTE_ERR_SIZE, "%lld slots, expected below 2^31: use fewer labels or smaller groups",
-                           (long long)layer->slots);
-    return HASTE_OK;
+    return haste__layer_sizes_check(layer, "", HASTE_ERR_ARG, error);
 }
 
-/* Places the arrays one after the other; sets pointers only where there is memory. The same walk plans and allocates, so
-   the two cannot differ. The array `dense` says which blocks have no index. */
-static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, char *memory, haste_plan *plan,
-                                         haste_error *error)
+/* What has been taken of an arena since the last call. */
+static size_t haste__taken(const haste__arena *arena, size_t *mark)
 {
-    size_t end = 0, start, at;
-    int i, k, states = haste__states(layer->optimizer), ok = 1;
+    const size_t bytes = arena->end - *mark;
+    *mark = arena->end;
+    return bytes;
+}
+
+/* Lays out a layer's arrays. */
+static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena, haste_plan *plan, haste_error *error)
+{
+    size_t mark = arena->end;
+    int i, k;
     memset(plan, 0, sizeof *plan);
-    #define HASTE__ARRAY(pointer, type, count, width)                                                                  \
-        if (ok && (ok = haste__place(&end, (uint64_t)(count), (width), &at)) != 0 && memory)                           \
-            pointer = (type)(void *)(memory + at)
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
-        uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;          /* < 2^31 */
-        uint64_t weights = slots * (uint64_t)block->fan_in;                              /* < 2^47 */
+        const uint64_t slots = (uint64_t)haste__block_slots(block), fan_in = (uint64_t)block->fan_in;   /* < 2^31, <= 2^16 */
+        const uint64_t places = block->fan_in == haste__block_width(block) ? 0 : (uint64_t)block->groups * fan_in;
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
-        start = end;
-        if (!dense[i])
-            HASTE__ARRAY(block->index, uint16_t *, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint16_t));
-        plan->index += end - start; start = end;
-        HASTE__ARRAY(block->weight, void *, weights, haste__width(layer->dtype));
-        plan->weight += end - start; start = end;
-        HASTE__ARRAY(block->bias, float *, slots, sizeof(float));
-        plan->bias += end - start; start = end;
-        for (k = 0; k < states; k++) {
-            HASTE__ARRAY(block->weight_state[k], void *, weights, haste__width(layer->state_dtype));
-            HASTE__ARRAY(block->bias_state[k], float *, slots, sizeof(float));
+        block->index = places ? (uint16_t *)haste__take(arena, places, sizeof *block->index) : NULL;
+        plan->index += haste__taken(arena, &mark);
+        block->weight = haste__take(arena, slots * fan_in, haste__width(layer->dtype));
+        plan->weight += haste__taken(arena, &mark);
+        block->bias = (float *)haste__take(arena, slots, sizeof *block->bias);
+        plan->bias += haste__taken(arena, &mark);
+        for (k = 0; k < haste__states(layer->optimizer); k++) {
+            block->weight_state[k] = haste__take(arena, slots * fan_in, haste__width(layer->state_dtype));
+            block->bias_state[k] = (float *)haste__take(arena, slots, sizeof *block->bias);
         }
-        plan->state += end - start;
+        plan->state += haste__taken(arena, &mark);
     }
-    start = end;
-    HASTE__ARRAY(layer->label_of, int32_t *, layer->slots, sizeof(int32_t));
-    HASTE__ARRAY(layer->slot_of, int32_t *, layer->labels, sizeof(int32_t));
-    plan->order = end - start;
-    plan->layer = end;
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
+    layer->label_of = (int32_t *)haste__take(arena, (uint64_t)layer->slots, sizeof *layer->label_of);
+    layer->slot_of = (int32_t *)haste__take(arena, (uint64_t)layer->labels, sizeof *layer->slot_of);
+    plan->order = haste__taken(arena, &mark);
+    plan->layer = arena->end;
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the layer's size overflows size_t");
     return HASTE_OK;
 }
 
@@ -1975,34 +2052,71 @@ static haste_status haste__layer_arrange(haste_layer *layer, const int *dense, c
 static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
                                         haste_error *error);
 
-static void haste__dense_blocks(const haste_layer_options *o, int *dense)
-{
-    int i;
-    for (i = 0; i < HASTE_MAX_BLOCKS; i++) dense[i] = i < o->block_count && o->block[i].fan_in == HASTE_DENSE;
-}
-
 /* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a
-   row, each in a page of its own, wait for the translation of addresses. */
+   row, each in a page of its own, cost a TLB miss each. */
 enum { HASTE__PANEL = 128 };
 
 static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
 
-/* One thread's scratch: a panel's logits and, transposed, their gradients; a group's weights and their gradient as float32;
-   gradients of a panel's biases; pairs of inputs of 32 samples. */
-static int haste__tile_count(const haste_workspace *work, size_t *count)
+/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise those of
+   prediction; the others are NULL. */
+typedef struct haste__scratch {
+    float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
+    uint16_t *x_bf16;        /* the same                         for bf16_dot */
+    float    *grad_x;        /* [chunks][ceil(batch/32)][D][32]  training: input gradients, one per chunk */
+    float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
+                                                                 gradients */
+    size_t    tile_count;
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted */
+    int64_t  *row;           /* [batch]                          distinct ids per sample */
+    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
+    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
+                                                                 gradient */
+    float    *best_score;    /* [threads][batch][top_k]          prediction */
+    int32_t  *best_id;       /* [threads][batch][top_k]          prediction */
+    float    *best_floor;    /* [threads][batch]                 prediction: what a logit must reach to be kept */
+    int32_t  *best_count;    /* [threads][batch]                 prediction */
+    int32_t  *count;         /* [chunks][batch]                  prediction: hits of haste_above */
+    int32_t  *flag;          /* [chunks]                         groups with a logit that is not finite */
+} haste__scratch;
+
+static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *work, haste__arena *arena)
 {
-    const int32_t panel = work->max_group > HASTE__PANEL ? work->max_group : (int32_t)HASTE__PANEL;
-    size_t logits = 2 * (size_t)panel, weights = 2;
-    if (!haste__multiply(&logits, ((uint64_t)work->batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES) ||
-        !haste__multiply(&weights, (uint64_t)work->max_group * (uint64_t)work->max_fan_in) ||
-        logits > SIZE_MAX / 2 - weights - (1u << 22)) return 0;
-    *count = (logits + weights + (size_t)panel + ((size_t)work->max_fan_in + 1) * (HASTE__SAMPLES / 2) + 15) / 16 * 16;
-    return 1;
+    const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
+    const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
+    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
+    const uint64_t panel = S > HASTE__PANEL ? S : HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
+    const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
+    uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
+    if (train) tile += panel * samples + weights + panel;
+    memset(s, 0, sizeof *s);
+    s->tile_count = (size_t)((tile + 15) / 16 * 16);
+    s->x = (float *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x);
+    if (work->bf16_dot) s->x_bf16 = (uint16_t *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x_bf16);
+    if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
+    s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
+    s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
+    s->row = (int64_t *)haste__take(arena, batch, sizeof *s->row);
+    s->flag = (int32_t *)haste__take(arena, chunks, sizeof *s->flag);
+    if (train) {
+        s->sum = (double *)haste__take(arena, (2 * batch + 2) * chunks, sizeof *s->sum);
+        s->shift = (float *)haste__take(arena, 2 * (batch + HASTE__SAMPLES), sizeof *s->shift);
+    }
+    if (predict) {
+        s->best_score = (float *)haste__take(arena, threads * batch * (uint64_t)work->top_k, sizeof *s->best_score);
+        s->best_id = (int32_t *)haste__take(arena, threads * batch * (uint64_t)work->top_k, sizeof *s->best_id);
+        s->best_floor = (float *)haste__take(arena, threads * batch, sizeof *s->best_floor);
+        s->best_count = (int32_t *)haste__take(arena, threads * batch, sizeof *s->best_count);
+        s->count = (int32_t *)haste__take(arena, batch * chunks, sizeof *s->count);
+    }
 }
 
+/* Sizes of a workspace, without memory. */
 static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer,
                                            const haste_workspace_options *options, haste_error *error)
 {
+    const int64_t most_chunks = layer->slots / 8192 < 64 ? layer->slots / 8192 : 64;
     haste_workspace_options o;
     int i;
     memset(&o, 0, sizeof o);
@@ -2011,19 +2125,24 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->batch = o.batch ? o.batch : 128;
     work->ids = o.ids ? o.ids : 64 * (int64_t)work->batch;
     work->top_k = o.top_k ? o.top_k : 16;
-    work->chunks = o.chunks ? o.chunks : 16;
+    work->chunks = o.chunks ? o.chunks : most_chunks > 16 ? (int32_t)most_chunks : 16;
     work->threads = haste__threads(o.threads);
+    work->purpose = o.purpose;
     work->path = o.path == HASTE_PATH_AUTO ? haste_path_best() : o.path;
     if (work->batch < 1 || work->batch > 1 << 30)
         return haste__fail(error, work->batch < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "batch = %d, expected 1 to 2^30",
                            (int)o.batch);
     if (work->ids < 1 || work->ids > INT64_MAX / 64)
         return haste__fail(error, HASTE_ERR_ARG, "ids = %lld, expected 1 to 2^57", (long long)o.ids);
-    if (work->top_k < 1) return haste__fail(error, HASTE_ERR_ARG, "top_k = %d, expected at least 1", (int)o.top_k);
+    if (work->top_k < 1 || work->top_k > 1 << 20)
+        return haste__fail(error, work->top_k < 1 ? HASTE_ERR_ARG : HASTE_ERR_SIZE, "top_k = %d, expected 1 to 2^20",
+                           (int)o.top_k);
     if (work->chunks < 1 || work->chunks > 1024)
         return haste__fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to 1024", (int)o.chunks);
     if (o.threads < 0 || o.threads > 4096)
         return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
+    if ((unsigned)o.purpose > HASTE_PREDICTION)
+        return haste__fail(error, HASTE_ERR_ARG, "purpose = %d is unknown", (int)o.purpose);
     if (!haste__path_kernels(work->path))
         return haste__fail(error, HASTE_ERR_ARG, "path = %d (%s) is not available on this processor", (int)o.path,
                            haste_path_text(o.path));
@@ -2041,71 +2160,49 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     return HASTE_OK;
 }
 
-static haste_status haste__workspace_arrange(haste_workspace *work, char *memory, size_t *bytes, haste_error *error)
+static haste_status haste__workspace_bytes(const haste_workspace *work, size_t *bytes, haste_error *error)
 {
-    size_t end = 0, at, tile, xt = HASTE__SAMPLES, batch = (size_t)work->batch;
-    size_t threads = (size_t)work->threads, chunks = (size_t)work->chunks, best = threads, kept;
-    int ok = haste__tile_count(work, &tile);
-    ok = ok && haste__multiply(&xt, (uint64_t)work->inputs) &&
-         haste__multiply(&xt, ((uint64_t)batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES);
-    ok = ok && haste__multiply(&best, batch);
-    kept = best;
-    ok = ok && haste__multiply(&kept, (uint64_t)work->top_k);
-    HASTE__ARRAY(work->x, float *, xt, sizeof(float));
-    HASTE__ARRAY(work->grad_x, float *, xt, sizeof(float) * chunks);
-    HASTE__ARRAY(work->tile, float *, tile, sizeof(float) * threads);
-    HASTE__ARRAY(work->pair, uint64_t *, work->ids, 2 * sizeof(uint64_t));
-    HASTE__ARRAY(work->row, int64_t *, batch, sizeof(int64_t));
-    HASTE__ARRAY(work->sum, double *, 2 * batch + 2, sizeof(double) * chunks);
-    HASTE__ARRAY(work->shift, float *, batch + HASTE__SAMPLES, 2 * sizeof(float));
-    HASTE__ARRAY(work->best_score, float *, kept, sizeof(float));
-    HASTE__ARRAY(work->best_id, int32_t *, kept, sizeof(int32_t));
-    HASTE__ARRAY(work->best_floor, float *, best, sizeof(float));
-    HASTE__ARRAY(work->best_count, int32_t *, best, sizeof(int32_t));
-    HASTE__ARRAY(work->count, int32_t *, batch, sizeof(int32_t) * chunks);
-    HASTE__ARRAY(work->flag, int32_t *, chunks, sizeof(int32_t));
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
-    *bytes = end;
+    haste__arena arena = { NULL, 0, 0 };
+    haste__scratch scratch;
+    haste__scratch_arrange(&scratch, work, &arena);
+    *bytes = arena.end;
+    if (arena.overflow) return haste__fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
     return HASTE_OK;
 }
 
-static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, char *memory, size_t *bytes,
+static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, haste__arena *arena,
                                             haste_error *error)
 {
-    size_t end = 0, at;
-    int i, ok = 1;
+    int i;
     for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        const uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;
-        HASTE__ARRAY(gradient->weight[i], float *, slots * (uint64_t)block->fan_in, sizeof(float));
-        HASTE__ARRAY(gradient->bias[i], float *, slots, sizeof(float));
+        const uint64_t slots = (uint64_t)haste__block_slots(&layer->block[i]);
+        gradient->weight[i] = (float *)haste__take(arena, slots * (uint64_t)layer->block[i].fan_in, sizeof(float));
+        gradient->bias[i] = (float *)haste__take(arena, slots, sizeof(float));
     }
-    #undef HASTE__ARRAY
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
-    *bytes = end;
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the gradient's size overflows size_t");
     return HASTE_OK;
 }
 
 haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work, haste_plan *plan,
                               haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 }, gradients = { NULL, 0, 0 };
     haste_layer layer;
     haste_workspace workspace;
     haste_gradient gradient;
     haste_plan p;
     haste_status status;
-    int dense[HASTE_MAX_BLOCKS];
     if (!plan) return haste__fail(error, HASTE_ERR_ARG, "plan is NULL");
     status = haste__layer_shape(&layer, options, error);
-    if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&layer, dense, NULL, &p, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&layer, &arena, &p, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&workspace, &layer, work, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&workspace, NULL, &p.workspace, error);
-    if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&workspace, &p.workspace, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, &gradients, error);
     if (status == HASTE_OK) status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
-    if (status == HASTE_OK) *plan = p;
-    return status;
+    if (status != HASTE_OK) return status;
+    p.gradient = gradients.end;
+    *plan = p;
+    return HASTE_OK;
 }
 
 /* ---- >>layer ------------------------------------------------------------------------------------------------- */
@@ -2192,70 +2289,83 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
     }
 }
 
+/* Will the caller's memory do? */
+static haste_status haste__memory_check(const void *memory, size_t bytes, size_t needed, haste_error *error)
+{
+    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
+                           HASTE__ALIGN);
+    if (bytes < needed)
+        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
+                           (unsigned long long)needed);
+    return HASTE_OK;
+}
+
+/* Which label sits where: order [L], or NULL: 0, 1, ... */
+static haste_status haste__layer_place_labels(const haste_layer *layer, const int32_t *order, haste_error *error)
+{
+    int64_t slot, placed = 0, j;
+    int i;
+    for (i = 0; i < layer->labels; i++) layer->slot_of[i] = -1;
+    for (slot = 0; slot < layer->slots; slot++) layer->label_of[slot] = -1;
+    for (i = 0; i < layer->block_count; i++)
+        for (j = 0; j < layer->block[i].labels; j++, placed++) {
+            const int32_t id = order ? order[placed] : (int32_t)placed;
+            if (id < 0 || id >= layer->labels || layer->slot_of[id] >= 0)
+                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
+                                   id < 0 || id >= layer->labels ? "expected an id below labels" :
+                                   "this id stood before, expected a permutation");
+            slot = layer->block[i].first_slot + j;
+            layer->slot_of[id] = (int32_t)slot;
+            layer->label_of[slot] = id;
+        }
+    return HASTE_OK;
+}
+
 haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
                               haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste__beginning beginning;
     haste_layer l;
     haste_plan plan;
     haste_status status;
-    int i, dense[HASTE_MAX_BLOCKS];
-    int64_t slot = 0, placed = 0;
+    int i;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
+    if (status == HASTE_OK) status = haste__memory_check(memory, bytes, plan.layer, error);
     if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
-    if (status != HASTE_OK) return status;
-    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
-                           HASTE__ALIGN);
-    if (bytes < plan.layer)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
-                           (unsigned long long)plan.layer);
     if (options->frequency)
         for (i = 0; i < l.labels; i++)
             if (options->frequency[i] < 0 || options->frequency[i] > options->samples)
                 return haste__fail(error, HASTE_ERR_ARG, "frequency[%d] = %lld, expected 0 to samples = %lld", i,
                                    (long long)options->frequency[i], (long long)options->samples);
 
-    haste__layer_arrange(&l, dense, (char *)memory, &plan, error);
-    for (i = 0; i < l.labels; i++) l.slot_of[i] = -1;
-    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
-    for (i = 0; i < l.block_count; i++) {
-        const haste_block *block = &l.block[i];
-        int64_t j;
-        for (j = 0; j < block->labels; j++, placed++) {
-            int32_t id = options->order ? options->order[placed] : (int32_t)placed;
-            if (id < 0 || id >= l.labels || l.slot_of[id] >= 0)
-                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
-                                   id < 0 || id >= l.labels ? "expected an id below labels" :
-                                   "this id stood before, expected a permutation");
-            l.slot_of[id] = (int32_t)(block->first_slot + j);
-            l.label_of[block->first_slot + j] = id;
-        }
-    }
-
-    memset(memory, 0, plan.layer - plan.order);
+    arena.memory = (char *)memory;
+    arena.end = 0;
+    haste__layer_arrange(&l, &arena, &plan, error);
+    status = haste__layer_place_labels(&l, options->order, error);
+    if (status != HASTE_OK) return status;
+    memset(memory, 0, plan.layer - plan.order);   /* the label order lies last */
     beginning.layer = &l;
     beginning.options = options;
-    haste__parallel(HASTE__RUNS, plan.parameters < 1 << 20 ? 1 : haste__threads(0), haste__begin_groups, &beginning);
+    haste__parallel(HASTE__RUNS, plan.parameters < 1 << 20 ? 1 : haste__threads(options->threads), haste__begin_groups,
+                    &beginning);
     *layer = l;
     return HASTE_OK;
 }
 
 haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste_plan plan;
     haste_layer l;
     haste_status status;
-    int dense[HASTE_MAX_BLOCKS];
     void *memory;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
-    if (status != HASTE_OK) return status;
-    haste__dense_blocks(options, dense);
-    status = haste__layer_arrange(&l, dense, NULL, &plan, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
     if (status != HASTE_OK) return status;
     memory = haste__allocate(plan.layer);
     if (!memory)
@@ -2276,45 +2386,24 @@ void haste_layer_free(haste_layer *layer)
 }
 
 /* Sizes and pointers only: what every call checks before it trusts a layer. O(blocks). */
-static haste_status haste__layer_quick(const haste_layer *layer, haste_error *error)
+static haste_status haste__layer_quick_check(const haste_layer *layer, haste_error *error)
 {
+    haste_status status;
     int i, k;
-    int64_t slots = 0, labels = 0;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (layer->labels < 1 || layer->inputs < 1 || layer->inputs > 65536 || layer->block_count < 1 ||
-        layer->block_count > HASTE_MAX_BLOCKS)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: labels = %d, inputs = %d, block_count = %d: not a layer",
-                           (int)layer->labels, (int)layer->inputs, (int)layer->block_count);
-    if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
-        (unsigned)layer->loss > HASTE_SOFTMAX || (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 ||
-        layer->rewires < 0 || layer->pending < 0)
-        return haste__fail(error, HASTE_ERR_STATE,
-                           "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+    status = haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_STATE, error);
+    if (status != HASTE_OK) return status;
     if (!layer->label_of || !layer->slot_of)
         return haste__fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
-        if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs || b->fan_in < 1 || b->fan_in > b->end - b->begin)
-            return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] has slice %d..%d and fan-in %d, of %d inputs", i,
-                               (int)b->begin, (int)b->end, (int)b->fan_in, (int)layer->inputs);
-        if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0 || b->labels < 1 ||
-            b->labels > layer->labels || b->groups != (b->labels + b->group_size - 1) / b->group_size ||
-            b->first_slot != slots)
-            return haste__fail(error, HASTE_ERR_STATE,
-                               "layer: block[%d]: labels = %lld, group_size = %d, groups = %lld, first_slot = %lld disagree",
-                               i, (long long)b->labels, (int)b->group_size, (long long)b->groups, (long long)b->first_slot);
-        if (!b->weight || !b->bias || (!b->index && b->fan_in != b->end - b->begin))
+        if (!b->weight || !b->bias || (!b->index && b->fan_in != haste__block_width(b)))
             return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
-        for (k = 0; k < 2; k++)
-            if (k < haste__states(layer->optimizer) && (!b->weight_state[k] || !b->bias_state[k]))
+        for (k = 0; k < haste__states(layer->optimizer); k++)
+            if (!b->weight_state[k] || !b->bias_state[k])
                 return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i,
                                    k, k);
-        slots += b->groups * b->group_size;
-        labels += b->labels;
     }
-    if (slots != layer->slots || slots > INT32_MAX || labels != layer->labels)
-        return haste__fail(error, HASTE_ERR_STATE, "layer: blocks hold %lld slots and %lld labels, expected %lld and %d",
-                           (long long)slots, (long long)labels, (long long)layer->slots, (int)layer->labels);
     return HASTE_OK;
 }
 
@@ -2349,7 +2438,7 @@ static haste_status haste__layer_check_ids(const haste_layer *layer, haste_error
 
 haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
 {
-    haste_status status = haste__layer_quick(layer, error);
+    haste_status status = haste__layer_quick_check(layer, error);
     int i, k;
     if (status == HASTE_OK) status = haste__layer_check_ids(layer, error);
     if (status != HASTE_OK) return status;
@@ -2384,20 +2473,14 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
                                   void *memory, size_t bytes, haste_error *error)
 {
     haste_workspace w;
-    size_t needed;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick(layer, error);
+    status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &needed, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
+    if (status == HASTE_OK) status = haste__memory_check(memory, bytes, w.bytes, error);
     if (status != HASTE_OK) return status;
-    if (!memory || (uintptr_t)memory % HASTE__ALIGN != 0)
-        return haste__fail(error, HASTE_ERR_ARG, "memory = %p, expected a pointer aligned to %d bytes", memory,
-                           HASTE__ALIGN);
-    if (bytes < needed)
-        return haste__fail(error, HASTE_ERR_SIZE, "bytes = %llu, expected at least %llu", (unsigned long long)bytes,
-                           (unsigned long long)needed);
-    haste__workspace_arrange(&w, (char *)memory, &needed, error);
+    w.memory = memory;
     *work = w;
     return HASTE_OK;
 }
@@ -2406,21 +2489,16 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
                                     haste_error *error)
 {
     haste_workspace w;
-    size_t bytes;
-    void *memory;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick(layer, error);
+    status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_arrange(&w, NULL, &bytes, error);
+    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
     if (status != HASTE_OK) return status;
-    memory = haste__allocate(bytes);
-    if (!memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)bytes);
-    status = haste_workspace_init(&w, layer, options, memory, bytes, error);
-    if (status != HASTE_OK) { haste__release(memory); return status; }
-    w.memory = memory;
-    w.bytes = bytes;
+    w.memory = haste__allocate(w.bytes);
+    if (!w.memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)w.bytes);
+    w.owned = 1;
     *work = w;
     return HASTE_OK;
 }
@@ -2428,26 +2506,96 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
 void haste_workspace_free(haste_workspace *work)
 {
     if (!work) return;
-    haste__release(work->memory);
+    if (work->owned) haste__release(work->memory);
     memset(work, 0, sizeof *work);
+}
+
+/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks. */
+static uint64_t haste__layer_identity(const haste_layer *layer)
+{
+    uint64_t identity = haste__mix(layer->seed + (uint64_t)layer->block_count);
+    int i, k;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        uint64_t word[3];
+        word[0] = (uint64_t)b->labels;
+        word[1] = (uint64_t)b->group_size << 32 | (uint64_t)b->fan_in;
+        word[2] = (uint64_t)b->begin << 32 | (uint64_t)b->end;
+        for (k = 0; k < 3; k++) identity = haste__mix(identity * UINT64_C(0x9e3779b97f4a7c15) + word[k]);
+    }
+    return identity;
 }
 
 haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste_gradient result;
     haste_status status;
     if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
     memset(&result, 0, sizeof result);
-    status = haste__layer_quick(layer, error);
-    if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, NULL, &result.bytes, error);
+    status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, &arena, error);
     if (status != HASTE_OK) return status;
+    result.layer = haste__layer_identity(layer);
+    result.bytes = arena.end;
     result.memory = haste__allocate(result.bytes);
     if (!result.memory)
         return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes",
                            (unsigned long long)result.bytes);
     memset(result.memory, 0, result.bytes);
-    haste__gradient_arrange(&result, layer, (char *)result.memory, &result.bytes, error);
+    arena.memory = (char *)result.memory;
+    arena.end = 0;
+    haste__gradient_arrange(&result, layer, &arena, error);
     *gradient = result;
+    return HASTE_OK;
+}
+
+haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
+                                 float *const *bias, haste_error *error)
+{
+    haste_status status;
+    int i;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    status = haste__layer_quick_check(layer, error);
+    if (status != HASTE_OK) return status;
+    memset(gradient, 0, sizeof *gradient);
+    gradient->layer = haste__layer_identity(layer);
+    for (i = 0; i < layer->block_count; i++) {
+        gradient->weight[i] = weight ? weight[i] : NULL;
+        gradient->bias[i] = bias ? bias[i] : NULL;
+    }
+    return HASTE_OK;
+}
+
+/* Does the gradient belong to the layer? With `all`, are its arrays all there? */
+static haste_status haste__gradient_check(const haste_layer *layer, const haste_gradient *gradient, int all,
+                                          haste_error *error)
+{
+    int i;
+    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    if (gradient->layer != haste__layer_identity(layer))
+        return haste__fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks or another seed");
+    for (i = 0; i < layer->block_count && all; i++)
+        if (!gradient->weight[i] || !gradient->bias[i])
+            return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+    if (gradient->pending < 0)
+        return haste__fail(error, HASTE_ERR_STATE, "gradient->pending = %d is negative", (int)gradient->pending);
+    return HASTE_OK;
+}
+
+haste_status haste_gradient_zero(haste_gradient *gradient, const haste_layer *layer, haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    int i;
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 0, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        const size_t slots = (size_t)haste__block_slots(&layer->block[i]);
+        if (gradient->weight[i])
+            memset(gradient->weight[i], 0, slots * (size_t)layer->block[i].fan_in * sizeof(float));
+        if (gradient->bias[i]) memset(gradient->bias[i], 0, slots * sizeof(float));
+    }
+    gradient->pending = 0;
     return HASTE_OK;
 }
 
@@ -2458,6 +2606,91 @@ void haste_gradient_free(haste_gradient *gradient)
     memset(gradient, 0, sizeof *gradient);
 }
 
+/* ---- >>keys -------------------------------------------------------------------------------------------------- */
+
+/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score; in the
+   lower one whose it is, a sample, a label or a place. */
+
+/* Floats as integers of the same order, -0 as 0. Not for NaN. */
+HASTE__INLINE uint32_t haste__rank(float value)
+{
+    const uint32_t bits = haste__bits(value + 0.0f);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+/* In ascending order of the keys the highest score comes first, of equal ones the smaller id. */
+HASTE__INLINE uint64_t haste__key(float score, int32_t id) { return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id; }
+HASTE__INLINE int32_t haste__key_id(uint64_t key) { return (int32_t)(key & 0x7fffffffu); }
+HASTE__INLINE float haste__key_score(uint64_t key)
+{
+    const uint32_t rank = ~(uint32_t)(key >> 32);
+    return haste__float(rank >> 31 ? rank & 0x7fffffffu : ~rank);
+}
+
+HASTE__INLINE void haste__key_swap(uint64_t *key, int64_t i, int64_t j)
+{
+    const uint64_t k = key[i];
+    key[i] = key[j];
+    key[j] = k;
+}
+
+/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each part is
+   sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
+static void haste__sort(uint64_t *key, int64_t n)
+{
+    while (n > 1) {
+        uint64_t bit = 0;
+        int64_t i, low = 0;
+        int sorted = 1;
+        for (i = 1; i < n; i++) {
+            bit |= key[i] ^ key[0];
+            sorted &= key[i - 1] <= key[i];
+        }
+        if (sorted) return;
+        while (bit & (bit - 1)) bit &= bit - 1;   /* the highest alone */
+        for (i = 0; i < n; i++) {                 /* keys without it move to the front; no branch that can be mispredicted */
+            haste__key_swap(key, i, low);
+            low += (key[low] & bit) == 0;
+        }
+        haste__sort(key, low);
+        key += low;
+        n -= low;
+    }
+}
+
+/* Moves the k smallest of n distinct keys to the front, in no order of their own: quickselect, median of three. */
+static void haste__select(uint64_t *key, int64_t n, int64_t k)
+{
+    int64_t first = 0, last = n - 1;
+    while (first < last && k < n) {
+        int64_t i = first, j = last, middle = first + (last - first) / 2;
+        uint64_t pivot;
+        if (key[middle] < key[first]) haste__key_swap(key, middle, first);
+        if (key[last] < key[first]) haste__key_swap(key, last, first);
+        if (key[last] < key[middle]) haste__key_swap(key, last, middle);
+        pivot = key[middle];
+        while (i <= j) {
+            while (key[i] < pivot) i++;
+            while (key[j] > pivot) j--;
+            if (i <= j) haste__key_swap(key, i++, j--);
+        }
+        if (k <= j) last = j;   /* key[first .. j] < key[i .. last], and between them stands at most the pivot */
+        else if (k >= i) first = i;
+        else return;
+    }
+}
+
+/* The first of the ascending keys that is not below `key`. */
+static const uint64_t *haste__lower_bound(const uint64_t *first, const uint64_t *end, uint64_t key)
+{
+    while (first < end) {
+        const uint64_t *middle = first + (end - first) / 2;
+        if (*middle < key) first = middle + 1;
+        else end = middle;
+    }
+    return first;
+}
+
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
 /* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread from
@@ -2465,14 +2698,15 @@ void haste_gradient_free(haste_gradient *gradient)
 typedef struct haste__pass {
     const haste_layer     *layer;
     haste_layer           *trained;         /* the same layer where the pass updates it, else NULL */
-    haste_workspace       *work;
+    const haste_workspace *work;
+    haste__scratch         scratch;         /* the workspace's arrays */
     const haste__kernels  *kernel;
     const float           *x;               /* [B, D], the caller's */
     float                 *grad_x;          /* [B, D] (+=), the caller's, or NULL */
     int                    B;
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
-    int                    dot;             /* these by haste__dot: x in bfloat16 lies where input gradients would */
+    int                    dot;             /* these by haste__dot, from scratch.x_bf16 */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
@@ -2486,6 +2720,8 @@ typedef struct haste__pass {
     haste__rule            rule;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
+    void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
+                                            /* what a search does with a label's logit */
     const int64_t         *offset;
     int32_t               *id;
     float                 *score;
@@ -2502,7 +2738,7 @@ typedef struct haste__group {
     const void        *stored;              /* [F, S] its weights */
     const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
                                                logits are wanted */
-    ptrdiff_t          ahead;               /* how far behind its weights the next group's lie; 0: nowhere */
+    ptrdiff_t          ahead;               /* prefetch distance: from its weights to those of the next group; 0: none */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
@@ -2523,7 +2759,7 @@ static void haste__pass_load(const haste__pass *pass)
     int D = pass->layer->inputs, tile, b, d;
     for (tile = 0; tile < pass->tiles; tile++) {
         const float *x = pass->x + (size_t)tile * HASTE__SAMPLES * (size_t)D;
-        float *out = pass->work->x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
+        float *out = pass->scratch.x + (size_t)tile * (size_t)D * HASTE__SAMPLES;
         int n = haste__tile_samples(pass, tile), whole = n == HASTE__SAMPLES ? D / 8 * 8 : 0;
         if (whole) pass->kernel->transpose(HASTE__SAMPLES, whole, x, D, out, HASTE__SAMPLES, NULL);
         for (d = whole, out += whole * pass->pitch; d < D; d++, out += pass->pitch) {
@@ -2542,11 +2778,10 @@ static void haste__pass_load_rows(haste__pass *pass)
     pass->dot = pass->work->bf16_dot && pass->layer->dtype == HASTE_BF16;
     if (pass->dot) {
         const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * (size_t)pass->pitch;
-        uint16_t *x = (uint16_t *)(void *)pass->work->grad_x;
         size_t i;
         for (i = 0; i < n; i++) {   /* the largest bfloat16 rather than infinity */
-            const uint16_t half = haste__to_bf16(pass->work->x[i]);
-            x[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
+            const uint16_t half = haste__to_bf16(pass->scratch.x[i]);
+            pass->scratch.x_bf16[i] = (uint16_t)(half - ((half & 0x7fff) == 0x7f80));
         }
     }
 }
@@ -2558,7 +2793,7 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
     int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
     size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
-    float *first = pass->work->grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
+    float *first = pass->scratch.grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
     for (c = 1; c < chunks; c++) {
@@ -2576,22 +2811,6 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
-/* Bottom-up merge sort with a second buffer of the same size; returns the one that holds the result. */
-static uint64_t *haste__sort(uint64_t *a, uint64_t *b, int64_t n)
-{
-    int64_t width, i;
-    for (width = 1; width < n; width *= 2) {
-        uint64_t *t;
-        for (i = 0; i < n; i += 2 * width) {
-            int64_t left = i, middle = i + width < n ? i + width : n, right = middle;
-            int64_t end = i + 2 * width < n ? i + 2 * width : n, k;
-            for (k = i; k < end; k++) b[k] = right >= end || (left < middle && a[left] <= a[right]) ? a[left++] : a[right++];
-        }
-        t = a; a = b; b = t;
-    }
-    return a;
-}
-
 /* Where B lists begin and end. */
 static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const char *name, haste_error *error)
 {
@@ -2606,39 +2825,41 @@ static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const
     return HASTE_OK;
 }
 
-/* Checks B lists of label ids below L. `most` ids are allowed. */
-static haste_status haste__lists_check(int32_t L, int32_t B, haste_lists lists, int64_t most, const char *name,
+/* Checks B lists of label ids below L. `most` ids are allowed. Without samples there is nothing to look at. */
+static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
                                        haste_error *error)
 {
+    haste_status status;
     int64_t i;
-    const haste_status status = haste__offsets_check(lists.offset, B, name, error);
+    if (B == 0) return HASTE_OK;
+    if (!lists) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", name);
+    status = haste__offsets_check(lists->offset, B, name, error);
     if (status != HASTE_OK) return status;
-    if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
-    if (!lists.id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
-    if (lists.offset[B] - lists.offset[0] > most)
+    if (lists->offset[B] == lists->offset[0]) return HASTE_OK;
+    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (lists->offset[B] - lists->offset[0] > most)
         return haste__fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
-                           (long long)(lists.offset[B] - lists.offset[0]), (long long)most);
-    for (i = lists.offset[0]; i < lists.offset[B]; i++)
-        if (lists.id[i] < 0 || lists.id[i] >= L)
+                           (long long)(lists->offset[B] - lists->offset[0]), (long long)most);
+    for (i = lists->offset[0]; i < lists->offset[B]; i++)
+        if (lists->id[i] < 0 || lists->id[i] >= L)
             return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                               (int)lists.id[i], (int)L - 1);
+                               (int)lists->id[i], (int)L - 1);
     return HASTE_OK;
 }
 
-/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in work->row. */
-static void haste__lists_sort(haste__pass *pass, haste_lists lists)
+/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in scratch.row. */
+static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 {
-    haste_workspace *work = pass->work;
-    uint64_t *pair = work->pair;
-    int64_t b, i, n = 0, kept = 0;
+    uint64_t *pair = pass->scratch.pair;
+    int64_t *row = pass->scratch.row, b, i, n = 0, kept = 0;
     for (b = 0; b < pass->B; b++)
-        for (i = lists.offset[b]; i < lists.offset[b + 1]; i++)
-            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists.id[i]] << 32 | (uint64_t)b;
-    pair = haste__sort(pair, work->pair + work->ids, n);
-    memset(work->row, 0, (size_t)pass->B * sizeof *work->row);
+        for (i = lists->offset[b]; i < lists->offset[b + 1]; i++)
+            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
+    haste__sort(pair, n);
+    memset(row, 0, (size_t)pass->B * sizeof *row);
     for (i = 0; i < n; i++)
         if (i == 0 || pair[i] != pair[i - 1]) {
-            work->row[pair[i] & 0xffffffffu]++;
+            row[pair[i] & 0xffffffffu]++;
             pair[kept++] = pair[i];
         }
     pass->pair = pair;
@@ -2648,66 +2869,77 @@ static void haste__lists_sort(haste__pass *pass, haste_lists lists)
 /* The first pair from (slot, sample) on. */
 static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
 {
-    const uint64_t wanted = (uint64_t)slot << 32 | (uint64_t)sample;
-    while (first < end) {
-        const uint64_t *middle = first + (end - first) / 2;
-        if (*middle < wanted) first = middle + 1;
-        else end = middle;
-    }
-    return first;
+    return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
 }
 
-/* May this layer use this workspace? */
-static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_error *error)
+/* May this layer use this workspace, for this? haste_score takes any. */
+static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_purpose purpose,
+                                      haste_error *error)
 {
-    haste_status status = haste__layer_quick(layer, error);
-    int j;
+    haste_status status = haste__layer_quick_check(layer, error);
+    size_t bytes;
+    int i;
     if (status != HASTE_OK) return status;
-    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    status = haste__workspace_bytes(work, &bytes, error);
+    if (status == HASTE_OK && bytes != work->bytes)
+        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
+                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    if (status != HASTE_OK) return status;
+    if (purpose != HASTE_ANY_PURPOSE && work->purpose != HASTE_ANY_PURPOSE && work->purpose != purpose)
+        return haste__fail(error, HASTE_ERR_ARG, "the workspace was made for %s alone",
+                           work->purpose == HASTE_TRAINING ? "training" : "prediction");
     if (layer->inputs > work->inputs)
         return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
                            (int)work->inputs, (int)layer->inputs);
-    for (j = 0; j < layer->block_count; j++)
-        if (layer->block[j].group_size > work->max_group || layer->block[j].fan_in > work->max_fan_in)
-            return haste__fail(error, HASTE_ERR_SIZE,
-                               "the workspace was made for S <= %d and F <= %d, block[%d] has %d and %d",
-                               (int)work->max_group,
-                               (int)work->max_fan_in, j, (int)layer->block[j].group_size, (int)layer->block[j].fan_in);
+    for (i = 0; i < layer->block_count; i++)
+        if (layer->block[i].group_size > work->max_group || layer->block[i].fan_in > work->max_fan_in)
+            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
+                               "%d", (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
+                               (int)layer->block[i].fan_in);
     return HASTE_OK;
 }
 
-static void haste__pass_make(haste__pass *pass, const haste_layer *layer, haste_workspace *work)
+static void haste__pass_make(haste__pass *pass, const haste_layer *layer, const haste_workspace *work)
 {
+    haste__arena arena = { NULL, 0, 0 };
     memset(pass, 0, sizeof *pass);
     pass->layer = layer;
     pass->work = work;
     pass->kernel = haste__path_kernels(work->path);
     pass->scale = 1;
+    arena.memory = (char *)work->memory;
+    haste__scratch_arrange(&pass->scratch, work, &arena);
 }
 
-/* Checks what all calls with a batch share, and makes the pass. Writes nothing else. The batch must fit the workspace in all
-   calls but haste_score. */
-static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, haste_workspace *work, const float *x,
-                                      int32_t B, int must_fit, haste_error *error)
+/* Is a batch of B samples there, and finite? */
+static haste_status haste__x_check(const haste_layer *layer, const float *x, int32_t B, haste_error *error)
 {
-    haste_status status = must_fit ? haste__work_check(layer, work, error) : haste__layer_quick(layer, error);
-    size_t i, n;
-    if (status != HASTE_OK) return status;
-    if (!work || !work->x) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    if (B < 1) return haste__fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
-    if (must_fit && B > work->batch)
-        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
-                           (int)work->batch);
-    n = (size_t)B * (size_t)layer->inputs;
+    const size_t n = (size_t)(B > 0 ? B : 0) * (size_t)layer->inputs;
+    size_t i;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
+    if (!x && B > 0) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     for (i = 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
                                (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
+    return HASTE_OK;
+}
+
+/* Checks what all calls with a batch share, and makes the pass. Writes nothing else. */
+static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                      haste_purpose purpose, const float *x, int32_t B, haste_error *error)
+{
+    haste_status status = haste__work_check(layer, work, purpose, error);
+    if (status == HASTE_OK && B > work->batch)
+        return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
+                           (int)work->batch);
+    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status != HASTE_OK) return status;
     haste__pass_make(pass, layer, work);
     pass->x = x;
     pass->B = B;
-    pass->tiles = (B - 1) / HASTE__SAMPLES + 1;
+    pass->tiles = (B + HASTE__SAMPLES - 1) / HASTE__SAMPLES;
     pass->pitch = HASTE__SAMPLES;
     return HASTE_OK;
 }
@@ -2757,8 +2989,7 @@ static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype
 static void haste__group_open(haste__group *group, const haste__pass *pass, int number, int64_t g, int thread)
 {
     const haste_block *block = &pass->layer->block[number];
-    size_t tile = 0, panel, weights;
-    haste__tile_count(pass->work, &tile);   /* cannot fail: the workspace was made with it */
+    size_t panel, weights;
     group->block = block;
     group->number = number;
     group->g = g;
@@ -2769,11 +3000,12 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->index = block->index ? block->index + g * block->fan_in : NULL;
     panel = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)haste__panel(group->S);
     weights = (size_t)group->F * (size_t)group->S;
-    group->z = pass->work->tile + tile * (size_t)thread;
-    group->zt = group->z + panel;
+    /* first what prediction needs too */
+    group->z = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;
+    group->copy = group->z + panel;
+    group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
     group->dw = group->zt + panel;
-    group->copy = group->dw + weights;
-    group->db = group->copy + weights;
+    group->db = group->dw + weights;
     group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
     group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
     group->w = NULL;
@@ -2810,7 +3042,7 @@ HASTE__INLINE void haste__group_fetch(const haste__pass *pass, const haste__grou
 /* Block of samples `tile` of the group's slice: rows of 32. */
 static const float *haste__group_x(const haste__pass *pass, const haste__group *group, int tile)
 {
-    return pass->work->x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
+    return pass->scratch.x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
 /* Logits of a tile to group->z [S][32], as training wants them. */
@@ -2836,8 +3068,7 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
     rows.index = group->index;
     rows.w = group->stored;
     rows.bias = group->block->bias + group->g * group->S;
-    rows.x = pass->dot ? (const void *)((const uint16_t *)(const void *)pass->work->grad_x + first) :
-             (const void *)(pass->work->x + first);
+    rows.x = pass->dot ? (const void *)(pass->scratch.x_bf16 + first) : (const void *)(pass->scratch.x + first);
     rows.z = z;
     rows.pair = (uint32_t *)(void *)group->copy;
     rows.pitch = pass->pitch;
@@ -2875,7 +3106,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         float *z = haste__pair_z(group, *p);
         double v = (double)*z;
         finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
-        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->work->row[*p & 0xffffffffu]; continue; }
+        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->scratch.row[*p & 0xffffffffu]; continue; }
         group->zt[p - group->pair] = *z;
         *z = kind == HASTE_BCE ? -87.0f : -1.0f;
         if (kind == HASTE_BCE) sum += (v < 0 ? -v : 0) + log1p(exp(-fabs(v)));
@@ -2897,7 +3128,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         float *z = haste__pair_z(group, *p), v = group->zt[p - group->pair];
         if (kind == HASTE_BCE) *z = (float)(-(double)pass->scale / (1 + exp((double)v)));
         else if (kind == HASTE_SQUARED_HINGE) *z = v < 1 ? -2 * pass->scale * (1 - v) : 0;
-        else *z -= pass->scale / (float)pass->work->row[*p & 0xffffffffu];
+        else *z -= pass->scale / (float)pass->scratch.row[*p & 0xffffffffu];
     }
     *loss += sum;
     return finite;
@@ -2936,64 +3167,120 @@ static void haste__group_grad_x(const haste__pass *pass, const haste__group *gro
                                 int64_t chunk, int tile)
 {
     const size_t D = (size_t)pass->layer->inputs, begin = (size_t)group->block->begin + (size_t)(group->index ? 0 : f);
-    float *dx = pass->work->grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
+    float *dx = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
     pass->kernel->grad_input(group->S, end - f, group->index ? group->index + f : NULL,
                              group->w + (size_t)f * (size_t)group->S, z, dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
 }
 
 /* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a
-   time. */
-static void haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
-                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
-                          const haste__rule *rule)
+   time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
+static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
+                         haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
+                         const haste__rule *rule, int dry)
 {
-    float buffer[3][256], *w, *m, *v;
+    static const uint32_t largest[2] = { 0x7f7fffffu, 0x7f7f0000u };   /* of a dtype, however it is rounded */
+    float buffer[3][256], *at[3] = { NULL, NULL, NULL };               /* numbers, and their states */
     const haste_layer *layer = pass->layer;
-    const int most = dtype == HASTE_F32 && (layer->optimizer == HASTE_SGD || state_dtype == HASTE_F32) ? n : 256;
-    uint64_t step = (uint64_t)layer->step << 8;
-    int i, count;
+    const int states = haste__states(layer->optimizer);
+    const int in_place = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
+    const uint64_t step = (uint64_t)layer->step << 8;
+    static const uint64_t stream[3] = { HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0, HASTE__STREAM_ROUND_STATE1 };
+    int i, k, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
-        count = n - i < most ? n - i : most;
-        w = haste__widen(pass->kernel, buffer[0], array, dtype, first, count);
-        if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(w, g + i, count, rule);
-        else {
-            m = haste__widen(pass->kernel, buffer[1], state[0], state_dtype, first, count);
-            if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(w, g + i, m, count, rule);
-            else {
-                v = haste__widen(pass->kernel, buffer[2], state[1], state_dtype, first, count);
-                pass->kernel->adamw(w, g + i, m, v, count, rule);
-                haste__narrow(pass->kernel, state[1], state_dtype, first, v, count, layer->seed,
-                              step | HASTE__STREAM_ROUND_STATE1, position);
-            }
-            haste__narrow(pass->kernel, state[0], state_dtype, first, m, count, layer->seed,
-                          step | HASTE__STREAM_ROUND_STATE0, position);
+        count = in_place || n - i < 256 ? n - i : 256;
+        for (k = 0; k <= states; k++) {
+            const haste_dtype type = k == 0 ? dtype : state_dtype;
+            at[k] = haste__widen(pass->kernel, buffer[k], k == 0 ? array : state[k - 1], type, first, count);
+            if (dry && type == HASTE_F32) at[k] = (float *)memcpy(buffer[k], at[k], (size_t)count * sizeof(float));
         }
-        haste__narrow(pass->kernel, array, dtype, first, w, count, layer->seed, step | HASTE__STREAM_ROUND_WEIGHT, position);
+        if (layer->optimizer == HASTE_SGD) pass->kernel->sgd(at[0], g + i, count, rule);
+        else if (layer->optimizer == HASTE_MOMENTUM) pass->kernel->momentum(at[0], g + i, at[1], count, rule);
+        else pass->kernel->adamw(at[0], g + i, at[1], at[2], count, rule);
+        for (k = 0; k <= states; k++) {
+            const haste_dtype type = k == 0 ? dtype : state_dtype;
+            if (!dry)
+                haste__narrow(pass->kernel, k == 0 ? array : state[k - 1], type, first, at[k], count, layer->seed,
+                              step | stream[k], position);
+            else if (pass->kernel->size(at[k], count) > largest[type]) return 0;
+        }
     }
+    return 1;
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S]. */
-static void haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
+/* The largest magnitude of n numbers beginning at `first`. */
+static double haste__largest(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n)
+{
+    float buffer[256];
+    uint32_t most = 0;
+    int i, count;
+    if (dtype == HASTE_F32) return (double)haste__float(pass->kernel->size((const float *)array + first, n));
+    for (i = 0; i < n; i += count) {
+        uint32_t size;
+        count = n - i < 256 ? n - i : 256;
+        pass->kernel->widen((const uint16_t *)array + first + i, buffer, count);
+        size = pass->kernel->size(buffer, count);
+        if (size > most) most = size;
+    }
+    return (double)haste__float(most);
+}
+
+/* Weights or biases of a group on their way through the optimizer. */
+static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db, int dry)
 {
     const haste_layer *layer = pass->layer;
     haste_block *block = &pass->trained->block[number];
-    int S = block->group_size, n = S * block->fan_in;
-    uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
+    const int S = block->group_size, n = S * block->fan_in;
+    const uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
     haste__rule no_decay = pass->rule;
     void *bias_state[2];
     no_decay.decay = 0;
     bias_state[0] = block->bias_state[0];
     bias_state[1] = block->bias_state[1];
-    haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype, (size_t)g * (size_t)n, dw, n,
-                  position, &pass->rule);
-    haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay);
+    return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
+                         (size_t)g * (size_t)n, dw, n, position, &pass->rule, dry) &&
+           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
+                         dry);
 }
 
-/* Are the gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
-static int haste__group_sane(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+/* One optimizer step of a group from gradients dw [F, S] and db [S], none larger than `gradient`. w: its weights as float32,
+   or NULL. 0: a number would become infinite, and the group was left alone. That is nearly always ruled out by a bound from
+   the largest numbers that go into the update; only where it is not are the new numbers computed twice. */
+static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *w, const float *dw,
+                               const float *db, double gradient)
 {
-    const uint32_t most = 0x5d5e0b6bu;   /* 1e18 */
-    return pass->kernel->size(dw, n) < most && pass->kernel->size(db, S) < most;
+    const haste_layer *layer = pass->layer;
+    const haste_block *block = &layer->block[number];
+    const haste__rule *r = &pass->rule;
+    const int S = block->group_size, n = S * block->fan_in;
+    const size_t first = (size_t)g * (size_t)n;
+    const double lr = (double)r->lr, decay = (double)r->decay;
+    double weight = w ? (double)haste__float(pass->kernel->size(w, n))
+                      : haste__largest(pass, block->weight, layer->dtype, first, n);
+    double state = 0, bound = haste__largest(pass, block->bias, HASTE_F32, (size_t)(g * S), S);
+    if (bound > weight) weight = bound;
+    if (layer->optimizer != HASTE_SGD) {
+        state = haste__largest(pass, block->weight_state[0], layer->state_dtype, first, n);
+        bound = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
+        if (bound > state) state = bound;
+    }
+    if (layer->optimizer == HASTE_ADAMW) {
+        const double m = state > gradient ? state : gradient;   /* |m| is at most a mean of both, and sqrt(v) at least 0 */
+        bound = weight + lr * decay * weight + lr * m * (double)r->correct1 / (double)r->eps;
+    } else {
+        state = (double)r->momentum * state + gradient + decay * weight;
+        bound = state > weight + lr * state ? state : weight + lr * state;
+    }
+    if (!(bound < 1e38) && !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
+    haste__group_update_with(pass, number, g, dw, db, 0);
+    return 1;
+}
+
+/* The largest gradient of a group; infinite where one is not finite, or so large that its square, which Adam takes, might
+   not be. Finite logits do not promise that: x may be 1e22. */
+static double haste__group_largest_gradient(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+{
+    const uint32_t in_w = pass->kernel->size(dw, n), in_b = pass->kernel->size(db, S), most = in_w > in_b ? in_w : in_b;
+    return most < 0x5d5e0b6bu /* 1e18 */ ? (double)haste__float(most) : HUGE_VAL;
 }
 
 /* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
@@ -3024,16 +3311,17 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     int i, S = group->S, n = S * group->F;
+    float *weight, *bias;
+    double largest;
     haste__group_gradients(pass, group, chunk);
-    if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
-    if (pass->trained) haste__group_update(pass, group->number, group->g, group->dw, group->db);
-    else {
-        float *weight = pass->gradient->weight[group->number], *bias = pass->gradient->bias[group->number];
-        weight += (size_t)group->g * (size_t)n;
-        bias += group->g * S;
-        for (i = 0; i < n; i++) weight[i] += group->dw[i];
-        for (i = 0; i < S; i++) bias[i] += group->db[i];
-    }
+    largest = haste__group_largest_gradient(pass, group->dw, n, group->db, S);
+    if (!(largest < HUGE_VAL)) return 0;
+    if (pass->trained)
+        return haste__group_update(pass, group->number, group->g, group->w, group->dw, group->db, largest);
+    weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
+    bias = pass->gradient->bias[group->number] + group->g * S;
+    for (i = 0; i < n; i++) weight[i] += group->dw[i];
+    for (i = 0; i < S; i++) bias[i] += group->db[i];
     return 1;
 }
 
@@ -3041,36 +3329,68 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
 {
-    return pass->work->sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
 }
 
-/* Calls the body for every group of the chunk. */
-#define HASTE__FOR_GROUPS(pass, chunk, number, g)                                                                      \
-    for (number = 0; number < (pass)->layer->block_count; number++)                                                    \
-        for (haste__chunk_groups((pass)->layer, number, chunk, (pass)->work->chunks, &g, &last); g < last; g++)
+/* The groups of a chunk, one after the other. */
+typedef struct haste__walk {
+    const haste_layer *layer;
+    int64_t            chunk;
+    int                chunks;
+    int                number;     /* of the block */
+    int64_t            g, last;    /* of its groups: the next one, and where the chunk's share of the block ends */
+} haste__walk;
+
+static haste__walk haste__walk_chunk(const haste__pass *pass, int64_t chunk)
+{
+    haste__walk walk;
+    walk.layer = pass->layer;
+    walk.chunk = chunk;
+    walk.chunks = pass->work->chunks;
+    walk.number = -1;
+    walk.g = walk.last = 0;
+    return walk;
+}
+
+/* Goes to the chunk's share of the next block, [g, last), which may be empty. 0: that was the last block. */
+static int haste__walk_block(haste__walk *walk)
+{
+    if (++walk->number >= walk->layer->block_count) return 0;
+    haste__chunk_groups(walk->layer, walk->number, walk->chunk, walk->chunks, &walk->g, &walk->last);
+    return 1;
+}
+
+/* Goes to the next group: *g of block walk->number. 0: there is none. */
+static int haste__walk_group(haste__walk *walk, int64_t *g)
+{
+    while (walk->g >= walk->last) if (!haste__walk_block(walk)) return 0;
+    *g = walk->g++;
+    return 1;
+}
 
 /* The chunk's input gradients begin at 0. */
 static void haste__chunk_clear(const haste__pass *pass, int64_t chunk)
 {
     size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs * HASTE__SAMPLES;
-    if (pass->grad_x) memset(pass->work->grad_x + (size_t)chunk * n, 0, n * sizeof(float));
+    if (pass->grad_x) memset(pass->scratch.grad_x + (size_t)chunk * n, 0, n * sizeof(float));
 }
 
 static void haste__train_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     double loss = 0;
-    int number, bad = 0;
-    int64_t g, last;
+    int bad = 0;
+    int64_t g;
     haste__chunk_clear(pass, chunk);
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
     haste__chunk_sum(pass, chunk)[0] = loss;
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Softmax, first pass: each sample's running maximum and sum of exponentials over the chunk's groups. */
@@ -3079,12 +3399,13 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     const haste__pass *pass = (const haste__pass *)context;
     double *largest = haste__chunk_sum(pass, chunk) + 2, *sum = largest + pass->work->batch;
     float tile_largest[HASTE__SAMPLES], tile_sum[HASTE__SAMPLES];
-    int number, tile, b;
-    int64_t g, last;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int tile, b;
+    int64_t g;
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
             int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
             if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
@@ -3108,8 +3429,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
    count. */
 static double haste__softmax_sums(haste__pass *pass)
 {
-    haste_workspace *work = pass->work;
-    float *shift = work->shift, *weight = work->shift + work->batch + HASTE__SAMPLES;
+    const haste_workspace *work = pass->work;
+    float *shift = pass->scratch.shift, *weight = shift + work->batch + HASTE__SAMPLES;
     double total = 0;
     int b, c;
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
@@ -3125,7 +3446,7 @@ static double haste__softmax_sums(haste__pass *pass)
             const double *l = haste__chunk_sum(pass, c) + 2 + b;
             sum += l[work->batch] * exp(l[0] - largest);
         }
-        if (pass->work->row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
+        if (pass->scratch.row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
         shift[b] = (float)largest;   /* exact: it is one of the logits */
         weight[b] = (float)((double)pass->scale / sum);
         total += largest + log(sum);
@@ -3136,39 +3457,26 @@ static double haste__softmax_sums(haste__pass *pass)
 }
 
 /* What the chunks have counted. */
-static int haste__flags(const haste_workspace *work)
+static int haste__flags(const haste__pass *pass)
 {
     int chunk, sum = 0;
-    for (chunk = 0; chunk < work->chunks; chunk++) sum += work->flag[chunk];
+    for (chunk = 0; chunk < pass->work->chunks; chunk++) sum += pass->scratch.flag[chunk];
     return sum;
 }
 
 /* How many groups were left alone? */
 static haste_status haste__bad_groups(const haste__pass *pass, haste_error *error)
 {
-    const int bad = haste__flags(pass->work);
+    const int bad = haste__flags(pass);
     if (bad)
         return haste__fail(error, HASTE_ERR_NONFINITE,
-                           "%d groups had a logit or gradient that is not finite and were left unchanged", bad);
+                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged", bad);
     return HASTE_OK;
 }
 
-/* train_step and accumulate: everything but where the gradients go, which the pass knows. */
-static haste_status haste__train(haste__pass *pass, haste_lists positives, double *loss, float *grad_x, haste_error *error)
-{
-    haste_workspace *work = pass->work;
-    double total = 0;
-    int chunk;
-    haste__lists_sort(pass, positives);
-    pass->want_loss = loss != NULL;
-    pass->grad_x = grad_x;
-    if (pass->layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(pass);
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
-    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(pass, chunk)[0];
-    if (loss) *loss = total * (double)pass->scale;
-    if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
-    return haste__bad_groups(pass, error);
-}
+/* Momentum and betas: 0 .. 1, where 0 means a default, or HASTE_NONE. */
+static int   haste__is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
+static float haste__rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
 
 static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o,
                                      haste_error *error)
@@ -3177,8 +3485,9 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->lr >= 0 && o->lr <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
-    if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return haste__fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
+    if (!haste__is_rate(o->momentum) || !haste__is_rate(o->beta1) || !haste__is_rate(o->beta2))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
                            (double)o->momentum, (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
@@ -3187,9 +3496,9 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
     rule->lr = o->lr;
-    rule->momentum = o->momentum > 0 ? o->momentum : .9f;
-    rule->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
-    rule->beta2 = o->beta2 > 0 ? o->beta2 : .999f;
+    rule->momentum = layer->optimizer == HASTE_MOMENTUM ? haste__rate(o->momentum, .9f) : 0;
+    rule->beta1 = haste__rate(o->beta1, .9f);
+    rule->beta2 = haste__rate(o->beta2, .999f);
     rule->eps = o->eps > 0 ? o->eps : 1e-8f;
     rule->decay = o->weight_decay;
     rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
@@ -3197,74 +3506,88 @@ static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer
     return HASTE_OK;
 }
 
-haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                              const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
+/* Rows of a pending gradient belong to the inputs that the groups had then. */
+static haste_status haste__pending_check(const haste_layer *layer, const haste_gradient *gradient, haste_error *error)
+{
+    if (gradient->pending == 0 || gradient->rewires == layer->rewires) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_STATE,
+                       "the gradient holds %d micro-batches from before a haste_rewire: apply or zero it first",
+                       (int)gradient->pending);
+}
+
+/* The training step, where `trained` is the layer, or the same without the update, where `gradient` takes its gradients. */
+static haste_status haste__train(const haste_layer *layer, haste_layer *trained, haste_gradient *gradient,
+                                 haste_workspace *work, const float *x, int32_t B, const haste_lists *positives,
+                                 const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
 {
     haste__pass pass;
     haste__rule rule;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
+    double total = 0;
+    int chunk;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK && !trained) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK && !trained) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
-                           (int)layer->pending);
-    pass.trained = layer;
+    if (loss) *loss = 0;
+    if (B == 0) return HASTE_OK;
+
+    pass.trained = trained;
+    pass.gradient = gradient;
     pass.rule = rule;
     pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
     pass.negligible = options->negligible * pass.scale;
+    pass.want_loss = loss != NULL;
+    pass.grad_x = grad_x;
     haste__pass_load(&pass);
-    status = haste__train(&pass, positives, loss, grad_x, error);
-    layer->step++;
+    haste__lists_sort(&pass, positives);
+    if (layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(&pass);
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
+    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(&pass, chunk)[0];
+    if (loss) *loss = total * (double)pass.scale;
+    if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
+    return haste__bad_groups(&pass, error);
+}
+
+haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                              const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
+                              haste_error *error)
+{
+    const haste_status status = haste__train(layer, layer, NULL, work, x, B, positives, options, loss, grad_x, error);
+    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) layer->step++;
     return status;
 }
 
-/* The gradient's arrays: all there? */
-static haste_status haste__gradient_check(const haste_layer *layer, const haste_gradient *gradient, haste_error *error)
+haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                              const haste_lists *positives, const haste_step_options *options, haste_gradient *gradient,
+                              double *loss, float *grad_x, haste_error *error)
 {
-    int i;
-    if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    for (i = 0; i < layer->block_count; i++)
-        if (!gradient->weight[i] || !gradient->bias[i])
-            return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
-    return HASTE_OK;
-}
-
-haste_status haste_accumulate(haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists positives,
-                              const haste_step_options *options, haste_gradient *gradient, double *loss, float *grad_x,
-                              haste_error *error)
-{
-    haste__pass pass;
-    haste__rule rule;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
-    if (status != HASTE_OK) return status;
-    pass.gradient = gradient;
-    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
-    pass.negligible = options->negligible * pass.scale;
-    haste__pass_load(&pass);
-    status = haste__train(&pass, positives, loss, grad_x, error);
-    layer->pending++;
+    const haste_status status = haste__train(layer, NULL, gradient, work, x, B, positives, options, loss, grad_x, error);
+    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) {
+        gradient->rewires = layer->rewires;
+        gradient->pending++;
+    }
     return status;
 }
 
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    int number, bad = 0;
-    int64_t g, last;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int bad = 0;
+    int64_t g;
     (void)thread;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        int S = pass->layer->block[number].group_size, n = S * pass->layer->block[number].fan_in;
-        float *dw = pass->gradient->weight[number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[number] + g * S;
-        if (haste__group_sane(pass, dw, n, db, S)) haste__group_update(pass, number, g, dw, db);
-        else bad++;
+    while (haste__walk_group(&walk, &g)) {
+        const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
+        float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
+        float *db = pass->gradient->bias[walk.number] + g * S;
+        const double largest = haste__group_largest_gradient(pass, dw, n, db, S);
+        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, NULL, dw, db, largest)) bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
@@ -3272,17 +3595,20 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
 {
     haste__pass pass;
     haste__rule rule;
-    haste_status status = haste__work_check(layer, work, error);
+    haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
+    if (gradient->pending == 0)
+        return haste__fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
     haste__pass_make(&pass, layer, work);
     pass.trained = layer;
     pass.gradient = gradient;
     pass.rule = rule;
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
-    layer->pending = 0;
+    gradient->pending = 0;
     return haste__bad_groups(&pass, error);
 }
 
@@ -3339,19 +3665,18 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
 static void haste__forward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     size_t slots = (size_t)pass->layer->slots;
-    int number, tile;
-    int64_t g, last;
-    for (number = 0; number < pass->layer->block_count; number++) {
-        const haste_block *block = &pass->layer->block[number];
-        /* 16 MiB do not stay in a cache; only whole cache lines can pass by. */
+    int tile;
+    while (haste__walk_block(&walk)) {
+        const haste_block *block = &pass->layer->block[walk.number];
+        /* Beyond 16 MiB logits leave the caches anyway; non-temporal stores write whole cache lines. */
         const int stream = (size_t)pass->B * slots >= (size_t)1 << 22 && block->group_size % 16 == 0 &&
                            ((uintptr_t)(pass->logits + block->first_slot) | slots * sizeof(float)) % 64 == 0;
-        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
-        if (stream) { haste__forward_panels(pass, number, g, last, thread); continue; }
-        for (; g < last; g++) {
+        if (stream) { haste__forward_panels(pass, walk.number, walk.g, walk.last, thread); continue; }
+        for (; walk.g < walk.last; walk.g++) {
             haste__group group;
-            haste__group_open(&group, pass, number, g, thread);
+            haste__group_open(&group, pass, walk.number, walk.g, thread);
             for (tile = 0; tile < pass->tiles; tile++)
                 haste__group_rows(pass, &group, tile, pass->logits + group.slot + (size_t)tile * HASTE__SAMPLES * slots,
                                   slots);
@@ -3363,8 +3688,8 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
                            haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status != HASTE_OK) return status;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_ANY_PURPOSE, x, B, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!logits) return haste__fail(error, HASTE_ERR_ARG, "logits is NULL");
     haste__pass_load_rows(&pass);
     pass.logits = logits;
@@ -3422,74 +3747,88 @@ HASTE__INLINE void haste__panel_fetch(const haste__pass *pass, const float *from
 
 enum { HASTE__PIECE = 16 };   /* inputs at a time of a single tile; of more tiles as many times more */
 
+/* Is a block's weight gradient written past the caches? As in haste__forward_chunk. */
+static int haste__stream_gradient(const haste_block *block, const float *weight)
+{
+    return (size_t)haste__block_slots(block) * (size_t)block->fan_in >= (size_t)1 << 22 &&
+           ((uintptr_t)weight | (size_t)block->group_size * sizeof *weight) % 64 == 0;
+}
+
+/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of `ahead`
+   groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so that what comes
+   next can be prefetched a little at a time: the processor stalls where some 20 cache lines are outstanding. */
+static void haste__backward_panel(const haste__pass *pass, int number, int64_t g, int count, int ahead, int64_t chunk,
+                                  int thread)
+{
+    const haste_block *block = &pass->layer->block[number];
+    const int S = block->group_size, F = block->fan_in, tiles = pass->tiles;
+    const size_t n = (size_t)S * (size_t)F;
+    const int64_t piece = (int64_t)HASTE__PIECE * tiles, pieces = (F - 1) / piece + 1, turns = tiles * pieces;
+    const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
+    float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
+    float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
+    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__PUT;
+    int64_t turn;
+    int i;
+    for (i = 0; i < count; i++) {
+        haste__group group;
+        const float *zt, *x;
+        haste__group_open(&group, pass, number, g + i, thread);
+        if (i == 0)
+            haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db,
+                              pass->grad_x ? group.z : NULL, group.zt);
+        zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
+        x = haste__group_x(pass, &group, 0);
+        if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
+        for (turn = 0; turn < turns; turn++) {
+            const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
+            const int first = (int)(F / 8 * turn / turns) * 8, end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
+            haste__panel_fetch(pass, next, ahead * S, i * turns + turn, count * turns);
+            if (weight && first < end)
+                pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
+                                          group.index ? x : x + first * HASTE__SAMPLES,
+                                          (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, tiles, zt,
+                                          weight + (size_t)(g + i) * n + (size_t)first * (size_t)S, store);
+            if (!pass->grad_x) continue;
+            haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
+            haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
+                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES, chunk,
+                                tile);
+        }
+    }
+}
+
 static void haste__backward_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    const ptrdiff_t x_tile = (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES;
-    const int tiles = pass->tiles;
-    int number;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     haste__chunk_clear(pass, chunk);
-    for (number = 0; number < pass->layer->block_count; number++) {
-        const haste_block *block = &pass->layer->block[number];
-        const int S = block->group_size, F = block->fan_in, most = haste__panel(S) / S;
-        const size_t n = (size_t)S * (size_t)F;
-        const int64_t piece = (int64_t)HASTE__PIECE * tiles, pieces = (F - 1) / piece + 1, turns = tiles * pieces;
-        float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
-        float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-        /* As in haste__forward_chunk. */
-        const int stream = (size_t)block->groups * n >= (size_t)1 << 22 &&
-                           ((uintptr_t)weight | (size_t)S * sizeof *weight) % 64 == 0;
-        int64_t g, last;
-        haste__chunk_groups(pass->layer, number, chunk, pass->work->chunks, &g, &last);
-        while (g < last) {
-            const int count = last - g < most ? (int)(last - g) : most;
-            const int64_t ahead = last - g - count < most ? last - g - count : most;
-            const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
-            int64_t turn;
-            int i;
-            for (i = 0; i < count; i++) {
-                haste__group group;
-                const float *zt, *x;
-                haste__group_open(&group, pass, number, g + i, thread);
-                if (i == 0)
-                    haste__panel_load(pass, block, g, count, weight || bias ? group.zt : NULL, group.db,
-                                      pass->grad_x ? group.z : NULL, group.zt);
-                zt = group.zt + (size_t)i * (size_t)tiles * HASTE__SAMPLES * (size_t)S;
-                x = haste__group_x(pass, &group, 0);
-                if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
-                /* In turns, a few inputs of a tile of the input gradient each, and shares of the weight gradient. What comes
-                   next is asked for a little at a time: the processor waits where some 20 cache lines are under way. */
-                for (turn = 0; turn < turns; turn++) {
-                    const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
-                    const int first = (int)(F / 8 * turn / turns) * 8;
-                    const int end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
-                    haste__panel_fetch(pass, next, (int)ahead * S, i * turns + turn, count * turns);
-                    if (weight && first < end)
-                        pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
-                                                  group.index ? x : x + first * HASTE__SAMPLES, x_tile, tiles, zt,
-                                                  weight + (size_t)(g + i) * n + (size_t)first * (size_t)S,
-                                                  stream ? HASTE__STREAM : HASTE__PUT);
-                    if (!pass->grad_x) continue;
-                    haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
-                    haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
-                                        group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
-                                        chunk, tile);
-                }
-            }
-            g += count;
+    while (haste__walk_block(&walk)) {
+        const int most = haste__panel(pass->layer->block[walk.number].group_size) /
+                         pass->layer->block[walk.number].group_size;
+        while (walk.g < walk.last) {
+            const int64_t left = walk.last - walk.g;
+            const int count = left < most ? (int)left : most, ahead = left - count < most ? (int)(left - count) : most;
+            haste__backward_panel(pass, walk.number, walk.g, count, ahead, chunk, thread);
+            walk.g += count;
         }
-        if (weight && stream) HASTE__FENCE();
     }
+    HASTE__FENCE();
 }
 
 haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                             const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status != HASTE_OK) return status;
+    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
+    if (status == HASTE_OK && gradient) status = haste__gradient_check(layer, gradient, 0, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!grad_logits) return haste__fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
-    if (gradient) haste__pass_load(&pass);   /* the input gradient does not ask for x */
+    if (gradient) {
+        haste__pass_load(&pass);   /* the input gradient does not ask for x */
+        gradient->pending = 1;
+        gradient->rewires = layer->rewires;
+    }
     pass.grad_logits = grad_logits;
     pass.gradient = gradient;
     pass.grad_x = grad_x;
@@ -3525,16 +3864,22 @@ static void haste__score_sample(void *context, int64_t b, int thread)
     }
 }
 
-haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, haste_lists candidates,
-                         float *score, haste_error *error)
+haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                         const haste_lists *candidates, float *score, haste_error *error)
 {
     haste__pass pass;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 0, error);
+    haste_status status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK && (!work || !work->memory))
+        status = haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
-    if (status != HASTE_OK) return status;
+    if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
-    pass.offset = candidates.offset;
-    pass.id = (int32_t *)(uintptr_t)candidates.id;   /* read only */
+    haste__pass_make(&pass, layer, work);
+    pass.x = x;
+    pass.B = B;
+    pass.offset = candidates->offset;
+    pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
     pass.score = score;
     haste__parallel(B, work->threads, haste__score_sample, &pass);
     return HASTE_OK;
@@ -3607,40 +3952,84 @@ static int haste__excluded(const haste__group *group, int64_t slot, int64_t samp
     return p < group->pair_end && *p == ((uint64_t)slot << 32 | (uint64_t)sample);
 }
 
-static void haste__top_k_chunk(void *context, int64_t chunk, int thread)
+/* One label of sample b that top-k, or a search above a threshold, is to see. */
+static void haste__hit_top_k(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
+{
+    const size_t sample = (size_t)thread * (size_t)pass->work->batch + (size_t)b;
+    float *best = pass->scratch.best_score + sample * (size_t)pass->work->top_k;
+    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k, *count = pass->scratch.best_count + sample;
+    (void)chunk;
+    haste__best_insert(best, best_id, count, pass->k, score, id);
+    if (*count == pass->k) pass->scratch.best_floor[sample] = best[pass->k - 1];
+}
+
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
+   plus the hits of earlier chunks, which scratch.count then holds. */
+static void haste__hit_above(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
+{
+    int32_t *count = pass->scratch.count + (size_t)chunk * (size_t)pass->work->batch + b;
+    (void)thread;
+    if (!(score > pass->threshold)) return;
+    if (pass->id) {
+        pass->id[pass->offset[b] + *count] = id;
+        pass->score[pass->offset[b] + *count] = score;
+    }
+    ++*count;
+}
+
+/* Shows all logits of a chunk that are not below each sample's floor to what the search does with them. */
+static void haste__search_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
-    haste_workspace *work = pass->work;
-    size_t first = (size_t)thread * (size_t)work->batch;
-    float *floor = work->best_floor + first;
+    const float *floor = pass->scratch.best_floor + (size_t)thread * (size_t)pass->work->batch;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
     unsigned char hit[HASTE__SAMPLES];
-    int number, tile, s, b, bad = 0;
-    int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    int tile, s, b, bad = 0;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
+        haste__group_open(&group, pass, walk.number, g, thread);
         haste__group_scores(pass, &group);
         for (tile = 0; tile < pass->tiles; tile++) {
-            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
+            const int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
             pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor + begin, hit);
             for (b = begin; b < begin + n; b++) {
                 const float *z = group.z + (size_t)b * (size_t)group.S;
-                float *score = work->best_score + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *id = work->best_id + (first + (size_t)b) * (size_t)work->top_k;
-                int32_t *count = &work->best_count[first + (size_t)b];
-                if (!hit[b - begin]) continue;
-                for (s = 0; s < group.labels; s++) {
-                    float v = z[s];
-                    if (v < floor[b] && v >= -FLT_MAX) continue;
-                    if (fabsf(v) <= FLT_MAX)
-                        haste__best_insert(score, id, count, pass->k, v, pass->layer->label_of[group.slot + s]);
-                    else if (!(v < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
-                    if (*count == pass->k) floor[b] = score[pass->k - 1];
+                for (s = 0; s < group.labels && hit[b - begin]; s++) {
+                    if (z[s] < floor[b] && z[s] >= -FLT_MAX) continue;
+                    if (fabsf(z[s]) <= FLT_MAX)
+                        pass->hit(pass, chunk, thread, b, pass->layer->label_of[group.slot + s], z[s]);
+                    else if (!(z[s] < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
                 }
             }
         }
     }
-    work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
+}
+
+/* Everything that searches check and prepare. Each thread's floor of each sample is `floor`. */
+static haste_status haste__search_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                        const float *x, int32_t B, const haste_lists *excluded, float floor,
+                                        haste_error *error)
+{
+    size_t i;
+    haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
+    if (status == HASTE_OK && excluded)
+        status = haste__lists_check(layer->labels, B, excluded, work->ids, "excluded", error);
+    if (status != HASTE_OK || B == 0) return status;
+    haste__pass_load_rows(pass);
+    if (excluded) haste__lists_sort(pass, excluded);
+    for (i = 0; i < (size_t)work->threads * (size_t)work->batch; i++) {
+        pass->scratch.best_floor[i] = floor;
+        pass->scratch.best_count[i] = 0;
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__search(haste__pass *pass, haste_error *error)
+{
+    haste__parallel(pass->work->chunks, pass->work->threads, haste__search_chunk, pass);
+    return haste__flags(pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
 }
 
 haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
@@ -3648,82 +4037,35 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
 {
     haste__pass pass;
     int b, i, thread;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
-    if (status != HASTE_OK) return status;
-    if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    haste_status status;
     if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
-    if (k > work->top_k)
+    if (B > 0 && !id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
+    if (work && k > work->top_k)
         return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
                            (int)work->top_k);
-    haste__pass_load_rows(&pass);
-    if (excluded) haste__lists_sort(&pass, *excluded);
+    status = haste__search_begin(&pass, layer, work, x, B, excluded, -FLT_MAX, error);
+    if (status != HASTE_OK || B == 0) return status;
     pass.k = k;
-    for (thread = 0; thread < work->threads; thread++)
-        for (b = 0; b < B; b++) {
-            work->best_count[(size_t)thread * (size_t)work->batch + (size_t)b] = 0;
-            work->best_floor[(size_t)thread * (size_t)work->batch + (size_t)b] = -FLT_MAX;
-        }
-    haste__parallel(work->chunks, work->threads, haste__top_k_chunk, &pass);
-    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
-    for (b = 0; b < B; b++) {
-        float *best = work->best_score + (size_t)b * (size_t)work->top_k;
-        int32_t *best_id = work->best_id + (size_t)b * (size_t)work->top_k;
+    pass.hit = haste__hit_top_k;
+    status = haste__search(&pass, error);
+    if (status != HASTE_OK) return status;
+    for (b = 0; b < B; b++) {   /* the first thread's list takes those of the others */
+        const size_t top_k = (size_t)work->top_k;
+        float *best = pass.scratch.best_score + (size_t)b * top_k;
+        int32_t *best_id = pass.scratch.best_id + (size_t)b * top_k, *count = pass.scratch.best_count + b;
         for (thread = 1; thread < work->threads; thread++) {
-            size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
-            for (i = 0; i < work->best_count[sample]; i++)
-                haste__best_insert(best, best_id, &work->best_count[b], k,
-                                   work->best_score[sample * (size_t)work->top_k + (size_t)i],
-                                   work->best_id[sample * (size_t)work->top_k + (size_t)i]);
+            const size_t sample = (size_t)thread * (size_t)work->batch + (size_t)b;
+            for (i = 0; i < pass.scratch.best_count[sample]; i++)
+                haste__best_insert(best, best_id, count, k, pass.scratch.best_score[sample * top_k + (size_t)i],
+                                   pass.scratch.best_id[sample * top_k + (size_t)i]);
         }
         for (i = 0; i < k; i++) {
-            int found = i < work->best_count[b];
+            const int found = i < *count;
             id[(size_t)b * (size_t)k + (size_t)i] = found ? best_id[i] : -1;
             if (score) score[(size_t)b * (size_t)k + (size_t)i] = found ? best[i] : -HUGE_VALF;
         }
     }
     return HASTE_OK;
-}
-
-/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
-   plus the hits of earlier chunks, which work->count then holds. */
-static void haste__above_chunk(void *context, int64_t chunk, int thread)
-{
-    const haste__pass *pass = (const haste__pass *)context;
-    int32_t *count = pass->work->count + (size_t)chunk * (size_t)pass->work->batch;
-    float floor[HASTE__SAMPLES];
-    unsigned char hit[HASTE__SAMPLES];
-    int number, tile, s, b, bad = 0;
-    int64_t g, last;
-    for (b = 0; b < HASTE__SAMPLES; b++) floor[b] = pass->threshold;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
-        haste__group group;
-        haste__group_open(&group, pass, number, g, thread);
-        haste__group_scores(pass, &group);
-        for (tile = 0; tile < pass->tiles; tile++) {
-            int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
-            pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor, hit);
-            for (b = begin; b < begin + n; b++) {
-                const float *z = group.z + (size_t)b * (size_t)group.S;
-                if (!hit[b - begin]) continue;
-                for (s = 0; s < group.labels; s++) {
-                    float v = z[s];
-                    if (v < -FLT_MAX && haste__excluded(&group, group.slot + s, b)) continue;
-                    if (!(fabsf(v) <= FLT_MAX)) bad = 1;
-                    else if (v > pass->threshold) {
-                        if (pass->id) {
-                            int64_t at = pass->offset[b] + count[b];
-                            pass->id[at] = pass->layer->label_of[group.slot + s];
-                            pass->score[at] = v;
-                        }
-                        count[b]++;
-                    }
-                }
-            }
-        }
-    }
-    pass->work->flag[chunk] = bad;
 }
 
 haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
@@ -3733,25 +4075,24 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     haste__pass pass;
     int b, chunk;
     int64_t total = 0;
-    haste_status status = haste__pass_begin(&pass, layer, work, x, B, 1, error);
-    if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, *excluded, work->ids, "excluded", error);
-    if (status != HASTE_OK) return status;
+    haste_status status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
         return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id,
                            (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
-    haste__pass_load_rows(&pass);
-    if (excluded) haste__lists_sort(&pass, *excluded);
+    status = haste__search_begin(&pass, layer, work, x, B, excluded, threshold, error);
+    if (status != HASTE_OK) return status;
+    if (B == 0) { offset[0] = *needed = 0; return HASTE_OK; }
     pass.threshold = threshold;
-    memset(work->count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *work->count);
-    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
-    if (haste__flags(work)) return haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite");
+    pass.hit = haste__hit_above;
+    memset(pass.scratch.count, 0, (size_t)work->chunks * (size_t)work->batch * sizeof *pass.scratch.count);
+    status = haste__search(&pass, error);
+    if (status != HASTE_OK) return status;
     for (b = 0; b < B; b++) {
         int64_t own = 0;
         for (chunk = 0; chunk < work->chunks; chunk++) {
-            int32_t *count = &work->count[(size_t)chunk * (size_t)work->batch + (size_t)b], n = *count;
+            int32_t *count = &pass.scratch.count[(size_t)chunk * (size_t)work->batch + (size_t)b], n = *count;
             *count = (int32_t)own;   /* at most L < 2^31 */
             own += n;
         }
@@ -3766,7 +4107,7 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     pass.offset = offset;
     pass.id = id;
     pass.score = score;
-    haste__parallel(work->chunks, work->threads, haste__above_chunk, &pass);
+    haste__parallel(work->chunks, work->threads, haste__search_chunk, &pass);
     for (b = 0; b < B; b++) haste__sort_labels(score + offset[b], id + offset[b], offset[b + 1] - offset[b]);
     return HASTE_OK;
 }
@@ -3775,14 +4116,14 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
 
 /* Fixed sizes, so that how work is cut never depends on the number of threads. */
 enum {
-    HASTE__GROUP_CHUNK   = 1024,    /* labels in one piece of a sum */
-    HASTE__GROUP_CHUNKS  = 32,      /* pieces of the largest sum; larger parts are judged by a sample */
-    HASTE__GROUP_SAMPLE  = 16384,   /* labels of that sample; below CHUNK * CHUNKS */
-    HASTE__GROUP_SUBTREE = 8192,    /* a part of at most so many labels is one thread's work from there on down */
-    HASTE__GROUP_POWER   = 3,       /* steps towards the direction in which a part is longest */
-    HASTE__GROUP_ROUNDS  = 3,       /* at most so many rounds of balanced 2-means after them */
-    HASTE__GROUP_WINDOW  = 64,      /* groups among which labels are exchanged; a multiple of 4 */
-    HASTE__GROUP_ITERATIONS = 16    /* rounds of exchanges */
+    HASTE__CLUSTER_PIECE   = 1024,    /* labels in one piece of a sum */
+    HASTE__CLUSTER_PIECES  = 32,      /* pieces of the largest sum; larger parts are judged by a sample */
+    HASTE__CLUSTER_SAMPLE  = 16384,   /* labels of that sample; below PIECE * PIECES */
+    HASTE__CLUSTER_SUBTREE = 8192,    /* a part of at most so many labels is one thread's work from there on down */
+    HASTE__CLUSTER_POWER   = 3,       /* steps towards the direction in which a part is longest */
+    HASTE__CLUSTER_ROUNDS  = 3,       /* at most so many rounds of balanced 2-means after them */
+    HASTE__CLUSTER_WINDOW  = 64,      /* groups among which labels are exchanged; a multiple of 4 */
+    HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
 /* a . b. 32 sums side by side: the order of the additions is fixed, and a compiler can use vectors. */
@@ -3835,10 +4176,12 @@ static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RES
 
 haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error)
 {
-    int64_t most = 0, count[256], sum, n;
-    size_t bytes = sizeof(int32_t);
-    int32_t *from, *to, *scratch, *swap, i;
-    int shift, digit;
+    haste__arena arena = { NULL, 0, 0 };
+    haste_status status;
+    int64_t most = 0;
+    uint64_t *key;
+    int32_t i;
+    int shift;
     if (!frequency) return haste__fail(error, HASTE_ERR_ARG, "frequency is NULL");
     if (!order) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1 label", (long)L);
@@ -3848,43 +4191,34 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
                                (long long)frequency[i]);
         if (frequency[i] > most) most = frequency[i];
     }
-    if (!haste__multiply(&bytes, (uint64_t)L))
-        return haste__fail(error, HASTE_ERR_SIZE, "L = %ld labels do not fit in memory", (long)L);
-    scratch = (int32_t *)haste__allocate(bytes);
-    if (!scratch) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort L = %ld labels", (long)L);
+    haste__take(&arena, (uint64_t)L, sizeof *key);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    key = (uint64_t *)haste__take(&arena, (uint64_t)L, sizeof *key);
 
-    /* Radix sort by how much is missing to the most frequent, from the lowest digit up. It is stable, so ties stay by id. */
-    from = order;
-    to = scratch;
-    for (i = 0; i < L; i++) from[i] = i;
-    for (shift = 0; shift < 64 && most >> shift != 0; shift += 8) {
-        memset(count, 0, sizeof count);
-        for (i = 0; i < L; i++) count[((most - frequency[i]) >> shift) & 255]++;
-        for (sum = 0, digit = 0; digit < 256; digit++) { n = count[digit]; count[digit] = sum; sum += n; }
-        for (i = 0; i < L; i++) to[count[((most - frequency[from[i]]) >> shift) & 255]++] = from[i];
-        swap = from; from = to; to = swap;
+    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier stays
+       first: the smaller id. */
+    for (i = 0; i < L; i++) order[i] = i;
+    for (shift = 0; shift < 64 && (shift == 0 || most >> shift != 0); shift += 32) {
+        for (i = 0; i < L; i++) key[i] = (uint64_t)(most - frequency[order[i]]) >> shift << 32 | (uint64_t)i;
+        haste__sort(key, L);
+        for (i = 0; i < L; i++) key[i] = (uint64_t)order[haste__key_id(key[i])];
+        for (i = 0; i < L; i++) order[i] = (int32_t)key[i];
     }
-    if (from != order) memcpy(order, from, bytes);
-    haste__release(scratch);
+    haste__release(arena.memory);
     return HASTE_OK;
-}
-
-static void haste__shuffle(int32_t *order, int64_t n, uint64_t seed)
-{
-    int64_t i;
-    for (i = n - 1; i > 0; i--) {
-        int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
-        int32_t id = order[i];
-        order[i] = order[j];
-        order[j] = id;
-    }
 }
 
 haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
 {
+    int64_t i;
     if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
-    haste__shuffle(order, n, seed);
+    for (i = n - 1; i > 0; i--) {
+        const int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
+        const int32_t id = order[i];
+        order[i] = order[j];
+        order[j] = id;
+    }
     return HASTE_OK;
 }
 
@@ -3902,84 +4236,66 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
     return HASTE_OK;
 }
 
-static int haste__ascending(const int32_t *id, int64_t n)
+static haste_status haste__threads_check(int32_t threads, haste_error *error)
 {
-    int64_t i;
-    for (i = 1; i < n; i++) if (id[i] <= id[i - 1]) return 0;
-    return 1;
+    if (threads >= 0 && threads <= 4096) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (as many as OpenMP would use) .. 4096", (long)threads);
 }
 
-/* The longest list that must be sorted before its distinct labels are known. */
-static int64_t haste__longest_unsorted(haste_lists lists, int32_t B)
+static int64_t haste__longest(const haste_lists *lists, int32_t B)
 {
-    int64_t longest = 0;
+    int64_t longest = 0, n;
     int32_t b;
-    for (b = 0; b < B; b++) {
-        const int64_t first = lists.offset[b], n = lists.offset[b + 1] - first;
-        if (n > longest && !haste__ascending(lists.id + first, n)) longest = n;
-    }
+    for (b = 0; b < B; b++)
+        if ((n = lists->offset[b + 1] - lists->offset[b]) > longest) longest = n;
     return longest;
 }
 
-/* Heap sort: in place, and no order of the ids makes it slow. */
-static void haste__sort_ids(int32_t *id, int64_t n)
+/* key (=): the distinct ids of sample b, ascending. Returns their number. */
+static int64_t haste__distinct(const haste_lists *lists, int64_t b, uint64_t *key)
 {
-    int64_t start = n / 2, end = n;
-    while (end > 1) {
-        int64_t root, child;
-        int32_t value;
-        if (start > 0) value = id[--start];
-        else { value = id[--end]; id[end] = id[0]; }
-        for (root = start; (child = 2 * root + 1) < end; root = child) {
-            if (child + 1 < end && id[child + 1] > id[child]) child++;
-            if (id[child] <= value) break;
-            id[root] = id[child];
-        }
-        id[root] = value;
-    }
+    const int64_t first = lists->offset[b], n = lists->offset[b + 1] - first;
+    int64_t i, count = 0;
+    for (i = 0; i < n; i++) key[i] = (uint64_t)lists->id[first + i];
+    haste__sort(key, n);
+    for (i = 0; i < n; i++) if (i == 0 || key[i] != key[count - 1]) key[count++] = key[i];
+    return count;
 }
 
-enum { HASTE__EMBED_PIECE = 256, HASTE__EMBED_SHARE = 16 };   /* samples of a piece; of a task that makes rows */
+enum { HASTE__EMBED_ROWS = 256, HASTE__EMBED_SHARE = 16 };   /* samples whose rows are held at once; of a task that makes them */
 
-/* What the threads of an embedding share. A piece of the samples at a time: first their rows are made, a few samples each,
-   then added, to the labels that a thread answers for; so each label's sum has the order of the samples, whatever the
-   threads. */
+/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to their
+   labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
 typedef struct haste__embedding {
-    float        *embedding;
-    int32_t       E, B;
-    uint64_t      seed;
-    haste_sparse  x;          /* sparse samples, where offset is not NULL */
-    const float  *dense;      /* [B, E] */
-    haste_lists   positives;
-    float       (*sign)[8];   /* [256] a random byte as eight signs */
-    int32_t       first;      /* the piece: samples first .. first + HASTE__EMBED_PIECE - 1 */
-    float        *row;        /* [HASTE__EMBED_PIECE][width] their rows */
-    int           some[HASTE__EMBED_PIECE];   /* which of them have one */
-    int64_t       width;      /* E rounded up to 64 */
-    int           parts;      /* labels l with l % parts == i are added by task i */
-    int32_t      *sorted;     /* [parts][longest] */
-    int64_t       longest;
+    float              *embedding;
+    int32_t             E, B;
+    uint64_t            seed;
+    const haste_sparse *x;          /* sparse samples, or NULL: */
+    const float        *dense;      /* [B, E] */
+    const haste_lists  *positives;
+    float             (*sign)[8];   /* [256] a random byte as eight signs */
+    int64_t             first;      /* row holds samples first .. first + HASTE__EMBED_ROWS - 1 */
+    float              *row;        /* [HASTE__EMBED_ROWS][width] */
+    int                 nonzero[HASTE__EMBED_ROWS];   /* whether the sample has a row */
+    int64_t             width;      /* E rounded up to 64 */
+    int                 owners;     /* tasks that add: labels l with l % owners == i belong to task i */
+    uint64_t           *key;        /* [owners][longest] */
+    int64_t             longest;    /* list of labels */
 } haste__embedding;
 
-/* Adds the piece's rows to those of their distinct labels. */
-static void haste__embed_add(void *context, int64_t part, int thread)
+/* Adds the rows to the owner's labels. */
+static void haste__embed_add(void *context, int64_t owner, int thread)
 {
     const haste__embedding *e = (const haste__embedding *)context;
-    int32_t b, *sorted = e->sorted + part * e->longest;
+    uint64_t *key = e->key + owner * e->longest;
+    int64_t b, i, n;
     (void)thread;
-    for (b = 0; b < HASTE__EMBED_PIECE && e->first + b < e->B; b++) {
-        const int64_t first = e->positives.offset[e->first + b], n = e->positives.offset[e->first + b + 1] - first;
-        const int32_t *id = e->positives.id + first;
-        int64_t i;
-        if (n == 0 || !e->some[b]) continue;
-        if (!haste__ascending(id, n)) {
-            memcpy(sorted, id, (size_t)n * sizeof *id);
-            haste__sort_ids(sorted, n);
-            id = sorted;
-        }
+    for (b = 0; b < HASTE__EMBED_ROWS && e->first + b < e->B; b++) {
+        if (!e->nonzero[b]) continue;
+        n = haste__distinct(e->positives, e->first + b, key);
         for (i = 0; i < n; i++)
-            if (id[i] % e->parts == part && (i == 0 || id[i] != id[i - 1]))
-                haste__group_add(e->embedding + (int64_t)id[i] * e->E, e->row + b * e->width, 1, e->E);
+            if ((int64_t)key[i] % e->owners == owner)
+                haste__group_add(e->embedding + (int64_t)key[i] * e->E, e->row + b * e->width, 1, e->E);
     }
 }
 
@@ -4020,74 +4336,86 @@ static int haste__embed_scale(float *row, int32_t E, const float *sample)
     return 1;
 }
 
-/* Makes the rows of a few samples of the piece. */
+/* Makes the rows of HASTE__EMBED_SHARE samples. */
 static void haste__embed_rows(void *context, int64_t share, int thread)
 {
     haste__embedding *e = (haste__embedding *)context;
-    int32_t b = (int32_t)share * HASTE__EMBED_SHARE, last = b + HASTE__EMBED_SHARE;
+    int64_t b = share * HASTE__EMBED_SHARE;
+    const int64_t last = b + HASTE__EMBED_SHARE;
     (void)thread;
     for (; b < last && e->first + b < e->B; b++) {
         const int64_t sample = e->first + b;
         float *row = e->row + b * e->width;
-        if (e->positives.offset[sample + 1] == e->positives.offset[sample]) continue;
-        if (e->dense) e->some[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
+        e->nonzero[b] = 0;
+        if (e->positives->offset[sample + 1] == e->positives->offset[sample]) continue;
+        if (e->dense) e->nonzero[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
         else {
-            const int64_t first = e->x.offset[sample];
-            e->some[b] = haste__embed_project(row, e->E, e->seed, e->sign, e->x.feature + first, e->x.value + first,
-                                              e->x.offset[sample + 1] - first);
+            const int64_t first = e->x->offset[sample], n = e->x->offset[sample + 1] - first;
+            e->nonzero[b] = n > 0 && haste__embed_project(row, e->E, e->seed, e->sign, e->x->feature + first,
+                                                          e->x->value + first, n);
         }
     }
 }
 
-/* All samples, whose arguments have been checked. */
-static haste_status haste__embed_run(haste__embedding *e, haste_error *error)
+static void haste__embed_arrange(haste__embedding *e, haste__arena *arena)
 {
-    const int threads = e->B < HASTE__EMBED_PIECE ? 1 : haste__threads(0);
-    char *memory;
-    size_t end = 0, row_at = 0, sorted_at = 0;
-    e->parts = threads;
+    e->row = (float *)haste__take(arena, (uint64_t)e->width * HASTE__EMBED_ROWS, sizeof *e->row);
+    e->key = (uint64_t *)haste__take(arena, (uint64_t)e->longest, (size_t)e->owners * sizeof *e->key);
+}
+
+/* All samples, whose arguments have been checked. */
+static haste_status haste__embed_run(haste__embedding *e, int32_t threads, haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_status status;
+    e->owners = e->B < HASTE__EMBED_ROWS ? 1 : haste__threads(threads);
     e->width = ((int64_t)e->E + 63) / 64 * 64;
-    if (!haste__place(&end, (uint64_t)e->width * HASTE__EMBED_PIECE, sizeof(float), &row_at) ||
-        !haste__place(&end, (uint64_t)e->longest, (size_t)threads * sizeof(int32_t), &sorted_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "a list of %lld labels does not fit in memory", (long long)e->longest);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for some rows of E = %ld floats", (long)e->E);
-    e->row = (float *)(void *)(memory + row_at);
-    e->sorted = (int32_t *)(void *)(memory + sorted_at);
-    for (; e->first < e->B; e->first += HASTE__EMBED_PIECE) {
-        const int32_t left = e->B - e->first, count = left < HASTE__EMBED_PIECE ? left : HASTE__EMBED_PIECE;
-        haste__parallel((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, threads, haste__embed_rows, e);
-        haste__parallel(e->parts, threads, haste__embed_add, e);
-        if (left <= HASTE__EMBED_PIECE) break;   /* first + PIECE may pass 2^31 */
+    e->longest = haste__longest(e->positives, e->B);
+    haste__embed_arrange(e, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    haste__embed_arrange(e, &arena);
+    for (e->first = 0; e->first < e->B; e->first += HASTE__EMBED_ROWS) {
+        const int64_t left = e->B - e->first, count = left < HASTE__EMBED_ROWS ? left : (int64_t)HASTE__EMBED_ROWS;
+        haste__parallel((count + HASTE__EMBED_SHARE - 1) / HASTE__EMBED_SHARE, e->owners, haste__embed_rows, e);
+        haste__parallel(e->owners, e->owners, haste__embed_add, e);
     }
-    haste__release(memory);
+    haste__release(arena.memory);
     return HASTE_OK;
 }
 
-haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, haste_sparse x, int32_t B,
-                                haste_lists positives, haste_error *error)
+/* What both kinds of samples share. */
+static haste_status haste__embed_check(const float *embedding, int32_t L, int32_t E, int32_t B, int32_t threads,
+                                       haste_error *error)
+{
+    haste_status status = haste__embed_sizes(embedding, L, E, error);
+    if (status == HASTE_OK) status = haste__threads_check(threads, error);
+    if (status == HASTE_OK && B < 0)
+        status = haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
+    return status;
+}
+
+haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, const haste_sparse *x, int32_t B,
+                                const haste_lists *positives, int32_t threads, haste_error *error)
 {
     haste__embedding e;
     float sign[256][8];
     int64_t i;
-    haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
-    if (B == 0) return HASTE_OK;
-    if ((status = haste__offsets_check(x.offset, B, "x", error)) != HASTE_OK) return status;
-    if (x.offset[B] > x.offset[0] && !x.feature) return haste__fail(error, HASTE_ERR_ARG, "x.feature is NULL");
-    if (x.offset[B] > x.offset[0] && !x.value) return haste__fail(error, HASTE_ERR_ARG, "x.value is NULL");
-    for (i = x.offset[0]; i < x.offset[B]; i++) {
-        if (x.feature[i] < 0)
+    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    if (status != HASTE_OK || B == 0) return status;
+    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
+    if ((status = haste__offsets_check(x->offset, B, "x", error)) != HASTE_OK) return status;
+    if (x->offset[B] > x->offset[0] && (!x->feature || !x->value))
+        return haste__fail(error, HASTE_ERR_ARG, "x.%s is NULL", x->feature ? "value" : "feature");
+    for (i = x->offset[0]; i < x->offset[B]; i++) {
+        if (x->feature[i] < 0)
             return haste__fail(error, HASTE_ERR_DATA, "x.feature[%lld] = %ld, expected 0 or more", (long long)i,
-                               (long)x.feature[i]);
-        if (!(fabsf(x.value[i]) <= FLT_MAX))
+                               (long)x->feature[i]);
+        if (!(fabsf(x->value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
     if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
-    memset(&e, 0, sizeof e);
-    e.longest = haste__longest_unsorted(positives, B);
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
+    memset(&e, 0, sizeof e);
     e.embedding = embedding;
     e.E = E;
     e.B = B;
@@ -4095,21 +4423,19 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
     e.x = x;
     e.positives = positives;
     e.sign = sign;
-    return haste__embed_run(&e, error);
+    return haste__embed_run(&e, threads, error);
 }
 
 haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const float *x, int32_t B,
-                               haste_lists positives, haste_error *error)
+                               const haste_lists *positives, int32_t threads, haste_error *error)
 {
     haste__embedding e;
-    size_t count = sizeof(float);
+    size_t bytes = sizeof(float);
     int64_t i;
-    haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
-    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
-    if (B == 0) return HASTE_OK;
+    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    if (!haste__multiply(&count, (uint64_t)B) || !haste__multiply(&count, (uint64_t)E))
+    if (!haste__multiply(&bytes, (uint64_t)B) || !haste__multiply(&bytes, (uint64_t)E))
         return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B,
                            (long)E);
     for (i = 0; i < (int64_t)B * E; i++)
@@ -4117,13 +4443,12 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
     if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
-    e.longest = haste__longest_unsorted(positives, B);
     e.embedding = embedding;
     e.E = E;
     e.B = B;
     e.dense = x;
     e.positives = positives;
-    return haste__embed_run(&e, error);
+    return haste__embed_run(&e, threads, error);
 }
 
 haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_error *error)
@@ -4148,152 +4473,121 @@ haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_er
 
 /* ---- >>balanced bisection ------------------------------------------------------------------------------------ */
 
-/* Labels (or groups, in the search for groups that are alike) to be arranged, and the scratch memory for it. */
-typedef struct haste__grouping {
+/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the scratch
+   memory for it. */
+typedef struct haste__clustering {
     const float *embedding;   /* [.., E] */
     int32_t      E, S;
-    int32_t      threads;
+    int          threads;
     uint64_t     seed;
-    int32_t     *order;       /* [n] rows of the embedding, rearranged in place */
+    uint64_t    *key;         /* [n] what is arranged: a score and a row of the embedding */
     int64_t      n;
-    float       *score;       /* [n] */
     int64_t     *part;        /* [groups][2] begin and end of the parts that are one thread's work */
     int64_t      parts;
-    float       *sums;        /* [threads][1 + CHUNKS][E] */
+    float       *sums;        /* [threads][1 + PIECES][E] */
     double      *total;       /* [threads][2][E] */
-} haste__grouping;
+    float       *group;       /* [groups] haste_cohesion: summed cosine of a group's labels to its centroid */
+    float       *centroid;    /* [n / S][E] haste_group: of length 1, what the search for alike groups bisects */
+} haste__clustering;
 
-/* One part of the order that is being split. */
+/* One part that is being split. */
 typedef struct haste__split {
-    const haste__grouping *grouping;
+    const haste__clustering *clustering;
     int64_t begin, end;       /* where scores are wanted */
     int64_t sum_end;          /* sums run over begin .. sum_end - 1 */
     int     weighted;         /* 1: each row times its score minus `center` */
     float   center;
     float  *direction;        /* [E] */
-    float  *sums;             /* [CHUNKS][E] */
+    float  *sums;             /* [PIECES][E] */
 } haste__split;
 
-static const float *haste__group_row(const haste__grouping *grouping, int64_t i)
+static const float *haste__embedding_row(const haste__clustering *clustering, int64_t i)
 {
-    return grouping->embedding + (int64_t)grouping->order[i] * grouping->E;
+    return clustering->embedding + (int64_t)haste__key_id(clustering->key[i]) * clustering->E;
 }
 
-static void haste__split_score_chunk(void *context, int64_t chunk, int thread)
+static void haste__split_score_piece(void *context, int64_t piece, int thread)
 {
     const haste__split *split = (const haste__split *)context;
-    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
+    const haste__clustering *clustering = split->clustering;
+    int64_t i = split->begin + piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
     (void)thread;
     if (last > split->end) last = split->end;
-    for (; i < last; i++)
-        split->grouping->score[i] = haste__group_dot(haste__group_row(split->grouping, i), split->direction,
-                                                     split->grouping->E);
+    for (; i < last; i++) {
+        const float score = haste__group_dot(haste__embedding_row(clustering, i), split->direction, clustering->E);
+        clustering->key[i] = haste__key(score, haste__key_id(clustering->key[i]));
+    }
 }
 
-static void haste__split_sum_chunk(void *context, int64_t chunk, int thread)
+static void haste__split_sum_piece(void *context, int64_t piece, int thread)
 {
     const haste__split *split = (const haste__split *)context;
-    int64_t i = split->begin + chunk * HASTE__GROUP_CHUNK, last = i + HASTE__GROUP_CHUNK;
-    int32_t E = split->grouping->E;
-    float *sum = split->sums + chunk * E;
+    const haste__clustering *clustering = split->clustering;
+    int64_t i = split->begin + piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
+    int32_t E = clustering->E;
+    float *sum = split->sums + piece * E;
     (void)thread;
     if (last > split->sum_end) last = split->sum_end;
     memset(sum, 0, (size_t)E * sizeof *sum);
     for (; i < last; i++)
-        haste__group_add(sum, haste__group_row(split->grouping, i),
-                         split->weighted ? split->grouping->score[i] - split->center : 1, E);
+        haste__group_add(sum, haste__embedding_row(clustering, i),
+                         split->weighted ? haste__key_score(clustering->key[i]) - split->center : 1, E);
 }
+
+static int64_t haste__pieces(int64_t n) { return (n + HASTE__CLUSTER_PIECE - 1) / HASTE__CLUSTER_PIECE; }
 
 static void haste__split_score(haste__split *split, int64_t end, int threads)
 {
     split->end = end;
-    haste__parallel((end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, threads, haste__split_score_chunk,
-                      split);
+    haste__parallel(haste__pieces(end - split->begin), threads, haste__split_score_piece, split);
 }
 
 /* sum [E] (=): of the rows from begin to end - 1, or of their weighted rows. Returns its length. */
 static double haste__split_sum(haste__split *split, int64_t end, int weighted, int threads, double *sum)
 {
-    int64_t chunks = (end - split->begin + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, c;
-    int32_t E = split->grouping->E, e;
+    int64_t pieces = haste__pieces(end - split->begin), p;
+    int32_t E = split->clustering->E, e;
     double square = 0;
     split->sum_end = end;
     split->weighted = weighted;
-    haste__parallel(chunks, threads, haste__split_sum_chunk, split);
+    haste__parallel(pieces, threads, haste__split_sum_piece, split);
     for (e = 0; e < E; e++) sum[e] = 0;
-    for (c = 0; c < chunks; c++)
-        for (e = 0; e < E; e++) sum[e] += (double)split->sums[c * E + e];
+    for (p = 0; p < pieces; p++)
+        for (e = 0; e < E; e++) sum[e] += (double)split->sums[p * E + e];
     for (e = 0; e < E; e++) square += sum[e] * sum[e];
     return sqrt(square);
-}
-
-static void haste__group_swap(float *score, int32_t *order, int64_t i, int64_t j)
-{
-    float s = score[i];
-    int32_t id = order[i];
-    score[i] = score[j];
-    order[i] = order[j];
-    score[j] = s;
-    order[j] = id;
-}
-
-/* Brings the entries with the highest scores of begin .. end - 1 in front of `middle`; ties by id, so the outcome is
-   unique. */
-static void haste__group_select(float *score, int32_t *order, int64_t begin, int64_t end, int64_t middle)
-{
-    #define HASTE__BEFORE(s, id, s2, id2) ((s) > (s2) || ((s) == (s2) && (id) < (id2)))
-    int64_t first = begin, last = end - 1;
-    while (first < last) {
-        int64_t m = first + (last - first) / 2, i = first, j = last;
-        float s;
-        int32_t id;
-        if (HASTE__BEFORE(score[m], order[m], score[first], order[first])) haste__group_swap(score, order, m, first);
-        if (HASTE__BEFORE(score[last], order[last], score[first], order[first]))
-            haste__group_swap(score, order, last, first);
-        if (HASTE__BEFORE(score[last], order[last], score[m], order[m])) haste__group_swap(score, order, last, m);
-        s = score[m];
-        id = order[m];
-        while (i <= j) {
-            while (HASTE__BEFORE(score[i], order[i], s, id)) i++;
-            while (HASTE__BEFORE(s, id, score[j], order[j])) j--;
-            if (i <= j) haste__group_swap(score, order, i++, j--);
-        }
-        if (middle <= j) last = j;
-        else if (middle >= i) first = i;
-        else return;
-    }
-    #undef HASTE__BEFORE
 }
 
 /* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the
    direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the
    labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
-static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_t middle, int64_t end, int threads,
+static void haste__bisect(const haste__clustering *clustering, int64_t begin, int64_t middle, int64_t end, int threads,
                           int thread)
 {
     int64_t n = end - begin, known = n, known_middle = middle, i;
-    int32_t E = grouping->E, e;
-    double *total = grouping->total + (int64_t)thread * 2 * E, *half = total + E, best = 0;
-    uint64_t random = haste__random(grouping->seed, HASTE__STREAM_GROUP, (uint64_t)begin + (uint64_t)end);
+    int32_t E = clustering->E, e;
+    uint64_t *key = clustering->key + begin, random;
+    double *total = clustering->total + (int64_t)thread * 2 * E, *half = total + E, best = 0;
     const float *a, *b;
     haste__split split;
     int round;
     memset(&split, 0, sizeof split);
-    split.grouping = grouping;
+    split.clustering = clustering;
     split.begin = begin;
-    split.direction = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * E;
+    split.direction = clustering->sums + (int64_t)thread * (1 + HASTE__CLUSTER_PIECES) * E;
     split.sums = split.direction + E;
-    if (n > (int64_t)HASTE__GROUP_CHUNK * HASTE__GROUP_CHUNKS) {
-        known = HASTE__GROUP_SAMPLE;
+    if (n > (int64_t)HASTE__CLUSTER_PIECE * HASTE__CLUSTER_PIECES) {
+        known = HASTE__CLUSTER_SAMPLE;
         known_middle = begin + known * (middle - begin) / n;
-        for (i = 0; i < known; i++) haste__group_swap(grouping->score, grouping->order, begin + i, begin + i * (n / known));
+        for (i = 0; i < known; i++) haste__key_swap(key, i, i * (n / known));
     }
 
-    a = haste__group_row(grouping, begin + haste__below(random, (uint32_t)known));
-    b = haste__group_row(grouping, begin + haste__below(haste__mix(random), (uint32_t)known));
+    random = haste__random(clustering->seed, HASTE__STREAM_GROUP, (uint64_t)begin + (uint64_t)end);
+    a = haste__embedding_row(clustering, begin + haste__below(random, (uint32_t)known));
+    b = haste__embedding_row(clustering, begin + haste__below(haste__mix(random), (uint32_t)known));
     for (e = 0; e < E; e++) split.direction[e] = a[e] - b[e];
     haste__split_sum(&split, begin + known, 0, threads, total);
-    for (round = 0; round < HASTE__GROUP_POWER; round++) {
+    for (round = 0; round < HASTE__CLUSTER_POWER; round++) {
         double center = 0, length;
         for (e = 0; e < E; e++) center += total[e] * (double)split.direction[e];
         split.center = (float)(center / (double)known);
@@ -4302,10 +4596,10 @@ static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_
         if (length <= 0) break;
         for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length);
     }
-    for (round = 0; round < HASTE__GROUP_ROUNDS; round++) {
+    for (round = 0; round < HASTE__CLUSTER_ROUNDS; round++) {
         double length, other = 0;
         haste__split_score(&split, begin + known, threads);
-        haste__group_select(grouping->score, grouping->order, begin, begin + known, known_middle);
+        haste__select(key, known, known_middle - begin);
         length = haste__split_sum(&split, known_middle, 0, threads, half);
         for (e = 0; e < E; e++) other += (total[e] - half[e]) * (total[e] - half[e]);
         other = sqrt(other);
@@ -4314,243 +4608,246 @@ static void haste__bisect(const haste__grouping *grouping, int64_t begin, int64_
         for (e = 0; e < E; e++) split.direction[e] = (float)(half[e] / length - (total[e] - half[e]) / other);
     }
     haste__split_score(&split, end, threads);
-    haste__group_select(grouping->score, grouping->order, begin, end, middle);
+    haste__select(key, n, middle - begin);
 }
 
 /* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small
-   enough for one thread are put down in grouping->part instead. */
-static void haste__bisect_all(haste__grouping *grouping, int64_t begin, int64_t end, int collect, int thread)
+   enough for one thread are put down in clustering->part instead. */
+static void haste__bisect_all(haste__clustering *clustering, int64_t begin, int64_t end, int collect, int thread)
 {
-    int64_t groups = (end - begin + grouping->S - 1) / grouping->S, middle = begin + groups / 2 * grouping->S;
+    int64_t groups = (end - begin + clustering->S - 1) / clustering->S, middle = begin + groups / 2 * clustering->S;
     if (groups < 2) return;
-    if (collect && end - begin <= HASTE__GROUP_SUBTREE) {
-        grouping->part[2 * grouping->parts] = begin;
-        grouping->part[2 * grouping->parts++ + 1] = end;
+    if (collect && end - begin <= HASTE__CLUSTER_SUBTREE) {
+        clustering->part[2 * clustering->parts] = begin;
+        clustering->part[2 * clustering->parts++ + 1] = end;
         return;
     }
-    haste__bisect(grouping, begin, middle, end, collect ? grouping->threads : 1, thread);
-    haste__bisect_all(grouping, begin, middle, collect, thread);
-    haste__bisect_all(grouping, middle, end, collect, thread);
+    haste__bisect(clustering, begin, middle, end, collect ? clustering->threads : 1, thread);
+    haste__bisect_all(clustering, begin, middle, collect, thread);
+    haste__bisect_all(clustering, middle, end, collect, thread);
 }
 
 static void haste__bisect_part(void *context, int64_t i, int thread)
 {
-    haste__grouping *grouping = (haste__grouping *)context;
-    haste__bisect_all(grouping, grouping->part[2 * i], grouping->part[2 * i + 1], 0, thread);
+    haste__clustering *clustering = (haste__clustering *)context;
+    haste__bisect_all(clustering, clustering->part[2 * i], clustering->part[2 * i + 1], 0, thread);
 }
 
-static void haste__bisect_run(haste__grouping *grouping)
+static void haste__bisect_run(haste__clustering *clustering)
 {
-    grouping->parts = 0;
-    haste__bisect_all(grouping, 0, grouping->n, 1, 0);
-    haste__parallel(grouping->parts, grouping->threads, haste__bisect_part, grouping);
+    clustering->parts = 0;
+    haste__bisect_all(clustering, 0, clustering->n, 1, 0);
+    haste__parallel(clustering->parts, clustering->threads, haste__bisect_part, clustering);
 }
 
 /* ---- >>exchanges --------------------------------------------------------------------------------------------- */
 
-/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum over a
-   group is the length of the sum of its rows, so the effect of an exchange is exact and cheap to tell. A window is a set of
-   groups that is one thread's work; each round cuts the groups into other windows. */
+/* sum [E] (=): of a group's rows. Returns the square of its length. */
+static float haste__group_sum(const haste__clustering *clustering, int64_t group, float *sum)
+{
+    int64_t i = group * clustering->S, last = i + clustering->S;
+    if (last > clustering->n) last = clustering->n;
+    memset(sum, 0, (size_t)clustering->E * sizeof *sum);
+    for (; i < last; i++) haste__group_add(sum, haste__embedding_row(clustering, i), 1, clustering->E);
+    return haste__group_dot(sum, sum, clustering->E);
+}
+
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of the
+   cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an exchange is exact
+   and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the groups into other windows. */
 typedef struct haste__exchange {
-    const haste__grouping *grouping;
-    const int32_t *list;      /* [groups] group numbers: a window is a run of them */
-    int64_t  groups;
-    float   *sum;             /* [threads][WINDOW][E] sum of each group's rows */
-    float   *gain;            /* [threads][WINDOW*S][WINDOW] what moving a label to another group would earn, to first
-                                 order */
-    uint8_t *moved;           /* [threads][WINDOW*S] */
-    int64_t *count;           /* [windows] exchanges made */
+    const haste__clustering *clustering;
+    uint64_t *list;           /* [groups] group numbers: a window is a run of them */
+    int64_t   groups;
+    float    *sum;            /* [threads][WINDOW][E] sum of each group's rows */
+    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first order */
+    uint8_t  *moved;          /* [threads][WINDOW][S] */
+    int64_t  *count;          /* [windows] exchanges made */
 } haste__exchange;
 
-/* The best label among `size` to move to group `to`; -1: all have been moved. */
-static int32_t haste__exchange_best(const float *gain, const uint8_t *moved, int32_t size, int32_t to)
+/* One window. */
+typedef struct haste__window {
+    const haste__clustering *clustering;
+    int      groups;                            /* at most WINDOW */
+    int64_t  begin[HASTE__CLUSTER_WINDOW];      /* of each: where its labels begin, */
+    int32_t  size[HASTE__CLUSTER_WINDOW];       /* how many there are, */
+    double   square[HASTE__CLUSTER_WINDOW];     /* |sum|^2 */
+    float   *sum, *gain;                        /* as above, this thread's */
+    uint8_t *moved;
+} haste__window;
+
+/* |sum + x| is about |sum| + (x . sum + 1/2) / |sum|, and |sum - x| about |sum| - (x . sum - 1/2) / |sum|. */
+static void haste__window_gains(const haste__window *window)
 {
+    const haste__clustering *clustering = window->clustering;
+    const int32_t E = clustering->E, S = clustering->S;
+    float inverse[HASTE__CLUSTER_WINDOW];   /* 1 / |sum| */
+    int32_t g, h, i;
+    for (g = 0; g < window->groups; g++)
+        inverse[g] = window->square[g] > 0 ? (float)(1 / sqrt(window->square[g])) : 0;
+    for (g = 0; g < window->groups; g++)
+        for (i = 0; i < window->size[g]; i++) {
+            const float *x = haste__embedding_row(clustering, window->begin[g] + i);
+            float *p = window->gain + ((int64_t)g * S + i) * HASTE__CLUSTER_WINDOW, own;
+            for (h = 0; h < window->groups; h += 4) haste__group_dot4(x, window->sum + (int64_t)h * E, E, p + h);
+            own = (p[g] - 0.5f) * inverse[g];
+            for (h = 0; h < window->groups; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
+        }
+}
+
+/* The label of group `from` that is the best to move to group `to`, and what that earns; -1: all have been moved. */
+static int32_t haste__window_best(const haste__window *window, int32_t from, int32_t to, double *earned)
+{
+    const int64_t first = (int64_t)from * window->clustering->S;
+    const float *gain = window->gain + first * HASTE__CLUSTER_WINDOW + to;
     int32_t i, best = -1;
-    for (i = 0; i < size; i++)
-        if (!moved[i] &&
-            (best < 0 || gain[(int64_t)i * HASTE__GROUP_WINDOW + to] > gain[(int64_t)best * HASTE__GROUP_WINDOW + to]))
+    for (i = 0; i < window->size[from]; i++)
+        if (!window->moved[first + i] &&
+            (best < 0 || gain[(int64_t)i * HASTE__CLUSTER_WINDOW] > gain[(int64_t)best * HASTE__CLUSTER_WINDOW]))
             best = i;
+    if (best >= 0) *earned = (double)gain[(int64_t)best * HASTE__CLUSTER_WINDOW];
     return best;
 }
 
-static void haste__exchange_window(void *context, int64_t window, int thread)
+/* Exchanges labels of groups g and h while that is worth it. Returns how many times it did. */
+static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t h)
+{
+    const double least = 1e-4;   /* a smaller gain is not worth an exchange */
+    const haste__clustering *clustering = window->clustering;
+    const int32_t E = clustering->E, S = clustering->S;
+    float *sum_g = window->sum + (int64_t)g * E, *sum_h = window->sum + (int64_t)h * E;
+    int64_t count = 0;
+    for (;; count++) {
+        double earned_g = 0, earned_h = 0, xy, new_g, new_h;
+        const int32_t i = haste__window_best(window, g, h, &earned_g), j = haste__window_best(window, h, g, &earned_h);
+        const float *x, *y;
+        if (i < 0 || j < 0 || earned_g + earned_h <= least) return count;
+        x = haste__embedding_row(clustering, window->begin[g] + i);
+        y = haste__embedding_row(clustering, window->begin[h] + j);
+        xy = (double)haste__group_dot(x, y, E);
+        new_g = window->square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
+                                         (double)haste__group_dot(sum_g, x, E));
+        new_h = window->square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
+                                         (double)haste__group_dot(sum_h, y, E));
+        if (new_g < 0) new_g = 0;
+        if (new_h < 0) new_h = 0;
+        if (sqrt(new_g) + sqrt(new_h) <= sqrt(window->square[g]) + sqrt(window->square[h]) + least) return count;
+        haste__group_add(sum_g, y, 1, E);
+        haste__group_add(sum_g, x, -1, E);
+        haste__group_add(sum_h, x, 1, E);
+        haste__group_add(sum_h, y, -1, E);
+        window->square[g] = new_g;
+        window->square[h] = new_h;
+        haste__key_swap(clustering->key, window->begin[g] + i, window->begin[h] + j);
+        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
+    }
+}
+
+static void haste__exchange_window(void *context, int64_t number, int thread)
 {
     const haste__exchange *exchange = (const haste__exchange *)context;
-    const haste__grouping *grouping = exchange->grouping;
-    const int32_t E = grouping->E, S = grouping->S, *list = exchange->list + window * HASTE__GROUP_WINDOW;
-    int64_t left = exchange->groups - window * HASTE__GROUP_WINDOW, count = 0;
-    int32_t W = left < HASTE__GROUP_WINDOW ? (int32_t)left : HASTE__GROUP_WINDOW, g, h, i, j, size[HASTE__GROUP_WINDOW];
-    int64_t begin[HASTE__GROUP_WINDOW];
-    double square[HASTE__GROUP_WINDOW];     /* |sum|^2 */
-    float inverse[HASTE__GROUP_WINDOW];     /* 1 / |sum| */
-    float *sum = exchange->sum + (int64_t)thread * HASTE__GROUP_WINDOW * E;
-    float *gain = exchange->gain + (int64_t)thread * HASTE__GROUP_WINDOW * S * HASTE__GROUP_WINDOW;
-    uint8_t *moved = exchange->moved + (int64_t)thread * HASTE__GROUP_WINDOW * S;
-    const double least = 1e-4;   /* a smaller gain is not worth an exchange */
-
-    memset(sum, 0, (size_t)HASTE__GROUP_WINDOW * (size_t)E * sizeof *sum);
-    memset(moved, 0, (size_t)W * (size_t)S);
-    for (g = 0; g < W; g++) {
-        begin[g] = (int64_t)list[g] * S;
-        size[g] = grouping->n - begin[g] < S ? (int32_t)(grouping->n - begin[g]) : S;
-        for (i = 0; i < size[g]; i++) haste__group_add(sum + (int64_t)g * E, haste__group_row(grouping, begin[g] + i), 1, E);
-        square[g] = (double)haste__group_dot(sum + (int64_t)g * E, sum + (int64_t)g * E, E);
-        inverse[g] = square[g] > 0 ? (float)(1 / sqrt(square[g])) : 0;
+    const haste__clustering *clustering = exchange->clustering;
+    const int64_t first = number * HASTE__CLUSTER_WINDOW, left = exchange->groups - first;
+    const int64_t E = clustering->E, S = clustering->S;
+    haste__window window;
+    int32_t g, h;
+    window.clustering = clustering;
+    window.groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
+    window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
+    window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
+    window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
+    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* gains are made for four at a time */
+    memset(window.moved, 0, (size_t)(window.groups * S));
+    for (g = 0; g < window.groups; g++) {
+        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
+        window.begin[g] = begin;
+        window.size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
+        window.square[g] = (double)haste__group_sum(clustering, group, window.sum + g * E);
     }
-
-    /* |sum + x| is about |sum| + (x . sum + 1/2) / |sum|, and |sum - x| about |sum| - (x . sum - 1/2) / |sum|. */
-    for (g = 0; g < W; g++)
-        for (i = 0; i < size[g]; i++) {
-            float *p = gain + ((int64_t)g * S + i) * HASTE__GROUP_WINDOW, own;
-            const float *x = haste__group_row(grouping, begin[g] + i);
-            for (h = 0; h < W; h += 4) haste__group_dot4(x, sum + (int64_t)h * E, E, p + h);
-            own = (p[g] - 0.5f) * inverse[g];
-            for (h = 0; h < W; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
-        }
-
-    for (g = 0; g < W; g++)
-        for (h = g + 1; h < W; h++) {
-            float *sum_g = sum + (int64_t)g * E, *sum_h = sum + (int64_t)h * E;
-            const float *gain_g = gain + (int64_t)g * S * HASTE__GROUP_WINDOW;
-            const float *gain_h = gain + (int64_t)h * S * HASTE__GROUP_WINDOW;
-            for (;;) {
-                const float *x, *y;
-                double xy, new_g, new_h;
-                int32_t id;
-                i = haste__exchange_best(gain_g, moved + (int64_t)g * S, size[g], h);
-                j = haste__exchange_best(gain_h, moved + (int64_t)h * S, size[h], g);
-                if (i < 0 || j < 0) break;
-                if ((double)gain_g[(int64_t)i * HASTE__GROUP_WINDOW + h] +
-                    (double)gain_h[(int64_t)j * HASTE__GROUP_WINDOW + g] <= least) break;
-                x = haste__group_row(grouping, begin[g] + i);
-                y = haste__group_row(grouping, begin[h] + j);
-                xy = (double)haste__group_dot(x, y, E);
-                new_g = square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
-                                         (double)haste__group_dot(sum_g, x, E));
-                new_h = square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
-                                         (double)haste__group_dot(sum_h, y, E));
-                if (new_g < 0) new_g = 0;
-                if (new_h < 0) new_h = 0;
-                if (sqrt(new_g) + sqrt(new_h) <= sqrt(square[g]) + sqrt(square[h]) + least) break;
-                haste__group_add(sum_g, y, 1, E);
-                haste__group_add(sum_g, x, -1, E);
-                haste__group_add(sum_h, x, 1, E);
-                haste__group_add(sum_h, y, -1, E);
-                square[g] = new_g;
-                square[h] = new_h;
-                id = grouping->order[begin[g] + i];
-                grouping->order[begin[g] + i] = grouping->order[begin[h] + j];
-                grouping->order[begin[h] + j] = id;
-                moved[(int64_t)g * S + i] = moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
-                count++;
-            }
-        }
-    exchange->count[window] = count;
+    haste__window_gains(&window);
+    exchange->count[number] = 0;
+    for (g = 0; g < window.groups; g++)
+        for (h = g + 1; h < window.groups; h++) exchange->count[number] += haste__window_exchange(&window, g, h);
 }
 
-/* Unit-length centroids of the groups: what the search for alike groups bisects. */
-typedef struct haste__centroids { const haste__grouping *grouping; float *row; } haste__centroids;
-
-static void haste__centroid(void *context, int64_t group, int thread)
+static void haste__group_centroid(void *context, int64_t group, int thread)
 {
-    const haste__centroids *centroids = (const haste__centroids *)context;
-    const haste__grouping *grouping = centroids->grouping;
-    int32_t E = grouping->E, e;
-    float *row = centroids->row + group * E, square;
-    int64_t i;
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    float *row = clustering->centroid + group * clustering->E;
+    const float square = haste__group_sum(clustering, group, row);
+    int32_t e;
     (void)thread;
-    memset(row, 0, (size_t)E * sizeof *row);
-    for (i = group * grouping->S; i < (group + 1) * grouping->S; i++)
-        haste__group_add(row, haste__group_row(grouping, i), 1, E);
-    square = haste__group_dot(row, row, E);
-    if (square > 0) for (e = 0; e < E; e++) row[e] /= sqrtf(square);
+    if (square > 0) for (e = 0; e < clustering->E; e++) row[e] /= sqrtf(square);
 }
 
-/* list [n / S] and centroid [n / S][E] are scratch memory. */
-static void haste__exchange_run(haste__grouping *grouping, haste__exchange *exchange, int32_t *list, float *centroid,
-                                int32_t rounds)
+static void haste__exchange_run(const haste__clustering *clustering, haste__exchange *exchange, int32_t rounds)
 {
-    haste__grouping among = *grouping;
-    haste__centroids centroids;
-    int64_t full = grouping->n / grouping->S, i, count;
+    haste__clustering among = *clustering;   /* the groups, by their centroids */
+    int64_t full = clustering->n / clustering->S, i, windows, count;
     int32_t round;
-    centroids.grouping = grouping;
-    centroids.row = centroid;
-    exchange->grouping = grouping;
-    exchange->list = list;
-    among.embedding = centroid;
-    among.S = HASTE__GROUP_WINDOW;
-    among.order = list;
+    among.embedding = clustering->centroid;
+    among.S = HASTE__CLUSTER_WINDOW;
+    among.key = exchange->list;
     among.n = full;
+    exchange->clustering = clustering;
     for (round = 0; round < rounds; round++) {
         /* a short group has one chance */
-        exchange->groups = round == 0 ? (grouping->n + grouping->S - 1) / grouping->S : full;
-        for (i = 0; i < exchange->groups; i++) list[i] = (int32_t)i;
+        exchange->groups = round == 0 ? (clustering->n + clustering->S - 1) / clustering->S : full;
+        for (i = 0; i < exchange->groups; i++) exchange->list[i] = (uint64_t)i;
         if (round > 0) {
-            haste__parallel(full, grouping->threads, haste__centroid, &centroids);
-            among.seed = grouping->seed + (uint64_t)round;
+            haste__parallel(full, clustering->threads, haste__group_centroid, (void *)(uintptr_t)clustering);
+            among.seed = clustering->seed + (uint64_t)round;
             haste__bisect_run(&among);
         }
-        i = (exchange->groups + HASTE__GROUP_WINDOW - 1) / HASTE__GROUP_WINDOW;
-        haste__parallel(i, grouping->threads, haste__exchange_window, exchange);
-        for (count = 0; i > 0; i--) count += exchange->count[i - 1];
+        windows = (exchange->groups + HASTE__CLUSTER_WINDOW - 1) / HASTE__CLUSTER_WINDOW;
+        haste__parallel(windows, clustering->threads, haste__exchange_window, exchange);
+        for (count = 0, i = 0; i < windows; i++) count += exchange->count[i];
         if (count == 0) break;
     }
 }
 
 /* ---- >>cohesion and grouping --------------------------------------------------------------------------------- */
 
-/* score[g] (=): summed cosine of a group's labels to its centroid. Uses sums [threads][1 + CHUNKS][E]. */
-static void haste__cohesion_group(void *context, int64_t group, int thread)
-{
-    const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = group * grouping->S, last = i + grouping->S < grouping->n ? i + grouping->S : grouping->n;
-    float *sum = grouping->sums + (int64_t)thread * (1 + HASTE__GROUP_CHUNKS) * grouping->E;
-    memset(sum, 0, (size_t)grouping->E * sizeof *sum);
-    for (; i < last; i++) haste__group_add(sum, haste__group_row(grouping, i), 1, grouping->E);
-    grouping->score[group] = sqrtf(haste__group_dot(sum, sum, grouping->E));
-}
-
-static double haste__cohesion(haste__grouping *grouping, int64_t labels)
-{
-    int64_t groups = (grouping->n + grouping->S - 1) / grouping->S, g;
-    double sum = 0;
-    haste__parallel(groups, grouping->threads, haste__cohesion_group, grouping);
-    for (g = 0; g < groups; g++) sum += (double)grouping->score[g];
-    return labels > 0 ? sum / (double)labels : 0;
-}
-
-static void haste__group_square_chunk(void *context, int64_t chunk, int thread)
-{
-    const haste__grouping *grouping = (const haste__grouping *)context;
-    int64_t i = chunk * HASTE__GROUP_CHUNK;
-    int64_t last = i + HASTE__GROUP_CHUNK < grouping->n ? i + HASTE__GROUP_CHUNK : grouping->n;
-    (void)thread;
-    for (; i < last; i++)
-        grouping->score[i] = haste__group_dot(haste__group_row(grouping, i), haste__group_row(grouping, i), grouping->E);
-}
-
-static haste_status haste__group_sizes(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n,
-                                       int32_t S, haste_error *error)
+static haste_status haste__clustering_make(haste__clustering *clustering, const float *embedding, int32_t L, int32_t E,
+                                           const int32_t *order, int64_t n, int32_t S, int32_t threads, haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
-    if (status) return status;
+    if (status == HASTE_OK) status = haste__threads_check(threads, error);
+    if (status != HASTE_OK) return status;
     if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (S < 8 || S > 256 || S % 8 != 0)
         return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
+    memset(clustering, 0, sizeof *clustering);
+    clustering->embedding = embedding;
+    clustering->E = E;
+    clustering->S = S;
+    clustering->threads = haste__threads(threads);
+    clustering->n = n;
     return HASTE_OK;
 }
 
-/* Checks the order and its rows. score [n] (=): 1 or 0 for each of them; *labels: how many are not 0. seen: a bit per
-   label. */
-static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uint64_t *seen, int64_t *labels,
-                                       haste_error *error)
+/* Scores of rows: their squared lengths. */
+static void haste__square_piece(void *context, int64_t piece, int thread)
+{
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    int64_t i = piece * HASTE__CLUSTER_PIECE, last = i + HASTE__CLUSTER_PIECE;
+    (void)thread;
+    for (; i < last && i < clustering->n; i++) {
+        const float *row = haste__embedding_row(clustering, i);
+        clustering->key[i] = haste__key(haste__group_dot(row, row, clustering->E), haste__key_id(clustering->key[i]));
+    }
+}
+
+/* Fills the keys from `order` and checks it and its rows. Scores become 1, or 0 for labels without an embedding, of which there
+   are *empty. seen: a bit per label. */
+static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order, uint64_t *seen,
+                                           int64_t *empty, haste_error *error)
 {
     int64_t i;
     memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
-    for (i = 0; i < grouping->n; i++) {
-        int32_t id = grouping->order[i];
+    for (i = 0; i < clustering->n; i++) {
+        int32_t id = order[i];
         if (id < 0 || id >= L)
             return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld, expected 0 .. %ld", (long long)i, (long)id,
                                (long)L - 1);
@@ -4558,138 +4855,111 @@ static haste_status haste__group_check(haste__grouping *grouping, int32_t L, uin
             return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %ld: this label has occurred before", (long long)i,
                                (long)id);
         seen[id / 64] |= UINT64_C(1) << (id % 64);
+        clustering->key[i] = (uint64_t)id;
     }
-    haste__parallel((grouping->n + HASTE__GROUP_CHUNK - 1) / HASTE__GROUP_CHUNK, grouping->threads,
-                      haste__group_square_chunk, grouping);
-    *labels = 0;
-    for (i = 0; i < grouping->n; i++) {
-        if (grouping->score[i] == 0) continue;
-        if (!(fabsf(grouping->score[i] - 1) <= 0.02f))
+    haste__parallel(haste__pieces(clustering->n), clustering->threads, haste__square_piece, clustering);
+    *empty = 0;
+    for (i = 0; i < clustering->n; i++) {
+        const float square = haste__key_score(clustering->key[i]);
+        if (square == 0) ++*empty;
+        else if (!(fabsf(square - 1) <= 0.02f))
             return haste__fail(error, HASTE_ERR_DATA,
                                "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
-                               (long)grouping->order[i], (double)grouping->score[i]);
-        ++*labels;
+                               (long)order[i], (double)square);
     }
     return HASTE_OK;
+}
+
+static void haste__cohesion_group(void *context, int64_t group, int thread)
+{
+    const haste__clustering *clustering = (const haste__clustering *)context;
+    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, clustering->sums + (int64_t)thread * clustering->E));
+}
+
+static uint64_t *haste__cohesion_arrange(haste__clustering *c, int32_t L, haste__arena *arena)
+{
+    c->key = (uint64_t *)haste__take(arena, (uint64_t)c->n, sizeof *c->key);
+    c->group = (float *)haste__take(arena, (uint64_t)c->n / (uint64_t)c->S + 1, sizeof *c->group);
+    c->sums = (float *)haste__take(arena, (uint64_t)c->threads * (uint64_t)c->E, sizeof *c->sums);
+    return (uint64_t *)haste__take(arena, ((uint64_t)L + 63) / 64, sizeof(uint64_t));
 }
 
 haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S,
-                            double *cohesion, haste_error *error)
+                            int32_t threads, double *cohesion, int64_t *empty, haste_error *error)
 {
-    haste__grouping grouping;
-    char *memory;
-    size_t end = 0, score_at, sums_at, seen_at;
-    int64_t labels;
-    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
-    if (status) return status;
+    haste__clustering clustering;
+    haste__arena arena = { NULL, 0, 0 };
+    int64_t groups, none, g;
+    double sum = 0;
+    haste_status status = haste__clustering_make(&clustering, embedding, L, E, order, n, S, threads, error);
+    if (status != HASTE_OK) return status;
     if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
-    memset(&grouping, 0, sizeof grouping);
-    grouping.embedding = embedding;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.threads = haste__threads(0);
-    grouping.order = (int32_t *)(uintptr_t)order;   /* only read here */
-    grouping.n = n;
-    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
-        !haste__place(&end, (uint64_t)grouping.threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
-        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for L = %ld, E = %ld overflows", (long)L, (long)E);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
-    grouping.score = (float *)(void *)(memory + score_at);
-    grouping.sums = (float *)(void *)(memory + sums_at);
-    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
-    if (!status) *cohesion = haste__cohesion(&grouping, labels);
-    haste__release(memory);
+    haste__cohesion_arrange(&clustering, L, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    status = haste__clustering_load(&clustering, L, order, haste__cohesion_arrange(&clustering, L, &arena), &none, error);
+    if (status == HASTE_OK) {
+        groups = (n + S - 1) / S;
+        haste__parallel(groups, clustering.threads, haste__cohesion_group, &clustering);
+        for (g = 0; g < groups; g++) sum += (double)clustering.group[g];
+        *cohesion = none < n ? sum / (double)(n - none) : 0;
+        if (empty) *empty = none;
+    }
+    haste__release(arena.memory);
     return status;
 }
 
-haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
-                         const haste_group_options *options, haste_group_report *report, haste_error *error)
+static uint64_t *haste__group_arrange(haste__clustering *c, haste__exchange *x, int32_t L, haste__arena *arena)
 {
-    const int32_t W = HASTE__GROUP_WINDOW, S = options && options->group_size ? options->group_size : 32;
-    haste__grouping grouping;
+    const uint64_t n = (uint64_t)c->n, S = (uint64_t)c->S, E = (uint64_t)c->E, groups = (n + S - 1) / S;
+    const uint64_t threads = (uint64_t)c->threads, W = HASTE__CLUSTER_WINDOW;
+    c->key = (uint64_t *)haste__take(arena, n, sizeof *c->key);
+    c->part = (int64_t *)haste__take(arena, groups * 2, sizeof *c->part);
+    c->sums = (float *)haste__take(arena, threads * (1 + HASTE__CLUSTER_PIECES) * E, sizeof *c->sums);
+    c->total = (double *)haste__take(arena, threads * 2 * E, sizeof *c->total);
+    c->centroid = (float *)haste__take(arena, n / S * E, sizeof *c->centroid);
+    x->list = (uint64_t *)haste__take(arena, groups, sizeof *x->list);
+    x->sum = (float *)haste__take(arena, threads * W * E, sizeof *x->sum);
+    x->gain = (float *)haste__take(arena, threads * W * S * W, sizeof *x->gain);
+    x->moved = (uint8_t *)haste__take(arena, threads * W * S, sizeof *x->moved);
+    x->count = (int64_t *)haste__take(arena, groups / W + 1, sizeof *x->count);
+    return (uint64_t *)haste__take(arena, ((uint64_t)L + 63) / 64, sizeof(uint64_t));
+}
+
+haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
+                         const haste_group_options *options, haste_error *error)
+{
+    haste__clustering clustering;
     haste__exchange exchange;
-    haste_group_report found;
-    char *memory;
-    int32_t *copy;
-    size_t end = 0, score_at, copy_at, seen_at, part_at, sums_at, total_at, sum_at, gain_at, moved_at, count_at, list_at;
-    size_t centroid_at;
-    uint64_t threads, groups;
-    int64_t labels, i, front, back;
-    int32_t rounds = options && options->iterations ? options->iterations : HASTE__GROUP_ITERATIONS;
-    haste_status status = haste__group_sizes(embedding, L, E, order, n, S, error);
-    if (status) return status;
-    if (rounds < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default) or more", (long)rounds);
-    if (options && options->threads < 0)
-        return haste__fail(error, HASTE_ERR_ARG, "options.threads = %ld, expected 0 (default) or more",
-                           (long)options->threads);
-
-    memset(&grouping, 0, sizeof grouping);
-    memset(&exchange, 0, sizeof exchange);
-    memset(&found, 0, sizeof found);
-    grouping.embedding = embedding;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.threads = haste__threads(options ? options->threads : 0);
-    grouping.seed = options ? options->seed : 0;
-    grouping.order = order;
-    grouping.n = n;
-    groups = ((uint64_t)n + (uint64_t)S - 1) / (uint64_t)S;
-    threads = (uint64_t)grouping.threads;
-    if (!haste__place(&end, (uint64_t)n, sizeof(float), &score_at) ||
-        !haste__place(&end, (uint64_t)n, sizeof(int32_t), &copy_at) ||
-        !haste__place(&end, ((uint64_t)L + 63) / 64, sizeof(uint64_t), &seen_at) ||
-        !haste__place(&end, groups * 2, sizeof(int64_t), &part_at) ||
-        !haste__place(&end, threads * (1 + HASTE__GROUP_CHUNKS) * (uint64_t)E, sizeof(float), &sums_at) ||
-        !haste__place(&end, threads * 2 * (uint64_t)E, sizeof(double), &total_at) ||
-        !haste__place(&end, threads * (uint64_t)W * (uint64_t)E, sizeof(float), &sum_at) ||
-        !haste__place(&end, threads * (uint64_t)(W * S) * (uint64_t)W, sizeof(float), &gain_at) ||
-        !haste__place(&end, threads * (uint64_t)(W * S), 1, &moved_at) ||
-        !haste__place(&end, groups / (uint64_t)W + 1, sizeof(int64_t), &count_at) ||
-        !haste__place(&end, groups, sizeof(int32_t), &list_at) ||
-        !haste__place(&end, (uint64_t)(n / S) * (uint64_t)E, sizeof(float), &centroid_at))
-        return haste__fail(error, HASTE_ERR_SIZE, "the scratch memory for n = %lld, E = %ld overflows", (long long)n,
-                           (long)E);
-    memory = (char *)haste__allocate(end);
-    if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)end);
-    grouping.score = (float *)(void *)(memory + score_at);
-    grouping.part = (int64_t *)(void *)(memory + part_at);
-    grouping.sums = (float *)(void *)(memory + sums_at);
-    grouping.total = (double *)(void *)(memory + total_at);
-    exchange.sum = (float *)(void *)(memory + sum_at);
-    exchange.gain = (float *)(void *)(memory + gain_at);
-    exchange.moved = (uint8_t *)(void *)(memory + moved_at);
-    exchange.count = (int64_t *)(void *)(memory + count_at);
-    copy = (int32_t *)(void *)(memory + copy_at);
-
-    status = haste__group_check(&grouping, L, (uint64_t *)(void *)(memory + seen_at), &labels, error);
-    if (status) {
-        haste__release(memory);
-        return status;
+    haste__arena arena = { NULL, 0, 0 };
+    haste_group_options o;
+    int64_t empty, i, front, back;
+    haste_status status;
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    if (o.group_size == 0) o.group_size = 32;
+    if (o.iterations < HASTE_NONE)
+        return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default), HASTE_NONE or more",
+                           (long)o.iterations);
+    o.iterations = o.iterations == 0 ? HASTE__CLUSTER_ITERATIONS : o.iterations == HASTE_NONE ? 0 : o.iterations;
+    status = haste__clustering_make(&clustering, embedding, L, E, order, n, o.group_size, o.threads, error);
+    if (status != HASTE_OK) return status;
+    clustering.seed = o.seed;
+    haste__group_arrange(&clustering, &exchange, L, &arena);
+    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    status = haste__clustering_load(&clustering, L, order, haste__group_arrange(&clustering, &exchange, L, &arena), &empty,
+                                    error);
+    if (status == HASTE_OK) {
+        for (i = front = 0, back = n - empty; i < n; i++) {   /* the empty ones last, each kind in its order */
+            if (haste__key_score(clustering.key[i]) != 0) clustering.key[front++] = clustering.key[i];
+            else order[back++] = haste__key_id(clustering.key[i]);
+        }
+        clustering.n = front;
+        haste__bisect_run(&clustering);
+        haste__exchange_run(&clustering, &exchange, o.iterations);
+        for (i = 0; i < front; i++) order[i] = haste__key_id(clustering.key[i]);
     }
-    if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
-    for (i = 0, front = 0, back = labels; i < n; i++) order[grouping.score[i] != 0 ? front++ : back++] = copy[i];
-    if (report) {
-        found.empty = n - labels;
-        grouping.order = copy;
-        found.given = haste__cohesion(&grouping, labels);
-        if (n > 0) memcpy(copy, order, (size_t)n * sizeof *copy);
-        haste__shuffle(copy, labels, grouping.seed);
-        found.random = haste__cohesion(&grouping, labels);
-        grouping.order = order;
-    }
-    grouping.n = labels;
-    haste__bisect_run(&grouping);
-    haste__exchange_run(&grouping, &exchange, (int32_t *)(void *)(memory + list_at), (float *)(void *)(memory + centroid_at),
-                        rounds);
-    if (report) {
-        found.cohesion = haste__cohesion(&grouping, labels);
-        *report = found;
-    }
-    haste__release(memory);
-    return HASTE_OK;
+    haste__release(arena.memory);
+    return status;
 }
 
 /* ---- >>rewire ------------------------------------------------------------------------------------------------ */
@@ -4703,7 +4973,7 @@ typedef struct haste__rewire {
     haste_layer                *layer;
     const haste_rewire_options *options;
     uint32_t                   *place[HASTE_MAX_BLOCKS];   /* [G, F] of the blocks that can change, else NULL */
-    uint64_t                   *key;                       /* [threads][2*width]: what is selected from and sorted */
+    uint64_t                   *key;                       /* [threads][width]: what is selected from and sorted */
     uint16_t                   *input;                     /* [threads][width]: inputs that are not in the group */
     size_t                      width;                     /* of the widest slice of a block that can change */
     int64_t                     limit[HASTE_MAX_BLOCKS];   /* the most places that one group moves */
@@ -4712,12 +4982,12 @@ typedef struct haste__rewire {
     int64_t                     last[HASTE_MAX_BLOCKS];
 } haste__rewire;
 
-/* Places the arrays; sets pointers only where there is memory. A group that reads its whole slice has nothing to move to. */
+/* Lays out the arrays. A group that reads its whole slice has nothing to move to. */
 static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work,
-                                          char *memory, size_t *bytes, haste_error *error)
+                                          haste__arena *arena, haste_error *error)
 {
-    size_t end = 0, at = 0, threads = (size_t)work->threads;
-    int i, ok = 1;
+    uint64_t threads = (uint64_t)work->threads;
+    int i;
     r->width = 0;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *block = &layer->block[i];
@@ -4725,15 +4995,11 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
         r->place[i] = NULL;
         if ((size_t)block->fan_in == width) continue;
         if (width > r->width) r->width = width;
-        ok = ok && haste__place(&end, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t), &at);
-        if (ok && memory) r->place[i] = (uint32_t *)(void *)(memory + at);
+        r->place[i] = (uint32_t *)haste__take(arena, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t));
     }
-    ok = ok && haste__place(&end, threads * 2 * r->width, sizeof(uint64_t), &at);   /* below 2^12 * 2^17 */
-    if (ok && memory) r->key = (uint64_t *)(void *)(memory + at);
-    ok = ok && haste__place(&end, threads * r->width, sizeof(uint16_t), &at);
-    if (ok && memory) r->input = (uint16_t *)(void *)(memory + at);
-    if (!ok) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
-    *bytes = end;
+    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads * width: below 2^12 * 2^17 */
+    r->input = (uint16_t *)haste__take(arena, threads * r->width, sizeof(uint16_t));
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
     return HASTE_OK;
 }
 
@@ -4741,25 +5007,10 @@ static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_wo
                                         haste_error *error)
 {
     haste__rewire r;
-    return haste__rewire_arrange(&r, layer, work, NULL, bytes, error);
-}
-
-/* Moves the k smallest of n distinct keys to the front, in no order of their own. */
-static void haste__select(uint64_t *key, int64_t n, int64_t k)
-{
-    int64_t first = 0, last = n - 1;
-    while (first < last && k < n) {
-        uint64_t pivot = key[first + (last - first) / 2];
-        int64_t i = first, j = last;
-        while (i <= j) {
-            while (key[i] < pivot) i++;
-            while (key[j] > pivot) j--;
-            if (i <= j) { uint64_t t = key[i]; key[i++] = key[j]; key[j--] = t; }
-        }
-        if (k <= j) last = j;   /* key[0..j] are smaller than key[i..], and between them stands at most the pivot */
-        else if (k >= i) first = i;
-        else return;
-    }
+    haste__arena arena = { NULL, 0, 0 };
+    const haste_status status = haste__rewire_arrange(&r, layer, work, &arena, error);
+    *bytes = arena.end;
+    return status;
 }
 
 /* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder
@@ -4792,10 +5043,12 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
-    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, number, f, bad = 0;
-    int64_t g, last, i;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    uint64_t *key = r->key + (size_t)thread * r->width;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, f, bad = 0;
+    int64_t g, i;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         haste__group group;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
@@ -4816,7 +5069,7 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         haste__select(key, group.F, r->limit[number]);
         for (i = 0; i < r->limit[number]; i++) place[key[i] & 0xffffffffu] = (uint32_t)(key[i] >> 32);
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already
@@ -4848,11 +5101,13 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     const haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint64_t *key = r->key + (size_t)thread * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
-    int number, i, f, bad = 0;
-    int64_t g, last;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int i, f, bad = 0;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         const haste_block *block = &layer->block[number];
         int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
         const uint16_t *index;
@@ -4889,9 +5144,8 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
                 haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
                 for (i = 0; i < count; i++) {
                     float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
-                    uint32_t bits = haste__bits(mean);
-                    if (bits >= 0x7f800000u) bad = 1;
-                    key[c + i] = (uint64_t)~bits << 32 | input[c + i];   /* the largest first, ties to the smaller input */
+                    if (!(mean <= FLT_MAX)) bad = 1;
+                    key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
                 }
             }
             haste__select(key, n, wanted);
@@ -4900,18 +5154,18 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
-    pass->work->flag[chunk] = bad;
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
-static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *order, const uint32_t *place,
+static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *key, const uint32_t *place,
                                void *scratch)
 {
     char *to = (char *)array + first * row;
     int f;
     memcpy(scratch, to, (size_t)F * row);
     for (f = 0; f < F; f++, to += row) {
-        size_t from = (size_t)(order[f] & 0xffffffffu);
+        size_t from = (size_t)(key[f] & 0xffffffffu);
         if (place[from] == HASTE__KEEP) memcpy(to, (char *)scratch + from * row, row);
         else memset(to, 0, row);
     }
@@ -4923,20 +5177,18 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
     haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * 2 * r->width;
+    uint64_t *key = r->key + (size_t)thread * r->width;
     uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
-    size_t tile = 0;
-    float *scratch;
-    int number, f, s, k;
-    int64_t g, last;
-    haste__tile_count(pass->work, &tile);   /* at least twice the largest group's weights */
-    scratch = pass->work->tile + tile * (size_t)thread;
-    HASTE__FOR_GROUPS(pass, chunk, number, g) {
+    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* holds a group's weights, and more */
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int f, s, k;
+    int64_t g;
+    while (haste__walk_group(&walk, &g)) {
+        const int number = walk.number;
         haste_block *block = &layer->block[number];
         int F = block->fan_in, S = block->group_size, labels = haste__group_labels(block, g), moves = 0;
         size_t first = (size_t)g * (size_t)F, row;
         const uint32_t *place;
-        const uint64_t *order;
         uint16_t *index;
         if (r->moves[number] == 0) continue;
         index = block->index + first;
@@ -4946,15 +5198,15 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
             key[f] = (uint64_t)(place[f] == HASTE__KEEP ? index[f] : place[f]) << 32 | (uint64_t)f;
         }
         if (moves == 0) continue;
-        order = haste__sort(key, key + F, F);
+        haste__sort(key, F);
         row = (size_t)S * haste__width(layer->dtype);
-        haste__rewire_rows(block->weight, first, row, F, order, place, scratch);
+        haste__rewire_rows(block->weight, first, row, F, key, place, scratch);
         row = (size_t)S * haste__width(layer->state_dtype);
         for (k = 0; k < haste__states(layer->optimizer); k++)
-            haste__rewire_rows(block->weight_state[k], first, row, F, order, place, scratch);
+            haste__rewire_rows(block->weight_state[k], first, row, F, key, place, scratch);
         for (f = 0; f < F; f++) {
-            index[f] = (uint16_t)(order[f] >> 32);
-            if (!r->options->uniform || place[order[f] & 0xffffffffu] == HASTE__KEEP) continue;
+            index[f] = (uint16_t)(key[f] >> 32);
+            if (!r->options->uniform || place[key[f] & 0xffffffffu] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
                 haste__store(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
                              haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
@@ -4962,11 +5214,12 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* share * n rounded down, but for the share's own rounding: .7f lies below .7, and yet .7 of 10 is 7. */
+/* share * n rounded down; but where a whole number lies no further above than a float is off (2^-23 of it), that number: .7f
+   lies below .7, and yet .7 of 10 is 7. */
 static int64_t haste__share_of(float share, int64_t n)
 {
-    int64_t m = (int64_t)((double)share * (1 + 1.0 / 8388608) * (double)n);
-    return m < n ? m : n;
+    const double exact = (double)share * (double)n, nearest = floor(exact + 0.5);
+    return (int64_t)(nearest - exact <= exact / 8388608 ? nearest : floor(exact));
 }
 
 static haste_status haste__rewire_options_check(const haste_rewire_options *o, haste_error *error)
@@ -4974,8 +5227,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->share >= 0 && o->share <= 1))
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
-    if (!(o->group_share >= 0 && o->group_share <= 1))
-        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
+    if (!((o->group_share >= 0 && o->group_share <= 1) || o->group_share == HASTE_NONE))
+        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1, or HASTE_NONE", (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
@@ -4984,73 +5237,87 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
 }
 
 /* Did a chunk meet something that is not finite? */
-static haste_status haste__rewire_flags(const haste_workspace *work, haste_error *error)
+static haste_status haste__rewire_flags(const haste__pass *pass, haste_error *error)
 {
-    if (!haste__flags(work)) return HASTE_OK;
+    if (!haste__flags(pass)) return HASTE_OK;
     return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
 }
 
+/* How many places each group may move, and each block will. Returns the sum over the blocks. */
+static int64_t haste__rewire_limits(haste__rewire *r)
+{
+    const haste_rewire_options *o = r->options;
+    const float group_share = o->group_share > 0 ? o->group_share : o->group_share < 0 ? 0 : .5f;   /* < 0: HASTE_NONE */
+    int64_t total = 0;
+    int i;
+    for (i = 0; i < r->layer->block_count; i++) {
+        const haste_block *block = &r->layer->block[i];
+        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
+        int64_t limit = haste__share_of(group_share, F);
+        if (limit > spare) limit = spare;
+        if (o->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(o->share, wanted);
+        else if (limit > haste__share_of(o->share, F)) limit = haste__share_of(o->share, F);
+        r->limit[i] = limit;
+        r->moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
+        total += r->moves[i];
+    }
+    return total;
+}
+
+/* The three passes. The layer changes in the last one, which cannot fail. */
+static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
+{
+    const haste_workspace *work = r->pass.work;
+    haste_status status;
+    int i;
+    haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, r);
+    if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
+    for (i = 0; i < r->layer->block_count; i++)
+        if (r->moves[i] > 0) haste__rewire_bound(r, i);
+    haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, r);
+    if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
+    haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, r);
+    return HASTE_OK;
+}
+
 haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
-                          int32_t B, haste_lists positives, int64_t *moved, haste_error *error)
+                          int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
-    haste_status status = haste__layer_quick(layer, error);
-    size_t bytes = 0;
-    char *memory;
-    int64_t total = 0;
-    int i, batch;
+    haste__arena arena = { NULL, 0, 0 };
+    int64_t total;
+    int batch;
+    haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
-                           (int)layer->pending);
     memset(&r, 0, sizeof r);
-    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
-    if (batch) {
-        status = haste__pass_begin(&r.pass, layer, work, x, B, 1, error);
-        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    } else {
-        status = haste__work_check(layer, work, error);
-        if (status == HASTE_OK) haste__pass_make(&r.pass, layer, work);
-    }
-    if (status == HASTE_OK) status = haste__rewire_arrange(&r, layer, work, NULL, &bytes, error);
-    if (status != HASTE_OK) return status;
-
     r.layer = layer;
     r.options = options;
-    for (i = 0; i < layer->block_count; i++) {
-        const haste_block *block = &layer->block[i];
-        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
-        int64_t limit = haste__share_of(options->group_share > 0 ? options->group_share : .5f, F);
-        if (limit > spare) limit = spare;
-        if (options->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(options->share, wanted);
-        else if (limit > haste__share_of(options->share, F)) limit = haste__share_of(options->share, F);
-        r.limit[i] = limit;
-        r.moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
-        total += r.moves[i];
+    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    if (batch && B == 0) {   /* nothing to judge by: nothing is done */
+        if (moved) *moved = 0;
+        return HASTE_OK;
     }
+    if (!batch) haste__pass_make(&r.pass, layer, work);
+    else {
+        status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
+        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status != HASTE_OK) return status;
+        r.pass.scale = (float)(1.0 / (double)B);
+    }
+    status = haste__rewire_arrange(&r, layer, work, &arena, error);
+    if (status != HASTE_OK) return status;
+    total = haste__rewire_limits(&r);
     if (total > 0) {
-        memory = (char *)haste__allocate(bytes);
-        if (!memory)
-            return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the %llu bytes that rewiring needs",
-                               (unsigned long long)bytes);
-        haste__rewire_arrange(&r, layer, work, memory, &bytes, error);
+        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+        haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
-            r.pass.scale = (float)(1.0 / (double)B);
             haste__pass_load(&r.pass);
             haste__lists_sort(&r.pass, positives);
             if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
         }
-        haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, &r);
-        status = haste__rewire_flags(work, error);
-        if (status == HASTE_OK) {
-            for (i = 0; i < layer->block_count; i++)
-                if (r.moves[i] > 0) haste__rewire_bound(&r, i);
-            haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, &r);
-            status = haste__rewire_flags(work, error);
-        }
-        if (status == HASTE_OK) haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, &r);
-        haste__release(memory);
+        status = haste__rewire_run(&r, error);
+        haste__release(arena.memory);
         if (status != HASTE_OK) return status;
     }
     layer->rewires++;
@@ -5076,26 +5343,26 @@ double haste_rewire_share(int64_t step, int64_t end, double share)
 }
 /* ---- >>metrics ----------------------------------------------------------------------------------------------- */
 
-haste_status haste_propensity(const int64_t *frequency, int32_t L, int64_t N, double A, double B, double *out,
-                              haste_error *error)
+haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b, double *out,
+                                      haste_error *error)
 {
-    double C;
+    double c;
     int32_t l;
     if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one training sample", (long long)N);
-    if (A == 0 && B == 0) { A = 0.55; B = 1.5; }
-    if (!(A >= 0 && A <= 100)) return haste__fail(error, HASTE_ERR_ARG, "A = %g, expected 0 .. 100", A);
-    if (!(B > 0 && B <= 1e9))   /* at B = 0 a label without positives would divide by 0 */
-        return haste__fail(error, HASTE_ERR_ARG, "B = %g, expected above 0 and at most 1e9", B);
+    if (a == 0 && b == 0) { a = 0.55; b = 1.5; }
+    if (!(a >= 0 && a <= 100)) return haste__fail(error, HASTE_ERR_ARG, "a = %g, expected 0 .. 100", a);
+    if (!(b > 0 && b <= 1e9))   /* at b = 0 a label without positives would divide by 0 */
+        return haste__fail(error, HASTE_ERR_ARG, "b = %g, expected above 0 and at most 1e9", b);
     for (l = 0; l < L; l++)
         if (frequency[l] < 0 || frequency[l] > N)
             return haste__fail(error, HASTE_ERR_DATA, "frequency[%ld] = %lld, expected 0 .. N = %lld", (long)l,
                                (long long)frequency[l], (long long)N);
-    C = log((double)N) - 1;
-    if (C < 0) C = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
-    /* (B+1)^A (n+B)^-A as one power: neither factor can overflow by itself. */
-    for (l = 0; l < L; l++) out[l] = 1 + C * pow((B + 1) / ((double)frequency[l] + B), A);
+    c = log((double)N) - 1;
+    if (c < 0) c = 0;   /* N = 1 or 2: a "probability" above 1; then every label counts 1 */
+    /* (b+1)^a (n+b)^-a as one power: neither factor can overflow by itself. */
+    for (l = 0; l < L; l++) out[l] = 1 + c * pow((b + 1) / ((double)frequency[l] + b), a);
     return HASTE_OK;
 }
 
@@ -5109,41 +5376,16 @@ haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *
     return HASTE_OK;
 }
 
-static int64_t haste__longest(haste_lists lists, int32_t B)
+static int haste__contains(const uint64_t *sorted, int64_t n, int32_t id)
 {
-    int64_t longest = 0;
-    int32_t b;
-    for (b = 0; b < B; b++)
-        if (lists.offset[b + 1] - lists.offset[b] > longest) longest = lists.offset[b + 1] - lists.offset[b];
-    return longest;
+    const uint64_t *found = haste__lower_bound(sorted, sorted + n, (uint64_t)id);
+    return found < sorted + n && *found == (uint64_t)id;
 }
 
-/* Copies n ids to `to`, ascending and each once; returns how many are left. Lists that ascend already, as most do, cost one
-   look. */
-static int64_t haste__metrics_sort(const int32_t *from, int64_t n, int32_t *to)
-{
-    int64_t i, count = 0;
-    for (i = 0; i < n; i++) to[i] = from[i];
-    if (!haste__ascending(to, n)) haste__sort_ids(to, n);
-    for (i = 0; i < n; i++)
-        if (count == 0 || to[i] != to[count - 1]) to[count++] = to[i];
-    return count;
-}
-
-static int haste__metrics_contains(const int32_t *sorted, int64_t n, int32_t id)
-{
-    int64_t low = 0, high = n;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (sorted[middle] < id) low = middle + 1; else high = middle;
-    }
-    return low < n && sorted[low] == id;
-}
-
-/* One sample: id [k] are its predictions, y [y_count] and removed [removed_count] its truth and filter, ascending and
-   distinct. */
-static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int32_t *y, int64_t y_count,
-                                  const int32_t *removed, int64_t removed_count, const double *propensity,
+/* One sample: id [metrics->k] are its predictions, y [y_count] and removed [removed_count] its truth and filter,
+   ascending and distinct. y is changed. */
+static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, uint64_t *y, int64_t y_count,
+                                  const uint64_t *removed, int64_t removed_count, const double *inverse_propensity,
                                   const double *gain)
 {
     double best[HASTE_MAX_K];   /* the largest inverse propensities of y, descending */
@@ -5154,11 +5396,11 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
 
     metrics->samples++;
     for (n = 0; n < y_count; n++)
-        if (!haste__metrics_contains(removed, removed_count, y[n])) y[count++] = y[n];
+        if (!haste__contains(removed, removed_count, haste__key_id(y[n]))) y[count++] = y[n];
     if (count == 0) return;   /* every measure is 0 then, the best attainable too */
 
     for (n = 0; n < count; n++) {   /* insertion into at most k places: linear in the length of the list */
-        double value = propensity ? propensity[y[n]] : 1;
+        double value = inverse_propensity ? inverse_propensity[y[n]] : 1;
         if (best_count == k && value <= best[k - 1]) continue;
         for (j = best_count < k ? best_count++ : k - 1; j > 0 && best[j - 1] < value; j--) best[j] = best[j - 1];
         best[j] = value;
@@ -5167,15 +5409,15 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
     /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are
        wrong. */
     for (i = 0; i < k; i++) {
-        if (id[i] >= 0 && haste__metrics_contains(removed, removed_count, id[i])) continue;
+        if (id[i] >= 0 && haste__contains(removed, removed_count, id[i])) continue;
         ranked[ranks] = id[i];
         for (j = 0; j < ranks; j++) if (ranked[j] == id[i]) { ranked[ranks] = -1; break; }
         ranks++;
     }
 
     for (i = 0; i < k; i++) {
-        if (i < ranks && ranked[i] >= 0 && haste__metrics_contains(y, count, ranked[i])) {
-            double value = propensity ? propensity[ranked[i]] : 1;
+        if (i < ranks && ranked[i] >= 0 && haste__contains(y, count, ranked[i])) {
+            double value = inverse_propensity ? inverse_propensity[ranked[i]] : 1;
             hits++;
             metrics->hits[i] += 1;
             dcg += gain[i];
@@ -5196,77 +5438,93 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, int
     }
 }
 
-haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t L, haste_lists truth,
-                               const double *propensity, const haste_lists *filter, haste_error *error)
+/* Two lists of ids. */
+static void haste__metrics_arrange(uint64_t **y, uint64_t **removed, int64_t longest, haste__arena *arena)
 {
-    enum { HASTE__METRICS_SMALL = 256 };
-    int32_t small[2 * HASTE__METRICS_SMALL], *y = small, *removed = small + HASTE__METRICS_SMALL, b, i;
-    double gain[HASTE_MAX_K];
-    int64_t longest, j;
-    haste_status status;
-    void *memory = NULL;
+    *y = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **y);
+    *removed = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **removed);
+}
 
+static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                                         const haste_lists *truth, const double *inverse_propensity,
+                                         const haste_lists *filter, haste_error *error)
+{
+    int64_t b, j;
+    int32_t i;
+    haste_status status;
     if (!metrics) return haste__fail(error, HASTE_ERR_ARG, "metrics is NULL");
     if (metrics->k < 1 || metrics->k > HASTE_MAX_K)
         return haste__fail(error, HASTE_ERR_ARG, "metrics->k = %ld, expected 1 .. %d: call haste_metrics_init first",
                            (long)metrics->k, HASTE_MAX_K);
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more", (long)B);
+    if (k < metrics->k)
+        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld", (long)k,
+                           (long)metrics->k);
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (B == 0) return HASTE_OK;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
-    for (j = 0; j < (int64_t)B * metrics->k; j++)
-        if (id[j] < -1 || id[j] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] = %ld, expected -1 .. L - 1 = %ld", (long long)j,
-                               (long)id[j], (long)L - 1);
+    for (b = 0; b < B; b++)
+        for (i = 0; i < metrics->k; i++)
+            if (id[b * k + i] < -1 || id[b * k + i] >= L)
+                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld", (long long)b,
+                                   (long)i, (long)id[b * k + i], (long)L - 1);
     status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
-    if (!status && filter) status = haste__lists_check(L, B, *filter, INT64_MAX, "filter", error);
-    if (status) return status;
-    longest = haste__longest(truth, B);
-    if (filter && haste__longest(*filter, B) > longest) longest = haste__longest(*filter, B);
-    for (j = truth.offset[0]; propensity && j < truth.offset[B]; j++)
-        if (!(propensity[truth.id[j]] > 0 && propensity[truth.id[j]] <= DBL_MAX))
-            return haste__fail(error, HASTE_ERR_DATA, "propensity[%ld] = %g, expected above 0 and finite",
-                               (long)truth.id[j], propensity[truth.id[j]]);
-
-    if (longest > HASTE__METRICS_SMALL) {
-        size_t bytes = 2 * sizeof(int32_t);
-        memory = haste__multiply(&bytes, (uint64_t)longest) ? haste__allocate(bytes) : NULL;
-        if (!memory) return haste__fail(error, HASTE_ERR_MEMORY, "no memory to sort a list of %lld ids", (long long)longest);
-        y = (int32_t *)memory;
-        removed = y + longest;
+    if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
+    if (status != HASTE_OK) return status;
+    for (j = truth->offset[0]; inverse_propensity && j < truth->offset[B]; j++) {
+        const double value = inverse_propensity[truth->id[j]];
+        if (!(value > 0 && value <= DBL_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "inverse_propensity[%ld] = %g, expected above 0 and finite",
+                               (long)truth->id[j], value);
     }
-    for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
-    for (b = 0; b < B; b++) {
-        int64_t y_count = 0, removed_count = 0;
-        if (truth.offset[b + 1] > truth.offset[b])
-            y_count = haste__metrics_sort(truth.id + truth.offset[b], truth.offset[b + 1] - truth.offset[b], y);
-        if (filter && filter->offset[b + 1] > filter->offset[b])
-            removed_count = haste__metrics_sort(filter->id + filter->offset[b], filter->offset[b + 1] - filter->offset[b],
-                                                removed);
-        haste__metrics_sample(metrics, id + (size_t)b * (size_t)metrics->k, y, y_count, removed, removed_count, propensity,
-                              gain);
-    }
-    haste__release(memory);
     return HASTE_OK;
 }
 
-haste_scores haste_metrics_get(const haste_metrics *metrics, int32_t k)
+haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
+                               const haste_lists *truth, const double *inverse_propensity, const haste_lists *filter,
+                               haste_error *error)
 {
-    haste_scores scores;
-    memset(&scores, 0, sizeof scores);
+    enum { HASTE__METRICS_STACK = 256 };
+    uint64_t stack[2][HASTE__METRICS_STACK], *y = stack[0], *removed = stack[1];
+    double gain[HASTE_MAX_K];
+    haste__arena arena = { NULL, 0, 0 };
+    int64_t longest, b;
+    int32_t i;
+    haste_status status = haste__metrics_check(metrics, id, B, k, L, truth, inverse_propensity, filter, error);
+    if (status != HASTE_OK || B == 0) return status;
+    longest = haste__longest(truth, B);
+    if (filter && haste__longest(filter, B) > longest) longest = haste__longest(filter, B);
+    if (longest > HASTE__METRICS_STACK) {
+        haste__metrics_arrange(&y, &removed, longest, &arena);
+        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+        haste__metrics_arrange(&y, &removed, longest, &arena);
+    }
+    for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
+    for (b = 0; b < B; b++) {
+        const int64_t y_count = haste__distinct(truth, b, y), removed_count = filter ? haste__distinct(filter, b, removed) : 0;
+        haste__metrics_sample(metrics, id + b * k, y, y_count, removed, removed_count, inverse_propensity, gain);
+    }
+    haste__release(arena.memory);
+    return HASTE_OK;
+}
+
+haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
+{
+    haste_metrics_values values;
+    memset(&values, 0, sizeof values);
     if (!metrics || k < 1 || k > metrics->k || k > HASTE_MAX_K) {
-        scores.precision = scores.ndcg = scores.recall = scores.psp = scores.psndcg = NAN;
+        values.precision = values.ndcg = values.recall = values.psp = values.psndcg = NAN;
     } else if (metrics->samples > 0) {
         double N = (double)metrics->samples, hits = 0;
         int32_t i;
         for (i = 0; i < k; i++) hits += metrics->hits[i];
-        scores.precision = 100 * hits / (N * k);
-        scores.ndcg = 100 * metrics->ndcg[k - 1] / N;
-        scores.recall = 100 * metrics->recall[k - 1] / N;
-        if (metrics->psp_best[k - 1] > 0) scores.psp = 100 * metrics->psp[k - 1] / metrics->psp_best[k - 1];
-        if (metrics->psndcg_best[k - 1] > 0) scores.psndcg = 100 * metrics->psndcg[k - 1] / metrics->psndcg_best[k - 1];
+        values.precision = 100 * hits / (N * k);
+        values.ndcg = 100 * metrics->ndcg[k - 1] / N;
+        values.recall = 100 * metrics->recall[k - 1] / N;
+        if (metrics->psp_best[k - 1] > 0) values.psp = 100 * metrics->psp[k - 1] / metrics->psp_best[k - 1];
+        if (metrics->psndcg_best[k - 1] > 0) values.psndcg = 100 * metrics->psndcg[k - 1] / metrics->psndcg_best[k - 1];
     }
-    return scores;
+    return values;
 }
 
 /* ---- >>file --------------------------------------------------------------------------------------------------
@@ -5699,9 +5957,6 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
         return haste__fail(error, HASTE_ERR_ARG,
                            "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
                            (int)layer->dtype);
-    if (layer->pending != 0)
-        return haste__fail(error, HASTE_ERR_STATE, "gradients of %ld micro-batches are pending: call haste_apply first",
-                           (long)layer->pending);
     status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
     if (status) return status;
     if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
@@ -6029,8 +6284,8 @@ void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, doub
     }
 }
 
-void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, haste_lists positives, int64_t divisor,
-                    double *loss, double *grad_logits)
+void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
+                    int64_t divisor, double *loss, double *grad_logits)
 {
     int64_t b, j, slot;
     double total = 0, scale = 1.0 / (double)(divisor ? divisor : B);
@@ -6041,8 +6296,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, h
 
         /* grad first holds y: marking a slot twice leaves one positive. */
         for (slot = 0; slot < layer->slots; slot++) grad[slot] = 0;
-        for (j = positives.offset[b]; j < positives.offset[b + 1]; j++) {
-            slot = layer->slot_of[positives.id[j]];
+        for (j = positives->offset[b]; j < positives->offset[b + 1]; j++) {
+            slot = layer->slot_of[positives->id[j]];
             if (grad[slot] == 0) n++;
             grad[slot] = 1;
         }
@@ -6114,9 +6369,9 @@ double haste_update_ref(haste_optimizer optimizer, const haste_step_options *opt
                         double w, double g, double *m, double *v)
 {
     double lr = (double)options->lr, wd = decay ? (double)options->weight_decay : 0;
-    double mu    = (double)(options->momentum != 0 ? options->momentum : .9f);
-    double beta1 = (double)(options->beta1 != 0 ? options->beta1 : .9f);
-    double beta2 = (double)(options->beta2 != 0 ? options->beta2 : .999f);
+    double mu    = (double)(options->momentum == 0 ? .9f : options->momentum < 0 ? 0 : options->momentum);
+    double beta1 = (double)(options->beta1 == 0 ? .9f : options->beta1 < 0 ? 0 : options->beta1);
+    double beta2 = (double)(options->beta2 == 0 ? .999f : options->beta2 < 0 ? 0 : options->beta2);
     double eps   = (double)(options->eps != 0 ? options->eps : 1e-8f);
     switch (optimizer) {
     case HASTE_SGD:

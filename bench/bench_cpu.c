@@ -397,7 +397,7 @@ static void perform_haste(contestant *c, operation o)
     if (o == FORWARD) must(haste_forward(&c->layer, &c->work, P.x, P.B, P.out, &error), &error);
     if (o == GRAD_WEIGHT) must(haste_backward(&c->layer, &c->work, P.x, P.B, P.grad, &gradient, NULL, &error), &error);
     if (o == GRAD_X) must(haste_backward(&c->layer, &c->work, P.x, P.B, P.grad, NULL, c->grad_x, &error), &error);
-    if (o == STEP) must(haste_train_step(&c->layer, &c->work, P.x, P.B, positives, &step, NULL, c->grad_x, &error), &error);
+    if (o == STEP) must(haste_train_step(&c->layer, &c->work, P.x, P.B, &positives, &step, NULL, c->grad_x, &error), &error);
     if (o == TOP_K) must(haste_top_k(&c->layer, &c->work, P.x, P.B, TOP, NULL, P.best, NULL, &error), &error);
     if (o == UNFUSED) {
         must(haste_forward(&c->layer, &c->work, P.x, P.B, P.out, &error), &error);
@@ -987,7 +987,7 @@ static int compare_odd(int64_t most_labels)
             }
             middle = bench_seconds();
         }
-        must(haste_train_step(&layer[i], &work[i], x, s.B, positives, &step, NULL, grad_x, &why), &why);
+        must(haste_train_step(&layer[i], &work[i], x, s.B, &positives, &step, NULL, grad_x, &why), &why);
         end = bench_seconds();
         if (r >= 0) { seconds[0][i][r] = middle - begin; seconds[1][i][r] = end - middle; }
     }
@@ -1056,7 +1056,7 @@ static int compare_rewiring(const shape *s)
         seconds[0][r] = bench_seconds() - begin;
         for (options.growth = HASTE_GROW_RANDOM; ; options.growth = HASTE_GROW_GRADIENT) {
             begin = bench_seconds();
-            must(haste_rewire(&c.layer, &c.work, &options, P.x, P.B, positives, &moved, &error), &error);
+            must(haste_rewire(&c.layer, &c.work, &options, P.x, P.B, &positives, &moved, &error), &error);
             seconds[1 + (int)options.growth][r] = bench_seconds() - begin;
             if (options.growth == HASTE_GROW_GRADIENT) break;
         }
@@ -1093,11 +1093,10 @@ static void compare_grouping(int32_t L, int threads)
             *first = (int64_t *)need((size_t)B + 1, sizeof(int64_t)), i;
     int32_t *feature = (int32_t *)need((size_t)n, sizeof(int32_t)), *order = (int32_t *)need((size_t)L, sizeof(int32_t)), l;
     haste_group_options options;
-    haste_group_report report;
     haste_sparse x;
     haste_lists positives;
     haste_error error;
-    double begin, project, group;
+    double begin, project, group, cohesion = 0, shuffled = 0;
     memset(&options, 0, sizeof options);
     options.threads = threads;
     options.seed = SEED;
@@ -1115,20 +1114,20 @@ static void compare_grouping(int32_t L, int threads)
     x.value = value;
     positives.offset = first;
     positives.id = order;
-#ifdef _OPENMP
-    omp_set_num_threads(threads);
-#endif
     begin = bench_seconds();
-    must(haste_embed_sparse(embedding, L, E, SEED, x, B, positives, &error), &error);
+    must(haste_embed_sparse(embedding, L, E, SEED, &x, B, &positives, threads, &error), &error);
     must(haste_embed_finish(embedding, L, E, &error), &error);
     project = bench_seconds() - begin;
     begin = bench_seconds();
-    must(haste_group(embedding, L, E, order, L, &options, &report, &error), &error);
+    must(haste_group(embedding, L, E, order, L, &options, &error), &error);
     group = bench_seconds() - begin;
+    must(haste_cohesion(embedding, L, E, order, L, 32, threads, &cohesion, NULL, &error), &error);
+    must(haste_order_random(order, L, SEED, &error), &error);
+    must(haste_cohesion(embedding, L, E, order, L, 32, threads, &shuffled, NULL, &error), &error);
     printf("grouping: %d labels, %d dimensions, %d thread%s: projection of %d documents of %d features %.2f s; "
            "haste_group %.2f s, cohesion %.2f (random %.2f)\n",
-           (int)L, (int)E, threads, threads == 1 ? "" : "s", (int)B, (int)FEATURES, project, group, report.cohesion,
-           report.random);
+           (int)L, (int)E, threads, threads == 1 ? "" : "s", (int)B, (int)FEATURES, project, group, cohesion,
+           shuffled);
     if (csv)
         fprintf(csv, "rewire,%d,%d,0,0,%d,haste_embed_sparse,projection,%.1f,,,1,,,,,,\n"
                 "rewire,%d,%d,0,0,%d,haste_group,grouping,%.1f,,,1,,,,,,\n",

@@ -62,7 +62,7 @@ int main(void)
     for (i = 0; i < STEPS; i++) {
         for (b = 0; b < B; b++) sample(direction, x + b * D, &label[b]);
         step.lr = .01f * (float)haste_schedule(i, 0, STEPS, 0);
-        if (!check(haste_train_step(&layer, &work, x, B, positives, &step, &loss, NULL, &error), &error)) return 1;
+        if (!check(haste_train_step(&layer, &work, x, B, &positives, &step, &loss, NULL, &error), &error)) return 1;
         if (i % 100 == 0 || i == STEPS - 1) printf("step %3d  loss %.3f\n", i, loss);
     }
 

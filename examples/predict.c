@@ -43,9 +43,9 @@ typedef struct predictor {
     model_shape     shape;
     encoder         bag;
     const float    *weight;                 /* [V] of features */
-    double         *propensity;             /* [L] */
+    double         *inverse_propensity;     /* [L] */
     vocabulary      words;
-    data_documents  documents, excluded_documents;   /* what is read */
+    data_documents  documents;              /* what is read */
     data_set        data, excluded;         /* a batch of it; of dense features, all there is */
     int             streams;                /* batches come one by one */
     double          load_seconds;
@@ -151,8 +151,9 @@ static void open_model(predictor *p)
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
     if (!frequency) die(1, "%s", text);
-    p->propensity = (double *)need((size_t)p->file.layer.labels, sizeof(double));
-    if (haste_propensity((const int64_t *)frequency, p->file.layer.labels, p->shape.documents, 0, 0, p->propensity, &error) != HASTE_OK)
+    p->inverse_propensity = (double *)need((size_t)p->file.layer.labels, sizeof(double));
+    if (haste_inverse_propensity((const int64_t *)frequency, p->file.layer.labels, p->shape.documents, 0, 0,
+                                 p->inverse_propensity, &error) != HASTE_OK)
         die(1, "%s: %s", p->model_path, error.text);
     if (!model_read_vocabulary(&p->file, p->model_path, &p->shape, &p->words, text)) die(1, "%s", text);
     if (p->names == NAMES_NAMES && p->words.labels.count == 0) die(2, "--names names: %s knows no names of labels", p->model_path);
@@ -383,8 +384,8 @@ static void predict(predictor *p)
         times[batches] = now() - begin;
         seconds += times[batches++];
         labels += truth.offset[B] - truth.offset[0];
-        if (scored && haste_metrics_add(&metrics, p->id, B, p->file.layer.labels, truth, p->propensity, p->exclude ? &excluded : NULL,
-                                        &error) != HASTE_OK)
+        if (scored && haste_metrics_add(&metrics, p->id, B, k, p->file.layer.labels, &truth, p->inverse_propensity,
+                                        p->exclude ? &excluded : NULL, &error) != HASTE_OK)
             die(1, "%s: %s", p->data_path, error.text);
         done += B;
     }
@@ -394,7 +395,7 @@ static void predict(predictor *p)
 
     for (i = 1; i <= 5 && scored && labels > 0; i += 2)
         if (i <= k) {
-            const haste_scores m = haste_metrics_get(&metrics, (int32_t)i);
+            const haste_metrics_values m = haste_metrics_get(&metrics, (int32_t)i);
             fprintf(stderr, "at %lld       P %.2f  nDCG %.2f  recall %.2f  PSP %.2f  PSnDCG %.2f\n", (long long)i, m.precision,
                     m.ndcg, m.recall, m.psp, m.psndcg);
         }
@@ -422,7 +423,7 @@ int main(int argc, char **argv)
     free(p.offset);
     free(p.id);
     free(p.score);
-    free(p.propensity);
+    free(p.inverse_propensity);
     data_documents_close(&p.documents);
     data_free(&p.data);
     data_free(&p.excluded);

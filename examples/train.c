@@ -255,7 +255,7 @@ typedef struct trainer {
     double          best;                   /* P@1 that is possible on made-up data; 0: not known */
     float          *weight;                 /* [V] of features */
     int64_t        *frequency;              /* [L] */
-    double         *propensity;             /* [L] */
+    double         *inverse_propensity;     /* [L] */
 
     model_shape     shape;
     model_progress  progress;
@@ -384,7 +384,7 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     encode(t, &t->train, document, B, 1);
     begin = now();
     if (grad_x) memset(grad_x, 0, (size_t)B * (size_t)t->layer.inputs * sizeof(float));
-    status = haste_train_step(&t->layer, &e->work, e->x, B, positives, step, &loss, grad_x, &error);
+    status = haste_train_step(&t->layer, &e->work, e->x, B, &positives, step, &loss, grad_x, &error);
     if (status == HASTE_ERR_NONFINITE)
         die(1, "training diverged in step %lld: %s; a smaller --lr or --encoder-lr may help", (long long)t->progress.step + 1,
             error.text);
@@ -392,7 +392,7 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
     t->progress.loss += loss * B;
 
     if (rewire) {
-        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, positives, &moved, &error) != HASTE_OK)
+        if (haste_rewire(&t->layer, &e->work, rewire, e->x, B, &positives, &moved, &error) != HASTE_OK)
             die(1, "rewiring: %s", error.text);
         t->progress.moved += moved;
     }
@@ -437,6 +437,7 @@ static void engine_free(trainer *t)
 static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics)
 {
     haste_error error;
+    haste_lists truth;
     const int32_t *top;
     int64_t i;
     int32_t B = 0, before;
@@ -449,8 +450,9 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
         if (B > 0) engine_best(t, data, document + i, B, turn);
         if (before == 0) continue;
         top = engine_best_done(t, 1 - turn);
-        if (haste_metrics_add(metrics, top, before, t->layer.labels, gather_labels(t, data, document + i - t->room, before),
-                              t->propensity, NULL, &error) != HASTE_OK)
+        truth = gather_labels(t, data, document + i - t->room, before);
+        if (haste_metrics_add(metrics, top, before, TOP, t->layer.labels, &truth, t->inverse_propensity, NULL,
+                              &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
     }
     return !stopped;
@@ -458,7 +460,8 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
 
 static void print_scores(const char *name, const haste_metrics *metrics)
 {
-    haste_scores one = haste_metrics_get(metrics, 1), three = haste_metrics_get(metrics, 3), five = haste_metrics_get(metrics, 5);
+    const haste_metrics_values one = haste_metrics_get(metrics, 1), three = haste_metrics_get(metrics, 3);
+    const haste_metrics_values five = haste_metrics_get(metrics, 5);
     printf("  %s P@1 %.2f P@3 %.2f P@5 %.2f nDCG@5 %.2f PSP@1 %.2f @3 %.2f @5 %.2f", name, one.precision, three.precision, five.precision,
            five.ndcg, one.psp, three.psp, five.psp);
 }
@@ -653,12 +656,13 @@ static void learn_statistics(trainer *t)
 
     t->weight = (float *)need((size_t)shape.features, sizeof(float));
     t->frequency = (int64_t *)need((size_t)t->train.labels, sizeof(int64_t));
-    t->propensity = (double *)need((size_t)t->train.labels, sizeof(double));
+    t->inverse_propensity = (double *)need((size_t)t->train.labels, sizeof(double));
     if (!data_feature_weights(&t->train, t->document, t->count, (int)shape.tfidf, t->weight, error)) die(1, "%s", error);
     model_weigh(&t->train, &shape, t->weight);
     model_weigh(&t->test, &shape, t->weight);
     data_label_frequency(&t->train, t->document, t->count, t->frequency);
-    if (haste_propensity(t->frequency, t->train.labels, t->count, 0, 0, t->propensity, &why) != HASTE_OK) die(1, "%s", why.text);
+    if (haste_inverse_propensity(t->frequency, t->train.labels, t->count, 0, 0, t->inverse_propensity, &why) != HASTE_OK)
+        die(1, "%s", why.text);
 }
 
 /* Labels embedded as the mean of their documents. */
@@ -678,7 +682,7 @@ static float *embed_labels(trainer *t, int32_t *width)
         if (t->shape.dense) {
             if (!data_reserve((void **)&value, &value_room, (int64_t)B * E, sizeof(float))) die(1, "out of memory");
             gather_rows(&t->train, t->document + i, B, value);
-            status = haste_embed_dense(embedding, L, E, value, B, positives, &error);
+            status = haste_embed_dense(embedding, L, E, value, B, &positives, t->bag.threads, &error);
         } else {
             haste_sparse x;
             offset[0] = 0;
@@ -696,7 +700,7 @@ static float *embed_labels(trainer *t, int32_t *width)
             x.offset = offset;
             x.feature = feature;
             x.value = value;
-            status = haste_embed_sparse(embedding, L, E, (uint64_t)t->s.seed, x, B, positives, &error);
+            status = haste_embed_sparse(embedding, L, E, (uint64_t)t->s.seed, &x, B, &positives, t->bag.threads, &error);
         }
         if (status != HASTE_OK) die(1, "embedding labels: %s", error.text);
     }
@@ -720,18 +724,19 @@ static int32_t *order_labels(trainer *t, int64_t head)
     if (t->s.grouping == GROUPING_SEMANTIC) {
         double begin = now();
         haste_group_options options;
-        haste_group_report report;
-        int32_t E;
+        double before = 0, after = 0;
+        int32_t E, n = (int32_t)(L - head), S = (int32_t)t->s.group_size, threads = t->bag.threads;
         float *embedding = embed_labels(t, &E);
         memset(&options, 0, sizeof options);
-        options.group_size = (int32_t)t->s.group_size;
-        options.threads = t->bag.threads;
+        options.group_size = S;
+        options.threads = threads;
         options.seed = (uint64_t)t->s.seed;
-        if (haste_group(embedding, L, E, order + head, L - head, &options, &report, &error) != HASTE_OK)
+        if (haste_cohesion(embedding, L, E, order + head, n, S, threads, &before, NULL, &error) != HASTE_OK ||
+            haste_group(embedding, L, E, order + head, n, &options, &error) != HASTE_OK ||
+            haste_cohesion(embedding, L, E, order + head, n, S, threads, &after, NULL, &error) != HASTE_OK)
             die(1, "grouping: %s", error.text);
         free(embedding);
-        printf("grouping   semantic: cohesion %.3f (random order %.3f, by frequency %.3f), %.1f s\n", report.cohesion, report.random,
-               report.given, now() - begin);
+        printf("grouping   semantic: cohesion %.3f (by frequency %.3f), %.1f s\n", after, before, now() - begin);
     }
     return order;
 }
@@ -1016,7 +1021,8 @@ static void finish(trainer *t)
     }
     printf("result");
     if (n > 0) {
-        haste_scores one = haste_metrics_get(&metrics, 1), three = haste_metrics_get(&metrics, 3), five = haste_metrics_get(&metrics, 5);
+        const haste_metrics_values one = haste_metrics_get(&metrics, 1), three = haste_metrics_get(&metrics, 3);
+        const haste_metrics_values five = haste_metrics_get(&metrics, 5);
         printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
                five.ndcg, one.psp, three.psp, five.psp);
     }

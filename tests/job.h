@@ -52,7 +52,7 @@ static int job(int32_t threads, uint64_t *hash)
     if (!ok) return 0;
     ok = haste_workspace_create(&work, &layer, &scratch, NULL) == HASTE_OK;
     for (i = 0; ok && i < JOB_STEPS; i++) {
-        ok = haste_train_step(&layer, &work, x, JOB_BATCH, positives, &step, &last, NULL, NULL) == HASTE_OK;
+        ok = haste_train_step(&layer, &work, x, JOB_BATCH, &positives, &step, &last, NULL, NULL) == HASTE_OK;
         if (i == 0) first = last;
     }
     ok = ok && last < first && haste_layer_check(&layer, NULL) == HASTE_OK;

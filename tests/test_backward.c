@@ -289,7 +289,7 @@ static void finite_differences(void)
         }
         for (j = 0; j < (size_t)B * 6; j++) batch.x[j] = floorf(batch.x[j] * 4096) / 4096;
         haste_forward_ref(&layer, batch.x, B, logits);
-        haste_loss_ref(&layer, logits, B, batch.positives, 0, &loss, grad);
+        haste_loss_ref(&layer, logits, B, &batch.positives, 0, &loss, grad);
         for (j = 0; j < count; j++) grad_float[j] = (float)grad[j];
         for (path = 0; path < TEST_PATHS; path++) {
             haste_workspace work;
@@ -311,10 +311,10 @@ static void finite_differences(void)
                     float keep = parameter[j];
                     parameter[j] = keep + h;
                     haste_forward_ref(&layer, batch.x, B, logits);
-                    haste_loss_ref(&layer, logits, B, batch.positives, 0, &up, scratch);
+                    haste_loss_ref(&layer, logits, B, &batch.positives, 0, &up, scratch);
                     parameter[j] = keep - h;
                     haste_forward_ref(&layer, batch.x, B, logits);
-                    haste_loss_ref(&layer, logits, B, batch.positives, 0, &down, scratch);
+                    haste_loss_ref(&layer, logits, B, &batch.positives, 0, &down, scratch);
                     parameter[j] = keep;
                     CHECK_NEAR((double)got[j], (up - down) / (2 * (double)h), losses[i] == HASTE_SQUARED_HINGE ? 1e-3 : 1e-5);
                 }
@@ -323,17 +323,17 @@ static void finite_differences(void)
             copy = test_copy(&layer);
             memset(&step, 0, sizeof step);
             step.lr = .1f;
-            CHECK_STATUS(haste_train_step(&copy, &work, batch.x, B, batch.positives, &step, &up, step_x, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_train_step(&copy, &work, batch.x, B, &batch.positives, &step, &up, step_x, &test_error), HASTE_OK, test_error);
             CHECK_NEAR(up, loss, 1e-5 * loss);
             for (j = 0; j < B * 6; j++) {
                 float keep = batch.x[j];
                 double difference;
                 batch.x[j] = keep + h;
                 haste_forward_ref(&layer, batch.x, B, logits);
-                haste_loss_ref(&layer, logits, B, batch.positives, 0, &up, scratch);
+                haste_loss_ref(&layer, logits, B, &batch.positives, 0, &up, scratch);
                 batch.x[j] = keep - h;
                 haste_forward_ref(&layer, batch.x, B, logits);
-                haste_loss_ref(&layer, logits, B, batch.positives, 0, &down, scratch);
+                haste_loss_ref(&layer, logits, B, &batch.positives, 0, &down, scratch);
                 batch.x[j] = keep;
                 difference = (up - down) / (2 * (double)h);
                 CHECK_NEAR((double)grad_x[j], difference, losses[i] == HASTE_SQUARED_HINGE ? 1e-3 : 1e-5);
@@ -365,31 +365,31 @@ static void losses_by_hand(void)
     double logits[8] = { 0, 0, 9, 9, 9, 9, 9, 9 }, grad[8], loss;
     options.labels = 2;
     CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK_NEAR(loss, 2 * log(2.), 1e-15);
     CHECK(grad[0] == -.5 && grad[1] == .5 && grad[2] == 0 && grad[7] == 0);
-    haste_loss_ref(&layer, logits, 1, empty, 4, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &empty, 4, &loss, grad);
     CHECK_NEAR(loss, 2 * log(2.) / 4, 1e-15);
     CHECK(grad[0] == .125 && grad[1] == .125);
     logits[0] = 800; logits[1] = -800;
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK(loss == 0 && grad[0] == 0 && grad[1] == 0);
     logits[0] = -800; logits[1] = 800;
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK(loss == 1600 && grad[0] == -1 && grad[1] == 1);
     layer.loss = HASTE_SQUARED_HINGE;
     logits[0] = .5; logits[1] = .5;
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK(loss == 2.5 && grad[0] == -1 && grad[1] == 3);
     logits[0] = 2; logits[1] = 2;
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK(loss == 9 && grad[0] == 0 && grad[1] == 6);
     layer.loss = HASTE_SOFTMAX;
-    haste_loss_ref(&layer, logits, 1, positives, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK_NEAR(loss, log(2.), 1e-15);
     CHECK_NEAR(grad[0], -.5, 1e-15);
     CHECK_NEAR(grad[1], .5, 1e-15);
-    haste_loss_ref(&layer, logits, 1, empty, 0, &loss, grad);
+    haste_loss_ref(&layer, logits, 1, &empty, 0, &loss, grad);
     CHECK(loss == 0 && grad[0] == 0 && grad[1] == 0);
     haste_layer_free(&layer);
 }

@@ -73,13 +73,13 @@ static void loss_of_fitted_positives(void)
     make(HASTE_BCE, HASTE_SGD, 1);
     for (i = 0; i < L; i++) layer.block[0].bias[i] = i < B ? 30.0f : -16.0f;
     for (i = 0; i < B; i++) want += log1p(exp(-30.0)) + 2 * (30 + log1p(exp(-30.0))) + (L - B) * log1p(exp(-16.0));
-    CHECK_STATUS(haste_train_step(&layer, &work, x, B, positives, &step, &loss, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_train_step(&layer, &work, x, B, &positives, &step, &loss, NULL, &error), HASTE_OK, error);
     CHECK_NEAR(loss, want / B, 1e-6 * want / B);
     for (i = 0; i < L; i++) layer.block[0].bias[i] = -16.0f;
     layer.block[0].bias[0] = 30.0f;
     for (i = 0; i < B; i++) id[i] = 0;   /* every sample has label 0 alone */
     want = log1p(exp(-30.0)) + (L - 1) * log1p(exp(-16.0));
-    CHECK_STATUS(haste_train_step(&layer, &work, x, B, positives, &step, &loss, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_train_step(&layer, &work, x, B, &positives, &step, &loss, NULL, &error), HASTE_OK, error);
     CHECK_NEAR(loss, want, 1e-5 * want);
     forget();
 
@@ -87,7 +87,7 @@ static void loss_of_fitted_positives(void)
     for (i = 0; i < L; i++) layer.block[0].bias[i] = -1.5f;
     layer.block[0].bias[0] = 123.456f;
     for (i = 0; i < B; i++) id[i] = 0;
-    CHECK_STATUS(haste_train_step(&layer, &work, x, B, positives, &step, &loss, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_train_step(&layer, &work, x, B, &positives, &step, &loss, NULL, &error), HASTE_OK, error);
     CHECK(loss == 0);
     forget();
 }
@@ -105,6 +105,7 @@ static void apply_refuses_bad_gradients(void)
         if (round == 0) gradient.bias[0][9] = (float)NAN;
         else gradient.weight[0][40] = 3e19f;   /* group 1: its weights are 32 .. 63 */
         step.lr = .5f;
+        gradient.pending = 1;   /* filled by hand */
         CHECK_STATUS(haste_apply(&layer, &work, &gradient, &step, &error), HASTE_ERR_NONFINITE, error);
         CHECK_STATUS(haste_layer_check(&layer, &error), HASTE_OK, error);
         for (i = 0; i < L; i++) {
@@ -135,7 +136,7 @@ static void score_needs_no_workspace_of_its_size(void)
     CHECK_STATUS(haste_layer_create(&tiny, &options, &error), HASTE_OK, error);
     CHECK_STATUS(haste_workspace_create(&small, &tiny, &o, &error), HASTE_OK, error);
     layer.block[0].bias[2] = 7;
-    CHECK_STATUS(haste_score(&layer, &small, x, B, positives, score, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_score(&layer, &small, x, B, &positives, score, &error), HASTE_OK, error);
     CHECK(score[0] == 0 && score[1] == 0 && score[2] == 7);
     haste_workspace_free(&small);
     haste_layer_free(&tiny);

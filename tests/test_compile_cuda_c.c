@@ -45,7 +45,7 @@ int main(void)
     /* A step with inputs of 0, for which new gradients serve: the biases become those of the CPU. */
     if (haste_layer_create(&trained, &options, &error) != HASTE_OK ||
         haste_workspace_create(&host_work, &trained, NULL, &error) != HASTE_OK ||
-        haste_train_step(&trained, &host_work, zeros, B, lists, &step, NULL, NULL, &error) != HASTE_OK ||
+        haste_train_step(&trained, &host_work, zeros, B, &lists, &step, NULL, NULL, &error) != HASTE_OK ||
         haste_cuda_gradient_create(&gradient, &layer, &error) != HASTE_OK ||
         haste_cuda_train_step(&layer, &work, gradient.memory, HASTE_CUDA_F32, B, positives, &step, NULL, NULL,
                               HASTE_CUDA_F32, NULL, &error) != HASTE_OK ||

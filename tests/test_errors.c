@@ -412,10 +412,10 @@ static const haste_lists *excluded_lists;
 
 #define FORWARD()    haste_forward(&now.layer, &now.work, now.x, B, now.logits, error)
 #define BACKWARD()   haste_backward(&now.layer, &now.work, now.x, B, now.grad_logits, &now.gradient, now.grad_x, error)
-#define STEP()       haste_train_step(&now.layer, &now.work, now.x, B, now.lists, &now.step, &now.loss, now.grad_x, error)
-#define ACCUMULATE() haste_accumulate(&now.layer, &now.work, now.x, B, now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error)
+#define STEP()       haste_train_step(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.loss, now.grad_x, error)
+#define ACCUMULATE() haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error)
 #define APPLY()      haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error)
-#define SCORE()      haste_score(&now.layer, &now.work, now.x, B, now.lists, now.score, error)
+#define SCORE()      haste_score(&now.layer, &now.work, now.x, B, &now.lists, now.score, error)
 #define TOP_K()      haste_top_k(&now.layer, &now.work, now.x, B, K, excluded_lists, now.top_id, now.score, error)
 #define ABOVE()      haste_above(&now.layer, &now.work, now.x, B, 0, excluded_lists, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error)
 #define EACH_BATCH(wanted, word)                                                                                       \
@@ -440,23 +440,23 @@ static void null_pointers(void)
     N(haste_backward(&now.layer, NULL, now.x, B, now.grad_logits, &now.gradient, now.grad_x, error), "work");
     N(haste_backward(&now.layer, &now.work, NULL, B, now.grad_logits, &now.gradient, now.grad_x, error), "x");
     N(haste_backward(&now.layer, &now.work, now.x, B, NULL, &now.gradient, now.grad_x, error), "grad_logits");
-    N(haste_train_step(NULL, &now.work, now.x, B, lists, &now.step, &now.loss, now.grad_x, error), "layer");
-    N(haste_train_step(&now.layer, NULL, now.x, B, lists, &now.step, &now.loss, now.grad_x, error), "work");
-    N(haste_train_step(&now.layer, &now.work, NULL, B, lists, &now.step, &now.loss, now.grad_x, error), "x");
-    N(haste_train_step(&now.layer, &now.work, now.x, B, lists, NULL, &now.loss, now.grad_x, error), "options");
-    N(haste_accumulate(NULL, &now.work, now.x, B, lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "layer");
-    N(haste_accumulate(&now.layer, NULL, now.x, B, lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "work");
-    N(haste_accumulate(&now.layer, &now.work, NULL, B, lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "x");
-    N(haste_accumulate(&now.layer, &now.work, now.x, B, lists, NULL, &now.gradient, &now.loss, now.grad_x, error), "options");
-    N(haste_accumulate(&now.layer, &now.work, now.x, B, lists, &now.step, NULL, &now.loss, now.grad_x, error), "gradient");
+    N(haste_train_step(NULL, &now.work, now.x, B, &lists, &now.step, &now.loss, now.grad_x, error), "layer");
+    N(haste_train_step(&now.layer, NULL, now.x, B, &lists, &now.step, &now.loss, now.grad_x, error), "work");
+    N(haste_train_step(&now.layer, &now.work, NULL, B, &lists, &now.step, &now.loss, now.grad_x, error), "x");
+    N(haste_train_step(&now.layer, &now.work, now.x, B, &lists, NULL, &now.loss, now.grad_x, error), "options");
+    N(haste_accumulate(NULL, &now.work, now.x, B, &lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "layer");
+    N(haste_accumulate(&now.layer, NULL, now.x, B, &lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "work");
+    N(haste_accumulate(&now.layer, &now.work, NULL, B, &lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "x");
+    N(haste_accumulate(&now.layer, &now.work, now.x, B, &lists, NULL, &now.gradient, &now.loss, now.grad_x, error), "options");
+    N(haste_accumulate(&now.layer, &now.work, now.x, B, &lists, &now.step, NULL, &now.loss, now.grad_x, error), "gradient");
     N(haste_apply(NULL, &now.work, &now.gradient, &now.step, error), "layer");
     N(haste_apply(&now.layer, NULL, &now.gradient, &now.step, error), "work");
     N(haste_apply(&now.layer, &now.work, NULL, &now.step, error), "gradient");
     N(haste_apply(&now.layer, &now.work, &now.gradient, NULL, error), "options");
-    N(haste_score(NULL, &now.work, now.x, B, lists, now.score, error), "layer");
-    N(haste_score(&now.layer, NULL, now.x, B, lists, now.score, error), "work");
-    N(haste_score(&now.layer, &now.work, NULL, B, lists, now.score, error), "x");
-    N(haste_score(&now.layer, &now.work, now.x, B, lists, NULL, error), "score");
+    N(haste_score(NULL, &now.work, now.x, B, &lists, now.score, error), "layer");
+    N(haste_score(&now.layer, NULL, now.x, B, &lists, now.score, error), "work");
+    N(haste_score(&now.layer, &now.work, NULL, B, &lists, now.score, error), "x");
+    N(haste_score(&now.layer, &now.work, now.x, B, &lists, NULL, error), "score");
     N(haste_top_k(NULL, &now.work, now.x, B, K, NULL, now.top_id, now.score, error), "layer");
     N(haste_top_k(&now.layer, NULL, now.x, B, K, NULL, now.top_id, now.score, error), "work");
     N(haste_top_k(&now.layer, &now.work, NULL, B, K, NULL, now.top_id, now.score, error), "x");
@@ -490,13 +490,12 @@ static void sizes(void)
         do {                                                                                                           \
             R(haste_forward(&now.layer, &now.work, now.x, b, now.logits, error), "B");                                 \
             R(haste_backward(&now.layer, &now.work, now.x, b, now.grad_logits, &now.gradient, now.grad_x, error), "B");\
-            R(haste_train_step(&now.layer, &now.work, now.x, b, now.lists, &now.step, &now.loss, now.grad_x, error), "B");   \
-            R(haste_accumulate(&now.layer, &now.work, now.x, b, now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "B"); \
-            if (with_score) R(haste_score(&now.layer, &now.work, now.x, b, now.lists, now.score, error), "B");         \
+            R(haste_train_step(&now.layer, &now.work, now.x, b, &now.lists, &now.step, &now.loss, now.grad_x, error), "B");   \
+            R(haste_accumulate(&now.layer, &now.work, now.x, b, &now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), "B"); \
+            if (with_score) R(haste_score(&now.layer, &now.work, now.x, b, &now.lists, now.score, error), "B");         \
             R(haste_top_k(&now.layer, &now.work, now.x, b, K, NULL, now.top_id, now.score, error), "B");               \
             R(haste_above(&now.layer, &now.work, now.x, b, 0, NULL, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error), "B"); \
         } while (0)
-    ALL_B(0, A, 1);
     ALL_B(-1, A, 1);
     ALL_B(INT32_MIN, A, 1);
     ALL_B(B + 1, S, 0);
@@ -562,6 +561,7 @@ static void step_options(void)
     BAD(lr, -.1f, "lr");
     BAD(momentum, nan, "momentum");
     BAD(momentum, -.5f, "momentum");
+    BAD(momentum, -2, "momentum");
     BAD(momentum, HUGE_VALF, "momentum");
     BAD(beta1, nan, "beta1");
     BAD(beta1, 1, "beta1");
@@ -571,6 +571,7 @@ static void step_options(void)
     BAD(beta2, 1.5f, "beta2");
     BAD(eps, nan, "eps");
     BAD(eps, -1e-8f, "eps");
+    BAD(eps, HASTE_NONE, "eps");
     BAD(weight_decay, nan, "weight_decay");
     BAD(weight_decay, HUGE_VALF, "weight_decay");
     BAD(negligible, -.5f, "negligible");
@@ -597,7 +598,7 @@ static void wrong_layers(void)
         memset(&zero_work, 0, sizeof zero_work);
         REFUSED_EITHER(haste_forward(&zero_layer, &now.work, now.x, B, now.logits, error), HASTE_ERR_STATE, HASTE_ERR_ARG, "layer");
         REFUSED_EITHER(haste_forward(&now.layer, &zero_work, now.x, B, now.logits, error), HASTE_ERR_ARG, HASTE_ERR_SIZE, "work");
-        REFUSED_EITHER(haste_train_step(&now.layer, &zero_work, now.x, B, now.lists, &now.step, NULL, NULL, error), HASTE_ERR_ARG, HASTE_ERR_SIZE, "work");
+        REFUSED_EITHER(haste_train_step(&now.layer, &zero_work, now.x, B, &now.lists, &now.step, NULL, NULL, error), HASTE_ERR_ARG, HASTE_ERR_SIZE, "work");
         REFUSED_EITHER(haste_apply(&now.layer, &zero_work, &now.gradient, &now.step, error), HASTE_ERR_ARG, HASTE_ERR_SIZE, "work");
         REFUSED_EITHER(haste_workspace_create(&now.work, &zero_layer, NULL, error), HASTE_ERR_STATE, HASTE_ERR_ARG, "layer");
         REFUSED_EITHER(haste_gradient_create(&now.gradient, &zero_layer, error), HASTE_ERR_STATE, HASTE_ERR_ARG, "layer");
@@ -631,6 +632,151 @@ static void wrong_layers(void)
         remember();
         haste_layer_free(&small);
     }
+    free_world();
+    CHECK(held == 0);
+}
+
+/* B = 0, and nothing to read: every call does nothing, and says that all is well. */
+static void nothing_to_do(void)
+{
+    make_world();
+    error = prepare();
+    #define NOTHING(call) do { CHECK_STATUS(call, HASTE_OK, error_memory); CHECK(unchanged()); } while (0)
+    NOTHING(haste_forward(&now.layer, &now.work, NULL, 0, NULL, error));
+    NOTHING(haste_backward(&now.layer, &now.work, NULL, 0, NULL, &now.gradient, NULL, error));
+    NOTHING(haste_score(&now.layer, &now.work, NULL, 0, NULL, NULL, error));
+    NOTHING(haste_top_k(&now.layer, &now.work, NULL, 0, K, NULL, NULL, NULL, error));
+    NOTHING(haste_train_step(&now.layer, &now.work, NULL, 0, NULL, &now.step, NULL, NULL, error));
+    NOTHING(haste_accumulate(&now.layer, &now.work, NULL, 0, NULL, &now.step, &now.gradient, NULL, NULL, error));
+    then.loss = 0;
+    NOTHING(haste_train_step(&now.layer, &now.work, now.x, 0, &now.lists, &now.step, &now.loss, now.grad_x, error));
+    NOTHING(haste_accumulate(&now.layer, &now.work, now.x, 0, &now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error));
+    then.needed = then.above_offset[0] = 0;
+    NOTHING(haste_above(&now.layer, &now.work, NULL, 0, 0, NULL, now.above_offset, NULL, NULL, 0, &now.needed, error));
+    #undef NOTHING
+    /* what is wrong besides is still said */
+    REFUSED(haste_train_step(&now.layer, &now.work, now.x, 0, &now.lists, NULL, NULL, NULL, error), HASTE_ERR_ARG, "options");
+    REFUSED(haste_top_k(&now.layer, &now.work, now.x, 0, K + 1, NULL, now.top_id, NULL, error), HASTE_ERR_SIZE, "k");
+    free_world();
+    CHECK(held == 0);
+}
+
+/* A gradient serves the layers that it was made for, and only until their inputs move. */
+static void gradients_of_others(void)
+{
+    static const test_shape shapes[3] = {
+        { "smaller", L - 8, D, 2, { { 20, 8, HASTE_DENSE, 0, 12 }, { 0, 8, 7, 4, 30 } }, 1 },
+        { "other fan-in", L, D, 2, { { 20, 8, HASTE_DENSE, 0, 12 }, { 0, 8, 6, 4, 30 } }, 1 },
+        { "other slice", L, D, 2, { { 20, 8, HASTE_DENSE, 0, 12 }, { 0, 8, 7, 3, 29 } }, 1 } };
+    haste_rewire_options rewire;
+    haste_gradient other;
+    int i;
+    make_world();
+    for (i = 0; i < 4; i++) {   /* the last: the same shape, another seed */
+        haste_layer_options options = test_options(&shapes[i < 3 ? i : 0], HASTE_BCE, HASTE_ADAMW, HASTE_F32, HASTE_F32);
+        haste_layer layer;
+        if (i == 3) {
+            layer = test_copy(&now.layer);
+            layer.seed++;
+        } else layer = test_layer(&options);
+        error = prepare();
+        CHECK_STATUS(haste_gradient_create(&other, &layer, error), HASTE_OK, error_memory);
+        other.pending = 1;
+        REFUSED(haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &other, &now.loss, now.grad_x, error), HASTE_ERR_STATE,
+                "gradient");
+        REFUSED(haste_apply(&now.layer, &now.work, &other, &now.step, error), HASTE_ERR_STATE, "gradient");
+        REFUSED(haste_backward(&now.layer, &now.work, now.x, B, now.grad_logits, &other, now.grad_x, error), HASTE_ERR_STATE, "gradient");
+        REFUSED(haste_gradient_zero(&other, &now.layer, error), HASTE_ERR_STATE, "gradient");
+        CHECK(other.pending == 1);
+        haste_gradient_free(&other);
+        haste_layer_free(&layer);
+    }
+    /* accumulated into one, applied from another */
+    error = prepare();
+    CHECK_STATUS(haste_gradient_create(&other, &now.layer, error), HASTE_OK, error_memory);
+    CHECK_STATUS(haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, NULL, NULL, error), HASTE_OK, error_memory);
+    remember();
+    REFUSED(haste_apply(&now.layer, &now.work, &other, &now.step, error), HASTE_ERR_STATE, "pending");
+    CHECK(now.gradient.pending == 1 && other.pending == 0);
+    /* rewired in between */
+    memset(&rewire, 0, sizeof rewire);
+    rewire.share = .2f;
+    error = prepare();
+    CHECK_STATUS(haste_rewire(&now.layer, &now.work, &rewire, NULL, 0, NULL, NULL, error), HASTE_OK, error_memory);
+    remember();
+    REFUSED(haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error), HASTE_ERR_STATE, "haste_rewire");
+    REFUSED(haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error), HASTE_ERR_STATE,
+            "haste_rewire");
+    error = prepare();
+    CHECK_STATUS(haste_gradient_zero(&now.gradient, &now.layer, error), HASTE_OK, error_memory);
+    for (i = 0; i < (int)(now.gradient.bytes / sizeof(float)); i++) CHECK(((float *)now.gradient.memory)[i] == 0);
+    CHECK_STATUS(haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, NULL, NULL, error), HASTE_OK, error_memory);
+    CHECK_STATUS(haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error), HASTE_OK, error_memory);
+    remember();
+    REFUSED(haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error), HASTE_ERR_STATE, "pending");
+    WITH(int32_t, now.gradient.pending, -1, REFUSED(haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error), HASTE_ERR_STATE, "pending"));
+    haste_gradient_free(&other);
+    free_world();
+    CHECK(held == 0);
+}
+
+/* A workspace for one purpose refuses the calls of the other, and takes less memory. */
+static void purposes(void)
+{
+    static const test_shape wide = { "wide", 1000, 65536, 1, { { 0, 32, 64, 0, 0 } }, 0 };
+    haste_layer_options options = test_options(&wide, HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_workspace_options o;
+    haste_workspace both, one;
+    haste_layer layer;
+    make_world();
+    both = now.work;
+    memset(&o, 0, sizeof o);
+    o.batch = B;
+    o.ids = 20;
+    o.top_k = K;
+    o.chunks = 3;
+    o.threads = 2;
+    o.purpose = HASTE_TRAINING;
+    error = prepare();
+    CHECK_STATUS(haste_workspace_create(&one, &now.layer, &o, error), HASTE_OK, error_memory);
+    CHECK(one.bytes < both.bytes && one.purpose == HASTE_TRAINING);
+    now.work = one;
+    remember();
+    REFUSED(haste_top_k(&now.layer, &now.work, now.x, B, K, NULL, now.top_id, now.score, error), HASTE_ERR_ARG, "workspace");
+    REFUSED(haste_above(&now.layer, &now.work, now.x, B, 0, NULL, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error), HASTE_ERR_ARG,
+            "workspace");
+    error = prepare();
+    CHECK_STATUS(haste_forward(&now.layer, &now.work, now.x, B, now.logits, error), HASTE_OK, error_memory);
+    CHECK_STATUS(haste_train_step(&now.layer, &now.work, now.x, B, &now.lists, &now.step, NULL, now.grad_x, error), HASTE_OK, error_memory);
+    haste_workspace_free(&one);
+    o.purpose = HASTE_PREDICTION;
+    CHECK_STATUS(haste_workspace_create(&one, &now.layer, &o, error), HASTE_OK, error_memory);
+    CHECK(one.bytes < both.bytes && one.purpose == HASTE_PREDICTION);
+    memset(one.memory, 0xff, one.bytes);
+    now.work = one;
+    remember();
+    REFUSED(haste_train_step(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.loss, now.grad_x, error), HASTE_ERR_ARG, "workspace");
+    REFUSED(haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, NULL, NULL, error), HASTE_ERR_ARG, "workspace");
+    REFUSED(haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error), HASTE_ERR_ARG, "workspace");
+    REFUSED(haste_backward(&now.layer, &now.work, now.x, B, now.grad_logits, &now.gradient, now.grad_x, error), HASTE_ERR_ARG, "workspace");
+    error = prepare();
+    CHECK_STATUS(haste_forward(&now.layer, &now.work, now.x, B, now.logits, error), HASTE_OK, error_memory);
+    CHECK_STATUS(haste_top_k(&now.layer, &now.work, now.x, B, K, NULL, now.top_id, now.score, error), HASTE_OK, error_memory);
+    haste_workspace_free(&one);
+    /* one vector among 65,536 inputs: its x and little more */
+    layer = test_layer(&options);
+    memset(&o, 0, sizeof o);
+    o.batch = 1;
+    o.threads = 1;
+    o.purpose = HASTE_PREDICTION;
+    CHECK_STATUS(haste_workspace_create(&one, &layer, &o, error), HASTE_OK, error_memory);
+    CHECK(one.bytes < (size_t)1 << 20);
+    haste_workspace_free(&one);
+    haste_layer_free(&layer);
+    /* a workspace whose sizes were changed by hand */
+    now.work = both;
+    remember();
+    WITH(int32_t, now.work.batch, B + 1, REFUSED(haste_forward(&now.layer, &now.work, now.x, B, now.logits, error), HASTE_ERR_ARG, "work"));
     free_world();
     CHECK(held == 0);
 }
@@ -732,6 +878,9 @@ int main(int argc, char **argv)
     RUN(data);
     RUN(step_options);
     RUN(wrong_layers);
+    RUN(nothing_to_do);
+    RUN(gradients_of_others);
+    RUN(purposes);
     RUN(failing_allocations);
     RUN(texts);
     return check_end();

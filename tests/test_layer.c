@@ -85,7 +85,7 @@ static void plan_is_what_is_allocated(void)
 
         /* Without options the workspace takes the defaults. */
         haste_workspace_free(&work);
-        CHECK(work.memory == NULL && work.x == NULL && work.batch == 0);
+        CHECK(work.memory == NULL && work.bytes == 0 && work.batch == 0);
         if (layer.inputs < 1000) {
             CHECK_STATUS(haste_plan_bytes(&options, NULL, &again, &test_error), HASTE_OK, test_error);
             CHECK(again.layer == plan.layer && again.gradient == plan.gradient);
@@ -123,7 +123,7 @@ static void a_new_layer(void)
         CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
         CHECK(layer.labels == shape->labels && layer.inputs == shape->inputs);
         CHECK(layer.loss == losses[loss] && layer.optimizer == optimizers[j] && layer.seed == 7);
-        CHECK(layer.step == 0 && layer.rewires == 0 && layer.pending == 0);
+        CHECK(layer.step == 0 && layer.rewires == 0);
         CHECK(layer.block_count == (shape->blocks ? shape->blocks : 1));
         for (k = 0; k < layer.block_count; k++) {
             const haste_block *block = &layer.block[k];
@@ -137,7 +137,7 @@ static void a_new_layer(void)
             CHECK(block->labels == (k == layer.block_count - 1 ? left : wanted->labels));
             CHECK(block->groups == (block->labels + S - 1) / S);
             CHECK(block->first_slot == slots);
-            CHECK((block->index == NULL) == (wanted->fan_in == HASTE_DENSE));
+            CHECK((block->index == NULL) == (block->fan_in == block->end - block->begin));
             for (g = 0; g < block->groups; g++) {
                 for (f = 0; f < F; f++) {
                     if (block->index && block->index[g * F + f] >= width) bad++;
@@ -217,8 +217,55 @@ static void defaults(void)
     options.block[0].begin = 3;
     options.block[0].end = 13;
     CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
-    CHECK(layer.block[0].fan_in == 10 && layer.block[0].index != NULL && layer.block[0].group_size == 8);
+    CHECK(layer.block[0].fan_in == 10 && layer.block[0].index == NULL && layer.block[0].group_size == 8);
     haste_layer_free(&layer);
+}
+
+/* At least 64 tasks for 670,000 labels, so that 64 threads have work; 16 for few. */
+static void default_chunks(void)
+{
+    static const struct { int32_t labels, chunks; } cases[] = { { 1, 16 }, { 131072, 16 }, { 300000, 36 }, { 670091, 64 }, { 5000000, 64 } };
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        haste_layer_options options;
+        haste_workspace_options work_options;
+        haste_workspace work;
+        haste_layer layer;
+        memset(&options, 0, sizeof options);
+        memset(&work_options, 0, sizeof work_options);
+        options.labels = cases[i].labels;
+        options.inputs = 8;
+        options.zero_weights = 1;
+        work_options.batch = 1;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
+        CHECK(work.chunks == cases[i].chunks);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+    }
+}
+
+/* A negative second moment of Adam would give the root of a negative number. */
+static void second_moments(void)
+{
+    int bf16;
+    for (bf16 = 0; bf16 < 2; bf16++) {
+        haste_layer_options options = test_options(&test_shapes[3], HASTE_BCE, HASTE_ADAMW, HASTE_F32, bf16 ? HASTE_BF16 : HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        if (bf16) ((uint16_t *)layer.block[0].weight_state[1])[0] = 0xb000;   /* -4.7e-10 */
+        else ((float *)layer.block[0].weight_state[1])[0] = -1e-9f;
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_ERR_STATE, test_error);
+        CHECK(strstr(test_error.text, "state") != NULL);
+        if (bf16) ((uint16_t *)layer.block[0].weight_state[1])[0] = 0;
+        else ((float *)layer.block[0].weight_state[1])[0] = 0;
+        layer.block[0].bias_state[1][0] = -1;
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_ERR_STATE, test_error);
+        layer.block[0].bias_state[1][0] = 0;
+        layer.block[0].bias_state[0][0] = -1;   /* the first moment has both signs */
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        haste_layer_free(&layer);
+    }
 }
 
 static void zero_weights(void)
@@ -384,7 +431,6 @@ static void check_finds(void)
         BREAK(layer.block_count, layer.block_count + 1);
         BREAK(layer.step, -1);
         BREAK(layer.rewires, -1);
-        BREAK(layer.pending, -1);
         BREAK(layer.label_of, NULL);
         BREAK(layer.slot_of, NULL);
         for (k = 0; k < layer.block_count; k++) {
@@ -506,10 +552,10 @@ static void by_hand(void)
         positives.id = id;
         for (i = 0; i < B * D; i++) { x[i] = check_normal(); grad_x[i] = 0; }
         work = test_workspace(&layer, B, 2, test_paths[path]);
-        CHECK_STATUS(haste_train_step(&layer, &work, x, B, positives, &options, &first, grad_x, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_train_step(&layer, &work, x, B, &positives, &options, &first, grad_x, &test_error), HASTE_OK, test_error);
         CHECK_NEAR(first, L * log(2.), 1e-5);   /* all logits are 0 */
         for (i = 0; i < 20; i++)
-            CHECK_STATUS(haste_train_step(&layer, &work, x, B, positives, &options, &loss, grad_x, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_train_step(&layer, &work, x, B, &positives, &options, &loss, grad_x, &test_error), HASTE_OK, test_error);
         CHECK(loss < first);
         CHECK(layer.step == 21);
         CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
@@ -526,6 +572,8 @@ int main(int argc, char **argv)
     RUN(a_new_layer);
     RUN(bias_by_hand);
     RUN(defaults);
+    RUN(default_chunks);
+    RUN(second_moments);
     RUN(zero_weights);
     RUN(seeds);
     RUN(indices_are_uniform);

@@ -365,7 +365,7 @@ static void score(void)
             logits = (float *)test_alloc((size_t)B * (size_t)layer.slots * 4);
             haste_forward_ref(&layer, batch.x, B, exact);
             naive_forward(&layer, batch.x, B, naive);
-            CHECK_STATUS(haste_score(&layer, &work, batch.x, B, candidates, scores, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_score(&layer, &work, batch.x, B, &candidates, scores, &test_error), HASTE_OK, test_error);
             CHECK(check_guard(scores, count));
             memset(&got, 0, sizeof got);
             naive_errors = got;
@@ -409,7 +409,7 @@ static void same_bits(void)
             CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 40, 20, &excluded.lists, id[w], score[w], &test_error), HASTE_OK, test_error);
             CHECK_STATUS(haste_above(&layer, &work, batch.x, 40, .5f, &excluded.lists, offset[w], all[w], all_score[w], 40 * 700, &needed[w], &test_error),
                          HASTE_OK, test_error);
-            CHECK_STATUS(haste_score(&layer, &work, batch.x, 40, batch.positives, scores[w], &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_score(&layer, &work, batch.x, 40, &batch.positives, scores[w], &test_error), HASTE_OK, test_error);
             if (w) {
                 CHECK(memcmp(id[0], id[1], sizeof id[0]) == 0 && memcmp(score[0], score[1], sizeof score[0]) == 0);
                 CHECK(needed[0] == needed[1] && memcmp(offset[0], offset[1], sizeof offset[0]) == 0);
