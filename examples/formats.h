@@ -138,6 +138,17 @@ static inline char *data_column(char **begin, char *end, char delimiter, char **
     return p;
 }
 
+/* Makes one quotation mark of two in what was quoted; returns the new end. */
+static inline char *data_unquote(char *p, char *end)
+{
+    char *out = p;
+    while (p < end) {
+        *out = *p++;
+        if (*out++ == '"') p++;
+    }
+    return out;
+}
+
 /* How labels are separated, from the lines at hand. */
 static inline int data_look_for_separator(const data_stream *stream, char delimiter)
 {
@@ -172,11 +183,18 @@ static inline int data_is_heading(const char *column, const char *end)
     return 0;
 }
 
-/* How many of the labels in a column the vocabulary knows. */
-static inline int data_known_labels(const vocabulary *v, const char *p, const char *end)
+/* How many of the labels in a column the vocabulary knows. A column that is quoted and very long is none of labels. */
+static inline int data_known_labels(const vocabulary *v, const char *p, const char *end, int quoted)
 {
     const char separator = data_separator(v);
+    char column[1024];
     int known = 0;
+    if (quoted && end - p > (int64_t)sizeof column) return 0;
+    if (quoted) {
+        memcpy(column, p, (size_t)(end - p));
+        end = data_unquote(column, column + (end - p));
+        p = column;
+    }
     while (p < end) {
         const char *q = p, *stop;
         while (q < end && *q != separator) q++;
@@ -213,9 +231,9 @@ static inline int data_recognise(const data_documents *d, char *p, char *end, ch
         if (*next == '_' && memcmp(next, "__label__", 9) == 0 && (next == p || next[-1] == ' ' || next[-1] == '\t')) return FORMAT_FASTTEXT;
     if (text && v->shape.format == FORMAT_FASTTEXT) return FORMAT_FASTTEXT;
     if (memchr(p, '\t', (size_t)(end - p))) return FORMAT_TSV;
-    if (text && !d->query) return (int)v->shape.format;
+    if (text && !d->query) return memchr(p, ',', (size_t)(end - p)) ? FORMAT_CSV : (int)v->shape.format;
     close = data_column(&column, end, ',', &next);
-    if (text && close && next < end && (column == close || data_is_heading(column, close) || data_known_labels(v, column, close) > 0))
+    if (text && close && next < end && (column == close || data_is_heading(column, close) || data_known_labels(v, column, close, column > p) > 0))
         return FORMAT_CSV;
     if (text) return FORMAT_LINES;
     if (memchr(p, ',', (size_t)(end - p))) return FORMAT_CSV;
@@ -373,12 +391,7 @@ static inline int data_text_labels(data_documents *d, int32_t *label, int64_t *l
         return data_fail(error, "%s:%lld: expected labels, a %s, and text; found one column", d->stream.path, (long long)d->record,
                          delimiter == ',' ? "comma" : "tab");
     *at = next + 1;
-    if (column > p)   /* was quoted: "" is one quotation mark */
-        for (q = column, p = column; ; q++, p++) {
-            if (q == close) { close = p; break; }
-            *p = *q;
-            if (*q == '"') q++;
-        }
+    if (column > p) close = data_unquote(column, close);
     for (p = column; p <= close; p = q + 1) {
         for (q = p; q < close && *q != separator; q++) { }
         if (!data_label_name(d, label, labels, p, q, error)) return 0;

@@ -482,6 +482,15 @@ static void queries(void)
     data_free(&data);
     CHECK(test(&data, "q\tx\nz\n") && about.format == FORMAT_TSV && about.skipped.labels == 1);
     data_free(&data);
+    CHECK(learn(&data, "\"a \"\"1\"\"|b\",x\nc,y\n"));
+    data_free(&data);
+    how.query = 1;
+    CHECK(test(&data, "\"q|a \"\"1\"\"\",x\n") && about.format == FORMAT_CSV && about.skipped.labels == 1);
+    is(&data, 0, "a \"1\" x=1");
+    data_free(&data);
+    CHECK(test(&data, "\"x\", y\n") && about.format == FORMAT_LINES);
+    is(&data, 0, " x=1,y=1");
+    data_free(&data);
     how.format = FORMAT_LINES;
     CHECK(test(&data, "c,x\n"));
     is(&data, 0, " x=1");
