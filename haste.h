@@ -364,7 +364,7 @@ HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_op
 HASTE_API void         haste_layer_free(haste_layer *layer);
 
 /* haste_layer_check: every invariant of a layer: sizes, slices, strictly ascending indices, padding at 0, label_of and
-   slot_of inverse to each other, finite weights, biases and state. Returns HASTE_ERR_STATE and names the first violation.
+   slot_of inverse to each other, finite weights, biases and state (Adam's first moment at most 1e18). Returns HASTE_ERR_STATE and names the first violation.
    O(L*F). Reads only. */
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
@@ -2457,11 +2457,14 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                     for (s = 0; s < S; s++) {
                         float value = f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
-                            (k == 1 && value < 0))   /* Adam's second moment */
+                            (k == 1 && value < 0) ||   /* Adam's second moment */
+                            (k == 0 && layer->optimizer == HASTE_ADAMW && fabsf(value) > 1e18f))
                             return haste__fail(error, HASTE_ERR_STATE,
                                                "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s", i,
                                                (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" :
-                                               k == 1 ? "a finite number from 0" : "a finite number");
+                                               k == 1 ? "a finite number from 0" :
+                                               k == 0 && layer->optimizer == HASTE_ADAMW ? "at most 1e18 in size" :
+                                               "a finite number");
                     }
             }
         }
@@ -3224,7 +3227,7 @@ static double haste__largest(const haste__pass *pass, const void *array, haste_d
     return (double)haste__float(most);
 }
 
-/* Weights or biases of a group on their way through the optimizer. */
+/* The optimizer on a group's weights and biases, or (`dry`) only the question whether all would stay finite. */
 static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db, int dry)
 {
     const haste_layer *layer = pass->layer;
@@ -3242,35 +3245,32 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
                          dry);
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S], none larger than `gradient`. w: its weights as float32,
-   or NULL. 0: a number would become infinite, and the group was left alone. That is nearly always ruled out by a bound from
-   the largest numbers that go into the update; only where it is not are the new numbers computed twice. */
-static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *w, const float *dw,
-                               const float *db, double gradient)
+/* Can no update of a group's finite numbers become infinite, whatever its weights are? `gradient` is the largest gradient. What
+   is added to a weight must then be below half a unit in the last place of the largest float (1e31), and decay only shrink. */
+static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g, double gradient)
 {
     const haste_layer *layer = pass->layer;
-    const haste_block *block = &layer->block[number];
     const haste__rule *r = &pass->rule;
-    const int S = block->group_size, n = S * block->fan_in;
-    const size_t first = (size_t)g * (size_t)n;
     const double lr = (double)r->lr, decay = (double)r->decay;
-    double weight = w ? (double)haste__float(pass->kernel->size(w, n))
-                      : haste__largest(pass, block->weight, layer->dtype, first, n);
-    double state = 0, bound = haste__largest(pass, block->bias, HASTE_F32, (size_t)(g * S), S);
-    if (bound > weight) weight = bound;
-    if (layer->optimizer != HASTE_SGD) {
-        state = haste__largest(pass, block->weight_state[0], layer->state_dtype, first, n);
-        bound = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
-        if (bound > state) state = bound;
+    const int S = block->group_size, n = S * block->fan_in;
+    double most = gradient;
+    if (layer->optimizer == HASTE_MOMENTUM) {
+        const double in_w = haste__largest(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n);
+        const double in_b = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
+        most += (double)r->momentum * (in_w > in_b ? in_w : in_b);
     }
-    if (layer->optimizer == HASTE_ADAMW) {
-        const double m = state > gradient ? state : gradient;   /* |m| is at most a mean of both, and sqrt(v) at least 0 */
-        bound = weight + lr * decay * weight + lr * m * (double)r->correct1 / (double)r->eps;
-    } else {
-        state = (double)r->momentum * state + gradient + decay * weight;
-        bound = state > weight + lr * state ? state : weight + lr * state;
-    }
-    if (!(bound < 1e38) && !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
+    /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
+    if (layer->optimizer == HASTE_ADAMW) return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
+    return decay <= .5 && lr * decay <= 1 && most < 1e30 && lr * most < 1e30;
+}
+
+/* One optimizer step of a group from gradients dw [F, S] and db [S], of which the largest is `gradient`. 0: a number would
+   become infinite, and the group was left alone. */
+static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db,
+                               double gradient)
+{
+    if (!haste__update_is_tame(pass, &pass->layer->block[number], g, gradient) &&
+        !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
     haste__group_update_with(pass, number, g, dw, db, 0);
     return 1;
 }
@@ -3317,7 +3317,7 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
     largest = haste__group_largest_gradient(pass, group->dw, n, group->db, S);
     if (!(largest < HUGE_VAL)) return 0;
     if (pass->trained)
-        return haste__group_update(pass, group->number, group->g, group->w, group->dw, group->db, largest);
+        return haste__group_update(pass, group->number, group->g, group->dw, group->db, largest);
     weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
     bias = pass->gradient->bias[group->number] + group->g * S;
     for (i = 0; i < n; i++) weight[i] += group->dw[i];
@@ -3583,7 +3583,7 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
         const double largest = haste__group_largest_gradient(pass, dw, n, db, S);
-        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, NULL, dw, db, largest)) bad++;
+        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, dw, db, largest)) bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }

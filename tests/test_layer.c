@@ -262,8 +262,10 @@ static void second_moments(void)
         layer.block[0].bias_state[1][0] = -1;
         CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_ERR_STATE, test_error);
         layer.block[0].bias_state[1][0] = 0;
-        layer.block[0].bias_state[0][0] = -1;   /* the first moment has both signs */
+        layer.block[0].bias_state[0][0] = -1;   /* the first moment has both signs, and is at most 1e18 */
         CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        layer.block[0].bias_state[0][0] = -2e18f;
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_ERR_STATE, test_error);
         haste_layer_free(&layer);
     }
 }
