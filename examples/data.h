@@ -157,4 +157,24 @@ static inline void data_label_frequency(const data_set *data, const int64_t *doc
         for (j = data->label_offset[document[i]]; j < data->label_offset[document[i] + 1]; j++) frequency[data->label[j]]++;
 }
 
+/* The most labels that `batch` documents can have together, at least 1. 0: out of memory. */
+static inline int64_t data_most_labels(const data_set *data, int64_t batch)
+{
+    int64_t most = 0, i, n, total = 0, *with;   /* documents by their number of labels */
+    for (i = 0; i < data->documents; i++) {
+        n = data->label_offset[i + 1] - data->label_offset[i];
+        if (n > most) most = n;
+    }
+    with = (int64_t *)calloc((size_t)most + 1, sizeof(int64_t));
+    if (!with) return 0;
+    for (i = 0; i < data->documents; i++) with[data->label_offset[i + 1] - data->label_offset[i]]++;
+    for (n = most; n > 0 && batch > 0; n--) {
+        int64_t taken = with[n] < batch ? with[n] : batch;
+        total += taken * n;
+        batch -= taken;
+    }
+    free(with);
+    return total > 0 ? total : 1;
+}
+
 #endif /* DATA_H */

@@ -1,7 +1,7 @@
 /* model.h: what haste-train keeps in a model file beside the layer, and haste-predict takes from it.
 
        encoder.shape    a model_shape
-       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs
+       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs. Or encoder.bf16, the same rounded
        encoder.moment   their second moments, and the step each row last changed in, to go on training
        encoder.seen     [V + 1] int64
        idf              [V] weights of features
@@ -79,6 +79,30 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
         return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs", path,
                          (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
     return 1;
+}
+
+/* The encoder to predict with: rows in the file, or in *rows, which the caller frees, where they are kept as bfloat16. */
+static inline int model_read_encoder(const haste_file *file, const char *path, const model_shape *shape, encoder *bag, float **rows, char *error)
+{
+    const size_t bytes = encoder_bytes((int32_t)shape->features, (int32_t)shape->width);
+    bag->features = (int32_t)shape->features;
+    bag->width = (int32_t)shape->width;
+    bag->relu = shape->relu != 0;
+    *rows = NULL;
+    if (shape->dense) return 1;
+    if (haste_file_find(file, "encoder.bf16")) {
+        const uint16_t *half = (const uint16_t *)model_section(file, "encoder.bf16", bytes / 2, path, error);
+        size_t i;
+        if (!half) return 0;
+        *rows = (float *)malloc(bytes);
+        if (!*rows) return data_fail(error, "%s: out of memory for the embeddings", path);
+        for (i = 0; i < bytes / sizeof(float); i++) {
+            const uint32_t bits = (uint32_t)half[i] << 16;
+            memcpy(*rows + i, &bits, sizeof bits);
+        }
+        bag->row = *rows;
+    } else bag->row = (float *)(uintptr_t)model_section(file, "encoder", bytes, path, error);
+    return bag->row != NULL;
 }
 
 /* The vocabulary, checked against the layer and the encoder. */

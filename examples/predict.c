@@ -35,13 +35,14 @@ typedef struct predictor {
     /* options */
     int64_t         top_k, batch, threads;
     double          threshold;
-    int             by_threshold, cut, logits, path, format, names;   /* cut: --threshold and --top-k */
+    int             by_threshold, cut, logits, path, format, names, verify;   /* cut: --threshold and --top-k */
     const char     *features, *exclude, *model_path, *data_path;
 
     haste_file      file;
     struct engine  *engine;
     model_shape     shape;
     encoder         bag;
+    float          *rows;                   /* of the encoder, where the model keeps them in bfloat16 */
     const float    *weight;                 /* [V] of features */
     double         *inverse_propensity;     /* [L] */
     vocabulary      words;
@@ -109,6 +110,7 @@ static void read_options(predictor *p, int argc, char **argv)
         { OPTION_COUNT, "batch", "B", &p->batch, 1, 65536, 0, "documents at a time", 0 },
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
         { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
+        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "read all of the model and its checksums first; else weights are not checked", 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };
     const int count = (int)(sizeof table / sizeof table[0]);
@@ -122,6 +124,7 @@ static void read_options(predictor *p, int argc, char **argv)
                "with or without labels, or a .npy file where the model was trained on one. - is standard input: each line is\n"
                "answered as it comes. Defaults stand in brackets.\n\n");
         options_help(table, count, stdout);
+        if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         exit(0);
     }
     if (names < 2) die(2, "expected a model and a file of documents; see --help");
@@ -137,16 +140,11 @@ static void open_model(predictor *p)
     const void *frequency;
     char text[DATA_ERROR];
     haste_error error;
-    if (haste_load(p->model_path, 1, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_load(p->model_path, !p->verify, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
     if (!model_read_shape(&p->file, p->model_path, &p->shape, text)) die(1, "%s", text);
-    p->bag.features = (int32_t)p->shape.features;
-    p->bag.width = (int32_t)p->shape.width;
-    p->bag.relu = p->shape.relu != 0;
+    if (!model_read_encoder(&p->file, p->model_path, &p->shape, &p->bag, &p->rows, text)) die(1, "%s", text);
     if (!p->shape.dense) {
-        const size_t bytes = encoder_bytes(p->bag.features, p->bag.width);
-        p->bag.row = (float *)(uintptr_t)model_section(&p->file, "encoder", bytes, p->model_path, text);
-        if (p->bag.row)
-            p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float), p->model_path, text);
+        p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float), p->model_path, text);
         if (!p->weight) die(1, "%s", text);
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
@@ -424,6 +422,7 @@ int main(int argc, char **argv)
     free(p.id);
     free(p.score);
     free(p.inverse_propensity);
+    free(p.rows);
     data_documents_close(&p.documents);
     data_free(&p.data);
     data_free(&p.excluded);

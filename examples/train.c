@@ -14,8 +14,10 @@
 #include "haste.h"
 #include "formats.h"
 #include "encoder.h"
+#include "export.h"
 #include "model.h"
 #include "options.h"
+#include "report.h"
 #include "split.h"
 #include "synthetic.h"
 
@@ -46,8 +48,8 @@ typedef struct settings {
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
     int64_t     ngrams, hash_bits, min_count;
     int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
-    int         dense, uniform, eval_test, deterministic, help;
-    const char *label_names, *features, *test_features, *save, *resume, *log;
+    int         dense, uniform, eval_test, export_bf16, deterministic, help;
+    const char *label_names, *features, *test_features, *save, *resume, *export_path, *log;
 } settings;
 
 enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
@@ -158,6 +160,8 @@ static int settings_options(settings *s, option *table)
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
         { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here, after each epoch and when stopped by a signal", 0 },
         { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save", 0 },
+        { OPTION_TEXT, "export", "FILE", &s->export_path, 0, 0, 0, "write the model here at the end, only to predict; with --resume and no TRAIN: at once", 0 },
+        { OPTION_FLAG, "export-bf16", NULL, &s->export_bf16, 0, 1, 0, "with weights rounded to bfloat16: half the size", 0 },
         { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
         { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
         { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
@@ -209,6 +213,13 @@ static double peak_mib(void)
 }
 
 static double mib(size_t bytes) { return (double)bytes / 1048576; }
+
+/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
+static double file_bytes(const char *path)
+{
+    struct stat s;
+    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
+}
 
 static void clear_progress(void)
 {
@@ -315,7 +326,6 @@ static const int32_t *engine_best_done(trainer *t, int turn);
 static void engine_result(const trainer *t);  /* what it adds to the line for scripts */
 static void engine_free(trainer *t);
 
-static int64_t most_labels(const data_set *data, int64_t batch);
 static double  data_bytes(const trainer *t);
 
 #ifndef TRAIN_CUDA
@@ -338,7 +348,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     haste_error error;
     memset(&work, 0, sizeof work);
     work.batch = t->room;
-    work.ids = most_labels(&t->train, t->s.batch);
+    work.ids = data_most_labels(&t->train, t->s.batch);
     work.top_k = TOP;
     work.chunks = (int32_t)t->s.chunks;
     work.threads = (int32_t)t->s.threads;
@@ -458,58 +468,16 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     return !stopped;
 }
 
-static void print_scores(const char *name, const haste_metrics *metrics)
-{
-    const haste_metrics_values one = haste_metrics_get(metrics, 1), three = haste_metrics_get(metrics, 3);
-    const haste_metrics_values five = haste_metrics_get(metrics, 5);
-    printf("  %s P@1 %.2f P@3 %.2f P@5 %.2f nDCG@5 %.2f PSP@1 %.2f @3 %.2f @5 %.2f", name, one.precision, three.precision, five.precision,
-           five.ndcg, one.psp, three.psp, five.psp);
-}
-
-static void log_scores(FILE *log, const haste_metrics *metrics)
-{
-    static const int at[] = { 1, 3, 5 };
-    int i;
-    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).precision : 0);
-    fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, 5).ndcg : 0);
-    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).psp : 0);
-}
-
-static FILE *open_log(const trainer *t)
-{
-    static const char *const name[] = { "P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@3", "PSP@5" };
-    FILE *log = fopen(t->s.log, "a");
-    int i;
-    if (!log) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
-    fseek(log, 0, SEEK_END);
-    if (ftell(log) == 0) {
-        fprintf(log, "epoch,step,seconds,loss,lr,moved");
-        for (i = 0; i < 14; i++) fprintf(log, ",%s_%s", i < 7 ? "valid" : "test", name[i % 7]);
-        fputc('\n', log);
-    }
-    return log;
-}
-
-static void write_log(const trainer *t, int64_t epoch, double loss, double lr, const haste_metrics *valid, const haste_metrics *test)
-{
-    FILE *log = open_log(t);
-    fprintf(log, "%lld,%lld,%.3f,%.6g,%.6g,%lld", (long long)epoch, (long long)t->progress.step, t->progress.seconds, loss, lr,
-            (long long)t->progress.moved);
-    log_scores(log, valid);
-    log_scores(log, test);
-    fputc('\n', log);
-    if (fclose(log) != 0) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
-}
-
 /* ---- >>saving and resuming ----------------------------------------------------------------------------------- */
 
-static void save(trainer *t)
+/* To path, with all that training needs, or (exported) without. */
+static void save_to(trainer *t, const char *path, int exported)
 {
     haste_section section[12];
     haste_error error;
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
-    char *text = options_write(t->table, t->options);
+    char *text = options_write(t->table, t->options), why[DATA_ERROR];
     if (!text) die(1, "out of memory");
     engine_fetch(t);
     t->progress.encoder_step = t->bag.step;
@@ -524,8 +492,26 @@ static void save(trainer *t)
     model_add(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
     model_add(section, &count, "settings", text, strlen(text));
     model_add(section, &count, "progress", &t->progress, sizeof t->progress);
-    if (haste_save(t->s.save, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (exported) {
+        if (!export_model(path, &t->layer, section, count, t->s.export_bf16, why)) die(1, "%s", why);
+    } else if (haste_save(path, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
     free(text);
+}
+
+static void save(trainer *t) { save_to(t, t->s.save, 0); }
+
+/* --resume and --export without TRAIN: nothing is trained. */
+static void export_only(const settings *s)
+{
+    haste_file file;
+    haste_error error;
+    char why[DATA_ERROR];
+    if (haste_load(s->resume, 0, &file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (!export_model(s->export_path, &file.layer, file.section, file.section_count, s->export_bf16, why))
+        die(1, "%s", why);
+    printf("exported   %s, %.1f MiB (%s: %.1f)\n", s->export_path, file_bytes(s->export_path) / 1048576, s->resume,
+           file_bytes(s->resume) / 1048576);
+    haste_file_free(&file);
 }
 
 /* Reads the model and, before the data are read, the options that made it. */
@@ -536,6 +522,8 @@ static void open_resumed(trainer *t)
     const haste_section *section;
     const void *progress;
     if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_file_find(&t->file, "encoder.shape") && !haste_file_find(&t->file, "progress"))
+        die(1, "%s: was exported to predict, without what training needs", t->s.resume);
     progress = model_section(&t->file, "progress", sizeof t->progress, t->s.resume, text);
     if (!progress || !model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
         !model_section(&t->file, "settings", 0, t->s.resume, text))
@@ -560,13 +548,6 @@ static void check_settings(const trainer *t)
     if (s->features && !t->train_path) die(2, "--features needs TRAIN, which gives the labels");
     if ((s->test_features != NULL) != (s->features && t->test_path))
         die(2, s->test_features ? "--test-features needs --features and TEST" : "TEST needs --test-features where TRAIN has --features");
-}
-
-/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
-static double file_bytes(const char *path)
-{
-    struct stat s;
-    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
 }
 
 /* TRAIN or TEST; features: its dense ones, or NULL. */
@@ -741,26 +722,6 @@ static int32_t *order_labels(trainer *t, int64_t head)
     return order;
 }
 
-static int64_t most_labels(const data_set *data, int64_t batch)
-{
-    /* The largest batch there can be: `batch` documents with the most labels. Counted by number of labels. */
-    int64_t most = 0, i, n, total = 0, *with;
-    for (i = 0; i < data->documents; i++) {
-        n = data->label_offset[i + 1] - data->label_offset[i];
-        if (n > most) most = n;
-    }
-    with = (int64_t *)need((size_t)most + 1, sizeof(int64_t));
-    memset(with, 0, ((size_t)most + 1) * sizeof(int64_t));
-    for (i = 0; i < data->documents; i++) with[data->label_offset[i + 1] - data->label_offset[i]]++;
-    for (n = most; n > 0 && batch > 0; n--) {
-        int64_t taken = with[n] < batch ? with[n] : batch;
-        total += taken * n;
-        batch -= taken;
-    }
-    free(with);
-    return total > 0 ? total : 1;
-}
-
 /* What the documents take in memory, about. */
 static double data_bytes(const trainer *t)
 {
@@ -927,16 +888,18 @@ static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
     haste_metrics valid, test;
     double loss = t->progress.loss / (double)t->count;
     int has_valid, has_test;
+    char error[DATA_ERROR];
     clear_progress();
     printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
     has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid);
-    if (has_valid) print_scores("valid", &valid);
+    if (has_valid) report_scores("valid", &valid);
     has_test = t->s.eval_test && t->test.documents > 0 && evaluate(t, &t->test, t->test_document, t->test.documents, &test);
-    if (has_test) print_scores("test", &test);
+    if (has_test) report_scores("test", &test);
     if (t->progress.moved > 0) printf("  moved %lld", (long long)t->progress.moved);
     printf("  %.1f s\n", seconds);
     fflush(stdout);
-    if (t->s.log) write_log(t, epoch, loss, lr, has_valid ? &valid : NULL, has_test ? &test : NULL);
+    if (t->s.log && !report_log(t->s.log, epoch, t->progress.step, t->progress.seconds, loss, lr, t->progress.moved,
+                                has_valid ? &valid : NULL, has_test ? &test : NULL, error)) die(1, "%s", error);
     t->progress.loss = 0;
     t->progress.moved = 0;
     if (t->s.save) save(t);
@@ -949,10 +912,14 @@ static void train(trainer *t)
     const int64_t last = s->stop_after > 0 && s->stop_after < s->epochs ? batches * s->stop_after : total;
     const int64_t warmup = (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), first_step = t->progress.step;
     const int terminal = isatty(2);
+    char error[DATA_ERROR] = "";
     int64_t *order = (int64_t *)need((size_t)t->count, sizeof(int64_t)), shuffled = -1;
     double shown = now(), epoch_begin = t->progress.seconds, run_begin = t->progress.seconds;
 
-    if (s->log) fclose(open_log(t));
+    if (s->log) {
+        FILE *log = report_open_log(s->log, error);
+        if (!log || fclose(log) != 0) die(1, "%s", error);
+    }
     if (s->save && !s->resume) save(t);   /* a path that cannot be written shows now, not after the first epoch */
     if (t->progress.step > 0) printf("resumed    after %lld of %lld steps\n", (long long)t->progress.step, (long long)total);
     fflush(stdout);
@@ -1012,20 +979,26 @@ static void finish(trainer *t)
     if (n > 0) {
         double seconds = now() - begin;
         printf("%-9s", name);
-        print_scores("", &metrics);
+        report_scores("", &metrics);
         printf("  %.1f s, %.0f documents/s\n", seconds, (double)n / seconds);
         if (t->best > 0) {
             double got = haste_metrics_get(&metrics, 1).precision;
             printf("best       P@1 %.2f is the best possible; reached %.1f%% of it\n", t->best, 100 * got / t->best);
         }
     }
-    printf("result");
-    if (n > 0) {
-        const haste_metrics_values one = haste_metrics_get(&metrics, 1), three = haste_metrics_get(&metrics, 3);
-        const haste_metrics_values five = haste_metrics_get(&metrics, 5);
-        printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
-               five.ndcg, one.psp, three.psp, five.psp);
+    if (t->s.export_path) {
+        double after = 0;
+        char why[DATA_ERROR];
+        save_to(t, t->s.export_path, 1);
+        printf("exported   %s, %.1f MiB", t->s.export_path, file_bytes(t->s.export_path) / 1048576);
+        if (n > 0 && !export_precision(t->s.export_path, t->test.documents > 0 ? &t->test : &t->train,
+                                       t->test.documents > 0 ? t->test_document : t->document + t->count, n, t->bag.threads, &after, why))
+            die(1, "%s", why);
+        if (n > 0) printf("; P@1 %.2f, before %.2f", after, haste_metrics_get(&metrics, 1).precision);
+        putchar('\n');
     }
+    printf("result");
+    if (n > 0) report_result(&metrics);
     printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds,
            peak_mib());
     engine_result(t);
@@ -1055,6 +1028,7 @@ int main(int argc, char **argv)
 #endif
                );
         options_help(t.table, t.options, stdout);
+        if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         return 0;
     }
     t.train_path = file[0];
@@ -1063,6 +1037,10 @@ int main(int argc, char **argv)
         if (strcmp(t.table[i].name, "epochs") == 0) t.epochs_given = t.table[i].given;
     if (!t.train_path && !t.epochs_given) t.s.epochs = 8;   /* enough for made-up data */
     check_settings(&t);
+    if (t.s.resume && t.s.export_path && !t.train_path) {
+        export_only(&t.s);
+        return 0;
+    }
     if (t.s.resume) open_resumed(&t);
     engine_check();
     read_data(&t);
@@ -1072,5 +1050,6 @@ int main(int argc, char **argv)
     train(&t);
     finish(&t);
     engine_free(&t);
-    return fflush(stdout) == 0 ? 0 : 1;
+    if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
+    return 0;
 }

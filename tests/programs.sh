@@ -90,9 +90,9 @@ fi
 
 if begin options; then
     run 0 $train --help
-    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size format ngrams label-names; do says out "^  --$option "; done
+    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size format ngrams label-names export; do says out "^  --$option "; done
     run 0 $predict --help
-    for option in top-k threshold batch exclude threads names format; do says out "^  --$option "; done
+    for option in top-k threshold batch exclude threads names format verify; do says out "^  --$option "; done
     fails 2 "unknown option --bogus" $train --bogus
     fails 2 "--epochs needs a value" $train --epochs
     fails 2 "--epochs -1: expected a whole number from 0 to" $train --epochs -1
@@ -185,6 +185,31 @@ if begin resume; then
     head -c 1000 part.haste >short.haste
     fails 1 "short.haste" $train train.txt --resume short.haste
     fails 1 "train.txt" $train train.txt --resume train.txt
+fi
+
+if begin export; then   # a model only to predict: smaller, and what it predicts is the same
+    run 0 $train train.txt test.txt $small --save whole.haste --export small.haste
+    says out '^exported +small\.haste, [0-9.]+ MiB; P@1 ([0-9.]+), before \1$'
+    run 0 $predict whole.haste test.txt && mv out whole.out
+    run 0 $predict small.haste test.txt
+    same out whole.out
+    run 0 $train --resume whole.haste --export again.haste
+    says out '^exported +again\.haste, [0-9.]+ MiB \(whole\.haste: [0-9.]+\)$'
+    same small.haste again.haste
+    run 0 $train --resume again.haste --export half.haste --export-bf16
+    run 0 $predict half.haste test.txt
+    says err '^at 1 +P (9[5-9]|100)\.'
+    ok [ "$(($(wc -c <whole.haste) * 10))" -gt "$(($(wc -c <small.haste) * 16))" ]
+    ok [ "$(($(wc -c <small.haste) * 10))" -gt "$(($(wc -c <half.haste) * 15))" ]
+    fails 1 "small.haste: was exported to predict" $train train.txt --resume small.haste
+    fails 1 "missing.haste" $train --resume missing.haste --export x.haste
+    run 0 $predict small.haste test.txt --verify
+    same out whole.out
+    size=$(wc -c <small.haste)                                  # one bit of a weight: only --verify sees it
+    { head -c $((size / 2)) small.haste; printf '\377'; tail -c +$((size / 2 + 2)) small.haste; } >bad.haste
+    ok [ "$(wc -c <bad.haste)" = "$size" ]
+    run 1 $predict bad.haste test.txt --verify
+    says err '^haste-predict: bad\.haste: .*(damaged|checksum)'
 fi
 
 if begin signal; then
