@@ -5,6 +5,8 @@
 
 #include "model.h"
 
+#define EXPORT_BATCH 256
+
 /* Rounded to the nearest bfloat16, ties to even. Weights are finite. */
 static inline uint16_t export_round(float value)
 {
@@ -55,7 +57,6 @@ static inline int export_model(const char *path, const haste_layer *layer, const
 static inline int export_precision(const char *path, const data_set *data, const int64_t *document, int64_t n, int threads,
                                    double *precision, char *error)
 {
-    enum { BATCH = 256 };
     haste_file file;
     haste_workspace work;
     haste_workspace_options options;
@@ -63,24 +64,24 @@ static inline int export_precision(const char *path, const data_set *data, const
     model_shape shape;
     encoder bag;
     float *x = NULL, *rows = NULL;
-    int32_t best[BATCH], b, B;
+    int32_t best[EXPORT_BATCH], b, B;
     int64_t i, j, right = 0;
     int ok = 0;
     memset(&options, 0, sizeof options);
     memset(&work, 0, sizeof work);
     memset(&bag, 0, sizeof bag);
-    options.batch = BATCH;
+    options.batch = EXPORT_BATCH;
     options.top_k = 1;
     options.threads = threads;
     if (haste_load(path, 0, &file, &why) != HASTE_OK) return data_fail(error, "%s", why.text);
     if (haste_workspace_create(&work, &file.layer, &options, &why) != HASTE_OK) data_fail(error, "%s", why.text);
     else if (model_read_shape(&file, path, &shape, error) && model_read_encoder(&file, path, &shape, &bag, &rows, error)) {
         bag.threads = threads;
-        x = (float *)malloc(BATCH * (size_t)shape.width * sizeof(float));
+        x = (float *)malloc(EXPORT_BATCH * (size_t)shape.width * sizeof(float));
         if (!(ok = x != NULL)) data_fail(error, "out of memory");
     }
-    for (i = 0; i < n && ok; i += BATCH) {
-        B = (int32_t)(n - i < BATCH ? n - i : BATCH);
+    for (i = 0; i < n && ok; i += EXPORT_BATCH) {
+        B = (int32_t)(n - i < EXPORT_BATCH ? n - i : EXPORT_BATCH);
         if (!shape.dense) encoder_forward(&bag, data, document + i, B, 0, x);
         else for (b = 0; b < B; b++)
             memcpy(x + (int64_t)b * shape.width, data->dense + document[i + b] * data->width, (size_t)shape.width * sizeof(float));

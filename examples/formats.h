@@ -739,7 +739,7 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
 
     if (!bytes) return 0;
     if (memcmp(bytes, "\x93NUMPY", 6) != 0 || bytes[6] < 1 || bytes[6] > 3)
-        return data_fail(error, "%s: not a .npy file of version 1 to 3", path);
+        return data_fail(error, "%s: not a .npy file of dense features (version 1 to 3)", path);
     prefix = bytes[6] == 1 ? 2 : 4;
     bytes = data_take(stream, prefix, error);
     if (!bytes) return 0;

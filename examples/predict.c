@@ -181,8 +181,6 @@ static void open_documents(predictor *p)
     const char *path = p->data_path, *dense = p->features ? p->features : path;
     char error[DATA_ERROR];
     if (p->shape.dense) {
-        if (!p->features && !data_ends_with(path, ".npy"))
-            die(1, "%s: %s wants dense features (.npy) of %lld inputs", path, p->model_path, (long long)p->shape.width);
         if (p->features) read_labels(p, &p->data, path);
         if (!data_read_npy(&p->data, dense, 0, error)) die(1, "%s", error);
         if (p->data.width != p->shape.width)

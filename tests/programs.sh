@@ -446,7 +446,15 @@ if begin dense; then
     ok [ "$(precision out)" -ge 95 ]
     run 0 $predict dense.haste dense.npy --top-k 1
     ok [ "$(wc -l <out)" = 36 ]
-    fails 1 "dense features" $predict dense.haste dense.txt
+    fails 1 "dense.txt: not a .npy file of dense features" $predict dense.haste dense.txt
+    run 0 sh -c "cat dense.npy | $predict dense.haste - --top-k 1"
+    ok [ "$(wc -l <out)" = 36 ]
+    awk 'BEGIN { for (i = 0; i < 36; i++) print i % 12 }' >labels.txt    # nothing but labels, no header
+    run 0 $train labels.txt --features dense.npy --valid .1 --fan-in 12 --group-size 8 --epochs 1
+    run 0 $predict dense.haste dense.txt --features dense.npy
+    says err '^at 1 +P '
+    run 0 $predict dense.haste dense.npy --exclude dense.txt --top-k 12
+    ok [ "$(awk '{ print NF }' out | sort -u)" = 11 ]
     fails 1 "sparse documents" sh -c "[ -e model.haste ] || $train train.txt $small --save model.haste >/dev/null; $predict model.haste dense.npy"
     fails 2 "--features needs TRAIN" $train --features dense.npy
     fails 1 "36 rows for 120 documents" $train train.txt --features dense.npy
