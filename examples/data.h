@@ -1,5 +1,5 @@
-/* data.h: documents in memory, for the example programs: lists of labels, and lists of features with values or dense rows; and
-   the weighting of features. formats.h reads them from files. */
+/* data.h: documents in memory, for the example programs: lists of labels, and lists of features with values or dense
+   rows; and the weighting of features. formats.h reads them from files. */
 #ifndef DATA_H
 #define DATA_H
 
@@ -44,14 +44,16 @@ static inline int data_room(data_set *data, int64_t labels, int64_t features)
     }
     if (n == 0) data->label_offset[0] = data->feature_offset[0] = 0;
     return data_reserve((void **)&data->label, &data->label_room, data->label_offset[n] + labels, sizeof(int32_t)) &&
-           data_reserve((void **)&data->feature, &data->feature_room, data->feature_offset[n] + features, sizeof(int32_t)) &&
+           data_reserve((void **)&data->feature, &data->feature_room, data->feature_offset[n] + features,
+                        sizeof(int32_t)) &&
            data_reserve((void **)&data->value, &data->value_room, data->feature_offset[n] + features, sizeof(float));
 }
 
 /* Gives back what growing reserved too much. A failure to shrink is none. */
 static inline void data_trim(data_set *data)
 {
-    const int64_t labels = data->label_offset[data->documents] + 1, features = data->feature_offset[data->documents] + 1;
+    const int64_t labels = data->label_offset[data->documents] + 1,
+        features = data->feature_offset[data->documents] + 1;
     void *less = realloc(data->label, (size_t)labels * sizeof(int32_t));
     if (less) { data->label = (int32_t *)less; data->label_room = labels; }
     less = realloc(data->feature, (size_t)features * sizeof(int32_t));
@@ -60,8 +62,8 @@ static inline void data_trim(data_set *data)
     if (less) { data->value = (float *)less; data->value_room = features; }
 }
 
-/* Sorts ids (with values, where not NULL) and joins equal ones, adding their values. Values of 0 are left out. Returns the new
-   number. Almost always everything is in order already. */
+/* Sorts ids (with values, where not NULL) and joins equal ones, adding their values. Values of 0 are left out. Returns
+   the new number. Almost always everything is in order already. */
 static inline int64_t data_tidy(int32_t *id, float *value, int64_t n)
 {
     int64_t i, kept = 0, gap;
@@ -97,16 +99,17 @@ static inline int64_t data_tidy(int32_t *id, float *value, int64_t n)
 /* ---- >>weights of features ----------------------------------------------------------------------------------- */
 
 /* The weight of each feature, from the n documents named (the training split): weight [V] (=).
-   idf = log(1 + n / documents with the feature), or 1 where tfidf is 0. It is never 0 for a feature that occurs: where every document
-   has every feature, with different values, nothing may be lost. A feature that none of these documents has gets 0
-   in any case: its embedding is never trained, so it could only add noise to a prediction. */
-static inline int data_feature_weights(const data_set *data, const int64_t *document, int64_t n, int tfidf, float *weight,
-                                       char *error)
+   idf = log(1 + n / documents with the feature), or 1 where tfidf is 0. It is never 0 for a feature that occurs: where
+   every document has every feature, with different values, nothing may be lost. A feature that none of these documents
+   has gets 0 in any case: its embedding is never trained, so it could only add noise to a prediction. */
+static inline int data_feature_weights(const data_set *data, const int64_t *document, int64_t n, int tfidf,
+                                       float *weight, char *error)
 {
     int64_t *count = (int64_t *)calloc((size_t)data->features + 1, sizeof(int64_t)), i, j;
     if (!count) return data_fail(error, "out of memory");
     for (i = 0; i < n; i++)
-        for (j = data->feature_offset[document[i]]; j < data->feature_offset[document[i] + 1]; j++) count[data->feature[j]]++;
+        for (j = data->feature_offset[document[i]]; j < data->feature_offset[document[i] + 1]; j++)
+            count[data->feature[j]]++;
     for (i = 0; i < data->features; i++)
         weight[i] = count[i] == 0 ? 0 : tfidf ? (float)log(1 + (double)n / (double)count[i]) : 1;
     free(count);
@@ -114,8 +117,8 @@ static inline int data_feature_weights(const data_set *data, const int64_t *docu
 }
 
 /* Applies them: value = tf * weight, with tf = 1 + log(value) above 1 and the value itself below (values that
-   are weighted already stay as they are), then unit length per document. tfidf = 0: tf is the value; unit = 0: no scaling.
-   In double, where neither the smallest nor the largest floats lose their squares. */
+   are weighted already stay as they are), then unit length per document. tfidf = 0: tf is the value; unit = 0: no
+   scaling. In double, where neither the smallest nor the largest floats lose their squares. */
 static inline void data_weigh(data_set *data, const float *weight, int tfidf, int unit)
 {
     int64_t i, j;
@@ -131,7 +134,8 @@ static inline void data_weigh(data_set *data, const float *weight, int tfidf, in
             sum += value * value;
         }
         if (unit && sum > 0) scale = 1 / sqrt(sum);
-        for (j = begin; j < end; j++) data->value[j] = (float)((double)data->value[j] * weight[data->feature[j]] * scale);
+        for (j = begin; j < end; j++)
+            data->value[j] = (float)((double)data->value[j] * weight[data->feature[j]] * scale);
     }
 }
 
@@ -154,7 +158,8 @@ static inline void data_label_frequency(const data_set *data, const int64_t *doc
     int64_t i, j;
     memset(frequency, 0, (size_t)data->labels * sizeof *frequency);
     for (i = 0; i < n; i++)
-        for (j = data->label_offset[document[i]]; j < data->label_offset[document[i] + 1]; j++) frequency[data->label[j]]++;
+        for (j = data->label_offset[document[i]]; j < data->label_offset[document[i] + 1]; j++)
+            frequency[data->label[j]]++;
 }
 
 /* The most labels that `batch` documents can have together, at least 1. 0: out of memory. */

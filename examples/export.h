@@ -1,5 +1,5 @@
-/* export.h: a model without what only training needs, for haste-train --export: optimizer state, the encoder's moments, progress. In
-   float32 it predicts the same; in bfloat16 it is half as large again. */
+/* export.h: a model without what only training needs, for haste-train --export: optimizer state, the encoder's moments,
+   progress. In float32 it predicts the same; in bfloat16 it is half as large again. */
 #ifndef EXPORT_H
 #define EXPORT_H
 
@@ -16,7 +16,8 @@ static inline uint16_t export_round(float value)
 }
 
 /* Writes it. sections: those of the whole model. 0 with error. */
-static inline int export_model(const char *path, const haste_layer *layer, const haste_section *sections, int32_t count, int bf16, char *error)
+static inline int export_model(const char *path, const haste_layer *layer, const haste_section *sections, int32_t count,
+                               int bf16, char *error)
 {
     static const char *const training[] = { "encoder.moment", "encoder.seen", "progress" };
     haste_section section[HASTE_MAX_SECTIONS];
@@ -54,8 +55,8 @@ static inline int export_model(const char *path, const haste_layer *layer, const
 }
 
 /* P@1 of the model at `path` on n documents, weighed already, in percent. 0 with error. */
-static inline int export_precision(const char *path, const data_set *data, const int64_t *document, int64_t n, int threads,
-                                   double *precision, char *error)
+static inline int export_precision(const char *path, const data_set *data, const int64_t *document, int64_t n,
+                                   int threads, double *precision, char *error)
 {
     haste_file file;
     haste_workspace work;
@@ -75,7 +76,8 @@ static inline int export_precision(const char *path, const data_set *data, const
     options.threads = threads;
     if (haste_load(path, 0, &file, &why) != HASTE_OK) return data_fail(error, "%s", why.text);
     if (haste_workspace_create(&work, &file.layer, &options, &why) != HASTE_OK) data_fail(error, "%s", why.text);
-    else if (model_read_shape(&file, path, &shape, error) && model_read_encoder(&file, path, &shape, &bag, &rows, error)) {
+    else if (model_read_shape(&file, path, &shape, error) &&
+             model_read_encoder(&file, path, &shape, &bag, &rows, error)) {
         bag.threads = threads;
         x = (float *)malloc(EXPORT_BATCH * (size_t)shape.width * sizeof(float));
         if (!(ok = x != NULL)) data_fail(error, "out of memory");
@@ -84,10 +86,13 @@ static inline int export_precision(const char *path, const data_set *data, const
         B = (int32_t)(n - i < EXPORT_BATCH ? n - i : EXPORT_BATCH);
         if (!shape.dense) encoder_forward(&bag, data, document + i, B, 0, x);
         else for (b = 0; b < B; b++)
-            memcpy(x + (int64_t)b * shape.width, data->dense + document[i + b] * data->width, (size_t)shape.width * sizeof(float));
-        ok = haste_top_k(&file.layer, &work, x, B, 1, NULL, best, NULL, &why) == HASTE_OK || data_fail(error, "%s: %s", path, why.text);
+            memcpy(x + (int64_t)b * shape.width, data->dense + document[i + b] * data->width,
+                   (size_t)shape.width * sizeof(float));
+        if (haste_top_k(&file.layer, &work, x, B, 1, NULL, best, NULL, &why) != HASTE_OK)
+            ok = data_fail(error, "%s: %s", path, why.text);
         for (b = 0; b < B && ok; b++)
-            for (j = data->label_offset[document[i + b]]; j < data->label_offset[document[i + b] + 1]; j++) right += data->label[j] == best[b];
+            for (j = data->label_offset[document[i + b]]; j < data->label_offset[document[i + b] + 1]; j++)
+                right += data->label[j] == best[b];
     }
     *precision = n > 0 ? 100 * (double)right / (double)n : 0;
     haste_workspace_free(&work);

@@ -1,9 +1,9 @@
-/* formats.h: documents out of files, for the example programs. Which format a file has is seen from its first line that is neither
-   empty nor a comment, unless the caller says it:
+/* formats.h: documents out of files, for the example programs. Which format a file has is seen from its first line that
+   is neither empty nor a comment, unless the caller says it:
 
        xmc        N V L                                  a header: documents, features, labels; then
                   label,label,... feature:value ...      ids count from 0; an empty line is a document, too
-       libsvm     label,label,... feature:value ...      no header; labels are names (numbers, mostly), also as [label, label]
+       libsvm     label,label,... feature:value ...      no header; labels are names, mostly numbers, also in brackets
        fasttext   __label__A __label__B words ...        labels may stand anywhere in the line
        tsv        labels<tab>words ...                   labels in the first column; the others are text
        csv        labels,"words, ..."                    likewise by RFC 4180: quoted fields, with line breaks too
@@ -11,22 +11,24 @@
 
    (TRAIN is the first file that a vocabulary sees, and teaches it words and names; TEST is any other.)
 
-   In all: gzip, pipes, a byte order mark, carriage returns before newlines. In xmc and libsvm: a line may begin with white space or with
-   its first feature, which means no labels; features in any order, one that comes twice is summed, a value of 0 left out;
-   `#` begins a comment, in the whole line or behind the features. In text: comments only above the first document; a label
-   that comes twice counts once. Empty lines are skipped where they are no documents; with `query` every line is one, for every line
-   wants an answer, and a line without labels may lack the column.
+   In all: gzip, pipes, a byte order mark, carriage returns before newlines. In xmc and libsvm: a line may begin with
+   white space or with its first feature, which means no labels; features in any order, one that comes twice is summed,
+   a value of 0 left out; `#` begins a comment, in the whole line or behind the features. In text: comments only above
+   the first document; a label that comes twice counts once. Empty lines are skipped where they are no documents; with
+   `query` every line is one, for every line wants an answer, and a line without labels may lack the column.
 
-   In tsv and csv a first line whose first column is called label, labels, tag, tags, category, categories, class or target is a
-   header. Labels in the column are separated by the first of ; | , that occurs in that column within the first 64 KiB of TRAIN,
-   else they are not separated: the caller may say another one, or space. White space around a name is no part of it. In tsv a
-   quotation mark means itself, unless it encloses the whole column.
+   In tsv and csv a first line whose first column is called label, labels, tag, tags, category, categories, class or
+   target is a header. Labels in the column are separated by the first of ; | , that occurs in that column within the
+   first 64 KiB of TRAIN, else they are not separated: the caller may say another one, or space. White space around a
+   name is no part of it. In tsv a quotation mark means itself, unless it encloses the whole column.
 
-   Numbers: an id below 2^31 - 1, a value that a float can hold. Where TRAIN has no header, V is the largest feature + 1. Memory goes by what a file
-   holds, never by what its header promises: where ids go far beyond the number of pairs (16 times, and 65,536 more), only those that
-   occur are numbered, and looked up as words are. TEST may have features and labels that TRAIN lacks: they are skipped and counted.
+   Numbers: an id below 2^31 - 1, a value that a float can hold. Where TRAIN has no header, V is the largest feature +
+   1. Memory goes by what a file holds, never by what its header promises: where ids go far beyond the number of pairs
+   (16 times, and 65,536 more), only those that occur are numbered, and looked up as words are. TEST may have features
+   and labels that TRAIN lacks: they are skipped and counted.
 
-   .npy files (version 1 to 3; little-endian float16, float32 or float64; C order) of shape [N, D] are dense features. */
+   .npy files (version 1 to 3; little-endian float16, float32 or float64; C order) of shape [N, D] are dense
+   features. */
 #ifndef FORMATS_H
 #define FORMATS_H
 
@@ -74,8 +76,8 @@ static inline const char *data_dark(const char *p, const char *end)    /* up to 
     return p;
 }
 
-/* Whether a line is labels that are numbers, and feature:value pairs. *numbers (=): how many plain whole numbers the line is, 0 if
-   there is anything else. */
+/* Whether a line is labels that are numbers, and feature:value pairs. *numbers (=): how many plain whole numbers the
+   line is, 0 if there is anything else. */
 static inline int data_is_libsvm(const char *p, const char *end, int *numbers)
 {
     const char *at = p, *stop;
@@ -104,8 +106,9 @@ static inline int data_is_libsvm(const char *p, const char *end, int *numbers)
     return 1;
 }
 
-/* Past the end of a record of CSV that goes on at p; NULL where it does not end before `stop`. *state: 0 at the beginning of a
-   field, 1 in one, 2 in a quoted one, 3 behind a closing quotation mark (or between two that stand for one). */
+/* Past the end of a record of CSV that goes on at p; NULL where it does not end before `stop`. *state: 0 at the
+   beginning of a field, 1 in one, 2 in a quoted one, 3 behind a closing quotation mark (or between two that stand for
+   one). */
 static inline const char *data_record_end(const char *p, const char *stop, int *state)
 {
     int s = *state;
@@ -119,8 +122,8 @@ static inline const char *data_record_end(const char *p, const char *stop, int *
     return NULL;
 }
 
-/* The end of the first column. *begin and the returned end leave quotation marks out where they enclose it; *next (=): what follows, the
-   delimiter or the end of the line. NULL: a quotation mark in the middle. */
+/* The end of the first column. *begin and the returned end leave quotation marks out where they enclose it; *next (=):
+   what follows, the delimiter or the end of the line. NULL: a quotation mark in the middle. */
 static inline char *data_column(char **begin, char *end, char delimiter, char **next)
 {
     char *p = *begin, *close;
@@ -157,7 +160,8 @@ static inline int data_look_for_separator(const data_stream *stream, char delimi
     if (stream->end - stream->begin > FORMAT_SAMPLE) stop = p + FORMAT_SAMPLE;
     while (p < stop) {
         int state = 0;
-        const char *newline = delimiter == ',' ? data_record_end(p, stop, &state) : (const char *)memchr(p, '\n', (size_t)(stop - p));
+        const char *newline = delimiter == ',' ? data_record_end(p, stop, &state)
+                                               : (const char *)memchr(p, '\n', (size_t)(stop - p));
         char *end = newline ? p + (newline - p) - (delimiter == ',') : stop, *column = p, *close;
         close = data_column(&column, end, delimiter, &next);
         for (; close && column < close; column++) for (i = 0; i < 3; i++) seen[i] |= *column == ";|,"[i];
@@ -206,7 +210,8 @@ static inline int data_known_labels(const vocabulary *v, const char *p, const ch
     return known;
 }
 
-/* The format of the line at p; FORMAT_AUTO with a message where it has none. After TRAIN, text is text and numbers are numbers. */
+/* The format of the line at p; FORMAT_AUTO with a message where it has none. After TRAIN, text is text and numbers are
+   numbers. */
 static inline int data_recognise(const data_documents *d, char *p, char *end, char *error)
 {
     const char *path = d->stream.path;
@@ -223,22 +228,26 @@ static inline int data_recognise(const data_documents *d, char *p, char *end, ch
     libsvm = !text && data_is_libsvm(p, end, &numbers);
     if (numbers == 3) return FORMAT_XMC;
     if (!text && numbers > 1) {
-        data_fail(error, "%s:%lld: a first line of %d numbers; expected three: documents, features and labels", path, line, numbers);
+        data_fail(error, "%s:%lld: a first line of %d numbers; expected three: documents, features and labels", path,
+                  line, numbers);
         return FORMAT_AUTO;
     }
     if (libsvm || numeric) return FORMAT_LIBSVM;   /* the parser says what is wrong with it */
     for (next = p; end - next >= 9; next++)
-        if (*next == '_' && memcmp(next, "__label__", 9) == 0 && (next == p || next[-1] == ' ' || next[-1] == '\t')) return FORMAT_FASTTEXT;
+        if (*next == '_' && memcmp(next, "__label__", 9) == 0 && (next == p || next[-1] == ' ' || next[-1] == '\t'))
+            return FORMAT_FASTTEXT;
     if (text && v->shape.format == FORMAT_FASTTEXT) return FORMAT_FASTTEXT;
     if (memchr(p, '\t', (size_t)(end - p))) return FORMAT_TSV;
     if (text && !d->query) return memchr(p, ',', (size_t)(end - p)) ? FORMAT_CSV : (int)v->shape.format;
     close = data_column(&column, end, ',', &next);
-    if (text && close && next < end && (column == close || data_is_heading(column, close) || data_known_labels(v, column, close, column > p) > 0))
+    if (text && close && next < end &&
+        (column == close || data_is_heading(column, close) || data_known_labels(v, column, close, column > p) > 0))
         return FORMAT_CSV;
     if (text) return FORMAT_LINES;
     if (memchr(p, ',', (size_t)(end - p))) return FORMAT_CSV;
-    data_fail(error, "%s:%lld: cannot tell what this is: expected numbers of documents, features and labels (XMC), label,label "
-              "feature:value ... (LIBSVM), __label__NAME words (fastText), or labels, a tab or comma, and text", path, line);
+    data_fail(error, "%s:%lld: cannot tell what this is: expected numbers of documents, features and labels (XMC), "
+              "label,label feature:value ... (LIBSVM), __label__NAME words (fastText), or labels, a tab or comma, "
+              "and text", path, line);
     return FORMAT_AUTO;
 }
 
@@ -257,14 +266,17 @@ static inline int data_label_name(data_documents *d, int32_t *label, int64_t *la
     id = v->learnt ? data_find(&v->labels, p, end - p) : data_add(&v->labels, p, end - p);
     if (id >= 0) label[(*labels)++] = id;
     else if (v->learnt) d->skipped.labels++;
-    else return data_fail(error, "%s:%lld: out of memory for the names of labels", d->stream.path, (long long)d->record);
+    else return data_fail(error, "%s:%lld: out of memory for the names of labels", d->stream.path,
+                          (long long)d->record);
     return 1;
 }
 
 /* ---- >>numbers ----------------------------------------------------------------------------------------------- */
 
-/* The labels at *at, by name: up to white space, separated by commas; or in brackets, separated by commas or white space. */
-static inline int data_named_labels(data_documents *d, int32_t *label, int64_t *labels, char **at, char *end, char *error)
+/* The labels at *at, by name: up to white space, separated by commas; or in brackets, separated by commas or white
+   space. */
+static inline int data_named_labels(data_documents *d, int32_t *label, int64_t *labels, char **at, char *end,
+                                    char *error)
 {
     const int bracket = **at == '[';
     char *p = *at + bracket, word[32];
@@ -273,7 +285,8 @@ static inline int data_named_labels(data_documents *d, int32_t *label, int64_t *
         while (p < end && *p != ',' && *p != ' ' && *p != '\t' && !(bracket && *p == ']')) p++;
         for (q = start; q < p && *q != ':'; q++) { }
         if (q < p || (p == start && !bracket))
-            return data_fail(error, "%s:%lld: expected a label, found %s", d->stream.path, (long long)d->record, data_word(start, end, word));
+            return data_fail(error, "%s:%lld: expected a label, found %s", d->stream.path, (long long)d->record,
+                             data_word(start, end, word));
         if (!data_label_name(d, label, labels, start, p, error)) return 0;
         if (p == end || (!bracket && *p != ',') || (bracket && *p == ']')) break;
         p++;
@@ -314,9 +327,11 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
             const char *start = at;
             id = data_id(&at);
             if (id < 0 || (*at != ',' && *at != ' ' && *at != '\t' && at != end))
-                return data_fail(error, "%s:%lld: expected a label id, found %s", path, (long long)line, data_word(start, end, word));
+                return data_fail(error, "%s:%lld: expected a label id, found %s", path, (long long)line,
+                                 data_word(start, end, word));
             if (id >= L)
-                return data_fail(error, "%s:%lld: label %.*s is not below L = %lld%s", path, (long long)line, (int)(at - start < 20 ? at - start : 20),
+                return data_fail(error, "%s:%lld: label %.*s is not below L = %lld%s", path, (long long)line,
+                                 (int)(at - start < 20 ? at - start : 20),
                                  start, (long long)L, id == L ? " (ids count from 0)" : "");
             label[labels++] = (int32_t)id;
             if (*at != ',') break;
@@ -329,14 +344,16 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
         start = at;
         id = data_id(&at);
         if (id < 0 || *at != ':')
-            return data_fail(error, "%s:%lld: expected feature:value, found %s", path, (long long)line, data_word(start, end, word));
+            return data_fail(error, "%s:%lld: expected feature:value, found %s", path, (long long)line,
+                             data_word(start, end, word));
         if (id >= V)
-            return data_fail(error, "%s:%lld: feature %.*s is not below V = %lld%s", path, (long long)line, (int)(at - start < 20 ? at - start : 20),
+            return data_fail(error, "%s:%lld: feature %.*s is not below V = %lld%s", path, (long long)line,
+                             (int)(at - start < 20 ? at - start : 20),
                              start, (long long)V, id == V ? " (ids count from 0)" : "");
         start = ++at;
         if (!data_number(&at, &value[features]) || (at != end && *at != ' ' && *at != '\t'))
-            return data_fail(error, "%s:%lld: the value of feature %lld should be a finite number, found %s", path, (long long)line,
-                             (long long)id, data_word(start, end, word));
+            return data_fail(error, "%s:%lld: the value of feature %lld should be a finite number, found %s", path,
+                             (long long)line, (long long)id, data_word(start, end, word));
         feature[features++] = (int32_t)id;
     }
     if (v->learnt && v->words.count > 0)
@@ -350,8 +367,8 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
     features = data_tidy(feature, value, features);
     for (i = 0; i < features; i++)
         if (!(fabsf(value[i]) <= 3.4028234e38f))
-            return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path, (long long)line,
-                             (long)feature[i]);
+            return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path,
+                             (long long)line, (long)feature[i]);
     if (v->learnt) {   /* what the vocabulary does not know is at the end now */
         for (; features > 0 && feature[features - 1] >= v->shape.features; features--) d->skipped.features++;
         for (; labels > 0 && label[labels - 1] >= v->shape.labels; labels--) d->skipped.labels++;
@@ -368,7 +385,8 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
 /* ---- >>text -------------------------------------------------------------------------------------------------- */
 
 /* One document: its labels are appended to label, which has room for them; [*p, end) is its text then. */
-static inline int data_text_labels(data_documents *d, int32_t *label, int64_t *labels, char **at, char *end, char *error)
+static inline int data_text_labels(data_documents *d, int32_t *label, int64_t *labels, char **at, char *end,
+                                   char *error)
 {
     const char separator = data_separator(d->words), delimiter = d->format == FORMAT_CSV ? ',' : '\t';
     char *p = *at, *column = p, *close, *next, *q;
@@ -376,7 +394,8 @@ static inline int data_text_labels(data_documents *d, int32_t *label, int64_t *l
         for (q = p; (q = (char *)memchr(q, '_', (size_t)(end - q))) != NULL; q++) {
             if (end - q < 9 || memcmp(q, "__label__", 9) != 0 || (q > p && q[-1] != ' ' && q[-1] != '\t')) continue;
             for (next = q + 9; next < end && *next != ' ' && *next != '\t'; next++) { }
-            if (next == q + 9) return data_fail(error, "%s:%lld: a label without a name", d->stream.path, (long long)d->record);
+            if (next == q + 9)
+                return data_fail(error, "%s:%lld: a label without a name", d->stream.path, (long long)d->record);
             if (!data_label_name(d, label, labels, q + 9, next, error)) return 0;
             memset(q, ' ', (size_t)(next - q));
             q = next - 1;
@@ -385,11 +404,13 @@ static inline int data_text_labels(data_documents *d, int32_t *label, int64_t *l
     }
     if (d->format == FORMAT_LINES) return 1;
     close = data_column(&column, end, delimiter, &next);
-    if (!close) return data_fail(error, "%s:%lld: expected a comma behind the quoted first column", d->stream.path, (long long)d->record);
+    if (!close)
+        return data_fail(error, "%s:%lld: expected a comma behind the quoted first column", d->stream.path,
+                         (long long)d->record);
     if (next == end && d->query) return 1;   /* only text */
     if (next == end)
-        return data_fail(error, "%s:%lld: expected labels, a %s, and text; found one column", d->stream.path, (long long)d->record,
-                         delimiter == ',' ? "comma" : "tab");
+        return data_fail(error, "%s:%lld: expected labels, a %s, and text; found one column", d->stream.path,
+                         (long long)d->record, delimiter == ',' ? "comma" : "tab");
     *at = next + 1;
     if (column > p) close = data_unquote(column, close);
     for (p = column; p <= close; p = q + 1) {
@@ -417,7 +438,8 @@ static inline int data_text(data_documents *d, data_set *data, char *p, char *en
     for (i = 0; i < words; i++)
         for (n = 1; n <= ngrams && i + n <= words; n++) {
             const int32_t id = vocabulary_feature(v, i, n);
-            if (id == -2) return data_fail(error, "%s:%lld: out of memory for the words", d->stream.path, (long long)d->record);
+            if (id == -2)
+                return data_fail(error, "%s:%lld: out of memory for the words", d->stream.path, (long long)d->record);
             if (id < 0) { d->skipped.features += n == 1; continue; }
             feature[features] = id;
             value[features++] = 1;
@@ -440,7 +462,8 @@ static inline int data_record(data_stream *stream, char **begin, char **end, cha
         if (!stop && stream->finished) {
             if (stream->begin == stream->end) return 0;
             if (state == 2)
-                return data_fail(error, "%s:%lld: a quotation mark is opened and never closed", stream->path, (long long)stream->line + 1) - 1;
+                return data_fail(error, "%s:%lld: a quotation mark is opened and never closed", stream->path,
+                                 (long long)stream->line + 1) - 1;
             stream->buffer[stream->end++] = '\n';
             stop = stream->buffer + stream->end;
         }
@@ -471,18 +494,20 @@ static inline int data_header(data_documents *d, const char *p, const char *end,
         if (d->header[i] < 0 || (p < end && *p != ' ' && *p != '\t')) break;
     }
     if (i < 3 || data_blank(p, end) != end)
-        return data_fail(error, "%s:%lld: expected a first line with three numbers: documents, features and labels", path, (long long)d->stream.line);
+        return data_fail(error, "%s:%lld: expected a first line with three numbers: documents, features and labels",
+                         path, (long long)d->stream.line);
     for (i = 0; i < 3; i++)
         if (d->header[i] < 1 || (i > 0 && d->header[i] > INT32_MAX))
-            return data_fail(error, "%s:%lld: %.*s %s; expected 1 .. 2147483647", path, (long long)d->stream.line, (int)(data_dark(from[i], end) - from[i]),
-                             from[i], name[i]);
+            return data_fail(error, "%s:%lld: %.*s %s; expected 1 .. 2147483647", path, (long long)d->stream.line,
+                             (int)(data_dark(from[i], end) - from[i]), from[i], name[i]);
     d->promises = 1;
     d->header_line = d->stream.line;
     return 1;
 }
 
 /* Opens a file and looks what it is, up to its first document. format: FORMAT_AUTO, or what it has to be. */
-static inline int data_documents_open(data_documents *d, vocabulary *v, const char *path, int format, int query, char *error)
+static inline int data_documents_open(data_documents *d, vocabulary *v, const char *path, int format, int query,
+                                      char *error)
 {
     char *begin = NULL, *end = NULL, *column, *close, *next;
     int got, ok = 1;
@@ -497,17 +522,22 @@ static inline int data_documents_open(data_documents *d, vocabulary *v, const ch
     } while (got > 0 && ((*begin == '#' && !(query && v->shape.text)) || (begin == end && !query)));
     if (got < 0) ok = 0;
     else if (got == 0 && query) { d->format = v->shape.text ? FORMAT_LINES : FORMAT_LIBSVM; return 1; }
-    else if (got == 0) ok = data_fail(error, "%s:%lld: the file is empty; expected documents", path, (long long)d->stream.line + 1);
+    else if (got == 0)
+        ok = data_fail(error, "%s:%lld: the file is empty; expected documents", path, (long long)d->stream.line + 1);
     else ok = (d->format = format ? format : data_recognise(d, begin, end, error)) != FORMAT_AUTO;
     if (ok && v->learnt && (v->shape.text != 0) != (d->format >= FORMAT_FASTTEXT))
-        ok = data_fail(error, "%s: expected %s: that is what was learnt from", path, v->shape.text ? "text" : "feature:value pairs");
-    if (ok && !v->learnt && d->format == FORMAT_LINES) ok = data_fail(error, "%s: lines without labels: nothing to learn", path);
+        ok = data_fail(error, "%s: expected %s: that is what was learnt from", path,
+                       v->shape.text ? "text" : "feature:value pairs");
+    if (ok && !v->learnt && d->format == FORMAT_LINES)
+        ok = data_fail(error, "%s: lines without labels: nothing to learn", path);
     if (ok && d->format == FORMAT_XMC) ok = data_header(d, begin, end, error);
     else if (ok) data_again(&d->stream, begin);
     if (ok && (d->format == FORMAT_TSV || d->format == FORMAT_CSV)) {
         const char delimiter = d->format == FORMAT_CSV ? ',' : '\t';
-        while (ok && !query && !d->stream.finished && d->stream.end - d->stream.begin < FORMAT_SAMPLE) ok = data_fill(&d->stream, error);
-        if (ok && v->shape.separator == SEPARATOR_AUTO) v->shape.separator = data_look_for_separator(&d->stream, delimiter);
+        while (ok && !query && !d->stream.finished && d->stream.end - d->stream.begin < FORMAT_SAMPLE)
+            ok = data_fill(&d->stream, error);
+        if (ok && v->shape.separator == SEPARATOR_AUTO)
+            v->shape.separator = data_look_for_separator(&d->stream, delimiter);
         ok = ok && data_line(&d->stream, &begin, &end, error) > 0;
         column = begin;
         close = ok ? data_column(&column, end, delimiter, &next) : NULL;
@@ -530,12 +560,14 @@ static inline int data_documents_next(data_documents *d, data_set *data, char *e
     for (;;) {
         char *begin = NULL, *end = NULL;
         const int64_t line = d->stream.line + 1;
-        const int got = d->format == FORMAT_CSV ? data_record(&d->stream, &begin, &end, error) : data_line(&d->stream, &begin, &end, error);
+        const int got = d->format == FORMAT_CSV ? data_record(&d->stream, &begin, &end, error)
+                                                : data_line(&d->stream, &begin, &end, error);
         if (got < 0) return -1;
         if (!got) {
             if (d->promises && d->count < d->header[0])
-                return data_fail(error, "%s:%lld: the file ends after %lld documents; line %lld promises %lld", d->stream.path,
-                                 (long long)line, (long long)d->count, (long long)d->header_line, (long long)d->header[0]) - 1;
+                return data_fail(error, "%s:%lld: the file ends after %lld documents; line %lld promises %lld",
+                                 d->stream.path, (long long)line, (long long)d->count, (long long)d->header_line,
+                                 (long long)d->header[0]) - 1;
             return 0;
         }
         d->record = line;
@@ -544,8 +576,8 @@ static inline int data_documents_next(data_documents *d, data_set *data, char *e
         if (!text && *begin == '#') continue;
         if (begin == end && (d->promises ? d->count == d->header[0] : !d->query)) continue;
         if (d->promises && d->count == d->header[0])
-            return data_fail(error, "%s:%lld: one document more than the %lld that line %lld promises", d->stream.path, (long long)line,
-                             (long long)d->header[0], (long long)d->header_line) - 1;
+            return data_fail(error, "%s:%lld: one document more than the %lld that line %lld promises", d->stream.path,
+                             (long long)line, (long long)d->header[0], (long long)d->header_line) - 1;
         /* A label takes two characters, a feature four: room for the whole line, so that the parsers need no checks. */
         if (!data_room(data, (end - begin) / 2 + 1, text ? 0 : (end - begin) / 2 + 1))
             return data_fail(error, "%s:%lld: out of memory", d->stream.path, (long long)line) - 1;
@@ -642,19 +674,22 @@ typedef struct data_reading {
     int     format;        /* FORMAT_AUTO, or what it has to be */
     int     query;         /* empty lines are documents, text needs no labels */
     int64_t limit;         /* > 0: only so many documents */
-    int64_t min_count;     /* words of fewer documents are left out of a vocabulary; 0: below 2 where TRAIN has 10,000 documents */
+    /* words of fewer documents are left out of a vocabulary; 0: below 2 where TRAIN has 10,000 documents */
+    int64_t min_count;
 } data_reading;
 
-/* Reads a whole file. A vocabulary that is not fixed yet is learnt from it. data (=) is empty after a failure. about (=): what the file
-   is, and what was skipped. */
-static inline int data_read(data_set *data, vocabulary *v, const char *path, const data_reading *how, data_documents *about, char *error)
+/* Reads a whole file. A vocabulary that is not fixed yet is learnt from it. data (=) is empty after a failure. about
+   (=): what the file is, and what was skipped. */
+static inline int data_read(data_set *data, vocabulary *v, const char *path, const data_reading *how,
+                            data_documents *about, char *error)
 {
     int got = 1;
     memset(data, 0, sizeof *data);
     if (!data_documents_open(about, v, path, how->format, how->query, error)) return 0;
     while (got > 0 && (how->limit <= 0 || data->documents < how->limit)) got = data_documents_next(about, data, error);
     if (got >= 0 && data->documents == 0)   /* a header or a heading, and nothing else */
-        got = data_fail(error, "%s:%lld: the file ends before its first document", path, (long long)about->stream.line + 1) - 1;
+        got = data_fail(error, "%s:%lld: the file ends before its first document", path,
+                        (long long)about->stream.line + 1) - 1;
     if (got >= 0 && !v->learnt &&
         !data_learn(v, data, about, how->min_count ? how->min_count : data->documents < 10000 ? 1 : 2, error)) got = -1;
     data_documents_close(about);
@@ -679,7 +714,8 @@ static inline const char *data_format_text(const data_documents *d, char text[10
     if (d->format == FORMAT_LIBSVM && d->largest >= 0 && v->words.count == 0)
         snprintf(text, 100, "%s, features from %d to %lld", name[d->format], d->zeros == 0, (long long)d->largest);
     if (d->format == FORMAT_TSV || d->format == FORMAT_CSV)
-        snprintf(text, 100, "%s, %s%s", name[d->format], *separator ? "labels separated by " : "one label each", separator);
+        snprintf(text, 100, "%s, %s%s", name[d->format], *separator ? "labels separated by " : "one label each",
+                 separator);
     return text;
 }
 
@@ -688,9 +724,13 @@ static inline const char *data_skipped_text(const data_skipped *skipped, int wor
 {
     int n = 0;
     text[0] = 0;
-    if (skipped->features) n += snprintf(text + n, 200 - (size_t)n, "%lld unknown %s", (long long)skipped->features, words ? "words" : "features");
-    if (skipped->labels) n += snprintf(text + n, 200 - (size_t)n, "%s%lld unknown labels", n ? ", " : "", (long long)skipped->labels);
-    if (skipped->bytes) snprintf(text + n, 200 - (size_t)n, "%s%lld bytes that are no UTF-8", n ? ", " : "", (long long)skipped->bytes);
+    if (skipped->features)
+        n += snprintf(text + n, 200 - (size_t)n, "%lld unknown %s", (long long)skipped->features,
+                      words ? "words" : "features");
+    if (skipped->labels)
+        n += snprintf(text + n, 200 - (size_t)n, "%s%lld unknown labels", n ? ", " : "", (long long)skipped->labels);
+    if (skipped->bytes)
+        snprintf(text + n, 200 - (size_t)n, "%s%lld bytes that are no UTF-8", n ? ", " : "", (long long)skipped->bytes);
     return text;
 }
 
@@ -711,7 +751,8 @@ static inline int data_read_names(vocabulary *v, const char *path, char *error)
     }
     data_close(&stream);
     if (ok && names.count != v->shape.labels)
-        ok = data_fail(error, "%s:%ld: %ld names for %lld labels", path, (long)names.count, (long)names.count, (long long)v->shape.labels);
+        ok = data_fail(error, "%s:%ld: %ld names for %lld labels", path, (long)names.count, (long)names.count,
+                       (long long)v->shape.labels);
     if (!ok) { data_names_free(&names); return 0; }
     data_names_free(&v->labels);
     v->labels = names;
@@ -745,7 +786,8 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
     if (!bytes) return 0;
     header = bytes[0] | (size_t)bytes[1] << 8;
     if (prefix == 4) header |= (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24;
-    if (header > 65536) return data_fail(error, "%s: a header of %lu bytes; expected a plain array", path, (unsigned long)header);
+    if (header > 65536)
+        return data_fail(error, "%s: a header of %lu bytes; expected a plain array", path, (unsigned long)header);
     bytes = data_take(stream, header, error);
     if (!bytes) return 0;
     text = (char *)malloc(header + 1);
@@ -782,7 +824,8 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
             else if (is_double) { double wide; memcpy(&wide, bytes, 8); row[j] = (float)wide; }
             else memcpy(&row[j], bytes, 4);
             if (!(fabsf(row[j]) <= 3.4028234e38f))
-                return data_fail(error, "%s: row %lld, column %lld: expected a finite number", path, (long long)i, (long long)j);
+                return data_fail(error, "%s: row %lld, column %lld: expected a finite number", path, (long long)i,
+                                 (long long)j);
         }
     }
     data->documents = rows;
@@ -790,8 +833,8 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
     return 1;
 }
 
-/* Reads dense features. With documents already in data (their labels, from a text file), the numbers of rows must agree;
-   otherwise the documents have no labels. */
+/* Reads dense features. With documents already in data (their labels, from a text file), the numbers of rows must
+   agree; otherwise the documents have no labels. */
 static inline int data_read_npy(data_set *data, const char *path, int64_t limit, char *error)
 {
     data_stream stream;
@@ -802,7 +845,8 @@ static inline int data_read_npy(data_set *data, const char *path, int64_t limit,
     ok = data_npy_rows(&rows, &stream, limit, error);
     data_close(&stream);
     if (ok && data->documents > 0 && data->documents != rows.documents)
-        ok = data_fail(error, "%s: %lld rows for %lld documents", path, (long long)rows.documents, (long long)data->documents);
+        ok = data_fail(error, "%s: %lld rows for %lld documents", path, (long long)rows.documents,
+                       (long long)data->documents);
     if (ok && data->documents == 0) {
         data->label_offset = (int64_t *)calloc((size_t)rows.documents + 1, sizeof(int64_t));
         data->feature_offset = (int64_t *)calloc((size_t)rows.documents + 1, sizeof(int64_t));

@@ -1,7 +1,8 @@
 /* model.h: what haste-train keeps in a model file beside the layer, and haste-predict takes from it.
 
        encoder.shape    a model_shape
-       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs. Or encoder.bf16, the same rounded
+       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs.
+                        Or encoder.bf16, the same rounded
        encoder.moment   their second moments, and the step each row last changed in, to go on training
        encoder.seen     [V + 1] int64
        idf              [V] weights of features
@@ -55,13 +56,14 @@ static inline void model_add_vocabulary(haste_section *section, int32_t *count, 
 }
 
 /* A section of exactly so many bytes; NULL with a message otherwise. */
-static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path, char *error)
+static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path,
+                                        char *error)
 {
     const haste_section *section = haste_file_find(file, name);
     if (!section) { data_fail(error, "%s: no section '%s': not a model of haste-train", path, name); return NULL; }
     if (bytes != 0 && section->bytes != bytes) {
-        data_fail(error, "%s: section '%s' has %llu bytes; expected %llu", path, name, (unsigned long long)section->bytes,
-                  (unsigned long long)bytes);
+        data_fail(error, "%s: section '%s' has %llu bytes; expected %llu", path, name,
+                  (unsigned long long)section->bytes, (unsigned long long)bytes);
         return NULL;
     }
     return section->data;
@@ -74,15 +76,19 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
     if (!bytes) return 0;
     memcpy(shape, bytes, sizeof *shape);
     if (shape->version != MODEL_VERSION)
-        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version, MODEL_VERSION);
-    if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs || shape->documents < 1)
-        return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs", path,
-                         (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
+        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version,
+                         MODEL_VERSION);
+    if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs ||
+        shape->documents < 1)
+        return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs",
+                         path, (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
     return 1;
 }
 
-/* The encoder to predict with: rows in the file, or in *rows, which the caller frees, where they are kept as bfloat16. */
-static inline int model_read_encoder(const haste_file *file, const char *path, const model_shape *shape, encoder *bag, float **rows, char *error)
+/* The encoder to predict with: rows in the file, or in *rows, which the caller frees, where they are kept as
+   bfloat16. */
+static inline int model_read_encoder(const haste_file *file, const char *path, const model_shape *shape, encoder *bag,
+                                     float **rows, char *error)
 {
     const size_t bytes = encoder_bytes((int32_t)shape->features, (int32_t)shape->width);
     bag->features = (int32_t)shape->features;
@@ -106,7 +112,8 @@ static inline int model_read_encoder(const haste_file *file, const char *path, c
 }
 
 /* The vocabulary, checked against the layer and the encoder. */
-static inline int model_read_vocabulary(const haste_file *file, const char *path, const model_shape *shape, vocabulary *v, char *error)
+static inline int model_read_vocabulary(const haste_file *file, const char *path, const model_shape *shape,
+                                        vocabulary *v, char *error)
 {
     const haste_section *words = haste_file_find(file, "words"), *labels = haste_file_find(file, "labels");
     vocabulary_shape kept;
@@ -119,7 +126,8 @@ static inline int model_read_vocabulary(const haste_file *file, const char *path
     if (!bytes) return 0;
     memcpy(&kept, bytes, sizeof kept);
     if (kept.labels != file->layer.labels || kept.features != shape->features)
-        return data_fail(error, "%s: a vocabulary of %lld features and %lld labels; expected %lld and %ld", path, (long long)kept.features,
+        return data_fail(error, "%s: a vocabulary of %lld features and %lld labels; expected %lld and %ld", path,
+                         (long long)kept.features,
                          (long long)kept.labels, (long long)shape->features, (long)file->layer.labels);
     return vocabulary_read(v, &kept, words ? (const char *)words->data : NULL, words ? words->bytes : 0,
                            labels ? (const char *)labels->data : NULL, labels ? labels->bytes : 0, path, error);

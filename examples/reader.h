@@ -1,5 +1,5 @@
-/* reader.h: lines and numbers out of files, for the example programs. Needs the C library and the system's open, read, close (and
-   zlib, with HASTE_ZLIB).
+/* reader.h: lines and numbers out of files, for the example programs. Needs the C library and the system's open, read,
+   close (and zlib, with HASTE_ZLIB).
 
        data_stream in;
        char *begin, *end, error[DATA_ERROR];
@@ -7,10 +7,10 @@
        while ((got = data_line(&in, &begin, &end, error)) == 1) ...   *end is '\n'; the line may be overwritten
        data_close(&in);
 
-   Files are read in chunks, never whole, and a line is given out as soon as it is there: nobody waits for the next one. What is
-   gzip-compressed is seen by its first bytes, whatever its name. A byte order mark of UTF-8 before the first line is skipped. A line
-   may have up to DATA_LINE bytes. Every function that can fail returns 0 (data_line: -1) and says why in error[DATA_ERROR], with
-   file and line: `train.txt:17: label 70000 is not below L = 3993`. */
+   Files are read in chunks, never whole, and a line is given out as soon as it is there: nobody waits for the next one.
+   What is gzip-compressed is seen by its first bytes, whatever its name. A byte order mark of UTF-8 before the first
+   line is skipped. A line may have up to DATA_LINE bytes. Every function that can fail returns 0 (data_line: -1) and
+   says why in error[DATA_ERROR], with file and line: `train.txt:17: label 70000 is not below L = 3993`. */
 #ifndef READER_H
 #define READER_H
 
@@ -127,7 +127,8 @@ static inline int64_t data_raw(data_stream *stream, void *to, size_t room, char 
 #ifdef HASTE_ZLIB
 static inline int data_damaged(const data_stream *stream, const char *why, char *error)
 {
-    return data_fail(error, "%s: after line %lld: damaged or incomplete: %s", stream->path, (long long)stream->line, why);
+    return data_fail(error, "%s: after line %lld: damaged or incomplete: %s", stream->path, (long long)stream->line,
+                     why);
 }
 
 /* The same for what is compressed. */
@@ -172,7 +173,8 @@ static inline int data_begin(data_stream *stream, char *error)
     if (stream->end < 2 || memcmp(stream->buffer, "\x1f\x8b", 2) != 0) return 1;
 #ifdef HASTE_ZLIB
     stream->packed = (unsigned char *)malloc(DATA_CHUNK);
-    if (!stream->packed || inflateInit2(&stream->gz, 15 + 16) != Z_OK) return data_fail(error, "%s: out of memory", stream->path);
+    if (!stream->packed || inflateInit2(&stream->gz, 15 + 16) != Z_OK)
+        return data_fail(error, "%s: out of memory", stream->path);
     stream->compressed = 1;
     memcpy(stream->packed, stream->buffer, stream->end);
     stream->gz.next_in = stream->packed;
@@ -221,7 +223,8 @@ static inline int data_fill(data_stream *stream, char *error)
     return 1;
 }
 
-/* The next line: 1, with *end on its newline (in the buffer, free to be overwritten); 0 at the end of the file; -1 error. */
+/* The next line: 1, with *end on its newline (in the buffer, free to be overwritten); 0 at the end of the file; -1
+   error. */
 static inline int data_line(data_stream *stream, char **begin, char **end, char *error)
 {
     size_t seen = 0;
@@ -240,7 +243,8 @@ static inline int data_line(data_stream *stream, char **begin, char **end, char 
             if (stream->line > 1) return 1;
             if (*end - *begin >= 3 && memcmp(*begin, "\xef\xbb\xbf", 3) == 0) *begin += 3;
             if (*end - *begin >= 2 && (memcmp(*begin, "\xff\xfe", 2) == 0 || memcmp(*begin, "\xfe\xff", 2) == 0))
-                return data_fail(error, "%s:1: is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)", stream->path) - 1;
+                return data_fail(error, "%s:1: is UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
+                                 stream->path) - 1;
             return 1;
         }
         if (stream->finished) return 0;
@@ -295,7 +299,8 @@ static inline int64_t data_id(const char **at)
     return id;
 }
 
-/* A decimal number at *at. Plain decimals of up to 18 digits are exact enough in 64 bits and one division; the rest is strtod's. */
+/* A decimal number at *at. Plain decimals of up to 18 digits are exact enough in 64 bits and one division; the rest is
+   strtod's. */
 static inline int data_number(const char **at, float *value)
 {
     static const double power[] = { 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
@@ -318,7 +323,7 @@ static inline int data_number(const char **at, float *value)
     } else {
         char text[128], *stop;
         size_t n = 0;
-        while (n < sizeof text - 1 && start[n] != ' ' && start[n] != '\t' && start[n] != '\n') { text[n] = start[n]; n++; }
+        for (; n < sizeof text - 1 && start[n] != ' ' && start[n] != '\t' && start[n] != '\n'; n++) text[n] = start[n];
         text[n] = 0;
         number = strtod(text, &stop);
         p = start + (stop - text);

@@ -35,12 +35,14 @@ typedef struct split_draw { uint64_t number; int64_t document; } split_draw;
 static inline int split_order(const void *a, const void *b)
 {
     const split_draw *x = (const split_draw *)a, *y = (const split_draw *)b;
-    return x->number != y->number ? (x->number > y->number) - (x->number < y->number) : (x->document > y->document) - (x->document < y->document);
+    if (x->number != y->number) return x->number > y->number ? 1 : -1;
+    return (x->document > y->document) - (x->document < y->document);
 }
 
-/* All documents in document [N] (=), with about n of them, those with the largest random numbers, last. The number is drawn from what is
-   in a document, so that copies stay together: of arxiv-authors' documents every fourth has one, and a model is not to be judged on what
-   it has seen. Returns how many were held out: copies may make it more; -1: no other document would be left; -2: out of memory. */
+/* All documents in document [N] (=), with about n of them, those with the largest random numbers, last. The number is
+   drawn from what is in a document, so that copies stay together: of arxiv-authors' documents every fourth has one, and
+   a model is not to be judged on what it has seen. Returns how many were held out: copies may make it more; -1: no
+   other document would be left; -2: out of memory. */
 static inline int64_t split_hold_out(const data_set *data, int64_t n, uint64_t seed, int64_t *document)
 {
     split_draw *drawn;
@@ -51,10 +53,12 @@ static inline int64_t split_hold_out(const data_set *data, int64_t n, uint64_t s
     if (!drawn) return -2;
     for (i = 0; i < data->documents; i++) {
         uint64_t hash = UINT64_C(14695981039346656037);
-        if (data->feature_offset[i] == data->feature_offset[i + 1]) hash ^= (uint64_t)i;   /* nothing in it is no copy */
+        /* nothing in it is no copy */
+        if (data->feature_offset[i] == data->feature_offset[i + 1]) hash ^= (uint64_t)i;
         for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++)
             hash = split_hash_float(split_hash(hash, (uint64_t)data->feature[j]), data->value[j]);
-        for (j = 0; data->dense && j < data->width; j++) hash = split_hash_float(hash, data->dense[i * data->width + j]);
+        for (j = 0; data->dense && j < data->width; j++)
+            hash = split_hash_float(hash, data->dense[i * data->width + j]);
         drawn[i].number = encoder_random(seed, 5, hash);
         drawn[i].document = i;
     }

@@ -1,15 +1,17 @@
-/* vocabulary.h: words and names, for the example programs: which number each has, and how text becomes words. Needs reader.h.
+/* vocabulary.h: words and names, for the example programs: which number each has, and how text becomes words. Needs
+   reader.h.
 
-   A word is a run of letters, digits, combining marks and underscores, in lower case; everything else separates. Text is UTF-8. A
-   code point from U+0080 on is a letter unless it lies in a block of punctuation or symbols (data_letter names them). Han, Hiragana
-   and Katakana are written without spaces: each of their characters is a word. Lower case is known for Latin, Greek (the final
-   sigma becomes an ordinary one), Cyrillic, Armenian and Georgian; nothing is composed or decomposed, so that a letter and its combining
-   accent are not the same as the one letter with an accent. The soft hyphen, the joiners U+200C and U+200D, and
-   variation selectors vanish. Bytes that are
+   A word is a run of letters, digits, combining marks and underscores, in lower case; everything else separates. Text
+   is UTF-8. A code point from U+0080 on is a letter unless it lies in a block of punctuation or symbols (data_letter
+   names them). Han, Hiragana and Katakana are written without spaces: each of their characters is a word. Lower case is
+   known for Latin, Greek (the final sigma becomes an ordinary one), Cyrillic, Armenian and Georgian; nothing is
+   composed or decomposed, so that a letter and its combining accent are not the same as the one letter with an accent.
+   The soft hyphen, the joiners U+200C and U+200D, and variation selectors vanish. Bytes that are
    no UTF-8 separate words and are counted.
 
-   A feature is a word or, with `ngrams` > 1, also each run of 2 .. ngrams words, joined by a space. With hash_bits > 0 there are
-   2^hash_bits features, and a hash of its text says which one a word is: nothing is looked up or kept, and some words share one. */
+   A feature is a word or, with `ngrams` > 1, also each run of 2 .. ngrams words, joined by a space. With hash_bits > 0
+   there are 2^hash_bits features, and a hash of its text says which one a word is: nothing is looked up or kept, and
+   some words share one. */
 #ifndef VOCABULARY_H
 #define VOCABULARY_H
 
@@ -43,7 +45,8 @@ static inline uint64_t data_hash(const char *text, int64_t n)
         hash = (hash ^ part) * UINT64_C(0xff51afd7ed558ccd);
         hash ^= hash >> 32;
     }
-    for (part = 0; n > 0; n--) part = part << 8 | (unsigned char)*text++;   /* the same on machines of either byte order */
+    /* the same on machines of either byte order */
+    for (part = 0; n > 0; n--) part = part << 8 | (unsigned char)*text++;
     hash = (hash ^ part) * UINT64_C(0xff51afd7ed558ccd);
     hash = (hash ^ hash >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
     return hash ^ hash >> 33;
@@ -122,8 +125,8 @@ static inline int32_t data_add(data_names *names, const char *text, int64_t n)
 }
 
 /* Names from text as it is kept, one a line; `unique`: to be found, too. what and path are for messages. */
-static inline int data_names_read(data_names *names, const char *text, uint64_t bytes, int unique, const char *what, const char *path,
-                                  char *error)
+static inline int data_names_read(data_names *names, const char *text, uint64_t bytes, int unique, const char *what,
+                                  const char *path, char *error)
 {
     const char *end = text + bytes;
     memset(names, 0, sizeof *names);
@@ -162,8 +165,10 @@ static inline uint32_t data_utf8(const char *p, const char *end, int *length)
         *length = 3;
         return code;
     }
-    if (c[0] >= 0xf0 && c[0] < 0xf5 && left > 3 && (c[1] & 0xc0) == 0x80 && (c[2] & 0xc0) == 0x80 && (c[3] & 0xc0) == 0x80) {
-        const uint32_t code = (uint32_t)(c[0] & 7) << 18 | (uint32_t)(c[1] & 63) << 12 | (uint32_t)(c[2] & 63) << 6 | (c[3] & 63);
+    if (c[0] >= 0xf0 && c[0] < 0xf5 && left > 3 && (c[1] & 0xc0) == 0x80 && (c[2] & 0xc0) == 0x80 &&
+        (c[3] & 0xc0) == 0x80) {
+        const uint32_t high = (uint32_t)(c[0] & 7) << 18 | (uint32_t)(c[1] & 63) << 12;
+        const uint32_t code = high | (uint32_t)(c[2] & 63) << 6 | (c[3] & 63);
         if (code < 0x10000 || code > 0x10ffff) return 0xffff;
         *length = 4;
         return code;
@@ -193,37 +198,42 @@ static inline int data_put_utf8(char *out, uint32_t code)
     return 4;
 }
 
-/* Where an upper-case letter has its lower-case one: in [first, last], every step-th letter from the first on, at code + add. */
+/* Where an upper-case letter has its lower-case one: in [first, last], every step-th letter from the first on, moved by
+   add. */
 typedef struct data_case { uint32_t first, last, step; int32_t add; } data_case;
 
 static inline uint32_t data_lower(uint32_t code)
 {
     static const data_case table[] = {
-        { 0x41, 0x5a, 1, 32 }, { 0xc0, 0xd6, 1, 32 }, { 0xd8, 0xde, 1, 32 },
-        { 0x100, 0x12e, 2, 1 }, { 0x130, 0x130, 1, -199 }, { 0x132, 0x136, 2, 1 }, { 0x139, 0x147, 2, 1 }, { 0x14a, 0x176, 2, 1 },
-        { 0x178, 0x178, 1, -121 }, { 0x179, 0x17d, 2, 1 }, { 0x181, 0x181, 1, 210 }, { 0x182, 0x184, 2, 1 }, { 0x186, 0x186, 1, 206 },
-        { 0x187, 0x187, 1, 1 }, { 0x189, 0x18a, 1, 205 }, { 0x18b, 0x18b, 1, 1 }, { 0x18e, 0x18e, 1, 79 }, { 0x18f, 0x18f, 1, 202 },
-        { 0x190, 0x190, 1, 203 }, { 0x191, 0x191, 1, 1 }, { 0x193, 0x193, 1, 205 }, { 0x194, 0x194, 1, 207 }, { 0x196, 0x196, 1, 211 },
-        { 0x197, 0x197, 1, 209 }, { 0x198, 0x198, 1, 1 }, { 0x19c, 0x19c, 1, 211 }, { 0x19d, 0x19d, 1, 213 }, { 0x19f, 0x19f, 1, 214 },
-        { 0x1a0, 0x1a4, 2, 1 }, { 0x1a6, 0x1a6, 1, 218 }, { 0x1a7, 0x1a7, 1, 1 }, { 0x1a9, 0x1a9, 1, 218 }, { 0x1ac, 0x1ac, 1, 1 },
-        { 0x1ae, 0x1ae, 1, 218 }, { 0x1af, 0x1af, 1, 1 }, { 0x1b1, 0x1b2, 1, 217 }, { 0x1b3, 0x1b5, 2, 1 }, { 0x1b7, 0x1b7, 1, 219 },
-        { 0x1b8, 0x1b8, 1, 1 }, { 0x1bc, 0x1bc, 1, 1 }, { 0x1c4, 0x1ca, 3, 2 }, { 0x1c5, 0x1cb, 3, 1 }, { 0x1cd, 0x1db, 2, 1 },
-        { 0x1de, 0x1ee, 2, 1 }, { 0x1f1, 0x1f1, 1, 2 }, { 0x1f2, 0x1f4, 2, 1 }, { 0x1f6, 0x1f6, 1, -97 }, { 0x1f7, 0x1f7, 1, -56 },
-        { 0x1f8, 0x21e, 2, 1 }, { 0x220, 0x220, 1, -130 }, { 0x222, 0x232, 2, 1 }, { 0x23b, 0x23b, 1, 1 }, { 0x23d, 0x23d, 1, -163 },
-        { 0x241, 0x241, 1, 1 }, { 0x243, 0x243, 1, -195 }, { 0x244, 0x244, 1, 69 }, { 0x245, 0x245, 1, 71 }, { 0x246, 0x24e, 2, 1 },
-        { 0x370, 0x372, 2, 1 }, { 0x376, 0x376, 1, 1 }, { 0x37f, 0x37f, 1, 116 }, { 0x386, 0x386, 1, 38 }, { 0x388, 0x38a, 1, 37 },
-        { 0x38c, 0x38c, 1, 64 }, { 0x38e, 0x38f, 1, 63 }, { 0x391, 0x3a1, 1, 32 }, { 0x3a3, 0x3ab, 1, 32 }, { 0x3c2, 0x3c2, 1, 1 },
-        { 0x3cf, 0x3cf, 1, 8 }, { 0x3d8, 0x3ee, 2, 1 }, { 0x3f4, 0x3f4, 1, -60 }, { 0x3f7, 0x3f7, 1, 1 }, { 0x3f9, 0x3f9, 1, -7 },
-        { 0x3fa, 0x3fa, 1, 1 }, { 0x3fd, 0x3ff, 1, -130 }, { 0x400, 0x40f, 1, 80 }, { 0x410, 0x42f, 1, 32 }, { 0x460, 0x480, 2, 1 },
-        { 0x48a, 0x4be, 2, 1 }, { 0x4c0, 0x4c0, 1, 15 }, { 0x4c1, 0x4cd, 2, 1 }, { 0x4d0, 0x52e, 2, 1 }, { 0x531, 0x556, 1, 48 },
-        { 0x10a0, 0x10c5, 1, 7264 }, { 0x1c90, 0x1cba, 1, -3008 }, { 0x1cbd, 0x1cbf, 1, -3008 }, { 0x1e00, 0x1e94, 2, 1 },
+        { 0x41, 0x5a, 1, 32 }, { 0xc0, 0xd6, 1, 32 }, { 0xd8, 0xde, 1, 32 }, { 0x100, 0x12e, 2, 1 },
+        { 0x130, 0x130, 1, -199 }, { 0x132, 0x136, 2, 1 }, { 0x139, 0x147, 2, 1 }, { 0x14a, 0x176, 2, 1 },
+        { 0x178, 0x178, 1, -121 }, { 0x179, 0x17d, 2, 1 }, { 0x181, 0x181, 1, 210 }, { 0x182, 0x184, 2, 1 },
+        { 0x186, 0x186, 1, 206 }, { 0x187, 0x187, 1, 1 }, { 0x189, 0x18a, 1, 205 }, { 0x18b, 0x18b, 1, 1 },
+        { 0x18e, 0x18e, 1, 79 }, { 0x18f, 0x18f, 1, 202 }, { 0x190, 0x190, 1, 203 }, { 0x191, 0x191, 1, 1 },
+        { 0x193, 0x193, 1, 205 }, { 0x194, 0x194, 1, 207 }, { 0x196, 0x196, 1, 211 }, { 0x197, 0x197, 1, 209 },
+        { 0x198, 0x198, 1, 1 }, { 0x19c, 0x19c, 1, 211 }, { 0x19d, 0x19d, 1, 213 }, { 0x19f, 0x19f, 1, 214 },
+        { 0x1a0, 0x1a4, 2, 1 }, { 0x1a6, 0x1a6, 1, 218 }, { 0x1a7, 0x1a7, 1, 1 }, { 0x1a9, 0x1a9, 1, 218 },
+        { 0x1ac, 0x1ac, 1, 1 }, { 0x1ae, 0x1ae, 1, 218 }, { 0x1af, 0x1af, 1, 1 }, { 0x1b1, 0x1b2, 1, 217 },
+        { 0x1b3, 0x1b5, 2, 1 }, { 0x1b7, 0x1b7, 1, 219 }, { 0x1b8, 0x1b8, 1, 1 }, { 0x1bc, 0x1bc, 1, 1 },
+        { 0x1c4, 0x1ca, 3, 2 }, { 0x1c5, 0x1cb, 3, 1 }, { 0x1cd, 0x1db, 2, 1 }, { 0x1de, 0x1ee, 2, 1 },
+        { 0x1f1, 0x1f1, 1, 2 }, { 0x1f2, 0x1f4, 2, 1 }, { 0x1f6, 0x1f6, 1, -97 }, { 0x1f7, 0x1f7, 1, -56 },
+        { 0x1f8, 0x21e, 2, 1 }, { 0x220, 0x220, 1, -130 }, { 0x222, 0x232, 2, 1 }, { 0x23b, 0x23b, 1, 1 },
+        { 0x23d, 0x23d, 1, -163 }, { 0x241, 0x241, 1, 1 }, { 0x243, 0x243, 1, -195 }, { 0x244, 0x244, 1, 69 },
+        { 0x245, 0x245, 1, 71 }, { 0x246, 0x24e, 2, 1 }, { 0x370, 0x372, 2, 1 }, { 0x376, 0x376, 1, 1 },
+        { 0x37f, 0x37f, 1, 116 }, { 0x386, 0x386, 1, 38 }, { 0x388, 0x38a, 1, 37 }, { 0x38c, 0x38c, 1, 64 },
+        { 0x38e, 0x38f, 1, 63 }, { 0x391, 0x3a1, 1, 32 }, { 0x3a3, 0x3ab, 1, 32 }, { 0x3c2, 0x3c2, 1, 1 },
+        { 0x3cf, 0x3cf, 1, 8 }, { 0x3d8, 0x3ee, 2, 1 }, { 0x3f4, 0x3f4, 1, -60 }, { 0x3f7, 0x3f7, 1, 1 },
+        { 0x3f9, 0x3f9, 1, -7 }, { 0x3fa, 0x3fa, 1, 1 }, { 0x3fd, 0x3ff, 1, -130 }, { 0x400, 0x40f, 1, 80 },
+        { 0x410, 0x42f, 1, 32 }, { 0x460, 0x480, 2, 1 }, { 0x48a, 0x4be, 2, 1 }, { 0x4c0, 0x4c0, 1, 15 },
+        { 0x4c1, 0x4cd, 2, 1 }, { 0x4d0, 0x52e, 2, 1 }, { 0x531, 0x556, 1, 48 }, { 0x10a0, 0x10c5, 1, 7264 },
+        { 0x1c90, 0x1cba, 1, -3008 }, { 0x1cbd, 0x1cbf, 1, -3008 }, { 0x1e00, 0x1e94, 2, 1 },
         { 0x1e9e, 0x1e9e, 1, -7615 }, { 0x1ea0, 0x1efe, 2, 1 }, { 0x1f08, 0x1f0f, 1, -8 }, { 0x1f18, 0x1f1d, 1, -8 },
         { 0x1f28, 0x1f2f, 1, -8 }, { 0x1f38, 0x1f3f, 1, -8 }, { 0x1f48, 0x1f4d, 1, -8 }, { 0x1f59, 0x1f5f, 2, -8 },
         { 0x1f68, 0x1f6f, 1, -8 }, { 0x1f88, 0x1f8f, 1, -8 }, { 0x1f98, 0x1f9f, 1, -8 }, { 0x1fa8, 0x1faf, 1, -8 },
         { 0x1fb8, 0x1fb9, 1, -8 }, { 0x1fba, 0x1fbb, 1, -74 }, { 0x1fbc, 0x1fbc, 1, -9 }, { 0x1fc8, 0x1fcb, 1, -86 },
         { 0x1fcc, 0x1fcc, 1, -9 }, { 0x1fd8, 0x1fd9, 1, -8 }, { 0x1fda, 0x1fdb, 1, -100 }, { 0x1fe8, 0x1fe9, 1, -8 },
-        { 0x1fea, 0x1feb, 1, -112 }, { 0x1fec, 0x1fec, 1, -7 }, { 0x1ff8, 0x1ff9, 1, -128 }, { 0x1ffa, 0x1ffb, 1, -126 },
-        { 0x1ffc, 0x1ffc, 1, -9 }, { 0xff21, 0xff3a, 1, 32 }
+        { 0x1fea, 0x1feb, 1, -112 }, { 0x1fec, 0x1fec, 1, -7 }, { 0x1ff8, 0x1ff9, 1, -128 },
+        { 0x1ffa, 0x1ffb, 1, -126 }, { 0x1ffc, 0x1ffc, 1, -9 }, { 0xff21, 0xff3a, 1, 32 }
     };
     int low = 0, high = (int)(sizeof table / sizeof table[0]) - 1, k;
     while (low < high) {   /* the last range that begins at or before the code */
@@ -243,19 +253,23 @@ enum { DATA_SEPARATES, DATA_LETTER, DATA_ALONE, DATA_IGNORED };
 static inline int data_letter(uint32_t code)
 {
     static const uint32_t symbols[][2] = {   /* punctuation, symbols, private use */
-        { 0x00, 0x2f }, { 0x3a, 0x40 }, { 0x5b, 0x5e }, { 0x60, 0x60 }, { 0x7b, 0xa9 }, { 0xab, 0xb1 }, { 0xb4, 0xb4 }, { 0xb6, 0xb8 },
-        { 0xbb, 0xbb }, { 0xbf, 0xbf }, { 0xd7, 0xd7 }, { 0xf7, 0xf7 }, { 0x2c2, 0x2c5 }, { 0x2d2, 0x2df }, { 0x375, 0x375 },
-        { 0x37e, 0x37e }, { 0x384, 0x385 }, { 0x387, 0x387 }, { 0x482, 0x482 }, { 0x55a, 0x55f }, { 0x589, 0x58f }, { 0x5be, 0x5be },
-        { 0x5c0, 0x5c0 }, { 0x5c3, 0x5c3 }, { 0x5c6, 0x5c6 }, { 0x5f3, 0x5f4 }, { 0x600, 0x60f }, { 0x61b, 0x61f }, { 0x66a, 0x66d },
-        { 0x6d4, 0x6d4 }, { 0x6dd, 0x6de }, { 0x6e9, 0x6e9 }, { 0x6fd, 0x6fe }, { 0x964, 0x965 }, { 0x970, 0x970 }, { 0xe3f, 0xe3f },
-        { 0xe4f, 0xe4f }, { 0xe5a, 0xe5b }, { 0x10fb, 0x10fb }, { 0x1680, 0x1680 }, { 0x2000, 0x206f }, { 0x207a, 0x207e },
-        { 0x208a, 0x208e }, { 0x20a0, 0x20cf }, { 0x2100, 0x2bff }, { 0x2e00, 0x2e7f }, { 0x2ff0, 0x3004 }, { 0x3008, 0x3020 },
-        { 0x3030, 0x3030 }, { 0x3036, 0x3037 }, { 0x303d, 0x3040 }, { 0x30a0, 0x30a0 }, { 0x30fb, 0x30fb }, { 0x3190, 0x33ff },
-        { 0x4dc0, 0x4dff }, { 0xe000, 0xf8ff }, { 0xfe10, 0xfe1f }, { 0xfe30, 0xfe6f }, { 0xfeff, 0xff0f }, { 0xff1a, 0xff20 },
-        { 0xff3b, 0xff40 }, { 0xff5b, 0xff65 }, { 0xffe0, 0xffff }, { 0x1f000, 0x1faff }, { 0xe0000, 0xe0fff }, { 0xf0000, 0x10ffff }
+        { 0x00, 0x2f }, { 0x3a, 0x40 }, { 0x5b, 0x5e }, { 0x60, 0x60 }, { 0x7b, 0xa9 }, { 0xab, 0xb1 },
+        { 0xb4, 0xb4 }, { 0xb6, 0xb8 }, { 0xbb, 0xbb }, { 0xbf, 0xbf }, { 0xd7, 0xd7 }, { 0xf7, 0xf7 },
+        { 0x2c2, 0x2c5 }, { 0x2d2, 0x2df }, { 0x375, 0x375 }, { 0x37e, 0x37e }, { 0x384, 0x385 }, { 0x387, 0x387 },
+        { 0x482, 0x482 }, { 0x55a, 0x55f }, { 0x589, 0x58f }, { 0x5be, 0x5be }, { 0x5c0, 0x5c0 }, { 0x5c3, 0x5c3 },
+        { 0x5c6, 0x5c6 }, { 0x5f3, 0x5f4 }, { 0x600, 0x60f }, { 0x61b, 0x61f }, { 0x66a, 0x66d }, { 0x6d4, 0x6d4 },
+        { 0x6dd, 0x6de }, { 0x6e9, 0x6e9 }, { 0x6fd, 0x6fe }, { 0x964, 0x965 }, { 0x970, 0x970 }, { 0xe3f, 0xe3f },
+        { 0xe4f, 0xe4f }, { 0xe5a, 0xe5b }, { 0x10fb, 0x10fb }, { 0x1680, 0x1680 }, { 0x2000, 0x206f },
+        { 0x207a, 0x207e }, { 0x208a, 0x208e }, { 0x20a0, 0x20cf }, { 0x2100, 0x2bff }, { 0x2e00, 0x2e7f },
+        { 0x2ff0, 0x3004 }, { 0x3008, 0x3020 }, { 0x3030, 0x3030 }, { 0x3036, 0x3037 }, { 0x303d, 0x3040 },
+        { 0x30a0, 0x30a0 }, { 0x30fb, 0x30fb }, { 0x3190, 0x33ff }, { 0x4dc0, 0x4dff }, { 0xe000, 0xf8ff },
+        { 0xfe10, 0xfe1f }, { 0xfe30, 0xfe6f }, { 0xfeff, 0xff0f }, { 0xff1a, 0xff20 }, { 0xff3b, 0xff40 },
+        { 0xff5b, 0xff65 }, { 0xffe0, 0xffff }, { 0x1f000, 0x1faff }, { 0xe0000, 0xe0fff }, { 0xf0000, 0x10ffff }
     };
-    static const uint32_t alone[][2] = { { 0x3005, 0x3007 }, { 0x3041, 0x30ff }, { 0x31f0, 0x31ff }, { 0x3400, 0x9fff },
-                                         { 0xf900, 0xfaff }, { 0xff66, 0xff9f }, { 0x1b000, 0x1b16f }, { 0x20000, 0x3ffff } };
+    static const uint32_t alone[][2] = {
+        { 0x3005, 0x3007 }, { 0x3041, 0x30ff }, { 0x31f0, 0x31ff }, { 0x3400, 0x9fff }, { 0xf900, 0xfaff },
+        { 0xff66, 0xff9f }, { 0x1b000, 0x1b16f }, { 0x20000, 0x3ffff }
+    };
     int low = 0, high = (int)(sizeof symbols / sizeof symbols[0]) - 1, i;
     if (code == 0xad || code == 0x200c || code == 0x200d || (code >= 0xfe00 && code <= 0xfe0f)) return DATA_IGNORED;
     while (low < high) {
@@ -264,7 +278,8 @@ static inline int data_letter(uint32_t code)
         else high = middle - 1;
     }
     if (code <= symbols[low][1]) return DATA_SEPARATES;
-    for (i = 0; i < (int)(sizeof alone / sizeof alone[0]) && alone[i][0] <= code; i++) if (code <= alone[i][1]) return DATA_ALONE;
+    for (i = 0; i < (int)(sizeof alone / sizeof alone[0]) && alone[i][0] <= code; i++)
+        if (code <= alone[i][1]) return DATA_ALONE;
     return DATA_LETTER;
 }
 
@@ -285,11 +300,13 @@ typedef struct vocabulary_shape {
     int64_t features, labels;    /* V, L */
 } vocabulary_shape;
 
-/* Learnt from the training documents, then fixed. Zeroed, with ngrams and hash_bits set where wanted, it is ready to learn. */
+/* Learnt from the training documents, then fixed. Zeroed, with ngrams and hash_bits set where wanted, it is ready to
+   learn. */
 typedef struct vocabulary {
     vocabulary_shape shape;
     int              learnt;
-    data_names       words;      /* [V] of text that is not hashed; of ids where only few of very many occur; else empty */
+    /* [V] of text that is not hashed; of ids where only few of very many occur; else empty */
+    data_names       words;
     data_names       labels;     /* [L], or empty: labels are ids without names */
     char            *line;       /* a document's words, separated by single spaces */
     int64_t         *word;       /* where each begins; the next one begins behind a space */
@@ -305,13 +322,15 @@ static inline void vocabulary_free(vocabulary *v)
     memset(v, 0, sizeof *v);
 }
 
-/* Splits text into v->line and v->word. Returns the number of words, and adds bytes that are no UTF-8 to *invalid; -1: out of memory. */
+/* Splits text into v->line and v->word. Returns the number of words, and adds bytes that are no UTF-8 to *invalid; -1:
+   out of memory. */
 static inline int64_t vocabulary_split(vocabulary *v, const char *p, const char *end, int64_t *invalid)
 {
     int64_t words = 0;
     int inside = 0;   /* a word */
     char *out;
-    /* The longest that can come of it are characters of three bytes, each a word; the most words, letters between separators. */
+    /* The longest that can come of it are characters of three bytes, each a word; the most words, letters between
+       separators. */
     if (!data_reserve((void **)&v->line, &v->line_room, 2 * (end - p) + 2, 1) ||
         !data_reserve((void **)&v->word, &v->word_room, (end - p) / 2 + 2, sizeof(int64_t))) return -1;
     out = v->line;
@@ -377,9 +396,11 @@ static inline int vocabulary_read(vocabulary *v, const vocabulary_shape *shape, 
     v->shape = *shape;
     v->learnt = 1;
     if (shape->version != VOCABULARY_VERSION)
-        return data_fail(error, "%s: vocabulary of version %lld; expected %d", path, (long long)shape->version, VOCABULARY_VERSION);
-    if (shape->ngrams < 0 || shape->ngrams > VOCABULARY_NGRAMS || shape->hash_bits < 0 || shape->hash_bits > VOCABULARY_BITS ||
-        shape->text < 0 || shape->text > 1 || shape->named < 0 || shape->named > 1 || shape->separator < 0 || shape->separator > 5 ||
+        return data_fail(error, "%s: vocabulary of version %lld; expected %d", path, (long long)shape->version,
+                         VOCABULARY_VERSION);
+    if (shape->ngrams < 0 || shape->ngrams > VOCABULARY_NGRAMS || shape->text < 0 || shape->text > 1 ||
+        shape->hash_bits < 0 || shape->hash_bits > VOCABULARY_BITS || shape->named < 0 || shape->named > 1 ||
+        shape->separator < 0 || shape->separator > 5 ||
         shape->format < 0 || shape->format > 6 ||
         shape->features < 0 || shape->features > INT32_MAX || shape->labels < 0 || shape->labels > INT32_MAX)
         return data_fail(error, "%s: a vocabulary that makes no sense", path);

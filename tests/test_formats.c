@@ -75,7 +75,8 @@ static const char *shown(const data_set *data, int64_t i)
     out[k++] = ' ';
     for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
         if (j > data->feature_offset[i]) out[k++] = ',';
-        if (words.words.count == 0) k += snprintf(out + k, 40, "%ld=%g", (long)data->feature[j], (double)data->value[j]);
+        if (words.words.count == 0)
+            k += snprintf(out + k, 40, "%ld=%g", (long)data->feature[j], (double)data->value[j]);
         else {
             name = data_name(&words.words, data->feature[j], &n);
             k += snprintf(out + k, 100, "%.*s=%g", (int)n, name, (double)data->value[j]);
@@ -88,7 +89,8 @@ static const char *shown(const data_set *data, int64_t i)
 static void is(const data_set *data, int64_t i, const char *want)
 {
     if (!CHECK(data->documents > i) || !CHECK(strcmp(shown(data, i), want) == 0))
-        printf("    document %ld is '%s', not '%s'; %s\n", (long)i, data->documents > i ? shown(data, i) : "", want, message);
+        printf("    document %ld is '%s', not '%s'; %s\n", (long)i, data->documents > i ? shown(data, i) : "", want,
+               message);
 }
 
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
@@ -101,7 +103,8 @@ static void plain_documents(void)
     CHECK(data.label_offset[1] == 2 && data.label_offset[2] == 3 && data.label_offset[3] == 6);
     CHECK(data.label[0] == 0 && data.label[1] == 4 && data.label[2] == 2 && data.label[5] == 3);
     CHECK(data.feature_offset[3] == 6 && data.feature[2] == 9 && data.feature[5] == 6);
-    CHECK(data.value[0] == 2 && data.value[1] == .5f && data.value[2] == -12.5f && data.value[4] == .125f && data.value[5] == 7);
+    CHECK(data.value[0] == 2 && data.value[1] == .5f && data.value[2] == -12.5f && data.value[4] == .125f &&
+          data.value[5] == 7);
     data_free(&data);
     CHECK(read_text(&data, "3 10 5\n0,4 1:2 3:.5 9:1\n2 0:1\nnonsense", 2));   /* a limit ends the reading */
     CHECK(data.documents == 2 && data.feature_offset[2] == 4);
@@ -111,11 +114,13 @@ static void plain_documents(void)
 static void tolerated_documents(void)
 {
     data_set data;
-    /* no labels: a space, or features at once; an empty line; labels only; carriage returns; spaces; no newline at the end */
+    /* no labels: a space, or features at once; an empty line; labels only; carriage returns; spaces; no newline at the
+       end */
     CHECK(read_text(&data, " 6\t10 5 \r\n 1:2\r\n3:4 5:6\r\n\r\n4\r\n 2:1  4:1 \r\n1 7:1", 0));
     if (!CHECK(data.documents == 6)) { printf("    %s\n", message); return; }
     CHECK(data.label_offset[3] == 0 && data.label_offset[4] == 1 && data.label[0] == 4 && data.label_offset[6] == 2);
-    CHECK(data.feature_offset[1] == 1 && data.feature_offset[2] == 3 && data.feature_offset[4] == 3 && data.feature_offset[5] == 5);
+    CHECK(data.feature_offset[1] == 1 && data.feature_offset[2] == 3 && data.feature_offset[4] == 3 &&
+          data.feature_offset[5] == 5);
     data_free(&data);
     /* out of order; twice; zero; values that cancel; empty lines at the end */
     CHECK(read_text(&data, "1 10 5\n3,1,3,0 7:1 2:2 7:3 4:0 5:1 5:-1 0:9\n\n \n", 0));
@@ -178,7 +183,8 @@ static void long_lines(void)
     if (CHECK(read_text(&data, text, 0))) {
         for (k = 0; k < documents; k++) {
             int64_t j = data.feature_offset[k];
-            for (i = k; i < features; i += 1 + k % 2 * 1000, j++) wrong += data.feature[j] != i || data.value[j] != (float)(i % 1000 + 1);
+            for (i = k; i < features; i += 1 + k % 2 * 1000, j++)
+                wrong += data.feature[j] != i || data.value[j] != (float)(i % 1000 + 1);
             wrong += j != data.feature_offset[k + 1];
         }
         CHECK(wrong == 0);
@@ -199,7 +205,8 @@ static void damaged_text(void)
         int k;
         size_t n = sizeof good - 1;
         memcpy(text, good, sizeof good);
-        for (k = 0; k < 1 + i % 4; k++) text[7 + check_random() % (n - 7)] = letters[check_random() % (sizeof letters - 1)];
+        for (k = 0; k < 1 + i % 4; k++)
+            text[7 + check_random() % (n - 7)] = letters[check_random() % (sizeof letters - 1)];
         if (i % 5 == 0) n = check_random() % n;
         if (read_bytes(&data, text, n, 1)) {
             int64_t j;
@@ -268,7 +275,8 @@ static void npy_files(void)
         n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", bad, sizeof bad);
         CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "row 1, column 1"));
     }
-    CHECK(!data_read_npy(&data, write_file(".npy", "3 10 5\n0 1:1\n", 13), 0, message) && strstr(message, "not a .npy"));
+    CHECK(!data_read_npy(&data, write_file(".npy", "3 10 5\n0 1:1\n", 13), 0, message) &&
+          strstr(message, "not a .npy"));
     remove(written);
 }
 
@@ -299,7 +307,8 @@ static void libsvm(void)
     is(&data, 2, " 0=1");
     CHECK(strcmp(data_format_text(&about, text), "LIBSVM, no header, features from 0 to 4") == 0);
     data_free(&data);
-    CHECK(learn(&data, "# Generated by a program\n# of somebody\n\n+1 1:2.5\t3:1 # a comment\r\n-1 2:1\r\n\n1.0,-1 1:1") && data.documents == 3);
+    CHECK(learn(&data, "# Generated by a program\n# of somebody\n\n"
+                       "+1 1:2.5\t3:1 # a comment\r\n-1 2:1\r\n\n1.0,-1 1:1") && data.documents == 3);
     CHECK(data.labels == 3 && data.features == 4);
     is(&data, 0, "+1 1=2.5,3=1");
     is(&data, 2, "-1,1.0 1=1");
@@ -312,7 +321,8 @@ static void libsvm(void)
     is(&data, 3, "3 5=1");
     is(&data, 4, " 4=1");
     data_free(&data);
-    CHECK(learn(&data, "3\n4,3\n") && data.documents == 2 && data.features == 1 && data.labels == 2);   /* labels of dense features, say */
+    /* labels of dense features, say */
+    CHECK(learn(&data, "3\n4,3\n") && data.documents == 2 && data.features == 1 && data.labels == 2);
     data_free(&data);
     refuses("1 1:1\n1,,2 1:1\n", 2, "expected a label, found ',2'");
     refuses("1 1:1\n1, 1:1\n", 2, "expected a label, found white space");
@@ -329,20 +339,23 @@ static void libsvm(void)
 static void far_ids(void)
 {
     data_set data;
-    CHECK(learn(&data, "999999999999 2147483647 2147483647\n") == 0 && strstr(message, ":2: the file ends after 0 documents"));
+    CHECK(learn(&data, "999999999999 2147483647 2147483647\n") == 0 &&
+          strstr(message, ":2: the file ends after 0 documents"));
     CHECK(learn(&data, "3 2147483647 2147483647\n0 1:1 2147483646:2\n2147483646,7 5:1\n7,0 1:3\n"));
     CHECK(data.features == 3 && data.labels == 3);
     is(&data, 0, "0 1=1,2147483646=2");
     is(&data, 1, "7,2147483646 5=1");
     data_free(&data);
-    CHECK(test(&data, "2 2147483647 2147483647\n0,3 5:1 2147483646:2 3:1\n2147483646 1:1\n") && about.skipped.features == 1 && about.skipped.labels == 1);
+    CHECK(test(&data, "2 2147483647 2147483647\n0,3 5:1 2147483646:2 3:1\n2147483646 1:1\n") &&
+          about.skipped.features == 1 && about.skipped.labels == 1);
     is(&data, 0, "0 2147483646=2,5=1");
     is(&data, 1, "2147483646 1=1");
     data_free(&data);
     CHECK(learn(&data, "1 1:1\n2 2147483645:1\n") && data.features == 2);
     is(&data, 1, "2 2147483645=1");
     data_free(&data);
-    CHECK(learn(&data, "1 65536 65536\n0 1:1\n") && data.features == 65536 && data.labels == 65536);   /* this is no lie to speak of */
+    /* this is no lie to speak of */
+    CHECK(learn(&data, "1 65536 65536\n0 1:1\n") && data.features == 65536 && data.labels == 65536);
     data_free(&data);
 }
 
@@ -353,7 +366,8 @@ static void other_numbers(void)
     char text[200];
     CHECK(learn(&data, "2 10 5\n0 1:1\n4 9:1\n"));
     data_free(&data);
-    CHECK(test(&data, "2 6 3\n0 1:1\n2 5:1\n") && data.features == 10 && data.labels == 5 && about.skipped.features == 0);
+    CHECK(test(&data, "2 6 3\n0 1:1\n2 5:1\n") && data.features == 10 && data.labels == 5 &&
+          about.skipped.features == 0);
     CHECK(data_skipped_text(&about.skipped, 0, text)[0] == 0);
     data_free(&data);
     CHECK(test(&data, "2 600 300\n0,299 1:1 500:2 10:1\n5 5:1\n"));
@@ -362,10 +376,12 @@ static void other_numbers(void)
     is(&data, 0, "0 1=1");
     is(&data, 1, " 5=1");
     data_free(&data);
-    CHECK(test(&data, "3,77 1:1 4000:1\n9:1\n") && data.documents == 2 && about.skipped.features == 1 && about.skipped.labels == 1);   /* no header */
+    CHECK(test(&data, "3,77 1:1 4000:1\n9:1\n") && data.documents == 2 && about.skipped.features == 1 &&
+          about.skipped.labels == 1);   /* no header */
     is(&data, 0, "3 1=1");
     data_free(&data);
-    CHECK(!test(&data, "2 6 3\n0 6:1\n") && strstr(message, ":2: feature 6 is not below V = 6"));   /* its own header holds */
+    /* its own header holds */
+    CHECK(!test(&data, "2 6 3\n0 6:1\n") && strstr(message, ":2: feature 6 is not below V = 6"));
     CHECK(!test(&data, "a line of text\n") && strstr(message, ":1: expected a label id, found 'a'"));
     CHECK(learn(&data, "1 1:1\n5 2:1\n"));
     data_free(&data);
@@ -389,7 +405,8 @@ static void fasttext(void)
 {
     data_set data;
     char text[100];
-    CHECK(learn(&data, "__label__cat __label__dog Two Animals, two\r\n__label__dog\ta dog __label__late one\n\nno label _ __labe\n"));
+    CHECK(learn(&data, "__label__cat __label__dog Two Animals, two\r\n"
+                "__label__dog\ta dog __label__late one\n\nno label _ __labe\n"));
     CHECK(data.documents == 3 && data.labels == 3 && strcmp(data_format_text(&about, text), "fastText") == 0);
     is(&data, 0, "cat,dog two=2,animals=1");
     is(&data, 1, "dog,late a=1,dog=1,one=1");
@@ -416,8 +433,10 @@ static void columns(void)
 {
     data_set data;
     char text[100];
-    CHECK(learn(&data, "labels\ttext\nclimate change;soil\tIt \"rains\", often\nsoil; forest ;\tTrees\tand \"more\n\tnothing\n\"a;b\"\tx\n"));
-    CHECK(data.documents == 4 && data.labels == 5 && strcmp(data_format_text(&about, text), "TSV, labels separated by ;") == 0);
+    CHECK(learn(&data, "labels\ttext\nclimate change;soil\tIt \"rains\", often\n"
+                "soil; forest ;\tTrees\tand \"more\n\tnothing\n\"a;b\"\tx\n"));
+    CHECK(data.documents == 4 && data.labels == 5 &&
+          strcmp(data_format_text(&about, text), "TSV, labels separated by ;") == 0);
     is(&data, 0, "climate change,soil it=1,rains=1,often=1");
     is(&data, 1, "soil,forest trees=1,and=1,more=1");
     is(&data, 2, " nothing=1");
@@ -426,10 +445,12 @@ static void columns(void)
     CHECK(test(&data, "soil\tit\n\"odd\" name\ttrees\n") && about.skipped.labels == 1);
     is(&data, 1, " trees=1");
     data_free(&data);
-    CHECK(!test(&data, "soil\tit\ntrees\n") && strstr(message, ":2: expected labels, a tab, and text; found one column"));
+    CHECK(!test(&data, "soil\tit\ntrees\n") && strstr(message,
+                                                      ":2: expected labels, a tab, and text; found one column"));
     CHECK(learn(&data, "a b\tx\na,b\ty\n") && data.labels == 3);   /* , is in use */
     data_free(&data);
-    CHECK(learn(&data, "a b\tx\nc\ty\n") && data.labels == 2 && strcmp(data_format_text(&about, text), "TSV, one label each") == 0);
+    CHECK(learn(&data, "a b\tx\nc\ty\n") && data.labels == 2 &&
+          strcmp(data_format_text(&about, text), "TSV, one label each") == 0);
     data_free(&data);
     words.shape.separator = SEPARATOR_SPACE;
     CHECK(read_bytes(&data, "a b\tx\nc,d\ty\n", 12, 1) && data.labels == 3);
@@ -445,7 +466,8 @@ static void columns(void)
 static void csv(void)
 {
     data_set data;
-    CHECK(learn(&data, "Tags,title,abstract\r\n\"a,b\",\"One, two\",\"said \"\"three\"\"\r\nfour\"\r\nb,five\r\n\"c \"\"d\"\"\",six\n,seven\n\"\",eight"));
+    CHECK(learn(&data, "Tags,title,abstract\r\n\"a,b\",\"One, two\",\"said \"\"three\"\"\r\n"
+                "four\"\r\nb,five\r\n\"c \"\"d\"\"\",six\n,seven\n\"\",eight"));
     CHECK(data.documents == 5 && data.labels == 3);
     is(&data, 0, "a,b one=1,two=1,said=1,three=1,four=1");
     is(&data, 1, "b five=1");
@@ -453,7 +475,8 @@ static void csv(void)
     is(&data, 3, " seven=1");
     is(&data, 4, " eight=1");
     data_free(&data);
-    CHECK(learn(&data, "a|b,\"x\ny,z\n\"\na,5\" disk\nb,\"next\"\n") && data.documents == 3);   /* a mark in an unquoted field is one */
+    /* a mark in an unquoted field is one */
+    CHECK(learn(&data, "a|b,\"x\ny,z\n\"\na,5\" disk\nb,\"next\"\n") && data.documents == 3);
     is(&data, 0, "a,b x=1,y=1,z=1");
     is(&data, 1, "a 5=1,disk=1");
     data_free(&data);
@@ -472,7 +495,8 @@ static void queries(void)
     CHECK(learn(&data, "a;b,x y\nc,\"z\"\n"));
     data_free(&data);
     how.query = 1;
-    CHECK(test(&data, "x, z\n\n#y\n") && about.format == FORMAT_LINES && data.documents == 3);   /* no label is called x */
+    /* no label is called x */
+    CHECK(test(&data, "x, z\n\n#y\n") && about.format == FORMAT_LINES && data.documents == 3);
     is(&data, 0, " x=1,z=1");
     is(&data, 2, " y=1");
     data_free(&data);
@@ -514,7 +538,8 @@ static void vocabularies(void)
     int64_t i, wrong = 0;
     static const char text[] = "__label__a one two one\n__label__b two three\n__label__a two\n";
     how.min_count = 2;
-    CHECK(learn(&data, text) && data.features == 1 && data.documents == 3);   /* one is twice in one document, no more */
+    /* one is twice in one document, no more */
+    CHECK(learn(&data, text) && data.features == 1 && data.documents == 3);
     is(&data, 0, "a two=1");
     is(&data, 2, "a two=1");
     data_free(&data);
@@ -523,7 +548,8 @@ static void vocabularies(void)
     CHECK(learn(&data, text) && data.features == 6);
     is(&data, 0, "a one=2,one two=1,two=1,two one=1");
     data_free(&data);
-    CHECK(test(&data, "three two\n") && about.skipped.features == 0);   /* the run of both is new, but its words are known */
+    /* the run of both is new, but its words are known */
+    CHECK(test(&data, "three two\n") && about.skipped.features == 0);
     data_free(&data);
     words.shape.hash_bits = 10;
     CHECK(learn(&data, text) && data.features == 1024 && words.words.count == 0 && data.feature_offset[3] >= 7);
@@ -543,8 +569,8 @@ static void kept(void)
     vocabulary again;
     CHECK(learn(&data, "a b;c\tx \xc3\x84\nc\ty\n"));
     data_free(&data);
-    CHECK(vocabulary_read(&again, &words.shape, words.words.text, (uint64_t)words.words.offset[words.words.count], words.labels.text,
-                          (uint64_t)words.labels.offset[words.labels.count], "m", message));
+    CHECK(vocabulary_read(&again, &words.shape, words.words.text, (uint64_t)words.words.offset[words.words.count],
+                          words.labels.text, (uint64_t)words.labels.offset[words.labels.count], "m", message));
     vocabulary_free(&words);
     words = again;
     CHECK(test(&data, "c;a b\t\xc3\xa4 y z\n") && about.skipped.features == 1);
@@ -556,11 +582,13 @@ static void label_names(void)
 {
     data_set data;
     CHECK(learn(&data, "1 10 2\n1 1:1\n"));
-    CHECK(!data_read_names(&words, write_file(".names", "one\n", 4), message) && strstr(message, ":1: 1 names for 2 labels"));
+    CHECK(!data_read_names(&words, write_file(".names", "one\n", 4), message) &&
+          strstr(message, ":1: 1 names for 2 labels"));
     CHECK(data_read_names(&words, write_file(".names", "same\r\nsame\r\n", 12), message) && words.labels.count == 2);
     is(&data, 0, "same 1=1");
     data_free(&data);
-    CHECK(test(&data, "2 3 9\n1,0 1:1\n8 1:1\n") && about.skipped.labels == 1);   /* in files, labels are ids as before */
+    /* in files, labels are ids as before */
+    CHECK(test(&data, "2 3 9\n1,0 1:1\n8 1:1\n") && about.skipped.labels == 1);
     is(&data, 0, "same,same 1=1");
     data_free(&data);
     CHECK(learn(&data, "1 1:1\n") && !data_read_names(&words, written, message) && strstr(message, "names already"));
@@ -575,7 +603,8 @@ static void odd_bytes(void)
     CHECK(read_bytes(&data, text, sizeof text - 1, 1) && about.skipped.bytes == 1);
     is(&data, 0, "a b x=1,y=1,z=1");
     data_free(&data);
-    CHECK(!read_bytes(&data, "1 1:1\n1 \0" "1:1\n", 13, 1) && strstr(message, ":2: expected feature:value, found '?1:1'"));
+    CHECK(!read_bytes(&data, "1 1:1\n1 \0" "1:1\n", 13, 1) &&
+          strstr(message, ":2: expected feature:value, found '?1:1'"));
     CHECK(!read_bytes(&data, "\x93NUMPY\1\0v\0", 10, 1) && strstr(message, "is a .npy file; expected text"));
     CHECK(!read_bytes(&data, "HASTE\r\n\x1a" "a", 9, 1) && strstr(message, "is a model file; expected text"));
 }
@@ -583,7 +612,8 @@ static void odd_bytes(void)
 /* Text of random bytes is read, or refused with its file and line; never anything worse. */
 static void damaged_columns(void)
 {
-    static const char *const good[] = { "labels,text\na;b,\"x, \"\"y\"\"\nz\"\nb,c d\n\"a\",e\n", "a;b\tx y\n\"b\"\tc\td\n", "__label__a x\n__label__b __label__a y z\n" };
+    static const char *const good[] = { "labels,text\na;b,\"x, \"\"y\"\"\nz\"\nb,c d\n\"a\",e\n",
+                                        "a;b\tx y\n\"b\"\tc\td\n", "__label__a x\n__label__b __label__a y z\n" };
     static const char letters[] = ",;|\t\"\"\"\n\r #_ax[]\0\377\303";
     int i, read = 0, wrong = 0;
     for (i = 0; i < 3000; i++) {
@@ -598,8 +628,10 @@ static void damaged_columns(void)
         if (read_bytes(&data, text, n, 1)) {
             int64_t j;
             read++;
-            for (j = 0; j < data.feature_offset[data.documents]; j++) wrong += data.feature[j] < 0 || data.feature[j] >= data.features;
-            for (j = 0; j < data.label_offset[data.documents]; j++) wrong += data.label[j] < 0 || data.label[j] >= data.labels;
+            for (j = 0; j < data.feature_offset[data.documents]; j++)
+                wrong += data.feature[j] < 0 || data.feature[j] >= data.features;
+            for (j = 0; j < data.label_offset[data.documents]; j++)
+                wrong += data.label[j] < 0 || data.label[j] >= data.labels;
             data_free(&data);
         } else if (!strstr(message, written)) wrong++;
     }

@@ -11,8 +11,10 @@ static char message[DATA_ERROR];
 /* Every way to write a number, against strtod. */
 static void numbers(void)
 {
-    static const char *const text[] = { "0", "1", "-1", "+2", "3.", ".25", "-.5", "0.1", "123456789", "1e3", "1.5E-3", "0.000001", "3.14159265358979323846",
-        "123456789012345678901234567890", "0.30000001192092896", "-7.5e+2", "00012", "1e-50", "3.4028234e38", "999999999999999999", "0.999999999999999999" };
+    static const char *const text[] = { "0", "1", "-1", "+2", "3.", ".25", "-.5", "0.1", "123456789", "1e3", "1.5E-3",
+                                        "0.000001", "3.14159265358979323846",
+        "123456789012345678901234567890", "0.30000001192092896", "-7.5e+2", "00012", "1e-50", "3.4028234e38",
+            "999999999999999999", "0.999999999999999999" };
     size_t i;
     int k;
     for (i = 0; i < sizeof text / sizeof text[0]; i++) {
@@ -76,13 +78,15 @@ static void plain_lines(void)
     CHECK(strcmp(LINES("a\r\nb\n"), "a\r|b|") == 0);          /* carriage returns are the caller's */
     CHECK(strcmp(LINES(""), "") == 0);
     CHECK(strcmp(LINES("\n"), "|") == 0);
-    CHECK(strcmp(LINES("\xef\xbb\xbf" "a\n\xef\xbb\xbf" "b"), "a|\xef\xbb\xbf" "b|") == 0);   /* a byte order mark only at the beginning */
+    /* a byte order mark only at the beginning */
+    CHECK(strcmp(LINES("\xef\xbb\xbf" "a\n\xef\xbb\xbf" "b"), "a|\xef\xbb\xbf" "b|") == 0);
     CHECK(strcmp(LINES("\xef\xbb\xbf"), "|") == 0);
     CHECK(strcmp(LINES("\x1f"), "\x1f|") == 0);               /* half of what gzip begins with */
     CHECK(strcmp(LINES("\xff\xfe" "a\0"), "error") == 0 && strstr(message, ":1: is UTF-16"));
     CHECK(strcmp(LINES("\xfe\xff\0a"), "error") == 0 && strstr(message, ":1: is UTF-16"));
     remove(written);
-    CHECK(strcmp(lines("/nonexistent/x", out, sizeof out), "error") == 0 && strstr(message, "/nonexistent/x: cannot open"));
+    CHECK(strcmp(lines("/nonexistent/x", out, sizeof out), "error") == 0 &&
+          strstr(message, "/nonexistent/x: cannot open"));
     CHECK(strcmp(lines(".", out, sizeof out), "error") == 0 && strstr(message, ".: cannot read: "));
 }
 
@@ -94,7 +98,8 @@ static void lines_again(void)
     int i;
     CHECK(data_open(&stream, write_file(".txt", "\xef\xbb\xbf" "ab\ncd", 8), message));
     for (i = 0; i < 3; i++) {
-        CHECK(data_line(&stream, &begin, &end, message) == 1 && stream.line == 1 && end - begin == 2 && memcmp(begin, "ab", 2) == 0);
+        CHECK(data_line(&stream, &begin, &end, message) == 1 && stream.line == 1 && end - begin == 2 &&
+              memcmp(begin, "ab", 2) == 0);
         if (i < 2) data_again(&stream, begin);
     }
     for (i = 0; i < 2; i++) {
@@ -128,7 +133,8 @@ static void long_lines(void)
     data_close(&stream);
     free(text);
     file = fopen(written, "wb");   /* holes take no room */
-    CHECK(file && fputs("a\n", file) >= 0 && fseek(file, (long)big, SEEK_SET) == 0 && fputc('\n', file) == '\n' && fclose(file) == 0);
+    CHECK(file && fputs("a\n", file) >= 0 && fseek(file, (long)big, SEEK_SET) == 0 && fputc('\n', file) == '\n' &&
+          fclose(file) == 0);
     CHECK(data_open(&stream, written, message));
     CHECK(data_line(&stream, &begin, &end, message) == 1 && data_line(&stream, &begin, &end, message) == -1);
     CHECK(strstr(message, ":2: a line of more than 256 MiB") != NULL);
@@ -146,7 +152,8 @@ static void pipes(void)
     CHECK(data_open(&stream, "-", message));
     CHECK(!data_ready(&stream));
     CHECK(write(ends[1], "one\ntwo\nthr", 11) == 11);
-    CHECK(data_line(&stream, &begin, &end, message) == 1 && memcmp(begin, "one\n", 4) == 0);   /* else this blocks for ever */
+    /* else this blocks for ever */
+    CHECK(data_line(&stream, &begin, &end, message) == 1 && memcmp(begin, "one\n", 4) == 0);
     CHECK(data_ready(&stream));
     CHECK(data_line(&stream, &begin, &end, message) == 1 && memcmp(begin, "two\n", 4) == 0);
     CHECK(!data_ready(&stream));
@@ -185,11 +192,13 @@ static void compressed(void)
     }
     CHECK(whole == 0);
     bytes[n - 6] ^= 1;                             /* its checksum */
-    CHECK(strcmp(lines(write_file(".gz", bytes, n), out, sizeof out), "error") == 0 && strstr(message, "damaged or incomplete"));
+    CHECK(strcmp(lines(write_file(".gz", bytes, n), out, sizeof out), "error") == 0 &&
+          strstr(message, "damaged or incomplete"));
     remove(written);
 #else
     char out[100];
-    CHECK(strcmp(lines(write_file(".gz", "\x1f\x8b\b", 3), out, sizeof out), "error") == 0 && strstr(message, "built without zlib"));
+    CHECK(strcmp(lines(write_file(".gz", "\x1f\x8b\b", 3), out, sizeof out), "error") == 0 &&
+          strstr(message, "built without zlib"));
     remove(written);
 #endif
 }
