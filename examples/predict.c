@@ -5,10 +5,11 @@
        something | haste-predict model.haste -                answers each line as it comes
        haste-predict --help
 
-   One line per document, `label:score label:score ...`, best first. A label is its name where the model knows names, with quotation marks
-   around it (and doubled within it) where it contains white space or one of them; else its number. The score is a probability
-   where the model was trained with binary cross-entropy, otherwise the logit. Where the documents have labels, how good the predictions
-   were stands on standard error, and so does the time per query, and what the model does not know.
+   One line per document, `label:score label:score ...`, best first. A label is its name where the model knows names,
+   with quotation marks around it (and doubled within it) where it contains white space or one of them; else its number.
+   The score is a probability where the model was trained with binary cross-entropy, otherwise the logit. Where the
+   documents have labels, how good the predictions were stands on standard error, and so does the time per query, and
+   what the model does not know.
 
    cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
@@ -120,9 +121,9 @@ static void read_options(predictor *p, int argc, char **argv)
     if (!options_parse(table, count, argc, argv, name, &names, 2, text)) die(2, "%s", text);
     if (help) {
         printf("usage: " PREDICT_NAME " MODEL DOCUMENTS [options]\n\n"
-               "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a file as for haste-train,\n"
-               "with or without labels, or a .npy file where the model was trained on one. - is standard input: each line is\n"
-               "answered as it comes. Defaults stand in brackets.\n\n");
+               "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a file as for\n"
+               "haste-train, with or without labels, or a .npy file where the model was trained on one. - is standard\n"
+               "input: each line is answered as it comes. Defaults stand in brackets.\n\n");
         options_help(table, count, stdout);
         if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         exit(0);
@@ -144,7 +145,8 @@ static void open_model(predictor *p)
     if (!model_read_shape(&p->file, p->model_path, &p->shape, text)) die(1, "%s", text);
     if (!model_read_encoder(&p->file, p->model_path, &p->shape, &p->bag, &p->rows, text)) die(1, "%s", text);
     if (!p->shape.dense) {
-        p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float), p->model_path, text);
+        p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float),
+                                                 p->model_path, text);
         if (!p->weight) die(1, "%s", text);
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
@@ -154,12 +156,14 @@ static void open_model(predictor *p)
                                  p->inverse_propensity, &error) != HASTE_OK)
         die(1, "%s: %s", p->model_path, error.text);
     if (!model_read_vocabulary(&p->file, p->model_path, &p->shape, &p->words, text)) die(1, "%s", text);
-    if (p->names == NAMES_NAMES && p->words.labels.count == 0) die(2, "--names names: %s knows no names of labels", p->model_path);
+    if (p->names == NAMES_NAMES && p->words.labels.count == 0)
+        die(2, "--names names: %s knows no names of labels", p->model_path);
     if (p->names == NAMES_CHOSEN) p->names = p->words.labels.count > 0 ? NAMES_NAMES : NAMES_IDS;
     p->load_seconds = now() - begin;
 
     if ((p->by_threshold || p->cut) && p->file.layer.loss == HASTE_BCE && !p->logits) {
-        if (!(p->threshold >= 0 && p->threshold <= 1)) die(2, "--threshold %g: expected a probability between 0 and 1", p->threshold);
+        if (!(p->threshold >= 0 && p->threshold <= 1))
+            die(2, "--threshold %g: expected a probability between 0 and 1", p->threshold);
         p->threshold = p->threshold == 0 ? -1e30 : p->threshold == 1 ? 1e30 : log(p->threshold / (1 - p->threshold));
     }
 }
@@ -184,7 +188,8 @@ static void open_documents(predictor *p)
         if (p->features) read_labels(p, &p->data, path);
         if (!data_read_npy(&p->data, dense, 0, error)) die(1, "%s", error);
         if (p->data.width != p->shape.width)
-            die(1, "%s: %s wants dense features (.npy) of %lld inputs", dense, p->model_path, (long long)p->shape.width);
+            die(1, "%s: %s wants dense features (.npy) of %lld inputs", dense, p->model_path,
+                (long long)p->shape.width);
         model_weigh(&p->data, &p->shape, NULL);
     } else {
         if (p->features || data_ends_with(path, ".npy")) die(1, "%s: %s wants sparse documents", dense, p->model_path);
@@ -194,8 +199,8 @@ static void open_documents(predictor *p)
     if (p->exclude) read_labels(p, &p->excluded, p->exclude);
 }
 
-/* The next documents, up to a batch of them; of what comes through a pipe only those that are there, but at least one. Returns their
-   number, 0 at the end; *first (=) is the place of the first in p->data. */
+/* The next documents, up to a batch of them; of what comes through a pipe only those that are there, but at least one.
+   Returns their number, 0 at the end; *first (=) is the place of the first in p->data. */
 static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
 {
     char error[DATA_ERROR];
@@ -218,8 +223,8 @@ static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
 /* The engine encodes documents and asks the layer: the CPU's follows, the GPU's is in predict_cuda.cu. */
 static void engine_check(void);                         /* can this machine do it? */
 static void engine_make(predictor *p, int64_t ids);     /* ids: the most exclusions of a batch */
-/* The labels of the B documents of p->data from `first` on, which are p->document: those of document b are id[offset[b]] ..
-   id[offset[b + 1] - 1]. */
+/* The labels of the B documents of p->data from `first` on, which are p->document: those of document b are
+   id[offset[b]] .. id[offset[b + 1] - 1]. */
 static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded);
 static const char *engine_text(const predictor *p, char text[128]);   /* what it runs on */
 static void engine_free(predictor *p);
@@ -387,7 +392,8 @@ static void predict(predictor *p)
     }
     if (fflush(stdout) != 0 || ferror(stdout)) die(1, "cannot write: %s", strerror(errno));
     if (p->exclude && done < p->excluded.documents)
-        die(1, "%s: %lld documents; %s has %lld", p->exclude, (long long)p->excluded.documents, p->data_path, (long long)done);
+        die(1, "%s: %lld documents; %s has %lld", p->exclude, (long long)p->excluded.documents, p->data_path,
+            (long long)done);
 
     for (i = 1; i <= 5 && scored && labels > 0; i += 2)
         if (i <= k) {
@@ -395,12 +401,14 @@ static void predict(predictor *p)
             fprintf(stderr, "at %lld       P %.2f  nDCG %.2f  recall %.2f  PSP %.2f  PSnDCG %.2f\n", (long long)i, m.precision,
                     m.ndcg, m.recall, m.psp, m.psndcg);
         }
-    if (data_skipped_text(&p->documents.skipped, (int)p->words.shape.text, text)[0]) fprintf(stderr, "skipped    %s\n", text);
+    if (data_skipped_text(&p->documents.skipped, (int)p->words.shape.text, text)[0])
+        fprintf(stderr, "skipped    %s\n", text);
     fprintf(stderr, "model      %s in %.1f ms\n", p->file.mapped ? "mapped" : "read", p->load_seconds * 1e3);
     if (batches > 0) {
         qsort(times, (size_t)batches, sizeof times[0], by_value);
-        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %s%lld; %.0f documents/s; %s\n", times[batches / 2] * 1e3,
-                times[(batches - 1) * 99 / 100] * 1e3, batches * p->batch > done + p->batch ? "up to " : "", (long long)p->batch,
+        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %s%lld; %.0f documents/s; %s\n",
+                times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3,
+                batches * p->batch > done + p->batch ? "up to " : "", (long long)p->batch,
                 (double)done / seconds, engine_text(p, text));
     }
     free(times);

@@ -494,7 +494,8 @@ static void save_to(trainer *t, const char *path, int exported)
     model_add(section, &count, "progress", &t->progress, sizeof t->progress);
     if (exported) {
         if (!export_model(path, &t->layer, section, count, t->s.export_bf16, why)) die(1, "%s", why);
-    } else if (haste_save(path, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
+    } else if (haste_save(path, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK)
+        die(1, "%s", error.text);
     free(text);
 }
 
@@ -603,8 +604,10 @@ static void read_data(trainer *t)
     putchar('\n');
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
-    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed, t->document);
-    if (t->held_out == -1) die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
+    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed,
+                                 t->document);
+    if (t->held_out == -1)
+        die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
     if (t->held_out == -2) die(1, "out of memory");
     t->count = t->train.documents - t->held_out;
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
@@ -970,11 +973,12 @@ static void train(trainer *t)
 static void finish(trainer *t)
 {
     haste_metrics metrics;
-    const char *name = t->test.documents > 0 ? "test" : "valid";
+    const int tested = t->test.documents > 0;
+    const char *name = tested ? "test" : "valid";
     const double begin = now();
     const int64_t batches = (t->count + t->s.batch - 1) / t->s.batch;
-    int64_t n = t->test.documents > 0 ? t->test.documents : t->held_out;
-    if (t->test.documents > 0) evaluate(t, &t->test, t->test_document, n, &metrics);
+    int64_t n = tested ? t->test.documents : t->held_out;
+    if (tested) evaluate(t, &t->test, t->test_document, n, &metrics);
     else if (n > 0) evaluate(t, &t->train, t->document + t->count, n, &metrics);
     if (n > 0) {
         double seconds = now() - begin;
@@ -991,8 +995,8 @@ static void finish(trainer *t)
         char why[DATA_ERROR];
         save_to(t, t->s.export_path, 1);
         printf("exported   %s, %.1f MiB", t->s.export_path, file_bytes(t->s.export_path) / 1048576);
-        if (n > 0 && !export_precision(t->s.export_path, t->test.documents > 0 ? &t->test : &t->train,
-                                       t->test.documents > 0 ? t->test_document : t->document + t->count, n, t->bag.threads, &after, why))
+        if (n > 0 && !export_precision(t->s.export_path, tested ? &t->test : &t->train,
+                                       tested ? t->test_document : t->document + t->count, n, t->bag.threads, &after, why))
             die(1, "%s", why);
         if (n > 0) printf("; P@1 %.2f, before %.2f", after, haste_metrics_get(&metrics, 1).precision);
         putchar('\n');
@@ -1017,9 +1021,9 @@ int main(int argc, char **argv)
     if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
     if (t.s.help) {
         printf("usage: " TRAIN_NAME " [TRAIN [TEST]] [options]\n\n"
-               "Trains an extreme classifier on TRAIN and scores it on TEST. They are text with labels (lines as of fastText,\n"
-               "TSV or CSV with labels in the first column), or numbered features (LIBSVM, or with the header of the Extreme\n"
-               "Classification Repository), also as .gz%s or from a pipe; - is standard input.\n"
+               "Trains an extreme classifier on TRAIN and scores it on TEST. They are text with labels (fastText's lines,\n"
+               "TSV or CSV with labels in the first column) or numbered features (LIBSVM, or with the header of the\n"
+               "Extreme Classification Repository), also as .gz%s or from a pipe; - is standard input.\n"
                "Without files it learns a made-up data set. Defaults stand in brackets.\n",
 #ifdef HASTE_ZLIB
                ""

@@ -411,6 +411,9 @@ static inline int vocabulary_read(vocabulary *v, const vocabulary_shape *shape, 
     }
     if ((words || (shape->text && !shape->hash_bits)) && v->words.count != shape->features)
         data_fail(error, "%s: %ld words for %lld features", path, (long)v->words.count, (long long)shape->features);
+    else if (shape->text && shape->hash_bits && shape->features != INT64_C(1) << shape->hash_bits)
+        data_fail(error, "%s: %lld features from hashes of %lld bits", path, (long long)shape->features,
+                  (long long)shape->hash_bits);
     else if ((labels || shape->named) && v->labels.count != shape->labels)
         data_fail(error, "%s: %ld names for %lld labels", path, (long)v->labels.count, (long long)shape->labels);
     else return 1;

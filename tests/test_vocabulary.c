@@ -188,6 +188,12 @@ static void kept_vocabularies(void)
     shape.version = VOCABULARY_VERSION;
     shape.hash_bits = 63;
     CHECK(!vocabulary_read(&v, &shape, "a\nb\n", 4, "L\n", 2, "m", message) && strstr(message, "makes no sense"));
+    shape.hash_bits = 2;
+    CHECK(!vocabulary_read(&v, &shape, NULL, 0, "L\n", 2, "m", message) && strstr(message, "2 features from hashes of 2"));
+    shape.features = 4;
+    CHECK(vocabulary_read(&v, &shape, NULL, 0, "L\n", 2, "m", message));
+    vocabulary_free(&v);
+    shape.features = 2;
     shape.hash_bits = 0;
     shape.separator = -1;
     CHECK(!vocabulary_read(&v, &shape, "a\nb\n", 4, "L\n", 2, "m", message));
