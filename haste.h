@@ -43,7 +43,7 @@
 
    MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
        align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency, haste_embed_sparse and
-       _dense, haste_group, haste_cohesion, haste_metrics_add (for long lists) and haste_save take scratch while they run.
+       _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch while they run.
        HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the caller's
        memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
@@ -498,15 +498,16 @@ HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *wo
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
-/* haste_order_by_frequency: label ids, most frequent first, ties by id: order [L] (=). The first H are the paper's head. */
-HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error);
+/* haste_order_by_frequency: label ids, most frequent first, ties by id: order [L] (=). The paper's head comes first. */
+HASTE_API haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order,
+                                                haste_error *error);
 
 /* haste_order_random: shuffles order[0..n) from seed. */
 HASTE_API haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error);
 
-/* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of its
-   labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after the
-   last.
+/* haste_embed_sparse, haste_embed_dense: add (+=) the unit-length feature vector of each sample to the row of each of
+   its labels. Call once per batch of training data; zero `embedding` before the first and call haste_embed_finish after
+   the last.
 
      embedding  [L, E] row-major (+=)
      x          sparse: [B] bags over any number of features, each reduced to E dimensions by a random projection with
@@ -531,22 +532,22 @@ typedef struct haste_group_options {
     uint64_t seed;
 } haste_group_options;
 
-/* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to the
-   centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
+/* haste_group: reorders order[0..n) so that each run of S labels looks alike: maximises the summed cosine of labels to
+   the centroid of their group (paper, eq. 2) with exactly S labels a group, only the last one short.
 
      embedding  [L, E] rows of length 1 or 0, from haste_embed_finish
      order      [n] label ids (in, out); pass order + H and L - H to keep a head of H labels where it is
      options    or NULL: the defaults
 
-   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up last.
-   Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread. Deterministic
-   in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the order, a row whose
-   length is neither 1 nor 0. */
+   Recursive balanced bisection, then rounds of exchanges between groups that are alike. Labels whose row is 0 fill up
+   last. Extra memory: about 9 bytes a label, one row of E for each group, and 16 * S KiB and 400 * E bytes a thread.
+   Deterministic in the seed, and the same for any number of threads. HASTE_ERR_DATA: an id out of range or twice in the
+   order, a row whose length is neither 1 nor 0. */
 HASTE_API haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *order, int64_t n,
                                    const haste_group_options *options, haste_error *error);
 
-/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the labels
-   that have an embedding, of the cosine to the centroid of their group.
+/* haste_cohesion: how alike the labels of a group are in any order, and what haste_group maximises: the mean, over the
+   labels that have an embedding, of the cosine to the centroid of their group.
 
      order     [n] label ids; each run of S is a group
      threads   0: as many as OpenMP would use; the result is the same for any number
@@ -566,39 +567,40 @@ typedef struct haste_rewire_options {
     float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
     haste_prune  prune;        /* score of a place: mean |w| over the group's labels, or mean |w * gradient| */
     haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
-    haste_growth growth;       /* new inputs: uniform at random, or those with the largest mean |gradient| (RigL's rule) */
+    haste_growth growth;       /* new inputs: uniform at random, or of the largest mean |gradient| (RigL's rule) */
     int32_t      uniform;      /* 1: new weights uniform in +-1/sqrt(F); 0: new weights 0 */
 } haste_rewire_options;
 
 /* haste_rewire: prune the inputs that matter least to their group, and grow others in their place.
 
-     layer      index, weight and weight_state of the moved places change, and rows are put in order; layer->rewires += 1
+     layer      index, weight and weight_state of the moved places change, and rows are put in order;
+                layer->rewires += 1
      work       scratch; its threads do the work
-     x, B, positives   a batch, needed only for saliency and gradient growth, which do nothing, and leave `rewires`, where
-                B = 0; else not read: NULL, 0 and NULL
+     x, B, positives   a batch, where saliency or gradient growth needs one (B = 0: nothing is done, and the call does
+                not count); else not read: NULL, 0, NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
-   width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the lowest
-   floor(share*F) of each group, with the same limit. (A product that is below a whole number by no more than 2^-23 of itself,
-   as far as a float is off, counts as that number: .7f of 10 is 7.) So dense blocks never change. Ties go to the smaller position. Regrown
-   inputs were not in the group and were not just pruned from it; their weights are new and their optimizer state is 0;
-   indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works group by group from
-   the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
+   width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the
+   lowest floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller
+   position. floor forgives the rounding of a float: what is less than 2^-23 of itself below a whole number counts as
+   that number, so that .7f of 10 is 7.
+   Regrown inputs were not in the group and were not just pruned from it; their weights are new and their optimizer
+   state is 0; indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works
+   group by group from the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
 
    Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step;
-   HASTE_ERR_MEMORY: it allocates plan.rewire bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a
-   group whose gradient was needed has a logit that is not finite, or a score is not. On any error the layer is unchanged,
-   bit for bit. The same bits for any number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and
-   grows at random. */
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
+   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a logit
+   that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any number
+   of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
                                     haste_error *error);
 
-/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step `warmup`,
-   then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
+/* haste_schedule: learning-rate factor of a step: linear warm-up over `warmup` steps, 0 at step 0 and 1 at step
+   `warmup`, then half a cosine to `floor` at step `total` and after. Where no step is to have the factor 0:
    haste_schedule(layer->step + 1, warmup, total + 1, floor).
    haste_rewire_share: share * half a cosine from 1 at step 0 to 0 at `end` and after. Pure. */
 HASTE_API double haste_schedule(int64_t step, int64_t warmup, int64_t total, double floor);
@@ -621,31 +623,34 @@ typedef struct haste_metrics {
 /* The five measures at one k, in percent. */
 typedef struct haste_metrics_values { double precision, ndcg, recall, psp, psndcg; } haste_metrics_values;
 
-/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from TRAINING
-   frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5; else a 0 .. 100,
-   b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0: every label counts 1. */
+/* haste_inverse_propensity: of each label, 1/p: out[l] = 1 + c * (n_l + b)^(-a), c = (log N - 1) * (b + 1)^a, from
+   TRAINING frequencies n and the number N of training samples (Jain et al. 2016). a = b = 0: the defaults .55 and 1.5;
+   else a 0 .. 100, b above 0 and at most 1e9. Natural logarithm. For N below 3, where c would be negative, it is 0:
+   every label counts 1. */
 HASTE_API haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b,
                                                 double *out, haste_error *error);
 
 /* haste_metrics_init: zero sums for depth k. haste_metrics_add: adds B samples.
 
-     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A repeated id
-              counts once; both keep their rank
+     id       [B, k] predictions, best first, of which the first metrics->k of each sample are read; -1: none. A
+              repeated id counts once; both keep their rank
      k        at least metrics->k
      truth    B lists of positives (a label twice counts once)
      inverse_propensity  [L] 1/p, from haste_inverse_propensity; or NULL: then psp and psndcg count every label 1
      filter   B lists: these ids are neither right nor wrong: they are removed from predictions and truth; or NULL. Ask
-              haste_top_k to exclude them, else a filtered list is shorter than metrics->k: what follows moves up a rank.
+              haste_top_k to exclude them: else what follows moves up a rank, and the list is short at its end
 
-   Everything is checked before the first sum changes. O(ids * log(longest list)); allocates only for lists above 256 ids.
+   Everything is checked before the first sum changes. O(ids * log(longest list)); allocates for lists above 256 ids
+   only.
 
-   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth, r_1 .. r_k
-   the predictions, N the samples:
+   haste_metrics_get: at k; NaN for a k outside 1 .. metrics->k, 0 without samples. Conventions, with y the truth,
+   r_1 .. r_k the predictions, N the samples:
      precision  1/N sum over samples of |{r_1..r_k} in y| / k; a sample without positives counts 0
      ndcg       1/N sum of DCG@k / ideal DCG@min(k, |y|), gain 1 / log2(rank + 1)
      recall     1/N sum of |{r_1..r_k} in y| / |y|; 0 where y is empty
      psp        sum of 1/(p k) over hits, divided by the same sum for the best possible predictions, over all samples
-     psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1), i <= min(k, |y|)
+     psndcg     likewise with each sample's gain 1/p / log2(rank + 1) divided by the sum of 1/log2(i + 1),
+                i <= min(k, |y|)
    Paper: section 4; Jain et al. 2016. */
 HASTE_API haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *error);
 HASTE_API haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
@@ -667,30 +672,45 @@ typedef struct haste_file {
     haste_layer   layer;
     int32_t       section_count;                  /* the caller's sections only */
     haste_section section[HASTE_MAX_SECTIONS];
-    void         *memory;
+    void         *memory;                         /* the whole file */
     size_t        bytes;
     int32_t       mapped;                         /* 1: memory is a private mapping of the file */
 } haste_file;
 
-/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written to a temporary name in the
-   same folder, flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the new one.
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary name
+   beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the
+   new one, and takes the room of both for a while.
 
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
-   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's.
-   HASTE_ERR_FILE: path and reason.
+   What stands at the path: a file is replaced, and its mode kept, its owner too where the process may give files away
+   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made where
+   there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and processes may
+   save to one path at once: the last one's file stays. A process that is killed leaves its temporary; the next save to that
+   path removes it, and leaves alone those that others still write. (A file system without locks, flock, cannot tell: there
+   they stay.)
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason. map = 0: read it into
-   memory, to train on; training goes on bit for bit. 1: map the file where the system can (elsewhere as 0), to predict: all
-   is checked but weights and their state, which are not even read; haste_layer_check does it before they are trained on.
-   Training changes private copies of the pages that it writes, never the file; where the system does not grant so much
-   memory the pages are read-only, and writing to them ends the program. On failure *file is unchanged.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
+   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
+   Allocates nothing itself, and needs about 64 KiB of stack.
+
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does one that
+   only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1: map the file
+   where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but weights and their state,
+   which are not even read; haste_file_check does it. Training changes private copies of the pages that it writes, never the
+   file; where the system does not grant so much memory the pages are read-only, and writing to them ends the program. On
+   failure *file is unchanged. Files go from any machine to any other; the caller's sections are bytes, and stay as they are.
+
+   haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
+   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer that was
+   trained since it was loaded is no longer what the checksums say.
+
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
 HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
+HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
 
@@ -865,7 +885,8 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
     if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the scratch memory overflows size_t");
     arena->memory = (char *)haste__allocate(arena->end);
     if (!arena->memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch", (unsigned long long)arena->end);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch",
+                           (unsigned long long)arena->end);
     arena->end = 0;
     return HASTE_OK;
 }
@@ -967,793 +988,441 @@ static int haste__threads(int32_t wanted)
 /* All arithmetic on a group is done by a handful of kernels, compiled once for each path:
 
      forward      z[s][b]         = sum over f of w[f][s] * x[index f][b] + bias[s]     32 samples b at a time
+     predict      z[b][s]         = the same, as rows of labels                         up to 32 samples
      grad_input   dx[index f][b] += sum over s of w[f][s] * dz[s][b]                    32 samples at a time
      grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of tiles; or +=
 
    x and dx are tiles [width][32] of the feature-major batch, so an input is one contiguous row found through the
-   index: nothing is gathered or copied. All are the same small matrix product: MR rows of C stay in registers while k
-   runs, one row of B is loaded per k, and each row of C adds its own scalar a(i, k) times that row. */
+   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in registers
+   while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own scalar times that row.
 
-#if defined(HASTE_NO_SIMD) || defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
-    #define HASTE__X86 0
-    #define HASTE__NEON 0
-#else
+   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
+   hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
+   haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
+   vectorize anything. HASTE_FILE is the name to include, for who has given this file another one. */
+#if !defined(HASTE_FILE)
+    #define HASTE_FILE "haste.h"
+#endif
+
+#if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
         #define HASTE__X86 1
         #include <immintrin.h>
-    #else
-        #define HASTE__X86 0
-    #endif
-    #if defined(__aarch64__) && defined(__ARM_NEON)
+    #elif defined(__aarch64__) && defined(__ARM_NEON)
         #define HASTE__NEON 1
         #include <arm_neon.h>
-    #else
-        #define HASTE__NEON 0
     #endif
 #endif
-
-#if defined(__CUDACC__)
-    #define HASTE__UNROLL   /* nvcc's front end warns of the pragma */
-#elif defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)
-    #define HASTE__UNROLL _Pragma("GCC unroll 8")   /* without it C would live in memory */
-#else
-    #define HASTE__UNROLL
+#if !defined(HASTE__X86)
+    #define HASTE__X86 0
+#endif
+#if !defined(HASTE__NEON)
+    #define HASTE__NEON 0
 #endif
 
-/* Asks for the cache line `ahead` numbers behind p. */
+/* Prefetches the cache line of p[ahead] into the second-level cache. */
 #if defined(__GNUC__)
     #define HASTE__PREFETCH(p, ahead) __builtin_prefetch((p) + (ahead), 0, 2)
 #else
     #define HASTE__PREFETCH(p, ahead) ((void)(p), (void)(ahead))
 #endif
 
-/* Stores past the caches are not in order with those after them: who is told that they are done must find them. */
+/* Non-temporal stores are not ordered with the stores after them: a thread fences before it says that it is done. */
 #if HASTE__X86
     #define HASTE__FENCE() _mm_sfence()
 #else
     #define HASTE__FENCE() ((void)0)
 #endif
 
-/* Lanes of the portable path: four floats as the compiler's own vector type where it has one, else one. */
-#if defined(__GNUC__)
-typedef float haste__lanes __attribute__((vector_size(16)));
-enum { HASTE__LANES = 4 };
-#else
-typedef float haste__lanes;
-enum { HASTE__LANES = 1 };
-#endif
-
-HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
-HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
-HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
-{
-    float a[HASTE__LANES];
-    int i;
-    memcpy(a, &v, sizeof v);
-    for (i = 0; i < HASTE__LANES; i++) a[i] = sqrtf(a[i]);
-    memcpy(&v, a, sizeof v);
-    return v;
-}
-
-HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
-{
-    uint32_t bits[HASTE__LANES];
-    haste__lanes v;
-    int i;
-    for (i = 0; i < HASTE__LANES; i++) bits[i] = (uint32_t)p[i] << 16;
-    memcpy(&v, bits, sizeof v);
-    return v;
-}
-
-HASTE__INLINE haste__lanes haste__lanes_set(float a) { haste__lanes v = { 0 }; return v + a; }
-#define HASTE__LANES_AXPY(a, b, c) ((c) + (b) * (a))
-
-#if (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)) && !defined(__CUDACC__)
-    #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
-#endif
-
-/* The functions below run over every logit, so loops over them must become vector code at plain -O2. Compilers do that only
-   where nothing can trap or branch: hence comparisons of floats are made on their bits. */
 HASTE__INLINE uint32_t haste__bits(float value) { uint32_t bits; memcpy(&bits, &value, sizeof bits); return bits; }
 HASTE__INLINE float haste__float(uint32_t bits) { float value; memcpy(&value, &bits, sizeof value); return value; }
-
-/* a * b + c, as one operation where the path has it: fmaf is then an instruction, else a call. */
-#define HASTE__MA(a, b, c) (fused ? fmaf((a), (b), (c)) : (a) * (b) + (c))
-
-/* e^-a for a >= 0, relative error below 2e-7; from 87 on (and for NaN) it stays at e^-87. */
-HASTE__INLINE float haste__exp(float a, const int fused)
-{
-    uint32_t bits = haste__bits(a) & 0x7fffffffu, most = 0x42ae0000u;   /* 87 */
-    float x = -haste__float(bits < most ? bits : most), n, r, p;
-    int32_t i = (int32_t)(HASTE__MA(x, 1.44269504f, -0.5f));   /* truncation, after - .5: rounds to nearest */
-    n = (float)i;
-    r = HASTE__MA(n, -0.693359375f, x);              /* ln 2 in two parts; n * the first is exact */
-    r = HASTE__MA(n, 2.12194440e-4f, r);
-    p = HASTE__MA(0.00138358016f, r, 0.00837564503f);
-    p = HASTE__MA(p, r, 0.0416682887f);
-    p = HASTE__MA(p, r, 0.166664102f);
-    p = HASTE__MA(p, r, 0.499999916f);
-    p = HASTE__MA(p, r, 1.00000004f);
-    p = HASTE__MA(p, r, 1.0f);
-    return p * haste__float((uint32_t)(i + 127) << 23);
-}
-
-/* log(1 + e) for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss, so
-   the error must be relative. */
-HASTE__INLINE float haste__log1p(float e, const int fused)
-{
-    float p = HASTE__MA(0.00523269267f, e, -0.0295052324f);
-    p = HASTE__MA(p, e, 0.0782259415f);
-    p = HASTE__MA(p, e, -0.136632449f);
-    p = HASTE__MA(p, e, 0.191060063f);
-    p = HASTE__MA(p, e, -0.248429821f);
-    p = HASTE__MA(p, e, 0.333190968f);
-    p = HASTE__MA(p, e, -0.499994931f);
-    p = HASTE__MA(p, e, 0.99999997f);
-    return p * e;
-}
-
-/* Are 32 numbers finite? largest: the bits of their sizes. */
-HASTE__INLINE int haste__finite(const uint32_t *largest)
-{
-    uint32_t most = 0;
-    int b;
-    for (b = 0; b < HASTE__SAMPLES; b++) most = largest[b] > most ? largest[b] : most;
-    return most < 0x7f800000u;
-}
-
-/* The loss functions take one tile of logits z [rows][32], treat every label as negative, and replace z by
-   d loss / d z * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be
-   NULL. They return 0 where a logit was not finite. */
-HASTE__INLINE int haste__bce_body(float *z, int rows, float scale, float *loss, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[b], a = fabsf(v), e = haste__exp(a, fused), r = scale / (1 + e);
-            uint32_t size = haste__bits(a), negative = 0u - (haste__bits(v) >> 31);   /* all ones, or 0 */
-            largest[b] = size > largest[b] ? size : largest[b];
-            if (loss) loss[b] += HASTE__MA(0.5f, v + a, haste__log1p(e, fused));
-            z[b] = haste__float((haste__bits(r) & ~negative) | (haste__bits(e * r) & negative));
-        }
-    return haste__finite(largest);
-}
-
-HASTE__INLINE int haste__hinge_body(float *z, int rows, float scale, float *loss)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[b] + 1, m = 0.5f * (v + fabsf(v));
-            uint32_t size = haste__bits(fabsf(z[b]));
-            largest[b] = size > largest[b] ? size : largest[b];
-            if (loss) loss[b] += m * m;
-            z[b] = 2 * scale * m;
-        }
-    return haste__finite(largest);
-}
-
-/* One of these for each path but AVX-512, which has its own. */
-#define HASTE__BCE(name, ATTRIBUTE, FUSED)                                                                             \
-    ATTRIBUTE static int haste__##name##_bce(float *z, int rows, float scale, float *loss)                             \
-    { return loss ? haste__bce_body(z, rows, scale, loss, FUSED) : haste__bce_body(z, rows, scale, NULL, FUSED); }
-
-/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
-HASTE__INLINE int haste__softmax_body(float *z, int rows, const float *shift, const float *weight, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (s = 0; s < rows; s++, z += HASTE__SAMPLES)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float d = shift[b] - z[b];   /* >= 0, but for a logit that is not finite */
-            uint32_t size = haste__bits(fabsf(z[b]));
-            largest[b] = size > largest[b] ? size : largest[b];
-            z[b] = haste__exp(0.5f * (d + fabsf(d)), fused) * weight[b];
-        }
-    return haste__finite(largest);
-}
-
-/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
-HASTE__INLINE int haste__sumexp_body(const float *z, int rows, float *best, float *sum, const int fused)
-{
-    uint32_t largest[HASTE__SAMPLES] = { 0 };
-    int b, s;
-    for (b = 0; b < HASTE__SAMPLES; b++) sum[b] = 0;
-    for (s = 0; s < rows; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) {
-            float v = z[s * HASTE__SAMPLES + b], d = v - best[b];
-            uint32_t size = haste__bits(fabsf(v)), above = (haste__bits(d) >> 31) - 1u;   /* all ones where d >= 0 */
-            largest[b] = size > largest[b] ? size : largest[b];
-            best[b] = haste__float((haste__bits(v) & above) | (haste__bits(best[b]) & ~above));
-        }
-    for (s = 0; s < rows; s++)
-        for (b = 0; b < HASTE__SAMPLES; b++) sum[b] += haste__exp(best[b] - z[s * HASTE__SAMPLES + b], fused);
-    return haste__finite(largest);
-}
-
-/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf: hit [samples]
-   (=). */
-HASTE__INLINE void haste__scan_body(const float *z, int samples, int S, const float *floor, unsigned char *hit)
-{
-    int b, s, j;
-    for (b = 0; b < samples; b++) {
-        float least = floor[b];
-        int any[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-        for (s = 0; s < S; s += 8, z += 8)
-            for (j = 0; j < 8; j++) any[j] |= !(z[j] < least) | !(z[j] >= -FLT_MAX);
-        for (j = 1; j < 8; j++) any[0] |= any[j];
-        hit[b] = (unsigned char)any[0];
-    }
-}
-
-/* to [columns][rows] = from [rows][columns] transposed, and sum [rows] += the sums of from's rows, unless it is NULL. Rows
-   of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4 where
-   the compiler can move lanes: element by element, this took as long as half a matrix product. */
-HASTE__INLINE void haste__transpose_body(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
-                                         ptrdiff_t stride, float *sum)
-{
-    int r, c;
-#if defined(HASTE__SHUFFLE)
-    for (r = 0; r < rows; r += 4) {
-        haste__lanes total = haste__lanes_set(0);
-        HASTE__UNROLL for (c = 0; c < columns; c += 4) {
-            const float *in = from + r * pitch + c;
-            float *out = to + c * stride + r;
-            haste__lanes r0 = haste__lanes_load(in), r1 = haste__lanes_load(in + pitch);
-            haste__lanes r2 = haste__lanes_load(in + 2 * pitch), r3 = haste__lanes_load(in + 3 * pitch);
-            haste__lanes t0 = HASTE__SHUFFLE(r0, r1, 0, 4, 1, 5), t1 = HASTE__SHUFFLE(r2, r3, 0, 4, 1, 5);
-            haste__lanes t2 = HASTE__SHUFFLE(r0, r1, 2, 6, 3, 7), t3 = HASTE__SHUFFLE(r2, r3, 2, 6, 3, 7);
-            r0 = HASTE__SHUFFLE(t0, t1, 0, 1, 4, 5); r1 = HASTE__SHUFFLE(t0, t1, 2, 3, 6, 7);
-            r2 = HASTE__SHUFFLE(t2, t3, 0, 1, 4, 5); r3 = HASTE__SHUFFLE(t2, t3, 2, 3, 6, 7);
-            haste__lanes_store(out, r0); haste__lanes_store(out + stride, r1);
-            haste__lanes_store(out + 2 * stride, r2); haste__lanes_store(out + 3 * stride, r3);
-            total = total + ((r0 + r1) + (r2 + r3));
-        }
-        if (sum) haste__lanes_store(sum + r, haste__lanes_load(sum + r) + total);
-    }
-#else
-    for (c = 0; c < columns; c++)
-        for (r = 0; r < rows; r++) {
-            to[c * stride + r] = from[r * pitch + c];
-            if (sum) sum[r] += from[r * pitch + c];
-        }
-#endif
-}
-
-/* Zeroes those of the n numbers of z, n a multiple of 8, that are smaller than `least` in magnitude. Is any other left? */
-HASTE__INLINE int haste__drop_body(float *z, int n, float least)
-{
-    uint32_t left[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, any = 0;
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) {
-            z[i + j] = fabsf(z[i + j]) >= least ? z[i + j] : 0;
-            left[j] |= haste__bits(z[i + j]);
-        }
-    for (j = 0; j < 8; j++) any |= left[j];
-    return (any & 0x7fffffffu) != 0;
-}
-
-/* The largest |g| of n numbers, n a multiple of 8, as bits: these sort like floats, infinities and NaN above all others. */
-HASTE__INLINE uint32_t haste__size_body(const float *g, int n)
-{
-    uint32_t largest[16] = { 0 }, most = 0;
-    int i, j;
-    for (i = 0; i + 16 <= n; i += 16)
-        for (j = 0; j < 16; j++) {
-            uint32_t size = haste__bits(g[i + j]) & 0x7fffffffu;
-            largest[j] = size > largest[j] ? size : largest[j];
-        }
-    for (; i < n; i++) {
-        uint32_t size = haste__bits(g[i]) & 0x7fffffffu;
-        most = size > most ? size : most;
-    }
-    for (j = 0; j < 16; j++) most = largest[j] > most ? largest[j] : most;
-    return most;
-}
 
 /* The hyper-parameters of one update, with Adam's bias corrections worked out. */
 typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
 
-/* Stored numbers to float32, and back: rounded up with the probability that makes the expectation exact, by a number that a
-   mix of `random` and the position gives. n is a multiple of 8. */
-HASTE__INLINE void haste__widen_body(const uint16_t *HASTE__RESTRICT in, float *HASTE__RESTRICT out, int n)
-{
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) out[i + j] = haste__from_bf16(in[i + j]);
-}
-
-HASTE__INLINE void haste__narrow_body(const float *HASTE__RESTRICT in, uint16_t *HASTE__RESTRICT out, int n, uint64_t random)
-{
-    uint32_t low = (uint32_t)random, high = (uint32_t)(random >> 32);
-    int i, j;
-    for (i = 0; i < n; i += 8)
-        for (j = 0; j < 8; j++) {
-            /* all of it, so that loops become vector code: see above */
-            uint32_t noise = low + (uint32_t)(i + j) * 0x9e3779b9u;
-            noise = (noise ^ (noise >> 16)) * 0x85ebca6bu + high;
-            noise = (noise ^ (noise >> 13)) * 0xc2b2ae35u;
-            out[i + j] = haste__to_bf16_noise(in[i + j], noise >> 16);
-        }
-}
-
 /* What predict computes of a group: logits z[b*stride + s] of `samples` samples. */
 typedef struct haste__rows {
-    int             S, F, samples, half;   /* half: the weights are bfloat16 */
+    int             S, F, samples, bf16;   /* bf16: so are the weights */
     const uint16_t *index;                 /* [F], or NULL */
     const void     *w;                     /* [F, S] */
     const float    *bias;                  /* [S] */
     const void     *x;                     /* an input every `pitch` numbers: float; of haste__dot bfloat16 */
     float          *z;
     uint32_t       *pair;                  /* haste__dot: scratch, [ceil(F/2)][S + 32] */
-    ptrdiff_t       pitch, stride, ahead;
+    ptrdiff_t       pitch, stride, ahead;  /* ahead: the next group's weights lie so many numbers behind */
 } haste__rows;
 
+/* A candidate of haste_score: label s of a group, for a sample's x (of the group's slice). */
+typedef struct haste__candidate { const float *x; float *score; int s; } haste__candidate;
+
+/* How grad_weight stores: =, += or = by non-temporal stores, which leave the caches alone. */
+typedef enum haste__store_mode { HASTE__SET, HASTE__ADD, HASTE__STREAM } haste__store_mode;
+
+/* What each kernel does stands before it in >>kernel text. */
 typedef struct haste__kernels {
     void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
                     ptrdiff_t ahead);
     void (*predict)(const haste__rows *rows);
-    void (*send)(const float *from, float *to, int n);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
-    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump, int tiles, const float *dzt,
-                        float *dw, int how);
+    void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
+                        const float *dzt, float *dw, haste__store_mode store);
+    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int64_t n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
-    void (*take)(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to, ptrdiff_t jump, float *sum);
-    int  (*drop)(float *z, int n, float least);
-    uint32_t (*size)(const float *g, int n);
-    void (*widen)(const uint16_t *in, float *out, int n);
-    void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
+    void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
+                       float *sum);
+    void (*stream)(const float *from, float *to, int n);
     int  (*bce)(float *z, int rows, float scale, float *loss);
     int  (*hinge)(float *z, int rows, float scale, float *loss);
     int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
-    int  (*sumexp)(const float *z, int rows, float *largest, float *sum);
+    int  (*sumexp)(const float *z, int rows, float *best, float *sum);
     void (*scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit);
+    int  (*drop_small)(float *z, int n, float least);
+    int  (*all_below)(const float *a, int64_t n, float limit);
+    void (*widen)(const uint16_t *in, float *out, int n);
+    void (*narrow)(const float *in, uint16_t *out, int n, uint64_t random);
     void (*sgd)(float *w, const float *g, int n, const haste__rule *rule);
     void (*momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule);
     void (*adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule);
+    void (*axpy)(float *y, float a, const float *x, int64_t n);
+    float (*dot)(const float *a, const float *b, int64_t n);
+    void (*dot4)(const float *a, const float *b, int64_t n, float *out);
+    float (*sum_abs)(const float *a, const float *b, int n);
+    void (*project)(float *row, int64_t words, uint64_t seed, const int32_t *feature, const float *value, int64_t n,
+                    double scale, float (*sign)[8]);
 } haste__kernels;
 
-/* How a result is stored: =, = past the caches, +=, and = where the sum goes on from what is there. */
-enum { HASTE__PUT, HASTE__STREAM, HASTE__ADD, HASTE__GO_ON };
-
-/* C[i][0 .. NV*W) = sum over k < K of a(i, k) * B[k][0 .. NV*W) for MR rows i; plus bias[i], or bias_row[0 .. NV*W), unless
-   these are NULL; stored as `how` says. a(i, k) is a[i][k*step], or, where `near`, a[0][k*step + i], taken through
-   `columns` unless that is NULL; rows of B are `stride` numbers apart, and taken through `rows` unless that is NULL; they
-   are bfloat16 where `half`. All this T times, a moving by `jump` and B to its next rows, while C stays in registers.
-   `fetch`: what lies `ahead` of the numbers of a (1) or B (2) is fetched on the way. A macro because the vector type differs;
-   R is how many rows of two vectors the registers hold, which hides the latency of the multiply-add. */
-#define HASTE__TILE(name, REST, ATTRIBUTE, V, W, R, LOAD, WIDEN, STORE, STREAM, SET1, SQRT, AXPY, FUSED)                    \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_tile(int MR, int NV, float *const *c, int how, const float *const *a,      \
-                                                      ptrdiff_t step, int near, const uint16_t *columns, const void *b,     \
-                                                      int half, ptrdiff_t stride, const uint16_t *rows, int K, int T,       \
-                                                      ptrdiff_t jump, const float *bias, const float *bias_row, int fetch,  \
-                                                      ptrdiff_t ahead)                                                      \
-    {                                                                                                                       \
-        const V zero = { 0 };                                                                                               \
-        const float *at[8];                                                                                                 \
-        V sum[8][4], row[4];   /* larger, and gcc 12 keeps the pointers in memory: half the speed where S is 16 */          \
-        int i, v, k;                                                                                                        \
-        ptrdiff_t from = 0;                                                                                                 \
-        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            at[i] = a[near ? 0 : i];                                                                                        \
-            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
-                sum[i][v] = how == HASTE__GO_ON ? LOAD(c[i] + v * W) : zero;                                                \
-                if (how == HASTE__ADD) HASTE__PREFETCH(c[i] + v * W, 0);                                                    \
-            }                                                                                                               \
-        }                                                                                                                   \
-        for (; T > 0; T--) {                                                                                                \
-            for (k = 0; k < K; k++) {                                                                                       \
-                const ptrdiff_t ak = (columns ? (ptrdiff_t)columns[k] : (ptrdiff_t)k) * step;                               \
-                const ptrdiff_t bk = from + (rows ? (ptrdiff_t)rows[k] : (ptrdiff_t)k) * stride;                            \
-                if (fetch == 1) HASTE__PREFETCH(at[0] + ak, ahead);                                                         \
-                HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                    \
-                    const uint16_t *narrow = (const uint16_t *)b + bk + v * W;                                              \
-                    const float *wide = (const float *)b + bk + v * W;                                                      \
-                    row[v] = half ? WIDEN(narrow) : LOAD(wide);                                                             \
-                    if (fetch == 2 && half) HASTE__PREFETCH(narrow, ahead);                                                 \
-                    if (fetch == 2 && !half) HASTE__PREFETCH(wide, ahead);                                                  \
-                }                                                                                                           \
-                HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                    \
-                    float scalar = near ? at[0][ak + i] : at[i][ak];                                                        \
-                    HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = AXPY(scalar, row[v], sum[i][v]);                     \
-                }                                                                                                           \
-            }                                                                                                               \
-            HASTE__UNROLL for (i = 0; i < MR; i++) at[i] += jump;                                                           \
-            from += K * stride;                                                                                             \
-        }                                                                                                                   \
-        HASTE__UNROLL for (i = 0; i < MR; i++)                                                                              \
-            HASTE__UNROLL for (v = 0; v < NV; v++) {                                                                        \
-                if (bias) sum[i][v] = sum[i][v] + SET1(bias[i]);                                                            \
-                if (bias_row) sum[i][v] = sum[i][v] + LOAD(bias_row + v * W);                                               \
-                if (how == HASTE__ADD) sum[i][v] = LOAD(c[i] + v * W) + sum[i][v];                                          \
-                if (how == HASTE__STREAM) STREAM(c[i] + v * W, sum[i][v]);                                                  \
-                else STORE(c[i] + v * W, sum[i][v]);                                                                        \
-            }                                                                                                               \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE static void haste__##name##_forward(int S, int F, const uint16_t *index, const float *w, const float *bias,   \
-                                                  const float *x, float *z, ptrdiff_t ahead)                                \
-    {                                                                                                                       \
-        int s, b, i;                                                                                                        \
-        for (s = 0; s < S; s += R)                                                                                          \
-            for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                   \
-                const float *a = w + s;                                                                                     \
-                float *c[R];                                                                                                \
-                HASTE__UNROLL for (i = 0; i < R; i++) c[i] = z + (s + i) * HASTE__SAMPLES + b;                              \
-                haste__##name##_tile(R, 2, c, HASTE__PUT, &a, S, 1, NULL, x + b, 0, HASTE__SAMPLES, index, F, 1, 0, bias + s,\
-                                     NULL, 1, ahead);                                                                       \
-            }                                                                                                               \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* MR inputs f .. f + MR - 1 at once */                                                                                 \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_input_rows(int MR, int f, int S, const uint16_t *index,               \
-                                                                 const float *w, const float *dz, float *dx)                \
-    {                                                                                                                       \
-        const float *a[R];                                                                                                  \
-        float *c[R];                                                                                                        \
-        int b, i;                                                                                                           \
-        for (b = 0; b < HASTE__SAMPLES; b += 2 * W) {                                                                       \
-            HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                        \
-                a[i] = w + (ptrdiff_t)(f + i) * S;                                                                          \
-                c[i] = dx + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES + b;                    \
-            }                                                                                                               \
-            haste__##name##_tile(MR, 2, c, HASTE__ADD, a, 1, 0, NULL, dz + b, 0, HASTE__SAMPLES, NULL, S, 1, 0, NULL, NULL, \
-                                 0, 0);                                                                                     \
-        }                                                                                                                   \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE static void haste__##name##_grad_input(int S, int F, const uint16_t *index, const float *w, const float *dz,  \
-                                                     float *dx)                                                             \
-    {                                                                                                                       \
-        int f = 0;                                                                                                          \
-        for (; f + R <= F; f += R) haste__##name##_grad_input_rows(R, f, S, index, w, dz, dx);                              \
-        for (; f < F; f++) haste__##name##_grad_input_rows(1, f, S, index, w, dz, dx);                                      \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* MR inputs and NV * W labels from s on */                                                                             \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_grad_weight_rows(int MR, int NV, int f, int s, int S,                      \
-                                                                  const uint16_t *index, const float *x, ptrdiff_t jump,    \
-                                                                  int tiles, const float *dzt, float *dw, int how)          \
-    {                                                                                                                       \
-        const float *a[8];                                                                                                  \
-        float *c[8];                                                                                                        \
-        int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) {                                                                            \
-            a[i] = x + (index ? (ptrdiff_t)index[f + i] : (ptrdiff_t)(f + i)) * HASTE__SAMPLES;                             \
-            c[i] = dw + (ptrdiff_t)(f + i) * S + s;                                                                         \
-        }                                                                                                                   \
-        haste__##name##_tile(MR, NV, c, how, a, 1, 0, NULL, dzt + s, 0, S, NULL, HASTE__SAMPLES, tiles, jump, NULL, NULL, 0,\
-                             0);                                                                                            \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Labels from s to S; returns the first one not done, where fewer than W are left. */                                  \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_grad_weight_from(int s, int S, int F, const uint16_t *index, const float *x,\
-                                                                 ptrdiff_t jump, int tiles, const float *dzt, float *dw,    \
-                                                                 int how)                                                   \
-    {                                                                                                                       \
-        int f;                                                                                                              \
-        for (; s + 2 * W <= S; s += 2 * W) {                                                                                \
-            for (f = 0; f + R <= F; f += R)                                                                                 \
-                haste__##name##_grad_weight_rows(R, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 2, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
-        }                                                                                                                   \
-        for (; s + W <= S; s += W) {                                                                                        \
-            for (f = 0; f + 8 <= F; f += 8)                                                                                 \
-                haste__##name##_grad_weight_rows(8, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);                       \
-            for (; f < F; f++) haste__##name##_grad_weight_rows(1, 1, f, s, S, index, x, jump, tiles, dzt, dw, how);        \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-    /* Logits of MR samples and NV * W labels from s on, in rows of labels: K inputs from k on, the bias after the last. */ \
-    ATTRIBUTE HASTE__INLINE void haste__##name##_predict_rows(int MR, int NV, int b, int s, int k, int K,                   \
-                                                              const haste__rows *r, int half)                               \
-    {                                                                                                                       \
-        const ptrdiff_t at = (ptrdiff_t)k * r->S + s;                                                                       \
-        const float *x = (const float *)r->x + b + (r->index ? 0 : k * r->pitch);                                           \
-        const void *w = half ? (const void *)((const uint16_t *)r->w + at) : (const void *)((const float *)r->w + at);      \
-        float *c[8];                                                                                                        \
-        int i;                                                                                                              \
-        HASTE__UNROLL for (i = 0; i < MR; i++) c[i] = r->z + (b + i) * r->stride + s;                                       \
-        haste__##name##_tile(MR, NV, c, k > 0 ? HASTE__GO_ON : HASTE__PUT, &x, r->pitch, 1, r->index ? r->index + k : NULL, \
-                             w, half, r->S, NULL, K, 1, 0, NULL, k + K < r->F ? NULL : r->bias + s, 2, r->ahead);           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* The same for all samples and labels from s to S; returns the first label not done, where fewer than W are left. */   \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_predict_from(int s, const haste__rows *r, int half)                         \
-    {                                                                                                                       \
-        const int first = s, F = r->F, few = s + 8 * W <= r->S ? 8 : F;                                                     \
-        int b, k, K;                                                                                                        \
-        if (r->samples < 4)   /* few samples wait for memory, which likes to be read in order: a few whole rows at a time */\
-            for (k = 0; k < F; k += K) {                                                                                    \
-                K = F - k < few ? F - k : few;                                                                              \
-                for (s = first; s + 4 * W <= r->S; s += 4 * W) {                                                            \
-                    for (b = 0; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 4, b, s, k, K, r, half);       \
-                    for (; b < r->samples; b++) haste__##name##_predict_rows(1, 4, b, s, k, K, r, half);                    \
-                }                                                                                                           \
-            }                                                                                                               \
-        for (; s + 2 * W <= r->S; s += 2 * W) {                                                                             \
-            for (b = 0; b + R <= r->samples; b += R) haste__##name##_predict_rows(R, 2, b, s, 0, F, r, half);               \
-            for (; b + 4 <= r->samples; b += 4) haste__##name##_predict_rows(4, 2, b, s, 0, F, r, half);                    \
-            for (; b + 2 <= r->samples; b += 2) haste__##name##_predict_rows(2, 2, b, s, 0, F, r, half);                    \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 2, b, s, 0, F, r, half);                            \
-        }                                                                                                                   \
-        for (; s + W <= r->S; s += W) {                                                                                     \
-            for (b = 0; b + 8 <= r->samples; b += 8) haste__##name##_predict_rows(8, 1, b, s, 0, F, r, half);               \
-            for (; b < r->samples; b++) haste__##name##_predict_rows(1, 1, b, s, 0, F, r, half);                            \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-    /* n floats, a multiple of 16, to whole cache lines, past the caches */                                                 \
-    ATTRIBUTE static void haste__##name##_send(const float *from, float *to, int n)                                         \
-    {                                                                                                                       \
-        int i;                                                                                                              \
-        for (i = 0; i < n; i += W) STREAM(to + i, LOAD(from + i));                                                          \
-    }                                                                                                                       \
-    ATTRIBUTE static uint32_t haste__##name##_size(const float *g, int n)                                                   \
-    { return haste__size_body(g, n); }                                                                                      \
-    ATTRIBUTE static int haste__##name##_drop(float *z, int n, float least)                                                 \
-    { return haste__drop_body(z, n, least); }                                                                               \
-    ATTRIBUTE static int haste__##name##_hinge(float *z, int rows, float scale, float *loss)                                \
-    { return loss ? haste__hinge_body(z, rows, scale, loss) : haste__hinge_body(z, rows, scale, NULL); }                    \
-    ATTRIBUTE static int haste__##name##_softmax(float *z, int rows, const float *shift, const float *weight)               \
-    { return haste__softmax_body(z, rows, shift, weight, FUSED); }                                                          \
-    ATTRIBUTE static int haste__##name##_sumexp(const float *z, int rows, float *largest, float *sum)                       \
-    { return haste__sumexp_body(z, rows, largest, sum, FUSED); }                                                            \
-    ATTRIBUTE static void haste__##name##_scan(const float *z, int samples, int S, const float *floor, unsigned char *hit)  \
-    { haste__scan_body(z, samples, S, floor, hit); }                                                                        \
-    ATTRIBUTE static void haste__##name##_widen(const uint16_t *in, float *out, int n) { haste__widen_body(in, out, n); }   \
-    ATTRIBUTE static void haste__##name##_narrow(const float *in, uint16_t *out, int n, uint64_t random)                    \
-    { haste__narrow_body(in, out, n, random); }                                                                             \
-                                                                                                                            \
-    /* The optimizers: numbers from i to n, a vector at a time; they return the first one not done. */                      \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_sgd_from(int i, float *w, const float *g, int n, const haste__rule *r)      \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->decay);                                                                   \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i);                                                                                             \
-            STORE(w + i, wi - lr * (LOAD(g + i) + decay * wi));                                                             \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_momentum_from(int i, float *w, const float *g, float *v, int n,             \
-                                                              const haste__rule *r)                                         \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->decay), momentum = SET1(r->momentum);                                     \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i), vi = momentum * LOAD(v + i) + (LOAD(g + i) + decay * wi);                                   \
-            STORE(v + i, vi);                                                                                               \
-            STORE(w + i, wi - lr * vi);                                                                                     \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_adamw_from(int i, float *w, const float *g, float *m, float *v, int n,      \
-                                                           const haste__rule *r)                                            \
-    {                                                                                                                       \
-        const V lr = SET1(r->lr), decay = SET1(r->lr * r->decay), eps = SET1(r->eps), beta1 = SET1(r->beta1),               \
-                beta2 = SET1(r->beta2), rest1 = SET1(1 - r->beta1), rest2 = SET1(1 - r->beta2),                             \
-                correct1 = SET1(r->correct1), correct2 = SET1(r->correct2);                                                 \
-        for (; i + W <= n; i += W) {                                                                                        \
-            V wi = LOAD(w + i), gi = LOAD(g + i);                                                                           \
-            V mi = beta1 * LOAD(m + i) + rest1 * gi, vi = beta2 * LOAD(v + i) + rest2 * (gi * gi);                          \
-            STORE(m + i, mi);                                                                                               \
-            STORE(v + i, vi);                                                                                               \
-            STORE(w + i, wi - decay * wi - lr * (mi * correct1) / (SQRT(vi * correct2) + eps));                             \
-        }                                                                                                                   \
-        return i;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Four rows `stride` apart to rows of S, and added to sum [S]: labels from s to S; returns the first one not done. */  \
-    ATTRIBUTE HASTE__INLINE int haste__##name##_take_from(int s, int S, const float *from, ptrdiff_t stride, float *to,     \
-                                                          float *sum)                                                       \
-    {                                                                                                                       \
-        for (; s + W <= S; s += W) {                                                                                        \
-            const float *in = from + s;                                                                                     \
-            V r0 = LOAD(in), r1 = LOAD(in + stride), r2 = LOAD(in + 2 * stride), r3 = LOAD(in + 3 * stride);                \
-            STORE(to + s, r0);                                                                                              \
-            STORE(to + S + s, r1);                                                                                          \
-            STORE(to + 2 * S + s, r2);                                                                                      \
-            STORE(to + 3 * S + s, r3);                                                                                      \
-            STORE(sum + s, LOAD(sum + s) + r0 + r1 + r2 + r3);                                                              \
-        }                                                                                                                   \
-        return s;                                                                                                           \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* Rows of labels to groups, one row after the other, since each may lie in a page of its own:                          \
-       to[g*jump + b*S + s] = from[b*stride + g*S + s] for B samples, and sum [groups*S] += the sums over b. */             \
-    ATTRIBUTE static void haste__##name##_take(const float *from, ptrdiff_t stride, int B, int S, int groups, float *to,    \
-                                               ptrdiff_t jump, float *sum)                                                  \
-    {                                                                                                                       \
-        ptrdiff_t b;   /* B*S may pass 2^31 */                                                                              \
-        int g, s;                                                                                                           \
-        for (b = 0; b + 4 <= B; b += 4)                                                                                     \
-            for (g = 0; g < groups; g++) {                                                                                  \
-                const float *in = from + b * stride + g * S;                                                                \
-                float *out = to + g * jump + b * S;                                                                         \
-                s = haste__##name##_take_from(0, S, in, stride, out, sum + g * S);                                          \
-                if (s < S) haste__##REST##_take_from(s, S, in, stride, out, sum + g * S);                                   \
-            }                                                                                                               \
-        for (; b < B; b++)                                                                                                  \
-            for (g = 0; g < groups; g++)                                                                                    \
-                for (s = 0; s < S; s++) sum[g * S + s] += to[g * jump + b * S + s] = from[b * stride + g * S + s];          \
-    }                                                                                                                       \
-                                                                                                                            \
-    /* What is left where S is 8 past a multiple of W is done on the path REST. */                                          \
-    ATTRIBUTE static void haste__##name##_predict(const haste__rows *r)                                                     \
-    {                                                                                                                       \
-        int s = r->half ? haste__##name##_predict_from(0, r, 1) : haste__##name##_predict_from(0, r, 0);                    \
-        if (s < r->S && r->half) haste__##REST##_predict_from(s, r, 1);                                                     \
-        if (s < r->S && !r->half) haste__##REST##_predict_from(s, r, 0);                                                    \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_grad_weight(int S, int F, const uint16_t *index, const float *x, ptrdiff_t jump,  \
-                                                      int tiles, const float *dzt, float *dw, int how)                      \
-    {                                                                                                                       \
-        int s = how == HASTE__STREAM ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw,            \
-                                                                        HASTE__STREAM)                                      \
-              : how == HASTE__ADD ? haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__ADD)   \
-                                  : haste__##name##_grad_weight_from(0, S, F, index, x, jump, tiles, dzt, dw, HASTE__PUT);  \
-        if (s < S) haste__##REST##_grad_weight_from(s, S, F, index, x, jump, tiles, dzt, dw, how);                          \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_sgd(float *w, const float *g, int n, const haste__rule *r)                        \
-    {                                                                                                                       \
-        int i = haste__##name##_sgd_from(0, w, g, n, r);                                                                    \
-        if (i < n) haste__##REST##_sgd_from(i, w, g, n, r);                                                                 \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_momentum(float *w, const float *g, float *v, int n, const haste__rule *r)         \
-    {                                                                                                                       \
-        int i = haste__##name##_momentum_from(0, w, g, v, n, r);                                                            \
-        if (i < n) haste__##REST##_momentum_from(i, w, g, v, n, r);                                                         \
-    }                                                                                                                       \
-    ATTRIBUTE static void haste__##name##_adamw(float *w, const float *g, float *m, float *v, int n, const haste__rule *r)  \
-    {                                                                                                                       \
-        int i = haste__##name##_adamw_from(0, w, g, m, v, n, r);                                                            \
-        if (i < n) haste__##REST##_adamw_from(i, w, g, m, v, n, r);                                                         \
+/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4) are
+   constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in registers,
+   whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
+#define HASTE__EACH_ROW(DO) \
+    DO(0) if (rows > 1) { DO(1) } if (rows > 2) { DO(2) DO(3) } if (rows > 4) { DO(4) DO(5) DO(6) DO(7) }
+#define HASTE__ZERO_ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = hv_set(0);
+#define HASTE__ADD_TO_ROW(i, scalar) {                                                                                 \
+        const hv_float a = hv_set(scalar);                                                                             \
+        sum[i][0] = hv_fma(a, b[0], sum[i][0]);                                                                        \
+        if (vectors > 1) sum[i][1] = hv_fma(a, b[1], sum[i][1]);                                                       \
+        if (vectors > 2) { sum[i][2] = hv_fma(a, b[2], sum[i][2]); sum[i][3] = hv_fma(a, b[3], sum[i][3]); }           \
     }
 
-#define HASTE__KERNEL_TABLE(name)                                                                                           \
-    { haste__##name##_forward, haste__##name##_predict, haste__##name##_send, haste__##name##_grad_input,                 \
-      haste__##name##_grad_weight,                                                                                          \
-      haste__##name##_transpose, haste__##name##_take, haste__##name##_drop, haste__##name##_size, haste__##name##_widen,   \
-      haste__##name##_narrow,                                                                                               \
-      haste__##name##_bce, haste__##name##_hinge, haste__##name##_softmax, haste__##name##_sumexp, haste__##name##_scan,    \
-      haste__##name##_sgd, haste__##name##_momentum, haste__##name##_adamw }
+/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such registers
+   (x86-64 always has), else one float. */
+#if defined(__GNUC__) && !defined(__CUDACC__) && \
+    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__) || defined(__loongarch_sx))
+    #define HASTE__VECTORS 1
+#else
+    #define HASTE__VECTORS 0
+#endif
 
-HASTE__TILE(portable, portable, , haste__lanes, HASTE__LANES, 4, haste__lanes_load, haste__lanes_widen, haste__lanes_store,
-            haste__lanes_store, haste__lanes_set, haste__lanes_sqrt, HASTE__LANES_AXPY, 0)
+#if HASTE__VECTORS
+    #define HV_LANES 4
+    typedef float    haste__f32x4 __attribute__((vector_size(16)));
+    typedef uint32_t haste__u32x4 __attribute__((vector_size(16)));
+    typedef uint16_t haste__u16x4 __attribute__((vector_size(8)));
+    typedef int32_t  haste__i32x4 __attribute__((vector_size(16)));
+    typedef haste__f32x4 haste__lanes;
+    typedef haste__u32x4 haste__lanes_bits;
+    HASTE__INLINE haste__lanes haste__lanes_set(float a) { const haste__lanes v = { a, a, a, a }; return v; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_set_bits(uint32_t a)
+    {
+        const haste__lanes_bits v = { a, a, a, a };
+        return v;
+    }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return (haste__lanes_bits)(a < b); }
+    #if defined(__clang__) || __GNUC__ >= 12
+        #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
+    #else
+        HASTE__INLINE haste__lanes haste__lanes_shuffle(haste__lanes a, haste__lanes b, int i, int j, int k, int l)
+        {
+            const haste__i32x4 order = { i, j, k, l };
+            return __builtin_shuffle(a, b, order);
+        }
+        #define HASTE__SHUFFLE(a, b, i, j, k, l) haste__lanes_shuffle((a), (b), i, j, k, l)
+    #endif
+#else
+    #define HV_LANES 1
+    typedef float    haste__lanes;
+    typedef uint32_t haste__lanes_bits;
+    HASTE__INLINE haste__lanes haste__lanes_set(float a) { return a; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_set_bits(uint32_t a) { return a; }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return 0u - (uint32_t)(a < b); }
+#endif
 
-HASTE__BCE(portable, , 0)
-
-static void haste__portable_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
-                                      float *sum)
+HASTE__INLINE haste__lanes haste__lanes_load(const float *p) { haste__lanes v; memcpy(&v, p, sizeof v); return v; }
+HASTE__INLINE void haste__lanes_store(float *p, haste__lanes v) { memcpy(p, &v, sizeof v); }
+HASTE__INLINE haste__lanes_bits haste__lanes_load_bits(const uint32_t *p)
 {
-    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
+    haste__lanes_bits v;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
+
+HASTE__INLINE haste__lanes_bits haste__lanes_as_bits(haste__lanes v)
+{
+    haste__lanes_bits bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_as_float(haste__lanes_bits bits)
+{
+    haste__lanes v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_select(haste__lanes_bits mask, haste__lanes a, haste__lanes b)
+{
+    return haste__lanes_as_float((haste__lanes_as_bits(a) & mask) | (haste__lanes_as_bits(b) & ~mask));
+}
+
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
+HASTE__INLINE float haste__lanes_sum(haste__lanes v)
+{
+    float each[HV_LANES];
+    memcpy(each, &v, sizeof each);
+    return HV_LANES == 4 ? (each[0] + each[1 % HV_LANES]) + (each[2 % HV_LANES] + each[3 % HV_LANES]) : each[0];
+}
+
+/* Takes precision beyond float away, which x87's registers have and `haste__exp` must not see. */
+HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
+{
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
+    volatile haste__lanes rounded = v;
+    return rounded;
+#else
+    return v;
+#endif
+}
+
+#if HASTE__VECTORS && defined(__SSE2__)
+    #include <emmintrin.h>
+    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN, as all of these */
+    #define hv_min(a, b)     ((haste__lanes)_mm_min_ps((__m128)(a), (__m128)(b)))
+    #define hv_sqrt(a)       ((haste__lanes)_mm_sqrt_ps((__m128)(a)))
+    #define hv_all(mask)     (_mm_movemask_ps((__m128)(mask)) == 15)
+    #define hv_widen(p) \
+        ((haste__lanes)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)(const void *)(p))))
+    #define hv_store_upper(p, bits) \
+        _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
+#else
+    #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
+    #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
+    #define hv_sqrt(a)       haste__lanes_sqrt(a)
+    #define hv_all(mask)     haste__lanes_all(mask)
+    #define hv_widen(p)      haste__lanes_widen(p)
+    #define hv_store_upper(p, bits) haste__lanes_store_upper((p), (bits))
+
+HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
+{
+    float each[HV_LANES];
+    int i;
+    memcpy(each, &v, sizeof each);
+    for (i = 0; i < HV_LANES; i++) each[i] = sqrtf(each[i]);
+    memcpy(&v, each, sizeof v);
+    return v;
+}
+
+HASTE__INLINE haste__lanes haste__lanes_widen(const uint16_t *p)
+{
+    uint32_t each[HV_LANES];
+    int i;
+    for (i = 0; i < HV_LANES; i++) each[i] = (uint32_t)p[i] << 16;
+    return haste__lanes_as_float(haste__lanes_load_bits(each));
+}
+
+HASTE__INLINE void haste__lanes_store_upper(uint16_t *p, haste__lanes_bits bits)
+{
+    uint32_t each[HV_LANES];
+    int i;
+    memcpy(each, &bits, sizeof each);
+    for (i = 0; i < HV_LANES; i++) p[i] = (uint16_t)(each[i] >> 16);
+}
+#endif
+
+#define HASTE__KERNEL(name)  haste__portable_##name
+#define HV_ROWS              4   /* of a tile of two vectors: as many as registers hold, which hides the multiply-add's latency */
+#define hv_target
+#define hv_float             haste__lanes
+#define hv_bits              haste__lanes_bits
+#define hv_mask              haste__lanes_bits
+#define hv_load(p)           haste__lanes_load(p)
+#define hv_load_bits(p)      haste__lanes_load_bits(p)
+#define hv_store(p, v)       haste__lanes_store((p), (v))
+#define hv_stream(p, v)      haste__lanes_store((p), (v))
+#define hv_set(a)            haste__lanes_set(a)
+#define hv_set_bits(a)       haste__lanes_set_bits(a)
+#define hv_as_bits(v)        haste__lanes_as_bits(v)
+#define hv_as_float(bits)    haste__lanes_as_float(bits)
+#define hv_fma(a, b, c)      ((a) * (b) + (c))
+#define hv_fma1(a, b, c)     ((a) * (b) + (c))
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        haste__lanes_rounded(v)
+#define hv_less(a, b)        haste__lanes_less((a), (b))
+#define hv_select(m, a, b)   haste__lanes_select((m), (a), (b))
+#define hv_sum(v)            haste__lanes_sum(v)
+#if HASTE__VECTORS
+    #define hv_load_quads(p, pitch) hv_load(p)
+    #define hv_zip_low(a, b)   HASTE__SHUFFLE(a, b, 0, 4, 1, 5)
+    #define hv_zip_high(a, b)  HASTE__SHUFFLE(a, b, 2, 6, 3, 7)
+    #define hv_pair_low(a, b)  HASTE__SHUFFLE(a, b, 0, 1, 4, 5)
+    #define hv_pair_high(a, b) HASTE__SHUFFLE(a, b, 2, 3, 6, 7)
+#endif
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
 
 #if HASTE__X86
-#define HASTE__TARGET_AVX2   __attribute__((target("avx2,fma")))
-#define HASTE__TARGET_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
-#define HASTE__AVX2_WIDEN(p) \
-    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
-/* g++ 12 warns of the plain forms of what is masked here */
-#define HASTE__AVX512_WIDEN(p) \
-    _mm512_castsi512_ps(_mm512_maskz_slli_epi32( \
-        0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
-#define HASTE__AVX2_AXPY(a, b, c)   _mm256_fmadd_ps(_mm256_set1_ps(a), (b), (c))
-#define HASTE__AVX512_STREAM(p, v) _mm512_stream_ps((float *)(p), (v))
-#define HASTE__AVX512_SQRT(v) _mm512_maskz_sqrt_ps(0xffff, (v))
-#define HASTE__AVX512_AXPY(a, b, c) _mm512_fmadd_ps(_mm512_set1_ps(a), (b), (c))
+/* ---- AVX2 */
+typedef uint32_t haste__u32x8 __attribute__((vector_size(32)));
 
-HASTE__TILE(avx2, avx2, HASTE__TARGET_AVX2, __m256, 8, 4, _mm256_loadu_ps, HASTE__AVX2_WIDEN, _mm256_storeu_ps,
-            _mm256_stream_ps, _mm256_set1_ps, _mm256_sqrt_ps, HASTE__AVX2_AXPY, 1)
+#define HASTE__KERNEL(name)  haste__avx2_##name
+#define HV_LANES             8
+#define HV_ROWS              4
+#define hv_target            __attribute__((target("avx2,fma")))
+#define hv_float             __m256
+#define hv_bits              haste__u32x8
+#define hv_mask              haste__u32x8
+#define hv_load(p)           _mm256_loadu_ps(p)
+#define hv_load_bits(p)      ((hv_bits)_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define hv_store(p, v)       _mm256_storeu_ps((p), (v))
+#define hv_stream(p, v)      _mm256_stream_ps((p), (v))
+#define hv_set(a)            _mm256_set1_ps(a)
+#define hv_set_bits(a)       ((hv_bits)_mm256_set1_epi32((int)(a)))
+#define hv_as_bits(v)        ((hv_bits)(v))
+#define hv_as_float(bits)    ((__m256)(bits))
+#define hv_fma(a, b, c)      _mm256_fmadd_ps((a), (b), (c))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         _mm256_max_ps((a), (b))
+#define hv_min(a, b)         _mm256_min_ps((a), (b))
+#define hv_sqrt(a)           _mm256_sqrt_ps(a)
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        ((hv_mask)_mm256_cmp_ps((a), (b), _CMP_LT_OQ))
+#define hv_select(m, a, b)   _mm256_blendv_ps((b), (a), (__m256)(m))
+#define hv_all(mask)         (_mm256_movemask_ps((__m256)(mask)) == 0xff)
+#define hv_sum(v)            haste__avx2_sum_lanes(v)
+#define hv_widen(p) \
+    ((__m256)((hv_bits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))) << 16))
+#define hv_store_upper(p, bits) haste__avx2_store_upper((p), (bits))
+/* of a transposition: rows p and p + 4 rows share a register, whose halves then go the same way */
+#define hv_load_quads(p, pitch) \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + 4 * (pitch)), 1)
+#define hv_zip_low(a, b)     _mm256_unpacklo_ps((a), (b))
+#define hv_zip_high(a, b)    _mm256_unpackhi_ps((a), (b))
+#define hv_pair_low(a, b)    _mm256_shuffle_ps((a), (b), 0x44)
+#define hv_pair_high(a, b)   _mm256_shuffle_ps((a), (b), 0xee)
 
-HASTE__BCE(avx2, HASTE__TARGET_AVX2, 1)
-
-/* As haste__transpose_body, in blocks of 8 rows by 4 columns; rows r and r + 4 share a register. On AVX-512 too: wider
-   registers would need more shuffles, not fewer. */
-HASTE__TARGET_AVX2 static void haste__avx2_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
-                                                     ptrdiff_t stride, float *sum)
+hv_target HASTE__INLINE float haste__avx2_sum_lanes(__m256 v)
 {
-    int r, c, i;
-    for (r = 0; r < rows; r += 8) {
-        __m256 total = _mm256_setzero_ps();
-        for (c = 0; c < columns; c += 4) {
-            const float *in = from + r * pitch + c;
-            float *out = to + c * stride + r;
-            __m256 row[4], t0, t1, t2, t3;
-            HASTE__UNROLL for (i = 0; i < 4; i++)
-                row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * pitch)),
-                                              _mm_loadu_ps(in + (i + 4) * pitch), 1);
-            t0 = _mm256_unpacklo_ps(row[0], row[1]);
-            t1 = _mm256_unpacklo_ps(row[2], row[3]);
-            t2 = _mm256_unpackhi_ps(row[0], row[1]);
-            t3 = _mm256_unpackhi_ps(row[2], row[3]);
-            row[0] = _mm256_shuffle_ps(t0, t1, 0x44);
-            row[1] = _mm256_shuffle_ps(t0, t1, 0xee);
-            row[2] = _mm256_shuffle_ps(t2, t3, 0x44);
-            row[3] = _mm256_shuffle_ps(t2, t3, 0xee);
-            HASTE__UNROLL for (i = 0; i < 4; i++) _mm256_storeu_ps(out + i * stride, row[i]);
-            /* not one after the other: that waits for each addition */
-            total = total + ((row[0] + row[1]) + (row[2] + row[3]));
-        }
-        if (sum) _mm256_storeu_ps(sum + r, _mm256_loadu_ps(sum + r) + total);
-    }
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
 
-HASTE__TILE(avx512, avx2, HASTE__TARGET_AVX512, __m512, 16, 8, _mm512_loadu_ps, HASTE__AVX512_WIDEN, _mm512_storeu_ps,
-            HASTE__AVX512_STREAM, _mm512_set1_ps, HASTE__AVX512_SQRT, HASTE__AVX512_AXPY, 1)
-
-/* haste__bce_body with what AVX-512 has for it: a reciprocal instead of a division, whole numbers that add to exponents.
-   Multiply-adds bind it, so there are as few as will do: e^-v for both signs of v, by a polynomial of relative error 1e-7;
-   slopes are within 4e-7 of the exact ones to |v| = 20, within 5e-7 at 87, unless `scale` makes them subnormal. */
-HASTE__TARGET_AVX512 HASTE__INLINE int haste__avx512_bce_rows(float *z, int rows, float scale, float *loss)
+hv_target HASTE__INLINE void haste__avx2_store_upper(uint16_t *p, haste__u32x8 bits)
 {
-    const __m512i absolute = _mm512_set1_epi32(0x7fffffff), infinite = _mm512_set1_epi32(0x7f800000);
-    const __m512i most = _mm512_set1_epi32(0x42ae0000);   /* 87 */
-    const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2), half = _mm512_set1_ps(0.5f);
-    const __m512 round = _mm512_set1_ps(12582912);   /* 1.5 * 2^23: adding it rounds to whole numbers, the last bits */
-    __m512i largest = _mm512_setzero_si512();
-    int i, part;
-    for (part = 0; part < HASTE__SAMPLES; part += 16) {
-        __m512 sum = _mm512_setzero_ps();
-        for (i = 0; i < rows; i++) {
-            float *at = z + i * HASTE__SAMPLES + part;
-            __m512 v = _mm512_loadu_ps(at), x, n, r, p, e, d, q;
-            __m512i bits = _mm512_castps_si512(v), size = _mm512_and_epi32(bits, absolute), power;
-            largest = _mm512_maskz_max_epu32(0xffff, largest, size);
-            /* the size, at most 87 (and for NaN), with the sign of v */
-            x = _mm512_castsi512_ps(_mm512_or_epi32(_mm512_maskz_min_epu32(0xffff, size, most),
-                                                    _mm512_maskz_andnot_epi32(0xffff, absolute, bits)));
-            n = _mm512_fmadd_ps(x, _mm512_set1_ps(-1.44269504f), round);
-            power = _mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(n), 23);
-            n = _mm512_sub_ps(n, round);
-            r = _mm512_fnmsub_ps(n, _mm512_set1_ps(0.693147182f), x);   /* off by n * 2e-9 */
-            p = _mm512_fmadd_ps(_mm512_set1_ps(0.00829030588f), r, _mm512_set1_ps(0.0418979755f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.166676366f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.499991492f));
-            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.999999707f));
-            p = _mm512_fmadd_ps(p, r, one);
-            e = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
-            d = _mm512_add_ps(one, e);
-            q = _mm512_maskz_rcp14_ps(0xffff, d);
-            /* one step of Newton's */
-            q = _mm512_mul_ps(_mm512_mul_ps(q, _mm512_set1_ps(scale)), _mm512_fnmadd_ps(d, q, two));
-            _mm512_storeu_ps(at, q);
-            if (loss) {   /* of the smaller of e and 1 / e, as haste__log1p */
-                const __mmask16 negative = _mm512_movepi32_mask(bits);
-                __m512 l;
-                q = _mm512_maskz_rcp14_ps(0xffff, e);
-                e = _mm512_mask_mul_ps(e, negative, q, _mm512_fnmadd_ps(e, q, two));
-                l = _mm512_fmadd_ps(_mm512_set1_ps(0.00523269267f), e, _mm512_set1_ps(-0.0295052324f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.0782259415f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.136632449f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.191060063f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.248429821f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.333190968f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(-0.499994931f));
-                l = _mm512_fmadd_ps(l, e, _mm512_set1_ps(0.99999997f));
-                v = _mm512_add_ps(v, _mm512_castsi512_ps(size));
-                sum = _mm512_add_ps(sum, _mm512_fmadd_ps(half, v, _mm512_mul_ps(l, e)));
-            }
-        }
-        if (loss) _mm512_storeu_ps(loss + part, _mm512_add_ps(_mm512_loadu_ps(loss + part), sum));
-    }
-    return _mm512_cmpge_epu32_mask(largest, infinite) == 0;
+    const __m256i upper = (__m256i)(bits >> 16), packed = _mm256_packus_epi32(upper, upper);   /* in each half */
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 8)));
 }
 
-HASTE__TARGET_AVX512 static int haste__avx512_bce(float *z, int rows, float scale, float *loss)
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
+
+/* ---- AVX-512. Some of its intrinsics are here in the form with a mask, all ones: of the plain forms g++ 12 warns. */
+typedef uint32_t haste__u32x16 __attribute__((vector_size(64)));
+
+#define HASTE__KERNEL(name)  haste__avx512_##name
+#define HV_LANES             16
+#define HV_ROWS              8
+#define hv_target            __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+#define hv_float             __m512
+#define hv_bits              haste__u32x16
+#define hv_mask              unsigned   /* __mmask16 would be widened by & */
+#define hv_load(p)           _mm512_loadu_ps(p)
+#define hv_load_bits(p)      ((hv_bits)_mm512_loadu_si512(p))
+#define hv_store(p, v)       _mm512_storeu_ps((p), (v))
+#define hv_stream(p, v)      _mm512_stream_ps((p), (v))
+#define hv_set(a)            _mm512_set1_ps(a)
+#define hv_set_bits(a)       ((hv_bits)_mm512_set1_epi32((int)(a)))
+#define hv_as_bits(v)        ((hv_bits)(v))
+#define hv_as_float(bits)    ((__m512)(bits))
+#define hv_fma(a, b, c)      _mm512_fmadd_ps((a), (b), (c))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         _mm512_maskz_max_ps(0xffff, (a), (b))
+#define hv_min(a, b)         _mm512_maskz_min_ps(0xffff, (a), (b))
+#define hv_sqrt(a)           _mm512_maskz_sqrt_ps(0xffff, (a))
+#define hv_reciprocal(v)     haste__avx512_reciprocal(v)
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        _mm512_cmp_ps_mask((a), (b), _CMP_LT_OQ)
+#define hv_select(m, a, b)   _mm512_mask_blend_ps((__mmask16)(m), (b), (a))
+#define hv_all(mask)         ((mask) == 0xffff)
+#define hv_sum(v)            haste__avx512_sum_lanes(v)
+#define hv_widen(p) \
+    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+#define hv_store_upper(p, bits) \
+    _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)((bits) >> 16)))
+
+/* From 14 bits by one step of Newton's: off by 2e-7 at most, and faster than a division. */
+hv_target HASTE__INLINE __m512 haste__avx512_reciprocal(__m512 v)
 {
-    return loss ? haste__avx512_bce_rows(z, rows, scale, loss) : haste__avx512_bce_rows(z, rows, scale, NULL);
+    const __m512 q = _mm512_maskz_rcp14_ps(0xffff, v);
+    return _mm512_mul_ps(q, _mm512_fnmadd_ps(v, q, _mm512_set1_ps(2)));
 }
 
-HASTE__TARGET_AVX512 static void haste__avx512_transpose(int rows, int columns, const float *from, ptrdiff_t pitch,
-                                                         float *to, ptrdiff_t stride, float *sum)
+hv_target HASTE__INLINE float haste__avx512_sum_lanes(__m512 v)
 {
-    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
+    return haste__avx2_sum_lanes(_mm256_add_ps((__m256)_mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 0),
+                                               (__m256)_mm512_maskz_extractf64x4_pd(0xff, (__m512d)v, 1)));
 }
+
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
+#endif
+
+#if HASTE__NEON
+/* ---- NEON */
+#define HASTE__KERNEL(name)  haste__neon_##name
+#define HV_LANES             4
+#define HV_ROWS              8
+#define hv_target
+#define hv_float             float32x4_t
+#define hv_bits              uint32x4_t
+#define hv_mask              uint32x4_t
+#define hv_load(p)           vld1q_f32(p)
+#define hv_load_bits(p)      vld1q_u32(p)
+#define hv_store(p, v)       vst1q_f32((p), (v))
+#define hv_stream(p, v)      vst1q_f32((p), (v))
+#define hv_set(a)            vdupq_n_f32(a)
+#define hv_set_bits(a)       vdupq_n_u32(a)
+#define hv_as_bits(v)        vreinterpretq_u32_f32(v)
+#define hv_as_float(bits)    vreinterpretq_f32_u32(bits)
+#define hv_fma(a, b, c)      vfmaq_f32((c), (a), (b))
+#define hv_fma1(a, b, c)     fmaf((a), (b), (c))
+#define hv_max(a, b)         vmaxq_f32((a), (b))
+#define hv_min(a, b)         vminq_f32((a), (b))
+#define hv_sqrt(a)           vsqrtq_f32(a)
+#define hv_reciprocal(v)     (hv_set(1) / (v))
+#define hv_rounded(v)        (v)
+#define hv_less(a, b)        vcltq_f32((a), (b))
+#define hv_select(m, a, b)   vbslq_f32((m), (a), (b))
+#define hv_all(mask)         (vminvq_u32(mask) != 0)
+#define hv_sum(v)            vaddvq_f32(v)
+#define hv_widen(p)          vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
+#define hv_store_upper(p, bits) vst1_u16((p), vshrn_n_u32((bits), 16))
+#define hv_load_quads(p, pitch) hv_load(p)
+#define hv_zip_low(a, b)     vzip1q_f32((a), (b))
+#define hv_zip_high(a, b)    vzip2q_f32((a), (b))
+#define hv_pair_low(a, b)    vcombine_f32(vget_low_f32(a), vget_low_f32(b))
+#define hv_pair_high(a, b)   vcombine_f32(vget_high_f32(a), vget_high_f32(b))
+#define HASTE__KERNEL_TEXT
+#include HASTE_FILE
 #endif
 
 /* AVX512-BF16, by option: every sum takes two products at a time, from pairs of inputs. */
@@ -1786,27 +1455,31 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
-/* Logits of MR samples from x on and NV * 16 labels from w on, of the last 16 only those in `mask`. */
-HASTE__TARGET_DOT HASTE__INLINE void haste__dot_rows(int MR, int NV, const haste__rows *r, const uint32_t *w,
+/* Logits of `rows` samples from x on and `vectors` * 16 labels from w on, of the last 16 only those in `mask`. */
+#define HASTE__DOT_ZERO(i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+#define HASTE__DOT_ADD(i) {                                                                                            \
+        const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                     \
+        sum[i][0] = _mm512_dpbf16_ps(sum[i][0], a, (__m512bh)b[0]);                                                    \
+        if (vectors > 1) sum[i][1] = _mm512_dpbf16_ps(sum[i][1], a, (__m512bh)b[1]);                                   \
+    }
+#define HASTE__DOT_STORE(i)                                                                                            \
+    if (vectors > 1) _mm512_storeu_ps(z + i * r->stride, _mm512_add_ps(sum[i][0], _mm512_loadu_ps(bias)));             \
+    _mm512_mask_storeu_ps(z + i * r->stride + (vectors - 1) * 16, mask,                                                \
+                          _mm512_add_ps(sum[i][vectors - 1], _mm512_maskz_loadu_ps(mask, bias + (vectors - 1) * 16)));
+
+HASTE__TARGET_DOT HASTE__INLINE void haste__dot_tile(int rows, int vectors, const haste__rows *r, const uint32_t *w,
                                                      const uint32_t *x, const float *bias, float *z, __mmask16 mask)
 {
     __m512 sum[8][2];
-    __m512i row[2];
-    int i, v, k;
-    HASTE__UNROLL for (i = 0; i < MR; i++) HASTE__UNROLL for (v = 0; v < NV; v++) sum[i][v] = _mm512_setzero_ps();
+    __m512i b[2];
+    int k;
+    HASTE__EACH_ROW(HASTE__DOT_ZERO)
     for (k = 0; k < (r->F + 1) / 2; k++, w += r->S, x += HASTE__SAMPLES) {
-        HASTE__UNROLL for (v = 0; v < NV; v++)
-            row[v] = v < NV - 1 ? _mm512_loadu_si512(w + v * 16) : _mm512_maskz_loadu_epi32(mask, w + v * 16);
-        HASTE__UNROLL for (i = 0; i < MR; i++)
-            HASTE__UNROLL for (v = 0; v < NV; v++)
-                sum[i][v] = _mm512_dpbf16_ps(sum[i][v], (__m512bh)_mm512_set1_epi32((int)x[i]), (__m512bh)row[v]);
+        if (vectors > 1) b[0] = _mm512_loadu_si512(w);
+        b[vectors - 1] = _mm512_maskz_loadu_epi32(mask, w + (vectors - 1) * 16);
+        HASTE__EACH_ROW(HASTE__DOT_ADD)
     }
-    HASTE__UNROLL for (i = 0; i < MR; i++)
-        HASTE__UNROLL for (v = 0; v < NV; v++) {
-            const __mmask16 some = v < NV - 1 ? (__mmask16)0xffff : mask;
-            _mm512_mask_storeu_ps(z + i * r->stride + v * 16, some,
-                                  _mm512_add_ps(sum[i][v], _mm512_maskz_loadu_ps(some, bias + v * 16)));
-        }
+    HASTE__EACH_ROW(HASTE__DOT_STORE)
 }
 
 /* As predict, from x in bfloat16. */
@@ -1828,18 +1501,18 @@ HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
     }
     for (s = 0; s + 32 <= S; s += 32) {
         for (b = 0; b + 8 <= r->samples; b += 8)
-            haste__dot_rows(8, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(8, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
         for (; b + 4 <= r->samples; b += 4)
-            haste__dot_rows(4, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(4, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
         for (; b < r->samples; b++)
-            haste__dot_rows(1, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
+            haste__dot_tile(1, 2, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, 0xffff);
     }
     for (; s < S; s += 16) {
         const __mmask16 mask = (__mmask16)(S - s < 16 ? 0xff : 0xffff);
         for (b = 0; b + 8 <= r->samples; b += 8)
-            haste__dot_rows(8, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
+            haste__dot_tile(8, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
         for (; b < r->samples; b++)
-            haste__dot_rows(1, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
+            haste__dot_tile(1, 1, r, pair_w + s, pair_x + b, r->bias + s, r->z + b * r->stride + s, mask);
     }
 }
 #else
@@ -1847,37 +1520,19 @@ int haste_has_bf16_dot(void) { return 0; }
 static void haste__dot(const haste__rows *r) { (void)r; }
 #endif
 
-#if HASTE__NEON
-#define HASTE__NEON_WIDEN(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))
-#define HASTE__NEON_AXPY(a, b, c) vfmaq_n_f32((c), (b), (a))
-
-HASTE__TILE(neon, neon, , float32x4_t, 4, 8, vld1q_f32, HASTE__NEON_WIDEN, vst1q_f32, vst1q_f32, vdupq_n_f32, vsqrtq_f32,
-            HASTE__NEON_AXPY, 1)
-
-HASTE__BCE(neon, , 1)
-
-static void haste__neon_transpose(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
-                                  float *sum)
-{
-    haste__transpose_body(rows, columns, from, pitch, to, stride, sum);
-}
-#endif
-
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
 static const haste__kernels *haste__path_kernels(haste_path path)
 {
-    static const haste__kernels portable = HASTE__KERNEL_TABLE(portable);
 #if HASTE__X86
-    static const haste__kernels avx2 = HASTE__KERNEL_TABLE(avx2), avx512 = HASTE__KERNEL_TABLE(avx512);
-    if (path == HASTE_PATH_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (path == HASTE_PATH_AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &haste__avx2_kernels;
     if (path == HASTE_PATH_AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) return &avx512;
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) return &haste__avx512_kernels;
 #endif
 #if HASTE__NEON
-    static const haste__kernels neon = HASTE__KERNEL_TABLE(neon);
-    if (path == HASTE_PATH_NEON) return &neon;
+    if (path == HASTE_PATH_NEON) return &haste__neon_kernels;
 #endif
-    return path == HASTE_PATH_PORTABLE ? &portable : NULL;
+    return path == HASTE_PATH_PORTABLE ? &haste__portable_kernels : NULL;
 }
 
 haste_path haste_path_best(void)
@@ -1887,6 +1542,8 @@ haste_path haste_path_best(void)
     if (haste__path_kernels(HASTE_PATH_NEON)) return HASTE_PATH_NEON;
     return HASTE_PATH_PORTABLE;
 }
+
+static const haste__kernels *haste__best_kernels(void) { return haste__path_kernels(haste_path_best()); }
 
 const char *haste_path_text(haste_path path)
 {
@@ -2085,7 +1742,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
     const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
-    const uint64_t panel = S > HASTE__PANEL ? S : HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
     const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
     uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
@@ -2611,8 +2268,8 @@ void haste_gradient_free(haste_gradient *gradient)
 
 /* ---- >>keys -------------------------------------------------------------------------------------------------- */
 
-/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score; in the
-   lower one whose it is, a sample, a label or a place. */
+/* What is sorted, selected and searched are 64-bit keys: in the upper half what is compared first, a slot or a score;
+   in the lower one whose it is, a sample, a label or a place. */
 
 /* Floats as integers of the same order, -0 as 0. Not for NaN. */
 HASTE__INLINE uint32_t haste__rank(float value)
@@ -2622,7 +2279,10 @@ HASTE__INLINE uint32_t haste__rank(float value)
 }
 
 /* In ascending order of the keys the highest score comes first, of equal ones the smaller id. */
-HASTE__INLINE uint64_t haste__key(float score, int32_t id) { return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id; }
+HASTE__INLINE uint64_t haste__key(float score, int32_t id)
+{
+    return (uint64_t)~haste__rank(score) << 32 | (uint32_t)id;
+}
 HASTE__INLINE int32_t haste__key_id(uint64_t key) { return (int32_t)(key & 0x7fffffffu); }
 HASTE__INLINE float haste__key_score(uint64_t key)
 {
@@ -2637,8 +2297,8 @@ HASTE__INLINE void haste__key_swap(uint64_t *key, int64_t i, int64_t j)
     key[j] = k;
 }
 
-/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each part is
-   sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
+/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each
+   part is sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
 static void haste__sort(uint64_t *key, int64_t n)
 {
     while (n > 1) {
@@ -2651,7 +2311,7 @@ static void haste__sort(uint64_t *key, int64_t n)
         }
         if (sorted) return;
         while (bit & (bit - 1)) bit &= bit - 1;   /* the highest alone */
-        for (i = 0; i < n; i++) {                 /* keys without it move to the front; no branch that can be mispredicted */
+        for (i = 0; i < n; i++) {   /* keys without it move to the front; no branch that could be mispredicted */
             haste__key_swap(key, i, low);
             low += (key[low] & bit) == 0;
         }
@@ -2799,16 +2459,12 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     float *first = pass->scratch.grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
     if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
-    for (c = 1; c < chunks; c++) {
-        const float *other = first + (size_t)c * chunk;
-        size_t i;
-        for (i = 0; i < row; i++) first[i] += other[i];
-    }
+    for (c = 1; c < chunks; c++) pass->kernel->axpy(first, 1, first + (size_t)c * chunk, (int64_t)row);
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
         pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0],
                                 HASTE__SAMPLES, NULL);
-        for (b = 0; b < n; b++, to += D) for (c = 0; c < HASTE__SAMPLES; c++) to[c] += rows[b][c];
+        for (b = 0; b < n; b++, to += D) pass->kernel->axpy(to, 1, rows[b], HASTE__SAMPLES);
     }
     for (; d < D; d++)
         for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
@@ -3067,7 +2723,7 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
     rows.S = group->S;
     rows.F = group->F;
     rows.samples = haste__tile_samples(pass, tile);
-    rows.half = pass->layer->dtype == HASTE_BF16;
+    rows.bf16 = pass->layer->dtype == HASTE_BF16;
     rows.index = group->index;
     rows.w = group->stored;
     rows.bias = group->block->bias + group->g * group->S;
@@ -3157,12 +2813,12 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
                             group->db);
 }
 
-/* dw = (how: HASTE__PUT), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
-static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, int how)
+/* dw = (HASTE__SET), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, haste__store_mode store)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
-                              group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, how);
+                              group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
 }
 
 /* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32]. */
@@ -3181,7 +2837,6 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
                          const haste__rule *rule, int dry)
 {
-    static const uint32_t largest[2] = { 0x7f7fffffu, 0x7f7f0000u };   /* of a dtype, however it is rounded */
     float buffer[3][256], *at[3] = { NULL, NULL, NULL };               /* numbers, and their states */
     const haste_layer *layer = pass->layer;
     const int states = haste__states(layer->optimizer);
@@ -3204,27 +2859,24 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
             if (!dry)
                 haste__narrow(pass->kernel, k == 0 ? array : state[k - 1], type, first, at[k], count, layer->seed,
                               step | stream[k], position);
-            else if (pass->kernel->size(at[k], count) > largest[type]) return 0;
+            else if (!pass->kernel->all_below(at[k], count, type == HASTE_BF16 ? 3.3895316e38f : HUGE_VALF)) return 0;
         }
     }
     return 1;
 }
 
-/* The largest magnitude of n numbers beginning at `first`. */
-static double haste__largest(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n)
+/* Are n numbers beginning at `first` all smaller than `limit` in magnitude? */
+static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n, float limit)
 {
     float buffer[256];
-    uint32_t most = 0;
     int i, count;
-    if (dtype == HASTE_F32) return (double)haste__float(pass->kernel->size((const float *)array + first, n));
+    if (dtype == HASTE_F32) return pass->kernel->all_below((const float *)array + first, n, limit);
     for (i = 0; i < n; i += count) {
-        uint32_t size;
         count = n - i < 256 ? n - i : 256;
         pass->kernel->widen((const uint16_t *)array + first + i, buffer, count);
-        size = pass->kernel->size(buffer, count);
-        if (size > most) most = size;
+        if (!pass->kernel->all_below(buffer, count, limit)) return 0;
     }
-    return (double)haste__float(most);
+    return 1;
 }
 
 /* The optimizer on a group's weights and biases, or (`dry`) only the question whether all would stay finite. */
@@ -3245,42 +2897,36 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
                          dry);
 }
 
-/* Can no update of a group's finite numbers become infinite, whatever its weights are? `gradient` is the largest gradient. What
-   is added to a weight must then be below half a unit in the last place of the largest float (1e31), and decay only shrink. */
-static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g, double gradient)
+/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What is added
+   to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only shrink. */
+static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
     const haste__rule *r = &pass->rule;
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
-    double most = gradient;
-    if (layer->optimizer == HASTE_MOMENTUM) {
-        const double in_w = haste__largest(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n);
-        const double in_b = haste__largest(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S);
-        most += (double)r->momentum * (in_w > in_b ? in_w : in_b);
-    }
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
     if (layer->optimizer == HASTE_ADAMW) return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
-    return decay <= .5 && lr * decay <= 1 && most < 1e30 && lr * most < 1e30;
+    if (!(decay <= .5 && lr * decay <= 1 && lr < 1e9)) return 0;
+    return layer->optimizer == HASTE_SGD ||
+           (haste__all_below(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n, 1e20f) &&
+            haste__all_below(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S, 1e20f));
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S], of which the largest is `gradient`. 0: a number would
-   become infinite, and the group was left alone. */
-static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db,
-                               double gradient)
+/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group was left
+   alone. */
+static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
 {
-    if (!haste__update_is_tame(pass, &pass->layer->block[number], g, gradient) &&
+    if (!haste__update_is_tame(pass, &pass->layer->block[number], g) &&
         !haste__group_update_with(pass, number, g, dw, db, 1)) return 0;
     haste__group_update_with(pass, number, g, dw, db, 0);
     return 1;
 }
 
-/* The largest gradient of a group; infinite where one is not finite, or so large that its square, which Adam takes, might
-   not be. Finite logits do not promise that: x may be 1e22. */
-static double haste__group_largest_gradient(const haste__pass *pass, const float *dw, int n, const float *db, int S)
+/* Are the gradients small enough to be squared, as Adam does? Finite logits do not promise that: x may be 1e22. */
+static int haste__group_sane(const haste__pass *pass, const float *dw, int n, const float *db, int S)
 {
-    const uint32_t in_w = pass->kernel->size(dw, n), in_b = pass->kernel->size(db, S), most = in_w > in_b ? in_w : in_b;
-    return most < 0x5d5e0b6bu /* 1e18 */ ? (double)haste__float(most) : HUGE_VAL;
+    return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
 /* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
@@ -3288,40 +2934,38 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
     const int n = group->S * HASTE__SAMPLES;
-    int tile, run = 0, how = HASTE__PUT;   /* run: the first of the tiles that dw is to be had from */
+    haste__store_mode store = HASTE__SET;
+    int tile, run = 0;   /* run: the first of the tiles that dw is to be had from */
     memset(group->db, 0, (size_t)group->S * sizeof *group->db);
     for (tile = 0; tile < pass->tiles; tile++) haste__group_clear(pass, group, tile);
     for (tile = 0; tile <= pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)n;
-        if (tile < pass->tiles && (!sparse || pass->kernel->drop(z, n, pass->negligible))) {
+        if (tile < pass->tiles && (!sparse || pass->kernel->drop_small(z, n, pass->negligible))) {
             haste__group_transpose(pass, group, tile);
             if (pass->grad_x) haste__group_grad_x(pass, group, 0, group->F, z, chunk, tile);
             continue;
         }
         if (run < tile) {
-            haste__group_grad_weight(pass, group, run, tile, how);
-            how = HASTE__ADD;
+            haste__group_grad_weight(pass, group, run, tile, store);
+            store = HASTE__ADD;
         }
         run = tile + 1;
     }
-    if (how == HASTE__PUT) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
 }
 
 /* The gradients, and what is to become of them. 0: they are not usable and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
-    int i, S = group->S, n = S * group->F;
+    const int S = group->S, n = S * group->F;
     float *weight, *bias;
-    double largest;
     haste__group_gradients(pass, group, chunk);
-    largest = haste__group_largest_gradient(pass, group->dw, n, group->db, S);
-    if (!(largest < HUGE_VAL)) return 0;
-    if (pass->trained)
-        return haste__group_update(pass, group->number, group->g, group->dw, group->db, largest);
+    if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+    if (pass->trained) return haste__group_update(pass, group->number, group->g, group->dw, group->db);
     weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
     bias = pass->gradient->bias[group->number] + group->g * S;
-    for (i = 0; i < n; i++) weight[i] += group->dw[i];
-    for (i = 0; i < S; i++) bias[i] += group->db[i];
+    pass->kernel->axpy(weight, 1, group->dw, n);
+    pass->kernel->axpy(bias, 1, group->db, S);
     return 1;
 }
 
@@ -3582,8 +3226,7 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        const double largest = haste__group_largest_gradient(pass, dw, n, db, S);
-        if (!(largest < HUGE_VAL) || !haste__group_update(pass, walk.number, g, dw, db, largest)) bad++;
+        if (!haste__group_sane(pass, dw, n, db, S) || !haste__group_update(pass, walk.number, g, dw, db)) bad++;
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
@@ -3626,7 +3269,7 @@ typedef struct haste__outgoing {
 static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
-    for (; b < end; b++) pass->kernel->send(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+    for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
 /* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32
@@ -3709,7 +3352,7 @@ static void haste__panel_load(const haste__pass *pass, const haste_block *block,
     int i, s, tile;
     if (zt) {
         memset(db, 0, (size_t)(n * S) * sizeof *db);
-        pass->kernel->take(from, slots, pass->B, S, n, zt, jump, db);
+        pass->kernel->split_rows(from, slots, pass->B, S, n, zt, jump, db);
         b = (ptrdiff_t)pass->B * S;
         for (i = 0; i < n; i++) memset(zt + i * jump + b, 0, (size_t)(jump - b) * sizeof *zt);
         for (s = labels; s < S; s++) {   /* the block's last group may be short */
@@ -3767,7 +3410,7 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
     const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
     float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
     float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-    const int store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__PUT;
+    const haste__store_mode store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
     int64_t turn;
     int i;
     for (i = 0; i < count; i++) {
@@ -4126,50 +3769,17 @@ enum {
     HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
-/* a . b. 32 sums side by side: the order of the additions is fixed, and a compiler can use vectors. */
-static float haste__group_dot(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n)
+/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n] (+=). */
+static float haste__group_dot(const float *a, const float *b, int32_t n) { return haste__best_kernels()->dot(a, b, n); }
+
+static void haste__group_dot4(const float *a, const float *b, int32_t n, float *out)
 {
-    float sum[32] = {0};
-    int32_t i = 0, j;
-    for (; i + 32 <= n; i += 32)
-        for (j = 0; j < 32; j++) sum[j] += a[i + j] * b[i + j];
-    for (j = 0; i < n; i++, j++) sum[j] += a[i] * b[i];
-    for (j = 0; j < 16; j++) sum[j] += sum[j + 16];
-    for (j = 0; j < 8; j++) sum[j] += sum[j + 8];
-    for (j = 0; j < 4; j++) sum[j] += sum[j + 4];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    haste__best_kernels()->dot4(a, b, n, out);
 }
 
-/* out[k] = a . b[k], for 4 rows of b, which share what is loaded of a: three times as fast as one at a time. */
-static void haste__group_dot4(const float *HASTE__RESTRICT a, const float *HASTE__RESTRICT b, int32_t n,
-                              float *HASTE__RESTRICT out)
+static void haste__group_add(float *sum, const float *row, float weight, int32_t n)
 {
-    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
-    float sum[4][4] = {{0}};
-    int32_t i, j;
-    for (i = 0; i + 4 <= n; i += 4)
-        for (j = 0; j < 4; j++) {
-            sum[0][j] += a[i + j] * b[i + j];
-            sum[1][j] += a[i + j] * b1[i + j];
-            sum[2][j] += a[i + j] * b2[i + j];
-            sum[3][j] += a[i + j] * b3[i + j];
-        }
-    for (j = 0; i < n; i++, j++) {
-        sum[0][j] += a[i] * b[i];
-        sum[1][j] += a[i] * b1[i];
-        sum[2][j] += a[i] * b2[i];
-        sum[3][j] += a[i] * b3[i];
-    }
-    for (j = 0; j < 4; j++) out[j] = (sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3]);
-}
-
-/* sum += weight * row */
-static void haste__group_add(float *HASTE__RESTRICT sum, const float *HASTE__RESTRICT row, float weight, int32_t n)
-{
-    int32_t i = 0, j;
-    for (; i + 32 <= n; i += 32)
-        for (j = 0; j < 32; j++) sum[i + j] += weight * row[i + j];
-    for (; i < n; i++) sum[i] += weight * row[i];
+    haste__best_kernels()->axpy(sum, weight, row, n);
 }
 
 /* ---- >>label orders ------------------------------------------------------------------------------------------ */
@@ -4195,8 +3805,8 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
     key = (uint64_t *)haste__take(&arena, (uint64_t)L, sizeof *key);
 
-    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier stays
-       first: the smaller id. */
+    /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier
+       stays first: the smaller id. */
     for (i = 0; i < L; i++) order[i] = i;
     for (shift = 0; shift < 64 && (shift == 0 || most >> shift != 0); shift += 32) {
         for (i = 0; i < L; i++) key[i] = (uint64_t)(most - frequency[order[i]]) >> shift << 32 | (uint64_t)i;
@@ -4211,7 +3821,8 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
 haste_status haste_order_random(int32_t *order, int64_t n, uint64_t seed, haste_error *error)
 {
     int64_t i;
-    if (n < 0 || n > INT32_MAX) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
+    if (n < 0 || n > INT32_MAX)
+        return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. 2^31 - 1", (long long)n);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     for (i = n - 1; i > 0; i--) {
         const int64_t j = haste__below(haste__random(seed, HASTE__STREAM_SHUFFLE, (uint64_t)i), (uint32_t)(i + 1));
@@ -4239,7 +3850,7 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
 static haste_status haste__threads_check(int32_t threads, haste_error *error)
 {
     if (threads >= 0 && threads <= 4096) return HASTE_OK;
-    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (as many as OpenMP would use) .. 4096", (long)threads);
+    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (default) to 4096", (long)threads);
 }
 
 static int64_t haste__longest(const haste_lists *lists, int32_t B)
@@ -4262,10 +3873,13 @@ static int64_t haste__distinct(const haste_lists *lists, int64_t b, uint64_t *ke
     return count;
 }
 
-enum { HASTE__EMBED_ROWS = 256, HASTE__EMBED_SHARE = 16 };   /* samples whose rows are held at once; of a task that makes them */
+enum {
+    HASTE__EMBED_ROWS = 256,    /* samples whose rows are held at once */
+    HASTE__EMBED_SHARE = 16     /* samples of a task that makes rows */
+};
 
-/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to their
-   labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
+/* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to
+   their labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
 typedef struct haste__embedding {
     float              *embedding;
     int32_t             E, B;
@@ -4303,33 +3917,29 @@ static void haste__embed_add(void *context, int64_t owner, int thread)
 static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature,
                                 const float *value, int64_t n)
 {
-    int64_t i, words = ((int64_t)E + 63) / 64, w;
+    int64_t i, words = ((int64_t)E + 63) / 64;
     double norm = 0;
-    int byte, bit;
     for (i = 0; i < n; i++) norm += (double)value[i] * (double)value[i];
     if (norm <= 0) return 0;
     norm = 1 / sqrt(norm * (double)E);
     memset(row, 0, (size_t)words * 64 * sizeof *row);
-    for (i = 0; i < n; i++) {
-        float scaled = (float)((double)value[i] * norm);
-        for (w = 0; w < words; w++) {
-            uint64_t bits = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
-            float *HASTE__RESTRICT out = row + w * 64;
-            for (byte = 0; byte < 8; byte++, bits >>= 8) {
-                const float *HASTE__RESTRICT signs = sign[bits & 255];
-                for (bit = 0; bit < 8; bit++) out[byte * 8 + bit] += scaled * signs[bit];
-            }
-        }
-    }
+    haste__best_kernels()->project(row, words, seed, feature, value, n, norm, sign);
     return 1;
 }
 
 /* row (=): the unit-length dense sample. Returns 0 for a sample that is 0. */
 static int haste__embed_scale(float *row, int32_t E, const float *sample)
 {
-    double norm = 0;
-    int32_t i;
-    for (i = 0; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    double norm = 0, norm1 = 0, norm2 = 0, norm3 = 0;   /* side by side: one sum waits for each addition */
+    int32_t i = 0;
+    for (; i + 4 <= E; i += 4) {
+        norm += (double)sample[i] * (double)sample[i];
+        norm1 += (double)sample[i + 1] * (double)sample[i + 1];
+        norm2 += (double)sample[i + 2] * (double)sample[i + 2];
+        norm3 += (double)sample[i + 3] * (double)sample[i + 3];
+    }
+    for (; i < E; i++) norm += (double)sample[i] * (double)sample[i];
+    norm = (norm + norm1) + (norm2 + norm3);
     if (norm <= 0) return 0;
     norm = 1 / sqrt(norm);
     for (i = 0; i < E; i++) row[i] = (float)((double)sample[i] * norm);
@@ -4473,8 +4083,8 @@ haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_er
 
 /* ---- >>balanced bisection ------------------------------------------------------------------------------------ */
 
-/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the scratch
-   memory for it. */
+/* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the
+   scratch memory for it. */
 typedef struct haste__clustering {
     const float *embedding;   /* [.., E] */
     int32_t      E, S;
@@ -4559,8 +4169,9 @@ static double haste__split_sum(haste__split *split, int64_t end, int weighted, i
 }
 
 /* Splits begin .. end - 1 at `middle` so that both halves are as coherent as a few rounds make them: first towards the
-   direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines: the
-   labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample of it. */
+   direction in which the part is longest (power iteration from two random labels), then balanced 2-means with cosines:
+   the labels that are nearer to the one centroid than to the other go to its half. A large part is judged by a sample
+   of it. */
 static void haste__bisect(const haste__clustering *clustering, int64_t begin, int64_t middle, int64_t end, int threads,
                           int thread)
 {
@@ -4611,8 +4222,8 @@ static void haste__bisect(const haste__clustering *clustering, int64_t begin, in
     haste__select(key, n, middle - begin);
 }
 
-/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts small
-   enough for one thread are put down in clustering->part instead. */
+/* Bisects down to single groups, always between groups, so that only the last one can be short. With `collect`, parts
+   small enough for one thread are put down in clustering->part instead. */
 static void haste__bisect_all(haste__clustering *clustering, int64_t begin, int64_t end, int collect, int thread)
 {
     int64_t groups = (end - begin + clustering->S - 1) / clustering->S, middle = begin + groups / 2 * clustering->S;
@@ -4652,15 +4263,17 @@ static float haste__group_sum(const haste__clustering *clustering, int64_t group
     return haste__group_dot(sum, sum, clustering->E);
 }
 
-/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of the
-   cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an exchange is exact
-   and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the groups into other windows. */
+/* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of
+   the cosines of a group's labels to their centroid is the length of the sum of their rows, so the effect of an
+   exchange is exact and cheap to tell. A window is a set of groups that is one thread's work; each round cuts the
+   groups into other windows. */
 typedef struct haste__exchange {
     const haste__clustering *clustering;
     uint64_t *list;           /* [groups] group numbers: a window is a run of them */
     int64_t   groups;
     float    *sum;            /* [threads][WINDOW][E] sum of each group's rows */
-    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first order */
+    float    *gain;           /* [threads][WINDOW][S][WINDOW] what moving a label to another group would earn, to first
+                                 order */
     uint8_t  *moved;          /* [threads][WINDOW][S] */
     int64_t  *count;          /* [windows] exchanges made */
 } haste__exchange;
@@ -4739,7 +4352,7 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
         window->square[g] = new_g;
         window->square[h] = new_h;
         haste__key_swap(clustering->key, window->begin[g] + i, window->begin[h] + j);
-        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are not known any more */
+        window->moved[(int64_t)g * S + i] = window->moved[(int64_t)h * S + j] = 1;   /* their gains are unknown now */
     }
 }
 
@@ -4756,7 +4369,7 @@ static void haste__exchange_window(void *context, int64_t number, int thread)
     window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
     window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
     window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
-    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* gains are made for four at a time */
+    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* four are read at a time */
     memset(window.moved, 0, (size_t)(window.groups * S));
     for (g = 0; g < window.groups; g++) {
         const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
@@ -4809,12 +4422,14 @@ static void haste__exchange_run(const haste__clustering *clustering, haste__exch
 /* ---- >>cohesion and grouping --------------------------------------------------------------------------------- */
 
 static haste_status haste__clustering_make(haste__clustering *clustering, const float *embedding, int32_t L, int32_t E,
-                                           const int32_t *order, int64_t n, int32_t S, int32_t threads, haste_error *error)
+                                           const int32_t *order, int64_t n, int32_t S, int32_t threads,
+                                           haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status == HASTE_OK) status = haste__threads_check(threads, error);
     if (status != HASTE_OK) return status;
-    if (n < 0 || n > L) return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
+    if (n < 0 || n > L)
+        return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected 0 .. L = %ld", (long long)n, (long)L);
     if (!order && n > 0) return haste__fail(error, HASTE_ERR_ARG, "order is NULL");
     if (S < 8 || S > 256 || S % 8 != 0)
         return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
@@ -4839,10 +4454,10 @@ static void haste__square_piece(void *context, int64_t piece, int thread)
     }
 }
 
-/* Fills the keys from `order` and checks it and its rows. Scores become 1, or 0 for labels without an embedding, of which there
-   are *empty. seen: a bit per label. */
-static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order, uint64_t *seen,
-                                           int64_t *empty, haste_error *error)
+/* Fills the keys from `order`, with the squared lengths of the rows as scores, and checks both. *empty (=): how many
+   labels have no embedding. seen: a bit per label. */
+static haste_status haste__clustering_load(haste__clustering *clustering, int32_t L, const int32_t *order,
+                                           uint64_t *seen, int64_t *empty, haste_error *error)
 {
     int64_t i;
     memset(seen, 0, ((size_t)L + 63) / 64 * sizeof *seen);
@@ -4864,7 +4479,7 @@ static haste_status haste__clustering_load(haste__clustering *clustering, int32_
         if (square == 0) ++*empty;
         else if (!(fabsf(square - 1) <= 0.02f))
             return haste__fail(error, HASTE_ERR_DATA,
-                               "embedding row %ld has squared length %g: expected 1 or 0, as haste_embed_finish leaves it",
+                               "embedding row %ld has squared length %g, expected 1 or 0: call haste_embed_finish",
                                (long)order[i], (double)square);
     }
     return HASTE_OK;
@@ -4873,7 +4488,8 @@ static haste_status haste__clustering_load(haste__clustering *clustering, int32_
 static void haste__cohesion_group(void *context, int64_t group, int thread)
 {
     const haste__clustering *clustering = (const haste__clustering *)context;
-    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, clustering->sums + (int64_t)thread * clustering->E));
+    float *sum = clustering->sums + (int64_t)thread * clustering->E;
+    clustering->group[group] = sqrtf(haste__group_sum(clustering, group, sum));
 }
 
 static uint64_t *haste__cohesion_arrange(haste__clustering *c, int32_t L, haste__arena *arena)
@@ -4889,6 +4505,7 @@ haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const 
 {
     haste__clustering clustering;
     haste__arena arena = { NULL, 0, 0 };
+    uint64_t *seen;
     int64_t groups, none, g;
     double sum = 0;
     haste_status status = haste__clustering_make(&clustering, embedding, L, E, order, n, S, threads, error);
@@ -4896,7 +4513,8 @@ haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const 
     if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
     haste__cohesion_arrange(&clustering, L, &arena);
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
-    status = haste__clustering_load(&clustering, L, order, haste__cohesion_arrange(&clustering, L, &arena), &none, error);
+    seen = haste__cohesion_arrange(&clustering, L, &arena);
+    status = haste__clustering_load(&clustering, L, order, seen, &none, error);
     if (status == HASTE_OK) {
         groups = (n + S - 1) / S;
         haste__parallel(groups, clustering.threads, haste__cohesion_group, &clustering);
@@ -4932,6 +4550,7 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     haste__exchange exchange;
     haste__arena arena = { NULL, 0, 0 };
     haste_group_options o;
+    uint64_t *seen;
     int64_t empty, i, front, back;
     haste_status status;
     memset(&o, 0, sizeof o);
@@ -4946,8 +4565,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     clustering.seed = o.seed;
     haste__group_arrange(&clustering, &exchange, L, &arena);
     if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
-    status = haste__clustering_load(&clustering, L, order, haste__group_arrange(&clustering, &exchange, L, &arena), &empty,
-                                    error);
+    seen = haste__group_arrange(&clustering, &exchange, L, &arena);
+    status = haste__clustering_load(&clustering, L, order, seen, &empty, error);
     if (status == HASTE_OK) {
         for (i = front = 0, back = n - empty; i < n; i++) {   /* the empty ones last, each kind in its order */
             if (haste__key_score(clustering.key[i]) != 0) clustering.key[front++] = clustering.key[i];
@@ -4964,8 +4583,8 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
 
 /* ---- >>rewire ------------------------------------------------------------------------------------------------ */
 
-/* A place is one input of one group: p = g*F + f in its block. One 32-bit number a place carries all decisions: first the
-   bits of its score (floats from 0 on sort like their bits), then, where the place moves, its new input. */
+/* A place is one input of one group: p = g*F + f in its block. One 32-bit number a place carries all decisions: first
+   the bits of its score (floats from 0 on sort like their bits), then, where the place moves, its new input. */
 #define HASTE__KEEP 0xffffffffu   /* neither the bits of a score nor an input */
 
 typedef struct haste__rewire {
@@ -4986,7 +4605,7 @@ typedef struct haste__rewire {
 static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *layer, const haste_workspace *work,
                                           haste__arena *arena, haste_error *error)
 {
-    uint64_t threads = (uint64_t)work->threads;
+    uint64_t threads = (uint64_t)work->threads, places;
     int i;
     r->width = 0;
     for (i = 0; i < layer->block_count; i++) {
@@ -4995,9 +4614,10 @@ static haste_status haste__rewire_arrange(haste__rewire *r, const haste_layer *l
         r->place[i] = NULL;
         if ((size_t)block->fan_in == width) continue;
         if (width > r->width) r->width = width;
-        r->place[i] = (uint32_t *)haste__take(arena, (uint64_t)block->groups * (uint64_t)block->fan_in, sizeof(uint32_t));
+        places = (uint64_t)block->groups * (uint64_t)block->fan_in;
+        r->place[i] = (uint32_t *)haste__take(arena, places, sizeof(uint32_t));
     }
-    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads * width: below 2^12 * 2^17 */
+    r->key = (uint64_t *)haste__take(arena, threads * r->width, sizeof(uint64_t));   /* threads: at most 4,096 */
     r->input = (uint16_t *)haste__take(arena, threads * r->width, sizeof(uint16_t));
     if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of what rewiring needs overflows size_t");
     return HASTE_OK;
@@ -5013,15 +4633,10 @@ static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_wo
     return status;
 }
 
-/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. Eight sums side by side, since a compiler may not reorder
-   one. */
-static float haste__row_mean(const float *a, const float *b, int S, int labels)
+/* Mean |a|, or |a*b|, over the labels of a row; padding is 0. */
+static float haste__row_mean(const haste__pass *pass, const float *a, const float *b, int S, int labels)
 {
-    float sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-    int s, j;
-    if (b) for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j] * b[s + j]);
-    else   for (s = 0; s < S; s += 8) for (j = 0; j < 8; j++) sum[j] += fabsf(a[s + j]);
-    return (((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]))) / (float)labels;
+    return pass->kernel->sum_abs(a, b, S) / (float)labels;
 }
 
 /* The group's logit gradients, transposed, from the batch. 0: a logit is not finite. */
@@ -5038,7 +4653,7 @@ static int haste__group_slopes(const haste__pass *pass, haste__group *group)
     return 1;
 }
 
-/* First: scores of the `limit` lowest places of each group. The others of the group stay, whatever happens elsewhere. */
+/* First: scores of the `limit` lowest places of each group. Its others stay, whatever happens elsewhere. */
 static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
@@ -5055,13 +4670,13 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
         haste__group_open(&group, pass, number, g, thread);
         if (saliency) {
             if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
+            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
         }
         place = r->place[number] + g * group.F;
         for (f = 0; f < group.F; f++) {
             size_t row = (size_t)f * (size_t)group.S;
-            uint32_t bits = haste__bits(haste__row_mean(group.w + row, saliency ? group.dw + row : NULL, group.S,
-                                                        group.labels));
+            uint32_t bits = haste__bits(haste__row_mean(pass, group.w + row, saliency ? group.dw + row : NULL,
+                                                        group.S, group.labels));
             if (bits >= 0x7f800000u) bad = 1;
             key[f] = (uint64_t)bits << 32 | (uint64_t)f;
             place[f] = HASTE__KEEP;
@@ -5095,21 +4710,64 @@ static void haste__rewire_bound(haste__rewire *r, int number)
     r->last[number] = p;
 }
 
+/* input [n] (in, out): those drawn come first, the beginning of a shuffle. */
+static void haste__grow_random(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted)
+{
+    const haste_layer *layer = r->layer;
+    const uint64_t stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
+    uint64_t group = (uint64_t)g;   /* counted through all blocks */
+    int i;
+    for (i = 0; i < number; i++) group += (uint64_t)layer->block[i].groups;
+    for (i = 0; i < wanted; i++) {
+        const uint64_t random = haste__random(layer->seed, stream, group << 16 | (uint64_t)i);
+        const int other = i + (int)haste__below(random, (uint32_t)(n - i));
+        const uint16_t t = input[i];
+        input[i] = input[other];
+        input[other] = t;
+    }
+}
+
+/* input [n] (in, out): those with the largest mean |gradient| over the group's labels come first. 0: a logit or a
+   gradient is not finite. */
+static int haste__grow_gradient(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted,
+                                int thread)
+{
+    const haste__pass *pass = &r->pass;
+    uint64_t *key = r->key + (size_t)thread * r->width;
+    const int F = r->layer->block[number].fan_in;
+    haste__group group;
+    int c, i, count;
+    haste__group_open(&group, pass, number, g, thread);
+    if (!haste__group_slopes(pass, &group)) return 0;
+    for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
+        group.F = count = n - c < F ? n - c : F;
+        group.index = input + c;
+        haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
+        for (i = 0; i < count; i++) {
+            const float mean = haste__row_mean(pass, group.dw + (size_t)i * (size_t)group.S, NULL, group.S,
+                                               group.labels);
+            if (!(mean <= FLT_MAX)) return 0;
+            key[c + i] = haste__key(mean, input[c + i]);   /* ties to the smaller input */
+        }
+    }
+    haste__select(key, n, wanted);
+    for (i = 0; i < wanted; i++) input[i] = (uint16_t)haste__key_id(key[i]);
+    return 1;
+}
+
 /* Third: the new inputs of the places that move. Nothing is written to the layer yet: a later group may still fail. */
 static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    const haste_layer *layer = r->layer;
-    uint64_t *key = r->key + (size_t)thread * r->width, stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
     uint16_t *input = r->input + (size_t)thread * r->width;
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int i, f, bad = 0;
     int64_t g;
     while (haste__walk_group(&walk, &g)) {
         const int number = walk.number;
-        const haste_block *block = &layer->block[number];
-        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, count, c;
+        const haste_block *block = &r->layer->block[number];
+        int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, c;
         const uint16_t *index;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
@@ -5124,40 +4782,15 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
         for (c = f = 0; c < width; c++)   /* the group as it was: what is pruned now cannot come back at once */
             if (f < F && index[f] == c) f++;
             else input[n++] = (uint16_t)c;
-        if (r->options->growth == HASTE_GROW_RANDOM) {   /* the beginning of a shuffle */
-            uint64_t number_of_group = (uint64_t)g;
-            for (i = 0; i < number; i++) number_of_group += (uint64_t)layer->block[i].groups;
-            for (i = 0; i < wanted; i++) {
-                uint64_t random = haste__random(layer->seed, stream, number_of_group << 16 | (uint64_t)i);
-                int other = i + (int)haste__below(random, (uint32_t)(n - i));
-                uint16_t t = input[i];
-                input[i] = input[other];
-                input[other] = t;
-            }
-        } else {
-            haste__group group;
-            haste__group_open(&group, pass, number, g, thread);
-            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
-                group.F = count = n - c < F ? n - c : F;
-                group.index = input + c;
-                haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__PUT);
-                for (i = 0; i < count; i++) {
-                    float mean = haste__row_mean(group.dw + (size_t)i * (size_t)group.S, NULL, group.S, group.labels);
-                    if (!(mean <= FLT_MAX)) bad = 1;
-                    key[c + i] = haste__key(mean, input[c + i]);   /* the largest first, ties to the smaller input */
-                }
-            }
-            haste__select(key, n, wanted);
-            for (i = 0; i < wanted; i++) input[i] = (uint16_t)(key[i] & 0xffffu);
-        }
+        if (r->options->growth == HASTE_GROW_RANDOM) haste__grow_random(r, number, g, input, n, wanted);
+        else if (!haste__grow_gradient(r, number, g, input, n, wanted, thread)) { bad = 1; continue; }
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
     pass->scratch.flag[chunk] = bad;
 }
 
-/* Puts the rows of one group's array into their new order; rows that moved become 0, which is all bits 0 in both types. */
+/* Puts the rows of one group's array into their new order; rows that moved become 0: all bits 0, in both types. */
 static void haste__rewire_rows(void *array, size_t first, size_t row, int F, const uint64_t *key, const uint32_t *place,
                                void *scratch)
 {
@@ -5214,7 +4847,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     }
 }
 
-/* share * n rounded down; but where a whole number lies no further above than a float is off (2^-23 of it), that number: .7f
+/* share * n rounded down, or up where the next whole number is as near as the rounding of a float (2^-23 of it): .7f
    lies below .7, and yet .7 of 10 is 7. */
 static int64_t haste__share_of(float share, int64_t n)
 {
@@ -5228,7 +4861,8 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
     if (!(o->share >= 0 && o->share <= 1))
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
     if (!((o->group_share >= 0 && o->group_share <= 1) || o->group_share == HASTE_NONE))
-        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1, or HASTE_NONE", (double)o->group_share);
+        return haste__fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1 or HASTE_NONE",
+                           (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
@@ -5240,14 +4874,15 @@ static haste_status haste__rewire_options_check(const haste_rewire_options *o, h
 static haste_status haste__rewire_flags(const haste__pass *pass, haste_error *error)
 {
     if (!haste__flags(pass)) return HASTE_OK;
-    return haste__fail(error, HASTE_ERR_NONFINITE, "a logit, or the score of an input, is not finite; nothing was changed");
+    return haste__fail(error, HASTE_ERR_NONFINITE,
+                       "a logit or the score of an input is not finite: nothing was changed");
 }
 
 /* How many places each group may move, and each block will. Returns the sum over the blocks. */
 static int64_t haste__rewire_limits(haste__rewire *r)
 {
     const haste_rewire_options *o = r->options;
-    const float group_share = o->group_share > 0 ? o->group_share : o->group_share < 0 ? 0 : .5f;   /* < 0: HASTE_NONE */
+    const float group_share = o->group_share == 0 ? .5f : o->group_share < 0 ? 0 : o->group_share;   /* -1: none */
     int64_t total = 0;
     int i;
     for (i = 0; i < r->layer->block_count; i++) {
@@ -5280,8 +4915,8 @@ static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
     return HASTE_OK;
 }
 
-haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const float *x,
-                          int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
+haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
+                          const float *x, int32_t B, const haste_lists *positives, int64_t *moved, haste_error *error)
 {
     haste__rewire r;
     haste__arena arena = { NULL, 0, 0 };
@@ -5350,7 +4985,7 @@ haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64
     int32_t l;
     if (!frequency || !out) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", frequency ? "out" : "frequency");
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
-    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one training sample", (long long)N);
+    if (N < 1) return haste__fail(error, HASTE_ERR_ARG, "N = %lld, expected at least one sample", (long long)N);
     if (a == 0 && b == 0) { a = 0.55; b = 1.5; }
     if (!(a >= 0 && a <= 100)) return haste__fail(error, HASTE_ERR_ARG, "a = %g, expected 0 .. 100", a);
     if (!(b > 0 && b <= 1e9))   /* at b = 0 a label without positives would divide by 0 */
@@ -5445,8 +5080,8 @@ static void haste__metrics_arrange(uint64_t **y, uint64_t **removed, int64_t lon
     *removed = (uint64_t *)haste__take(arena, (uint64_t)longest, sizeof **removed);
 }
 
-static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k, int32_t L,
-                                         const haste_lists *truth, const double *inverse_propensity,
+static haste_status haste__metrics_check(const haste_metrics *metrics, const int32_t *id, int32_t B, int32_t k,
+                                         int32_t L, const haste_lists *truth, const double *inverse_propensity,
                                          const haste_lists *filter, haste_error *error)
 {
     int64_t b, j;
@@ -5458,16 +5093,16 @@ static haste_status haste__metrics_check(const haste_metrics *metrics, const int
                            (long)metrics->k, HASTE_MAX_K);
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more", (long)B);
     if (k < metrics->k)
-        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld", (long)k,
-                           (long)metrics->k);
+        return haste__fail(error, HASTE_ERR_ARG, "k = %ld predictions a sample, expected at least metrics->k = %ld",
+                           (long)k, (long)metrics->k);
     if (L < 1) return haste__fail(error, HASTE_ERR_ARG, "L = %ld, expected at least 1", (long)L);
     if (B == 0) return HASTE_OK;
     if (!id) return haste__fail(error, HASTE_ERR_ARG, "id is NULL");
     for (b = 0; b < B; b++)
         for (i = 0; i < metrics->k; i++)
             if (id[b * k + i] < -1 || id[b * k + i] >= L)
-                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld", (long long)b,
-                                   (long)i, (long)id[b * k + i], (long)L - 1);
+                return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld",
+                                   (long long)b, (long)i, (long)id[b * k + i], (long)L - 1);
     status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
     if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
     if (status != HASTE_OK) return status;
@@ -5501,7 +5136,8 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
     }
     for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
     for (b = 0; b < B; b++) {
-        const int64_t y_count = haste__distinct(truth, b, y), removed_count = filter ? haste__distinct(filter, b, removed) : 0;
+        const int64_t y_count = haste__distinct(truth, b, y);
+        const int64_t removed_count = filter ? haste__distinct(filter, b, removed) : 0;
         haste__metrics_sample(metrics, id + b * k, y, y_count, removed, removed_count, inverse_propensity, gain);
     }
     haste__release(arena.memory);
@@ -5532,36 +5168,67 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
    The model file: a header, then the sections one after the other, each at a multiple of 64 bytes, zeros between.
 
        0   8    "HASTE", CR LF, ^Z: spoilt by whatever takes the file for text
-       8   4    byte-order mark 0x01020304      12  4  version of the format
+       8   4    0x01020304                      12  4  version of the format: 2
       16   8    bytes of the file               24  8  bytes of the header: 64 + 48 * sections, rounded up to 64
-      32   4    sections                        36  4  0           40  16  0
+      32   4    sections                        36  4  the lowest version whose readers may read it
+      40   8    features that a reader must know, one bit each: none so far
+      48   8    0
       56   8    checksum of the rest of the header
       64  48    of each section: name [24], offset, bytes, checksum
 
    Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
-   block its arrays as they lie in memory, the caller's. Numbers have the byte order of the writer; a reader of the other
-   order sees it by the mark and refuses. The sections of a layer follow from haste.layer, so a reader compares the table
-   with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could not have
-   computed. */
+   block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a reader compares
+   the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could
+   not have computed. Reserved bytes are 0, or the file is refused.
+
+   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and read
+   where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which byte order, is
+   the caller's affair.
+
+   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that it does
+   not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after those of the
+   layer; in others they are an error. So a later version that only adds sections keeps the lowest version as it is, and one
+   whose files would be misread raises it or sets a bit.
+   Version 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer: it is read too, but for what big-endian
+   machines wrote. */
 
 #if defined(__unix__) || defined(__unix) || defined(__APPLE__)
     #define HASTE__POSIX
     #include <fcntl.h>
+    #include <sys/file.h>
     #include <sys/mman.h>
+    #include <sys/stat.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus)
-        extern int fsync(int descriptor);   /* -std=c99 hides it in <unistd.h> */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+        extern FILE *fdopen(int descriptor, const char *mode);
+        extern ssize_t readlink(const char *path, char *text, size_t bytes);
+        extern int fchmod(int descriptor, unsigned int mode);
+        extern int fchown(int descriptor, unsigned int user, unsigned int group);
     #endif
 #elif defined(_WIN32)
-    #if defined(__cplusplus)
-    extern "C"
+    #include <sys/stat.h>
+    #if !defined(_WINDOWS_)   /* <windows.h>, which declares these so */
+        #if defined(__cplusplus)
+        extern "C" {
+        #endif
+        struct _SECURITY_ATTRIBUTES;
+        __declspec(dllimport) void *__stdcall CreateFileA(const char *path, unsigned long access, unsigned long share,
+                                                          struct _SECURITY_ATTRIBUTES *security, unsigned long how,
+                                                          unsigned long flags, void *like);
+        __declspec(dllimport) int __stdcall CloseHandle(void *handle);
+        __declspec(dllimport) unsigned long __stdcall GetLastError(void);
+        __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+        #if defined(__cplusplus)
+        }
+        #endif
     #endif
-    __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
 #endif
 
 #define HASTE__FILE_MAGIC   "HASTE\r\n\x1a"
 #define HASTE__FILE_ORDER   UINT32_C(0x01020304)
-#define HASTE__FILE_VERSION UINT32_C(1)
+#define HASTE__FILE_VERSION UINT32_C(2)
+#define HASTE__FILE_LOWEST  UINT32_C(2)     /* what is written into a file as its lowest version */
 #define HASTE__FILE_PREFIX  64
 #define HASTE__FILE_ENTRY   48
 #define HASTE__FILE_PIECE   16384   /* bytes that are read or written, and checked, at a time */
@@ -5573,7 +5240,8 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
 typedef struct haste__entry {
     char        name[24];
     uint64_t    offset, bytes, checksum;
-    const void *data;    /* when saving */
+    const void *data;
+    int         width;   /* bytes of its numbers, which lie in memory in the machine's byte order; 1: bytes as they are */
     int         round;   /* when saving: data is float32 and is stored as bfloat16 */
 } haste__entry;
 
@@ -5582,6 +5250,46 @@ static const char *haste__path_tail(const char *path)
 {
     size_t length = strlen(path);
     return length > 120 ? path + length - 120 : path;
+}
+
+/* What stands at a path where it is no file, in words; NULL: a file, or nothing that can be seen. */
+static const char *haste__file_kind(const char *path)
+{
+#if defined(HASTE__POSIX)
+    struct stat found;
+    if (stat(path, &found) != 0 || S_ISREG(found.st_mode)) return NULL;
+    return S_ISDIR(found.st_mode) ? "a directory" : S_ISFIFO(found.st_mode) ? "a FIFO" :
+           S_ISCHR(found.st_mode) || S_ISBLK(found.st_mode) ? "a device" : "a socket";
+#elif defined(_WIN32)
+    struct _stat64 found;
+    if (_stat64(path, &found) != 0 || (found.st_mode & _S_IFMT) == _S_IFREG) return NULL;
+    return (found.st_mode & _S_IFMT) == _S_IFDIR ? "a directory" : "a device";
+#else
+    (void)path;
+    return NULL;
+#endif
+}
+
+/* 1 where the first byte of a number in memory is its highest. */
+static int haste__big_endian(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first == 0;
+}
+
+/* Reverses the bytes of each number. */
+static void haste__swap(void *data, size_t bytes, int width)
+{
+    unsigned char *at = (unsigned char *)data, *end = at + bytes, byte;
+    int i;
+    for (; at < end; at += width)
+        for (i = 0; i < width / 2; i++) {
+            byte = at[i];
+            at[i] = at[width - 1 - i];
+            at[width - 1 - i] = byte;
+        }
 }
 
 #define HASTE__CHECKSUM_FACTOR UINT64_C(0xd6e8feb86659fd93)
@@ -5595,7 +5303,7 @@ HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
 
 /* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs
    as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen.
-   Bytes that are missing in the last 32 count as 0; the length is mixed in. */
+   Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
 static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
@@ -5611,6 +5319,7 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
             left = sizeof tail;
         }
         memcpy(word, at, sizeof word);
+        if (haste__big_endian()) haste__swap(word, sizeof word, 8);
         a = haste__checksum_word(a, word[0]);
         b = haste__checksum_word(b, word[1]);
         c = haste__checksum_word(c, word[2]);
@@ -5624,16 +5333,35 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
     return haste__mix(sum * HASTE__CHECKSUM_FACTOR + d);
 }
 
-/* The checksum of a section is chained over its pieces, so that it can be made while writing. */
-static uint64_t haste__checksum_section(const void *data, uint64_t bytes)
+/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer [HASTE__FILE_PIECE]
+   where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of float32's range). */
+static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
-    const unsigned char *at = (const unsigned char *)data;
-    uint64_t sum = 0;
-    while (bytes > 0) {
-        size_t piece = bytes < HASTE__FILE_PIECE ? (size_t)bytes : HASTE__FILE_PIECE;
-        sum = haste__checksum(at, piece, sum);
-        at += piece;
-        bytes -= piece;
+    const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
+    size_t i;
+    if (entry->round)   /* a float is two bfloat16 */
+        for (i = 0; i < bytes; i += 2) {
+            float value;
+            uint16_t rounded;
+            memcpy(&value, from + 2 * i, 4);
+            rounded = haste__to_bf16(value);
+            if ((rounded & 0x7f80u) == 0x7f80u) return NULL;
+            memcpy(buffer + i, &rounded, 2);
+        }
+    else if (haste__big_endian() && entry->width > 1) memcpy(buffer, from, bytes);
+    else return from;
+    if (haste__big_endian()) haste__swap(buffer, bytes, entry->width);
+    return buffer;
+}
+
+/* The checksum of a section that is not rounded: chained over its pieces, so that it can be made while writing. */
+static uint64_t haste__checksum_section(const haste__entry *entry)
+{
+    unsigned char buffer[HASTE__FILE_PIECE];
+    uint64_t first, sum = 0;
+    for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
+        size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
+        sum = haste__checksum(haste__file_piece(entry, first, piece, buffer), piece, sum);
     }
     return sum;
 }
@@ -5645,16 +5373,29 @@ static uint64_t haste__checksum_header(const unsigned char *header, size_t bytes
     return haste__checksum(header + HASTE__FILE_PREFIX, bytes - HASTE__FILE_PREFIX, sum);
 }
 
-/* Fixed-width numbers from and to a byte position. */
-static void haste__put32(unsigned char **at, int64_t value)  { int32_t v = (int32_t)value; memcpy(*at, &v, 4); *at += 4; }
-static void haste__put64(unsigned char **at, uint64_t value) { memcpy(*at, &value, 8); *at += 8; }
-static int32_t  haste__get32(const unsigned char **at) { int32_t v;  memcpy(&v, *at, 4); *at += 4; return v; }
-static uint64_t haste__get64(const unsigned char **at) { uint64_t v; memcpy(&v, *at, 8); *at += 8; return v; }
-
-/* The layer's scalars: 64 bytes, and 48 of each block. Returns their number. */
-static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype, unsigned char *out)
+/* Little-endian numbers to and from a byte position. */
+static void haste__put(unsigned char **at, uint64_t value, int bytes)
 {
-    unsigned char *at = out;
+    for (; bytes > 0; bytes--, value >>= 8) *(*at)++ = (unsigned char)(value & 255);
+}
+
+static uint64_t haste__get(const unsigned char **at, int bytes)
+{
+    uint64_t value = 0;
+    int i;
+    for (i = bytes - 1; i >= 0; i--) value = value << 8 | (*at)[i];
+    *at += bytes;
+    return value;
+}
+
+static void haste__put32(unsigned char **at, int64_t value) { haste__put(at, (uint64_t)value, 4); }
+static void haste__put64(unsigned char **at, uint64_t value) { haste__put(at, value, 8); }
+static int32_t haste__get32(const unsigned char **at) { return (int32_t)(uint32_t)haste__get(at, 4); }
+static uint64_t haste__get64(const unsigned char **at) { return haste__get(at, 8); }
+
+/* The layer's scalars: 64 bytes, and 48 of each block. */
+static void haste__file_put_layer(const haste_layer *layer, haste_dtype dtype, unsigned char *at)
+{
     int same = dtype == layer->dtype, i;
     haste__put32(&at, layer->labels);
     haste__put32(&at, layer->inputs);
@@ -5680,7 +5421,6 @@ static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype,
         haste__put32(&at, block->index == NULL);
         haste__put32(&at, 0);
     }
-    return (size_t)(at - out);
 }
 
 /* The other way, with every number checked; dense [block_count] says which blocks have no index. The layer gets no
@@ -5688,40 +5428,31 @@ static size_t haste__file_put_layer(const haste_layer *layer, haste_dtype dtype,
 static haste_status haste__file_get_layer(const unsigned char *at, uint64_t bytes, const char *path, haste_layer *layer,
                                           int *dense, haste_error *error)
 {
-    const char *wrong = NULL;
-    int32_t number[6], zero;
-    int64_t labels = 0, slots = 0;
-    int i;
+    static const int32_t most[4] = { HASTE_BF16, HASTE_BF16, HASTE_SOFTMAX, HASTE_ADAMW };
+    int32_t number[4];   /* enumerations, once they are known to be in range */
+    haste_error detail;
+    int i, ok;
     memset(layer, 0, sizeof *layer);
     if (bytes < 64) return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
                                        (unsigned long long)bytes);
     layer->labels = haste__get32(&at);
     layer->inputs = haste__get32(&at);
     layer->slots = (int64_t)haste__get64(&at);
-    for (i = 0; i < 4; i++) number[i] = haste__get32(&at);   /* enumerations, once they are known to be in range */
+    for (i = 0; i < 4; i++) number[i] = haste__get32(&at);
     layer->seed = haste__get64(&at);
     layer->step = (int64_t)haste__get64(&at);
     layer->rewires = (int64_t)haste__get64(&at);
     layer->block_count = haste__get32(&at);
-    zero = haste__get32(&at);
-    if (layer->labels < 1) wrong = "labels";
-    else if (layer->inputs < 1 || layer->inputs > 65536) wrong = "inputs";
-    else if (layer->slots < layer->labels || layer->slots > INT32_MAX) wrong = "slots";
-    else if (number[0] < HASTE_F32 || number[0] > HASTE_BF16) wrong = "dtype";
-    else if (number[1] < HASTE_F32 || number[1] > HASTE_BF16) wrong = "state_dtype";
-    else if (number[2] < HASTE_BCE || number[2] > HASTE_SOFTMAX) wrong = "loss";
-    else if (number[3] < HASTE_SGD || number[3] > HASTE_ADAMW) wrong = "optimizer";
-    else if (layer->step < 0 || layer->step > INT64_MAX / 2) wrong = "step";
-    else if (layer->rewires < 0 || layer->rewires > INT64_MAX / 2) wrong = "rewires";
-    else if (layer->block_count < 1 || layer->block_count > HASTE_MAX_BLOCKS) wrong = "block_count";
-    else if (zero != 0) wrong = "the reserved word";
-    else if (bytes != 64 + 48 * (uint64_t)layer->block_count) wrong = "the length";
-    if (wrong) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s in haste.layer is out of range", path, wrong);
+    ok = haste__get32(&at) == 0 && layer->block_count >= 1 && layer->block_count <= HASTE_MAX_BLOCKS &&
+         bytes == 64 + 48 * (uint64_t)layer->block_count;
+    for (i = 0; i < 4; i++) ok = ok && number[i] >= 0 && number[i] <= most[i];
+    if (!ok)
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s: the length, an enumeration or the reserved word of haste.layer is out of range", path);
     layer->dtype = (haste_dtype)number[0];
     layer->state_dtype = (haste_dtype)number[1];
     layer->loss = (haste_loss)number[2];
     layer->optimizer = (haste_optimizer)number[3];
-
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
         block->groups = (int64_t)haste__get64(&at);
@@ -5732,39 +5463,30 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
         block->begin = haste__get32(&at);
         block->end = haste__get32(&at);
         dense[i] = haste__get32(&at);
-        zero = haste__get32(&at);
-        if (block->group_size < 8 || block->group_size > 256 || block->group_size % 8) wrong = "group_size";
-        else if (block->begin < 0 || block->begin >= block->end || block->end > layer->inputs) wrong = "the slice";
-        else if (block->fan_in < 1 || block->fan_in > block->end - block->begin) wrong = "fan_in";
-        else if (dense[i] != 0 && (dense[i] != 1 || block->fan_in != block->end - block->begin))
-            wrong = "the mark of a dense block";
-        else if (block->labels < 1 || block->labels > layer->labels - labels) wrong = "labels";
-        else if (block->groups != (block->labels + block->group_size - 1) / block->group_size) wrong = "groups";
-        else if (block->first_slot != slots) wrong = "first_slot";
-        else if (zero != 0) wrong = "the reserved word";
-        if (wrong)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s of block %d in haste.layer is out of range", path, wrong, i);
-        labels += block->labels;
-        slots += block->groups * block->group_size;   /* at most 2^31 + 255 a block */
+        if (haste__get32(&at) != 0 || (dense[i] != 0 && dense[i] != 1))
+            return haste__fail(error, HASTE_ERR_FORMAT,
+                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range", path, i);
     }
-    if (labels != layer->labels || slots != layer->slots)
-        return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s: the blocks hold %lld labels in %lld slots, haste.layer says %ld in %lld", path,
-                           (long long)labels, (long long)slots, (long)layer->labels, (long long)layer->slots);
+    if (haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_FORMAT, &detail))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
+    for (i = 0; i < layer->block_count; i++)
+        if (dense[i] && layer->block[i].fan_in != layer->block[i].end - layer->block[i].begin)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice", path, i);
     return HASTE_OK;
 }
 
 /* One more section of the library's own; 0 when its size overflows. */
-static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, uint64_t width,
+static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, size_t width,
                              const void *data)
 {
     haste__entry *entry = &table[*count];
-    size_t bytes = 1;
-    if (!haste__multiply(&bytes, elements) || !haste__multiply(&bytes, width)) return 0;
+    size_t bytes = width;
+    if (!haste__multiply(&bytes, elements)) return 0;
     memset(entry, 0, sizeof *entry);
     if (block < 0) snprintf(entry->name, sizeof entry->name, "haste.%s", part);
     else snprintf(entry->name, sizeof entry->name, "haste.%d.%s", block, part);
     entry->bytes = bytes;
+    entry->width = (int)width;
     entry->data = data;
     (*count)++;
     return 1;
@@ -5827,52 +5549,288 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
     return NULL;
 }
 
-/* ---- >>save -------------------------------------------------------------------------------------------------- */
+/* ---- >>save --------------------------------------------------------------------------------------------------
 
-/* Writes a section and the zeros after it; its checksum is made on the way. errno says why it failed; 0 where bfloat16
-   cannot hold a weight. */
+   A file is written beside its place under the name of a temporary, PATH.tmp-haste00, and renamed when it is whole.
+
+   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends, however it
+   ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a temporary can have,
+   removes the orphans, and takes the first name that is free. Two savers hold two names, be they threads or processes. A
+   name is bound to another file only by who has the lock of the one that it names. Where a file system knows no locks, nobody
+   can tell: nothing is removed there, and the names are used up one after the other. Where its locks do not reach other
+   machines, one of these may take a temporary for an orphan; its writer sees that before it would rename another file. */
+
+#define HASTE__FILE_WRITERS 32     /* names that a temporary can have: who save to one path at once */
+#define HASTE__FILE_PATH    4096
+
+/* Why a file was not written: 0 it was, above 0 an errno, or one of these. */
+enum {
+    HASTE__NO_REASON  = -1,   /* the system gave none */
+    HASTE__BEYOND     = -2,   /* bfloat16 cannot hold a weight */
+    HASTE__ALL_TAKEN  = -3,
+    HASTE__LINK_BLIND = -4,
+    HASTE__TAKEN_AWAY = -5
+};
+
+static int haste__reason(void) { return errno > 0 ? errno : HASTE__NO_REASON; }
+
+static const char *haste__reason_text(int reason)
+{
+    switch (reason) {
+    case HASTE__NO_REASON:  return "the system gives no reason";
+    case HASTE__BEYOND:     return "a weight is beyond the range of bfloat16";
+    case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
+    case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
+    case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
+    default:                return strerror(reason);
+    }
+}
+
+/* A file being written. */
+typedef struct haste__writer {
+    char  target[HASTE__FILE_PATH];      /* what will be replaced: the path, or where its links lead */
+    char  name[HASTE__FILE_PATH + 32];   /* of the temporary */
+    FILE *out;
+#if defined(_WIN32)
+    void *lock;                          /* a handle */
+#else
+    int   lock;                          /* a descriptor */
+#endif
+} haste__writer;
+
+#if defined(HASTE__POSIX)
+
+/* Length of the folder's part of a path, slash included; 0: it has none. */
+static size_t haste__folder(const char *path)
+{
+    size_t length = strlen(path);
+    while (length > 0 && path[length - 1] != '/') length--;
+    return length;
+}
+
+/* Where a path leads when it is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
+static int haste__follow(const char *path, char *target)
+{
+    char text[HASTE__FILE_PATH];
+    size_t folder = 0, length = strlen(path);
+    int links;
+    if (length >= HASTE__FILE_PATH) return ENAMETOOLONG;
+    memcpy(target, path, length + 1);
+    for (links = 0; links < 40; links++) {
+        ssize_t bytes = readlink(target, text, sizeof text);
+        if (bytes <= 0) return 0;
+        folder = text[0] == '/' ? 0 : haste__folder(target);
+        if (folder + (size_t)bytes >= HASTE__FILE_PATH) return ENAMETOOLONG;
+        memcpy(target + folder, text, (size_t)bytes);
+        target[folder + (size_t)bytes] = 0;
+    }
+    return ELOOP;
+}
+
+/* Whether a name is that of an open file, and not of another one that has been put there. */
+static int haste__names(const char *name, int descriptor)
+{
+    struct stat a, b;
+    return stat(name, &a) == 0 && fstat(descriptor, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Removes a temporary that nobody holds. */
+static void haste__remove_orphan(const char *name)
+{
+    int descriptor;
+    if (haste__file_kind(name) != NULL) return;
+    descriptor = open(name, O_RDWR);
+    if (descriptor < 0) return;
+    if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && haste__names(name, descriptor)) unlink(name);
+    close(descriptor);
+}
+
+/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took it for
+   an orphan (errno is then EEXIST). */
+static int haste__create_locked(const char *name, unsigned mode)
+{
+    int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
+    if (descriptor < 0) return -1;
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);   /* a program that is started meanwhile must not keep the lock */
+    locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
+    if ((locked || errno == EWOULDBLOCK) && !(locked && haste__names(name, descriptor))) {
+        close(descriptor);
+        errno = EEXIST;
+        return -1;
+    }
+    return descriptor;
+}
+
+/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more rights than
+   all others have. */
+static void haste__keep_mode(int descriptor, const struct stat *old)
+{
+    unsigned mode = (unsigned)old->st_mode & 0777u;
+    if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
+        mode = (mode & 0707u) | (mode & 07u) << 3;
+    fchmod(descriptor, mode);
+}
+
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    struct stat old, found;
+    int exists = stat(path, &old) == 0, reason, copy, i;
+    if (!exists && errno != ENOENT) return haste__reason();
+    reason = haste__follow(path, w->target);
+    if (reason) return reason;
+    /* /proc/self/fd/3, say, opens what its text does not name. */
+    if (exists && strcmp(path, w->target) != 0 && stat(w->target, &found) != 0) return HASTE__LINK_BLIND;
+    w->lock = -1;
+    for (i = 0; i < HASTE__FILE_WRITERS; i++) {
+        char name[sizeof w->name];
+        snprintf(name, sizeof name, "%s.tmp-haste%02d", w->target, i);
+        haste__remove_orphan(name);
+        if (w->lock >= 0) continue;
+        w->lock = haste__create_locked(name, exists ? 0600 : 0666);
+        if (w->lock >= 0) strcpy(w->name, name);
+        else if (errno != EEXIST) return haste__reason();
+    }
+    if (w->lock < 0) return HASTE__ALL_TAKEN;
+    if (exists) haste__keep_mode(w->lock, &old);
+    copy = dup(w->lock);   /* stdio closes its own; the lock stays until the file has its name */
+    if (copy >= 0) fcntl(copy, F_SETFD, FD_CLOEXEC);
+    w->out = copy >= 0 ? fdopen(copy, "wb") : NULL;
+    if (w->out) return 0;
+    reason = haste__reason();
+    if (copy >= 0) close(copy);
+    unlink(w->name);
+    close(w->lock);
+    return reason;
+}
+
+/* Makes what was written reach the disk. A file system that does not know how is no error. */
+static int haste__file_sync(int descriptor)
+{
+    int done;
+    do done = fsync(descriptor); while (done != 0 && errno == EINTR);
+    return done == 0 || errno == EINVAL || errno == ENOSYS || errno == ENOTSUP || errno == EOPNOTSUPP || errno == EROFS;
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    int folder;
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && !haste__file_sync(w->lock)) reason = haste__reason();
+    if (!reason && !haste__names(w->name, w->lock)) reason = HASTE__TAKEN_AWAY;
+    if (!reason && rename(w->name, w->target) != 0) reason = haste__reason();
+    if (reason && haste__names(w->name, w->lock)) unlink(w->name);
+    close(w->lock);
+    if (reason) return reason;
+    /* The folder too: else a crash may still bring back the old file, whole. The new one stands there by now, so that a
+       failure of this is none of saving. */
+    w->target[haste__folder(w->target)] = 0;
+    folder = open(w->target[0] ? w->target : ".", O_RDONLY);
+    if (folder >= 0) {
+        haste__file_sync(folder);
+        close(folder);
+    }
+    return 0;
+}
+
+#elif defined(_WIN32)
+
+/* A handle that excludes deletion by others, but not writing through stdio; or NULL, and errno. */
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    void *const none = (void *)(intptr_t)-1;
+    int i;
+    if (strlen(path) >= HASTE__FILE_PATH) return ENAMETOOLONG;
+    strcpy(w->target, path);
+    w->lock = none;
+    for (i = 0; i < HASTE__FILE_WRITERS; i++) {
+        char name[sizeof w->name];
+        void *orphan;
+        snprintf(name, sizeof name, "%s.tmp-haste%02d", w->target, i);
+        /* for deletion, shared with none, existing, deleted when closed: fails where a saver has it open */
+        orphan = CreateFileA(name, 0x10000, 0, NULL, 3, 0x04000000, NULL);
+        if (orphan != none) CloseHandle(orphan);
+        if (w->lock != none) continue;
+        /* for reading and writing, shared with all, new */
+        w->lock = CreateFileA(name, 0xc0000000u, 1 | 2 | 4, NULL, 1, 0x80, NULL);
+        if (w->lock != none) strcpy(w->name, name);
+        else if (GetLastError() == 2 || GetLastError() == 3) return ENOENT;
+        else if (GetLastError() != 80 && GetLastError() != 32) return EACCES;   /* not: exists, or is open */
+    }
+    if (w->lock == none) return HASTE__ALL_TAKEN;
+    w->out = fopen(w->name, "r+b");
+    if (w->out) return 0;
+    i = haste__reason();
+    CloseHandle(w->lock);
+    remove(w->name);
+    return i;
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && !MoveFileExA(w->name, w->target, 1 | 8)) reason = EACCES;   /* replaces, and waits for the disk */
+    CloseHandle(w->lock);
+    if (reason) remove(w->name);
+    return reason;
+}
+
+#else
+
+/* Plain C: nothing is known of links, locks or disks. */
+static int haste__writer_open(haste__writer *w, const char *path)
+{
+    if (strlen(path) >= HASTE__FILE_PATH) return HASTE__NO_REASON;
+    strcpy(w->target, path);
+    snprintf(w->name, sizeof w->name, "%s.tmp-haste00", path);
+    w->lock = 0;
+    w->out = fopen(w->name, "wb");
+    return w->out ? 0 : haste__reason();
+}
+
+static int haste__writer_close(haste__writer *w, int reason)
+{
+    errno = 0;
+    if (fclose(w->out) != 0 && !reason) reason = haste__reason();
+    if (!reason && rename(w->name, w->target) != 0) reason = haste__reason();
+    if (reason) remove(w->name);
+    return reason;
+}
+
+#endif
+
+/* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
 static int haste__file_write(FILE *out, haste__entry *entry)
 {
     static const char zeros[HASTE__ALIGN] = { 0 };
-    uint16_t rounded[HASTE__FILE_PIECE / 2];
-    const char *at = (const char *)entry->data;
-    uint64_t left = entry->bytes;
+    unsigned char buffer[HASTE__FILE_PIECE];
     size_t padding = (size_t)((HASTE__ALIGN - entry->bytes % HASTE__ALIGN) % HASTE__ALIGN);
+    uint64_t first;
     entry->checksum = 0;
-    while (left > 0) {
-        size_t piece = left < HASTE__FILE_PIECE ? (size_t)left : HASTE__FILE_PIECE, i;
-        const void *from = at;
-        if (entry->round) {
-            for (i = 0; i < piece / 2; i++) {
-                float value;
-                memcpy(&value, at + 4 * i, 4);
-                rounded[i] = haste__to_bf16(value);
-                if ((rounded[i] & 0x7f80u) == 0x7f80u) { errno = 0; return 0; }   /* the last 0.2% of float32's range */
-            }
-            from = rounded;
-            at += piece;   /* a float is two bfloat16 */
-        }
+    for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
+        size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
+        const void *from = haste__file_piece(entry, first, piece, buffer);
+        if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        if (fwrite(from, 1, piece, out) != piece) return 0;
-        at += piece;
-        left -= piece;
+        if (fwrite(from, 1, piece, out) != piece) return haste__reason();
     }
-    return padding == 0 || fwrite(zeros, 1, padding, out) == padding;
+    return fwrite(zeros, 1, padding, out) == padding ? 0 : haste__reason();
 }
 
-/* The header, once the table is complete. Returns its bytes; out [HASTE__FILE_HEADER] */
-static size_t haste__file_put_header(const haste__entry *table, int count, uint64_t file_bytes, unsigned char *out)
+/* The header, once the table is complete; out [HASTE__FILE_HEADER] */
+static void haste__file_put_header(const haste__entry *table, int count, uint64_t file_bytes, unsigned char *out)
 {
-    size_t bytes = (size_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
     unsigned char *at = out + 8;
     int i;
-    memset(out, 0, bytes);
+    memset(out, 0, HASTE__FILE_HEADER);
     memcpy(out, HASTE__FILE_MAGIC, 8);
     haste__put32(&at, HASTE__FILE_ORDER);
     haste__put32(&at, HASTE__FILE_VERSION);
     haste__put64(&at, file_bytes);
-    haste__put64(&at, bytes);
+    haste__put64(&at, table[0].offset);
     haste__put32(&at, count);
+    haste__put32(&at, HASTE__FILE_LOWEST);
     at = out + HASTE__FILE_PREFIX;
     for (i = 0; i < count; i++) {
         memcpy(at, table[i].name, sizeof table[i].name);
@@ -5882,68 +5840,73 @@ static size_t haste__file_put_header(const haste__entry *table, int count, uint6
         haste__put64(&at, table[i].checksum);
     }
     at = out + HASTE__FILE_PREFIX - 8;
-    haste__put64(&at, haste__checksum_header(out, bytes));
-    return bytes;
+    haste__put64(&at, haste__checksum_header(out, (size_t)table[0].offset));
 }
 
-/* Makes what was written to a file, or a rename in a folder, reach the disk. 0: it did not. */
-static int haste__file_sync(const char *path)
+/* The whole file. Returns 0, or a reason. */
+static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
 {
-#if defined(HASTE__POSIX)
-    int descriptor = open(path, O_RDONLY), ok;
-    if (descriptor < 0) return 0;
-    ok = fsync(descriptor) == 0;
-    if (close(descriptor) != 0) ok = 0;
-    return ok;
-#else
-    (void)path;
-    return 1;
-#endif
-}
-
-static int haste__file_rename(const char *from, const char *to)
-{
-#if defined(_WIN32)
-    return MoveFileExA(from, to, 1 | 8) ? 1 : (errno = EACCES, 0);   /* rename() does not replace; 8: wait for the disk */
-#else
-    return rename(from, to) == 0;
-#endif
-}
-
-/* Writes the whole file under a temporary name and closes it. 0: it failed, and errno says why, or is 0 as in
-   haste__file_write. */
-static int haste__file_write_all(const char *temporary, haste__entry *table, int count, uint64_t file_bytes,
-                                 unsigned char *header)
-{
-    FILE *out = fopen(temporary, "wb");
-    size_t header_bytes = (size_t)table[0].offset;
-    int ok, i, reason;
-    if (!out) return 0;
+    unsigned char header[HASTE__FILE_HEADER] = { 0 };
+    const size_t header_bytes = (size_t)table[0].offset;
+    int i, reason = 0;
+    errno = 0;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    memset(header, 0, header_bytes);
-    ok = fwrite(header, 1, header_bytes, out) == header_bytes;
-    for (i = 0; ok && i < count; i++) ok = haste__file_write(out, &table[i]);
-    if (ok) {
-        haste__file_put_header(table, count, file_bytes, header);
-        ok = fseek(out, 0, SEEK_SET) == 0 && fwrite(header, 1, header_bytes, out) == header_bytes && fflush(out) == 0;
+    if (fwrite(header, 1, header_bytes, out) != header_bytes) return haste__reason();
+    for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
+    if (reason) return reason;
+    haste__file_put_header(table, count, file_bytes, header);
+    if (fseek(out, 0, SEEK_SET) != 0 || fwrite(header, 1, header_bytes, out) != header_bytes || fflush(out) != 0)
+        return haste__reason();
+    return 0;
+}
+
+/* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
+static haste_status haste__save_table(const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                                      int32_t section_count, unsigned char *scalars, haste__entry *table, int *count,
+                                      uint64_t *file_bytes, haste_error *error)
+{
+    int dense[HASTE_MAX_BLOCKS], own, i;
+    for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
+    if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &own))
+        return haste__fail(error, HASTE_ERR_SIZE, "the layer's arrays overflow size_t");
+    haste__file_put_layer(layer, dtype, scalars);
+    table[0].data = scalars;
+    *count = own + section_count;
+    for (i = own; i < *count; i++) {
+        const haste_section *section = &sections[i - own];
+        const char *bad = haste__file_bad_name(section->name, table + own, i - own);
+        if (bad)
+            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name, bad);
+        if (!section->data && section->bytes > 0)
+            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", section->name,
+                               (unsigned long long)section->bytes);
+        memset(&table[i], 0, sizeof table[i]);
+        memcpy(table[i].name, section->name, strlen(section->name));
+        table[i].bytes = section->bytes;
+        table[i].width = 1;
+        table[i].data = section->data;
     }
-    reason = errno;
-    if (fclose(out) != 0 && ok) { ok = 0; reason = errno; }
-    if (ok && !haste__file_sync(temporary)) { ok = 0; reason = errno; }
-    errno = reason;
-    return ok;
+    *file_bytes = (uint64_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * *count + 63) / 64 * 64;
+    for (i = 0; i < *count; i++) {
+        const uint64_t room = SIZE_MAX / 2 - *file_bytes;   /* so that every offset fits into a long or int64_t too */
+        table[i].offset = *file_bytes;
+        if (table[i].bytes > room || room - table[i].bytes < 64)
+            return haste__fail(error, HASTE_ERR_SIZE, "section \"%s\" has %llu bytes: too many", table[i].name,
+                               (unsigned long long)table[i].bytes);
+        *file_bytes += (table[i].bytes + 63) / 64 * 64;
+    }
+    return HASTE_OK;
 }
 
 haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
                         int32_t section_count, haste_error *error)
 {
     haste__entry table[HASTE__FILE_TABLE];
-    unsigned char header[HASTE__FILE_HEADER], scalars[HASTE__FILE_LAYER];
-    int dense[HASTE_MAX_BLOCKS], count, own, i, ok, reason;
-    size_t length, folder;
-    uint64_t file_bytes;
-    long process = 0;
-    char *temporary;
+    unsigned char scalars[HASTE__FILE_LAYER];
+    haste__writer writer;
+    uint64_t file_bytes = 0;
+    const char *kind;
+    int count = 0, reason;
     haste_status status;
 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
@@ -5959,62 +5922,16 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
                            (int)layer->dtype);
     status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
     if (status) return status;
-    if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
-        return haste__fail(error, HASTE_ERR_STATE, "step is %lld and rewires %lld: expected 0 .. 2^62",
-                           (long long)layer->step, (long long)layer->rewires);
+    status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    if (status) return status;
 
-    for (i = 0; i < layer->block_count; i++) dense[i] = layer->block[i].index == NULL;
-    if (!haste__file_table(layer, dtype, dtype == layer->dtype ? layer->optimizer : HASTE_SGD, dense, table, &count))
-        return haste__fail(error, HASTE_ERR_SIZE, "the layer's arrays overflow size_t");
-    table[0].data = scalars;
-    haste__file_put_layer(layer, dtype, scalars);
-    own = count;
-    for (i = 0; i < section_count; i++, count++) {
-        const char *bad = haste__file_bad_name(sections[i].name, table + own, count - own);
-        if (bad)
-            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i, sections[i].name, bad);
-        if (!sections[i].data && sections[i].bytes > 0)
-            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", sections[i].name,
-                               (unsigned long long)sections[i].bytes);
-        memset(&table[count], 0, sizeof table[count]);
-        memcpy(table[count].name, sections[i].name, strlen(sections[i].name));
-        table[count].bytes = sections[i].bytes;
-        table[count].data = sections[i].data;
-    }
-    file_bytes = (uint64_t)(HASTE__FILE_PREFIX + HASTE__FILE_ENTRY * count + 63) / 64 * 64;
-    for (i = 0; i < count; i++) {
-        table[i].offset = file_bytes;
-        if (table[i].bytes > INT64_MAX / 4 - file_bytes)
-            return haste__fail(error, HASTE_ERR_SIZE, "section \"%s\" has %llu bytes: too many", table[i].name,
-                               (unsigned long long)table[i].bytes);
-        file_bytes = (file_bytes + table[i].bytes + 63) / 64 * 64;
-    }
-
-    length = strlen(path);
-    temporary = (char *)haste__allocate(length + 64);
-    if (!temporary) return haste__fail(error, HASTE_ERR_MEMORY, "no memory for the name of a temporary file");
-#if defined(HASTE__POSIX)
-    process = (long)getpid();
-#endif
-    /* The process and the place of its stack tell apart those who save to one path at once. */
-    snprintf(temporary, length + 64, "%s.tmp%lx-%llx", path, (unsigned long)process, (unsigned long long)(uintptr_t)table);
-    errno = 0;
-    ok = haste__file_write_all(temporary, table, count, file_bytes, header);
-    reason = errno;
-    if (ok && !haste__file_rename(temporary, path)) { ok = 0; reason = errno; }
-    if (!ok) remove(temporary);
-    if (ok) {
-        /* Without this a crash may still bring back the old file, whole; some file systems refuse it. */
-        for (folder = length; folder > 0 && path[folder - 1] != '/'; folder--) { }
-        memcpy(temporary, folder ? path : ".", folder ? folder : 1);
-        temporary[folder ? folder : 1] = 0;
-        haste__file_sync(temporary);
-    }
-    haste__release(temporary);
-    if (!ok && reason == 0)
-        return haste__fail(error, HASTE_ERR_STATE, "a weight is beyond the range of bfloat16; %s is unchanged",
-                           haste__path_tail(path));
-    if (!ok) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: %s", haste__path_tail(path), strerror(reason));
+    kind = haste__file_kind(path);
+    if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: it is %s", haste__path_tail(path), kind);
+    reason = haste__writer_open(&writer, path);
+    if (!reason) reason = haste__writer_close(&writer, haste__file_write_all(writer.out, table, count, file_bytes));
+    if (reason)
+        return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot write %s: %s",
+                           haste__path_tail(path), haste__reason_text(reason));
     return HASTE_OK;
 }
 
@@ -6025,17 +5942,29 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
                                              haste_error *error)
 {
     const unsigned char *at = prefix + 8;
-    uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at);
-    uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at);
+    uint32_t order = (uint32_t)haste__get32(&at), version = (uint32_t)haste__get32(&at), lowest;
+    uint64_t file_bytes = haste__get64(&at), header_bytes = haste__get64(&at), features, zero;
     int32_t count = haste__get32(&at);
+    lowest = (uint32_t)haste__get32(&at);
+    features = haste__get64(&at);
+    zero = haste__get64(&at);
     if (memcmp(prefix, HASTE__FILE_MAGIC, 8) != 0)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
-    if (order != HASTE__FILE_ORDER)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s was written by a machine of another byte order (mark %08lx)", path,
-                           (unsigned long)order);
-    if (version != HASTE__FILE_VERSION)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s has format version %lu, expected %lu", path, (unsigned long)version,
-                           (unsigned long)HASTE__FILE_VERSION);
+    if (order == UINT32_C(0x04030201))
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s was written by haste 0.1 on a machine of big-endian byte order: only haste 0.1 reads it there",
+                           path);
+    if (order != HASTE__FILE_ORDER || version < 1)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file", path,
+                           (unsigned long)order, (unsigned long)version);
+    if (lowest > HASTE__FILE_VERSION)
+        return haste__fail(error, HASTE_ERR_FORMAT,
+                           "%s needs a newer haste: it is read from format version %lu on, this haste reads up to %lu", path,
+                           (unsigned long)lowest, (unsigned long)HASTE__FILE_VERSION);
+    if (features != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: it has features (%llx) that this one does not know",
+                           path, (unsigned long long)features);
+    if (zero != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s: reserved bytes of the header are not 0", path);
     if (file_bytes != bytes)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s has %llu bytes, its header says %llu", path,
                            (unsigned long long)bytes, (unsigned long long)file_bytes);
@@ -6046,75 +5975,127 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
     return HASTE_OK;
 }
 
+/* The header of a whole file in memory: table [HASTE__FILE_TABLE], each section where it lies and inside the file. */
+static haste_status haste__file_read_table(const unsigned char *memory, uint64_t bytes, const char *path,
+                                           haste__entry *table, int *count, haste_error *error)
+{
+    const unsigned char *at = memory + 24;
+    uint64_t end, sum;
+    size_t n;
+    int i;
+    haste_status status = haste__file_check_prefix(memory, bytes, path, error);
+    if (status) return status;
+    end = haste__get64(&at);
+    *count = haste__get32(&at);
+    at = memory + HASTE__FILE_PREFIX - 8;
+    sum = haste__get64(&at);
+    if (sum != haste__checksum_header(memory, (size_t)end))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of the header is wrong", path);
+
+    /* Every section begins where the one before ended: none can overlap another or leave the file. */
+    for (i = 0; i < *count; i++) {
+        haste__entry *entry = &table[i];
+        memset(entry, 0, sizeof *entry);
+        memcpy(entry->name, at, sizeof entry->name);
+        at += sizeof entry->name;
+        entry->offset = haste__get64(&at);
+        entry->bytes = haste__get64(&at);
+        entry->checksum = haste__get64(&at);
+        for (n = sizeof entry->name; n > 0 && entry->name[n - 1] == 0; n--) { }
+        if (n == sizeof entry->name || memchr(entry->name, 0, n))
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros", path, i);
+        if (entry->offset != end || entry->bytes > bytes - end || bytes - end < (entry->bytes + 63) / 64 * 64)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
+                               path, i, (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
+        entry->data = memory + entry->offset;
+        entry->width = 1;
+        end += (entry->bytes + 63) / 64 * 64;
+    }
+    for (; at < memory + table[0].offset; at++)
+        if (*at) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after the table are not 0", path);
+    if (end != bytes)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
+                           (unsigned long long)end, (unsigned long long)bytes);
+    return HASTE_OK;
+}
+
+/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of them. */
+static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer, int *dense,
+                                           int *own, haste_error *error)
+{
+    haste__entry wanted[HASTE__FILE_TABLE];
+    haste_status status;
+    int i;
+    if (strcmp(table[0].name, "haste.layer") != 0)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
+    status = haste__file_get_layer((const unsigned char *)table[0].data, table[0].bytes, path, layer, dense, error);
+    if (status) return status;
+    if (!haste__file_table(layer, layer->dtype, layer->optimizer, dense, wanted, own))
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
+    for (i = 0; i < *own; i++) {
+        if (i >= count || strcmp(table[i].name, wanted[i].name) != 0 || table[i].bytes != wanted[i].bytes)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i,
+                               wanted[i].name, (unsigned long long)wanted[i].bytes);
+        table[i].width = wanted[i].width;
+    }
+    return HASTE_OK;
+}
+
+/* The sections after the layer's own: the caller's, and in a file of a later version some that are passed over. */
+static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later, const char *path,
+                                              haste_file *file, haste_error *error)
+{
+    int i;
+    for (i = own; i < count; i++) {
+        const char *bad;
+        haste_section *section = &file->section[file->section_count];
+        if (later && strncmp(table[i].name, "haste.", 6) == 0) continue;
+        bad = haste__file_bad_name(table[i].name, table + own, i - own);
+        if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
+        if (file->section_count == HASTE_MAX_SECTIONS)
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path, HASTE_MAX_SECTIONS);
+        memcpy(section->name, table[i].name, sizeof section->name);
+        section->data = table[i].data;
+        section->bytes = table[i].bytes;
+        file->section_count++;
+    }
+    return HASTE_OK;
+}
+
+static haste_status haste__file_check_section(const haste__entry *entry, const char *path, haste_error *error)
+{
+    const char *data = (const char *)entry->data;
+    size_t n;
+    if (haste__checksum_section(entry) != entry->checksum)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, entry->name);
+    for (n = (size_t)entry->bytes; n % 64; n++)
+        if (data[n])
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, entry->name);
+    return HASTE_OK;
+}
+
 /* Makes sense of a whole file in memory, 64-byte aligned. */
 static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, const char *path, haste_file *file,
                                       haste_error *error)
 {
-    haste__entry table[HASTE__FILE_TABLE], wanted[HASTE__FILE_TABLE];
-    const unsigned char *at = (const unsigned char *)memory + 24;
-    uint64_t end = haste__get64(&at), stored;
-    int dense[HASTE_MAX_BLOCKS], count = haste__get32(&at), own, i;
+    haste__entry table[HASTE__FILE_TABLE];
+    const unsigned char *at = (const unsigned char *)memory + 12;
+    int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_error detail;
-    haste_status status;
-    size_t n;
-
-    at = (const unsigned char *)memory + HASTE__FILE_PREFIX - 8;
-    stored = haste__get64(&at);
-    if (stored != haste__checksum_header((const unsigned char *)memory, (size_t)end))
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of the header is wrong", path);
-
-    /* Every section begins where the one before ended: none can overlap another or leave the file. */
-    for (i = 0; i < count; i++) {
-        memset(&table[i], 0, sizeof table[i]);
-        memcpy(table[i].name, at, sizeof table[i].name);
-        at += sizeof table[i].name;
-        table[i].offset = haste__get64(&at);
-        table[i].bytes = haste__get64(&at);
-        table[i].checksum = haste__get64(&at);
-        if (table[i].offset != end || table[i].bytes > bytes - end || bytes - end < (table[i].bytes + 63) / 64 * 64)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
-                               path, i, (unsigned long long)table[i].bytes, (unsigned long long)table[i].offset);
-        end += (table[i].bytes + 63) / 64 * 64;
-    }
-    if (end != bytes)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the sections end at %llu, the file at %llu", path,
-                           (unsigned long long)end, (unsigned long long)bytes);
-
-    if (memcmp(table[0].name, "haste.layer", sizeof "haste.layer") != 0)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the first section is not haste.layer", path);
-    status = haste__file_get_layer((const unsigned char *)memory + table[0].offset, table[0].bytes, path, &file->layer,
-                                   dense, error);
-    if (status) return status;
-    if (!haste__file_table(&file->layer, file->layer.dtype, file->layer.optimizer, dense, wanted, &own))
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: the layer's arrays overflow size_t", path);
-    for (i = 0; i < own; i++)
-        if (i >= count || memcmp(table[i].name, wanted[i].name, strlen(wanted[i].name) + 1) != 0 ||
-            table[i].bytes != wanted[i].bytes)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d should be %s with %llu bytes", path, i,
-                               wanted[i].name, (unsigned long long)wanted[i].bytes);
-    file->section_count = count - own;
-    if (file->section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: %d sections of the caller, at most %d are possible", path,
-                           count - own, HASTE_MAX_SECTIONS);
-    for (i = own; i < count; i++) {
-        const char *bad = haste__file_bad_name(table[i].name, table + own, i - own);
-        haste_section *section = &file->section[i - own];
-        if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
-        memcpy(section->name, table[i].name, sizeof section->name);
-        section->data = memory + table[i].offset;
-        section->bytes = table[i].bytes;
-    }
-
-    for (i = 0; i < count; i++) {
+    haste_status status = haste__file_read_table((const unsigned char *)memory, bytes, path, table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, path, &file->layer, dense, &own, error);
+    if (!status)
+        status = haste__file_read_sections(table, own, count, (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION, path, file,
+                                           error);
+    for (i = 0; i < count && !status; i++) {
+        int width = table[i].width;
         /* A mapped file's large arrays are left on the disk until they are used. */
         if (mapped && i < own && strstr(table[i].name, ".weight")) continue;
-        if (haste__checksum_section(memory + table[i].offset, table[i].bytes) != table[i].checksum)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the checksum of section %s is wrong", path, table[i].name);
-        for (n = (size_t)(table[i].offset + table[i].bytes); n % 64; n++)
-            if (memory[n])
-                return haste__fail(error, HASTE_ERR_FORMAT, "%s: the bytes after section %s are not 0", path, table[i].name);
+        table[i].width = 1;   /* as the bytes stand in the file, so far */
+        status = haste__file_check_section(&table[i], path, error);
+        if (haste__big_endian() && width > 1) haste__swap(memory + table[i].offset, (size_t)table[i].bytes, width);
     }
-
+    if (status) return status;
     haste__file_attach(&file->layer, dense, table, memory);
     status = mapped ? haste__layer_check_ids(&file->layer, &detail) : haste_layer_check(&file->layer, &detail);
     if (status) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
@@ -6164,8 +6145,6 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
         status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) :
                              "it became shorter");
     fclose(in);
-    /* The prefix is checked again where it will be used: the file may have been replaced in between. */
-    if (!status) status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
     if (!status) status = haste__file_parse(memory, (uint64_t)bytes, 0, tail, file, error);
     if (status) { haste__release(memory); return status; }
     file->memory = memory;
@@ -6196,8 +6175,7 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
     reason = errno;
     close(descriptor);
     if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));
-    status = haste__file_check_prefix((const unsigned char *)memory, (uint64_t)bytes, tail, error);
-    if (!status) status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
+    status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
     if (status) { munmap(memory, (size_t)bytes); return status; }
     file->memory = memory;
     file->bytes = (size_t)bytes;
@@ -6209,18 +6187,37 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
 haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error)
 {
     haste_file loaded;
+    const char *kind;
     haste_status status;
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
     if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
     if (map != 0 && map != 1) return haste__fail(error, HASTE_ERR_ARG, "map = %ld, expected 0 or 1", (long)map);
+    kind = haste__file_kind(path);
+    if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot read %s: it is %s", haste__path_tail(path), kind);
     memset(&loaded, 0, sizeof loaded);
 #if defined(HASTE__POSIX)
-    if (map) status = haste__file_map(path, haste__path_tail(path), &loaded, error);
+    if (map && !haste__big_endian()) status = haste__file_map(path, haste__path_tail(path), &loaded, error);
     else
 #endif
     status = haste__file_read(path, haste__path_tail(path), &loaded, error);
     if (!status) *file = loaded;
     return status;
+}
+
+haste_status haste_file_check(const haste_file *file, haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE];
+    int dense[HASTE_MAX_BLOCKS], count, own, i;
+    haste_layer layer;
+    haste_error detail;
+    haste_status status;
+    if (!file || !file->memory) return haste__fail(error, HASTE_ERR_ARG, "file is %s", file ? "empty" : "NULL");
+    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, "the model file", table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, "the model file", &layer, dense, &own, error);
+    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], "the model file", error);
+    if (status) return status;
+    status = haste_layer_check(&file->layer, &detail);
+    return status ? haste__fail(error, HASTE_ERR_FORMAT, "the model file: %s", detail.text) : HASTE_OK;
 }
 
 void haste_file_free(haste_file *file)
@@ -6414,6 +6411,758 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 }
 
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ================================================================================================================
+   The kernels, once for each path: see >>kernels, which defines what begins with hv_ and includes this file for what
+   follows alone.
+   ================================================================================================================ */
+
+#if defined(HASTE__KERNEL_TEXT)
+#undef HASTE__KERNEL_TEXT
+
+/* ---- >>kernel text ------------------------------------------------------------------------------------------- */
+
+/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits. Weights of
+   the next group, `ahead` numbers behind these, are fetched on the way. */
+#define HASTE__FORWARD_ADD(i)   HASTE__ADD_TO_ROW(i, w[i])
+#define HASTE__FORWARD_STORE(i)                                                                                        \
+    hv_store(z + i * HASTE__SAMPLES, sum[i][0] + hv_set(bias[i]));                                                     \
+    hv_store(z + i * HASTE__SAMPLES + HV_LANES, sum[i][1] + hv_set(bias[i]));
+
+hv_target HASTE__INLINE void HASTE__KERNEL(forward_tile)(int S, int F, const uint16_t *index, const float *w,
+                                                         const float *bias, const float *x, float *z, ptrdiff_t ahead)
+{
+    const int rows = HV_ROWS, vectors = 2;
+    hv_float sum[8][4], b[4];
+    int f;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    for (f = 0; f < F; f++, w += S) {
+        const float *in = x + (ptrdiff_t)(index ? index[f] : f) * HASTE__SAMPLES;
+        HASTE__PREFETCH(w, ahead);
+        b[0] = hv_load(in);
+        b[1] = hv_load(in + HV_LANES);
+        HASTE__EACH_ROW(HASTE__FORWARD_ADD)
+    }
+    HASTE__EACH_ROW(HASTE__FORWARD_STORE)
+}
+
+hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index, const float *w, const float *bias,
+                                             const float *x, float *z, ptrdiff_t ahead)
+{
+    int s, b;
+    for (s = 0; s < S; s += HV_ROWS)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(forward_tile)(S, F, index, w + s, bias + s, x + b, z + s * HASTE__SAMPLES + b, ahead);
+}
+
+/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1, which go on
+   from the sums in z where first > 0; the bias after the last. */
+#define HASTE__PREDICT_RESUME(i)                                                                                       \
+    sum[i][0] = hv_load(z + i * r->stride);                                                                            \
+    if (vectors > 1) sum[i][1] = hv_load(z + i * r->stride + HV_LANES);                                                \
+    if (vectors > 2) {                                                                                                 \
+        sum[i][2] = hv_load(z + i * r->stride + 2 * HV_LANES);                                                         \
+        sum[i][3] = hv_load(z + i * r->stride + 3 * HV_LANES);                                                         \
+    }
+#define HASTE__PREDICT_ADD(i)   HASTE__ADD_TO_ROW(i, in[i])
+#define HASTE__PREDICT_STORE(i)                                                                                        \
+    hv_store(z + i * r->stride, sum[i][0] + b[0]);                                                                     \
+    if (vectors > 1) hv_store(z + i * r->stride + HV_LANES, sum[i][1] + b[1]);                                         \
+    if (vectors > 2) {                                                                                                 \
+        hv_store(z + i * r->stride + 2 * HV_LANES, sum[i][2] + b[2]);                                                  \
+        hv_store(z + i * r->stride + 3 * HV_LANES, sum[i][3] + b[3]);                                                  \
+    }
+
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0, int s,
+                                                         int first, int end)
+{
+    const ptrdiff_t S = r->S, pitch = r->pitch, ahead = r->ahead;
+    const uint16_t *index = r->index;
+    const uint16_t *w16 = (const uint16_t *)r->w + first * S + s;
+    const float *w32 = (const float *)r->w + first * S + s, *x = (const float *)r->x + b0;
+    float *z = r->z + b0 * r->stride + s;
+    hv_float sum[8][4], b[4];
+    int f;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    if (first > 0) { HASTE__EACH_ROW(HASTE__PREDICT_RESUME) }
+    for (f = first; f < end; f++, w32 += S, w16 += S) {
+        const float *in = x + (index ? index[f] : f) * pitch;
+        if (bf16) HASTE__PREFETCH(w16, ahead);
+        else HASTE__PREFETCH(w32, ahead);
+        if (!bf16 && vectors * HV_LANES > 16) HASTE__PREFETCH(w32 + 16, ahead);
+        if (vectors * HV_LANES > 32) {
+            if (bf16) HASTE__PREFETCH(w16 + 32, ahead);
+            else { HASTE__PREFETCH(w32 + 32, ahead); HASTE__PREFETCH(w32 + 48, ahead); }
+        }
+        b[0] = bf16 ? hv_widen(w16) : hv_load(w32);
+        if (vectors > 1) b[1] = bf16 ? hv_widen(w16 + HV_LANES) : hv_load(w32 + HV_LANES);
+        if (vectors > 2) {
+            b[2] = bf16 ? hv_widen(w16 + 2 * HV_LANES) : hv_load(w32 + 2 * HV_LANES);
+            b[3] = bf16 ? hv_widen(w16 + 3 * HV_LANES) : hv_load(w32 + 3 * HV_LANES);
+        }
+        HASTE__EACH_ROW(HASTE__PREDICT_ADD)
+    }
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
+    if (end == r->F) {
+        b[0] = hv_load(r->bias + s);
+        if (vectors > 1) b[1] = hv_load(r->bias + s + HV_LANES);
+        if (vectors > 2) {
+            b[2] = hv_load(r->bias + s + 2 * HV_LANES);
+            b[3] = hv_load(r->bias + s + 3 * HV_LANES);
+        }
+    }
+    HASTE__EACH_ROW(HASTE__PREDICT_STORE)
+}
+
+/* The same for all samples and the labels from s on; returns the first label not done, where fewer than a vector are left. */
+hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+{
+    const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
+    int b, first, end;
+    if (samples < 4)   /* few samples wait for memory, which is fastest in order: a few whole rows of weights at a time */
+        for (first = 0; first < F; first = end) {
+            end = F - first < turn ? F : first + turn;
+            for (s = start; s + 4 * HV_LANES <= S; s += 4 * HV_LANES) {
+                for (b = 0; b + 2 <= samples; b += 2) HASTE__KERNEL(predict_tile)(r, 2, 4, bf16, b, s, first, end);
+                for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 4, bf16, b, s, first, end);
+            }
+        }
+    for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
+        for (b = 0; b + HV_ROWS <= samples; b += HV_ROWS)
+            HASTE__KERNEL(predict_tile)(r, HV_ROWS, 2, bf16, b, s, 0, F);
+#if HV_ROWS > 4
+        for (; b + 4 <= samples; b += 4) HASTE__KERNEL(predict_tile)(r, 4, 2, bf16, b, s, 0, F);
+#endif
+        for (; b + 2 <= samples; b += 2) HASTE__KERNEL(predict_tile)(r, 2, 2, bf16, b, s, 0, F);
+        for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 2, bf16, b, s, 0, F);
+    }
+    for (; s + HV_LANES <= S; s += HV_LANES) {
+        for (b = 0; b + 8 <= samples; b += 8) HASTE__KERNEL(predict_tile)(r, 8, 1, bf16, b, s, 0, F);
+        for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 1, bf16, b, s, 0, F);
+    }
+    return s;
+}
+
+hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
+{
+    int s = r->bf16 ? HASTE__KERNEL(predict_from)(0, r, 1) : HASTE__KERNEL(predict_from)(0, r, 0);
+#if HV_LANES > 8   /* S is a multiple of 8 */
+    if (s < r->S && r->bf16) haste__avx2_predict_from(s, r, 1);
+    if (s < r->S && !r->bf16) haste__avx2_predict_from(s, r, 0);
+#endif
+    (void)s;
+}
+
+/* dx (+=): input gradients of 32 samples, from logit gradients dz [S][32]. `rows` inputs f, f + 1, ... at once. */
+#define HASTE__GRAD_INPUT_FROM(i)                                                                                      \
+    in[i] = w + (ptrdiff_t)(f + i) * S;                                                                                \
+    out[i] = dx + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;                                          \
+    HASTE__PREFETCH(out[i], 0);                                                                                        \
+    HASTE__PREFETCH(out[i], 2 * HV_LANES - 1);
+#define HASTE__GRAD_INPUT_ADD(i)   HASTE__ADD_TO_ROW(i, in[i][s])
+#define HASTE__GRAD_INPUT_STORE(i)                                                                                     \
+    hv_store(out[i], hv_load(out[i]) + sum[i][0]);                                                                     \
+    hv_store(out[i] + HV_LANES, hv_load(out[i] + HV_LANES) + sum[i][1]);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index, const float *w,
+                                                            const float *dz, float *dx)
+{
+    const int vectors = 2;
+    const float *in[8];
+    float *out[8];
+    hv_float sum[8][4], b[4];
+    int s;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    HASTE__EACH_ROW(HASTE__GRAD_INPUT_FROM)
+    for (s = 0; s < S; s++, dz += HASTE__SAMPLES) {
+        b[0] = hv_load(dz);
+        b[1] = hv_load(dz + HV_LANES);
+        HASTE__EACH_ROW(HASTE__GRAD_INPUT_ADD)
+    }
+    HASTE__EACH_ROW(HASTE__GRAD_INPUT_STORE)
+}
+
+hv_target static void HASTE__KERNEL(grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz,
+                                                float *dx)
+{
+    int f = 0, b;
+    for (; f + HV_ROWS <= F; f += HV_ROWS)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(grad_input_tile)(HV_ROWS, f, S, index, w, dz + b, dx + b);
+    for (; f < F; f++)
+        for (b = 0; b < HASTE__SAMPLES; b += 2 * HV_LANES)
+            HASTE__KERNEL(grad_input_tile)(1, f, S, index, w, dz + b, dx + b);
+}
+
+/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt [32][S], one
+   behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
+#define HASTE__GRAD_WEIGHT_FROM(i) in[i] = x + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;
+#define HASTE__GRAD_WEIGHT_ADD(i)  HASTE__ADD_TO_ROW(i, in[i][b0])
+#define HASTE__GRAD_WEIGHT_NEXT(i) in[i] += tile_size;
+#define HASTE__GRAD_WEIGHT_STORE(i)                                                                                    \
+    HASTE__KERNEL(put)(dw + (ptrdiff_t)(f + i) * S + s, sum[i][0], store);                                             \
+    if (vectors > 1) HASTE__KERNEL(put)(dw + (ptrdiff_t)(f + i) * S + s + HV_LANES, sum[i][1], store);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(put)(float *to, hv_float v, haste__store_mode store)
+{
+    if (store == HASTE__ADD) v = hv_load(to) + v;
+    if (store == HASTE__STREAM) hv_stream(to, v);
+    else hv_store(to, v);
+}
+
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vectors, int f, int s, int S,
+                                                             const uint16_t *index, const float *x, ptrdiff_t tile_size,
+                                                             int tiles, const float *dzt, float *dw, haste__store_mode store)
+{
+    const float *in[8];   /* no larger than it must be: gcc would keep the pointers in memory */
+    hv_float sum[8][4], b[4];
+    int b0;
+    dzt += s;
+    HASTE__EACH_ROW(HASTE__ZERO_ROW)
+    HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_FROM)
+    for (; tiles > 0; tiles--) {
+        for (b0 = 0; b0 < HASTE__SAMPLES; b0++, dzt += S) {
+            b[0] = hv_load(dzt);
+            if (vectors > 1) b[1] = hv_load(dzt + HV_LANES);
+            HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_ADD)
+        }
+        HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_NEXT)
+    }
+    HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_STORE)
+}
+
+/* Labels from s on; returns the first one not done, where fewer than a vector are left. */
+hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
+                                                            ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                            haste__store_mode store)
+{
+    int f;
+    for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
+        for (f = 0; f + HV_ROWS <= F; f += HV_ROWS)
+            HASTE__KERNEL(grad_weight_tile)(HV_ROWS, 2, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+        for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 2, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+    }
+    for (; s + HV_LANES <= S; s += HV_LANES) {
+        for (f = 0; f + 8 <= F; f += 8)
+            HASTE__KERNEL(grad_weight_tile)(8, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+        for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
+    }
+    return s;
+}
+
+hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
+                                                 int tiles, const float *dzt, float *dw, haste__store_mode store)
+{
+    int s = 0;
+    if (store == HASTE__SET)
+        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
+    else if (store == HASTE__ADD)
+        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
+    else s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
+#if HV_LANES > 8
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
+#endif
+    (void)s;
+}
+
+/* Scores of n candidates of one group, `count` at once: each sum still runs in order of f, with the bias last, as all logits
+   do. Of r: S, F, bf16, index, w and bias. */
+#define HASTE__SCORE_ADD(i) \
+    if (count > i) sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
+
+hv_target HASTE__INLINE void HASTE__KERNEL(score_few)(const haste__rows *r, const haste__candidate *c, int count, int bf16)
+{
+    const ptrdiff_t S = r->S;
+    const float *x0 = c[0].x, *x1 = x0, *x2 = x0, *x3 = x0, *w32 = (const float *)r->w;
+    const uint16_t *w16 = (const uint16_t *)r->w, *index = r->index;
+    ptrdiff_t s0 = c[0].s, s1 = s0, s2 = s0, s3 = s0, f, F = r->F;
+    float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
+    if (count > 1) { x1 = c[1].x; s1 = c[1].s; x2 = c[2].x; s2 = c[2].s; x3 = c[3].x; s3 = c[3].s; }
+    for (f = 0; f < F; f++, w32 += S, w16 += S) {
+        const ptrdiff_t in = index ? index[f] : f;
+        HASTE__SCORE_ADD(0) HASTE__SCORE_ADD(1) HASTE__SCORE_ADD(2) HASTE__SCORE_ADD(3)
+    }
+    *c[0].score = sum0 + r->bias[s0];
+    if (count > 1) {
+        *c[1].score = sum1 + r->bias[s1];
+        *c[2].score = sum2 + r->bias[s2];
+        *c[3].score = sum3 + r->bias[s3];
+    }
+}
+
+hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int64_t n)
+{
+    if (r->bf16) {
+        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 1);
+        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 1);
+    } else {
+        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 0);
+        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 0);
+    }
+}
+
+/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is NULL.
+   Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4,
+   on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider registers would need more
+   shuffles, not fewer. */
+hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
+                                               ptrdiff_t stride, float *sum)
+{
+#if HV_LANES == 4 || HV_LANES == 8
+    int r, c;
+    for (r = 0; r < rows; r += HV_LANES) {
+        hv_float total = hv_set(0);
+        for (c = 0; c < columns; c += 4) {
+            const float *in = from + r * pitch + c;
+            float *out = to + c * stride + r;
+            hv_float r0 = hv_load_quads(in, pitch), r1 = hv_load_quads(in + pitch, pitch);
+            hv_float r2 = hv_load_quads(in + 2 * pitch, pitch), r3 = hv_load_quads(in + 3 * pitch, pitch);
+            const hv_float t0 = hv_zip_low(r0, r1), t1 = hv_zip_low(r2, r3);
+            const hv_float t2 = hv_zip_high(r0, r1), t3 = hv_zip_high(r2, r3);
+            r0 = hv_pair_low(t0, t1); r1 = hv_pair_high(t0, t1);
+            r2 = hv_pair_low(t2, t3); r3 = hv_pair_high(t2, t3);
+            hv_store(out, r0); hv_store(out + stride, r1);
+            hv_store(out + 2 * stride, r2); hv_store(out + 3 * stride, r3);
+            total = total + ((r0 + r1) + (r2 + r3));   /* not one after the other: that waits for each addition */
+        }
+        if (sum) hv_store(sum + r, hv_load(sum + r) + total);
+    }
+#elif HV_LANES == 16
+    haste__avx2_transpose(rows, columns, from, pitch, to, stride, sum);
+#else
+    int r, c;
+    for (c = 0; c < columns; c++)
+        for (r = 0; r < rows; r++) {
+            to[c * stride + r] = from[r * pitch + c];
+            if (sum) sum[r] += from[r * pitch + c];
+        }
+#endif
+}
+
+/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=) the sums over
+   b. One row after the other, since each may lie in a page of its own; four at a time. */
+hv_target static void HASTE__KERNEL(split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to,
+                                                ptrdiff_t stride, float *sum)
+{
+    ptrdiff_t b = 0;   /* B*S may pass 2^31 */
+    int g, s;
+#if HV_LANES > 8
+    if (S % HV_LANES != 0) { haste__avx2_split_rows(from, pitch, B, S, groups, to, stride, sum); return; }
+#endif
+    for (; b + 4 <= B; b += 4)
+        for (g = 0; g < groups; g++)
+            for (s = 0; s < S; s += HV_LANES) {
+                const float *in = from + b * pitch + g * S + s;
+                float *out = to + g * stride + b * S + s, *total = sum + g * S + s;
+                const hv_float r0 = hv_load(in), r1 = hv_load(in + pitch), r2 = hv_load(in + 2 * pitch),
+                               r3 = hv_load(in + 3 * pitch);
+                hv_store(out, r0);
+                hv_store(out + S, r1);
+                hv_store(out + 2 * S, r2);
+                hv_store(out + 3 * S, r3);
+                hv_store(total, hv_load(total) + r0 + r1 + r2 + r3);
+            }
+    for (; b < B; b++)
+        for (g = 0; g < groups; g++)
+            for (s = 0; s < S; s += HV_LANES) {
+                const hv_float row = hv_load(from + b * pitch + g * S + s);
+                hv_store(to + g * stride + b * S + s, row);
+                hv_store(sum + g * S + s, hv_load(sum + g * S + s) + row);
+            }
+}
+
+/* n floats, a multiple of 16, to whole cache lines, by non-temporal stores. */
+hv_target static void HASTE__KERNEL(stream)(const float *from, float *to, int n)
+{
+    int i;
+    for (i = 0; i < n; i += HV_LANES) hv_stream(to + i, hv_load(from + i));
+}
+
+/* e^x for x <= 0, relative error below 2e-7; from -87 down (and for NaN) it stays at e^-87. */
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(exp)(hv_float x)
+{
+    const hv_float round = hv_set(12582912);   /* 1.5 * 2^23: adding it rounds to whole numbers, the last bits */
+    hv_float n, r, p;
+    hv_bits power;
+    x = hv_max(x, hv_set(-87));
+    n = hv_rounded(hv_fma(x, hv_set(1.44269504f), round));
+    power = hv_as_bits(n) << 23;
+    n = n - round;
+    r = hv_fma(n, hv_set(-0.693359375f), x);   /* ln 2 in two parts; n * the first is exact */
+    r = hv_fma(n, hv_set(2.12194440e-4f), r);
+    p = hv_fma(hv_set(0.00829030588f), r, hv_set(0.0418979755f));
+    p = hv_fma(p, r, hv_set(0.166676366f));
+    p = hv_fma(p, r, hv_set(0.499991492f));
+    p = hv_fma(p, r, hv_set(0.999999707f));
+    p = hv_fma(p, r, hv_set(1));
+    return hv_as_float(hv_as_bits(p) + power);
+}
+
+/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss,
+   so the error must be relative. */
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(log1p_ratio)(hv_float e)
+{
+    hv_float p = hv_fma(hv_set(0.00523269267f), e, hv_set(-0.0295052324f));
+    p = hv_fma(p, e, hv_set(0.0782259415f));
+    p = hv_fma(p, e, hv_set(-0.136632449f));
+    p = hv_fma(p, e, hv_set(0.191060063f));
+    p = hv_fma(p, e, hv_set(-0.248429821f));
+    p = hv_fma(p, e, hv_set(0.333190968f));
+    p = hv_fma(p, e, hv_set(-0.499994931f));
+    return hv_fma(p, e, hv_set(0.99999997f));
+}
+
+hv_target HASTE__INLINE hv_float HASTE__KERNEL(abs)(hv_float v)
+{
+    return hv_as_float(hv_as_bits(v) & hv_set_bits(0x7fffffffu));
+}
+
+/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z * scale;
+   positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL. They return 0 where a
+   logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
+hv_target HASTE__INLINE int HASTE__KERNEL(finite)(hv_float check) { return hv_all(hv_less(check, hv_set(1))); }
+
+hv_target HASTE__INLINE int HASTE__KERNEL(bce_rows)(float *z, int rows, float scale, float *loss)
+{
+    const hv_float zero = hv_set(0), one = hv_set(1), scales = hv_set(scale);
+    const hv_bits sign = hv_set_bits(0x80000000u);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float sum = zero;
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at), e = HASTE__KERNEL(exp)(hv_as_float(hv_as_bits(v) | sign));   /* e^-|v| */
+            const hv_float slope = scales * hv_reciprocal(one + e);
+            check = check + (v - v);
+            hv_store(at, hv_select(hv_less(v, zero), e * slope, slope));
+            if (loss) sum = sum + hv_fma(HASTE__KERNEL(log1p_ratio)(e), e, hv_max(v, zero));
+        }
+        if (loss) hv_store(loss + b, hv_load(loss + b) + sum);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+hv_target static int HASTE__KERNEL(bce)(float *z, int rows, float scale, float *loss)
+{
+    return loss ? HASTE__KERNEL(bce_rows)(z, rows, scale, loss) : HASTE__KERNEL(bce_rows)(z, rows, scale, NULL);
+}
+
+hv_target static int HASTE__KERNEL(hinge)(float *z, int rows, float scale, float *loss)
+{
+    const hv_float zero = hv_set(0), one = hv_set(1), twice = hv_set(2 * scale);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float sum = zero;
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at), margin = hv_max(v + one, zero);
+            check = check + (v - v);
+            sum = hv_fma(margin, margin, sum);
+            hv_store(at, twice * margin);
+        }
+        if (loss) hv_store(loss + b, hv_load(loss + b) + sum);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
+hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *weight)
+{
+    const hv_float zero = hv_set(0);
+    hv_float check = zero;
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        const hv_float largest = hv_load(shift + b), factor = hv_load(weight + b);
+        for (s = 0; s < rows; s++) {
+            float *at = z + s * HASTE__SAMPLES + b;
+            const hv_float v = hv_load(at);
+            check = check + (v - v);
+            hv_store(at, HASTE__KERNEL(exp)(hv_min(v - largest, zero)) * factor);
+        }
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
+hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best, float *sum)
+{
+    hv_float check = hv_set(0);
+    int b, s;
+    for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
+        hv_float largest = hv_load(best + b), total = hv_set(0);
+        for (s = 0; s < rows; s++) {
+            const hv_float v = hv_load(z + s * HASTE__SAMPLES + b);
+            check = check + (v - v);
+            largest = hv_max(v, largest);
+        }
+        for (s = 0; s < rows; s++) total = total + HASTE__KERNEL(exp)(hv_load(z + s * HASTE__SAMPLES + b) - largest);
+        hv_store(best + b, largest);
+        hv_store(sum + b, total);
+    }
+    return HASTE__KERNEL(finite)(check);
+}
+
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or -FLT_MAX):
+   hit [samples] (=). */
+hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit)
+{
+    const hv_float lowest = hv_set(-FLT_MAX);
+    int b, s;
+#if HV_LANES > 8
+    if (S % HV_LANES != 0) { haste__avx2_scan(z, samples, S, floor, hit); return; }
+#endif
+    for (b = 0; b < samples; b++, z += S) {
+        const hv_float limit = hv_set(floor[b]);
+        hv_mask below = hv_less(hv_set(0), hv_set(1));
+        for (s = 0; s < S; s += HV_LANES) {
+            const hv_float v = hv_load(z + s);
+            below &= hv_less(v, limit) & hv_less(lowest, v);
+        }
+        hit[b] = (unsigned char)!hv_all(below);
+    }
+}
+
+/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other left? */
+hv_target static int HASTE__KERNEL(drop_small)(float *z, int n, float least)
+{
+    const hv_float zero = hv_set(0), limit = hv_set(least > 1e-45f ? least : 1e-45f);   /* 0 is never left */
+    hv_mask small_all = hv_less(zero, hv_set(1));
+    int i;
+    for (i = 0; i < n; i += HV_LANES) {
+        const hv_float v = hv_load(z + i);
+        const hv_mask dropped = hv_less(HASTE__KERNEL(abs)(v), limit);
+        hv_store(z + i, hv_select(dropped, zero, v));
+        small_all &= dropped;
+    }
+    return !hv_all(small_all);
+}
+
+/* Are n numbers below `limit` in magnitude? Infinities and NaN are not. */
+hv_target static int HASTE__KERNEL(all_below)(const float *a, int64_t n, float limit)
+{
+    const hv_float limits = hv_set(limit);
+    hv_mask below = hv_less(hv_set(0), hv_set(1));
+    int64_t i = 0;
+    int tail = 1;
+    for (; i + HV_LANES <= n; i += HV_LANES) below &= hv_less(HASTE__KERNEL(abs)(hv_load(a + i)), limits);
+    for (; i < n; i++) tail &= fabsf(a[i]) < limit;
+    return tail && hv_all(below);
+}
+
+/* bfloat16 to float32. n is a multiple of 8, as in all of the following. */
+hv_target static void HASTE__KERNEL(widen)(const uint16_t *in, float *out, int n)
+{
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) hv_store(out + i, hv_widen(in + i));
+#if HV_LANES > 8
+    if (i < n) haste__avx2_widen(in + i, out + i, n - i);
+#endif
+}
+
+/* float32 to bfloat16, as haste__to_bf16_noise, with noise that a mix of `random` and the position gives. */
+hv_target static void HASTE__KERNEL(narrow)(const float *in, uint16_t *out, int n, uint64_t random)
+{
+    static const uint32_t lane[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const uint32_t step = 0x9e3779b9u, low = (uint32_t)random, high = (uint32_t)(random >> 32);
+    const hv_bits infinite = hv_set_bits(0x7f800000u);
+    hv_bits position = hv_load_bits(lane) * hv_set_bits(step) + hv_set_bits(low);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        hv_bits bits = hv_as_bits(hv_load(in + i)), magnitude = bits & hv_set_bits(0x7fffffffu), noise = position;
+        noise = (noise ^ (noise >> 16)) * hv_set_bits(0x85ebca6bu) + hv_set_bits(high);
+        noise = (noise ^ (noise >> 13)) * hv_set_bits(0xc2b2ae35u);
+        /* the upper bits of these differences are the signs: finite, NaN */
+        bits = bits + ((noise >> 16) & (hv_set_bits(0) - ((magnitude - infinite) >> 31)));
+        bits = bits | (((infinite - magnitude) >> 31) << 22);
+        hv_store_upper(out + i, bits);
+        position = position + hv_set_bits((uint32_t)HV_LANES * step);
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_narrow(in + i, out + i, n - i, (uint64_t)high << 32 | (uint32_t)(low + (uint32_t)i * step));
+#endif
+}
+
+/* The optimizers, on n weights w with gradients g and states. */
+hv_target static void HASTE__KERNEL(sgd)(float *w, const float *g, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(-rule->lr), decay = hv_set(rule->decay);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i);
+        hv_store(w + i, hv_fma(lr, hv_fma(decay, wi, hv_load(g + i)), wi));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_sgd(w + i, g + i, n - i, rule);
+#endif
+}
+
+hv_target static void HASTE__KERNEL(momentum)(float *w, const float *g, float *v, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(-rule->lr), decay = hv_set(rule->decay), momentum = hv_set(rule->momentum);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i);
+        const hv_float vi = hv_fma(momentum, hv_load(v + i), hv_fma(decay, wi, hv_load(g + i)));
+        hv_store(v + i, vi);
+        hv_store(w + i, hv_fma(lr, vi, wi));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_momentum(w + i, g + i, v + i, n - i, rule);
+#endif
+}
+
+hv_target static void HASTE__KERNEL(adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)
+{
+    const hv_float lr = hv_set(rule->lr), decay = hv_set(-(rule->lr * rule->decay)), eps = hv_set(rule->eps);
+    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2), one_beta1 = hv_set(1 - rule->beta1),
+                   one_beta2 = hv_set(1 - rule->beta2), correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
+    int i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float wi = hv_load(w + i), gi = hv_load(g + i);
+        const hv_float mi = hv_fma(beta1, hv_load(m + i), one_beta1 * gi);
+        const hv_float vi = hv_fma(beta2, hv_load(v + i), one_beta2 * (gi * gi));
+        hv_store(m + i, mi);
+        hv_store(v + i, vi);
+        hv_store(w + i, hv_fma(decay, wi, wi) - lr * (mi * correct1) / (hv_sqrt(vi * correct2) + eps));
+    }
+#if HV_LANES > 8
+    if (i < n) haste__avx2_adamw(w + i, g + i, m + i, v + i, n - i, rule);
+#endif
+}
+
+/* y += a * x, of any n; for a = 1 an addition. */
+hv_target static void HASTE__KERNEL(axpy)(float *y, float a, const float *x, int64_t n)
+{
+    const hv_float factor = hv_set(a);
+    int64_t i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) hv_store(y + i, hv_fma(factor, hv_load(x + i), hv_load(y + i)));
+    for (; i < n; i++) y[i] = hv_fma1(a, x[i], y[i]);
+}
+
+/* a . b, of any n: four vectors of sums side by side, which hides the addition's latency. */
+hv_target static float HASTE__KERNEL(dot)(const float *a, const float *b, int64_t n)
+{
+    hv_float sum0 = hv_set(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    float tail = 0;
+    int64_t i = 0;
+    for (; i + 4 * HV_LANES <= n; i += 4 * HV_LANES) {
+        sum0 = hv_fma(hv_load(a + i), hv_load(b + i), sum0);
+        sum1 = hv_fma(hv_load(a + i + HV_LANES), hv_load(b + i + HV_LANES), sum1);
+        sum2 = hv_fma(hv_load(a + i + 2 * HV_LANES), hv_load(b + i + 2 * HV_LANES), sum2);
+        sum3 = hv_fma(hv_load(a + i + 3 * HV_LANES), hv_load(b + i + 3 * HV_LANES), sum3);
+    }
+    for (; i + HV_LANES <= n; i += HV_LANES) sum0 = hv_fma(hv_load(a + i), hv_load(b + i), sum0);
+    for (; i < n; i++) tail = hv_fma1(a[i], b[i], tail);
+    return hv_sum((sum0 + sum1) + (sum2 + sum3)) + tail;
+}
+
+/* out[k] (=) a . b[k] for 4 rows b [4][n], which share what is loaded of a. */
+hv_target static void HASTE__KERNEL(dot4)(const float *a, const float *b, int64_t n, float *out)
+{
+    const float *b1 = b + n, *b2 = b1 + n, *b3 = b2 + n;
+    hv_float sum0 = hv_set(0), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    int64_t i = 0;
+    for (; i + HV_LANES <= n; i += HV_LANES) {
+        const hv_float ai = hv_load(a + i);
+        sum0 = hv_fma(ai, hv_load(b + i), sum0);
+        sum1 = hv_fma(ai, hv_load(b1 + i), sum1);
+        sum2 = hv_fma(ai, hv_load(b2 + i), sum2);
+        sum3 = hv_fma(ai, hv_load(b3 + i), sum3);
+    }
+    out[0] = hv_sum(sum0);
+    out[1] = hv_sum(sum1);
+    out[2] = hv_sum(sum2);
+    out[3] = hv_sum(sum3);
+    for (; i < n; i++) {
+        out[0] = hv_fma1(a[i], b[i], out[0]);
+        out[1] = hv_fma1(a[i], b1[i], out[1]);
+        out[2] = hv_fma1(a[i], b2[i], out[2]);
+        out[3] = hv_fma1(a[i], b3[i], out[3]);
+    }
+}
+
+/* The sum of n |a|, or |a*b| unless b is NULL; n a multiple of 8. */
+hv_target static float HASTE__KERNEL(sum_abs)(const float *a, const float *b, int n)
+{
+#if HV_LANES > 8
+    return haste__avx2_sum_abs(a, b, n);
+#else
+    hv_float sum = hv_set(0);
+    int i;
+    if (b) for (i = 0; i < n; i += HV_LANES) sum = sum + HASTE__KERNEL(abs)(hv_load(a + i) * hv_load(b + i));
+    else   for (i = 0; i < n; i += HV_LANES) sum = sum + HASTE__KERNEL(abs)(hv_load(a + i));
+    return hv_sum(sum);
+#endif
+}
+
+/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight at a time
+   from the table `sign` [256][8] of what a byte stands for. */
+hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t seed, const int32_t *feature,
+                                             const float *value, int64_t n, double scale, float (*sign)[8])
+{
+#if HV_LANES > 8
+    haste__avx2_project(row, words, seed, feature, value, n, scale, sign);
+#else
+    int64_t i, w;
+    int byte, j;
+    for (i = 0; i < n; i++) {
+        const hv_float scaled = hv_set((float)((double)value[i] * scale));
+        for (w = 0; w < words; w++) {
+            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
+            float *out = row + w * 64;
+            for (byte = 0; byte < 8; byte++, random >>= 8, out += 8)
+                for (j = 0; j < 8; j += HV_LANES)
+                    hv_store(out + j, hv_fma(scaled, hv_load(sign[random & 255] + j), hv_load(out + j)));
+        }
+    }
+#endif
+}
+
+static const haste__kernels HASTE__KERNEL(kernels) = {
+    HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
+    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream), HASTE__KERNEL(bce),
+    HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
+    HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
+    HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
+    HASTE__KERNEL(project)
+};
+
+#undef HASTE__KERNEL
+#undef HV_LANES
+#undef HV_ROWS
+#undef hv_target
+#undef hv_float
+#undef hv_bits
+#undef hv_mask
+#undef hv_load
+#undef hv_load_bits
+#undef hv_store
+#undef hv_stream
+#undef hv_set
+#undef hv_set_bits
+#undef hv_as_bits
+#undef hv_as_float
+#undef hv_fma
+#undef hv_fma1
+#undef hv_max
+#undef hv_min
+#undef hv_sqrt
+#undef hv_reciprocal
+#undef hv_rounded
+#undef hv_less
+#undef hv_select
+#undef hv_all
+#undef hv_sum
+#undef hv_widen
+#undef hv_store_upper
+#undef hv_load_quads
+#undef hv_zip_low
+#undef hv_zip_high
+#undef hv_pair_low
+#undef hv_pair_high
+#endif /* HASTE__KERNEL_TEXT */
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 

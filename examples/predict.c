@@ -110,8 +110,8 @@ static void read_options(predictor *p, int argc, char **argv)
         { OPTION_TEXT, "exclude", "FILE", &p->exclude, 0, 0, 0, "as many documents, whose labels must not come back", 0 },
         { OPTION_COUNT, "batch", "B", &p->batch, 1, 65536, 0, "documents at a time", 0 },
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
+        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "first compare all of MODEL, its weights too, with its checksums", 0 },
         { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
-        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "read all of the model and its checksums first; else weights are not checked", 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };
     const int count = (int)(sizeof table / sizeof table[0]);
@@ -141,7 +141,8 @@ static void open_model(predictor *p)
     const void *frequency;
     char text[DATA_ERROR];
     haste_error error;
-    if (haste_load(p->model_path, !p->verify, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_load(p->model_path, 1, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (p->verify && haste_file_check(&p->file, &error) != HASTE_OK) die(1, "%s: %s", p->model_path, error.text);
     if (!model_read_shape(&p->file, p->model_path, &p->shape, text)) die(1, "%s", text);
     if (!model_read_encoder(&p->file, p->model_path, &p->shape, &p->bag, &p->rows, text)) die(1, "%s", text);
     if (!p->shape.dense) {

@@ -205,11 +205,6 @@ if begin export; then   # a model only to predict: smaller, and what it predicts
     fails 1 "missing.haste" $train --resume missing.haste --export x.haste
     run 0 $predict small.haste test.txt --verify
     same out whole.out
-    size=$(wc -c <small.haste)                                  # one bit of a weight: only --verify sees it
-    { head -c $((size / 2)) small.haste; printf '\377'; tail -c +$((size / 2 + 2)) small.haste; } >bad.haste
-    ok [ "$(wc -c <bad.haste)" = "$size" ]
-    run 1 $predict bad.haste test.txt --verify
-    says err '^haste-predict: bad\.haste: .*(damaged|checksum)'
 fi
 
 if begin signal; then
@@ -256,6 +251,15 @@ if begin predict; then
     fails 1 "test.txt" $predict test.txt test.txt
     head -c 2000 model.haste >short.haste
     fails 1 "short.haste" $predict short.haste test.txt
+    run 0 $predict model.haste test.txt --verify
+    same out all.out
+    # One byte of the weights, which lie behind the header, the label order and the indices, is not seen without --verify.
+    at=$(od -A d -t x1 -v -w48 -j 64 -N 1440 model.haste | awk '/ 68 61 73 74 65 2e 30 2e 77 65 69 67 68 74 00/ {
+             for (i = 33; i > 25; i--) printf "%s", $i; exit }')
+    { head -c $((0x$at + 5)) model.haste; printf '\125'; tail -c +$((0x$at + 7)) model.haste; } >damaged.haste
+    ok sh -c '! cmp -s model.haste damaged.haste'
+    run 0 $predict damaged.haste test.txt
+    fails 1 "damaged.haste: the model file: the checksum of section haste.0.weight is wrong" $predict damaged.haste test.txt --verify
     fails 1 "missing.txt" $predict model.haste missing.txt
     fails 2 "expected a probability between 0 and 1" $predict model.haste test.txt --threshold 2
     run 0 $predict model.haste test.txt --threshold 0

@@ -1,4 +1,4 @@
-/* Label embeddings, label orders and grouping. */
+/* Label embeddings, label orders and clustering. */
 #include <stdlib.h>
 
 static long allocate_calls, allocate_fail, allocate_live;   /* allocate_fail: which call fails; 0: none */
@@ -99,6 +99,28 @@ static double cohesion_slow(const float *e, int32_t E, const int32_t *order, int
     return count ? sum / (double)count : 0;
 }
 
+static double cohesion_of(const float *e, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S)
+{
+    double cohesion = -1;
+    CHECK_STATUS(haste_cohesion(e, L, E, order, n, S, 1, &cohesion, NULL, &error), HASTE_OK, error);
+    return cohesion;
+}
+
+/* Of random orders of the same labels, on average. */
+static double random_cohesion(const float *e, int32_t L, int32_t E, const int32_t *order, int64_t n, int32_t S)
+{
+    int32_t *copy = (int32_t *)take((size_t)n * sizeof *copy);
+    double sum = 0;
+    uint64_t seed;
+    memcpy(copy, order, (size_t)n * sizeof *copy);
+    for (seed = 0; seed < 8; seed++) {
+        CHECK_STATUS(haste_order_random(copy, n, seed, &error), HASTE_OK, error);
+        sum += cohesion_of(e, L, E, copy, n, S);
+    }
+    free(copy);
+    return sum / 8;
+}
+
 /* ---- orders -------------------------------------------------------------------------------------------------- */
 
 static void frequency_order(void)
@@ -169,7 +191,7 @@ static void embed_dense(void)
         for (l = 0; l < L; l++) for (d = 0; d < E; d++)
             if (counts[l][b] && length > 0) want[l * E + d] += (double)x[b * E + d] / sqrt(length);
     }
-    CHECK_STATUS(haste_embed_dense(e, L, E, x, B, positives, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, x, B, &positives, 0, &error), HASTE_OK, error);
     for (l = 0; l < L * E; l++) CHECK_NEAR(e[l], want[l], 1e-6);
     CHECK_STATUS(haste_embed_finish(e, L, E, &error), HASTE_OK, error);
     for (l = 0; l < L; l++) {
@@ -222,7 +244,7 @@ static void embed_sparse(void)
     positives.offset = label_offset;
     positives.id = id;
     memset(e, 0, L * E * sizeof(float));
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 11, x, L, positives, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 11, &x, L, &positives, 0, &error), HASTE_OK, error);
     memcpy(again, e, L * E * sizeof(float));
     CHECK_STATUS(haste_embed_finish(e, L, E, &error), HASTE_OK, error);
     for (a = 0; a < L; a++)
@@ -244,13 +266,13 @@ static void embed_sparse(void)
     for (a = 0; a < L; a += 7) {
         x.offset = offset + a;
         positives.offset = label_offset + a;
-        CHECK_STATUS(haste_embed_sparse(e, L, E, 11, x, L - a < 7 ? L - a : 7, positives, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_embed_sparse(e, L, E, 11, &x, L - a < 7 ? L - a : 7, &positives, 0, &error), HASTE_OK, error);
     }
     CHECK(memcmp(e, again, L * E * sizeof(float)) == 0);
     x.offset = offset;
     positives.offset = label_offset;
     memset(e, 0, L * E * sizeof(float));
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 12, x, L, positives, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 12, &x, L, &positives, 0, &error), HASTE_OK, error);
     CHECK(memcmp(e, again, L * E * sizeof(float)) != 0);
     free(e);
     free(again);
@@ -274,7 +296,7 @@ static void embed_sparse_small(void)
     positives.offset = label_offset;
     positives.id = id;
     memset(e, 0, L * E * sizeof(float));
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 5, x, B, positives, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 5, &x, B, &positives, 0, &error), HASTE_OK, error);
     for (i = 0; i < E; i++) {
         CHECK_NEAR(fabs((double)e[3 * E + i]), .1, 1e-7);
         sum += (double)e[3 * E + i];
@@ -301,7 +323,7 @@ static void long_lists(void)
     for (i = 0; i < n; i++) { id[i] = (int32_t)(check_random() % L); count[id[i]] = 1; }
     positives.offset = offset;
     positives.id = id;
-    CHECK_STATUS(haste_embed_dense(e, L, 2, x, 1, positives, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_dense(e, L, 2, x, 1, &positives, 0, &error), HASTE_OK, error);
     for (i = 0; i < L; i++) { CHECK_NEAR(e[2 * i], .6 * count[i], 1e-7); CHECK_NEAR(e[2 * i + 1], .8 * count[i], 1e-7); }
 }
 
@@ -309,21 +331,102 @@ static void long_lists(void)
 
 /* The three steps by themselves, since each repairs much of what another one does wrong. */
 
-/* Which entries come first is unique: higher scores, then smaller ids. */
-static void selection(void)
+/* Keys of scores and ids: higher scores first, then smaller ids; -0 is 0; the score and the id come back. */
+static void keys(void)
 {
-    int32_t n, middle, i, j, order[60];
-    float score[60];
-    for (n = 1; n <= 60; n++)
-        for (middle = 0; middle <= n; middle += 1 + n / 7) {
+    static const float score[] = { (float)INFINITY, 3e38f, 2, 1.5f, 1, 1e-40f, 0, -1e-45f, -1, -1.5f, -3e38f, (float)-INFINITY };
+    const int n = (int)(sizeof score / sizeof *score);
+    int i;
+    for (i = 0; i < n; i++) {
+        CHECK(haste__key(score[i], 7) < haste__key(score[i], 8));
+        CHECK(haste__key_score(haste__key(score[i], INT32_MAX)) == score[i] && haste__key_id(haste__key(score[i], INT32_MAX)) == INT32_MAX);
+        if (i > 0) CHECK(haste__key(score[i - 1], INT32_MAX) < haste__key(score[i], 0));
+    }
+    CHECK(haste__key(-0.0f, 5) == haste__key(0, 5));
+}
+
+static int key_order(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Sorting and searching against qsort and a scan: all kinds of bits, equal keys, any n; and large ones whose order is bad for
+   quicksort. Selecting: which keys come first is unique. */
+static void sorting(void)
+{
+    enum { MOST = 300, LARGE = 1 << 17 };
+    static uint64_t key[LARGE], want[LARGE];
+    int n, kind, i;
+    for (kind = 0; kind < 6; kind++)
+        for (n = 0; n <= MOST; n += n < 20 ? 1 : 31) {
             int ok = 1;
-            for (i = 0; i < n; i++) { order[i] = (i * 7 + 3) % 61; score[i] = (float)(order[i] * 5 % (n % 3 ? 4 : 50)); }
-            haste__group_select(score, order, 0, n, middle);
-            for (i = 0; i < middle; i++)
-                for (j = middle; j < n; j++) ok &= score[i] > score[j] || (score[i] == score[j] && order[i] < order[j]);
-            for (i = 0; i < n; i++) ok &= score[i] == (float)(order[i] * 5 % (n % 3 ? 4 : 50));
+            for (i = 0; i < n; i++) {
+                const uint64_t random = (uint64_t)check_random() << 33 ^ (uint64_t)check_random() << 11 ^ check_random();
+                key[i] = kind == 0 ? random : kind == 1 ? random % 7 : kind == 2 ? (uint64_t)i : kind == 3 ? (uint64_t)(n - i)
+                       : kind == 4 ? UINT64_C(1) << random % 64 : random | UINT64_C(0xffffffff00000000);
+            }
+            memcpy(want, key, sizeof key[0] * (size_t)n);
+            qsort(want, (size_t)n, sizeof want[0], key_order);
+            key[n] = 42;
+            haste__sort(key, n);
+            CHECK(memcmp(key, want, sizeof key[0] * (size_t)n) == 0 && key[n] == 42);
+            for (i = 0; i < 20; i++) {
+                const uint64_t wanted = i < 2 || n == 0 ? (i ? UINT64_MAX : 0) : key[check_random() % (uint32_t)n] + (uint64_t)(i % 3) - 1;
+                int first = 0;
+                while (first < n && key[first] < wanted) first++;
+                ok &= haste__lower_bound(key, key + n, wanted) == key + first;
+            }
             CHECK(ok);
         }
+    for (kind = 0; kind < 3; kind++) {
+        for (i = 0; i < LARGE; i++)   /* an organ pipe; interleaved; few that differ */
+            want[i] = key[i] = (uint64_t)(kind == 0 ? (i < LARGE / 2 ? i : LARGE - i) : kind == 1 ? (i % 2 ? i : LARGE - i) : i % 3);
+        qsort(want, LARGE, sizeof want[0], key_order);
+        haste__sort(key, LARGE);
+        CHECK(memcmp(key, want, sizeof key) == 0);
+    }
+    for (n = 1; n <= 60; n++)
+        for (kind = 0; kind <= n; kind += 1 + n / 7) {   /* the first `kind` */
+            uint64_t sum = 0;
+            int ok = 1, j;
+            for (i = 0; i < n; i++) sum += key[i] = haste__key((float)(i * 5 % (n % 3 ? 4 : 50)), (i * 7 + 3) % 61);
+            haste__select(key, n, kind);
+            for (i = 0; i < kind; i++) for (j = kind; j < n; j++) ok &= key[i] < key[j];
+            for (i = 0; i < n; i++) sum -= key[i];
+            CHECK(ok && sum == 0);
+        }
+}
+
+/* An arena counts what it then hands out: aligned, one after the other; and it notices sizes that overflow. */
+static void arenas(void)
+{
+    static const size_t width[] = { 1, 8, 4, 2, 64 };
+    haste__arena arena = { NULL, 0, 0 };
+    size_t bytes = 0;
+    int walk, i;
+    for (walk = 0; walk < 2; walk++) {
+        char *previous = NULL;
+        for (i = 0; i < 5; i++) {
+            char *p = (char *)haste__take(&arena, (uint64_t)i * 13, width[i]);
+            CHECK(walk ? p != NULL && (uintptr_t)p % 64 == 0 && p >= previous : p == NULL);
+            if (walk) { memset(p, 1, (size_t)i * 13 * width[i]); previous = p + (size_t)i * 13 * width[i]; }
+        }
+        CHECK(arena.end % 64 == 0 && !arena.overflow);
+        if (walk) CHECK(previous <= arena.memory + arena.end && arena.end == bytes);
+        bytes = arena.end;
+        if (walk == 0) CHECK_STATUS(haste__reserve(&arena, &error), HASTE_OK, error);
+    }
+    haste__release(arena.memory);
+    for (i = 0; i < 3; i++) {   /* a product; an array that ends just past size_t; one whose rounding does */
+        memset(&arena, 0, sizeof arena);
+        CHECK(haste__take(&arena, 64, 1) == NULL && !arena.overflow);
+        CHECK(haste__take(&arena, i == 0 ? (uint64_t)SIZE_MAX / 8 + 1 : (uint64_t)SIZE_MAX - (i == 1 ? 0 : 100), i == 0 ? 8 : 1) == NULL);
+        CHECK(arena.overflow);
+        CHECK(haste__take(&arena, 1, 1) == NULL && arena.overflow);
+        CHECK_STATUS(haste__reserve(&arena, &error), HASTE_ERR_SIZE, error);
+        CHECK(arena.memory == NULL);
+    }
 }
 
 static int32_t purity(const int32_t *order, int32_t groups, int32_t S, int32_t clusters)
@@ -342,26 +445,28 @@ static void bisection_alone(void)
 {
     enum { clusters = 64, S = 32, L = clusters * S, E = 64 };
     float *e = planted(L, E, clusters, .2f, 0);
-    haste__grouping grouping;
-    memset(&grouping, 0, sizeof grouping);
-    grouping.embedding = e;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.threads = 1;
-    grouping.order = counted(L);
-    grouping.n = L;
-    grouping.score = (float *)take(L * sizeof(float));
-    grouping.part = (int64_t *)take(2 * clusters * sizeof(int64_t));
-    grouping.sums = (float *)take((1 + HASTE__GROUP_CHUNKS) * E * sizeof(float));
-    grouping.total = (double *)take(2 * E * sizeof(double));
-    haste__bisect_run(&grouping);
-    CHECK(is_permutation(grouping.order, L, 0));
-    CHECK(purity(grouping.order, clusters, S, clusters) > .9 * L);
-    free(grouping.order);
-    free(grouping.score);
-    free(grouping.part);
-    free(grouping.sums);
-    free(grouping.total);
+    int32_t *order = counted(L), i;
+    haste__clustering clustering;
+    memset(&clustering, 0, sizeof clustering);
+    clustering.embedding = e;
+    clustering.E = E;
+    clustering.S = S;
+    clustering.threads = 1;
+    clustering.key = (uint64_t *)take(L * sizeof(uint64_t));
+    clustering.n = L;
+    for (i = 0; i < L; i++) clustering.key[i] = (uint64_t)i;
+    clustering.part = (int64_t *)take(2 * clusters * sizeof(int64_t));
+    clustering.sums = (float *)take((1 + HASTE__CLUSTER_PIECES) * E * sizeof(float));
+    clustering.total = (double *)take(2 * E * sizeof(double));
+    haste__bisect_run(&clustering);
+    for (i = 0; i < L; i++) order[i] = haste__key_id(clustering.key[i]);
+    CHECK(is_permutation(order, L, 0));
+    CHECK(purity(order, clusters, S, clusters) > .9 * L);
+    free(order);
+    free(clustering.key);
+    free(clustering.part);
+    free(clustering.sums);
+    free(clustering.total);
     free(e);
 }
 
@@ -370,27 +475,30 @@ static void exchanges_alone(void)
 {
     enum { groups = 23, S = 16, L = groups * S - 3, E = 24 };
     float *e = planted(L, E, 5, .4f, 0);
-    int32_t list[groups], *order = counted(L), g, i, d;
+    int32_t *order = counted(L), g, i, d;
+    uint64_t list[groups], key[L];
     int64_t count = 0;
     double before = cohesion_slow(e, E, order, L, S), worst = 0;
-    haste__grouping grouping;
+    haste__clustering clustering;
     haste__exchange exchange;
-    memset(&grouping, 0, sizeof grouping);
+    memset(&clustering, 0, sizeof clustering);
     memset(&exchange, 0, sizeof exchange);
-    grouping.embedding = e;
-    grouping.E = E;
-    grouping.S = S;
-    grouping.order = order;
-    grouping.n = L;
-    for (g = 0; g < groups; g++) list[g] = g;
-    exchange.grouping = &grouping;
+    clustering.embedding = e;
+    clustering.E = E;
+    clustering.S = S;
+    clustering.key = key;
+    clustering.n = L;
+    for (i = 0; i < L; i++) key[i] = (uint64_t)i;
+    for (g = 0; g < groups; g++) list[g] = (uint64_t)g;
+    exchange.clustering = &clustering;
     exchange.list = list;
     exchange.groups = groups;
-    exchange.sum = (float *)take(HASTE__GROUP_WINDOW * E * sizeof(float));
-    exchange.gain = (float *)take(HASTE__GROUP_WINDOW * S * HASTE__GROUP_WINDOW * sizeof(float));
-    exchange.moved = (uint8_t *)take(HASTE__GROUP_WINDOW * S);
+    exchange.sum = (float *)take(HASTE__CLUSTER_WINDOW * E * sizeof(float));
+    exchange.gain = (float *)take(HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW * sizeof(float));
+    exchange.moved = (uint8_t *)take(HASTE__CLUSTER_WINDOW * S);
     exchange.count = &count;
     haste__exchange_window(&exchange, 0, 0);
+    for (i = 0; i < L; i++) order[i] = haste__key_id(key[i]);
     CHECK(count > L / 10);
     CHECK(is_permutation(order, L, 0));
     CHECK(cohesion_slow(e, E, order, L, S) > before + .1);
@@ -413,19 +521,16 @@ static void planted_clusters(void)
 {
     const int32_t clusters = 64, S = 32, L = 64 * 32, E = 128;
     float *e = planted(L, E, clusters, 1, 0);
-    int32_t *order = counted(L), i;
-    haste_group_report report;
-    double cohesion = 0;
-    CHECK_STATUS(haste_group(e, L, E, order, L, NULL, &report, &error), HASTE_OK, error);
+    int32_t *order = counted(L);
+    double found, given;
+    given = cohesion_of(e, L, E, order, L, S);
+    CHECK_NEAR(given, cohesion_slow(e, E, order, L, S), 1e-5);
+    CHECK_STATUS(haste_group(e, L, E, order, L, NULL, &error), HASTE_OK, error);
     CHECK(is_permutation(order, L, 0));
     CHECK(purity(order, clusters, S, clusters) > .98 * L);
-    CHECK(report.cohesion > report.random + .3 && report.cohesion > report.given + .3);
-    CHECK(report.empty == 0);
-    CHECK_NEAR(report.cohesion, cohesion_slow(e, E, order, L, S), 1e-5);
-    CHECK_STATUS(haste_cohesion(e, L, E, order, L, S, &cohesion, &error), HASTE_OK, error);
-    CHECK_NEAR(cohesion, report.cohesion, 0);
-    for (i = 0; i < L; i++) order[i] = i;
-    CHECK_NEAR(report.given, cohesion_slow(e, E, order, L, S), 1e-5);
+    found = cohesion_of(e, L, E, order, L, S);
+    CHECK_NEAR(found, cohesion_slow(e, E, order, L, S), 1e-5);
+    CHECK(found > given + .3 && found > random_cohesion(e, L, E, order, L, S) + .3);
     free(order);
     free(e);
 }
@@ -433,18 +538,19 @@ static void planted_clusters(void)
 /* More exchanges never make it worse, and they do make it better where nothing is clear-cut. */
 static void exchanges(void)
 {
-    const int32_t L = 3000, E = 48, rounds[3] = {1, 4, 16};
+    const int32_t L = 3000, E = 48, rounds[5] = {HASTE_NONE, 1, 4, 0, 40};   /* 0: 16 */
     float *e = planted(L, E, 40, 1.5f, 0);
-    double before = 0;
+    double before = 0, found;
     int i;
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 5; i++) {
         int32_t *order = counted(L);
         haste_group_options options = {16, 0, 0, 1};
-        haste_group_report report;
         options.iterations = rounds[i];
-        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &report, &error), HASTE_OK, error);
-        CHECK(report.cohesion > before && report.cohesion > report.random);
-        before = report.cohesion;
+        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &error), HASTE_OK, error);
+        found = cohesion_of(e, L, E, order, L, 16);
+        CHECK(i < 4 ? found > before : found >= before);
+        before = found;
+        CHECK(found > random_cohesion(e, L, E, order, L, 16));
         free(order);
     }
     free(e);
@@ -463,20 +569,23 @@ static void odd_sizes(void)
             float *e = planted(L, E, 4, .5f, hole);
             int32_t *order = counted(L + 1), i, empty = 0, last = -1;
             haste_group_options options = {0, 0, 2, 9};
-            haste_group_report report;
+            int64_t none = -1;
+            double found = -1;
             int ok = 1;
             options.group_size = S;
             order[L] = -77;
-            CHECK_STATUS(haste_group(e, L, E, order + head, n, &options, &report, &error), HASTE_OK, error);
+            CHECK_STATUS(haste_group(e, L, E, order + head, n, &options, &error), HASTE_OK, error);
             for (i = 0; i < head; i++) ok &= order[i] == i;
             CHECK(ok && order[L] == -77);
             CHECK(is_permutation(order + head, n, head));
             for (i = head; i < L; i++) empty += hole && i % hole == 0;
-            CHECK(report.empty == empty);
+            CHECK_STATUS(haste_cohesion(e, L, E, order + head, n, S, 2, &found, &none, &error), HASTE_OK, error);
+            CHECK(none == empty);
             for (i = L - empty; i < L; i++) { ok &= order[i] % hole == 0 && order[i] > last; last = order[i]; }
             CHECK(ok);
-            CHECK_NEAR(report.cohesion, cohesion_slow(e, E, order + head, n, S), 1e-5);
-            CHECK(report.cohesion >= report.random - 1e-6);
+            CHECK_NEAR(found, cohesion_slow(e, E, order + head, n, S), 1e-5);
+            /* in one dimension an exchange may earn nothing until others have been made */
+            if (E > 1) CHECK(found >= random_cohesion(e, L, E, order + head, n - empty, S) - 1e-6);
             free(order);
             free(e);
         }
@@ -489,7 +598,7 @@ static void only_last_short(void)
     float *e = planted(L, E, clusters, .3f, 0);
     int32_t *order = counted(L), g, i, mixed = 0;
     haste_group_options options = {16, 0, 0, 2};
-    CHECK_STATUS(haste_group(e, L, E, order, L, &options, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_group(e, L, E, order, L, &options, &error), HASTE_OK, error);
     CHECK(is_permutation(order, L, 0));
     for (g = 0; g < clusters; g++)
         for (i = 1; i < S; i++) mixed += order[g * S + i] % clusters != order[g * S] % clusters;
@@ -509,24 +618,26 @@ static void determinism(void)
         float *e = planted(L, E, 50, 1, 17);
         int32_t *first = counted(L), *order;
         haste_group_options options = {16, 4, 1, 3};
-        haste_group_report report, again;
-        CHECK_STATUS(haste_group(e, L, E, first, L, &options, &report, &error), HASTE_OK, error);
+        double found, again = -1;
+        CHECK_STATUS(haste_group(e, L, E, first, L, &options, &error), HASTE_OK, error);
         CHECK(is_permutation(first, L, 0));
-        CHECK(report.cohesion > report.random);
-        CHECK_NEAR(report.cohesion, cohesion_slow(e, E, first, L, 16), 1e-5);
+        found = cohesion_of(e, L, E, first, L, 16);
+        CHECK_NEAR(found, cohesion_slow(e, E, first, L, 16), 1e-5);
         for (t = 2; t < 8; t += t == 3 ? 4 : 1) {
             order = counted(L);
             options.threads = t;
-            CHECK_STATUS(haste_group(e, L, E, order, L, &options, &again, &error), HASTE_OK, error);
+            CHECK_STATUS(haste_group(e, L, E, order, L, &options, &error), HASTE_OK, error);
             CHECK(memcmp(order, first, (size_t)L * sizeof *order) == 0);
-            CHECK(again.cohesion == report.cohesion && again.random == report.random && again.given == report.given);
+            CHECK_STATUS(haste_cohesion(e, L, E, order, L, 16, t, &again, NULL, &error), HASTE_OK, error);
+            CHECK(again == found);
             free(order);
         }
         order = counted(L);
         options.seed = 4;
-        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &again, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &error), HASTE_OK, error);
         CHECK(memcmp(order, first, (size_t)L * sizeof *order) != 0);
-        CHECK_NEAR(again.cohesion, report.cohesion, .02);
+        CHECK_NEAR(cohesion_of(e, L, E, order, L, 16), found, .02);
+        CHECK(found > random_cohesion(e, L, E, order, L, 16));
         free(order);
         free(first);
         free(e);
@@ -542,13 +653,15 @@ static void degenerate(void)
         float *e = (float *)take((size_t)L * (size_t)E * sizeof(float));
         int32_t *order = counted(L), i;
         haste_group_options options = {8, 0, 2, 3};
-        haste_group_report report;
+        int64_t none = -1;
+        double found = -1;
         memset(e, 0, (size_t)L * (size_t)E * sizeof(float));
         for (i = 0; i < L; i++) if (kind < 2) e[i * E + 7] = kind == 1 && i % 2 ? -1 : 1;
-        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &report, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_group(e, L, E, order, L, &options, &error), HASTE_OK, error);
         CHECK(is_permutation(order, L, 0));
-        CHECK(report.empty == (kind == 2 ? L : 0));
-        CHECK_NEAR(report.cohesion, kind == 0 ? 1 : kind == 1 ? .96 : 0, 1e-6);   /* 100 = 12 * 8 + 4 of each: one mixed group */
+        CHECK_STATUS(haste_cohesion(e, L, E, order, L, 8, 0, &found, &none, &error), HASTE_OK, error);
+        CHECK(none == (kind == 2 ? L : 0));
+        CHECK_NEAR(found, kind == 0 ? 1 : kind == 1 ? .96 : 0, 1e-6);   /* 100 = 12 * 8 + 4 of each: one mixed group */
         free(e);
         free(order);
     }
@@ -574,33 +687,40 @@ static void embed_errors(void)
     for (i = 0; i < L * E; i++) before[i] = e[i] = (float)i;
     for (i = 0; i < B * E; i++) x[i] = 1;
 
-    CHECK_STATUS(haste_embed_sparse(NULL, L, E, 1, s, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_sparse(e, 0, E, 1, s, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_sparse(e, L, 0, 1, s, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, -1, p, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(NULL, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(e, 0, E, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, 0, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, -1, &p, 0, &error), HASTE_ERR_ARG, error);
     CHECK(error.status == HASTE_ERR_ARG && strstr(error.text, "B = -1"));
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, NULL), HASTE_OK, error);   /* and once right, to compare with */
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, NULL), HASTE_OK, error);   /* and once right, to compare with */
     memcpy(e, before, sizeof e);
-    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, 0, p, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, 0, &p, 0, &error), HASTE_OK, error);
 
-    s.offset = NULL;  CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_ARG, error);  s.offset = offset;
-    s.feature = NULL; CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_ARG, error);  s.feature = feature;
-    s.value = NULL;   CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_ARG, error);  s.value = value;
-    offset[1] = 4;    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_DATA, error); offset[1] = 2;
-    offset[0] = -1;   CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_DATA, error); offset[0] = 0;
-    feature[2] = -1;  CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_DATA, error); feature[2] = 7;
-    value[2] = (float)NAN;      CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_DATA, error);
-    value[2] = (float)INFINITY; CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, p, &error), HASTE_ERR_DATA, error);
+    s.offset = NULL;  CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);  s.offset = offset;
+    s.feature = NULL; CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);  s.feature = feature;
+    s.value = NULL;   CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_ARG, error);  s.value = value;
+    offset[1] = 4;    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_DATA, error); offset[1] = 2;
+    offset[0] = -1;   CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_DATA, error); offset[0] = 0;
+    feature[2] = -1;  CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_DATA, error); feature[2] = 7;
+    value[2] = (float)NAN;      CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_DATA, error);
+    value[2] = (float)INFINITY; CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, 0, &error), HASTE_ERR_DATA, error);
     value[2] = 3;
 
-    CHECK_STATUS(haste_embed_dense(NULL, L, E, x, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_dense(e, -1, E, x, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_dense(e, L, 0, x, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_dense(e, L, E, NULL, B, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_dense(e, L, E, x, -5, p, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_embed_dense(e, L, E, NULL, 0, p, &error), HASTE_OK, error);
-    x[B * E - 1] = (float)NAN; CHECK_STATUS(haste_embed_dense(e, L, E, x, B, p, &error), HASTE_ERR_DATA, error); x[B * E - 1] = 1;
+    CHECK_STATUS(haste_embed_dense(NULL, L, E, x, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, -1, E, x, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, 0, x, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, NULL, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, x, -5, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, NULL, 0, &p, 0, &error), HASTE_OK, error);
+    x[B * E - 1] = (float)NAN; CHECK_STATUS(haste_embed_dense(e, L, E, x, B, &p, 0, &error), HASTE_ERR_DATA, error); x[B * E - 1] = 1;
 
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, NULL, B, &p, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, NULL, 0, &error), HASTE_ERR_ARG, error);
+    CHECK(strstr(error.text, "positives is NULL") != NULL);
+    CHECK_STATUS(haste_embed_dense(e, L, E, x, B, NULL, 0, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &p, -1, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, x, B, &p, 4097, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_embed_dense(e, L, E, x, 0, NULL, -1, &error), HASTE_ERR_ARG, error);
     for (i = 0; i < 6; i++) {   /* the lists, in both functions */
         haste_status want = i < 2 ? HASTE_ERR_ARG : HASTE_ERR_DATA;
         broken = p;
@@ -610,8 +730,8 @@ static void embed_errors(void)
         if (i == 3) id[2] = -1;
         if (i == 4) label_offset[1] = 4;
         if (i == 5) label_offset[0] = -1;
-        CHECK_STATUS(haste_embed_sparse(e, L, E, 1, s, B, broken, &error), want, error);
-        CHECK_STATUS(haste_embed_dense(e, L, E, x, B, broken, &error), want, error);
+        CHECK_STATUS(haste_embed_sparse(e, L, E, 1, &s, B, &broken, 0, &error), want, error);
+        CHECK_STATUS(haste_embed_dense(e, L, E, x, B, &broken, 0, &error), want, error);
         CHECK(error.text[0] != 0 && error.status == want);
         id[2] = 1;
         label_offset[1] = 1;
@@ -649,19 +769,16 @@ static void group_errors(void)
     float *e = planted(L, E, 4, .5f, 0), saved;
     int32_t *order = counted(L), *before = counted(L);
     haste_group_options options = {16, 0, 0, 0}, bad = options;
-    haste_group_report report;
-    unsigned char poison[sizeof report];
     double cohesion = -3;
+    int64_t none = -3;
     size_t i;
-    memset(&report, 0xee, sizeof report);
-    memset(poison, 0xee, sizeof poison);
 #define BOTH(e, L, E, order, n, S, want)                                                                               \
     do {                                                                                                               \
         bad = options;                                                                                                 \
         bad.group_size = (S);                                                                                          \
-        CHECK_STATUS(haste_group(e, L, E, order, n, &bad, &report, &error), want, error);                              \
+        CHECK_STATUS(haste_group(e, L, E, order, n, &bad, &error), want, error);                                       \
         CHECK(error.text[0] != 0 && error.status == want);                                                             \
-        CHECK_STATUS(haste_cohesion(e, L, E, order, n, S, &cohesion, &error), want, error);                            \
+        CHECK_STATUS(haste_cohesion(e, L, E, order, n, S, 2, &cohesion, &none, &error), want, error);                  \
     } while (0)
     BOTH(NULL, L, E, order, L, 16, HASTE_ERR_ARG);
     BOTH(e, 0, E, order, 0, 16, HASTE_ERR_ARG);
@@ -681,16 +798,18 @@ static void group_errors(void)
     e[50 * E + 3] = (float)INFINITY; BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
     e[50 * E + 3] = 30;              BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* not a unit row */
     e[50 * E + 3] = saved;
-    bad = options; bad.iterations = -1;
-    CHECK_STATUS(haste_group(e, L, E, order, L, &bad, &report, &error), HASTE_ERR_ARG, error);
-    bad = options; bad.threads = -1;
-    CHECK_STATUS(haste_group(e, L, E, order, L, &bad, &report, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_cohesion(e, L, E, order, L, 16, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_cohesion(e, L, E, order, L, 0, &cohesion, &error), HASTE_ERR_ARG, error);
+    bad = options; bad.iterations = -2;
+    CHECK_STATUS(haste_group(e, L, E, order, L, &bad, &error), HASTE_ERR_ARG, error);
+    for (i = 0; i < 2; i++) {
+        bad = options; bad.threads = i ? -1 : 4097;
+        CHECK_STATUS(haste_group(e, L, E, order, L, &bad, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_cohesion(e, L, E, order, L, 16, bad.threads, &cohesion, &none, &error), HASTE_ERR_ARG, error);
+    }
+    CHECK_STATUS(haste_cohesion(e, L, E, order, L, 16, 0, NULL, &none, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_cohesion(e, L, E, order, L, 0, 0, &cohesion, &none, &error), HASTE_ERR_ARG, error);
     CHECK(memcmp(order, before, (size_t)L * sizeof *order) == 0);
-    CHECK(memcmp(&report, poison, sizeof report) == 0);
-    CHECK_NEAR(cohesion, -3, 0);
-    CHECK_STATUS(haste_group(e, L, E, order, L, &options, &report, NULL), HASTE_OK, error);
+    CHECK(cohesion == -3 && none == -3);
+    CHECK_STATUS(haste_group(e, L, E, order, L, &options, NULL), HASTE_OK, error);
     free(e);
     free(order);
     free(before);
@@ -726,10 +845,10 @@ static void failing_memory(void)
             allocate_calls = 0;
             allocate_fail = n;
             status = call == 0 ? haste_order_by_frequency(frequency, L, order, &error)
-                   : call == 1 ? haste_embed_sparse(e, L, E, 1, x, 1, p, &error)
-                   : call == 2 ? haste_embed_dense(e, L, E, sample, 1, p, &error)
-                   : call == 3 ? haste_cohesion(e, L, E, order, L, 16, &cohesion, &error)
-                               : haste_group(e, L, E, order, L, NULL, NULL, &error);
+                   : call == 1 ? haste_embed_sparse(e, L, E, 1, &x, 1, &p, 1, &error)
+                   : call == 2 ? haste_embed_dense(e, L, E, sample, 1, &p, 1, &error)
+                   : call == 3 ? haste_cohesion(e, L, E, order, L, 16, 1, &cohesion, NULL, &error)
+                               : haste_group(e, L, E, order, L, NULL, &error);
             allocate_fail = 0;
             CHECK(allocate_live == 0);
             if (status == HASTE_OK) break;
@@ -766,20 +885,13 @@ static void embed_threads(void)
         for (i = 0; i < SAMPLES; i++) {
             haste_sparse xi = { offset + i, feature, value };
             haste_lists li = { positive + i, id };
-            if (kind) haste_embed_dense(one, LABELS, DIMENSIONS, dense + i * DIMENSIONS, 1, li, NULL);
-            else haste_embed_sparse(one, LABELS, DIMENSIONS, 3, xi, 1, li, NULL);
+            if (kind) haste_embed_dense(one, LABELS, DIMENSIONS, dense + i * DIMENSIONS, 1, &li, 1, NULL);
+            else haste_embed_sparse(one, LABELS, DIMENSIONS, 3, &xi, 1, &li, 1, NULL);
         }
-        for (threads = 1; threads < 6; threads += 2) {
-#ifdef _OPENMP
-            const int before = omp_get_max_threads();
-            omp_set_num_threads(threads);
-#endif
+        for (threads = 0; threads < 6; threads++) {
             memset(all, 0, sizeof all);
-            CHECK((kind ? haste_embed_dense(all, LABELS, DIMENSIONS, dense, SAMPLES, lists, NULL)
-                        : haste_embed_sparse(all, LABELS, DIMENSIONS, 3, x, SAMPLES, lists, NULL)) == HASTE_OK);
-#ifdef _OPENMP
-            omp_set_num_threads(before);
-#endif
+            CHECK((kind ? haste_embed_dense(all, LABELS, DIMENSIONS, dense, SAMPLES, &lists, threads, NULL)
+                        : haste_embed_sparse(all, LABELS, DIMENSIONS, 3, &x, SAMPLES, &lists, threads, NULL)) == HASTE_OK);
             CHECK(memcmp(one, all, sizeof all) == 0);
         }
         CHECK(one[0] != 0);
@@ -797,7 +909,9 @@ int main(int argc, char **argv)
     RUN(embed_sparse);
     RUN(embed_sparse_small);
     RUN(long_lists);
-    RUN(selection);
+    RUN(keys);
+    RUN(sorting);
+    RUN(arenas);
     RUN(bisection_alone);
     RUN(exchanges_alone);
     RUN(planted_clusters);

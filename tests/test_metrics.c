@@ -20,41 +20,41 @@ static haste_lists lists(const int64_t *offset, const int32_t *id)
     return l;
 }
 
-static void propensity(void)
+static void inverse_propensity(void)
 {
     int64_t n[4] = { 0, 1, 10, 1000 };
-    double out[4], C;
+    double out[4], c;
     int i;
-    /* N = 1000, A = .55, B = 1.5: C = (6.907755 - 1) * 2.5^.55 = 5.907755 * 1.655263 = 9.778889.
-       n = 0:    1.5^-.55    = .800110, 1 + C * .800110 = 8.824187
-       n = 10:   11.5^-.55   = .260985, 1 + C * .260985 = 3.552144 */
-    CHECK_STATUS(haste_propensity(n, 4, 1000, 0, 0, out, &error), HASTE_OK, error);
+    /* N = 1000, a = .55, b = 1.5: c = (6.907755 - 1) * 2.5^.55 = 5.907755 * 1.655263 = 9.778889.
+       n = 0:    1.5^-.55    = .800110, 1 + c * .800110 = 8.824187
+       n = 10:   11.5^-.55   = .260985, 1 + c * .260985 = 3.552144 */
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 0, 0, out, &error), HASTE_OK, error);
     CHECK_NEAR(out[0], 8.824187, 1e-5);
     CHECK_NEAR(out[2], 3.552144, 1e-5);
-    C = (log(1000.0) - 1) * pow(2.5, .55);
-    for (i = 0; i < 4; i++) CHECK_NEAR(out[i], 1 + C * pow((double)n[i] + 1.5, -.55), 1e-12);
-    /* A = 1, B = 1, n = 1: C * 1/2 with C = 2 (log N - 1): exactly log N. n = 0 gives 1 + 2 (log N - 1). */
-    CHECK_STATUS(haste_propensity(n, 4, 1000, 1, 1, out, &error), HASTE_OK, error);
+    c = (log(1000.0) - 1) * pow(2.5, .55);
+    for (i = 0; i < 4; i++) CHECK_NEAR(out[i], 1 + c * pow((double)n[i] + 1.5, -.55), 1e-12);
+    /* a = 1, b = 1, n = 1: c * 1/2 with c = 2 (log N - 1): exactly log N. n = 0 gives 1 + 2 (log N - 1). */
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 1, 1, out, &error), HASTE_OK, error);
     CHECK_NEAR(out[1], log(1000.0), 1e-12);
     CHECK_NEAR(out[0], 2 * log(1000.0) - 1, 1e-12);
-    /* Two samples or one: log N < 1, C is held at 0. */
-    CHECK_STATUS(haste_propensity(n, 2, 2, 0, 0, out, &error), HASTE_OK, error);
+    /* Two samples or one: log N < 1, c is held at 0. */
+    CHECK_STATUS(haste_inverse_propensity(n, 2, 2, 0, 0, out, &error), HASTE_OK, error);
     CHECK(out[0] == 1 && out[1] == 1);
-    CHECK_STATUS(haste_propensity(n, 2, 1, 0, 0, out, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 2, 1, 0, 0, out, &error), HASTE_OK, error);
     CHECK(out[0] == 1 && out[1] == 1);
 
     for (i = 0; i < 4; i++) out[i] = -7;
-    CHECK_STATUS(haste_propensity(NULL, 4, 1000, 0, 0, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 1000, 0, 0, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 0, 1000, 0, 0, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 0, 0, 0, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 1000, .5, 0, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 1000, -.5, 1, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 1000, NAN, 1, out, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_propensity(n, 4, 999, 0, 0, out, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_inverse_propensity(NULL, 4, 1000, 0, 0, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 0, 0, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 0, 1000, 0, 0, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 0, 0, 0, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, .5, 0, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, -.5, 1, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, NAN, 1, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 999, 0, 0, out, &error), HASTE_ERR_DATA, error);
     CHECK(strstr(error.text, "frequency[3] = 1000") != NULL);
     n[1] = -1;
-    CHECK_STATUS(haste_propensity(n, 4, 1000, 0, 0, out, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 0, 0, out, &error), HASTE_ERR_DATA, error);
     for (i = 0; i < 4; i++) CHECK(out[i] == -7);
 }
 
@@ -71,12 +71,13 @@ static void by_hand(void)
     static const int32_t predicted[9] = { 4, 2, 1, 0, 5, -1, 1, 2, 3 };
     static const double p[10] = { 1, 2, 1, 1, 3, 4, 1, 5, 1, 1 };
     const double d = .63092975357145743, norm = 1.5 + .63092975357145743;
+    const haste_lists truth = lists(offset, id);
     haste_metrics m;
-    haste_scores s;
+    haste_metrics_values s;
     CHECK_STATUS(haste_metrics_init(&m, 3, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 3);   /* no samples yet */
     CHECK(s.precision == 0 && s.ndcg == 0 && s.recall == 0 && s.psp == 0 && s.psndcg == 0);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 3, 10, lists(offset, id), p, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 3, 3, 10, &truth, p, NULL, &error), HASTE_OK, error);
     CHECK(m.samples == 3);
     CHECK(m.hits[0] == 1 && m.hits[1] == 1 && m.hits[2] == 1);
     s = haste_metrics_get(&m, 1);
@@ -94,7 +95,7 @@ static void by_hand(void)
 
     /* Without propensities each label counts 1: psp@3 is hits over the most hits that there could be. */
     CHECK_STATUS(haste_metrics_init(&m, 3, &error), HASTE_OK, error);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 3, 10, lists(offset, id), NULL, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 3, 3, 10, &truth, NULL, NULL, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 3);
     CHECK_NEAR(s.psp, 100. * 3 / 4, 1e-10);
     s = haste_metrics_get(&m, 2);
@@ -104,8 +105,9 @@ static void by_hand(void)
     {
         static const int32_t best[9] = { 7, 4, 1, 5, -1, -1, -1, -1, -1 };
         static const int64_t two[3] = { 2, 5, 6 };
+        const haste_lists shorter = lists(two, id);
         CHECK_STATUS(haste_metrics_init(&m, 3, &error), HASTE_OK, error);
-        CHECK_STATUS(haste_metrics_add(&m, best, 2, 10, lists(two, id), p, NULL, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_metrics_add(&m, best, 2, 3, 10, &shorter, p, NULL, &error), HASTE_OK, error);
         s = haste_metrics_get(&m, 3);
         CHECK_NEAR(s.precision, 100. * (1 + 1. / 3) / 2, 1e-10);
         CHECK_NEAR(s.ndcg, 100, 1e-10);
@@ -124,10 +126,11 @@ static void duplicates(void)
 {
     static const int64_t offset[2] = { 0, 3 };
     static const int32_t id[3] = { 3, 3, 8 }, predicted[3] = { 3, 3, 8 };
+    const haste_lists truth = lists(offset, id);
     haste_metrics m;
-    haste_scores s;
+    haste_metrics_values s;
     haste_metrics_init(&m, 3, NULL);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 10, lists(offset, id), NULL, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 3, 10, &truth, NULL, NULL, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 3);
     CHECK(m.hits[0] == 1 && m.hits[1] == 0 && m.hits[2] == 1);
     CHECK_NEAR(s.recall, 100, 1e-10);
@@ -143,11 +146,11 @@ static void filters(void)
     static const int64_t offset[3] = { 0, 3, 4 }, filter_offset[3] = { 1, 4, 5 };
     static const int32_t id[4] = { 1, 2, 6, 5 }, filter_id[5] = { 77, 2, 9, 2, 5 };
     static const int32_t predicted[8] = { 9, 1, 2, 6, 5, 4, 3, 2 };
-    haste_lists filter = lists(filter_offset, filter_id);
+    const haste_lists truth = lists(offset, id), filter = lists(filter_offset, filter_id);
     haste_metrics m;
-    haste_scores s;
+    haste_metrics_values s;
     haste_metrics_init(&m, 4, NULL);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 10, lists(offset, id), NULL, &filter, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 4, 10, &truth, NULL, &filter, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 2);
     CHECK_NEAR(s.precision, 100, 1e-10);
     CHECK_NEAR(s.ndcg, 100, 1e-10);
@@ -157,7 +160,7 @@ static void filters(void)
     CHECK_NEAR(s.psp, 100, 1e-10);
     /* The second sample's only positive is filtered away: it counts as a sample without positives. */
     haste_metrics_init(&m, 4, NULL);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 10, lists(offset, id), NULL, &filter, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 4, 10, &truth, NULL, &filter, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 2);
     CHECK(m.samples == 2);
     CHECK_NEAR(s.precision, 50, 1e-10);
@@ -166,7 +169,7 @@ static void filters(void)
 
 /* The definitions again, with marks per label instead of sorted lists. */
 static void slow(int k_all, const int32_t *id, int B, int L, haste_lists truth, const double *p, const haste_lists *filter,
-                 haste_scores *out)
+                 haste_metrics_values *out)
 {
     char *y = (char *)malloc((size_t)L), *off = (char *)malloc((size_t)L), *used = (char *)malloc((size_t)L);
     double *gains = (double *)malloc((size_t)L * sizeof *gains);
@@ -228,7 +231,7 @@ static void random_lists(void)
     static int32_t id[B * K], truth_id[B * 3000], filter_id[B * 400];
     int64_t truth_offset[B + 1], filter_offset[B + 1], n[L];
     double p[L];
-    haste_scores want[K + 1];
+    haste_metrics_values want[K + 1];
     int round, b, i, k;
     for (round = 0; round < 12; round++) {
         int depth = round == 0 ? 1 : round == 1 ? 64 : 1 + (int)(check_random() % K), with_filter = round % 3 != 0, with_p = round % 4 != 1;
@@ -237,7 +240,7 @@ static void random_lists(void)
         haste_lists truth = lists(truth_offset, truth_id), filter = lists(filter_offset, filter_id);
         haste_metrics m;
         for (i = 0; i < L; i++) n[i] = check_random() % 500;
-        CHECK_STATUS(haste_propensity(n, L, 1000, 0, 0, p, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_inverse_propensity(n, L, 1000, 0, 0, p, &error), HASTE_OK, error);
         truth_offset[0] = at;
         for (b = 0; b < B; b++) {
             int count = b % 7 == 0 ? 0 : b % 11 == 0 ? 2000 : (int)(check_random() % 40);   /* 2,000: not on the stack */
@@ -255,13 +258,13 @@ static void random_lists(void)
         slow(depth, id, B, L, truth, with_p ? p : NULL, with_filter ? &filter : NULL, want);
         CHECK_STATUS(haste_metrics_init(&m, depth, &error), HASTE_OK, error);
         /* in two portions: sums add up */
-        CHECK_STATUS(haste_metrics_add(&m, id, 13, L, truth, with_p ? p : NULL, with_filter ? &filter : NULL, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_metrics_add(&m, id, 13, depth, L, &truth, with_p ? p : NULL, with_filter ? &filter : NULL, &error), HASTE_OK, error);
         truth.offset += 13;
         filter.offset += 13;
-        CHECK_STATUS(haste_metrics_add(&m, id + 13 * depth, B - 13, L, truth, with_p ? p : NULL, with_filter ? &filter : NULL, &error),
+        CHECK_STATUS(haste_metrics_add(&m, id + 13 * depth, B - 13, depth, L, &truth, with_p ? p : NULL, with_filter ? &filter : NULL, &error),
                      HASTE_OK, error);
         for (k = 1; k <= depth; k++) {
-            haste_scores got = haste_metrics_get(&m, k);
+            haste_metrics_values got = haste_metrics_get(&m, k);
             CHECK_NEAR(got.precision, want[k].precision, 1e-9);
             CHECK_NEAR(got.ndcg, want[k].ndcg, 1e-9);
             CHECK_NEAR(got.recall, want[k].recall, 1e-9);
@@ -277,17 +280,43 @@ static void long_list(void)
     enum { N = 500000 };
     int32_t *id = (int32_t *)malloc(N * sizeof *id), predicted[2] = { 0, N - 1 };
     int64_t offset[2] = { 0, N };
+    const haste_lists truth = lists(offset, id);
     haste_metrics m;
-    haste_scores s;
+    haste_metrics_values s;
     int i;
     if (!id) return;
     for (i = 0; i < N; i++) id[i] = N - 1 - i;
     haste_metrics_init(&m, 2, NULL);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, N, lists(offset, id), NULL, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 2, N, &truth, NULL, NULL, &error), HASTE_OK, error);
     s = haste_metrics_get(&m, 2);
     CHECK_NEAR(s.precision, 100, 1e-10);
     CHECK_NEAR(s.recall, 200. / (double)(int)N, 1e-10);
     free(id);
+}
+
+/* More predictions a sample than metrics->k: those of the first ranks count, the others are not read. */
+static void wider_rows(void)
+{
+    enum { B = 20, K = 10, L = 30 };
+    int32_t id[B * K], narrow[B * 5], truth_id[B];
+    int64_t offset[B + 1];
+    const haste_lists truth = lists(offset, truth_id);
+    haste_metrics wide, same;
+    int b, i;
+    for (b = 0; b <= B; b++) offset[b] = b;
+    for (b = 0; b < B; b++) {
+        truth_id[b] = (int32_t)(check_random() % L);
+        for (i = 0; i < K; i++) id[b * K + i] = i < 5 ? (truth_id[b] + i) % L : 1 << 30;   /* the best one is right */
+        memcpy(narrow + b * 5, id + b * K, sizeof(int32_t) * 5);
+    }
+    haste_metrics_init(&wide, 5, NULL);
+    haste_metrics_init(&same, 5, NULL);
+    CHECK_STATUS(haste_metrics_add(&wide, id, B, K, L, &truth, NULL, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&same, narrow, B, 5, L, &truth, NULL, NULL, &error), HASTE_OK, error);
+    CHECK_NEAR(haste_metrics_get(&wide, 1).precision, 100, 1e-12);
+    CHECK_NEAR(haste_metrics_get(&wide, 5).recall, 100, 1e-12);
+    CHECK_NEAR(haste_metrics_get(&wide, 5).precision, 20, 1e-12);
+    CHECK(memcmp(&wide, &same, sizeof wide) == 0);
 }
 
 static void errors(void)
@@ -303,57 +332,63 @@ static void errors(void)
     CHECK_STATUS(haste_metrics_init(&m, 0, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_metrics_init(&m, HASTE_MAX_K + 1, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_metrics_init(&m, 3, &error), HASTE_OK, error);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_OK, error);
-    CHECK_STATUS(haste_metrics_add(&m, NULL, 0, 50, truth, p, NULL, &error), HASTE_OK, error);   /* no samples: nothing is read */
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, NULL, 0, 3, 50, &truth, p, NULL, &error), HASTE_OK, error);   /* no samples: nothing is read */
     before = m;
 
-    CHECK_STATUS(haste_metrics_add(NULL, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_metrics_add(&m, NULL, 2, 50, truth, p, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, -1, 50, truth, p, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 0, truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(NULL, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, NULL, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, -1, 3, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 0, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 2, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);   /* k below metrics->k */
+    CHECK(strstr(error.text, "k = 2") != NULL);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 0, -3, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, NULL, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK(strstr(error.text, "truth is NULL") != NULL);
     bad.offset = NULL;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, bad, p, NULL, &error), HASTE_ERR_ARG, error);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, &bad, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &bad, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, &bad, &error), HASTE_ERR_ARG, error);
     bad = lists(offset, NULL);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, bad, p, NULL, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &bad, p, NULL, &error), HASTE_ERR_ARG, error);
     predicted[5] = 50;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
-    CHECK(strstr(error.text, "id[5] = 50") != NULL);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK(strstr(error.text, "id[1, 2] = 50") != NULL);
     predicted[5] = -2;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     predicted[5] = 0;
     id[399] = 50;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     CHECK(strstr(error.text, "truth.id[399] = 50") != NULL);
     id[399] = -1;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, &truth, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, &truth, &error), HASTE_ERR_DATA, error);
     id[399] = 0;
     offset[1] = 401;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     offset[1] = 2;
     offset[0] = -1;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     offset[0] = 0;
     p[0] = NAN;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     p[0] = 0;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     p[0] = 1;
     fail_at = allocations;
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, &error), HASTE_ERR_MEMORY, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_MEMORY, error);
     fail_at = -1;
     CHECK(memcmp(&m, &before, sizeof m) == 0);
-    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 50, truth, p, NULL, NULL), HASTE_OK, error);
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, NULL), HASTE_OK, error);
     CHECK(m.samples == before.samples + 2);
 }
 
 int main(int argc, char **argv)
 {
     check_begin(argc, argv);
-    RUN(propensity);
+    RUN(inverse_propensity);
     RUN(by_hand);
     RUN(duplicates);
     RUN(filters);
+    RUN(wider_rows);
     RUN(random_lists);
     RUN(long_list);
     RUN(errors);

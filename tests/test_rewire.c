@@ -23,7 +23,6 @@ static void *counting_malloc(size_t bytes)
 static void counting_free(void *memory) { if (memory) held--; free(memory); }
 
 static const haste_loss  losses[] = { HASTE_BCE, HASTE_SQUARED_HINGE, HASTE_SOFTMAX };
-static const haste_lists no_lists = { NULL, NULL };
 
 static haste_rewire_options rewire_options(float share, haste_prune prune, haste_scope scope, haste_growth growth)
 {
@@ -176,7 +175,7 @@ static void check_rewired(const haste_layer *before, const haste_layer *after, c
     int32_t k;
     int state;
     CHECK_STATUS(haste_layer_check(after, &test_error), HASTE_OK, test_error);
-    CHECK(after->rewires == before->rewires + 1 && after->step == before->step && after->pending == 0);
+    CHECK(after->rewires == before->rewires + 1 && after->step == before->step);
     CHECK(memcmp(before->label_of, after->label_of, (size_t)before->slots * 4) == 0);
     CHECK(memcmp(before->slot_of, after->slot_of, (size_t)before->labels * 4) == 0);
     memset(gradient, 0, sizeof gradient);
@@ -185,7 +184,7 @@ static void check_rewired(const haste_layer *before, const haste_layer *after, c
         slope = test_doubles((size_t)batch->B * (size_t)before->slots);
         for (k = 0; k < before->block_count; k++) gradient[k] = test_doubles((size_t)test_weights(&before->block[k]));
         haste_forward_ref(before, batch->x, batch->B, logits);
-        haste_loss_ref(before, logits, batch->B, batch->positives, 0, &loss, slope);
+        haste_loss_ref(before, logits, batch->B, &batch->positives, 0, &loss, slope);
         haste_backward_ref(before, batch->x, batch->B, slope, gradient, NULL, NULL);
     }
     for (k = 0; k < before->block_count; k++) {
@@ -262,7 +261,7 @@ static int64_t rewire_checked(haste_layer *layer, haste_workspace *work, const h
     haste_layer before = test_copy(layer);
     int64_t moved = -1;
     int needed = o->prune == HASTE_PRUNE_SALIENCY || o->growth == HASTE_GROW_GRADIENT;
-    CHECK_STATUS(haste_rewire(layer, work, o, needed ? batch->x : NULL, needed ? batch->B : 0, needed ? batch->positives : no_lists,
+    CHECK_STATUS(haste_rewire(layer, work, o, needed ? batch->x : NULL, needed ? batch->B : 0, needed ? &batch->positives : NULL,
                               &moved, &test_error), HASTE_OK, test_error);
     check_rewired(&before, layer, o, needed ? batch : NULL, moved);
     haste_layer_free(&before);
@@ -315,7 +314,7 @@ static void by_hand(void)
     for (p = 0; p < 12; p++) for (s = 0; s < 8; s++) ((float *)layer.block[0].weight)[p * 8 + s] = s == p % 8 ? score[p] / 8 : 0;
     before = test_copy(&layer);
     work = test_workspace(&layer, 1, 1, HASTE_PATH_AUTO);
-    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
     CHECK(moved == 6);
     for (p = 0; p < 12; p++) CHECK((place_of(&layer.block[0], p / 4, before.block[0].index[p]) < 0) == goes[p]);
     haste_layer_free(&before);
@@ -326,7 +325,7 @@ static void by_hand(void)
     for (p = 0; p < 12; p++) for (s = 0; s < 8; s++) ((float *)layer.block[0].weight)[p * 8 + s] = s == p % 8 ? score[p] / 8 : 0;
     before = test_copy(&layer);
     o.group_share = 1;
-    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
     CHECK(moved == 6);
     for (p = 0; p < 12; p++)
         CHECK((place_of(&layer.block[0], p / 4, before.block[0].index[p]) < 0) == (p == 3 ? 1 : p == 9 ? 0 : goes[p]));
@@ -378,9 +377,9 @@ static void many_times(void)
                                                     (haste_growth)(i / 4 % 2));
             o.group_share = (float)(i % 5) / 4;
             o.uniform = i / 8 % 2;
-            CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, batch.B, batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, batch.B, &batch.positives, NULL, &test_error), HASTE_OK, test_error);
             CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_train_step(&layer, &work, batch.x, batch.B, batch.positives, &step, NULL, NULL, &test_error), HASTE_OK,
+            CHECK_STATUS(haste_train_step(&layer, &work, batch.x, batch.B, &batch.positives, &step, NULL, NULL, &test_error), HASTE_OK,
                          test_error);
         }
         CHECK(layer.rewires == 200);
@@ -408,7 +407,7 @@ static void random_growth_is_uniform(void)
         for (repeat = 0; repeat < repeats; repeat++) {
             haste_layer before = test_copy(&layer);
             int64_t moved = 0;
-            CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
             CHECK(moved == groups * 4);
             for (g = 0; g < groups; g++) {
                 int n = 0, previous = -1;
@@ -458,7 +457,7 @@ static void repeatable(void)
         haste_layer first = test_copy(&layer);
         int64_t moved = 0, again = -1;
         o.uniform = 1;
-        CHECK_STATUS(haste_rewire(&first, &work, &o, batch.x, 40, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_rewire(&first, &work, &o, batch.x, 40, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
         CHECK(moved > 0);
         haste_workspace_free(&work);
         for (threads = 1; threads <= 3; threads++) for (chunks = 1; chunks < 40; chunks += 12) {
@@ -468,7 +467,7 @@ static void repeatable(void)
             work_options.threads = threads;
             work_options.chunks = layer.loss == HASTE_SOFTMAX ? 5 : chunks;   /* the log-sum-exp depends on the chunks */
             CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_rewire(&other, &work, &o, batch.x, 40, batch.positives, &again, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&other, &work, &o, batch.x, 40, &batch.positives, &again, &test_error), HASTE_OK, test_error);
             CHECK(again == moved);
             CHECK(test_difference(&first, &other) == NULL);
             haste_workspace_free(&work);
@@ -479,8 +478,8 @@ static void repeatable(void)
             haste_layer next = test_copy(&layer), seed = test_copy(&layer);
             next.rewires++;
             seed.seed++;
-            CHECK_STATUS(haste_rewire(&next, &work, &o, batch.x, 40, batch.positives, NULL, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_rewire(&seed, &work, &o, batch.x, 40, batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&next, &work, &o, batch.x, 40, &batch.positives, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_rewire(&seed, &work, &o, batch.x, 40, &batch.positives, NULL, &test_error), HASTE_OK, test_error);
             next.rewires = seed.rewires = first.rewires;
             CHECK(test_difference(&first, &next) != NULL);   /* by the weights, where growth follows the gradient */
             CHECK(test_difference(&first, &seed) != NULL);
@@ -523,71 +522,78 @@ static void errors(void)
     const haste_rewire_options salient = rewire_options(.3f, HASTE_PRUNE_SALIENCY, HASTE_SCOPE_BLOCK, HASTE_GROW_RANDOM);
     const haste_rewire_options grow = rewire_options(.3f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_GROUP, HASTE_GROW_GRADIENT);
     haste_rewire_options o;
-    haste_lists bad;
+    haste_lists bad, none_lists;
     int32_t bad_id[1] = { 200 };
     int64_t bad_offset[11], moved, i;
     int held_before = held;
     float keep;
     memset(&none, 0, sizeof none);
-    REFUSED(haste_rewire(NULL, &work, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
-    REFUSED(haste_rewire(&layer, NULL, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
-    REFUSED(haste_rewire(&layer, &none, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
-    REFUSED(haste_rewire(&layer, &work, NULL, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
-    REFUSED(haste_rewire(&layer, &tiny, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_SIZE);
-    REFUSED(haste_rewire(&layer, &tiny, &grow, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_SIZE);
+    memset(&none_lists, 0, sizeof none_lists);
+    REFUSED(haste_rewire(NULL, &work, &plain, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, NULL, &plain, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &none, &plain, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &work, NULL, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_rewire(&layer, &tiny, &plain, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_SIZE);
+    REFUSED(haste_rewire(&layer, &tiny, &grow, batch.x, 10, &batch.positives, &moved, &test_error), HASTE_ERR_SIZE);
     for (i = 0; i < 6; i++) {
-        float wrong = i % 3 == 0 ? -.01f : i % 3 == 1 ? 1.01f : HUGE_VALF - HUGE_VALF;
+        float wrong = i % 3 == 0 ? -.01f : i % 3 == 1 ? 1.01f : HUGE_VALF - HUGE_VALF;   /* HASTE_NONE is -1 */
         o = plain;
         if (i < 3) o.share = wrong; else o.group_share = wrong;
-        REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
     }
     for (i = 0; i < 3; i++) {   /* bytes, since C++ has no enum with a value of none */
         int unknown = 2;
         o = plain;
         memcpy(i == 0 ? (void *)&o.prune : i == 1 ? (void *)&o.scope : (void *)&o.growth, &unknown, sizeof unknown);
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, &batch.positives, &moved, &test_error), HASTE_ERR_ARG);
     }
     for (i = 0; i < 2; i++) {
         o = i ? salient : grow;
-        REFUSED(haste_rewire(&layer, &work, &o, NULL, 10, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 0, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, -1, batch.positives, &moved, &test_error), HASTE_ERR_ARG);
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, no_lists, &moved, &test_error), HASTE_ERR_ARG);
-        REFUSED(haste_rewire(&layer, &work, &o, large.x, 11, large.positives, &moved, &test_error), HASTE_ERR_SIZE);
+        REFUSED(haste_rewire(&layer, &work, &o, NULL, 10, &batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, -1, &batch.positives, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, NULL, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, &none_lists, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, &work, &o, large.x, 11, &large.positives, &moved, &test_error), HASTE_ERR_SIZE);
         keep = batch.x[77];
         batch.x[77] = HUGE_VALF;
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_DATA);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, &batch.positives, &moved, &test_error), HASTE_ERR_DATA);
         batch.x[77] = keep;
     }
     memset(bad_offset, 0, sizeof bad_offset);
     bad.offset = bad_offset;
     bad.id = bad_id;
     bad_offset[10] = 1;
-    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, bad, &moved, &test_error), HASTE_ERR_DATA);
+    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, &bad, &moved, &test_error), HASTE_ERR_DATA);
     bad_id[0] = 0;
     bad_offset[3] = 5;
-    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, bad, &moved, &test_error), HASTE_ERR_DATA);
+    REFUSED(haste_rewire(&layer, &work, &grow, batch.x, 10, &bad, &moved, &test_error), HASTE_ERR_DATA);
     bad_offset[3] = 0;
-
-    layer.pending = before.pending = 2;
-    REFUSED(haste_rewire(&layer, &work, &plain, NULL, 0, no_lists, &moved, &test_error), HASTE_ERR_STATE);
-    layer.pending = before.pending = 0;
 
     for (i = 0; i < 2; i++) {   /* the one allocation fails */
         calls = 0;
         fail_at = 0;
         o = i ? grow : plain;
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, batch.positives, &moved, &test_error), HASTE_ERR_MEMORY);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, &batch.positives, &moved, &test_error), HASTE_ERR_MEMORY);
         fail_at = -1;
         CHECK(calls == 1);
     }
 
+    /* No samples: nothing to judge by, nothing happens; the layer and the rest are checked all the same. */
+    for (i = 0; i < 2; i++) {
+        o = i ? salient : grow;
+        moved = -5;
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
+        CHECK(moved == 0 && test_difference(&layer, &before) == NULL);
+        REFUSED(haste_rewire(NULL, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+        REFUSED(haste_rewire(&layer, NULL, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
+    }
+
     /* The batch is not read where nothing needs it. */
     moved = 0;
-    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, -3, bad, &moved, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, -3, &bad, &moved, &test_error), HASTE_OK, test_error);
     CHECK(moved > 0);
-    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, 0, no_lists, NULL, NULL), HASTE_OK, test_error);
-    CHECK(haste_rewire(&layer, &work, NULL, NULL, 0, no_lists, NULL, NULL) == HASTE_ERR_ARG);
+    CHECK_STATUS(haste_rewire(&layer, &work, &plain, NULL, 0, NULL, NULL, NULL), HASTE_OK, test_error);
+    CHECK(haste_rewire(&layer, &work, NULL, NULL, 0, NULL, NULL, NULL) == HASTE_ERR_ARG);
     CHECK(held == held_before);
     test_free_batch(&batch);
     test_free_batch(&large);
@@ -619,7 +625,7 @@ static void overflow_changes_nothing(void)
             ((float *)layer.block[0].weight)[(39 * 6 + f) * 8 + 2] = mode == 0 ? HUGE_VALF - HUGE_VALF : 3e38f;
         before = test_copy(&layer);
         held_before = held;
-        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 35, batch.positives, &moved, &test_error), HASTE_ERR_NONFINITE);
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 35, &batch.positives, &moved, &test_error), HASTE_ERR_NONFINITE);
         haste_workspace_free(&work);
         haste_layer_free(&layer);
         haste_layer_free(&before);
@@ -631,7 +637,7 @@ static void overflow_changes_nothing(void)
 static void nothing_to_move(void)
 {
     int i, mode;
-    for (i = 0; i < 4; i++) for (mode = 0; mode < 8; mode++) {
+    for (i = 0; i < 5; i++) for (mode = 0; mode < 8; mode++) {
         haste_layer_options options = one_block(5, 16, 7, 9);
         haste_layer layer, before;
         haste_workspace work;
@@ -643,12 +649,13 @@ static void nothing_to_move(void)
         if (i == 1) options.block[0].fan_in = HASTE_DENSE;    /* without */
         if (i == 2) o.share = 0;
         if (i == 3) o.group_share = .14f;                     /* of 7: not even one */
+        if (i == 4) o.group_share = HASTE_NONE;
         layer = test_layer(&options);
         before = test_copy(&layer);
         batch = test_make_batch(&layer, 5);
         work = test_workspace(&layer, 5, 1, HASTE_PATH_AUTO);
         calls = 0;
-        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 5, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 5, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
         CHECK(moved == 0 && calls == 0);
         CHECK(layer.rewires == 1);
         before.rewires = 1;
@@ -705,7 +712,7 @@ static void plan_is_what_is_allocated(void)
         CHECK_STATUS(haste_workspace_create(&work, &layer, &work_options, &test_error), HASTE_OK, test_error);
         calls = 0;
         last_bytes = 0;
-        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 2, batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 2, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
         if (moved == 0) CHECK(calls == 0 && plan.rewire == 0);
         else CHECK(calls == 1 && last_bytes == plan.rewire + 64 + sizeof(void *));   /* what alignment takes */
         haste_workspace_free(&work);
@@ -753,9 +760,9 @@ static void planted_inputs_are_found(void)
                 }
                 if (i % 20 == 19) {
                     o.share = (float)haste_rewire_share(i, 200, .4);
-                    CHECK_STATUS(haste_rewire(&layer, &work, &o, x, 96, positives, NULL, &test_error), HASTE_OK, test_error);
+                    CHECK_STATUS(haste_rewire(&layer, &work, &o, x, 96, &positives, NULL, &test_error), HASTE_OK, test_error);
                 }
-                CHECK_STATUS(haste_train_step(&layer, &work, x, 96, positives, &step, NULL, NULL, &test_error), HASTE_OK, test_error);
+                CHECK_STATUS(haste_train_step(&layer, &work, x, 96, &positives, &step, NULL, NULL, &test_error), HASTE_OK, test_error);
             }
             found[growth] = 0;
             for (g = 0; g < 6; g++) for (d = 0; d < 3; d++) found[growth] += place_of(&layer.block[0], g, 5 + 31 * g + 3 * d) >= 0;
@@ -766,6 +773,29 @@ static void planted_inputs_are_found(void)
         CHECK(found[HASTE_GROW_RANDOM] < 18);
         if (check_filter)
             printf("  %s: gradient growth found %d of 18, random growth %d\n", test_loss_name(losses[loss]), found[1], found[0]);
+    }
+}
+
+/* share * n is rounded down, and a whole number that a float's rounding hides is found. */
+static void shares(void)
+{
+    static const int64_t n[] = { 1, 3, 7, 10, 64, 100, 1000, 12345, 1 << 20, 1 << 24, 100000000, 1000000000, INT64_C(1) << 40 };
+    static const float power[] = { 1, .5f, .25f, .125f, 0 };
+    int i, percent, p;
+    CHECK(haste__share_of(.5f, 1 << 24) == 1 << 23);
+    CHECK(haste__share_of(.1f, 1000000000) == 100000001);   /* .1f is .100000001490116 */
+    CHECK(haste__share_of(.7f, 10) == 7 && haste__share_of(.7f, 9) == 6 && haste__share_of(.29f, 100) == 29);
+    CHECK(haste__share_of(1, INT64_C(1) << 46) == INT64_C(1) << 46);
+    for (i = 0; i < (int)(sizeof n / sizeof *n); i++) {
+        for (p = 0; p < 5; p++)   /* nothing is rounded: exactly the floor */
+            CHECK(haste__share_of(power[p], n[i]) == (int64_t)floor((double)power[p] * (double)n[i]));
+        for (percent = 1; percent < 100; percent++) {
+            const float share = (float)percent / 100;
+            const double exact = (double)share * (double)n[i];
+            const int64_t got = haste__share_of(share, n[i]);
+            if (n[i] <= 12345) CHECK(got == n[i] * percent / 100);   /* what was meant */
+            CHECK(got >= (int64_t)floor(exact) && (double)got <= exact * (1 + 1.0 / 8388608) && (double)got < exact + 1);
+        }
     }
 }
 
@@ -805,6 +835,7 @@ int main(int argc, char **argv)
     RUN(corners);
     RUN(plan_is_what_is_allocated);
     RUN(planted_inputs_are_found);
+    RUN(shares);
     RUN(schedules);
     CHECK(held == 0);
     return check_end();
