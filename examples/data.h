@@ -31,7 +31,7 @@ static inline void data_free(data_set *data)
     memset(data, 0, sizeof *data);
 }
 
-/* Room for one more document with so many labels and features at most. 0: out of memory. */
+/* Room for one more document with so many labels and features at most, and never none. 0: out of memory. */
 static inline int data_room(data_set *data, int64_t labels, int64_t features)
 {
     const int64_t n = data->documents;
@@ -43,10 +43,11 @@ static inline int data_room(data_set *data, int64_t labels, int64_t features)
         data->document_room = room;
     }
     if (n == 0) data->label_offset[0] = data->feature_offset[0] = 0;
-    return data_reserve((void **)&data->label, &data->label_room, data->label_offset[n] + labels, sizeof(int32_t)) &&
-           data_reserve((void **)&data->feature, &data->feature_room, data->feature_offset[n] + features,
-                        sizeof(int32_t)) &&
-           data_reserve((void **)&data->value, &data->value_room, data->feature_offset[n] + features, sizeof(float));
+    labels += data->label_offset[n] + 1;
+    features += data->feature_offset[n] + 1;
+    return data_reserve((void **)&data->label, &data->label_room, labels, sizeof(int32_t)) &&
+           data_reserve((void **)&data->feature, &data->feature_room, features, sizeof(int32_t)) &&
+           data_reserve((void **)&data->value, &data->value_room, features, sizeof(float));
 }
 
 /* Gives back what growing reserved too much. A failure to shrink is none. */
