@@ -50,6 +50,17 @@ static inline int data_room(data_set *data, int64_t labels, int64_t features)
            data_reserve((void **)&data->value, &data->value_room, features, sizeof(float));
 }
 
+/* One document more, with nothing in it. 0: out of memory. */
+static inline int data_empty(data_set *data)
+{
+    const int64_t n = data->documents;
+    if (!data_room(data, 0, 0)) return 0;
+    data->label_offset[n + 1] = data->label_offset[n];
+    data->feature_offset[n + 1] = data->feature_offset[n];
+    data->documents++;
+    return 1;
+}
+
 /* Gives back what growing reserved too much. A failure to shrink is none. */
 static inline void data_trim(data_set *data)
 {

@@ -53,6 +53,7 @@ typedef struct data_documents {
     data_stream  stream;
     vocabulary  *words;
     int          format, query, promises;   /* promises: there is a header */
+    int          spoilt;                    /* after an error: only the last record is wrong, the next one can be read */
     int64_t      header[3];                 /* N, V, L */
     int64_t      header_line;
     int64_t      count, record;             /* documents so far; the line that the last one began in */
@@ -571,6 +572,7 @@ static inline int data_documents_next(data_documents *d, data_set *data, char *e
             return 0;
         }
         d->record = line;
+        d->spoilt = 0;
         while (end > begin && (end[-1] == '\r' || (!text && (end[-1] == ' ' || end[-1] == '\t')))) end--;
         *end = '\n';
         if (!text && *begin == '#') continue;
@@ -581,8 +583,9 @@ static inline int data_documents_next(data_documents *d, data_set *data, char *e
         /* A label takes two characters, a feature four: room for the whole line, so that the parsers need no checks. */
         if (!data_room(data, (end - begin) / 2 + 1, text ? 0 : (end - begin) / 2 + 1))
             return data_fail(error, "%s:%lld: out of memory", d->stream.path, (long long)line) - 1;
-        if (!(text ? data_text(d, data, begin, end, error) : data_numbers(d, data, begin, end, error))) return -1;
         d->count++;
+        d->spoilt = !(text ? data_text(d, data, begin, end, error) : data_numbers(d, data, begin, end, error));
+        if (d->spoilt) return -1;
         return 1;
     }
 }

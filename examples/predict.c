@@ -2,7 +2,8 @@
 
        haste-predict model.haste test.txt > predictions.txt
        haste-predict model.haste test.txt --batch 1           latency of single queries
-       something | haste-predict model.haste -                answers each line as it comes
+       something | haste-predict model.haste -                answers each line as it comes; one that is wrong, by an
+                                                              empty line, a message, and exit status 1 in the end
        haste-predict --help
 
    One line per document, `label:score label:score ...`, best first. A label is its name where the model knows names,
@@ -50,6 +51,8 @@ typedef struct predictor {
     data_documents  documents;              /* what is read */
     data_set        data, excluded;         /* a batch of it; of dense features, all there is */
     int             streams;                /* batches come one by one */
+    int64_t         spoilt;                 /* lines of standard input that could not be read */
+    char           *unanswered;             /* [batch] 1: such a line, whose answer is empty */
     double          load_seconds;
     char            where[64];              /* in what is read, for messages */
 
@@ -209,8 +212,17 @@ static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
     *first = p->streams ? 0 : done;
     if (!p->streams) return (int32_t)(p->data.documents - done < p->batch ? p->data.documents - done : p->batch);
     p->data.documents = 0;
-    while (got > 0 && p->data.documents < p->batch && (p->data.documents == 0 || data_ready(&p->documents.stream)))
+    while (got > 0 && p->data.documents < p->batch && (p->data.documents == 0 || data_ready(&p->documents.stream))) {
+        p->unanswered[p->data.documents] = 0;
         got = data_documents_next(&p->documents, &p->data, error);
+        if (got >= 0 || !p->documents.spoilt || strcmp(p->data_path, "-") != 0) continue;
+        /* Who asks line by line goes on with the next one; a wrong file is a wrong file. */
+        fprintf(stderr, PREDICT_NAME ": %s\n", error);
+        p->unanswered[p->data.documents] = 1;
+        p->spoilt++;
+        got = data_empty(&p->data);
+        if (!got) die(1, "out of memory");
+    }
     if (got < 0) {
         fflush(stdout);
         die(1, "%s", error);
@@ -317,6 +329,8 @@ static void make_engine(predictor *p)
     }
     engine_make(p, most > 0 ? most * p->batch : 1);
     p->document = (int64_t *)need(batch, sizeof(int64_t));
+    p->unanswered = (char *)need(batch, 1);
+    memset(p->unanswered, 0, batch);
     p->offset = (int64_t *)need(batch + 1, sizeof(int64_t));
     id_room(p, p->batch * p->top_k);
 }
@@ -344,7 +358,7 @@ static void print_lists(const predictor *p, int32_t B)
     int32_t b;
     int64_t j;
     for (b = 0; b < B; b++) {
-        for (j = p->offset[b]; j < p->offset[b + 1] && p->id[j] >= 0; j++) {
+        for (j = p->offset[b]; j < p->offset[b + 1] && p->id[j] >= 0 && !p->unanswered[b]; j++) {
             const double score = (double)p->score[j];
             if (p->cut && !(score > p->threshold)) break;
             if (j > p->offset[b]) putchar(' ');
@@ -425,6 +439,7 @@ int main(int argc, char **argv)
     make_engine(&p);
     predict(&p);
     free(p.document);
+    free(p.unanswered);
     free(p.offset);
     free(p.id);
     free(p.score);
@@ -436,5 +451,5 @@ int main(int argc, char **argv)
     vocabulary_free(&p.words);
     engine_free(&p);
     haste_file_free(&p.file);
-    return 0;
+    return p.spoilt > 0;
 }

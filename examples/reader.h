@@ -99,8 +99,9 @@ static inline int data_open(data_stream *stream, const char *path, char *error)
 {
     memset(stream, 0, sizeof *stream);
     stream->path = path;
-#ifdef O_BINARY
+#ifdef _WIN32
     stream->file = strcmp(path, "-") == 0 ? 0 : open(path, O_RDONLY | O_BINARY);
+    if (stream->file == 0) _setmode(0, O_BINARY);
 #else
     stream->file = strcmp(path, "-") == 0 ? 0 : open(path, O_RDONLY);
 #endif

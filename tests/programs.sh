@@ -429,6 +429,12 @@ if begin service; then   # each line is answered before the next one comes
     ok [ "$(wc -l <out)" = 6 ]
     ok awk '{ if (index($1, "name" NR - 1 ":") != 1) exit 1 }' out
     says err '^latency +median [0-9.]+ ms, p99 [0-9.]+ ms'
+    [ -e model.haste ] || $train train.txt test.txt $small --save model.haste >/dev/null
+    printf '0 1:1\n1 2:x\n3 6:1 7:.5\n' >wrong.txt                # a wrong line does not end a service
+    run 1 sh -c "$predict model.haste - --top-k 1 <wrong.txt"
+    says err '^haste-predict: -:2: the value of feature 2 should be a finite number'
+    ok awk 'NR == 2 ? NF != 0 : NF != 1 { exit 1 } END { exit NR != 3 }' out
+    fails 1 "wrong.txt:2: the value of feature 2" $predict model.haste wrong.txt
     fails 1 "-:1: is UTF-16" sh -c "printf '\377\376a' | $predict text-fasttext.haste -"
 fi
 

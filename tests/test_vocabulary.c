@@ -101,7 +101,7 @@ static void lower_case(void)
     int wrong = 0, changed = 0;
     for (code = 0; code < 0x110000; code++) {
         const uint32_t lower = data_lower(code);
-        char a[4], b[4];
+        char a[4] = { 0 }, b[4] = { 0 };
         int length;
         if (code >= 0xd800 && code < 0xe000) continue;
         changed += lower != code;
