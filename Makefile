@@ -92,7 +92,10 @@ programs: $(EXAMPLES)                  ## only the tests of the programs
 compile:                               ## only the tests of how haste.h compiles
 	$(call run_tests,tests/compile.sh)
 
-.PHONY: found programs compile
+disassembly:                           ## the kernels under every compiler found: vectors of the path's width, no spills
+	BUILD=$(call quote,$(BUILD)) sh tests/disassembly.sh
+
+.PHONY: found programs compile disassembly
 
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
 	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal)

@@ -158,7 +158,9 @@ typedef enum haste_path {
 
 /* Lists of label ids, one list per sample (CSR): sample b has id[offset[b]] .. id[offset[b+1] - 1].
    offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
-   unordered, and may name a label twice (it counts once). */
+   unordered, and may name a label twice (it counts once: the first time).
+   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a positive
+   is then left out of the loss. */
 typedef struct haste_lists {
     const int64_t *offset;
     const int32_t *id;
@@ -308,14 +310,73 @@ typedef struct haste_gradient {
     size_t   bytes;                      /* its size */
 } haste_gradient;
 
+/* The labels of one group by at most 32 samples, on their way through a loss of the caller's own. */
+typedef struct haste_loss_tile {
+    int32_t        samples, labels;   /* how many of the 32 numbers of a row count, and the rows */
+    int32_t        first_sample;      /* b of the first sample */
+    const int32_t *label;             /* [labels] ids */
+    const float   *target;            /* [labels, 32] y of positives; others 0 */
+    float         *logit;             /* [labels, 32] in: u (see haste_train_step); out (=): d loss / du */
+    float         *loss;              /* [32] (+=): each sample's loss */
+} haste_loss_tile;
+
+/* Called for one tile after the other, from several threads at once. */
+typedef void haste_loss_function(void *context, const haste_loss_tile *tile);
+
+/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the positives'
+   y, that of y * label_weight, and how many labels are not ignored. */
+#define HASTE_SOFTMAX_SUMS 5
+
+/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) + label_offset[l] and
+   y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing / 2,
+
+     loss = scale * sum over b of sample_weight[b] * sum over l of label_weight[l] * loss(u, y)
+     BCE            positive_weight * y * log(1 + e^-u) + (1 - y) * log(1 + e^u)
+     squared hinge  positive_weight * y * max(0, 1 - u)^2 + (1 - y) * max(0, 1 + u)^2
+     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing) +
+                    smoothing / (labels that are not ignored); 0 for a row without positives
+
+   Recipes: logit adjustment, logQ: label_offset = log of the prior, -log q. Temperature T: logit_scale = 1 / T. Cosine
+   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value = 1 / p_l. */
+typedef struct haste_loss_options {
+    double               scale;             /* of loss and all gradients; 0: 1 / B */
+    const float         *sample_weight;     /* [B], or NULL: 1 */
+    const float         *positive_value;    /* beside each id of the positives: y, from 0; or NULL: 1 */
+    const float         *label_weight;      /* [L], or NULL: 1 */
+    const float         *label_scale;       /* [L], or NULL: 1 */
+    const float         *label_offset;      /* [L], or NULL: 0 */
+    const haste_lists   *ignored;           /* B lists of labels that take no part in their sample's loss; or NULL */
+    float                logit_scale;       /* 0: 1 */
+    float                margin;
+    float                positive_weight;   /* BCE and hinge; 0: 1 */
+    float                smoothing;         /* BCE and softmax; 0 .. 1 */
+    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller; 0: none */
+    float                share;             /* of the groups without a positive in the batch that are visited, at random from
+                                               (seed, step), with 1 / share times their weight; 0: 1, all */
+    haste_loss_function *function;          /* a loss of one's own instead of the layer's; with sample_weight, u and share */
+    void                *context;           /* its first argument */
+    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin and
+                                               haste_softmax_merge; positives are those of this shard. NULL: one layer */
+} haste_loss_options;
+
+/* Rates of one block that differ from those of the step. */
+typedef struct haste_block_rates {
+    float   lr, weight_decay;          /* 0: the step's; HASTE_NONE: 0 */
+    float   momentum, beta1, beta2;    /* 0: the step's; HASTE_NONE: 0 */
+    int32_t frozen;                    /* 1: nothing in this block changes, not by decay or momentum either */
+} haste_block_rates;
+
 typedef struct haste_step_options {
+    haste_loss_options loss;
     float   lr;             /* learning rate; with 0 no weight changes, but the optimizer's state and layer->step do */
     float   momentum;       /* HASTE_MOMENTUM; 0: .9; HASTE_NONE: 0 */
     float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
     float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
     float   weight_decay;   /* wd; the bias is not decayed */
-    int64_t divisor;        /* what the summed loss and gradients are divided by; 0: B */
-    float   negligible;     /* slopes d loss / d logit, before that division, that count as 0 where smaller; 0: none */
+    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and biases
+                               together, haste_train_step of each group; 0: any */
+    const haste_block_rates *block;   /* [block_count], or NULL */
+    double *grad_norm;      /* out (=): the norm of all weights' and biases' gradients, before clipping; NULL: not wanted */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -398,12 +459,14 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      B          samples, 0 .. work->batch. 0: nothing is done, but loss = 0
      positives  B lists of label ids
      options    learning rate etc.; NULL is an error
-     loss       out (=): the mean loss before the update; NULL: not wanted (saves its logarithms)
+     loss       out (=): the loss before the update (see haste_loss_options); NULL: not wanted (saves its logarithms)
      grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
 
-   options->negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients; the
-   loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
+   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients;
+   the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
    their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever `negligible`.)
+   options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The expectation of
+   loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -419,10 +482,10 @@ HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *wor
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; gradient->pending += 1. options->divisor: the number of samples of all micro-batches together (with 0 each call
-   divides by its own B, and the sum of k calls is k times too large); loss (=) and grad_x (+=) are divided by it too.
+   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0 each
+   call takes 1 / its own B, and the sum of k calls is k times too large).
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
-   layer->step += 1, gradient->pending = 0; it does not look at divisor and negligible. A group with a logit or gradient that
+   layer->step += 1, gradient->pending = 0; it does not look at options->loss. A group with a logit or gradient that
    is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
    haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
    Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
@@ -432,6 +495,24 @@ HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspac
                                         haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
+
+/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer changes.
+   options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step. Thread-safe
+   with one workspace each. */
+HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                      const haste_lists *positives, const haste_loss_options *options, double *loss,
+                                      float *grad_x, haste_error *error);
+
+/* Softmax over labels that lie in several layers, or machines (shards), each with its own positives:
+     haste_softmax_begin    sums [B, HASTE_SOFTMAX_SUMS] (=): what this layer's labels contribute; 2*B*L*F flops
+     haste_softmax_merge    sums (in, out) takes those of another shard
+   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their grad_x,
+   add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards; NULL: the
+   defaults. */
+HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                           const haste_lists *positives, const haste_loss_options *options, double *sums,
+                                           haste_error *error);
+HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error);
 
 /* haste_forward: logits of a batch, in slot order (layer->label_of names the label of a slot).
 
@@ -677,34 +758,35 @@ typedef struct haste_file {
     int32_t       mapped;                         /* 1: memory is a private mapping of the file */
 } haste_file;
 
-/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary name
-   beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old file or the
-   new one, and takes the room of both for a while.
+/* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary
+   name beside it (PATH.tmp-haste00), flushed to the disk (on POSIX systems), then renamed: a crash leaves the old
+   file or the new one, and takes the room of both for a while.
 
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
    What stands at the path: a file is replaced, and its mode kept, its owner too where the process may give files away
-   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made where
-   there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and processes may
-   save to one path at once: the last one's file stays. A process that is killed leaves its temporary; the next save to that
-   path removes it, and leaves alone those that others still write. (A file system without locks, flock, cannot tell: there
-   they stay.)
+   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made
+   where there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and
+   processes may save to one path at once: the last one's file stays. A process that is killed leaves its temporary;
+   the next save to that path removes it, and leaves alone those that others still write. (A file system without
+   locks, flock, cannot tell: there they stay.)
 
    A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
    too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
    Allocates nothing itself, and needs about 64 KiB of stack.
 
-   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does one that
-   only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1: map the file
-   where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but weights and their state,
-   which are not even read; haste_file_check does it. Training changes private copies of the pages that it writes, never the
-   file; where the system does not grant so much memory the pages are read-only, and writing to them ends the program. On
-   failure *file is unchanged. Files go from any machine to any other; the caller's sections are bytes, and stay as they are.
+   haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does
+   one that only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1:
+   map the file where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but
+   weights and their state, which are not even read; haste_file_check does it. Training changes private copies of the
+   pages that it writes, never the file; where the system does not grant so much memory the pages are read-only, and
+   writing to them ends the program. On failure *file is unchanged. Files go from any machine to any other; the
+   caller's sections are bytes, and stay as they are.
 
    haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
-   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer that was
-   trained since it was loaded is no longer what the checksums say.
+   haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer
+   that was trained since it was loaded is no longer what the checksums say.
 
    haste_file_free gives all back. haste_file_find: a section by name, or NULL. */
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
@@ -721,15 +803,15 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    the logits of haste_forward_ref.
 
    haste_forward_ref    logits [B, slots] (=)
-   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); divisor 0: B. For options->negligible,
-                        zero what is smaller than negligible / divisor before going on
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it does not
+                        look at function, share and softmax. What is smaller than negligible * scale is zeroed last
    haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
                         NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
 HASTE_API void   haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
-                                int64_t divisor, double *loss, double *grad_logits);
+                                const haste_loss_options *options, double *loss, double *grad_logits);
 HASTE_API void   haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                                     double *const *grad_weight, double *const *grad_bias, double *grad_x);
 HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_options *options, int64_t t, int decay,
@@ -898,7 +980,7 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
 enum {
     HASTE__STREAM_INDEX = 1, HASTE__STREAM_WEIGHT, HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
     HASTE__STREAM_ROUND_STATE1, HASTE__STREAM_GROW, HASTE__STREAM_GROW_WEIGHT, HASTE__STREAM_SHUFFLE,
-    HASTE__STREAM_PROJECT, HASTE__STREAM_GROUP
+    HASTE__STREAM_PROJECT, HASTE__STREAM_GROUP, HASTE__STREAM_VISIT
 };
 
 HASTE__INLINE uint64_t haste__mix(uint64_t z)
@@ -1066,7 +1148,7 @@ typedef struct haste__kernels {
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
-    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int64_t n);
+    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
                        float *sum);
@@ -1455,10 +1537,20 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it. */
+HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
+{
+    __m512i pairs = _mm512_set1_epi32((int)pair);
+#if defined(__clang__) && __clang_major__ == 16
+    __asm__("" : "+v"(pairs));
+#endif
+    return pairs;
+}
+
 /* Logits of `rows` samples from x on and `vectors` * 16 labels from w on, of the last 16 only those in `mask`. */
 #define HASTE__DOT_ZERO(i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
 #define HASTE__DOT_ADD(i) {                                                                                            \
-        const __m512bh a = (__m512bh)_mm512_set1_epi32((int)x[i]);                                                     \
+        const __m512bh a = (__m512bh)haste__dot_spread(x[i]);                                                          \
         sum[i][0] = _mm512_dpbf16_ps(sum[i][0], a, (__m512bh)b[0]);                                                    \
         if (vectors > 1) sum[i][1] = _mm512_dpbf16_ps(sum[i][1], a, (__m512bh)b[1]);                                   \
     }
@@ -1724,8 +1816,11 @@ typedef struct haste__scratch {
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
     size_t    tile_count;
-    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted */
-    int64_t  *row;           /* [batch]                          distinct ids per sample */
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives or exclusions; ignored */
+    float    *value;         /* [ids]                            training: what each positive counts */
+    float    *sample;        /* [batch + 32]                     training: weights of samples */
+    double   *mass;          /* [2][batch]                       training: the positives' values, and times their labels' weights */
+    double   *smooth;        /* [batch]                          training: what smoothing gives to each label of a softmax */
     double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
     float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
                                                                  gradient */
@@ -1754,9 +1849,12 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
     s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
     s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
-    s->row = (int64_t *)haste__take(arena, batch, sizeof *s->row);
     s->flag = (int32_t *)haste__take(arena, chunks, sizeof *s->flag);
     if (train) {
+        s->value = (float *)haste__take(arena, (uint64_t)work->ids, sizeof *s->value);
+        s->sample = (float *)haste__take(arena, batch + HASTE__SAMPLES, sizeof *s->sample);
+        s->mass = (double *)haste__take(arena, 2 * batch, sizeof *s->mass);
+        s->smooth = (double *)haste__take(arena, batch, sizeof *s->smooth);
         s->sum = (double *)haste__take(arena, (2 * batch + 2) * chunks, sizeof *s->sum);
         s->shift = (float *)haste__take(arena, 2 * (batch + HASTE__SAMPLES), sizeof *s->shift);
     }
@@ -2373,14 +2471,21 @@ typedef struct haste__pass {
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
-    float                  scale;           /* of logit gradients: 1 / divisor */
+    float                  scale;           /* of loss and gradients */
     float                  negligible;      /* logit gradients below it, scale included, count as 0 */
+    const haste_loss_options *loss;         /* where it asks for more than the plain loss, else NULL */
+    const float           *sample;          /* [tiles*32] weights of samples, or NULL: 1 */
+    const float           *value;           /* of each pair, or NULL: 1 */
+    const uint64_t        *ignored, *ignored_end;   /* pairs, as those of positives */
     const float           *shift, *weight;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
     const float           *grad_logits;     /* [B, slots]: given rather than computed */
     float                 *logits;          /* [B, slots]: wanted */
-    haste__rule            rule;
+    haste__rule            rule[HASTE_MAX_BLOCKS];
+    int                    frozen[HASTE_MAX_BLOCKS];
+    float                  clip;            /* largest norm of a group's gradient; 0: any */
+    int                    want_norm;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
     void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
@@ -2406,6 +2511,8 @@ typedef struct haste__group {
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
     const uint64_t    *pair, *pair_end;     /* its pairs */
+    const uint64_t    *ignored, *ignored_end;
+    float              weight;              /* of its loss: above 1 where it stands for groups that are not visited */
 } haste__group;
 
 /* Samples of a block: 32 but in the last. */
@@ -2506,23 +2613,47 @@ static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *
     return HASTE_OK;
 }
 
-/* Turns checked lists into the pass's sorted pairs and counts each sample's distinct ids in scratch.row. */
+/* The ids of sample b: from id[first] to id[last - 1]. Without offsets it is id[b], or none. */
+HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b) { return lists->offset ? lists->offset[b] : b; }
+HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
+{
+    return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
+}
+
+/* As haste__lists_check, for lists that need no offsets. */
+static haste_status haste__labels_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
+                                        haste_error *error)
+{
+    int32_t b;
+    if (B == 0 || !lists || lists->offset) return haste__lists_check(L, B, lists, most, name, error);
+    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.offset and id are NULL", name);
+    if (B > most)
+        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name, (int)B,
+                           (long long)most);
+    for (b = 0; b < B; b++)
+        if (lists->id[b] < -1 || lists->id[b] >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b, (int)lists->id[b],
+                               (int)L - 1);
+    return HASTE_OK;
+}
+
+/* Sorted pairs (slot << 32 | sample) of checked lists, each once; returns where they end. */
+static uint64_t *haste__pairs(const haste_layer *layer, const haste_lists *lists, int32_t B, uint64_t *pair)
+{
+    int64_t b, i, n = 0, kept = 0;
+    for (b = 0; b < B; b++)
+        for (i = haste__list_first(lists, b); i < haste__list_last(lists, b); i++)
+            pair[n++] = (uint64_t)(uint32_t)layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
+    haste__sort(pair, n);
+    for (i = 0; i < n; i++)
+        if (i == 0 || pair[i] != pair[i - 1]) pair[kept++] = pair[i];
+    return pair + kept;
+}
+
 static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 {
-    uint64_t *pair = pass->scratch.pair;
-    int64_t *row = pass->scratch.row, b, i, n = 0, kept = 0;
-    for (b = 0; b < pass->B; b++)
-        for (i = lists->offset[b]; i < lists->offset[b + 1]; i++)
-            pair[n++] = (uint64_t)(uint32_t)pass->layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
-    haste__sort(pair, n);
-    memset(row, 0, (size_t)pass->B * sizeof *row);
-    for (i = 0; i < n; i++)
-        if (i == 0 || pair[i] != pair[i - 1]) {
-            row[pair[i] & 0xffffffffu]++;
-            pair[kept++] = pair[i];
-        }
-    pass->pair = pair;
-    pass->pair_end = pair + kept;
+    pass->pair = pass->scratch.pair;
+    pass->pair_end = haste__pairs(pass->layer, lists, pass->B, pass->scratch.pair);
 }
 
 /* The first pair from (slot, sample) on. */
@@ -2531,19 +2662,135 @@ static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *e
     return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
 }
 
+/* Is a pair among these? */
+HASTE__INLINE int haste__pair_among(const uint64_t *first, const uint64_t *end, uint64_t pair)
+{
+    const uint64_t *at = haste__lower_bound(first, end, pair);
+    return at < end && *at == pair;
+}
+
+/* What the first naming of a label in sample b's list counts. */
+static float haste__list_value(const haste_lists *lists, const float *value, int64_t b, int32_t id)
+{
+    int64_t i = haste__list_first(lists, b);
+    while (lists->id[i] != id) i++;
+    return value[i];
+}
+
+/* The pass's positives, what each counts, and whatever else the loss is asked for, from checked lists and options. */
+static void haste__targets(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o)
+{
+    haste__scratch *s = &pass->scratch;
+    uint64_t *end = haste__pairs(pass->layer, positives, pass->B, s->pair), *p, *kept = s->pair;
+    int32_t b;
+    if (o->ignored) {   /* what is ignored is no positive */
+        pass->ignored = s->pair + pass->work->ids;
+        pass->ignored_end = haste__pairs(pass->layer, o->ignored, pass->B, s->pair + pass->work->ids);
+        for (p = s->pair; p < end; p++) if (!haste__pair_among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
+        end = kept;
+    }
+    pass->pair = s->pair;
+    pass->pair_end = end;
+    for (b = 0; b < pass->B; b++) s->mass[b] = s->mass[pass->work->batch + b] = 0;
+    for (p = s->pair; p < end; p++) {
+        const int32_t sample = (int32_t)(*p & 0xffffffffu), id = pass->layer->label_of[*p >> 32];
+        const float y = o->positive_value ? haste__list_value(positives, o->positive_value, sample, id) : 1;
+        s->value[p - s->pair] = y;
+        s->mass[sample] += (double)y;
+        s->mass[pass->work->batch + sample] += (double)y * (o->label_weight ? (double)o->label_weight[id] : 1);
+    }
+    if (o->positive_value) pass->value = s->value;
+    if (o->sample_weight || !positives->offset) {
+        for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++)
+            s->sample[b] = b >= pass->B || (!positives->offset && positives->id[b] < 0) ? 0
+                           : o->sample_weight ? o->sample_weight[b] : 1;
+        pass->sample = s->sample;
+    }
+    if (pass->value || pass->sample || pass->ignored || o->label_weight || o->label_scale || o->label_offset ||
+        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 || (o->positive_weight != 0 && o->positive_weight != 1) ||
+        o->smoothing != 0 || (o->share != 0 && o->share != 1) || o->function || o->softmax) pass->loss = o;
+    pass->scale = (float)(o->scale != 0 ? o->scale : 1.0 / pass->B);
+    pass->negligible = o->negligible * fabsf(pass->scale);
+}
+
+/* A finite number in least .. most? */
+static int haste__in(double value, double least, double most) { return value >= least && value <= most; }
+
+/* An array of the loss's options, or NULL. */
+static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name, haste_error *error)
+{
+    int64_t i;
+    for (i = 0; weight && i < n; i++)
+        if (!haste__in((double)weight[i], least, FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "%s[%lld] = %g, expected a finite number%s", name, (long long)i,
+                               (double)weight[i], least < 0 ? "" : " from 0");
+    return HASTE_OK;
+}
+
+static haste_status haste__loss_check(const haste_layer *layer, const haste_workspace *work, int32_t B,
+                                      const haste_lists *positives, const haste_loss_options *o, haste_error *error)
+{
+    const haste_loss kind = layer->loss;
+    haste_status status;
+    if (!haste__in(o->scale, -FLT_MAX, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number", o->scale);
+    if (!haste__in((double)o->negligible, 0, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
+    if (!haste__in((double)o->logit_scale, -FLT_MAX, FLT_MAX) || !haste__in((double)o->margin, -FLT_MAX, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "logit_scale = %g, margin = %g, expected finite numbers",
+                           (double)o->logit_scale, (double)o->margin);
+    if (!haste__in((double)o->positive_weight, 0, FLT_MAX) || (o->positive_weight != 0 && kind == HASTE_SOFTMAX))
+        return haste__fail(error, HASTE_ERR_ARG, "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
+                           (double)o->positive_weight);
+    if (!(o->smoothing >= 0 && o->smoothing < 1) || (o->smoothing != 0 && kind == HASTE_SQUARED_HINGE))
+        return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g, expected 0 to below 1, and 0 with the squared hinge",
+                           (double)o->smoothing);
+    if (!(o->share >= 0 && o->share <= 1))
+        return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (o->function && (o->label_weight || o->positive_weight != 0 || o->smoothing != 0 || o->ignored || o->softmax))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own affair");
+    if (kind == HASTE_SOFTMAX && !o->function && o->smoothing != 0 && o->label_weight)
+        return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g with label_weight is not defined for softmax",
+                           (double)o->smoothing);
+    if (o->softmax && kind != HASTE_SOFTMAX)
+        return haste__fail(error, HASTE_ERR_ARG, "softmax: sums are given, and the layer's loss is another");
+    if (o->positive_value && B > 0) {   /* from where the lists begin */
+        const int64_t first = positives->offset ? positives->offset[0] : 0, last = positives->offset ? positives->offset[B] : B;
+        status = haste__weights_check(o->positive_value + first, last - first, 0, "positive_value", error);
+        if (status != HASTE_OK) return status;
+    }
+    status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
+    if (status == HASTE_OK) status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
+    if (status == HASTE_OK && o->ignored)
+        status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
+    return status;
+}
+
+/* Is a workspace as it was made? */
+static haste_status haste__workspace_check(const haste_workspace *work, haste_error *error)
+{
+    haste_status status;
+    size_t bytes;
+    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (!haste__path_kernels(work->path))
+        return haste__fail(error, HASTE_ERR_ARG, "work: path = %d is not available", (int)work->path);
+    status = haste__workspace_bytes(work, &bytes, error);
+    if (status == HASTE_OK && bytes != work->bytes)
+        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
+                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    return status;
+}
+
 /* May this layer use this workspace, for this? haste_score takes any. */
 static haste_status haste__work_check(const haste_layer *layer, const haste_workspace *work, haste_purpose purpose,
                                       haste_error *error)
 {
     haste_status status = haste__layer_quick_check(layer, error);
-    size_t bytes;
     int i;
-    if (status != HASTE_OK) return status;
-    if (!work || !work->memory) return haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    status = haste__workspace_bytes(work, &bytes, error);
-    if (status == HASTE_OK && bytes != work->bytes)
-        return haste__fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
-                           (unsigned long long)bytes, (unsigned long long)work->bytes);
+    if (status == HASTE_OK) status = haste__workspace_check(work, error);
     if (status != HASTE_OK) return status;
     if (purpose != HASTE_ANY_PURPOSE && work->purpose != HASTE_ANY_PURPOSE && work->purpose != purpose)
         return haste__fail(error, HASTE_ERR_ARG, "the workspace was made for %s alone",
@@ -2572,13 +2819,14 @@ static void haste__pass_make(haste__pass *pass, const haste_layer *layer, const 
 }
 
 /* Is a batch of B samples there, and finite? */
-static haste_status haste__x_check(const haste_layer *layer, const float *x, int32_t B, haste_error *error)
+static haste_status haste__x_check(const haste_layer *layer, const haste_workspace *work, const float *x, int32_t B,
+                                   haste_error *error)
 {
     const size_t n = (size_t)(B > 0 ? B : 0) * (size_t)layer->inputs;
     size_t i;
     if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
     if (!x && B > 0) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
-    for (i = 0; i < n; i++)
+    for (i = haste__path_kernels(work->path)->all_below(x, (int64_t)n, HUGE_VALF) ? n : 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
                                (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
@@ -2593,7 +2841,7 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
     if (status == HASTE_OK && B > work->batch)
         return haste__fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
                            (int)work->batch);
-    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status == HASTE_OK) status = haste__x_check(layer, work, x, B, error);
     if (status != HASTE_OK) return status;
     haste__pass_make(pass, layer, work);
     pass->x = x;
@@ -2673,6 +2921,9 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
                                 (int)weights);
     group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
+    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot, 0);
+    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S, 0);
+    group->weight = 1;
 }
 
 /* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be inlined:
@@ -2745,50 +2996,219 @@ HASTE__INLINE float *haste__pair_z(const haste__group *group, uint64_t pair)
     return group->z + (b / HASTE__SAMPLES * (size_t)group->S + s) * HASTE__SAMPLES + b % HASTE__SAMPLES;
 }
 
-/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not divided. 0: a logit was not
+/* log(1 + e^z) */
+static double haste__softplus(double z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }
+
+/* d u / d z of a label, and what a positive's y is after smoothing. */
+static float haste__label_factor(const haste_loss_options *o, int32_t id)
+{
+    return (o->logit_scale != 0 ? o->logit_scale : 1) * (o->label_scale ? o->label_scale[id] : 1);
+}
+
+static int32_t haste__group_label(const haste__pass *pass, const haste__group *group, int s)
+{
+    return pass->layer->label_of[group->slot + s];
+}
+
+/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest u. */
+static void haste__group_adjust(const haste__pass *pass, haste__group *group, int tile)
+{
+    const haste_loss_options *o = pass->loss;
+    const uint64_t *p;
+    int s, b;
+    for (p = group->pair; p < group->pair_end && o->margin != 0; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) -= o->margin;
+    if (o->label_offset || o->label_scale || (o->logit_scale != 0 && o->logit_scale != 1))
+        for (s = 0; s < group->labels; s++) {
+            const int32_t id = haste__group_label(pass, group, s);
+            const float factor = haste__label_factor(o, id), offset = o->label_offset ? o->label_offset[id] : 0;
+            float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = factor * z[b] + offset;
+        }
+    for (p = group->ignored; p < group->ignored_end && pass->layer->loss == HASTE_SOFTMAX; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) = -FLT_MAX;
+}
+
+/* Where a tile's slopes d loss / du are in z: times d u / d z. */
+static void haste__group_chain(const haste__pass *pass, haste__group *group, int tile)
+{
+    const haste_loss_options *o = pass->loss;
+    int s, b;
+    if (!o->label_scale && (o->logit_scale == 0 || o->logit_scale == 1)) return;
+    for (s = 0; s < group->labels; s++) {
+        const float factor = haste__label_factor(o, haste__group_label(pass, group, s));
+        float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+        for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= factor;
+    }
+}
+
+/* A tile by a loss of the caller's own, which finds targets in zt. */
+static int haste__group_own_loss(const haste__pass *pass, haste__group *group, int tile, double *loss)
+{
+    const size_t first = (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
+    const int n = group->labels * HASTE__SAMPLES, samples = haste__tile_samples(pass, tile);
+    float column[HASTE__SAMPLES] = { 0 }, *z = group->z + first, *target = group->zt + first;
+    haste_loss_tile t;
+    const uint64_t *p;
+    int i;
+    if (!pass->kernel->all_below(z, n, HUGE_VALF)) return 0;
+    memset(target, 0, (size_t)n * sizeof *target);
+    for (p = group->pair; p < group->pair_end; p++)
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile)
+            target[haste__pair_z(group, *p) - z] = pass->value ? pass->value[p - pass->pair] : 1;
+    t.samples = samples;
+    t.labels = group->labels;
+    t.first_sample = tile * HASTE__SAMPLES;
+    t.label = pass->layer->label_of + group->slot;
+    t.target = target;
+    t.logit = z;
+    t.loss = column;
+    pass->loss->function(pass->loss->context, &t);
+    for (i = 0; i < n; i++) z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
+    for (i = 0; i < samples; i++)
+        *loss += (double)column[i] * (double)group->weight * (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
+    haste__group_chain(pass, group, tile);
+    return pass->kernel->all_below(z, n, HUGE_VALF);
+}
+
+/* The weight that the loss gives to a pair of label and sample. */
+static double haste__pair_weight(const haste__pass *pass, const haste__group *group, uint64_t pair)
+{
+    const float *label_weight = pass->loss ? pass->loss->label_weight : NULL;
+    return (label_weight ? (double)label_weight[pass->layer->label_of[pair >> 32]] : 1) * (double)group->weight *
+           (pass->sample ? (double)pass->sample[pair & 0xffffffffu] : 1);
+}
+
+/* What a logit must be for a negative to cost nothing: where positives and what is ignored wait. */
+static const float haste__free_logit[2] = { -87, -1 };   /* of BCE and hinge */
+
+/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their own. */
+static int haste__group_weighted(const haste__pass *pass, haste__group *group, int tile, double *loss)
+{
+    const haste_loss_options *o = pass->loss;
+    const float positive = o->positive_weight != 0 ? o->positive_weight : 1;
+    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;   /* of log(1 + e^u): less, of u: -more */
+    const int samples = haste__tile_samples(pass, tile);
+    const float *sample = pass->sample ? pass->sample + tile * HASTE__SAMPLES : NULL;
+    int s, b, finite = 1;
+    for (s = 0; s < group->labels; s++) {
+        float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
+        float u[HASTE__SAMPLES], column[HASTE__SAMPLES] = { 0 };
+        const float weight = group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
+        memcpy(u, z, sizeof u);
+        finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * weight, column)
+                                                 : pass->kernel->hinge(z, 1, pass->scale * weight, column);
+        if (o->smoothing != 0)
+            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * weight;
+        if (sample) for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= sample[b];
+        for (b = 0; b < samples; b++)
+            *loss += (double)weight * (sample ? (double)sample[b] : 1) * ((double)less * (double)column[b] - (double)more * (double)u[b]);
+    }
+    return finite;
+}
+
+/* What a label at its free logit has cost all the same: smoothing makes a target of every label. */
+static double haste__free_cost(const haste__pass *pass, const haste__group *group, uint64_t pair)
+{
+    const haste_loss_options *o = pass->loss;
+    if (!o || o->smoothing == 0) return 0;
+    return haste__pair_weight(pass, group, pair) * 87 *
+           (double)((o->positive_weight != 0 ? o->positive_weight : 1) * o->smoothing / 2);
+}
+
+/* One positive of BCE or the hinge with logit u: its loss; *slope (=) d loss / du. */
+static double haste__positive_loss(haste_loss kind, const haste_loss_options *o, double y, double u, double *slope)
+{
+    const double positive = o && o->positive_weight != 0 ? (double)o->positive_weight : 1;
+    if (o) y = y * (1 - (double)o->smoothing) + (double)o->smoothing / 2;
+    if (kind == HASTE_BCE) {
+        *slope = -positive * y / (1 + exp(u)) + (1 - y) / (1 + exp(-u));
+        return positive * y * haste__softplus(-u) + (1 - y) * haste__softplus(u);
+    } else {
+        const double below = u < 1 ? 1 - u : 0, above = u > -1 ? 1 + u : 0;
+        *slope = -2 * positive * y * below + 2 * (1 - y) * above;
+        return positive * y * below * below + (1 - y) * above * above;
+    }
+}
+
+/* Under softmax, the weight of a positive's -u in the loss. */
+static double haste__softmax_target(const haste__pass *pass, const haste__group *group, const uint64_t *p)
+{
+    const haste_loss_options *o = pass->loss;
+    const size_t b = (size_t)(*p & 0xffffffffu);
+    const double mass = o && o->softmax ? o->softmax[HASTE_SOFTMAX_SUMS * b + 2] : pass->scratch.mass[b];
+    const double y = pass->value ? (double)pass->value[p - pass->pair] : 1;
+    return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_weight(pass, group, *p) : 0;
+}
+
+/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was not
    finite, and the group must be left alone. */
 static int haste__group_loss(const haste__pass *pass, haste__group *group, double *loss)
 {
     const haste_loss kind = pass->layer->loss;
+    const haste_loss_options *o = pass->loss;
     const uint64_t *p;
     float column[HASTE__SAMPLES];
-    double sum = 0;
-    int tile, b, finite = 1;
+    double sum = 0, slope;
+    int tile, b, s, finite = 1;
     for (tile = 0; tile < pass->tiles; tile++) {
         haste__group_fetch(pass, group, 2 * tile, 2 * pass->tiles);
         haste__group_logits(pass, group, tile);
+        if (o) haste__group_adjust(pass, group, tile);
+    }
+    if (o && o->function) {
+        for (tile = 0; tile < pass->tiles && finite; tile++) finite = haste__group_own_loss(pass, group, tile, &sum);
+        *loss += sum;
+        return finite;
     }
     /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the
        kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would lose all
        small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
-        double v = (double)*z;
+        const double u = (double)*z, y = pass->value ? (double)pass->value[p - pass->pair] : 1;
         finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
-        if (kind == HASTE_SOFTMAX) { sum -= v / (double)pass->scratch.row[*p & 0xffffffffu]; continue; }
+        if (kind == HASTE_SOFTMAX) { sum -= u * haste__softmax_target(pass, group, p); continue; }
         group->zt[p - group->pair] = *z;
-        *z = kind == HASTE_BCE ? -87.0f : -1.0f;
-        if (kind == HASTE_BCE) sum += (v < 0 ? -v : 0) + log1p(exp(-fabs(v)));
-        else if (v < 1) sum += (1 - v) * (1 - v);
+        *z = haste__free_logit[kind];
+        sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
+    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) *haste__pair_z(group, *p) = haste__free_logit[kind];
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
         float *column_or_null = pass->want_loss ? column : NULL;
-        int n = pass->B - tile * HASTE__SAMPLES;
+        const int n = haste__tile_samples(pass, tile);
         haste__group_fetch(pass, group, 2 * tile + 1, 2 * pass->tiles);
         memset(column, 0, sizeof column);
-        if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
-        else if (kind == HASTE_SQUARED_HINGE) finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
-        else finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
-                                             pass->weight + tile * HASTE__SAMPLES);
-        for (b = 0; b < n && b < HASTE__SAMPLES; b++) sum += column[b];
+        if (kind == HASTE_SOFTMAX) {
+            const double *smooth = o && o->smoothing != 0 ? pass->scratch.smooth + tile * HASTE__SAMPLES : NULL;
+            for (s = 0; s < group->labels && smooth; s++)
+                for (b = 0; b < n; b++)
+                    if (z[s * HASTE__SAMPLES + b] > -FLT_MAX)   /* not ignored */
+                        sum -= (double)z[s * HASTE__SAMPLES + b] * smooth[b] * (double)group->weight;
+            finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
+                                            pass->weight + tile * HASTE__SAMPLES);
+            for (s = 0; s < group->labels && smooth; s++)
+                for (b = 0; b < n; b++) z[s * HASTE__SAMPLES + b] -= (float)(smooth[b] * (double)pass->scale);
+            if (group->weight != 1) for (s = 0; s < group->labels * HASTE__SAMPLES; s++) z[s] *= group->weight;
+        } else if (o) finite &= haste__group_weighted(pass, group, tile, &sum);
+        else if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
+        else finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
+        for (b = 0; b < n; b++) sum += column[b];
     }
     for (p = group->pair; p < group->pair_end; p++) {
-        float *z = haste__pair_z(group, *p), v = group->zt[p - group->pair];
-        if (kind == HASTE_BCE) *z = (float)(-(double)pass->scale / (1 + exp((double)v)));
-        else if (kind == HASTE_SQUARED_HINGE) *z = v < 1 ? -2 * pass->scale * (1 - v) : 0;
-        else *z -= pass->scale / (float)pass->scratch.row[*p & 0xffffffffu];
+        float *z = haste__pair_z(group, *p);
+        if (kind == HASTE_SOFTMAX) { *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p)); continue; }
+        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1, (double)group->zt[p - group->pair],
+                             &slope);
+        *z = (float)((double)pass->scale * haste__pair_weight(pass, group, *p) * slope);
+        sum -= haste__free_cost(pass, group, *p);
     }
+    for (p = group->ignored; p < group->ignored_end; p++) {
+        *haste__pair_z(group, *p) = 0;
+        if (kind != HASTE_SOFTMAX) sum -= haste__free_cost(pass, group, *p);
+    }
+    for (tile = 0; tile < pass->tiles && o; tile++) haste__group_chain(pass, group, tile);
     *loss += sum;
     return finite;
 }
@@ -2886,13 +3306,13 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
     haste_block *block = &pass->trained->block[number];
     const int S = block->group_size, n = S * block->fan_in;
     const uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
-    haste__rule no_decay = pass->rule;
+    haste__rule no_decay = pass->rule[number];
     void *bias_state[2];
     no_decay.decay = 0;
     bias_state[0] = block->bias_state[0];
     bias_state[1] = block->bias_state[1];
     return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
-                         (size_t)g * (size_t)n, dw, n, position, &pass->rule, dry) &&
+                         (size_t)g * (size_t)n, dw, n, position, &pass->rule[number], dry) &&
            haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
                          dry);
 }
@@ -2902,7 +3322,7 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
 static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
-    const haste__rule *r = &pass->rule;
+    const haste__rule *r = &pass->rule[block - layer->block];
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
@@ -2929,8 +3349,8 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
-/* From the logit gradients in z: dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
-static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk)
+/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
+static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk, int want_weight)
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
     const int n = group->S * HASTE__SAMPLES;
@@ -2941,26 +3361,57 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
     for (tile = 0; tile <= pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)n;
         if (tile < pass->tiles && (!sparse || pass->kernel->drop_small(z, n, pass->negligible))) {
-            haste__group_transpose(pass, group, tile);
+            if (want_weight) haste__group_transpose(pass, group, tile);
             if (pass->grad_x) haste__group_grad_x(pass, group, 0, group->F, z, chunk, tile);
             continue;
         }
-        if (run < tile) {
+        if (run < tile && want_weight) {
             haste__group_grad_weight(pass, group, run, tile, store);
             store = HASTE__ADD;
         }
         run = tile + 1;
     }
-    if (store == HASTE__SET) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET && want_weight) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+}
+
+static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
+{
+    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+}
+
+static double haste__sum_squares(const float *a, int64_t n)
+{
+    double sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+    int64_t i;
+    int j;
+    for (i = 0; i + 8 <= n; i += 8) for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];   /* n % 8 == 0 */
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+static void haste__scale(float *a, int64_t n, float factor)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) a[i] *= factor;
 }
 
 /* The gradients, and what is to become of them. 0: they are not usable and the group was left alone. */
 static int haste__group_backward(const haste__pass *pass, haste__group *group, int64_t chunk)
 {
     const int S = group->S, n = S * group->F;
+    const int want_weight = (pass->trained || pass->gradient) && !pass->frozen[group->number];
     float *weight, *bias;
-    haste__group_gradients(pass, group, chunk);
+    if (!want_weight && !pass->grad_x) return 1;
+    haste__group_gradients(pass, group, chunk, want_weight);
+    if (!want_weight) return 1;
     if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
+    if (pass->want_norm || pass->clip > 0) {
+        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S), norm = sqrt(squares);
+        haste__chunk_sum(pass, chunk)[1] += squares;
+        if (pass->clip > 0 && norm > (double)pass->clip) {
+            haste__scale(group->dw, n, (float)((double)pass->clip / norm));
+            haste__scale(group->db, S, (float)((double)pass->clip / norm));
+        }
+    }
     if (pass->trained) return haste__group_update(pass, group->number, group->g, group->dw, group->db);
     weight = pass->gradient->weight[group->number] + (size_t)group->g * (size_t)n;
     bias = pass->gradient->bias[group->number] + group->g * S;
@@ -2971,9 +3422,19 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 /* ---- >>train ------------------------------------------------------------------------------------------------- */
 
-static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
+/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its loss. */
+static int haste__visited(const haste__pass *pass, int number, int64_t g, float *weight)
 {
-    return pass->scratch.sum + (size_t)chunk * (2 * (size_t)pass->work->batch + 2);
+    const haste_layer *layer = pass->layer;
+    const int64_t slot = layer->block[number].first_slot + g * layer->block[number].group_size;
+    const uint64_t *p;
+    *weight = 1;
+    if (!pass->loss || pass->loss->share == 0 || pass->loss->share == 1) return 1;
+    p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
+    if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
+    *weight = 1 / pass->loss->share;
+    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8, (uint64_t)slot)) <
+           pass->loss->share;
 }
 
 /* The groups of a chunk, one after the other. */
@@ -3027,9 +3488,13 @@ static void haste__train_chunk(void *context, int64_t chunk, int thread)
     int bad = 0;
     int64_t g;
     haste__chunk_clear(pass, chunk);
+    haste__chunk_sum(pass, chunk)[1] = 0;
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
+        float weight;
+        if (!haste__visited(pass, walk.number, g, &weight)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
+        group.weight = weight;
         if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
@@ -3049,12 +3514,15 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
+        float weight;
+        if (!haste__visited(pass, walk.number, g, &weight)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
             int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
             if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
+            if (pass->loss) haste__group_adjust(pass, &group, tile);
             if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest,
                                       tile_sum))
                 continue;   /* reported by the second pass */
@@ -3062,38 +3530,67 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
                 double before = largest[first + b], now = (double)tile_largest[b];
                 if (now > before) sum[first + b] *= exp(before - now);
                 largest[first + b] = now;
-                sum[first + b] += (double)tile_sum[b];
+                sum[first + b] += (double)tile_sum[b] * (double)weight;
             }
         }
     }
 }
 
+/* What does not depend on logits of sample b's sums [HASTE_SOFTMAX_SUMS]. */
+static void haste__softmax_counts(const haste__pass *pass, int b, double *sums)
+{
+    const uint64_t *p;
+    sums[2] = pass->scratch.mass[b];
+    sums[3] = pass->scratch.mass[pass->work->batch + b];
+    sums[4] = (double)pass->layer->labels;
+    for (p = pass->ignored; p < pass->ignored_end; p++) sums[4] -= (int)(*p & 0xffffffffu) == b;
+}
+
+/* What the first pass gives, sums [HASTE_SOFTMAX_SUMS] (=), of sample b. */
+static void haste__softmax_row(const haste__pass *pass, int b, double *sums)
+{
+    const haste_workspace *work = pass->work;
+    int c;
+    sums[0] = -FLT_MAX;
+    sums[1] = 0;
+    for (c = 0; c < work->chunks; c++) {
+        const double l = haste__chunk_sum(pass, c)[2 + b];
+        if (l > sums[0]) sums[0] = l;
+    }
+    for (c = 0; c < work->chunks; c++) {
+        const double *l = haste__chunk_sum(pass, c) + 2 + b;
+        sums[1] += l[work->batch] * exp(l[0] - sums[0]);
+    }
+    haste__softmax_counts(pass, b, sums);
+}
+
 /* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes
-   e^(z - largest) its gradient, 0 for a row without positives. Returns the sum of the log-sum-exps of the rows that
-   count. */
+   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with the
+   weights that they have in the loss. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     const haste_workspace *work = pass->work;
+    const haste_loss_options *o = pass->loss;
+    const double smoothing = o ? (double)o->smoothing : 0;
     float *shift = pass->scratch.shift, *weight = shift + work->batch + HASTE__SAMPLES;
     double total = 0;
-    int b, c;
-    haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
+    int b;
+    if (!o || !o->softmax) haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
     for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
-        double largest = -FLT_MAX, sum = 0;
+        double own[HASTE_SOFTMAX_SUMS];
+        const double *all = own, sample = pass->sample ? (double)pass->sample[b] : 1;
         shift[b] = weight[b] = 0;
         if (b >= pass->B) continue;
-        for (c = 0; c < work->chunks; c++) {
-            double l = haste__chunk_sum(pass, c)[2 + b];
-            if (l > largest) largest = l;
-        }
-        for (c = 0; c < work->chunks; c++) {
-            const double *l = haste__chunk_sum(pass, c) + 2 + b;
-            sum += l[work->batch] * exp(l[0] - largest);
-        }
-        if (pass->scratch.row[b] == 0 || !(sum > 0)) continue;   /* sum 0: no group has finite logits */
-        shift[b] = (float)largest;   /* exact: it is one of the logits */
-        weight[b] = (float)((double)pass->scale / sum);
-        total += largest + log(sum);
+        pass->scratch.smooth[b] = 0;
+        if (o && o->softmax) {
+            all = o->softmax + HASTE_SOFTMAX_SUMS * (size_t)b;
+            haste__softmax_counts(pass, b, own);
+        } else haste__softmax_row(pass, b, own);
+        if (!(all[2] > 0) || !(all[1] > 0)) continue;   /* sum 0: no group has finite logits */
+        shift[b] = (float)all[0];   /* exact: it is one of the logits */
+        weight[b] = (float)((double)pass->scale * sample * ((1 - smoothing) * all[3] / all[2] + smoothing) / all[1]);
+        pass->scratch.smooth[b] = sample * smoothing / all[4];
+        total += sample * ((1 - smoothing) * own[3] / all[2] + smoothing * own[4] / all[4]) * (all[0] + log(all[1]));
     }
     pass->shift = shift;
     pass->weight = weight;
@@ -3122,31 +3619,48 @@ static haste_status haste__bad_groups(const haste__pass *pass, haste_error *erro
 static int   haste__is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
 static float haste__rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
 
-static haste_status haste__rule_make(haste__rule *rule, const haste_layer *layer, const haste_step_options *o,
-                                     haste_error *error)
+/* The rules of all blocks. `name` [.] begins what is said of a block's rates. */
+static haste_status haste__rules_make(haste__pass *pass, const haste_layer *layer, const haste_step_options *o,
+                                      haste_error *error)
 {
-    double t = (double)layer->step + 1;
+    const double t = (double)layer->step + 1;
+    int i;
     if (!o) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
+    if (!haste__in((double)o->lr, 0, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!haste__is_rate(o->momentum) || !haste__is_rate(o->beta1) || !haste__is_rate(o->beta2))
         return haste__fail(error, HASTE_ERR_ARG,
                            "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
                            (double)o->momentum, (double)o->beta1, (double)o->beta2);
-    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
+    if (!haste__in((double)o->eps, 0, FLT_MAX) || !haste__in((double)o->weight_decay, 0, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                            (double)o->eps, (double)o->weight_decay);
-    if (o->divisor < 0) return haste__fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
-    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
-    rule->lr = o->lr;
-    rule->momentum = layer->optimizer == HASTE_MOMENTUM ? haste__rate(o->momentum, .9f) : 0;
-    rule->beta1 = haste__rate(o->beta1, .9f);
-    rule->beta2 = haste__rate(o->beta2, .999f);
-    rule->eps = o->eps > 0 ? o->eps : 1e-8f;
-    rule->decay = o->weight_decay;
-    rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
-    rule->correct2 = (float)(1 / (1 - pow((double)rule->beta2, t)));
+    if (!haste__in((double)o->clip, 0, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "clip = %g, expected a finite number from 0", (double)o->clip);
+    for (i = 0; i < layer->block_count; i++) {
+        haste__rule *rule = &pass->rule[i];
+        haste_block_rates r;
+        memset(&r, 0, sizeof r);
+        if (o->block) r = o->block[i];
+        if (!(haste__in((double)r.lr, 0, FLT_MAX) || r.lr == HASTE_NONE) ||
+            !(haste__in((double)r.weight_decay, 0, FLT_MAX) || r.weight_decay == HASTE_NONE) ||
+            !haste__is_rate(r.momentum) || !haste__is_rate(r.beta1) || !haste__is_rate(r.beta2) ||
+            (r.frozen != 0 && r.frozen != 1))
+            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
+                               "beta2 = %g, frozen = %d: one is out of range", i, (double)r.lr, (double)r.weight_decay,
+                               (double)r.momentum, (double)r.beta1, (double)r.beta2, (int)r.frozen);
+        rule->lr = haste__rate(r.lr, o->lr);
+        rule->decay = haste__rate(r.weight_decay, o->weight_decay);
+        rule->momentum = haste__rate(r.momentum, haste__rate(o->momentum, .9f));
+        rule->beta1 = haste__rate(r.beta1, haste__rate(o->beta1, .9f));
+        rule->beta2 = haste__rate(r.beta2, haste__rate(o->beta2, .999f));
+        rule->eps = o->eps > 0 ? o->eps : 1e-8f;
+        rule->correct1 = (float)(1 / (1 - pow((double)rule->beta1, t)));
+        rule->correct2 = (float)(1 / (1 - pow((double)rule->beta2, t)));
+        pass->frozen[i] = (int)r.frozen;
+    }
+    pass->clip = o->clip;
+    pass->want_norm = o->grad_norm != NULL;
     return HASTE_OK;
 }
 
@@ -3159,47 +3673,56 @@ static haste_status haste__pending_check(const haste_layer *layer, const haste_g
                        (int)gradient->pending);
 }
 
-/* The training step, where `trained` is the layer, or the same without the update, where `gradient` takes its gradients. */
-static haste_status haste__train(const haste_layer *layer, haste_layer *trained, haste_gradient *gradient,
-                                 haste_workspace *work, const float *x, int32_t B, const haste_lists *positives,
-                                 const haste_step_options *options, double *loss, float *grad_x, haste_error *error)
+/* What training and evaluation share: sets what the loss needs in the pass, runs it, and adds up. */
+static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o, double *loss,
+                                 double *grad_norm, float *grad_x, haste_error *error)
 {
-    haste__pass pass;
-    haste__rule rule;
-    double total = 0;
+    const haste_workspace *work = pass->work;
+    double total = 0, squares = 0;
     int chunk;
-    haste_status status = haste__pass_begin(&pass, layer, work, HASTE_TRAINING, x, B, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
-    if (status == HASTE_OK && !trained) status = haste__gradient_check(layer, gradient, 1, error);
-    if (status == HASTE_OK && !trained) status = haste__pending_check(layer, gradient, error);
-    if (status != HASTE_OK) return status;
     if (loss) *loss = 0;
-    if (B == 0) return HASTE_OK;
+    if (grad_norm) *grad_norm = 0;
+    if (pass->B == 0) return HASTE_OK;
+    haste__targets(pass, positives, o);
+    pass->want_loss = loss != NULL;
+    pass->grad_x = grad_x;
+    haste__pass_load(pass);
+    if (pass->layer->loss == HASTE_SOFTMAX && !o->function) total = haste__softmax_sums(pass);
+    haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
+    for (chunk = 0; chunk < work->chunks; chunk++) {
+        total += haste__chunk_sum(pass, chunk)[0];
+        squares += haste__chunk_sum(pass, chunk)[1];
+    }
+    if (loss) *loss = total * (double)pass->scale;
+    if (grad_norm) *grad_norm = sqrt(squares);
+    if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
+    return haste__bad_groups(pass, error);
+}
 
-    pass.trained = trained;
-    pass.gradient = gradient;
-    pass.rule = rule;
-    pass.scale = (float)(1.0 / (double)(options->divisor ? options->divisor : B));
-    pass.negligible = options->negligible * pass.scale;
-    pass.want_loss = loss != NULL;
-    pass.grad_x = grad_x;
-    haste__pass_load(&pass);
-    haste__lists_sort(&pass, positives);
-    if (layer->loss == HASTE_SOFTMAX) total = haste__softmax_sums(&pass);
-    haste__parallel(work->chunks, work->threads, haste__train_chunk, &pass);
-    for (chunk = 0; chunk < work->chunks; chunk++) total += haste__chunk_sum(&pass, chunk)[0];
-    if (loss) *loss = total * (double)pass.scale;
-    if (grad_x) haste__parallel(pass.tiles, work->threads, haste__transpose_out, &pass);
-    return haste__bad_groups(&pass, error);
+/* Checks what the calls with a loss share, and makes the pass. */
+static haste_status haste__train_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
+                                       const float *x, int32_t B, const haste_lists *positives, const haste_loss_options *o,
+                                       haste_error *error)
+{
+    haste_status status = haste__pass_begin(pass, layer, work, HASTE_TRAINING, x, B, error);
+    if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__loss_check(layer, work, B, positives, o, error);
+    return status;
 }
 
 haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                               const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
                               haste_error *error)
 {
-    const haste_status status = haste__train(layer, layer, NULL, work, x, B, positives, options, loss, grad_x, error);
-    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) layer->step++;
+    haste__pass pass;
+    haste_status status;
+    if (!options) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &options->loss, error);
+    if (status == HASTE_OK) status = haste__rules_make(&pass, layer, options, error);
+    if (status != HASTE_OK) return status;
+    pass.trained = layer;
+    status = haste__train(&pass, positives, &options->loss, loss, options->grad_norm, grad_x, error);
+    if (B > 0) layer->step++;
     return status;
 }
 
@@ -3207,12 +3730,72 @@ haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, c
                               const haste_lists *positives, const haste_step_options *options, haste_gradient *gradient,
                               double *loss, float *grad_x, haste_error *error)
 {
-    const haste_status status = haste__train(layer, NULL, gradient, work, x, B, positives, options, loss, grad_x, error);
-    if ((status == HASTE_OK || status == HASTE_ERR_NONFINITE) && B > 0) {
+    haste__pass pass;
+    haste_status status;
+    if (!options) return haste__fail(error, HASTE_ERR_ARG, "options is NULL");
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &options->loss, error);
+    if (status == HASTE_OK) status = haste__rules_make(&pass, layer, options, error);
+    if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
+    if (status != HASTE_OK) return status;
+    pass.gradient = gradient;
+    pass.clip = 0;   /* haste_apply clips */
+    status = haste__train(&pass, positives, &options->loss, loss, options->grad_norm, grad_x, error);
+    if (B > 0) {
         gradient->rewires = layer->rewires;
         gradient->pending++;
     }
     return status;
+}
+
+haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                            const haste_lists *positives, const haste_loss_options *options, double *loss, float *grad_x,
+                            haste_error *error)
+{
+    haste_loss_options plain;
+    haste__pass pass;
+    haste_status status;
+    memset(&plain, 0, sizeof plain);
+    if (!options) options = &plain;
+    status = haste__train_begin(&pass, layer, work, x, B, positives, options, error);
+    return status == HASTE_OK ? haste__train(&pass, positives, options, loss, NULL, grad_x, error) : status;
+}
+
+haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                 const haste_lists *positives, const haste_loss_options *options, double *sums,
+                                 haste_error *error)
+{
+    haste_loss_options plain;
+    haste__pass pass;
+    haste_status status;
+    int32_t b;
+    memset(&plain, 0, sizeof plain);
+    if (options) plain = *options;
+    plain.softmax = NULL;
+    status = haste__train_begin(&pass, layer, work, x, B, positives, &plain, error);
+    if (status != HASTE_OK || B == 0) return status;
+    if (!sums) return haste__fail(error, HASTE_ERR_ARG, "sums is NULL");
+    if (layer->loss != HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "the layer's loss is not softmax");
+    haste__targets(&pass, positives, &plain);
+    haste__pass_load(&pass);
+    haste__parallel(work->chunks, work->threads, haste__softmax_chunk, &pass);
+    for (b = 0; b < B; b++) haste__softmax_row(&pass, b, sums + HASTE_SOFTMAX_SUMS * (size_t)b);
+    return HASTE_OK;
+}
+
+haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error)
+{
+    int32_t b;
+    int i;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
+    if (B > 0 && (!sums || !other)) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", sums ? "other" : "sums");
+    for (b = 0; b < B; b++, sums += HASTE_SOFTMAX_SUMS, other += HASTE_SOFTMAX_SUMS) {
+        const double largest = sums[0] > other[0] ? sums[0] : other[0];
+        sums[1] = sums[1] * exp(sums[0] - largest) + other[1] * exp(other[0] - largest);
+        sums[0] = largest;
+        for (i = 2; i < HASTE_SOFTMAX_SUMS; i++) sums[i] += other[i];
+    }
+    return HASTE_OK;
 }
 
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
@@ -3226,29 +3809,59 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        if (!haste__group_sane(pass, dw, n, db, S) || !haste__group_update(pass, walk.number, g, dw, db)) bad++;
+        if (!haste__group_sane(pass, dw, n, db, S)) bad++;
+        else if (!pass->frozen[walk.number]) {
+            if (pass->scale != 1) {   /* the norm is clipped */
+                haste__scale(dw, n, pass->scale);
+                haste__scale(db, S, pass->scale);
+            }
+            bad += !haste__group_update(pass, walk.number, g, dw, db);
+        }
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
     pass->scratch.flag[chunk] = bad;
 }
 
+static void haste__norm_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    double sum = 0;
+    int64_t g;
+    (void)thread;
+    while (haste__walk_group(&walk, &g)) {
+        const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
+        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[walk.number] + g * S;
+        if (!pass->frozen[walk.number] && haste__group_sane(pass, dw, n, db, S))
+            sum += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
+    }
+    haste__chunk_sum(pass, chunk)[1] = sum;
+}
+
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                          const haste_step_options *options, haste_error *error)
 {
     haste__pass pass;
-    haste__rule rule;
+    int chunk;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
-    if (status == HASTE_OK) status = haste__rule_make(&rule, layer, options, error);
+    if (status != HASTE_OK) return status;
+    haste__pass_make(&pass, layer, work);
+    status = haste__rules_make(&pass, layer, options, error);
     if (status == HASTE_OK) status = haste__gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK) status = haste__pending_check(layer, gradient, error);
     if (status != HASTE_OK) return status;
     if (gradient->pending == 0)
         return haste__fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
-    haste__pass_make(&pass, layer, work);
     pass.trained = layer;
     pass.gradient = gradient;
-    pass.rule = rule;
+    if (pass.want_norm || pass.clip > 0) {
+        double squares = 0;
+        haste__parallel(work->chunks, work->threads, haste__norm_chunk, &pass);
+        for (chunk = 0; chunk < work->chunks; chunk++) squares += haste__chunk_sum(&pass, chunk)[1];
+        if (options->grad_norm) *options->grad_norm = sqrt(squares);
+        if (pass.clip > 0 && sqrt(squares) > (double)pass.clip) pass.scale = (float)((double)pass.clip / sqrt(squares));
+    }
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
     gradient->pending = 0;
@@ -3482,49 +4095,133 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
 
 /* ---- >>predict ----------------------------------------------------------------------------------------------- */
 
-static void haste__score_sample(void *context, int64_t b, int thread)
+/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who ask for it.
+   Each task sorts a share of them, in pieces that fit its thread's scratch. */
+typedef struct haste__scoring {
+    haste__pass pass;
+    int64_t     count, tasks;
+} haste__scoring;
+
+enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
+
+/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. */
+static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
 {
-    const haste__pass *pass = (const haste__pass *)context;
-    const haste_layer *layer = pass->layer;
-    const float *x = pass->x + (size_t)b * (size_t)layer->inputs;
+    uint32_t count[4096], sum, here;
+    int bits = 0, digit, shift, i;
     int64_t j;
-    (void)thread;
-    for (j = pass->offset[b]; j < pass->offset[b + 1]; j++) {
-        int64_t slot = layer->slot_of[pass->id[j]], g;
-        const haste_block *block = layer->block;
-        int32_t f, s;
-        float sum;
-        while (slot >= block->first_slot + block->groups * block->group_size) block++;
-        g = (slot - block->first_slot) / block->group_size;
-        s = (int32_t)((slot - block->first_slot) % block->group_size);
-        sum = 0;
-        for (f = 0; f < block->fan_in; f++) {
-            int64_t place = g * block->fan_in + f;
-            sum += haste__load(block->weight, layer->dtype, (size_t)(place * block->group_size + s)) *
-                   x[block->begin + (block->index ? block->index[place] : f)];
+    while ((slots - 1) >> 3 >> bits != 0) bits++;
+    digit = bits <= 12 ? bits : bits <= 24 ? (bits + 1) / 2 : (bits + 2) / 3;
+    for (shift = 0; shift < bits; shift += digit) {
+        const uint64_t mask = ((uint64_t)1 << digit) - 1;
+        uint64_t *t;
+        memset(count, 0, ((size_t)mask + 1) * sizeof *count);
+        for (j = 0; j < n; j++) count[a[j] >> (35 + shift) & mask]++;
+        for (i = 0, sum = 0; i <= (int)mask; i++) { here = count[i]; count[i] = sum; sum += here; }
+        for (j = 0; j < n; j++) b[count[a[j] >> (35 + shift) & mask]++] = a[j];
+        t = a; a = b; b = t;
+    }
+    return a;
+}
+
+/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how many. A key is
+   slot << 32 | (sample - b) << 16 | (candidate - first). */
+static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first, haste__rows *r,
+                            haste__candidate *c)
+{
+    const haste_layer *layer = pass->layer;
+    const haste_block *block = layer->block;
+    const int64_t slot = (int64_t)(key[0] >> 32);
+    int64_t g, begin, end, s;
+    int i;
+    while (slot >= block->first_slot + block->groups * block->group_size) block++;
+    g = (slot - block->first_slot) / block->group_size;
+    begin = slot - (slot - block->first_slot) % block->group_size % 32;   /* of up to 32 labels */
+    end = block->first_slot + (g + 1) * block->group_size;
+    r->S = block->group_size;
+    r->F = block->fan_in;
+    r->bf16 = layer->dtype == HASTE_BF16;
+    r->index = block->index ? block->index + g * r->F : NULL;
+    s = begin - block->first_slot - g * r->S;
+    r->w = (const char *)block->weight + (size_t)(g * r->F * r->S + s) * haste__width(layer->dtype);
+    r->bias = block->bias + g * r->S + s;
+    for (i = 0; i < n && i < HASTE__SCORE_RUN; i++) {
+        s = (int64_t)(key[i] >> 32) - begin;
+        if (s < 0 || s >= 32 || s >= end - begin) break;
+        c[i].x = pass->x + (size_t)(b + (int64_t)(key[i] >> 16 & 0xffff)) * (size_t)layer->inputs + block->begin;
+        c[i].score = pass->score + first + (int64_t)(key[i] & 0xffff);
+        c[i].s = (int)s;
+    }
+    for (n = i; n % 4 != 0; n++) c[n] = c[0];   /* the kernel takes four at once */
+    return i;
+}
+
+static void haste__score_task(void *context, int64_t task, int thread)
+{
+    const haste__scoring *scoring = (const haste__scoring *)context;
+    const haste__pass *pass = &scoring->pass;
+    const int64_t *offset = pass->offset, end = scoring->count * (task + 1) / scoring->tasks;
+    int64_t j = scoring->count * task / scoring->tasks, most, b = 0, high = pass->B;
+    uint64_t *buffer = (uint64_t *)(void *)(pass->scratch.tile + pass->scratch.tile_count * (size_t)thread);
+    most = (int64_t)(pass->scratch.tile_count / 4);   /* in two buffers */
+    if (most > HASTE__SCORE_PIECE) most = HASTE__SCORE_PIECE;
+    while (b + 1 < high) {   /* the sample of candidate j */
+        const int64_t middle = b + (high - b) / 2;
+        if (offset[middle] - offset[0] <= j) b = middle;
+        else high = middle;
+    }
+    while (j < end) {
+        const int64_t first = j, first_sample = b;
+        uint64_t *key = buffer;
+        haste__rows rows[2];
+        haste__candidate run[2][HASTE__SCORE_RUN];
+        int64_t n = 0, i;
+        int turn = 0, count, next;
+        memset(rows, 0, sizeof rows);
+        for (; j < end && n < most; j++) {
+            while (offset[b + 1] - offset[0] <= j) b++;
+            if (b - first_sample > 0xffff) break;
+            key[n] = (uint64_t)(uint32_t)pass->layer->slot_of[pass->id[offset[0] + j]] << 32 |
+                     (uint64_t)(b - first_sample) << 16 | (uint64_t)n;
+            n++;
         }
-        pass->score[j - pass->offset[0]] = sum + block->bias[g * block->group_size + s];
+        if (n == 0) continue;   /* 65,536 samples without candidates */
+        if (n > 64) key = haste__sort_slots(key, buffer + most, n, pass->layer->slots);   /* fewer share no group */
+        count = haste__score_run(pass, key, n, first_sample, first, &rows[0], run[0]);
+        for (i = 0; i < n; i += count, count = next, turn = !turn) {
+            next = 0;
+            rows[turn].ahead = 0;
+            if (i + count < n) {
+                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn], run[!turn]);
+                rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
+                                   (ptrdiff_t)haste__width(pass->layer->dtype);
+            }
+            pass->kernel->score(&rows[turn], run[turn], count);
+        }
     }
 }
 
 haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                          const haste_lists *candidates, float *score, haste_error *error)
 {
-    haste__pass pass;
+    haste__scoring scoring;
     haste_status status = haste__layer_quick_check(layer, error);
-    if (status == HASTE_OK && (!work || !work->memory))
-        status = haste__fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    if (status == HASTE_OK) status = haste__x_check(layer, x, B, error);
+    if (status == HASTE_OK) status = haste__workspace_check(work, error);
+    if (status == HASTE_OK) status = haste__x_check(layer, work, x, B, error);
     if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
     if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
-    haste__pass_make(&pass, layer, work);
-    pass.x = x;
-    pass.B = B;
-    pass.offset = candidates->offset;
-    pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
-    pass.score = score;
-    haste__parallel(B, work->threads, haste__score_sample, &pass);
+    haste__pass_make(&scoring.pass, layer, work);
+    scoring.pass.x = x;
+    scoring.pass.B = B;
+    scoring.pass.offset = candidates->offset;
+    scoring.pass.id = (int32_t *)(uintptr_t)candidates->id;   /* read only */
+    scoring.pass.score = score;
+    scoring.count = candidates->offset[B] - candidates->offset[0];
+    /* as few as there are threads: the more candidates a task has, the more of them share a group */
+    scoring.tasks = (scoring.count + HASTE__SCORE_TASK - 1) / HASTE__SCORE_TASK;
+    if (scoring.tasks > work->threads) scoring.tasks = work->threads;
+    haste__parallel(scoring.tasks, work->threads, haste__score_task, &scoring);
     return HASTE_OK;
 }
 
@@ -3658,7 +4355,7 @@ static haste_status haste__search_begin(haste__pass *pass, const haste_layer *la
     size_t i;
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
     if (status == HASTE_OK && excluded)
-        status = haste__lists_check(layer->labels, B, excluded, work->ids, "excluded", error);
+        status = haste__labels_check(layer->labels, B, excluded, work->ids, "excluded", error);
     if (status != HASTE_OK || B == 0) return status;
     haste__pass_load_rows(pass);
     if (excluded) haste__lists_sort(pass, excluded);
@@ -4356,28 +5053,34 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
     }
 }
 
-static void haste__exchange_window(void *context, int64_t number, int thread)
+static void haste__window_open(haste__window *window, const haste__exchange *exchange, int64_t number, int thread)
 {
-    const haste__exchange *exchange = (const haste__exchange *)context;
     const haste__clustering *clustering = exchange->clustering;
     const int64_t first = number * HASTE__CLUSTER_WINDOW, left = exchange->groups - first;
     const int64_t E = clustering->E, S = clustering->S;
+    int32_t g;
+    window->clustering = clustering;
+    window->groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
+    window->sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
+    window->gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
+    window->moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
+    memset(window->sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window->sum);   /* four are read at a time */
+    memset(window->moved, 0, (size_t)(window->groups * S));
+    for (g = 0; g < window->groups; g++) {
+        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
+        window->begin[g] = begin;
+        window->size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
+        window->square[g] = (double)haste__group_sum(clustering, group, window->sum + g * E);
+    }
+    haste__window_gains(window);
+}
+
+static void haste__exchange_window(void *context, int64_t number, int thread)
+{
+    const haste__exchange *exchange = (const haste__exchange *)context;
     haste__window window;
     int32_t g, h;
-    window.clustering = clustering;
-    window.groups = left < HASTE__CLUSTER_WINDOW ? (int)left : HASTE__CLUSTER_WINDOW;
-    window.sum = exchange->sum + thread * HASTE__CLUSTER_WINDOW * E;
-    window.gain = exchange->gain + thread * HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW;
-    window.moved = exchange->moved + thread * HASTE__CLUSTER_WINDOW * S;
-    memset(window.sum, 0, (size_t)(HASTE__CLUSTER_WINDOW * E) * sizeof *window.sum);   /* four are read at a time */
-    memset(window.moved, 0, (size_t)(window.groups * S));
-    for (g = 0; g < window.groups; g++) {
-        const int64_t group = haste__key_id(exchange->list[first + g]), begin = group * S;
-        window.begin[g] = begin;
-        window.size[g] = (int32_t)(clustering->n - begin < S ? clustering->n - begin : S);
-        window.square[g] = (double)haste__group_sum(clustering, group, window.sum + g * E);
-    }
-    haste__window_gains(&window);
+    haste__window_open(&window, exchange, number, thread);
     exchange->count[number] = 0;
     for (g = 0; g < window.groups; g++)
         for (h = g + 1; h < window.groups; h++) exchange->count[number] += haste__window_exchange(&window, g, h);
@@ -4559,7 +5262,7 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     if (o.iterations < HASTE_NONE)
         return haste__fail(error, HASTE_ERR_ARG, "options.iterations = %ld, expected 0 (default), HASTE_NONE or more",
                            (long)o.iterations);
-    o.iterations = o.iterations == 0 ? HASTE__CLUSTER_ITERATIONS : o.iterations == HASTE_NONE ? 0 : o.iterations;
+    if (o.iterations == 0) o.iterations = HASTE__CLUSTER_ITERATIONS;   /* with HASTE_NONE, -1, no round begins */
     status = haste__clustering_make(&clustering, embedding, L, E, order, n, o.group_size, o.threads, error);
     if (status != HASTE_OK) return status;
     clustering.seed = o.seed;
@@ -4920,12 +5623,14 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
 {
     haste__rewire r;
     haste__arena arena = { NULL, 0, 0 };
+    haste_loss_options plain;
     int64_t total;
     int batch;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
     memset(&r, 0, sizeof r);
+    memset(&plain, 0, sizeof plain);
     r.layer = layer;
     r.options = options;
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
@@ -4936,9 +5641,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (!batch) haste__pass_make(&r.pass, layer, work);
     else {
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
-        if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
         if (status != HASTE_OK) return status;
-        r.pass.scale = (float)(1.0 / (double)B);
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
     if (status != HASTE_OK) return status;
@@ -4948,7 +5652,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
             haste__pass_load(&r.pass);
-            haste__lists_sort(&r.pass, positives);
+            haste__targets(&r.pass, positives, &plain);
             if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
         }
         status = haste__rewire_run(&r, error);
@@ -5176,21 +5880,22 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
       56   8    checksum of the rest of the header
       64  48    of each section: name [24], offset, bytes, checksum
 
-   Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of, of each
-   block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a reader compares
-   the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or a size that it could
-   not have computed. Reserved bytes are 0, or the file is refused.
+   Sections in this order: haste.layer (64 bytes of scalars, then 48 for each block), haste.label_of, haste.slot_of,
+   of each block its arrays as they lie in memory, the caller's. The sections of a layer follow from haste.layer, so a
+   reader compares the table with the one it expects; nothing in the file is a pointer, an offset that needs trust, or
+   a size that it could not have computed. Reserved bytes are 0, or the file is refused.
 
-   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and read
-   where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which byte order, is
-   the caller's affair.
+   BYTE ORDER   Every number of the library is little-endian. Big-endian machines swap while they write and read (and
+   read where others map). The caller's sections are bytes, the same everywhere: what stands in them, and in which
+   byte order, is the caller's affair.
 
-   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that it does
-   not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after those of the
-   layer; in others they are an error. So a later version that only adds sections keeps the lowest version as it is, and one
-   whose files would be misread raises it or sets a bit.
-   Version 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer: it is read too, but for what big-endian
-   machines wrote. */
+   LATER VERSIONS   A reader of version R refuses a file whose lowest version is above R, or which has a feature that
+   it does not know. In a file whose own version is above R it passes over unknown sections "haste.*" that stand after
+   those of the layer; in others they are an error. So a later version that only adds sections keeps the lowest
+   version as it is, and one whose files would be misread raises it or sets a bit.
+
+   VERSION 1 (haste 0.1) had 0 in bytes 36 to 55 and the byte order of its writer. It is read too, but for what
+   big-endian machines wrote. */
 
 #if defined(__unix__) || defined(__unix) || defined(__APPLE__)
     #define HASTE__POSIX
@@ -5241,7 +5946,7 @@ typedef struct haste__entry {
     char        name[24];
     uint64_t    offset, bytes, checksum;
     const void *data;
-    int         width;   /* bytes of its numbers, which lie in memory in the machine's byte order; 1: bytes as they are */
+    int         width;   /* bytes of a number; in memory they have the machine's byte order. 1: bytes as they are */
     int         round;   /* when saving: data is float32 and is stored as bfloat16 */
 } haste__entry;
 
@@ -5301,9 +6006,9 @@ HASTE__INLINE uint64_t haste__checksum_word(uint64_t lane, uint64_t word)
     return (lane << 29 | lane >> 35) * HASTE__CHECKSUM_FACTOR;
 }
 
-/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that it runs
-   as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word goes unseen.
-   Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
+/* A 64-bit checksum against damage, not against forgery: four lanes take a word of eight bytes each in turn, so that
+   it runs as fast as memory is read. Each step is one to one in the word and in the lane: no change within one word
+   goes unseen. Bytes that are missing in the last 32 count as 0; the length is mixed in. Words are little-endian. */
 static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 {
     const uint64_t step = UINT64_C(0x9e3779b97f4a7c15);
@@ -5333,8 +6038,9 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
     return haste__mix(sum * HASTE__CHECKSUM_FACTOR + d);
 }
 
-/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer [HASTE__FILE_PIECE]
-   where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of float32's range). */
+/* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer
+   [HASTE__FILE_PIECE] where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of
+   float32's range). */
 static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
     const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
@@ -5433,8 +6139,9 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
     haste_error detail;
     int i, ok;
     memset(layer, 0, sizeof *layer);
-    if (bytes < 64) return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
-                                       (unsigned long long)bytes);
+    if (bytes < 64)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: haste.layer has %llu bytes, expected at least 64", path,
+                           (unsigned long long)bytes);
     layer->labels = haste__get32(&at);
     layer->inputs = haste__get32(&at);
     layer->slots = (int64_t)haste__get64(&at);
@@ -5465,19 +6172,21 @@ static haste_status haste__file_get_layer(const unsigned char *at, uint64_t byte
         dense[i] = haste__get32(&at);
         if (haste__get32(&at) != 0 || (dense[i] != 0 && dense[i] != 1))
             return haste__fail(error, HASTE_ERR_FORMAT,
-                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range", path, i);
+                               "%s: the dense mark or the reserved word of block %d in haste.layer is out of range",
+                               path, i);
     }
     if (haste__layer_sizes_check(layer, "layer: ", HASTE_ERR_FORMAT, &detail))
         return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
     for (i = 0; i < layer->block_count; i++)
         if (dense[i] && layer->block[i].fan_in != layer->block[i].end - layer->block[i].begin)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice", path, i);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: block %d is dense and does not read all of its slice",
+                               path, i);
     return HASTE_OK;
 }
 
 /* One more section of the library's own; 0 when its size overflows. */
-static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements, size_t width,
-                             const void *data)
+static int haste__file_entry(haste__entry *table, int *count, int block, const char *part, uint64_t elements,
+                             size_t width, const void *data)
 {
     haste__entry *entry = &table[*count];
     size_t bytes = width;
@@ -5492,8 +6201,8 @@ static int haste__file_entry(haste__entry *table, int *count, int block, const c
     return 1;
 }
 
-/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks them
-   in the same order. */
+/* The sections that follow from a layer's scalars, without offsets. 0 when a size overflows. haste__file_attach walks
+   them in the same order. */
 static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_optimizer optimizer, const int *dense,
                              haste__entry *table, int *count)
 {
@@ -5507,7 +6216,8 @@ static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_
         const haste_block *block = &layer->block[i];
         uint64_t slots = (uint64_t)block->groups * (uint64_t)block->group_size;   /* below 2^32 */
         uint64_t fan_in = (uint64_t)block->fan_in;
-        if (!dense[i]) ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
+        if (!dense[i])
+            ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
         ok = ok && haste__file_entry(table, count, i, "weight", slots * fan_in, haste__width(dtype), block->weight)
                 && haste__file_entry(table, count, i, "bias", slots, 4, block->bias);
         if (ok && dtype != layer->dtype) table[*count - 2].round = 1;
@@ -5553,12 +6263,13 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
 
    A file is written beside its place under the name of a temporary, PATH.tmp-haste00, and renamed when it is whole.
 
-   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends, however it
-   ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a temporary can have,
-   removes the orphans, and takes the first name that is free. Two savers hold two names, be they threads or processes. A
-   name is bound to another file only by who has the lock of the one that it names. Where a file system knows no locks, nobody
-   can tell: nothing is removed there, and the names are used up one after the other. Where its locks do not reach other
-   machines, one of these may take a temporary for an orphan; its writer sees that before it would rename another file. */
+   Its writer holds a lock on it (flock; on Windows an open handle), which the system drops when a process ends,
+   however it ends: a temporary whose lock can be had is an orphan. Each save first looks at all the names that a
+   temporary can have, removes the orphans, and takes the first name that is free. Two savers hold two names, be they
+   threads or processes. A name is bound to another file only by who has the lock of the one that it names. Where a
+   file system knows no locks, nobody can tell: nothing is removed there, and the names are used up one after the
+   other. Where its locks do not reach other machines, one of these may take a temporary for an orphan; its writer
+   sees that before it would rename another file. */
 
 #define HASTE__FILE_WRITERS 32     /* names that a temporary can have: who save to one path at once */
 #define HASTE__FILE_PATH    4096
@@ -5608,7 +6319,7 @@ static size_t haste__folder(const char *path)
     return length;
 }
 
-/* Where a path leads when it is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
+/* Where a path leads that is a symbolic link, or one to a link, ...: the last may lead to nothing. 0, or a reason. */
 static int haste__follow(const char *path, char *target)
 {
     char text[HASTE__FILE_PATH];
@@ -5645,8 +6356,8 @@ static void haste__remove_orphan(const char *name)
     close(descriptor);
 }
 
-/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took it for
-   an orphan (errno is then EEXIST). */
+/* A new file under that name, locked; -1 where there is one, or where another saver was faster than the lock and took
+   it for an orphan (errno is then EEXIST). */
 static int haste__create_locked(const char *name, unsigned mode)
 {
     int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
@@ -5661,8 +6372,8 @@ static int haste__create_locked(const char *name, unsigned mode)
     return descriptor;
 }
 
-/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more rights than
-   all others have. */
+/* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more
+   rights than all others have. */
 static void haste__keep_mode(int descriptor, const struct stat *old)
 {
     unsigned mode = (unsigned)old->st_mode & 0777u;
@@ -5735,7 +6446,7 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #elif defined(_WIN32)
 
-/* A handle that excludes deletion by others, but not writing through stdio; or NULL, and errno. */
+/* The lock is a handle beside which stdio may write, while nobody can have the file for himself alone. */
 static int haste__writer_open(haste__writer *w, const char *path)
 {
     void *const none = (void *)(intptr_t)-1;
@@ -5800,6 +6511,13 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #endif
 
+/* 0, or a reason. errno is cleared, as stdio may fail without one. */
+static int haste__write(FILE *out, const void *data, size_t bytes)
+{
+    errno = 0;
+    return fwrite(data, 1, bytes, out) == bytes ? 0 : haste__reason();
+}
+
 /* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
 static int haste__file_write(FILE *out, haste__entry *entry)
 {
@@ -5811,11 +6529,13 @@ static int haste__file_write(FILE *out, haste__entry *entry)
     for (first = 0; first < entry->bytes; first += HASTE__FILE_PIECE) {
         size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
         const void *from = haste__file_piece(entry, first, piece, buffer);
+        int reason;
         if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        if (fwrite(from, 1, piece, out) != piece) return haste__reason();
+        reason = haste__write(out, from, piece);
+        if (reason) return reason;
     }
-    return fwrite(zeros, 1, padding, out) == padding ? 0 : haste__reason();
+    return haste__write(out, zeros, padding);
 }
 
 /* The header, once the table is complete; out [HASTE__FILE_HEADER] */
@@ -5843,21 +6563,19 @@ static void haste__file_put_header(const haste__entry *table, int count, uint64_
     haste__put64(&at, haste__checksum_header(out, (size_t)table[0].offset));
 }
 
-/* The whole file. Returns 0, or a reason. */
+/* The whole file; what stdio still holds goes out with fclose. Returns 0, or a reason. */
 static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
 {
     unsigned char header[HASTE__FILE_HEADER] = { 0 };
     const size_t header_bytes = (size_t)table[0].offset;
-    int i, reason = 0;
-    errno = 0;
+    int i, reason;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    if (fwrite(header, 1, header_bytes, out) != header_bytes) return haste__reason();
+    reason = haste__write(out, header, header_bytes);
     for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
     if (reason) return reason;
     haste__file_put_header(table, count, file_bytes, header);
-    if (fseek(out, 0, SEEK_SET) != 0 || fwrite(header, 1, header_bytes, out) != header_bytes || fflush(out) != 0)
-        return haste__reason();
-    return 0;
+    errno = 0;
+    return fseek(out, 0, SEEK_SET) == 0 ? haste__write(out, header, header_bytes) : haste__reason();
 }
 
 /* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
@@ -5876,10 +6594,11 @@ static haste_status haste__save_table(const haste_layer *layer, haste_dtype dtyp
         const haste_section *section = &sections[i - own];
         const char *bad = haste__file_bad_name(section->name, table + own, i - own);
         if (bad)
-            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name, bad);
+            return haste__fail(error, HASTE_ERR_ARG, "the name of sections[%d], \"%.23s\", %s", i - own, section->name,
+                               bad);
         if (!section->data && section->bytes > 0)
-            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu", section->name,
-                               (unsigned long long)section->bytes);
+            return haste__fail(error, HASTE_ERR_ARG, "the data of section \"%s\" is NULL, its bytes %llu",
+                               section->name, (unsigned long long)section->bytes);
         memset(&table[i], 0, sizeof table[i]);
         memcpy(table[i].name, section->name, strlen(section->name));
         table[i].bytes = section->bytes;
@@ -5952,17 +6671,16 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is not a haste model file", path);
     if (order == UINT32_C(0x04030201))
         return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s was written by haste 0.1 on a machine of big-endian byte order: only haste 0.1 reads it there",
-                           path);
+                           "%s was written by haste 0.1 on a big-endian machine: only haste 0.1 reads it, there", path);
     if (order != HASTE__FILE_ORDER || version < 1)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file", path,
-                           (unsigned long)order, (unsigned long)version);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: byte-order mark %08lx, format version %lu: not a model file",
+                           path, (unsigned long)order, (unsigned long)version);
     if (lowest > HASTE__FILE_VERSION)
         return haste__fail(error, HASTE_ERR_FORMAT,
-                           "%s needs a newer haste: it is read from format version %lu on, this haste reads up to %lu", path,
+                           "%s needs a newer haste, which reads format version %lu: this one reads up to %lu", path,
                            (unsigned long)lowest, (unsigned long)HASTE__FILE_VERSION);
     if (features != 0)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: it has features (%llx) that this one does not know",
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s needs a newer haste: features %llx are unknown to this one",
                            path, (unsigned long long)features);
     if (zero != 0) return haste__fail(error, HASTE_ERR_FORMAT, "%s: reserved bytes of the header are not 0", path);
     if (file_bytes != bytes)
@@ -5970,8 +6688,8 @@ static haste_status haste__file_check_prefix(const unsigned char *prefix, uint64
                            (unsigned long long)bytes, (unsigned long long)file_bytes);
     if (count < 1 || count > HASTE__FILE_TABLE || header_bytes > bytes
         || header_bytes != ((uint64_t)count * HASTE__FILE_ENTRY + HASTE__FILE_PREFIX + 63) / 64 * 64)
-        return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range", path,
-                           (unsigned long long)header_bytes, (long)count);
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s: a header of %llu bytes with %ld sections is out of range",
+                           path, (unsigned long long)header_bytes, (long)count);
     return HASTE_OK;
 }
 
@@ -6003,10 +6721,12 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
         entry->checksum = haste__get64(&at);
         for (n = sizeof entry->name; n > 0 && entry->name[n - 1] == 0; n--) { }
         if (n == sizeof entry->name || memchr(entry->name, 0, n))
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros", path, i);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d does not end, or not with zeros",
+                               path, i);
         if (entry->offset != end || entry->bytes > bytes - end || bytes - end < (entry->bytes + 63) / 64 * 64)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: section %d, %llu bytes at %llu, does not fit into the file",
-                               path, i, (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
+            return haste__fail(error, HASTE_ERR_FORMAT,
+                               "%s: section %d, %llu bytes at %llu, does not fit into the file", path, i,
+                               (unsigned long long)entry->bytes, (unsigned long long)entry->offset);
         entry->data = memory + entry->offset;
         entry->width = 1;
         end += (entry->bytes + 63) / 64 * 64;
@@ -6019,9 +6739,10 @@ static haste_status haste__file_read_table(const unsigned char *memory, uint64_t
     return HASTE_OK;
 }
 
-/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of them. */
-static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer, int *dense,
-                                           int *own, haste_error *error)
+/* The layer's scalars, and that the table has the sections that follow from them, which get their width; *own of
+   them. */
+static haste_status haste__file_read_layer(haste__entry *table, int count, const char *path, haste_layer *layer,
+                                           int *dense, int *own, haste_error *error)
 {
     haste__entry wanted[HASTE__FILE_TABLE];
     haste_status status;
@@ -6042,8 +6763,8 @@ static haste_status haste__file_read_layer(haste__entry *table, int count, const
 }
 
 /* The sections after the layer's own: the caller's, and in a file of a later version some that are passed over. */
-static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later, const char *path,
-                                              haste_file *file, haste_error *error)
+static haste_status haste__file_read_sections(const haste__entry *table, int own, int count, int later,
+                                              const char *path, haste_file *file, haste_error *error)
 {
     int i;
     for (i = own; i < count; i++) {
@@ -6053,7 +6774,8 @@ static haste_status haste__file_read_sections(const haste__entry *table, int own
         bad = haste__file_bad_name(table[i].name, table + own, i - own);
         if (bad) return haste__fail(error, HASTE_ERR_FORMAT, "%s: the name of section %d %s", path, i, bad);
         if (file->section_count == HASTE_MAX_SECTIONS)
-            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path, HASTE_MAX_SECTIONS);
+            return haste__fail(error, HASTE_ERR_FORMAT, "%s: more than %d sections of the caller", path,
+                               HASTE_MAX_SECTIONS);
         memcpy(section->name, table[i].name, sizeof section->name);
         section->data = table[i].data;
         section->bytes = table[i].bytes;
@@ -6080,13 +6802,12 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
 {
     haste__entry table[HASTE__FILE_TABLE];
     const unsigned char *at = (const unsigned char *)memory + 12;
+    const int later = (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION;
     int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_error detail;
     haste_status status = haste__file_read_table((const unsigned char *)memory, bytes, path, table, &count, error);
     if (!status) status = haste__file_read_layer(table, count, path, &file->layer, dense, &own, error);
-    if (!status)
-        status = haste__file_read_sections(table, own, count, (uint32_t)haste__get32(&at) > HASTE__FILE_VERSION, path, file,
-                                           error);
+    if (!status) status = haste__file_read_sections(table, own, count, later, path, file, error);
     for (i = 0; i < count && !status; i++) {
         int width = table[i].width;
         /* A mapped file's large arrays are left on the disk until they are used. */
@@ -6153,8 +6874,8 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
 }
 
 #if defined(HASTE__POSIX)
-/* The same without a copy. Whoever shortens a mapped file in place takes the memory away; haste_save replaces it, and the
-   mapping keeps the old one. */
+/* The same without a copy. Whoever shortens a mapped file in place takes the memory away; haste_save replaces it, and
+   the mapping keeps the old one. */
 static haste_status haste__file_map(const char *path, const char *tail, haste_file *file, haste_error *error)
 {
     int descriptor = open(path, O_RDONLY), reason;
@@ -6206,18 +6927,19 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
 
 haste_status haste_file_check(const haste_file *file, haste_error *error)
 {
+    const char *const name = "the model file";
     haste__entry table[HASTE__FILE_TABLE];
     int dense[HASTE_MAX_BLOCKS], count, own, i;
     haste_layer layer;
     haste_error detail;
     haste_status status;
     if (!file || !file->memory) return haste__fail(error, HASTE_ERR_ARG, "file is %s", file ? "empty" : "NULL");
-    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, "the model file", table, &count, error);
-    if (!status) status = haste__file_read_layer(table, count, "the model file", &layer, dense, &own, error);
-    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], "the model file", error);
+    status = haste__file_read_table((const unsigned char *)file->memory, file->bytes, name, table, &count, error);
+    if (!status) status = haste__file_read_layer(table, count, name, &layer, dense, &own, error);
+    for (i = 0; i < count && !status; i++) status = haste__file_check_section(&table[i], name, error);
     if (status) return status;
     status = haste_layer_check(&file->layer, &detail);
-    return status ? haste__fail(error, HASTE_ERR_FORMAT, "the model file: %s", detail.text) : HASTE_OK;
+    return status ? haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", name, detail.text) : HASTE_OK;
 }
 
 void haste_file_free(haste_file *file)
@@ -6281,53 +7003,87 @@ void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, doub
     }
 }
 
-void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
-                    int64_t divisor, double *loss, double *grad_logits)
+/* u of a logit, see haste_loss_options. */
+static double haste__adjusted_ref(const haste_loss_options *o, int32_t id, double z, int positive)
 {
+    return (o->logit_scale != 0 ? (double)o->logit_scale : 1) * (o->label_scale ? (double)o->label_scale[id] : 1) *
+           (z - (positive ? (double)o->margin : 0)) + (o->label_offset ? (double)o->label_offset[id] : 0);
+}
+
+void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, const haste_lists *positives,
+                    const haste_loss_options *options, double *loss, double *grad_logits)
+{
+    haste_loss_options o;
+    double total = 0, scale, positive, smoothing;
     int64_t b, j, slot;
-    double total = 0, scale = 1.0 / (double)(divisor ? divisor : B);
+    memset(&o, 0, sizeof o);
+    if (options) o = *options;
+    scale = o.scale != 0 ? o.scale : 1.0 / (double)B;
+    positive = o.positive_weight != 0 ? (double)o.positive_weight : 1;
+    smoothing = (double)o.smoothing;
     for (b = 0; b < B; b++) {
         const double *z = logits + b * layer->slots;
         double *grad = grad_logits + b * layer->slots;
-        double n = 0, largest = -HUGE_VAL, sum = 0;
+        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL, sum = 0;
+        double weights = 0;   /* softmax: of the targets */
 
-        /* grad first holds y: marking a slot twice leaves one positive. */
+        /* grad first holds what the lists say: 0 nothing, 1 + y for positives (the first naming counts), -1 ignored. */
         for (slot = 0; slot < layer->slots; slot++) grad[slot] = 0;
-        for (j = positives->offset[b]; j < positives->offset[b + 1]; j++) {
+        if (!positives->offset && positives->id[b] < 0) sample = 0;
+        for (j = haste__list_first(positives, b); j < haste__list_last(positives, b); j++) {
             slot = layer->slot_of[positives->id[j]];
-            if (grad[slot] == 0) n++;
-            grad[slot] = 1;
+            if (grad[slot] == 0) grad[slot] = 1 + (o.positive_value ? (double)o.positive_value[j] : 1);
         }
+        for (j = o.ignored ? haste__list_first(o.ignored, b) : 0; o.ignored && j < haste__list_last(o.ignored, b); j++)
+            grad[layer->slot_of[o.ignored->id[j]]] = -1;
 
-        if (layer->loss == HASTE_SOFTMAX) {
-            for (slot = 0; slot < layer->slots; slot++)
-                if (layer->label_of[slot] >= 0 && z[slot] > largest) largest = z[slot];
-            for (slot = 0; slot < layer->slots; slot++) if (layer->label_of[slot] >= 0) sum += exp(z[slot] - largest);
+        for (slot = 0; slot < layer->slots; slot++) {   /* what a softmax needs of the whole row */
+            const int32_t id = layer->label_of[slot];
+            double u;
+            if (id < 0 || grad[slot] < 0) continue;
+            u = haste__adjusted_ref(&o, id, z[slot], grad[slot] > 0);
+            if (u > largest) largest = u;
+            labels++;
+            if (grad[slot] > 0) mass += grad[slot] - 1;
+            if (grad[slot] > 0) weights += (grad[slot] - 1) * (o.label_weight ? (double)o.label_weight[id] : 1);
         }
+        for (slot = 0; slot < layer->slots; slot++)
+            if (layer->label_of[slot] >= 0 && grad[slot] >= 0)
+                sum += exp(haste__adjusted_ref(&o, layer->label_of[slot], z[slot], grad[slot] > 0) - largest);
+
         for (slot = 0; slot < layer->slots; slot++) {
-            double y = grad[slot], value = 0, slope = 0;
-            if (layer->label_of[slot] < 0) continue;
-            switch (layer->loss) {
-            case HASTE_BCE: {   /* softplus(z) - y*z, and sigmoid(z) - y, with an exponential that cannot overflow */
-                double e = exp(-fabs(z[slot]));
-                value = (z[slot] > 0 ? z[slot] : 0) + log1p(e) - y * z[slot];
-                slope = (z[slot] > 0 ? 1 : e) / (1 + e) - y;
-                break;
-            }
-            case HASTE_SQUARED_HINGE: {
-                double sign = 2 * y - 1, margin = 1 - sign * z[slot];
-                if (margin > 0) { value = margin * margin; slope = -2 * sign * margin; }
-                break;
-            }
-            case HASTE_SOFTMAX:
-                if (n > 0) {
-                    if (y > 0) value = (largest + log(sum) - z[slot]) / n;
-                    slope = exp(z[slot] - largest) / sum - y / n;
+            const int32_t id = layer->label_of[slot];
+            const int listed = grad[slot] > 0;
+            double y = listed ? grad[slot] - 1 : 0, value = 0, slope = 0, weight, u;
+            if (id < 0) continue;
+            if (grad[slot] < 0) { grad[slot] = 0; continue; }
+            u = haste__adjusted_ref(&o, id, z[slot], listed);
+            weight = sample * (o.label_weight ? (double)o.label_weight[id] : 1);
+            if (layer->loss == HASTE_SOFTMAX) {
+                if (mass > 0) {
+                    const double target = (1 - smoothing) * y / mass + smoothing / labels;
+                    value = target * (largest + log(sum) - u);
+                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample - target * weight;
+                    value *= weight;
                 }
-                break;
+            } else {
+                y = y * (1 - smoothing) + smoothing / 2;
+                if (layer->loss == HASTE_BCE) {   /* exponentials that cannot overflow */
+                    const double e = exp(-fabs(u)), p = (u > 0 ? 1 : e) / (1 + e);
+                    value = positive * y * ((u < 0 ? -u : 0) + log1p(e)) + (1 - y) * ((u > 0 ? u : 0) + log1p(e));
+                    slope = -positive * y * (u > 0 ? e / (1 + e) : 1 / (1 + e)) + (1 - y) * p;
+                } else {
+                    const double below = u < 1 ? 1 - u : 0, above = u > -1 ? 1 + u : 0;
+                    value = positive * y * below * below + (1 - y) * above * above;
+                    slope = -2 * positive * y * below + 2 * (1 - y) * above;
+                }
+                value *= weight;
+                slope *= weight;
             }
             total += value;
-            grad[slot] = slope * scale;
+            grad[slot] = slope * scale * (o.logit_scale != 0 ? (double)o.logit_scale : 1) *
+                         (o.label_scale ? (double)o.label_scale[id] : 1);
+            if (fabs(grad[slot]) < (double)o.negligible * fabs(scale)) grad[slot] = 0;
         }
     }
     *loss = total * scale;
@@ -6435,6 +7191,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(forward_tile)(int S, int F, const uin
     const int rows = HV_ROWS, vectors = 2;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     for (f = 0; f < F; f++, w += S) {
         const float *in = x + (ptrdiff_t)(index ? index[f] : f) * HASTE__SAMPLES;
@@ -6483,6 +7240,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     float *z = r->z + b0 * r->stride + s;
     hv_float sum[8][4], b[4];
     int f;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     if (first > 0) { HASTE__EACH_ROW(HASTE__PREDICT_RESUME) }
     for (f = first; f < end; f++, w32 += S, w16 += S) {
@@ -6514,8 +7272,8 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
     HASTE__EACH_ROW(HASTE__PREDICT_STORE)
 }
 
-/* The same for all samples and the labels from s on; returns the first label not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+/* The same for all samples and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
@@ -6540,17 +7298,15 @@ hv_target HASTE__INLINE int HASTE__KERNEL(predict_from)(int s, const haste__rows
         for (b = 0; b + 8 <= samples; b += 8) HASTE__KERNEL(predict_tile)(r, 8, 1, bf16, b, s, 0, F);
         for (; b < samples; b++) HASTE__KERNEL(predict_tile)(r, 1, 1, bf16, b, s, 0, F);
     }
-    return s;
+#if HV_LANES > 8   /* S is a multiple of 8 */
+    if (s < S) haste__avx2_predict_from(s, r, bf16);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
 {
-    int s = r->bf16 ? HASTE__KERNEL(predict_from)(0, r, 1) : HASTE__KERNEL(predict_from)(0, r, 0);
-#if HV_LANES > 8   /* S is a multiple of 8 */
-    if (s < r->S && r->bf16) haste__avx2_predict_from(s, r, 1);
-    if (s < r->S && !r->bf16) haste__avx2_predict_from(s, r, 0);
-#endif
-    (void)s;
+    if (r->bf16) HASTE__KERNEL(predict_from)(0, r, 1);
+    else HASTE__KERNEL(predict_from)(0, r, 0);
 }
 
 /* dx (+=): input gradients of 32 samples, from logit gradients dz [S][32]. `rows` inputs f, f + 1, ... at once. */
@@ -6572,6 +7328,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int
     float *out[8];
     hv_float sum[8][4], b[4];
     int s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_INPUT_FROM)
     for (s = 0; s < S; s++, dz += HASTE__SAMPLES) {
@@ -6618,6 +7375,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     hv_float sum[8][4], b[4];
     int b0;
     dzt += s;
+    b[0] = b[1] = b[2] = b[3] = hv_set(0);
     HASTE__EACH_ROW(HASTE__ZERO_ROW)
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_FROM)
     for (; tiles > 0; tiles--) {
@@ -6631,10 +7389,10 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
     HASTE__EACH_ROW(HASTE__GRAD_WEIGHT_STORE)
 }
 
-/* Labels from s on; returns the first one not done, where fewer than a vector are left. */
-hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
-                                                            ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
-                                                            haste__store_mode store)
+/* The same for all inputs and the labels from s on. */
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
+                                                             ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                             haste__store_mode store)
 {
     int f;
     for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
@@ -6647,57 +7405,53 @@ hv_target HASTE__INLINE int HASTE__KERNEL(grad_weight_from)(int s, int S, int F,
             HASTE__KERNEL(grad_weight_tile)(8, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
         for (; f < F; f++) HASTE__KERNEL(grad_weight_tile)(1, 1, f, s, S, index, x, tile_size, tiles, dzt, dw, store);
     }
-    return s;
+#if HV_LANES > 8
+    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
+#endif
 }
 
 hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
                                                  int tiles, const float *dzt, float *dw, haste__store_mode store)
 {
-    int s = 0;
     if (store == HASTE__SET)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
     else if (store == HASTE__ADD)
-        s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
-    else s = HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
-#if HV_LANES > 8
-    if (s < S) haste__avx2_grad_weight_from(s, S, F, index, x, tile_size, tiles, dzt, dw, store);
-#endif
-    (void)s;
+        HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
+    else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
 }
 
-/* Scores of n candidates of one group, `count` at once: each sum still runs in order of f, with the bias last, as all logits
-   do. Of r: S, F, bf16, index, w and bias. */
+/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
+   as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of rows), bf16, index, w and bias
+   from the first of those labels on, and ahead. The array of candidates has room to its next multiple of 4, for any of them. */
 #define HASTE__SCORE_ADD(i) \
-    if (count > i) sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
+    sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(score_few)(const haste__rows *r, const haste__candidate *c, int count, int bf16)
+hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__rows *r, const haste__candidate *c, int n, int bf16,
+                                                       ptrdiff_t ahead)
 {
-    const ptrdiff_t S = r->S;
-    const float *x0 = c[0].x, *x1 = x0, *x2 = x0, *x3 = x0, *w32 = (const float *)r->w;
+    const ptrdiff_t S = r->S, s0 = c[0].s, s1 = c[1].s, s2 = c[2].s, s3 = c[3].s;
+    const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x, *w32 = (const float *)r->w;
     const uint16_t *w16 = (const uint16_t *)r->w, *index = r->index;
-    ptrdiff_t s0 = c[0].s, s1 = s0, s2 = s0, s3 = s0, f, F = r->F;
     float sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-    if (count > 1) { x1 = c[1].x; s1 = c[1].s; x2 = c[2].x; s2 = c[2].s; x3 = c[3].x; s3 = c[3].s; }
-    for (f = 0; f < F; f++, w32 += S, w16 += S) {
+    int f;
+    for (f = 0; f < r->F; f++, w32 += S, w16 += S) {
         const ptrdiff_t in = index ? index[f] : f;
+        if (bf16) HASTE__PREFETCH(w16, ahead);
+        else { HASTE__PREFETCH(w32, ahead); HASTE__PREFETCH(w32 + 16, ahead); }
         HASTE__SCORE_ADD(0) HASTE__SCORE_ADD(1) HASTE__SCORE_ADD(2) HASTE__SCORE_ADD(3)
     }
     *c[0].score = sum0 + r->bias[s0];
-    if (count > 1) {
-        *c[1].score = sum1 + r->bias[s1];
-        *c[2].score = sum2 + r->bias[s2];
-        *c[3].score = sum3 + r->bias[s3];
-    }
+    if (n > 1) *c[1].score = sum1 + r->bias[s1];
+    if (n > 2) *c[2].score = sum2 + r->bias[s2];
+    if (n > 3) *c[3].score = sum3 + r->bias[s3];
 }
 
-hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int64_t n)
+hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int n)
 {
-    if (r->bf16) {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 1);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 1);
-    } else {
-        for (; n >= 4; n -= 4, c += 4) HASTE__KERNEL(score_few)(r, c, 4, 0);
-        for (; n > 0; n--, c++) HASTE__KERNEL(score_few)(r, c, 1, 0);
+    ptrdiff_t ahead = r->ahead;
+    for (; n > 0; n -= 4, c += 4, ahead = 0) {
+        if (r->bf16) HASTE__KERNEL(score_four)(r, c, n, 1, ahead);
+        else HASTE__KERNEL(score_four)(r, c, n, 0, ahead);
     }
 }
 

@@ -124,7 +124,11 @@ int main(int argc, char **argv)
         if (steps) {
             options.loss = rows[row].loss;
             options.optimizer = rows[row].optimizer;
+#if HASTE_VERSION_MINOR < 2
             step.negligible = rows[row].negligible;
+#else
+            step.loss.negligible = rows[row].negligible;
+#endif
         }
         check(haste_layer_create(&layer, &options, &error));
         check(haste_workspace_create(&work, &layer, &work_options, &error));

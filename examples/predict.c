@@ -113,7 +113,7 @@ static void read_options(predictor *p, int argc, char **argv)
         { OPTION_TEXT, "exclude", "FILE", &p->exclude, 0, 0, 0, "as many documents, whose labels must not come back", 0 },
         { OPTION_COUNT, "batch", "B", &p->batch, 1, 65536, 0, "documents at a time", 0 },
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
-        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "first compare all of MODEL, its weights too, with its checksums", 0 },
+        { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "first compare MODEL, weights too, with its checksums", 0 },
         { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };

@@ -874,7 +874,7 @@ static void train_batch(trainer *t, const int64_t *document, int32_t B, double f
     step.lr = (float)(s->lr * factor);
     step.momentum = (float)s->momentum;
     step.weight_decay = (float)s->weight_decay;
-    step.negligible = (float)s->negligible;
+    step.loss.negligible = (float)s->negligible;
     memset(&rewire, 0, sizeof rewire);
     rewire.share = (float)share;
     rewire.prune = (haste_prune)s->prune;

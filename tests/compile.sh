@@ -49,6 +49,11 @@ check "HASTE_STATIC" "$CC $c ${t}_static.c $out/haste.o -o $out/static -lm && $R
 
 check "HASTE_NO_SIMD, C99" "$CC $c -DHASTE_NO_SIMD ${t}_twice.c -o $out/nosimd -lm && $RUN $out/nosimd"
 check "HASTE_NO_SIMD, C++17" "$CXX $cpp -DHASTE_NO_SIMD -x c++ ${t}_twice.c -o $out/nosimd -lm && $RUN $out/nosimd"
+cp haste.h "$out/renamed.h"
+check "HASTE_FILE" "$CC $c -DHASTE_IMPLEMENTATION '-DHASTE_FILE=\"renamed.h\"' -x c -c $out/renamed.h -o $out/renamed.o"
+if echo 'int main(void) { return 0; }' | $CC -mfpmath=387 -x c - -o "$out/empty" 2>/dev/null; then   # FLT_EVAL_METHOD 2
+    check "x87 arithmetic, C99" "$CC $c -mfpmath=387 -DHASTE_IMPLEMENTATION -x c -c haste.h -o $out/x87.o"
+fi
 check "HASTE_MALLOC and HASTE_FREE" "$CC $c ${t}_malloc.c -o $out/malloc -lm && $RUN $out/malloc"
 refused "HASTE_MALLOC alone" "define both of HASTE_MALLOC and HASTE_FREE" \
         "$CC $c -DHASTE_IMPLEMENTATION '-DHASTE_MALLOC(n)=malloc(n)' -x c -c haste.h -o $out/refused.o"

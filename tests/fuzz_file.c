@@ -1,11 +1,12 @@
-/* Model files that lie: mutations of good ones are loaded, and what loads is used. Nothing may crash, read or write out of
-   bounds, or break a promise of haste.h.
+/* Model files that lie: mutations of good ones are loaded, and what loads is used. Nothing may crash, read or write out
+   of bounds, or break a promise of haste.h.
 
        cc -std=c99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I. tests/fuzz_file.c -o fuzz_file -lm
        ./fuzz_file [RUNS [SEED]]           6000 runs from seed 1 where not said otherwise
 
+       mkdir corpus; ./fuzz_file 500 1 corpus       writes the inputs of 500 runs there, to begin with
        clang -O1 -g -fsanitize=fuzzer,address,undefined -DFUZZ_LIBFUZZER -I. tests/fuzz_file.c -o fuzz_file -lm
-       ./fuzz_file -max_len=65536 CORPUS   for as long as one likes
+       ./fuzz_file corpus
 
    An input is a byte of mode, a byte of choices, and data:
        mode & 3 = 0   data is the file
@@ -40,7 +41,8 @@ static void begin(void)
     int i;
     file_bytes = (unsigned char *)malloc(ROOM);
     for (i = 0; i < 3 && !out; i++) {
-        sprintf(path, "%shaste-fuzz-%lx-%lx", folders[i], (unsigned long)time(NULL), (unsigned long)(uintptr_t)file_bytes >> 4 & 0xffffff);
+        sprintf(path, "%shaste-fuzz-%lx-%lx", folders[i], (unsigned long)time(NULL),
+                (unsigned long)(uintptr_t)file_bytes >> 4 & 0xffffff);
         out = fopen(path, "wb");
     }
     if (!file_bytes || !out) broken("no room for files", NULL);
@@ -82,7 +84,8 @@ static void reseal(size_t bytes)
     haste__put64(&out, haste__checksum_header(file_bytes, (size_t)header));
 }
 
-/* Makes what hides behind the first errors reachable: valid ids, valid indices, numbers that are finite and 0 in the padding. */
+/* Makes what hides behind the first errors reachable: valid ids, valid indices, numbers that are finite and 0 in the
+   padding. */
 static void make_valid(const haste_layer *layer, const haste__entry *table, int own, unsigned choices)
 {
     unsigned char *label_of = file_bytes + table[1].offset, *slot_of = file_bytes + table[2].offset, *out;
@@ -104,7 +107,8 @@ static void make_valid(const haste_layer *layer, const haste__entry *table, int 
         unsigned char *data = file_bytes + table[k].offset;
         if (strstr(table[k].name, ".index")) {
             for (n = 0; n < block->groups && (choices & 2); n++)
-                for (f = 0, out = data + 2 * n * block->fan_in; f < block->fan_in; f++) haste__put(&out, (uint64_t)f, 2);
+                for (f = 0, out = data + 2 * n * block->fan_in; f < block->fan_in; f++)
+                    haste__put(&out, (uint64_t)f, 2);
             continue;
         }
         n = block->groups * (strstr(table[k].name, ".bias") ? 1 : block->fan_in);
@@ -112,7 +116,7 @@ static void make_valid(const haste_layer *layer, const haste__entry *table, int 
             for (s = 0; s < S; s++) {
                 unsigned char *value = data + (j * S + s) * width;
                 if (j / (n / block->groups) * S + s >= block->labels) memset(value, 0, (size_t)width);
-                value[width - 1] &= strstr(table[k].name, "state1") ? 0x3f : 0xbf;   /* below 2; a second moment from 0 on */
+                value[width - 1] &= strstr(table[k].name, "state1") ? 0x3f : 0xbf;   /* below 2; second moments from 0 */
             }
     }
 }
@@ -178,12 +182,15 @@ static int tame(const haste_layer *layer)
     for (i = 0; i < layer->block_count; i++)
         for (k = -1; k < haste__states(layer->optimizer); k++) {
             const haste_block *b = &layer->block[i];
+            const void *weight = k < 0 ? b->weight : b->weight_state[k];
+            const float *bias = k < 0 ? b->bias : b->bias_state[k];
+            const haste_dtype dtype = k < 0 ? layer->dtype : layer->state_dtype;
             const int64_t slots = b->groups * b->group_size;
             int64_t j;
             for (j = 0; j < slots * b->fan_in; j++)
-                if (!(fabsf(haste__load(k < 0 ? b->weight : b->weight_state[k], k < 0 ? layer->dtype : layer->state_dtype, (size_t)j)) < 1e6f)) return 0;
+                if (!(fabsf(haste__load(weight, dtype, (size_t)j)) < 1e6f)) return 0;
             for (j = 0; j < slots; j++)
-                if (!(fabsf(k < 0 ? b->bias[j] : b->bias_state[k][j]) < 1e6f)) return 0;
+                if (!(fabsf(bias[j]) < 1e6f)) return 0;
         }
     return 1;
 }
@@ -229,13 +236,13 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     positives.id = id;
     haste_forward(layer, &work, x, B, logits, &error);
     haste_top_k(layer, &work, x, B, K, &positives, best, score, &error);
-    haste_score(layer, &work, x, B, positives, score, &error);
+    haste_score(layer, &work, x, B, &positives, score, &error);
     if (sound) {
-        status = haste_train_step(layer, &work, x, B, positives, &step, NULL, NULL, &error);
+        status = haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
         if (status && will_hold) broken("a step fails", &error);
-        status = haste_rewire(layer, &work, &rewire, x, B, positives, NULL, &error);
+        status = haste_rewire(layer, &work, &rewire, x, B, &positives, NULL, &error);
         if (status && will_hold) broken("rewiring fails", &error);
-        haste_train_step(layer, &work, x, B, positives, &step, NULL, NULL, &error);
+        haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
         if (will_hold && haste_layer_check(layer, &error)) broken("after training", &error);
     }
     haste_workspace_free(&work);
@@ -254,10 +261,12 @@ static void save_again(const haste_file *file, size_t bytes)
     if (haste__get(&at, 4) != HASTE__FILE_VERSION) return;
     at = file_bytes + 36;
     if (haste__get(&at, 4) != HASTE__FILE_LOWEST) return;
-    if (haste_save(path_again, &file->layer, file->layer.dtype, file->section, file->section_count, &error)) broken("saving again", &error);
+    if (haste_save(path_again, &file->layer, file->layer.dtype, file->section, file->section_count, &error))
+        broken("saving again", &error);
     in = fopen(path_again, "rb");
     if (!in) broken("what was saved is not there", NULL);
-    for (i = 0; (c = getc(in)) != EOF; i++) if (i >= bytes || c != file_bytes[i]) broken("saved again, the file differs", NULL);
+    for (i = 0; (c = getc(in)) != EOF; i++)
+        if (i >= bytes || c != file_bytes[i]) broken("saved again, the file differs", NULL);
     if (i != bytes) broken("saved again, the file is shorter", NULL);
     fclose(in);
 }
@@ -346,7 +355,9 @@ static size_t good_file(unsigned char *input)
     strcpy(section.name, "words");
     section.data = "one two three";
     section.bytes = 13;
-    if (haste_layer_create(&layer, &o, &error) || haste_save(path, &layer, layer.dtype, &section, (int32_t)below(2), &error)) broken("a good file", &error);
+    if (haste_layer_create(&layer, &o, &error) ||
+        haste_save(path, &layer, layer.dtype, &section, (int32_t)below(2), &error))
+        broken("a good file", &error);
     haste_layer_free(&layer);
     in = fopen(path, "rb");
     bytes = in ? fread(input, 1, ROOM, in) : 0;
@@ -356,9 +367,10 @@ static size_t good_file(unsigned char *input)
 
 static size_t mutate(unsigned char *input, size_t bytes, size_t span)
 {
-    static const uint64_t nasty[] = { 0, 1, 2, 7, 8, 64, 255, 256, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000u, 0xffffffffu,
-                                      UINT64_C(0x100000000), UINT64_C(0x4000000000000000), UINT64_C(0x7fffffffffffffff),
-                                      UINT64_C(0x8000000000000000), UINT64_MAX - 63, UINT64_MAX };
+    static const uint64_t nasty[] = { 0, 1, 2, 7, 8, 64, 255, 256, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff,
+                                      0x80000000u, 0xffffffffu, UINT64_C(0x100000000), UINT64_C(0x4000000000000000),
+                                      UINT64_C(0x7fffffffffffffff), UINT64_C(0x8000000000000000), UINT64_MAX - 63,
+                                      UINT64_MAX };
     const int width = below(2) ? 8 : 4;
     size_t at = below((uint32_t)span), from = below((uint32_t)bytes);
     unsigned char *out;
@@ -408,6 +420,14 @@ int main(int argc, char **argv)
         input[0] = (unsigned char)mode;
         input[1] = (unsigned char)below(256);
         LLVMFuzzerTestOneInput(input, bytes + 2);
+        if (argc > 3) {
+            char name[400];
+            FILE *out;
+            snprintf(name, sizeof name, "%.300s/%ld", argv[3], i);
+            out = fopen(name, "wb");
+            if (!out || fwrite(input, 1, bytes + 2, out) != bytes + 2 || fclose(out) != 0)
+                broken("cannot write to the folder", NULL);
+        }
     }
     free(input);
     free(file_bytes);

@@ -355,6 +355,7 @@ static void finite_differences(void)
 /* The losses by hand, one label at a time: logit, value and slope, for a positive and a negative. */
 static void losses_by_hand(void)
 {
+    haste_loss_options quarter;
     /* BCE at 0: log 2, -+1/2. Hinge at .5: positive (1 - .5)^2 = .25, slope -1; negative (1 + .5)^2 = 2.25, slope 3; at 2:
        positive 0; negative 9, slope 6. Softmax over two labels at 0, one positive: log 2, slopes -1/2 and 1/2. */
     haste_layer_options options = test_options(&test_shapes[0], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
@@ -368,7 +369,9 @@ static void losses_by_hand(void)
     haste_loss_ref(&layer, logits, 1, &positives, 0, &loss, grad);
     CHECK_NEAR(loss, 2 * log(2.), 1e-15);
     CHECK(grad[0] == -.5 && grad[1] == .5 && grad[2] == 0 && grad[7] == 0);
-    haste_loss_ref(&layer, logits, 1, &empty, 4, &loss, grad);
+    memset(&quarter, 0, sizeof quarter);
+    quarter.scale = .25;
+    haste_loss_ref(&layer, logits, 1, &empty, &quarter, &loss, grad);
     CHECK_NEAR(loss, 2 * log(2.) / 4, 1e-15);
     CHECK(grad[0] == .125 && grad[1] == .125);
     logits[0] = 800; logits[1] = -800;

@@ -470,8 +470,7 @@ static void null_pointers(void)
     N(haste_above(&now.layer, &now.work, now.x, B, 0, NULL, now.above_offset, now.above_id, now.score, CAPACITY, NULL, error), "needed");
     N(haste_layer_check(NULL, error), "layer");
     /* the insides of structs */
-    WITH(const int64_t *, now.lists.offset, NULL, N(STEP(), "offset"); N(ACCUMULATE(), "offset"); N(SCORE(), "offset");
-         excluded_lists = &now.lists; N(TOP_K(), "offset"); N(ABOVE(), "offset"); excluded_lists = NULL);
+    WITH(const int64_t *, now.lists.offset, NULL, N(SCORE(), "offset"));   /* elsewhere it means one id a sample */
     WITH(const int32_t *, now.lists.id, NULL, N(STEP(), "id"); N(ACCUMULATE(), "id"); N(SCORE(), "id");
          excluded_lists = &now.lists; N(TOP_K(), "id"); N(ABOVE(), "id"); excluded_lists = NULL);
     WITH(float *, now.gradient.weight[1], NULL, N(ACCUMULATE(), "weight"); N(APPLY(), "weight"));
@@ -574,12 +573,14 @@ static void step_options(void)
     BAD(eps, HASTE_NONE, "eps");
     BAD(weight_decay, nan, "weight_decay");
     BAD(weight_decay, HUGE_VALF, "weight_decay");
-    BAD(negligible, -.5f, "negligible");
-    BAD(negligible, nan, "negligible");
-    BAD(negligible, HUGE_VALF, "negligible");
+    BAD(clip, -1, "clip");
+    BAD(clip, nan, "clip");
+    WITH(float, now.step.loss.negligible, -.5f, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
+    WITH(float, now.step.loss.negligible, nan, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
+    WITH(float, now.step.loss.negligible, HUGE_VALF, REFUSED(STEP(), HASTE_ERR_ARG, "negligible"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "negligible"));
     #undef BAD
-    WITH(int64_t, now.step.divisor, -1, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
-    WITH(int64_t, now.step.divisor, INT64_MIN, REFUSED(STEP(), HASTE_ERR_ARG, "divisor"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "divisor"));
+    WITH(double, now.step.loss.scale, (double)nan, REFUSED(STEP(), HASTE_ERR_ARG, "scale"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "scale"));
+    WITH(double, now.step.loss.scale, HUGE_VAL, REFUSED(STEP(), HASTE_ERR_ARG, "scale"); REFUSED(ACCUMULATE(), HASTE_ERR_ARG, "scale"));
     free_world();
     CHECK(held == 0);
 }

@@ -1,5 +1,5 @@
-/* The model file: every array comes back, damage is noticed and never crashes, a failed save leaves the old file, and what stood
-   at its path, and beside it, is as it should be. */
+/* The model file: every array comes back, damage is noticed and never crashes, a failed save leaves the old file, and
+   what stood at its path, and beside it, is as it should be. */
 #define _DEFAULT_SOURCE   /* mkdtemp, setrlimit */
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,8 @@ static void *count_malloc(size_t bytes)
 }
 static void count_free(void *memory) { if (memory) held--; free(memory); }
 
-/* System calls of haste_save that fail on demand, with an errno (or with none), or in the midst of which something happens. */
+/* System calls of haste_save that fail on demand, with an errno (or with none), or in the midst of which something
+   happens. */
 static int  fsyncs, fsync_errno, fsync_fails_at = -1, fclose_errno = -1, flock_errno, fwrites, fwrite_fails_at = -1;
 static void (*during_fsync)(void);
 
@@ -40,13 +41,17 @@ static int test_fsync(int descriptor)
 
 static int test_fclose(FILE *file)
 {
-    int result = fclose(file);
-    if (fclose_errno >= 0) { errno = fclose_errno; return EOF; }
-    return result;
+    const int before = errno, result = fclose(file);
+    if (fclose_errno < 0) return result;
+    errno = fclose_errno > 0 ? fclose_errno : before;
+    return EOF;
 }
 
+static unsigned first_mode;   /* of a temporary just made, as soon as others can see it */
 static int test_flock(int descriptor, int operation)
 {
+    struct stat s;
+    if (fstat(descriptor, &s) == 0 && s.st_size == 0) first_mode = (unsigned)s.st_mode & 0777u;
     if (flock_errno) { errno = flock_errno; return -1; }
     return flock(descriptor, operation);
 }
@@ -68,9 +73,12 @@ static int most_inherited;
 static size_t test_fwrite(const void *data, size_t width, size_t count, FILE *file)
 {
     int inherited = count_inherited();
+    size_t written;
     if (inherited > most_inherited) most_inherited = inherited;
     if (count > 0 && fwrites++ == fwrite_fails_at) return 0;   /* errno stays as it was */
-    return fwrite(data, width, count, file);
+    written = fwrite(data, width, count, file);
+    if (fwrite_fails_at >= 0 || fclose_errno >= 0) errno = ENOTTY;   /* as stdio may, though nothing failed */
+    return written;
 }
 
 #define HASTE_MALLOC(bytes) count_malloc(bytes)
@@ -128,11 +136,14 @@ static unsigned char *read_all(const char *name, size_t *bytes)
 static void write_all(const char *name, const unsigned char *data, size_t bytes)
 {
     FILE *out = fopen(name, "wb");
-    if (!out || fwrite(data, 1, bytes, out) != bytes || fclose(out) != 0) { printf("cannot write %s\n", name); exit(1); }
+    if (out && fwrite(data, 1, bytes, out) == bytes && fclose(out) == 0) return;
+    printf("cannot write %s\n", name);
+    exit(1);
 }
 
 /* Three blocks of odd sizes in a shuffled order: a dense head, and two with different S, F and slices. */
-static void make_layer(haste_layer *layer, haste_dtype dtype, haste_dtype state_dtype, haste_optimizer optimizer, int small)
+static void make_layer(haste_layer *layer, haste_dtype dtype, haste_dtype state_dtype, haste_optimizer optimizer,
+                       int small)
 {
     haste_layer_options o;
     int32_t order[157];
@@ -193,17 +204,19 @@ static int same_layer(const haste_layer *a, const haste_layer *b, int weights)
     int i, s, same = a->labels == b->labels && a->inputs == b->inputs && a->slots == b->slots && a->loss == b->loss && a->block_count == b->block_count
         && a->seed == b->seed && a->step == b->step && a->rewires == b->rewires
         && same_bytes(a->label_of, b->label_of, a->slots, 4) && same_bytes(a->slot_of, b->slot_of, a->labels, 4);
-    if (weights) same = same && a->dtype == b->dtype && a->state_dtype == b->state_dtype && a->optimizer == b->optimizer;
+    if (weights)
+        same = same && a->dtype == b->dtype && a->state_dtype == b->state_dtype && a->optimizer == b->optimizer;
     for (i = 0; same && i < a->block_count; i++) {
         const haste_block *p = &a->block[i], *q = &b->block[i];
         int64_t slots = p->groups * p->group_size;
-        same = p->groups == q->groups && p->labels == q->labels && p->first_slot == q->first_slot && p->group_size == q->group_size
-            && p->fan_in == q->fan_in && p->begin == q->begin && p->end == q->end
+        same = p->groups == q->groups && p->labels == q->labels && p->first_slot == q->first_slot
+            && p->group_size == q->group_size && p->fan_in == q->fan_in && p->begin == q->begin && p->end == q->end
             && same_bytes(p->index, q->index, p->groups * p->fan_in, 2) && same_bytes(p->bias, q->bias, slots, 4);
         if (!weights) continue;
         same = same && same_bytes(p->weight, q->weight, slots * p->fan_in, a->dtype == HASTE_BF16 ? 2 : 4);
         for (s = 0; s < 2; s++)
-            same = same && same_bytes(p->weight_state[s], q->weight_state[s], slots * p->fan_in, a->state_dtype == HASTE_BF16 ? 2 : 4)
+            same = same && same_bytes(p->weight_state[s], q->weight_state[s], slots * p->fan_in,
+                                      a->state_dtype == HASTE_BF16 ? 2 : 4)
                 && same_bytes(p->bias_state[s], q->bias_state[s], slots, 4);
     }
     return same;
@@ -215,7 +228,8 @@ static int aligned(const haste_layer *layer)
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         ok = ok && (uintptr_t)b->index % 64 == 0 && (uintptr_t)b->weight % 64 == 0 && (uintptr_t)b->bias % 64 == 0;
-        for (s = 0; s < 2; s++) ok = ok && (uintptr_t)b->weight_state[s] % 64 == 0 && (uintptr_t)b->bias_state[s] % 64 == 0;
+        for (s = 0; s < 2; s++)
+            ok = ok && (uintptr_t)b->weight_state[s] % 64 == 0 && (uintptr_t)b->bias_state[s] % 64 == 0;
     }
     return ok;
 }
@@ -248,7 +262,8 @@ static void round_trip(void)
     for (kind = 0; kind < 4; kind++) for (optimizer = 0; optimizer < 3; optimizer++) {
         haste_layer layer;
         make_layer(&layer, (haste_dtype)(kind & 1), (haste_dtype)(kind >> 1), (haste_optimizer)optimizer, 0);
-        CHECK_STATUS(haste_save(path, &layer, layer.dtype, NULL, 0, &error), HASTE_OK, error);   /* from the second on over a file */
+        /* from the second on over a file */
+        CHECK_STATUS(haste_save(path, &layer, layer.dtype, NULL, 0, &error), HASTE_OK, error);
         CHECK(files_in_folder() == 1);
         for (map = 0; map < 2; map++) {
             haste_file file;
@@ -268,7 +283,7 @@ static void round_trip(void)
                 CHECK(!same_layer(&file.layer, &again.layer, 1));
                 haste_file_free(&again);
                 CHECK_STATUS(haste_save(path, &layer, layer.dtype, NULL, 0, &error), HASTE_OK, error);
-            } else {      /* training changes the copy in memory alone; a mapped file may be replaced while it is in use */
+            } else {   /* training changes the copy in memory alone; a mapped file may be replaced while it is used */
                 haste_file again;
                 CHECK(trains(&file.layer));
                 CHECK(memcmp(file.layer.block[0].bias, layer.block[0].bias, 16 * sizeof(float)) != 0);
@@ -379,13 +394,16 @@ static void export_bf16(void)
     CHECK_STATUS(haste_save(path, &layer, HASTE_BF16, NULL, 0, &error), HASTE_OK, error);
     for (map = 0; map < 2; map++) {
         CHECK_STATUS(haste_load(path, map, &file, &error), HASTE_OK, error);
-        CHECK(file.layer.dtype == HASTE_BF16 && file.layer.optimizer == HASTE_SGD && file.layer.block[0].weight_state[0] == NULL);
+        CHECK(file.layer.dtype == HASTE_BF16 && file.layer.optimizer == HASTE_SGD);
+        CHECK(file.layer.block[0].weight_state[0] == NULL);
         CHECK(same_layer(&layer, &file.layer, 0));
-        CHECK(((uint16_t *)file.layer.block[0].weight)[0] == 0x3f80 && ((uint16_t *)file.layer.block[0].weight)[1] == 0x3f82);
+        CHECK(((uint16_t *)file.layer.block[0].weight)[0] == 0x3f80);
+        CHECK(((uint16_t *)file.layer.block[0].weight)[1] == 0x3f82);
         for (b = 0; b < layer.block_count; b++) {
             const haste_block *block = &layer.block[b];
-            for (i = 0; i < block->groups * block->fan_in * block->group_size; i++) {   /* off by at most half a step of 8 bits */
-                double want = (double)((float *)block->weight)[i], got = (double)haste__from_bf16(((uint16_t *)file.layer.block[b].weight)[i]);
+            const uint16_t *rounded = (const uint16_t *)file.layer.block[b].weight;
+            for (i = 0; i < block->groups * block->fan_in * block->group_size; i++) {   /* at most half a step of 8 bits */
+                double want = (double)((float *)block->weight)[i], got = (double)haste__from_bf16(rounded[i]);
                 if (!(fabs(got - want) <= fabs(want) / 256)) wrong++;
             }
         }
@@ -496,7 +514,8 @@ static void damaged(void)
     if (!grown) exit(1);
     memcpy(grown, data, bytes);
 
-    /* Each byte changed: read mode sees every one. A mapped file may not notice what happens to weights, and only there. */
+    /* Each byte changed: read mode sees every one. A mapped file may not notice what happens to weights, but nothing
+       else. */
     for (i = 0; i < bytes; i++) {
         int flip;
         for (flip = 1; flip < 256; flip *= 255) {
@@ -568,7 +587,8 @@ static int usable(const haste_layer *layer)
             for (s = 0; s < b->group_size; s++) {
                 int32_t id = layer->label_of[b->first_slot + g * b->group_size + s];
                 if (id < -1 || id >= layer->labels) return 0;
-                last = haste__load(b->weight, layer->dtype, (size_t)((g * b->fan_in + f) * b->group_size + s)) + b->bias[g * b->group_size + s];
+                last = haste__load(b->weight, layer->dtype, (size_t)((g * b->fan_in + f) * b->group_size + s));
+                last += b->bias[g * b->group_size + s];
             }
         }
     }
@@ -598,8 +618,9 @@ static void hostile(void)
     CHECK(memcmp(data, good, bytes) == 0);
     offset = number(good, 64 + 24, 8);   /* of haste.layer */
     for (round = 0; round < 12000; round++) {
-        static const uint64_t nasty[] = { 0, 1, 7, 0x7fffffff, 0x80000000u, 0xffffffffu, UINT64_C(0x100000000), UINT64_C(0x4000000000000000),
-                                          UINT64_C(0x7fffffffffffffff), UINT64_C(0x8000000000000000), UINT64_MAX, UINT64_MAX - 63 };
+        static const uint64_t nasty[] = { 0, 1, 7, 0x7fffffff, 0x80000000u, 0xffffffffu, UINT64_C(0x100000000),
+                                          UINT64_C(0x4000000000000000), UINT64_C(0x7fffffffffffffff),
+                                          UINT64_C(0x8000000000000000), UINT64_MAX, UINT64_MAX - 63 };
         int changes = 1 + (int)(check_random() % 3), map = round & 1;
         haste_file file;
         haste_status status;
@@ -650,6 +671,13 @@ static void hostile(void)
         reseal(data, bytes);
         CHECK(refused(data, bytes, 0, NULL) && refused(data, bytes, 1, NULL));
     }
+    for (i = 0; i < 2; i++) {   /* the mark of a dense block: neither 0 nor 1 */
+        memcpy(data, good, bytes);
+        CHECK(number(data, (size_t)offset + 64 + 40, 4) == 1);
+        set_number(data, (size_t)offset + 64 + 40, 4, i ? UINT32_MAX : 2);
+        reseal(data, bytes);
+        CHECK(refused(data, bytes, 0, NULL) && refused(data, bytes, 1, NULL));
+    }
     /* Each section one byte shorter than the layer needs, where that shifts nothing. */
     for (i = 0; i < 11; i++) {
         memcpy(data, good, bytes);
@@ -687,7 +715,8 @@ static void header_errors(void)
     CHECK(memcmp(data, "HASTE\r\n\x1a\x04\x03\x02\x01\x02\0\0", 16) == 0);
     for (i = 0; i < 4; i++) {
         const uint32_t old = (uint32_t)number(data, places[i], 4);
-        set_number(data, places[i], 4, i == 1 ? 0x04030201 : i == 2 ? 0 : old + 1);   /* the other byte order; no version 0 */
+        /* the other byte order; no version 0 */
+        set_number(data, places[i], 4, i == 1 ? 0x04030201 : i == 2 ? 0 : old + 1);
         CHECK(refused(data, bytes, i & 1, NULL));
         CHECK(strstr(error.text, texts[i]) != NULL);
         set_number(data, places[i], 4, old);
@@ -778,7 +807,8 @@ static void versions(void)
             set_number(data, 12, 4, i);
             if (i == 1) set_number(data, 36, 4, 0);
             for (count = 0; (uint64_t)count < number(data, 32, 4); count++)
-                if (i != 1 && strcmp((char *)data + 64 + 48 * count, "newer.note") == 0) memcpy(data + 64 + 48 * count, "haste.note", 10);
+                if (i != 1 && strcmp((char *)data + 64 + 48 * count, "newer.note") == 0)
+                    memcpy(data + 64 + 48 * count, "haste.note", 10);
             reseal(data, bytes);
             if (i == 2) { CHECK(refused(data, bytes, map, NULL) && strstr(error.text, "haste.") != NULL); continue; }
             write_all(other, data, bytes);
@@ -799,13 +829,23 @@ static void versions(void)
     }
     for (i = HASTE_MAX_SECTIONS; i <= HASTE_MAX_SECTIONS + 1; i++) {
         FILE *out = fopen(other, "wb");
-        CHECK_STATUS(haste__save_table(&layer, HASTE_F32, section, (int32_t)i, scalars, table, &count, &file_bytes, &error), HASTE_OK, error);
+        CHECK(haste__save_table(&layer, HASTE_F32, section, (int32_t)i, scalars, table, &count, &file_bytes, &error) == 0);
         CHECK(out && haste__file_write_all(out, table, count, file_bytes) == 0 && fclose(out) == 0);
         for (map = 0; map < 2; map++) {
-            CHECK_STATUS(haste_load(other, map, &file, &error), i > HASTE_MAX_SECTIONS ? HASTE_ERR_FORMAT : HASTE_OK, error);
-            if (i == HASTE_MAX_SECTIONS) haste_file_free(&file);
+            const int fits = i == HASTE_MAX_SECTIONS;
+            CHECK_STATUS(haste_load(other, map, &file, &error), fits ? HASTE_OK : HASTE_ERR_FORMAT, error);
+            if (fits) haste_file_free(&file);
             else CHECK(strstr(error.text, "more than 32 sections") != NULL);
         }
+    }
+    /* A block that says it is dense, without an index, and reads only some inputs of its slice. */
+    layer.block[1].index = NULL;
+    for (map = 0; map < 2; map++) {
+        FILE *out = fopen(other, "wb");
+        CHECK(haste__save_table(&layer, HASTE_F32, NULL, 0, scalars, table, &count, &file_bytes, &error) == 0);
+        CHECK(out && haste__file_write_all(out, table, count, file_bytes) == 0 && fclose(out) == 0);
+        CHECK_STATUS(haste_load(other, map, &file, &error), HASTE_ERR_FORMAT, error);
+        CHECK(strstr(error.text, "dense") != NULL);
     }
     remove(other);
     haste_layer_free(&layer);
@@ -843,7 +883,8 @@ static void file_check(void)
         }
     }
     CHECK(unseen == 0);
-    CHECK(haste__big_endian() ? late == 0 : late == 704);   /* 96 + 192 bytes of weights, 48 + 96 of each state, and what fills up to 64 */
+    /* 96 + 192 bytes of weights, 48 + 96 of each state, and what fills up to 64 */
+    CHECK(haste__big_endian() ? late == 0 : late == 704);
     /* Right checksums do not help what haste_layer_check refuses. */
     for (i = 0; strcmp((char *)data + 64 + 48 * i, "haste.1.weight") != 0; i++) { }
     set_number(data, (size_t)number(data, 64 + 48 * i + 24, 8), 4, 0x7fc00000);
@@ -984,7 +1025,10 @@ static void special_files(void)
             strcpy(address.sun_path, node);
             made = s >= 0 && bind(s, (struct sockaddr *)&address, sizeof address) == 0;
             if (s >= 0) close(s);
-        } else made = mknod(node, (mode_t)((i == 3 ? S_IFCHR : S_IFBLK) | 0600), (dev_t)(i == 3 ? 0x103 : 0xf000)) == 0;   /* for root */
+        } else {   /* for root: like /dev/null, and one that no driver has */
+            mode_t kind = i == 3 ? S_IFCHR : S_IFBLK;
+            made = mknod(node, kind | 0600, (dev_t)(i == 3 ? 0x103 : 0xf000)) == 0;
+        }
         if (!made) { CHECK(i >= 3); continue; }
         CHECK(lstat(node, &before) == 0 && symlink("node", link_to_it) == 0);
         for (links = 0; links < 2; links++) {
@@ -996,7 +1040,8 @@ static void special_files(void)
                 CHECK(strstr(error.text, words[i]) && strstr(error.text, name));
             }
         }
-        CHECK(lstat(node, &after) == 0 && before.st_ino == after.st_ino && before.st_mode == after.st_mode && files_in_folder() == 2);
+        CHECK(lstat(node, &after) == 0 && before.st_ino == after.st_ino && before.st_mode == after.st_mode);
+        CHECK(files_in_folder() == 2);
         CHECK(remove(link_to_it) == 0 && remove(node) == 0);
     }
     alarm(0);
@@ -1027,15 +1072,17 @@ static void modes(void)
         during_fsync = look_at_mode;
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
         CHECK(mode_of(path) == kept[i] && seen_mode == kept[i] && step_at(path) == i);
+        CHECK((first_mode & 077) == 0);   /* whoever opened it now could read it later */
     }
-    if (geteuid() == 0) {   /* who may give files away keeps the owner; who may not leaves others' group no more rights than all have */
+    if (geteuid() == 0) {
+        /* Who may give files away keeps the owner; who may not leaves a group no more rights than all have. */
         int status = 0;
         pid_t child;
         CHECK(chown(path, 1234, 4321) == 0 && chmod(path, 0664) == 0 && chmod(folder, 0777) == 0);
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
         CHECK(stat(path, &s) == 0 && s.st_uid == 1234 && s.st_gid == 4321 && (s.st_mode & 0777) == 0664);
         child = fork();
-        if (child == 0) _exit(setgid(65534) || setuid(65534) || haste_save(path, &layer, HASTE_F32, NULL, 0, &error) != HASTE_OK);
+        if (child == 0) _exit(setgid(65534) || setuid(65534) || haste_save(path, &layer, HASTE_F32, NULL, 0, &error));
         CHECK(waitpid(child, &status, 0) == child && status == 0);
         CHECK(stat(path, &s) == 0 && s.st_uid == 65534 && s.st_gid == 65534 && (s.st_mode & 0777) == 0644);
         CHECK(chmod(folder, 0700) == 0 && remove(path) == 0);
@@ -1044,9 +1091,15 @@ static void modes(void)
     haste_layer_free(&layer);
 }
 
-static char  far_folder[100];
-static int   seen_beside;
-static void  look_beside(void) { char name[200]; sprintf(name, "%s/real", far_folder); seen_beside = exists(temporary(name, 0)); }
+static char far_folder[100];
+static int  seen_beside;
+static void look_beside(void)
+{
+    char name[200];
+    sprintf(name, "%s/real", far_folder);
+    seen_beside = exists(temporary(name, 0));
+}
+
 static char *link_text(const char *name)
 {
     static char text[200];
@@ -1086,7 +1139,7 @@ static void links(void)
     CHECK(step_at(name) == 9 && step_at(hard) == 2);
     remove(hard);
 
-    /* What cannot be followed: a circle, a missing folder, text too long; and a descriptor whose file has lost its name. */
+    /* What cannot be followed: a circle, a missing folder, a descriptor whose file has lost its name. */
     CHECK(remove(name) == 0 && symlink("other", name) == 0 && symlink("link", other) == 0);
     CHECK_STATUS(haste_save(name, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
     CHECK(strstr(error.text, strerror(ELOOP)) && strcmp(link_text(name), "other") == 0 && remove(other) == 0);
@@ -1118,11 +1171,12 @@ static void links(void)
 static int64_t seen_step;
 static void look_at_step(void) { seen_step = step_at(path); }
 
-/* fsync: of the whole file before it takes the old one's place, and of the folder; what a file system does not know is no error,
-   what it could not do is one. */
+/* fsync: of the whole file before it takes the old one's place, and of the folder; what a file system does not know is
+   no error, what it could not do is one. */
 static void syncs(void)
 {
-    static const int unknown[5] = { EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EROFS }, real[4] = { EIO, ENOSPC, EDQUOT, EBADF };
+    static const int unknown[5] = { EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EROFS };
+    static const int real[4] = { EIO, ENOSPC, EDQUOT, EBADF };
     haste_layer layer;
     int i;
     make_numbered(&layer, 1);
@@ -1140,7 +1194,8 @@ static void syncs(void)
         layer.step = 10 + i;
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), real_one ? HASTE_ERR_FILE : HASTE_OK, error);
         if (real_one) CHECK(strstr(error.text, strerror(fsync_errno)) != NULL);
-        CHECK(fsyncs == (real_one ? 1 : i == 9 ? 3 : 2) && step_at(path) == (real_one ? 14 : 10 + i) && files_in_folder() == 1);
+        CHECK(fsyncs == (real_one ? 1 : i == 9 ? 3 : 2) && step_at(path) == (real_one ? 14 : 10 + i));
+        CHECK(files_in_folder() == 1);
     }
     fsync_fails_at = -1;
     haste_layer_free(&layer);
@@ -1167,9 +1222,9 @@ static void stdio_failures(void)
     for (i = 0; i < calls; i++) {
         fwrites = 0;
         fwrite_fails_at = i;
-        errno = ENOTTY;   /* of an earlier call */
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-        CHECK(strstr(error.text, "no reason") && !strstr(error.text, "bfloat16") && step_at(path) == 1 && files_in_folder() == 1);
+        CHECK(strstr(error.text, "no reason") && !strstr(error.text, "bfloat16"));
+        CHECK(step_at(path) == 1 && files_in_folder() == 1);
     }
     fwrite_fails_at = -1;
     haste_layer_free(&layer);
@@ -1205,6 +1260,7 @@ static void temporaries(void)
     make_numbered(&layer, 1);
     make_numbered(&second, 2);
     remove(path);
+    alarm(120);   /* a child that never comes to its hook would be waited for */
 
     /* Killed, again and again: never more than one is left, and none by who lives. */
     for (i = 0; i < 3; i++) {
@@ -1257,7 +1313,8 @@ static void temporaries(void)
         size_t bytes;
         unsigned char *data = read_all(other, &bytes);
         struct stat s;
-        CHECK(bytes == 8 && memcmp(data, "precious", 8) == 0 && stat(temporary(path, 1), &s) == 0 && S_ISDIR(s.st_mode));
+        CHECK(bytes == 8 && memcmp(data, "precious", 8) == 0);
+        CHECK(stat(temporary(path, 1), &s) == 0 && S_ISDIR(s.st_mode));
         CHECK(lstat(path, &s) == 0 && S_ISREG(s.st_mode));
         free(data);
     }
@@ -1281,12 +1338,17 @@ static void temporaries(void)
     CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
     CHECK(files_in_folder() == 1);
     for (i = 0; i < 2; i++) { close(at_fsync[i]); close(go_on[i]); }
+    alarm(0);
     haste_layer_free(&layer);
     haste_layer_free(&second);
 }
 
 static void take_away(void) { remove(temporary(path, 0)); }
-static void take_over(void) { remove(temporary(path, 0)); write_all(temporary(path, 0), (const unsigned char *)"mine", 4); }
+static void take_over(void)
+{
+    take_away();
+    write_all(temporary(path, 0), (const unsigned char *)"mine", 4);
+}
 
 /* Another machine, whose locks are not seen here, took the temporary for an orphan, and maybe its name. */
 static void taken_away(void)
@@ -1305,7 +1367,8 @@ static void taken_away(void)
     haste_layer_free(&layer);
 }
 
-/* Many processes at one path, one of them killed at any moment: whoever reads sees a whole file, and none too many is left. */
+/* Many processes at one path, one of them killed at any moment: whoever reads sees a whole file, and none too many is
+   left. */
 static void racing(void)
 {
     enum { SAVERS = 4, ROUNDS = 30 };
@@ -1320,7 +1383,8 @@ static void racing(void)
             if (child[i] == 0) {
                 int n, wrong = 0;
                 layer.step = 100 * round + i;
-                for (n = 0; i == 0 || n < 20; n++) wrong |= haste_save(path, &layer, HASTE_F32, NULL, 0, NULL) != HASTE_OK;
+                for (n = 0; i == 0 || n < 20; n++)
+                    wrong |= haste_save(path, &layer, HASTE_F32, NULL, 0, NULL) != HASTE_OK;
                 _exit(wrong);
             }
         }

@@ -306,6 +306,20 @@ static void embed_sparse_small(void)
         ok &= three < 1e-7f || four < 1e-7f;
     }
     CHECK(fabs(sum) < 4);
+    {   /* features whose values are 0: no direction, so nothing is added, though the sample before had a row */
+        static const int64_t two[3] = {0, 1, 3}, label[3] = {0, 1, 2};
+        static const int32_t f[3] = {7, 8, 9}, l[2] = {0, 1};
+        static const float v[3] = {2, 0, 0};
+        float out[2 * E];
+        x.offset = two;
+        x.feature = f;
+        x.value = v;
+        positives.offset = label;
+        positives.id = l;
+        memset(out, 0, sizeof out);
+        CHECK_STATUS(haste_embed_sparse(out, 2, E, 5, &x, 2, &positives, 0, &error), HASTE_OK, error);
+        for (i = 0; i < E; i++) ok &= out[i] != 0 && out[E + i] == 0;
+    }
     CHECK(ok);
     CHECK(check_guard(e, L * E));
     free(e);
@@ -316,7 +330,8 @@ static void long_lists(void)
 {
     enum { L = 300, n = 2000 };
     int64_t offset[2] = {0, n};
-    int32_t id[n], count[L] = {0}, i;
+    static int32_t id[n], count[L];
+    int32_t i;
     float e[L * 2], x[2] = {3, 4};
     haste_lists positives;
     memset(e, 0, sizeof e);
@@ -426,6 +441,9 @@ static void arenas(void)
         CHECK(haste__take(&arena, 1, 1) == NULL && arena.overflow);
         CHECK_STATUS(haste__reserve(&arena, &error), HASTE_ERR_SIZE, error);
         CHECK(arena.memory == NULL);
+        arena.memory = (char *)take(64);   /* nor does it hand out more */
+        CHECK(haste__take(&arena, 1, 1) == NULL);
+        free(arena.memory);
     }
 }
 
@@ -481,6 +499,7 @@ static void exchanges_alone(void)
     double before = cohesion_slow(e, E, order, L, S), worst = 0;
     haste__clustering clustering;
     haste__exchange exchange;
+    haste__window window;
     memset(&clustering, 0, sizeof clustering);
     memset(&exchange, 0, sizeof exchange);
     clustering.embedding = e;
@@ -497,7 +516,9 @@ static void exchanges_alone(void)
     exchange.gain = (float *)take(HASTE__CLUSTER_WINDOW * S * HASTE__CLUSTER_WINDOW * sizeof(float));
     exchange.moved = (uint8_t *)take(HASTE__CLUSTER_WINDOW * S);
     exchange.count = &count;
-    haste__exchange_window(&exchange, 0, 0);
+    haste__window_open(&window, &exchange, 0, 0);
+    for (g = 0; g < groups; g++)
+        for (i = g + 1; i < groups; i++) count += haste__window_exchange(&window, g, i);
     for (i = 0; i < L; i++) order[i] = haste__key_id(key[i]);
     CHECK(count > L / 10);
     CHECK(is_permutation(order, L, 0));
@@ -508,6 +529,11 @@ static void exchanges_alone(void)
             for (i = g * S; i < (g + 1) * S && i < L; i++) sum += (double)e[order[i] * E + d];
             worst = fmax(worst, fabs(sum - (double)exchange.sum[g * E + d]));
         }
+    for (g = 0; g < groups; g++) {
+        double square = 0;
+        for (d = 0; d < E; d++) square += (double)exchange.sum[g * E + d] * (double)exchange.sum[g * E + d];
+        CHECK_NEAR(window.square[g], square, 1e-4 * (1 + square));
+    }
     CHECK_NEAR(worst, 0, 1e-5);
     free(order);
     free(exchange.sum);
@@ -796,6 +822,10 @@ static void group_errors(void)
     saved = e[50 * E + 3];
     e[50 * E + 3] = (float)NAN;      BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
     e[50 * E + 3] = (float)INFINITY; BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);
+    e[50 * E + 3] = saved;
+    for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] *= 1.2f;
+    BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* a length of 1.2 */
+    for (i = 0; i < (size_t)E; i++) e[50 * E + (int)i] /= 1.2f;
     e[50 * E + 3] = 30;              BOTH(e, L, E, order, L, 16, HASTE_ERR_DATA);   /* not a unit row */
     e[50 * E + 3] = saved;
     bad = options; bad.iterations = -2;
@@ -810,6 +840,9 @@ static void group_errors(void)
     CHECK(memcmp(order, before, (size_t)L * sizeof *order) == 0);
     CHECK(cohesion == -3 && none == -3);
     CHECK_STATUS(haste_group(e, L, E, order, L, &options, NULL), HASTE_OK, error);
+    CHECK_STATUS(haste_group(e, L, E, NULL, 0, &options, &error), HASTE_OK, error);
+    CHECK_STATUS(haste_cohesion(e, L, E, NULL, 0, 16, 0, &cohesion, &none, &error), HASTE_OK, error);
+    CHECK(cohesion == 0 && none == 0);
     free(e);
     free(order);
     free(before);

@@ -37,6 +37,9 @@ static void inverse_propensity(void)
     CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 1, 1, out, &error), HASTE_OK, error);
     CHECK_NEAR(out[1], log(1000.0), 1e-12);
     CHECK_NEAR(out[0], 2 * log(1000.0) - 1, 1e-12);
+    /* a = 0: every label has the same. */
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 0, 3, out, &error), HASTE_OK, error);
+    for (i = 0; i < 4; i++) CHECK_NEAR(out[i], log(1000.0), 1e-12);
     /* Two samples or one: log N < 1, c is held at 0. */
     CHECK_STATUS(haste_inverse_propensity(n, 2, 2, 0, 0, out, &error), HASTE_OK, error);
     CHECK(out[0] == 1 && out[1] == 1);
@@ -51,6 +54,9 @@ static void inverse_propensity(void)
     CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, .5, 0, out, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, -.5, 1, out, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, NAN, 1, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, 100.5, 1, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, .5, 2e9, out, &error), HASTE_ERR_ARG, error);
+    CHECK_STATUS(haste_inverse_propensity(n, 4, 1000, .5, NAN, out, &error), HASTE_ERR_ARG, error);
     CHECK_STATUS(haste_inverse_propensity(n, 4, 999, 0, 0, out, &error), HASTE_ERR_DATA, error);
     CHECK(strstr(error.text, "frequency[3] = 1000") != NULL);
     n[1] = -1;
@@ -119,6 +125,7 @@ static void by_hand(void)
     CHECK(isnan(s.precision) && isnan(s.psndcg));
     s = haste_metrics_get(&m, 0);
     CHECK(isnan(s.psp));
+    CHECK(isnan(haste_metrics_get(NULL, 1).ndcg));
 }
 
 /* Truth {3, 3, 8}: two positives. Predictions 3 3 8: the second 3 is a wasted rank, not a second hit. */
@@ -165,6 +172,28 @@ static void filters(void)
     CHECK(m.samples == 2);
     CHECK_NEAR(s.precision, 50, 1e-10);
     CHECK_NEAR(s.psp, 100, 1e-10);
+    /* A filter that is longer than the truth, and than what lies on the stack: 6 goes, 1 and 2 stay. */
+    {
+        static int32_t many[700];
+        const int64_t many_offset[2] = { 0, 700 };
+        const haste_lists long_filter = lists(many_offset, many);
+        int i;
+        for (i = 0; i < 700; i++) many[i] = 3 + i % 7;
+        haste_metrics_init(&m, 4, NULL);
+        CHECK_STATUS(haste_metrics_add(&m, predicted, 1, 4, 10, &truth, NULL, &long_filter, &error), HASTE_OK, error);
+        CHECK(m.hits[0] == 1 && m.hits[1] == 1 && m.hits[2] == 0);
+        CHECK_NEAR(haste_metrics_get(&m, 2).recall, 100, 1e-10);
+        CHECK(allocations > 0);
+    }
+    /* Nothing is left to be found: all measures are 0. */
+    {
+        static const int64_t none[3] = { 4, 4, 4 };
+        const haste_lists empty = lists(none, NULL);
+        haste_metrics_init(&m, 4, NULL);
+        CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 4, 10, &empty, NULL, NULL, &error), HASTE_OK, error);
+        s = haste_metrics_get(&m, 4);
+        CHECK(m.samples == 2 && s.precision == 0 && s.ndcg == 0 && s.recall == 0 && s.psp == 0 && s.psndcg == 0);
+    }
 }
 
 /* The definitions again, with marks per label instead of sorted lists. */
@@ -372,7 +401,17 @@ static void errors(void)
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
     p[0] = 0;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    p[0] = HUGE_VAL;
+    CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_DATA, error);
+    CHECK(strstr(error.text, "inverse_propensity[0]") != NULL);
     p[0] = 1;
+    for (i = 0; i < 3; i++) {   /* never initialised */
+        haste_metrics other = m;
+        other.k = i == 0 ? 0 : i == 1 ? -1 : HASTE_MAX_K + 1;
+        CHECK_STATUS(haste_metrics_add(&other, predicted, 2, 65, 50, &truth, p, NULL, &error), HASTE_ERR_ARG, error);
+        CHECK(strstr(error.text, "haste_metrics_init") != NULL);
+        if (i == 2) CHECK(isnan(haste_metrics_get(&other, HASTE_MAX_K + 1).recall));
+    }
     fail_at = allocations;
     CHECK_STATUS(haste_metrics_add(&m, predicted, 2, 3, 50, &truth, p, NULL, &error), HASTE_ERR_MEMORY, error);
     fail_at = -1;

@@ -584,6 +584,7 @@ static void errors(void)
         moved = -5;
         CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
         CHECK(moved == 0 && test_difference(&layer, &before) == NULL);
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, NULL, NULL), HASTE_OK, test_error);
         REFUSED(haste_rewire(NULL, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
         REFUSED(haste_rewire(&layer, NULL, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_ARG);
     }
@@ -626,6 +627,37 @@ static void overflow_changes_nothing(void)
         before = test_copy(&layer);
         held_before = held;
         REFUSED(haste_rewire(&layer, &work, &o, batch.x, 35, &batch.positives, &moved, &test_error), HASTE_ERR_NONFINITE);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&before);
+        test_free_batch(&batch);
+    }
+}
+
+/* Logits are finite, but a gradient that is asked for is not: of an input that the group has at weight 0, or does not have. */
+static void gradient_overflow(void)
+{
+    int mode;
+    for (mode = 0; mode < 2; mode++) {
+        haste_layer_options options = one_block(4, 8, 4, 9);
+        haste_layer layer, before;
+        haste_workspace work;
+        test_batch batch;
+        haste_rewire_options o = rewire_options(.5f, mode ? HASTE_PRUNE_MAGNITUDE : HASTE_PRUNE_SALIENCY, HASTE_SCOPE_GROUP,
+                                                mode ? HASTE_GROW_GRADIENT : HASTE_GROW_RANDOM);
+        int64_t moved;
+        int held_before, b, input;
+        options.loss = HASTE_SQUARED_HINGE;
+        options.zero_weights = 1;
+        layer = test_layer(&options);
+        for (b = 0; b < 32; b++) layer.block[0].bias[b] = 1000;   /* slopes of 2,002 where the label is not a positive */
+        batch = test_make_batch(&layer, 3);
+        work = test_workspace(&layer, 3, 1, HASTE_PATH_AUTO);
+        for (input = 0; (place_of(&layer.block[0], 2, input) >= 0) == mode; input++) { }
+        for (b = 0; b < 3; b++) batch.x[b * 9 + input] = 3e38f;
+        before = test_copy(&layer);
+        held_before = held;
+        REFUSED(haste_rewire(&layer, &work, &o, batch.x, 3, &batch.positives, &moved, &test_error), HASTE_ERR_NONFINITE);
         haste_workspace_free(&work);
         haste_layer_free(&layer);
         haste_layer_free(&before);
@@ -831,6 +863,7 @@ int main(int argc, char **argv)
     RUN(repeatable);
     RUN(errors);
     RUN(overflow_changes_nothing);
+    RUN(gradient_overflow);
     RUN(nothing_to_move);
     RUN(corners);
     RUN(plan_is_what_is_allocated);

@@ -103,9 +103,12 @@ static void compute_naive(reference *r, const haste_layer *layer, const test_bat
 
 static void compute(reference *r, const haste_layer *layer, const test_batch *batch, int64_t divisor)
 {
+    haste_loss_options plain;
     size_t i;
     haste_forward_ref(layer, batch->x, batch->B, r->logits);
-    haste_loss_ref(layer, r->logits, batch->B, &batch->positives, divisor, &r->loss, r->grad_logits);
+    memset(&plain, 0, sizeof plain);
+    plain.scale = divisor ? 1.0 / (double)divisor : 0;
+    haste_loss_ref(layer, r->logits, batch->B, &batch->positives, &plain, &r->loss, r->grad_logits);
     for (i = 0; i < (size_t)batch->B * (size_t)layer->slots; i++)
         if (fabs(r->grad_logits[i]) < r->least) r->grad_logits[i] = 0;
     haste_backward_ref(layer, batch->x, batch->B, r->grad_logits, r->gradient.weight, r->gradient.bias, r->grad_x);
@@ -242,7 +245,8 @@ static void against_double(void)
             work = test_workspace(&layer, B, 3, test_paths[path]);
             memset(work.memory, 0xff, work.bytes);
             r = make_reference(&layer, B);
-            options.divisor = i % 2 ? 0 : B + 3;
+            const int64_t divisor = i % 2 ? 0 : B + 3;
+            options.loss.scale = divisor ? 1.0 / (double)divisor : 0;
             for (step = 0; step < (i < 4 ? 5 : 1); step++) {
                 test_batch batch = test_make_batch(&layer, B);
                 haste_layer before = test_copy(&layer);
@@ -251,12 +255,12 @@ static void against_double(void)
                 double got_loss = -1;
                 char what[200];
                 for (j = 0; j < inputs; j++) grad_x[j] = filled[j] = step % 2 ? check_normal() * .01f : 0;
-                compute(&r, &before, &batch, options.divisor);
+                compute(&r, &before, &batch, divisor);
                 memset(r.worst, 0, sizeof r.worst);
                 for (naive_order = TEST_ORDERS - 1; naive_order >= 0; naive_order--) {   /* the usual order last: it stays in r */
                     test_errors errors[4];
                     int kind;
-                    compute_naive(&r, &before, &batch, options.divisor);
+                    compute_naive(&r, &before, &batch, divisor);
                     naive_errors(&before, &r, &options, errors);
                     for (kind = 0; kind < 4; kind++) if (errors[kind].largest > r.worst[kind]) r.worst[kind] = errors[kind].largest;
                 }
@@ -309,7 +313,7 @@ static double between_slopes(const double *slope, size_t n, double share, double
     return best * divisor;
 }
 
-/* options.negligible: nothing to do with the loss, and gradients as if small slopes were 0, whether or not whole blocks of 32
+/* options.loss.negligible: nothing to do with the loss, and gradients as if small slopes were 0, whether or not whole blocks of 32
    samples of a group are passed over, and wherever these lie. Accumulating does as the step. */
 static void negligible(void)
 {
@@ -342,12 +346,12 @@ static void negligible(void)
         filled = (float *)test_zeros(inputs * 4);
         for (j = 0; j < inputs; j++) grad_x[j] = 0;
         r = make_reference(&layer, B);
-        options.divisor = divisor;
+        options.loss.scale = divisor ? 1.0 / divisor : 0;
         compute(&r, &layer, &batch, divisor);
-        options.negligible = 1e6f;
+        options.loss.negligible = 1e6f;
         if (shares[kind] < 1)
-            options.negligible = (float)between_slopes(r.grad_logits, (size_t)B * (size_t)layer.slots, shares[kind], divisor ? divisor : B);
-        r.least = (double)options.negligible / (divisor ? divisor : B);
+            options.loss.negligible = (float)between_slopes(r.grad_logits, (size_t)B * (size_t)layer.slots, shares[kind], divisor ? divisor : B);
+        r.least = (double)options.loss.negligible / (divisor ? divisor : B);
         before = test_copy(&layer);
         compute(&r, &before, &batch, divisor);
         for (k = 0; k < layer.block_count; k++) for (g = 0; g < layer.block[k].groups; g++) {   /* what is to be met at all */
@@ -358,7 +362,7 @@ static void negligible(void)
             for (b = 0; b < 4; b++) dead += !live[b];
             between += (live[0] && !live[1] && (live[2] || live[3])) || (live[1] && !live[2] && live[3]);
         }
-        snprintf(what, sizeof what, "negligible %g, %s, %s, %s, %s", (double)options.negligible, test_shapes[shapes[i]].name,
+        snprintf(what, sizeof what, "negligible %g, %s, %s, %s, %s", (double)options.loss.negligible, test_shapes[shapes[i]].name,
                  test_loss_name(losses[loss]), optimizer_name[optimizer], haste_path_text(work.path));
         CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, B, &batch.positives, &options, &gradient, &got_loss, grad_x, &test_error),
@@ -511,7 +515,7 @@ static void same_bits(void)
             free_outcome(&other);
             free_outcome(&first);
             /* with blocks of samples that are passed over */
-            options.negligible = .6f;
+            options.loss.negligible = .6f;
             first = run_step(&start, &batch, batch.positives, &options, 3, 43, 1, test_paths[path], 1, 1);
             for (t = 1; t < 4; t++) {
                 schedule_kind = SHUFFLED;
@@ -898,7 +902,7 @@ static void rate_zero_and_defaults(void)
         given.beta1 = .9f;
         given.beta2 = .999f;
         given.eps = 1e-8f;
-        given.divisor = 9;
+        given.loss.scale = 1.0 / 9;
         a = run_step(&start, &batch, batch.positives, &options, 2, 9, 1, HASTE_PATH_AUTO, 1, 1);
         b = run_step(&start, &batch, batch.positives, &given, 2, 9, 1, HASTE_PATH_AUTO, 1, 1);
         CHECK(same_outcome(&a, &b));
@@ -940,7 +944,7 @@ static void accumulation(void)
         zeros = (float *)test_zeros(inputs * 4);
         work = test_workspace(&layer, 30, 2, test_paths[path]);
         CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
-        options.divisor = 40;
+        options.loss.scale = 1.0 / 40;
         r = make_reference(&layer, 40);
         compute(&r, &layer, &batch, 40);
         for (i = 0; i < 2; i++) {   /* 23 samples, then 17; the second half's lists begin far above 0 */
