@@ -234,6 +234,10 @@ static inline int data_recognise(const data_documents *d, char *p, char *end, ch
         return FORMAT_AUTO;
     }
     if (libsvm || numeric) return FORMAT_LIBSVM;   /* the parser says what is wrong with it */
+    if (!text && end - p > 9 && (memcmp(p, "@relation", 9) == 0 || memcmp(p, "@RELATION", 9) == 0)) {
+        data_fail(error, "%s:%lld: looks like ARFF, which is not read; LIBSVM is", path, line);
+        return FORMAT_AUTO;
+    }
     for (next = p; end - next >= 9; next++)
         if (*next == '_' && memcmp(next, "__label__", 9) == 0 && (next == p || next[-1] == ' ' || next[-1] == '\t'))
             return FORMAT_FASTTEXT;
@@ -581,7 +585,7 @@ static inline int data_documents_next(data_documents *d, data_set *data, char *e
             return data_fail(error, "%s:%lld: one document more than the %lld that line %lld promises", d->stream.path,
                              (long long)line, (long long)d->header[0], (long long)d->header_line) - 1;
         /* A label takes two characters, a feature four: room for the whole line, so that the parsers need no checks. */
-        if (!data_room(data, (end - begin) / 2 + 1, text ? 0 : (end - begin) / 2 + 1))
+        if (!data_room(data, (end - begin) / 2 + 1, text ? 0 : (end - begin) / 4 + 1))
             return data_fail(error, "%s:%lld: out of memory", d->stream.path, (long long)line) - 1;
         d->count++;
         d->spoilt = !(text ? data_text(d, data, begin, end, error) : data_numbers(d, data, begin, end, error));

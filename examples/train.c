@@ -565,7 +565,8 @@ static void read_documents(trainer *t, data_set *data, const char *path, const c
         (features && !data_read_npy(data, features, limit, error))) die(1, "%s", error);
     if (data == &t->train) printf("format     %s\n", data_format_text(&about, text));
     if (data_skipped_text(&about.skipped, (int)t->words.shape.text, text)[0]) printf("skipped    %s: %s\n", path, text);
-    if (!data->dense && data->feature_offset[data->documents] == 0) die(1, "%s: no document has a feature", path);
+    if (data == &t->train && !data->dense && data->feature_offset[data->documents] == 0)
+        die(1, "%s: no document has a feature", path);
 }
 
 static void read_data(trainer *t)

@@ -314,6 +314,9 @@ if begin reader; then
     printf '3 400 300\n0 1:1\n3,12,299 6:1 7:.5 30:1\n1 2:1 399:1\n' >other.txt   # more than TRAIN has, and less
     run 0 $train train.txt other.txt $small
     says out '^skipped +other\.txt: 2 unknown features, 2 unknown labels$'
+    printf '1 400 300\n299 399:1\n' >other.txt                     # TEST that has nothing to do with TRAIN
+    run 0 $train train.txt other.txt $small
+    run 0 sh -c "$train - test.txt $small <train.txt"
     good '3 2147483647 2147483647\n0 1:1\n2147483646 2:1\n3 2147483646:1\n'   # promises cost nothing
     good '\357\273\277# made by hand\n2 4 3\n0 1:1\n# more\n1 2:1 # why\n'
     good '4 4 3\r\n0 1:1\r\n1,2 2:1 3:.5\r\n0 1:1\r\n2 0:1\r\n'      # carriage returns

@@ -294,6 +294,7 @@ static void byte_order_marks(void)
     refuses("# a comment\n2 10 5\n0 1:1\n", 4, "the file ends after 1 documents; line 2 promises 2");
     refuses("# a comment\n2 4000000000 5\n", 2, "4000000000 features");
     refuses("# nothing else\n\n", 3, "the file is empty");
+    refuses("@relation 'x: -C 3'\n", 1, "looks like ARFF");
 }
 
 /* LIBSVM multi-label: no header, labels are names. */
