@@ -82,6 +82,22 @@ static void extreme_values(void)
     data_free(&data);
 }
 
+/* The most labels of a batch, by hand; room for documents with nothing in them. */
+static void most_labels(void)
+{
+    static const float one = 1;
+    data_set data;
+    int i;
+    memset(&data, 0, sizeof data);
+    CHECK(data_empty(&data) && data_most_labels(&data, 5) == 1);   /* at least 1 */
+    for (i = 0; i < 3; i++) add_document(&data, i, i, 1, &one);
+    CHECK(data_empty(&data) && data.documents == 5 && data.label_offset[5] == 3 && data.feature_offset[5] == 3);
+    CHECK(data_most_labels(&data, 1) == 1 && data_most_labels(&data, 2) == 2 && data_most_labels(&data, 9) == 3);
+    data_trim(&data);
+    CHECK(data.label_offset[1] == 0 && data.label[2] == 2 && data.feature[1] == 1);
+    data_free(&data);
+}
+
 /* Copies are held out together; all documents are there once; other documents make another number. */
 static void held_out(void)
 {
@@ -237,6 +253,7 @@ int main(int argc, char **argv)
     check_begin(argc, argv);
     RUN(feature_weights);
     RUN(extreme_values);
+    RUN(most_labels);
     RUN(held_out);
     RUN(encoder_gradient);
     RUN(encoder_threads);
