@@ -1,4 +1,4 @@
-/* haste.h - version 0.1.0 - MIT licence at the end of the file
+/* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
    Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
@@ -30,9 +30,10 @@
 
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
-       >>api metrics  >>api files  >>api reference
+       >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>reference  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>letters
+       >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -59,9 +60,15 @@
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
        over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
        haste_forward and haste_score return it as it is.
+       Where the compiler computes floats with more bits (x87: 32-bit x86 without -mfpmath=sse), equal bits are
+       promised only if it rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
+       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (define
+                            HASTE_IMPLEMENTATION there before haste.h is first included), imported elsewhere
+       HASTE_API            (everywhere) what stands before each declaration, instead of these two
+       HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
@@ -96,17 +103,35 @@
 #include <stdint.h>
 
 #define HASTE_VERSION_MAJOR 0
-#define HASTE_VERSION_MINOR 1
+#define HASTE_VERSION_MINOR 2
 #define HASTE_VERSION_PATCH 0
+#define HASTE_VERSION       (HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH)
 
-#if defined(HASTE_STATIC) && defined(__GNUC__)
-    #define HASTE_API static __attribute__((unused))
-#elif defined(HASTE_STATIC)
-    #define HASTE_API static
-#elif defined(__cplusplus)
-    #define HASTE_API extern "C"
-#else
-    #define HASTE_API extern
+#ifndef HASTE_API
+    #if defined(HASTE_STATIC) && (defined(__GNUC__) || defined(__clang__))
+        #define HASTE_API static __attribute__((unused))
+    #elif defined(HASTE_STATIC)
+        #define HASTE_API static
+    #elif defined(HASTE_DLL) && defined(_WIN32) && (defined(HASTE_IMPLEMENTATION) || defined(HASTE_CUDA_IMPLEMENTATION))
+        #define HASTE_API __declspec(dllexport)
+    #elif defined(HASTE_DLL) && defined(_WIN32)
+        #define HASTE_API __declspec(dllimport)
+    #elif defined(HASTE_DLL) && defined(__GNUC__)
+        #define HASTE_API __attribute__((visibility("default")))
+    #else
+        #define HASTE_API extern
+    #endif
+#endif
+
+#ifndef HASTE_FILE
+    #define HASTE_FILE "haste.h"   /* by which this file includes parts of itself */
+#endif
+
+#define HASTE__LETTERS 1   /* puts the user's macros of one letter aside: see >>letters */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 /* ---- >>types ------------------------------------------------------------------------------------------------- */
@@ -381,8 +406,24 @@ typedef struct haste_step_options {
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
 
-/* haste_version: MAJOR*10000 + MINOR*100 + PATCH of the implementation that was linked. */
+/* haste_version: HASTE_VERSION of the implementation that was linked. */
 HASTE_API int haste_version(void);
+
+/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled
+   with? Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size
+   (another header, packing or size of enumerations); the sentence says which. For programs that link a library, once at
+   their start. */
+#define HASTE_CHECK_VERSION(error) \
+    haste_check_version((error), HASTE_VERSION, HASTE__STRUCTS(HASTE__NAME_AND_SIZE) (const char *)0)
+HASTE_API haste_status haste_check_version(haste_error *error, int version, ...);
+
+/* haste_error comes first: it is written to only if its own size is right. */
+#define HASTE__STRUCTS(of)                                                                                             \
+    of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
+    of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
+    of(haste_step_options) of(haste_group_options) of(haste_rewire_options) of(haste_metrics)                          \
+    of(haste_metrics_values) of(haste_section) of(haste_file)
+#define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
 HASTE_API const char *haste_status_text(haste_status status);
@@ -796,6 +837,139 @@ HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *err
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
 
+/* ---- >>api surgery ------------------------------------------------------------------------------------------- */
+
+/* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, sliced,
+   joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
+   must not be one of them, and haste_layer_free gives its memory back. On failure nothing is changed and nothing stays
+   allocated. All run in one thread. examples/surgery.c shows them. */
+
+/* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
+typedef struct haste_rows {
+    const float        *dense;       /* [n, D] row-major; or NULL */
+    const haste_sparse *sparse;      /* n rows, columns ascending and below D; or NULL. Both NULL: weights 0 */
+    float               scale;       /* what all weights are multiplied by; 0: 1. (The mean vector of a label's examples
+                                        is a start, times what makes its logits sensible.) */
+    const float        *bias;        /* [n]; or NULL: the prior, as in haste_layer_create, from */
+    const int64_t      *frequency;   /* [n] training positives, of */
+    int64_t             samples;     /* so many samples; frequency NULL: bias 0 */
+} haste_rows;
+
+/* haste_labels_get: weights and biases of given labels, as dense rows.
+
+     id       [n] label ids, in any order, also repeated; NULL: 0 .. n - 1
+     weight   [n, D] row-major (=): 0 in columns that the label's group does not read; NULL: not wanted
+     bias     [n] (=); NULL: not wanted
+
+   haste_labels_get_sparse: the same weights as CSR rows: of each label the F that it has, columns ascending. Where all
+   blocks have one F, column and value are [n, F]. With id NULL and n = L it is the whole layer.
+
+     offset         [n+1] (=): where each row begins, from 0
+     column, value  [capacity] (=); NULL where capacity is 0
+     needed         (=): how many there are in all
+
+   Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and column and value untouched. HASTE_ERR_DATA
+   for ids out of range. O(n * D), O(n * F). */
+HASTE_API haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64_t n, float *weight,
+                                        float *bias, haste_error *error);
+HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id, int64_t n, int64_t *offset,
+                                               int32_t *column, float *value, int64_t capacity, int64_t *needed,
+                                               haste_error *error);
+
+/* haste_labels_set: writes weights and biases of given labels, in place, and sets their optimizer state to 0. bfloat16
+   is rounded to nearest.
+
+     id     [n] label ids; of one that is repeated the last row counts; NULL: 0 .. n - 1
+     rows   n of them; NULL: weights and biases 0
+     kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
+            where there is none. NULL: not wanted
+
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves it, and
+   written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows with
+   columns that do not ascend, a value that is not finite or too large for the layer's dtype, a frequency outside
+   0 .. samples. */
+#define HASTE_RETIRED (-1e9f)
+HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
+                                        double *kept, haste_error *error);
+
+/* haste_labels_add: a layer with n more labels, ids L .. L + n - 1. The others keep ids, weights and state, bit for
+   bit.
+
+     block       which block takes them: first the padding of its last group, then new groups behind it
+     rows, kept  as above. State is 0: under AdamW the first updates of new labels reach sqrt(10) * lr
+     strongest   0: the inputs of new groups are drawn from the seed, as for a layer created with so many labels.
+                 1: those in which the rows of a group hold the most energy; where too few hold any, the rest is drawn
+
+   haste_labels_remove: a layer without given labels (one that is repeated counts once). The others keep weights and
+   state, bit for bit, and so their logits; their ids close ranks in the old order.
+
+     map   [L] (=): the new id of each label; -1: removed
+
+   A group keeps its inputs and what is left of its labels; in dense blocks, where all groups read the same, labels move
+   up. Groups and blocks without labels vanish. Only the last group of a block may be short: the shortest becomes the
+   last, and gaps in others are filled with retired labels, whose ids come after those of all others: to->labels minus
+   the labels that are left. HASTE_ERR_ARG where no label is left. */
+HASTE_API haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
+                                        const haste_rows *rows, int32_t strongest, double *kept, haste_error *error);
+HASTE_API haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n,
+                                           int32_t *map, haste_error *error);
+
+/* haste_layer_copy: a copy in memory of its own, laid out as that of a new layer, wherever `from` lies (a file, a
+   slice). With from->dtype, state_dtype and optimizer it has the same bits. Else numbers are rounded to nearest
+   (HASTE_ERR_STATE for one that bfloat16 cannot hold), and state is kept where the optimizer stays, else 0; step,
+   Adam's t, becomes 0 where the optimizer becomes HASTE_ADAMW.
+
+   haste_layer_attach: a layer over memory that holds one already, such as shared memory, or a tensor that was moved.
+   What a layer's memory contains (layer.memory, layer.bytes) is the same wherever it lies.
+
+     layer     (=)
+     options   those that it was made with; order and frequency are not read. step and rewires become 0: set them to go
+               on training. NULL: *layer, a copy of its struct, says sizes, seed, step and rewires; its pointers are not
+               followed
+     memory    plan.layer bytes, 64-byte aligned, only read here; must outlive the layer, whose haste_layer_free leaves
+               it alone
+
+   HASTE_ERR_STATE for what haste_layer_check finds there. */
+HASTE_API haste_status haste_layer_copy(haste_layer *to, const haste_layer *from, haste_dtype dtype,
+                                        haste_dtype state_dtype, haste_optimizer optimizer, haste_error *error);
+HASTE_API haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *options, void *memory,
+                                          size_t bytes, haste_error *error);
+
+/* haste_layer_slice: a range of whole groups as a layer of its own, in O(L) and without copying: indices, weights,
+   biases and state are those of `from`, which must outlive it; who trains one trains the other, but for step and
+   rewires. haste_layer_copy cuts it loose. Its labels have local ids, in the order of their ids in `from`: ties fall
+   alike.
+
+     first_slot, end_slot   where the range begins and ends: between groups
+     id                     [end_slot - first_slot] (=): of each local id the one in `from`, ascending; the rest -1.
+                            NULL: not wanted
+
+   haste_layer_join: one layer of several, their blocks one after another, copied. Where a block has the S, F and slice
+   of the one before, and that ends with a full group, they become one. So slices in a row join to what they were cut
+   from, bit for bit, and a layer of new labels joins as blocks of its own.
+
+     from   [count] layers of equal inputs, loss, optimizer and dtypes; seed, step and rewires are those of the first
+     id     [count]: for each layer [its labels], their ids in `to`, together a permutation; NULL: the first's stay, the
+            others follow
+
+   HASTE_ERR_ARG: a range that cuts a group; layers that differ, more than HASTE_MAX_BLOCKS blocks, ids that are no
+   permutation. */
+HASTE_API haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
+                                         int32_t *id, haste_error *error);
+HASTE_API haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, int32_t count,
+                                        const int32_t *const *id, haste_error *error);
+
+/* haste_layer_from_rows: a sparse layer from a trained dense one. A group takes the F inputs of its slice in which the
+   rows of its labels hold the most energy, ties by column; where too few hold any, the rest is drawn. Dense blocks over
+   all columns are exact. State 0.
+
+     options   the layer's, but for zero_weights. order says which labels share a group: haste_order_by_frequency,
+               haste_group
+     rows      L of them, in the order of the ids; without bias and frequency those of options count
+     kept      out (=): the share of the energy that the layer has; NULL: not wanted */
+HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options,
+                                             const haste_rows *rows, double *kept, haste_error *error);
+
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
 /* The same operations, slow and obvious, in double precision: what the tests compare with, and what to read first.
@@ -819,13 +993,20 @@ HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_op
 HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
                                  int64_t excluded_count, int32_t *id, double *score);
 
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0   /* brings them back */
+#include HASTE_FILE
+
 #endif /* HASTE_H */
 
 /* ================================================================================================================
    End of the API. What follows is the implementation, compiled where HASTE_IMPLEMENTATION is defined.
    ================================================================================================================ */
 
-#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE)
+#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE) && !defined(HASTE__LETTERS)
 #define HASTE_IMPLEMENTATION_DONE
 
 #include <errno.h>
@@ -853,6 +1034,9 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
     #include <omp.h>
 #endif
 
+#define HASTE__LETTERS 1
+#include HASTE_FILE
+
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
     #define HASTE__RESTRICT __restrict
@@ -873,10 +1057,7 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 /* ---- >>status ------------------------------------------------------------------------------------------------ */
 
-int haste_version(void)
-{
-    return HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH;
-}
+int haste_version(void) { return HASTE_VERSION; }
 
 const char *haste_status_text(haste_status status)
 {
@@ -906,6 +1087,32 @@ static haste_status haste__fail(haste_error *error, haste_status status, const c
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
     }
+    return status;
+}
+
+haste_status haste_check_version(haste_error *error, int version, ...)
+{
+    #define HASTE__ROW(type) { #type, sizeof(type) },
+    static const struct { const char *name; size_t bytes; } own[] = { HASTE__STRUCTS(HASTE__ROW) };
+    const char *name;
+    haste_status status = HASTE_OK;
+    va_list theirs;
+    va_start(theirs, version);
+    while (status == HASTE_OK && (name = va_arg(theirs, const char *)) != NULL) {
+        size_t bytes = va_arg(theirs, size_t), i = 0;
+        while (i < sizeof own / sizeof own[0] && strcmp(own[i].name, name) != 0) i++;
+        if (i == 0 && bytes != own[0].bytes) error = NULL;
+        if (version / 100 != HASTE_VERSION / 100)
+            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation "
+                                 "%d.%d.%d", version / 10000, version / 100 % 100, version % 100,
+                                 HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH);
+        else if (i == sizeof own / sizeof own[0])
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s is in the header, but not in the implementation", name);
+        else if (bytes != own[i].bytes)
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s has %lu bytes in the header, %lu in the implementation",
+                                 name, (unsigned long)bytes, (unsigned long)own[i].bytes);
+    }
+    va_end(theirs);
     return status;
 }
 
@@ -1081,10 +1288,7 @@ static int haste__threads(int32_t wanted)
    The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
    hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
    haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
-   vectorize anything. HASTE_FILE is the name to include, for who has given this file another one. */
-#if !defined(HASTE_FILE)
-    #define HASTE_FILE "haste.h"
-#endif
+   vectorize anything. */
 
 #if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
@@ -1257,15 +1461,6 @@ HASTE__INLINE haste__lanes haste__lanes_select(haste__lanes_bits mask, haste__la
     return haste__lanes_as_float((haste__lanes_as_bits(a) & mask) | (haste__lanes_as_bits(b) & ~mask));
 }
 
-HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
-{
-    uint32_t each[HV_LANES], all = ~0u;
-    int i;
-    memcpy(each, &mask, sizeof each);
-    for (i = 0; i < HV_LANES; i++) all &= each[i];
-    return all != 0;
-}
-
 HASTE__INLINE float haste__lanes_sum(haste__lanes v)
 {
     float each[HV_LANES];
@@ -1295,6 +1490,15 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
     #define hv_store_upper(p, bits) \
         _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
     #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
     #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
     #define hv_sqrt(a)       haste__lanes_sqrt(a)
@@ -5903,13 +6107,14 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
     #include <sys/file.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
+    #include <sys/types.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
-        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && !defined(__APPLE__) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the system's headers (not in those of macOS). */
         extern FILE *fdopen(int descriptor, const char *mode);
         extern ssize_t readlink(const char *path, char *text, size_t bytes);
-        extern int fchmod(int descriptor, unsigned int mode);
-        extern int fchown(int descriptor, unsigned int user, unsigned int group);
+        extern int fchmod(int descriptor, mode_t mode);
+        extern int fchown(int descriptor, uid_t user, gid_t group);
     #endif
 #elif defined(_WIN32)
     #include <sys/stat.h>
@@ -6379,7 +6584,7 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
     unsigned mode = (unsigned)old->st_mode & 0777u;
     if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
         mode = (mode & 0707u) | (mode & 07u) << 3;
-    fchmod(descriptor, mode);
+    fchmod(descriptor, (mode_t)mode);
 }
 
 static int haste__writer_open(haste__writer *w, const char *path)
@@ -6961,6 +7166,743 @@ const haste_section *haste_file_find(const haste_file *file, const char *name)
 }
 
 
+/* ---- >>surgery ----------------------------------------------------------------------------------------------- */
+
+/* A struct that began as another layer's: without what this one has no use for. */
+static void haste__layer_forget(haste_layer *layer)
+{
+    int i;
+    for (i = 0; i < HASTE_MAX_BLOCKS; i++) {
+        memset(layer->block[i].weight_state, 0, sizeof layer->block[i].weight_state);
+        memset(layer->block[i].bias_state, 0, sizeof layer->block[i].bias_state);
+        if (i >= layer->block_count) memset(&layer->block[i], 0, sizeof layer->block[i]);
+    }
+}
+
+/* Memory, zeroed, for a layer whose sizes are set but for groups, first_slot, slots and labels: they follow from the
+   labels of its blocks. Sizes are checked as those of any layer. */
+static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_plan plan;
+    haste_status status;
+    int64_t labels = 0;
+    int i;
+    layer->slots = 0;
+    for (i = 0; i < layer->block_count; i++) {
+        haste_block *block = &layer->block[i];
+        block->groups = (block->labels + block->group_size - 1) / block->group_size;
+        block->first_slot = layer->slots;
+        layer->slots += haste__block_slots(block);
+        labels += block->labels;
+    }
+    if (labels > INT32_MAX || layer->slots > INT32_MAX)
+        return haste__fail(error, HASTE_ERR_SIZE, "%lld labels in %lld slots, expected below 2^31", (long long)labels,
+                           (long long)layer->slots);
+    layer->labels = (int32_t)labels;
+    haste__layer_forget(layer);
+    status = haste__layer_sizes_check(layer, "", HASTE_ERR_ARG, error);
+    if (status == HASTE_OK) status = haste__layer_arrange(layer, &arena, &plan, error);
+    if (status != HASTE_OK) return status;
+    arena.memory = (char *)haste__allocate(plan.layer);
+    if (!arena.memory)
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
+                           (unsigned long long)plan.layer);
+    memset(arena.memory, 0, plan.layer);
+    arena.end = 0;
+    layer->memory = arena.memory;
+    layer->bytes = plan.layer;
+    return haste__layer_arrange(layer, &arena, &plan, error);
+}
+
+/* What the functions that make a layer of another check first. */
+static haste_status haste__surgery_check(const haste_layer *to, const haste_layer *from, haste_error *error)
+{
+    haste_status status;
+    if (!to) return haste__fail(error, HASTE_ERR_ARG, "to is NULL");
+    if (to == from) return haste__fail(error, HASTE_ERR_ARG, "to is from, expected another struct: from stays");
+    status = haste__layer_quick_check(from, error);
+    return status == HASTE_OK ? haste__layer_check_ids(from, error) : status;
+}
+
+/* Copies numbers into an array of another type; 0 where one of them is not finite there. (Adam's first moment stays
+   below 1e18, which bfloat16 rounds down.) */
+static int haste__convert(void *to, haste_dtype to_dtype, const void *from, haste_dtype from_dtype, size_t n)
+{
+    size_t i;
+    if (to_dtype == from_dtype) {
+        memcpy(to, from, n * haste__width(to_dtype));
+        return 1;
+    }
+    for (i = 0; i < n; i++) {
+        haste__store(to, to_dtype, i, haste__load(from, from_dtype, i));
+        if (!(fabsf(haste__load(to, to_dtype, i)) <= FLT_MAX)) return 0;
+    }
+    return 1;
+}
+
+/* Copies all groups of block `from_block` to group g and those behind it of block `to_block`, which has the same S and
+   F. State goes along where both layers have one optimizer. */
+static haste_status haste__copy_groups(const haste_layer *to, int to_block, int64_t g, const haste_layer *from,
+                                       int from_block, haste_error *error)
+{
+    const haste_block *a = &to->block[to_block], *b = &from->block[from_block];
+    const size_t S = (size_t)a->group_size, F = (size_t)a->fan_in, groups = (size_t)b->groups, at = (size_t)g;
+    const size_t first = at * F * S, n = groups * F * S;
+    int k, fits;
+    if (a->index) memcpy(a->index + at * F, b->index, groups * F * sizeof *a->index);
+    memcpy(a->bias + at * S, b->bias, groups * S * sizeof *a->bias);
+    fits = haste__convert((char *)a->weight + first * haste__width(to->dtype), to->dtype, b->weight, from->dtype, n);
+    for (k = 0; k < haste__states(to->optimizer) && to->optimizer == from->optimizer; k++) {
+        memcpy(a->bias_state[k] + at * S, b->bias_state[k], groups * S * sizeof *a->bias);
+        fits &= haste__convert((char *)a->weight_state[k] + first * haste__width(to->state_dtype), to->state_dtype,
+                               b->weight_state[k], from->state_dtype, n);
+    }
+    if (fits) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d] holds a weight or state that is not finite, or too "
+                       "large for bfloat16", from_block);
+}
+
+/* Copies the label at place j of a block, with its state, to place i of one with the same inputs and types. */
+static void haste__copy_label(const haste_layer *to, const haste_block *a, int64_t i, const haste_layer *from,
+                              const haste_block *b, int64_t j)
+{
+    const int64_t S = a->group_size, F = a->fan_in;
+    int64_t f;
+    int k;
+    a->bias[i] = b->bias[j];
+    for (k = 0; k < haste__states(to->optimizer); k++) a->bias_state[k][i] = b->bias_state[k][j];
+    for (f = 0; f < F; f++) {
+        const size_t place = (size_t)((i / S * F + f) * S + i % S), from_place = (size_t)((j / S * F + f) * S + j % S);
+        haste__store(a->weight, to->dtype, place, haste__load(b->weight, from->dtype, from_place));
+        for (k = 0; k < haste__states(to->optimizer); k++)
+            haste__store(a->weight_state[k], to->state_dtype, place,
+                         haste__load(b->weight_state[k], from->state_dtype, from_place));
+    }
+}
+
+/* The block that a slot lies in. */
+static int haste__block_of(const haste_layer *layer, int64_t slot)
+{
+    int k = 0;
+    while (k + 1 < layer->block_count && slot >= layer->block[k + 1].first_slot) k++;
+    return k;
+}
+
+/* n ids of labels, or NULL: 0 .. n - 1 */
+static haste_status haste__ids_check(const haste_layer *layer, const int32_t *id, int64_t n, haste_error *error)
+{
+    int64_t i;
+    if (n < 0 || (!id && n > layer->labels))
+        return haste__fail(error, HASTE_ERR_ARG, "n = %lld, expected at least 0%s", (long long)n,
+                           n < 0 ? "" : ", and at most L where id is NULL");
+    for (i = 0; i < n && id; i++)
+        if (id[i] < 0 || id[i] >= layer->labels)
+            return haste__fail(error, HASTE_ERR_DATA, "id[%lld] = %d, expected 0 to %d", (long long)i, (int)id[i],
+                               (int)layer->labels - 1);
+    return HASTE_OK;
+}
+
+/* ---- rows ---- */
+
+static float haste__rows_scale(const haste_rows *rows) { return rows->scale != 0 ? rows->scale : 1.0f; }
+
+/* Can a layer of this type hold the weight? */
+static int haste__fits(float value, haste_dtype dtype)
+{
+    return fabsf(dtype == HASTE_BF16 ? haste__from_bf16(haste__to_bf16(value)) : value) <= FLT_MAX;
+}
+
+/* Everything that writing n rows could stumble over. */
+static haste_status haste__rows_check(const haste_rows *rows, int64_t n, int32_t D, haste_dtype dtype,
+                                      haste_error *error)
+{
+    const char *number = dtype == HASTE_BF16 ? "bfloat16" : "number";
+    const float scale = haste__rows_scale(rows);
+    const haste_sparse *sparse = rows->sparse;
+    int64_t i, j;
+    if (rows->dense && sparse)
+        return haste__fail(error, HASTE_ERR_ARG, "rows->dense and rows->sparse are both given, expected one");
+    if (!(fabsf(scale) <= FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "rows->scale = %g is not finite", (double)scale);
+    if (rows->samples < 0)
+        return haste__fail(error, HASTE_ERR_ARG, "rows->samples = %lld is negative", (long long)rows->samples);
+    for (i = 0; i < n; i++) {
+        if (rows->bias && !(fabsf(rows->bias[i]) <= FLT_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "rows->bias[%lld] = %g is not finite", (long long)i,
+                               (double)rows->bias[i]);
+        if (rows->frequency && (rows->frequency[i] < 0 || rows->frequency[i] > rows->samples))
+            return haste__fail(error, HASTE_ERR_DATA, "rows->frequency[%lld] = %lld, expected 0 to samples = %lld",
+                               (long long)i, (long long)rows->frequency[i], (long long)rows->samples);
+        for (j = 0; j < D && rows->dense; j++)
+            if (!haste__fits(rows->dense[i * D + j] * scale, dtype))
+                return haste__fail(error, HASTE_ERR_DATA, "rows->dense[%lld, %lld] * scale = %g, expected a finite %s",
+                                   (long long)i, (long long)j, (double)(rows->dense[i * D + j] * scale), number);
+    }
+    if (!sparse || n == 0) return HASTE_OK;
+    if (!sparse->offset) return haste__fail(error, HASTE_ERR_ARG, "rows->sparse->offset is NULL");
+    for (i = 0; i < n; i++) {
+        const int64_t begin = sparse->offset[i], end = sparse->offset[i + 1];
+        if (begin < 0 || end < begin)
+            return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->offset[%lld] = %lld after %lld, expected "
+                               "ascending from 0", (long long)i + 1, (long long)end, (long long)begin);
+        if (end > begin && (!sparse->feature || !sparse->value))
+            return haste__fail(error, HASTE_ERR_ARG, "rows->sparse->feature or value is NULL");
+        for (j = begin; j < end; j++) {
+            const int32_t column = sparse->feature[j];
+            if (column < 0 || column >= D || (j > begin && column <= sparse->feature[j - 1]))
+                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->feature[%lld] = %d, expected ascending below "
+                                   "%d", (long long)j, (int)column, (int)D);
+            if (!haste__fits(sparse->value[j] * scale, dtype))
+                return haste__fail(error, HASTE_ERR_DATA, "rows->sparse->value[%lld] * scale = %g, expected a finite "
+                                   "%s", (long long)j, (double)(sparse->value[j] * scale), number);
+        }
+    }
+    return HASTE_OK;
+}
+
+typedef struct haste__energy { double kept, all; } haste__energy;   /* sums of squares */
+
+static double haste__share(const haste__energy *energy) { return energy->all > 0 ? energy->kept / energy->all : 1; }
+
+/* Row i becomes the label at place j of a block, with state 0; its energy is added. */
+static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows,
+                               int64_t i, haste__energy *energy)
+{
+    const int64_t S = block->group_size, F = block->fan_in, D = layer->inputs;
+    const uint16_t *index = block->index ? block->index + j / S * F : NULL;
+    const haste_sparse *sparse = rows->sparse;
+    const float *dense = rows->dense ? rows->dense + i * D : NULL, scale = haste__rows_scale(rows);
+    int64_t f, d, n = sparse ? sparse->offset[i] : 0;
+    const int64_t end = sparse ? sparse->offset[i + 1] : 0;
+    int k;
+    for (d = 0; d < D && dense; d++) energy->all += (double)dense[d] * (double)dense[d];
+    for (d = n; d < end; d++) energy->all += (double)sparse->value[d] * (double)sparse->value[d];
+    for (f = 0; f < F; f++) {
+        const size_t place = (size_t)((j / S * F + f) * S + j % S);
+        const int64_t column = block->begin + (index ? index[f] : f);
+        float value = 0;
+        while (n < end && sparse->feature[n] < column) n++;   /* both ascend */
+        if (dense) value = dense[column];
+        else if (n < end && sparse->feature[n] == column) value = sparse->value[n];
+        energy->kept += (double)value * (double)value;
+        haste__store(block->weight, layer->dtype, place, value * scale);
+        for (k = 0; k < haste__states(layer->optimizer); k++)
+            haste__store(block->weight_state[k], layer->state_dtype, place, 0);
+    }
+    block->bias[j] = rows->bias ? rows->bias[i] : 0;
+    if (!rows->bias && rows->frequency) block->bias[j] = haste__prior(layer->loss, rows->frequency[i], rows->samples);
+    for (k = 0; k < haste__states(layer->optimizer); k++) block->bias_state[k][j] = 0;
+}
+
+/* Scratch of haste__choose_inputs. */
+typedef struct haste__choice {
+    double   *energy;   /* [D] */
+    uint64_t *key;      /* [D] */
+} haste__choice;
+
+static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, haste__arena *arena, haste_error *error)
+{
+    haste_status status = HASTE_OK;
+    int walk;
+    memset(arena, 0, sizeof *arena);
+    for (walk = 0; walk < 2 && status == HASTE_OK; walk++) {
+        choice->energy = (double *)haste__take(arena, (uint64_t)D, sizeof *choice->energy);
+        choice->key = (uint64_t *)haste__take(arena, (uint64_t)D, sizeof *choice->key);
+        if (walk == 0) status = haste__reserve(arena, error);
+    }
+    return status;
+}
+
+/* The F inputs of group g in which the rows of its labels hold the most energy; a label's row is its id - first_row,
+   and `group` is g's number in the layer. */
+static void haste__choose_inputs(const haste_layer *layer, const haste_block *block, int64_t g, int64_t group,
+                                 const haste_rows *rows, int32_t first_row, haste__choice *choice)
+{
+    const int32_t F = block->fan_in, width = haste__block_width(block);
+    const int labels = haste__group_labels(block, g);
+    const haste_sparse *sparse = rows->sparse;
+    uint16_t *index = block->index + g * F;
+    int32_t n = 0, f, d;
+    int64_t j;
+    int s;
+    memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
+    for (s = 0; s < labels; s++) {
+        const int64_t row = layer->label_of[block->first_slot + g * block->group_size + s] - first_row;
+        const float *dense = rows->dense ? rows->dense + row * layer->inputs + block->begin : NULL;
+        for (d = 0; d < width && dense; d++) choice->energy[d] += (double)dense[d] * (double)dense[d];
+        for (j = sparse ? sparse->offset[row] : 0; sparse && j < sparse->offset[row + 1]; j++) {
+            d = sparse->feature[j] - block->begin;
+            if (d >= 0 && d < width) choice->energy[d] += (double)sparse->value[j] * (double)sparse->value[j];
+        }
+    }
+    /* Its root: no sum of squares of floats is too large or too small for a float then. */
+    for (d = 0; d < width; d++)
+        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d]), d);
+    if (n > F) { haste__select(choice->key, n, F); n = F; }
+
+    /* Chosen inputs are marked by -1; where they are too few, those drawn fill up. */
+    for (f = 0; f < n; f++) choice->energy[haste__key_id(choice->key[f])] = -1;
+    haste__draw_index(index, F, width, layer->seed, (uint64_t)group);
+    for (f = 0; n < F; f++) {
+        if (choice->energy[index[f]] < 0) continue;
+        choice->energy[index[f]] = -1;
+        n++;
+    }
+    for (f = d = 0; d < width; d++) if (choice->energy[d] < 0) index[f++] = (uint16_t)d;
+}
+
+/* ---- labels ---- */
+
+haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64_t n, float *weight, float *bias,
+                              haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    int64_t i, f;
+    if (status == HASTE_OK) status = haste__ids_check(layer, id, n, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < n; i++) {
+        const int64_t slot = layer->slot_of[id ? id[i] : i];
+        const haste_block *block = &layer->block[haste__block_of(layer, slot)];
+        const int64_t S = block->group_size, F = block->fan_in, j = slot - block->first_slot;
+        float *row = weight ? weight + i * layer->inputs : NULL;
+        if (bias) bias[i] = block->bias[j];
+        if (!row) continue;
+        memset(row, 0, (size_t)layer->inputs * sizeof *row);
+        for (f = 0; f < F; f++)
+            row[block->begin + (block->index ? block->index[j / S * F + f] : f)] =
+                haste__load(block->weight, layer->dtype, (size_t)((j / S * F + f) * S + j % S));
+    }
+    return HASTE_OK;
+}
+
+haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id, int64_t n, int64_t *offset,
+                                     int32_t *column, float *value, int64_t capacity, int64_t *needed,
+                                     haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    int64_t i, f;
+    if (status == HASTE_OK) status = haste__ids_check(layer, id, n, error);
+    if (status != HASTE_OK) return status;
+    if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", offset ? "needed" : "offset");
+    if (capacity < 0 || (capacity > 0 && (!column || !value)))
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld, expected at least 0, and column and value where it "
+                           "is more", (long long)capacity);
+    offset[0] = 0;
+    for (i = 0; i < n; i++)
+        offset[i + 1] = offset[i] + layer->block[haste__block_of(layer, layer->slot_of[id ? id[i] : i])].fan_in;
+    *needed = offset[n];
+    if (*needed > capacity)
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, needed are %lld", (long long)capacity,
+                           (long long)*needed);
+    for (i = 0; i < n; i++) {
+        const int64_t slot = layer->slot_of[id ? id[i] : i];
+        const haste_block *block = &layer->block[haste__block_of(layer, slot)];
+        const int64_t S = block->group_size, F = block->fan_in, j = slot - block->first_slot;
+        for (f = 0; f < F; f++) {
+            column[offset[i] + f] = block->begin + (block->index ? block->index[j / S * F + f] : (int32_t)f);
+            value[offset[i] + f] = haste__load(block->weight, layer->dtype, (size_t)((j / S * F + f) * S + j % S));
+        }
+    }
+    return HASTE_OK;
+}
+
+haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows, double *kept,
+                              haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    haste__energy energy = { 0, 0 };
+    haste_rows zero;
+    int64_t i;
+    memset(&zero, 0, sizeof zero);
+    if (!rows) rows = &zero;
+    if (status == HASTE_OK) status = haste__ids_check(layer, id, n, error);
+    if (status == HASTE_OK) status = haste__rows_check(rows, n, layer->inputs, layer->dtype, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < n; i++) {
+        const int64_t slot = layer->slot_of[id ? id[i] : i];
+        const haste_block *block = &layer->block[haste__block_of(layer, slot)];
+        haste__write_label(layer, block, slot - block->first_slot, rows, i, &energy);
+    }
+    if (kept) *kept = haste__share(&energy);
+    return HASTE_OK;
+}
+
+haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
+                              const haste_rows *rows, int32_t strongest, double *kept, haste_error *error)
+{
+    haste__arena arena;
+    haste__choice choice;
+    haste__energy energy = { 0, 0 };
+    haste_layer l;
+    haste_rows zero;
+    haste_status status = haste__surgery_check(to, from, error);
+    haste_block *b;
+    int64_t first, group = 0, g, j;
+    int k;
+    memset(&zero, 0, sizeof zero);
+    if (!rows) rows = &zero;
+    if (status != HASTE_OK) return status;
+    if (block < 0 || block >= from->block_count)
+        return haste__fail(error, HASTE_ERR_ARG, "block = %d, expected 0 to %d", (int)block,
+                           (int)from->block_count - 1);
+    if (n < 0) return haste__fail(error, HASTE_ERR_ARG, "n = %d, expected at least 0", (int)n);
+    if (strongest != 0 && strongest != 1)
+        return haste__fail(error, HASTE_ERR_ARG, "strongest = %d, expected 0 or 1", (int)strongest);
+    status = haste__rows_check(rows, n, from->inputs, from->dtype, error);
+    if (status != HASTE_OK) return status;
+    l = *from;
+    b = &l.block[block];
+    first = b->labels;
+    b->labels += n;
+    status = haste__layer_reserve(&l, error);
+    if (status != HASTE_OK) return status;
+    status = haste__choice_reserve(&choice, l.inputs, &arena, error);
+    if (status != HASTE_OK) { haste__release(l.memory); return status; }
+
+    for (j = 0; j < l.slots; j++) l.label_of[j] = -1;
+    for (k = 0; k < l.block_count; k++) {
+        const haste_block *old = &from->block[k];
+        haste__copy_groups(&l, k, 0, from, k, NULL);   /* of the same types: it cannot fail */
+        for (j = 0; j < old->labels; j++) l.label_of[l.block[k].first_slot + j] = from->label_of[old->first_slot + j];
+        if (k < block) group += old->groups;
+    }
+    for (j = first; j < b->labels; j++) l.label_of[b->first_slot + j] = from->labels + (int32_t)(j - first);
+    for (j = 0; j < l.slots; j++) if (l.label_of[j] >= 0) l.slot_of[l.label_of[j]] = (int32_t)j;
+    for (g = from->block[block].groups; g < b->groups && b->index; g++) {
+        if (strongest) haste__choose_inputs(&l, b, g, group + g, rows, from->labels, &choice);
+        else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
+                               (uint64_t)(group + g));
+    }
+    for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, &energy);
+    haste__release(arena.memory);
+    *to = l;
+    if (kept) *kept = haste__share(&energy);
+    return HASTE_OK;
+}
+
+/* Labels of group g that stay: those whose new id is not -1. */
+static int haste__remaining(const haste_layer *layer, const haste_block *block, int64_t g, const int32_t *new_id)
+{
+    const int labels = haste__group_labels(block, g);
+    int s, n = 0;
+    for (s = 0; s < labels; s++) n += new_id[layer->label_of[block->first_slot + g * block->group_size + s]] >= 0;
+    return n;
+}
+
+/* What stays of groups first .. end - 1 of block `from_block` goes to block `to_block`, from place j on. Returns the
+   place behind. */
+static int64_t haste__move_labels(const haste_layer *to, int to_block, int64_t j, const haste_layer *from,
+                                  int from_block, int64_t first, int64_t end, const int32_t *new_id)
+{
+    const haste_block *a = &to->block[to_block], *b = &from->block[from_block];
+    int64_t i;
+    for (i = first * b->group_size; i < end * b->group_size && i < b->labels; i++) {
+        const int32_t id = new_id[from->label_of[b->first_slot + i]];
+        if (id < 0) continue;
+        haste__copy_label(to, a, j, from, b, i);
+        to->label_of[a->first_slot + j] = id;
+        j++;
+    }
+    return j;
+}
+
+haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n, int32_t *map,
+                                 haste_error *error)
+{
+    int64_t shortest[HASTE_MAX_BLOCKS];   /* which group of each block becomes its last; -1: the block vanishes */
+    haste__arena arena = { NULL, 0, 0 };
+    haste_layer l;
+    haste_status status = haste__surgery_check(to, from, error);
+    int32_t *new_id, retired, labels = 0;
+    int64_t i, g, slot;
+    int k, a = 0;
+    if (status == HASTE_OK) status = haste__ids_check(from, id, n, error);
+    if (status != HASTE_OK) return status;
+    if (!map) return haste__fail(error, HASTE_ERR_ARG, "map is NULL");
+    haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
+    status = haste__reserve(&arena, error);
+    if (status != HASTE_OK) return status;
+    new_id = (int32_t *)haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
+
+    memset(new_id, 0, (size_t)from->labels * sizeof *new_id);
+    for (i = 0; i < n; i++) new_id[id ? id[i] : i] = -1;
+    for (i = 0; i < from->labels; i++) if (new_id[i] == 0) new_id[i] = labels++;
+
+    l = *from;
+    l.block_count = 0;
+    for (k = 0; k < from->block_count; k++) {
+        const haste_block *b = &from->block[k];
+        int64_t groups = 0, all = 0;
+        int least = 0;
+        shortest[k] = -1;
+        for (g = 0; g < b->groups; g++) {
+            const int remaining = haste__remaining(from, b, g, new_id);
+            groups += remaining > 0;
+            all += remaining;
+            if (remaining == 0 || (shortest[k] >= 0 && remaining > least)) continue;
+            shortest[k] = g;
+            least = remaining;
+        }
+        if (shortest[k] < 0) continue;
+        l.block[l.block_count] = *b;
+        l.block[l.block_count++].labels =
+            b->fan_in == haste__block_width(b) ? all : (groups - 1) * b->group_size + least;
+    }
+    if (labels == 0)
+        status = haste__fail(error, HASTE_ERR_ARG, "all %d labels are removed, expected one left", (int)from->labels);
+    if (status == HASTE_OK) status = haste__layer_reserve(&l, error);
+    if (status != HASTE_OK) { haste__release(arena.memory); return status; }
+
+    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
+    retired = labels;
+    for (k = 0; k < from->block_count; k++) {
+        const haste_block *b = &from->block[k], *block = &l.block[a];
+        const int64_t S = b->group_size, F = b->fan_in;
+        int64_t j = 0, next = 0;   /* the next place, the next group */
+        if (shortest[k] < 0) continue;
+        if (!block->index) haste__move_labels(&l, a, 0, from, k, 0, b->groups, new_id);
+        for (i = 0; i <= b->groups && block->index; i++) {
+            g = i < b->groups ? i : shortest[k];   /* that one comes last */
+            if ((i < b->groups && i == shortest[k]) || haste__remaining(from, b, g, new_id) == 0) continue;
+            memcpy(block->index + next * F, b->index + g * F, (size_t)F * sizeof *block->index);
+            next++;
+            for (j = haste__move_labels(&l, a, j, from, k, g, g + 1, new_id); j < next * S && i < b->groups; j++) {
+                block->bias[j] = HASTE_RETIRED;
+                l.label_of[block->first_slot + j] = retired++;
+            }
+        }
+        a++;
+    }
+    for (slot = 0; slot < l.slots; slot++) if (l.label_of[slot] >= 0) l.slot_of[l.label_of[slot]] = (int32_t)slot;
+    memcpy(map, new_id, (size_t)from->labels * sizeof *map);
+    haste__release(arena.memory);
+    *to = l;
+    return HASTE_OK;
+}
+
+/* ---- whole layers ---- */
+
+haste_status haste_layer_copy(haste_layer *to, const haste_layer *from, haste_dtype dtype, haste_dtype state_dtype,
+                              haste_optimizer optimizer, haste_error *error)
+{
+    haste_layer l;
+    haste_status status = haste__surgery_check(to, from, error);
+    int k;
+    if (status != HASTE_OK) return status;
+    l = *from;
+    l.dtype = dtype;
+    l.state_dtype = state_dtype;
+    l.optimizer = optimizer;
+    if (optimizer == HASTE_ADAMW && from->optimizer != HASTE_ADAMW) l.step = 0;
+    status = haste__layer_reserve(&l, error);
+    if (status != HASTE_OK) return status;
+    for (k = 0; k < l.block_count && status == HASTE_OK; k++)
+        status = haste__copy_groups(&l, k, 0, from, k, error);
+    if (status != HASTE_OK) { haste__release(l.memory); return status; }
+    memcpy(l.label_of, from->label_of, (size_t)l.slots * sizeof *l.label_of);
+    memcpy(l.slot_of, from->slot_of, (size_t)l.labels * sizeof *l.slot_of);
+    *to = l;
+    return HASTE_OK;
+}
+
+haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
+                                haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_layer l;
+    haste_plan plan;
+    haste_status status;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    l = *layer;
+    status = options ? haste__layer_shape(&l, options, error)
+                     : haste__layer_sizes_check(&l, "layer: ", HASTE_ERR_ARG, error);
+    haste__layer_forget(&l);
+    if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
+    if (status == HASTE_OK) status = haste__memory_check(memory, bytes, plan.layer, error);
+    if (status != HASTE_OK) return status;
+    arena.memory = (char *)memory;
+    arena.end = 0;
+    haste__layer_arrange(&l, &arena, &plan, error);
+    l.memory = NULL;
+    l.bytes = 0;
+    status = haste_layer_check(&l, error);
+    if (status == HASTE_OK) *layer = l;
+    return status;
+}
+
+haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
+                               int32_t *id, haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_layer l;
+    haste_status status = haste__surgery_check(to, from, error);
+    int32_t labels = 0, local = 0, i;
+    int64_t slot;
+    int k, n, walk;
+    if (status != HASTE_OK) return status;
+    if (first_slot < 0 || end_slot <= first_slot || end_slot > from->slots)
+        return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected a range of %lld slots",
+                           (long long)first_slot, (long long)end_slot, (long long)from->slots);
+    l = *from;
+    memset(l.block, 0, sizeof l.block);
+    l.block_count = 0;
+    for (k = 0; k < from->block_count; k++) {
+        const haste_block *b = &from->block[k];
+        const int64_t S = b->group_size, F = b->fan_in, end = b->first_slot + haste__block_slots(b);
+        const int64_t first = first_slot > b->first_slot ? first_slot - b->first_slot : 0;
+        const int64_t last = end_slot < end ? end_slot - b->first_slot : haste__block_slots(b);
+        haste_block *block = &l.block[l.block_count];
+        if (first >= last) continue;
+        if (first % S != 0 || last % S != 0)
+            return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: a group of block[%d] is cut; "
+                               "from slot %lld on each has %d slots", (long long)first_slot, (long long)end_slot, k,
+                               (long long)b->first_slot, (int)S);
+        *block = *b;
+        block->groups = (last - first) / S;
+        block->labels = (last < b->labels ? last : b->labels) - first;
+        block->first_slot = b->first_slot + first - first_slot;
+        if (b->index) block->index += first / S * F;
+        block->weight = (char *)b->weight + (size_t)(first * F) * haste__width(from->dtype);
+        block->bias += first;
+        for (n = 0; n < haste__states(from->optimizer); n++) {
+            block->weight_state[n] = (char *)b->weight_state[n] + (size_t)(first * F) * haste__width(from->state_dtype);
+            block->bias_state[n] += first;
+        }
+        labels += (int32_t)block->labels;
+        l.block_count++;
+    }
+    l.labels = labels;
+    l.slots = end_slot - first_slot;
+    for (walk = 0; walk < 2; walk++) {
+        l.label_of = (int32_t *)haste__take(&arena, (uint64_t)l.slots, sizeof *l.label_of);
+        l.slot_of = (int32_t *)haste__take(&arena, (uint64_t)l.labels, sizeof *l.slot_of);
+        if (walk == 0) status = haste__reserve(&arena, error);
+        if (status != HASTE_OK) return status;
+    }
+    l.memory = arena.memory;
+    l.bytes = arena.end;
+    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
+    for (i = 0; i < from->labels; i++) {   /* ids ascend, so local ones do */
+        slot = from->slot_of[i] - first_slot;
+        if (slot < 0 || slot >= l.slots) continue;
+        l.label_of[slot] = local;
+        l.slot_of[local] = (int32_t)slot;
+        if (id) id[local] = i;
+        local++;
+    }
+    for (slot = local; slot < l.slots && id; slot++) id[slot] = -1;
+    *to = l;
+    return HASTE_OK;
+}
+
+/* Does block b continue block a, so that both can be one? */
+static int haste__continues(const haste_block *a, const haste_block *b)
+{
+    return a->group_size == b->group_size && a->fan_in == b->fan_in && a->begin == b->begin && a->end == b->end &&
+           a->labels % a->group_size == 0;
+}
+
+haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, int32_t count, const int32_t *const *id,
+                              haste_error *error)
+{
+    haste_layer l;
+    haste_status status = HASTE_OK;
+    int64_t j, group = 0, placed = 0;
+    int i, k, at = 0;
+    if (!from || count < 1)
+        return haste__fail(error, HASTE_ERR_ARG, "%s", from ? "count is below 1, expected a layer" : "from is NULL");
+    for (i = 0; i < count; i++) {
+        status = haste__surgery_check(to, from[i], error);
+        if (status != HASTE_OK) return status;
+        if (i == 0) l = *from[0];
+        if (from[i]->inputs != l.inputs || from[i]->loss != l.loss || from[i]->optimizer != l.optimizer ||
+            from[i]->dtype != l.dtype || from[i]->state_dtype != l.state_dtype)
+            return haste__fail(error, HASTE_ERR_ARG, "from[%d] differs from from[0] in inputs, loss, optimizer, dtype "
+                               "or state_dtype", i);
+        if (id && !id[i]) return haste__fail(error, HASTE_ERR_ARG, "id[%d] is NULL", i);
+    }
+    l.block_count = 0;
+    for (i = 0; i < count; i++) for (k = 0; k < from[i]->block_count; k++) {
+        const haste_block *b = &from[i]->block[k];
+        if (l.block_count > 0 && haste__continues(&l.block[l.block_count - 1], b)) {
+            l.block[l.block_count - 1].labels += b->labels;
+            continue;
+        }
+        if (l.block_count == HASTE_MAX_BLOCKS)
+            return haste__fail(error, HASTE_ERR_ARG, "from[%d]->block[%d] would be block %d, expected at most %d", i, k,
+                               HASTE_MAX_BLOCKS, HASTE_MAX_BLOCKS);
+        l.block[l.block_count++] = *b;
+    }
+    status = haste__layer_reserve(&l, error);
+    if (status != HASTE_OK) return status;
+
+    for (j = 0; j < l.slots; j++) l.label_of[j] = -1;
+    for (j = 0; j < l.labels; j++) l.slot_of[j] = -1;
+    for (i = 0; i < count && status == HASTE_OK; placed += from[i++]->labels)
+        for (k = 0; k < from[i]->block_count && status == HASTE_OK; k++) {
+            const haste_block *b = &from[i]->block[k];
+            if (group == l.block[at].groups) { at++; group = 0; }
+            haste__copy_groups(&l, at, group, from[i], k, NULL);   /* of the same types: it cannot fail */
+            for (j = 0; j < b->labels; j++) {
+                const int32_t local = from[i]->label_of[b->first_slot + j];
+                const int32_t label = id ? id[i][local] : local + (int32_t)placed;
+                const int64_t slot = l.block[at].first_slot + group * b->group_size + j;
+                if (label < 0 || label >= l.labels || l.slot_of[label] >= 0) {
+                    status = haste__fail(error, HASTE_ERR_ARG, "id[%d][%d] = %d: %s", i, (int)local, (int)label,
+                                         label < 0 || label >= l.labels ? "expected an id below the sum of labels" :
+                                         "this id stood before, expected a permutation");
+                    break;
+                }
+                l.slot_of[label] = (int32_t)slot;
+                l.label_of[slot] = label;
+            }
+            group += b->groups;
+        }
+    if (status != HASTE_OK) { haste__release(l.memory); return status; }
+    *to = l;
+    return HASTE_OK;
+}
+
+haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options, const haste_rows *rows,
+                                   double *kept, haste_error *error)
+{
+    haste__arena arena;
+    haste__choice choice;
+    haste__energy energy = { 0, 0 };
+    haste_layer_options o;
+    haste_layer l;
+    haste_rows r;
+    haste_status status;
+    int64_t group = 0, g, j;
+    int k;
+    if (!to) return haste__fail(error, HASTE_ERR_ARG, "to is NULL");
+    if (!options || !rows) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", options ? "rows" : "options");
+    o = *options;
+    o.zero_weights = 1;
+    r = *rows;
+    if (!r.bias && !r.frequency) {
+        r.frequency = o.frequency;
+        r.samples = o.samples;
+    }
+    status = haste_layer_create(&l, &o, error);
+    if (status != HASTE_OK) return status;
+    status = haste__rows_check(&r, l.labels, l.inputs, l.dtype, error);
+    if (status == HASTE_OK) status = haste__choice_reserve(&choice, l.inputs, &arena, error);
+    if (status != HASTE_OK) { haste__release(l.memory); return status; }
+    for (k = 0; k < l.block_count; group += l.block[k++].groups) {
+        const haste_block *block = &l.block[k];
+        for (g = 0; g < block->groups && block->index; g++)
+            haste__choose_inputs(&l, block, g, group + g, &r, 0, &choice);
+        for (j = 0; j < block->labels; j++)
+            haste__write_label(&l, block, j, &r, l.label_of[block->first_slot + j], &energy);
+    }
+    haste__release(arena.memory);
+    *to = l;
+    if (kept) *kept = haste__share(&energy);
+    return HASTE_OK;
+}
+
 /* ---- >>reference --------------------------------------------------------------------------------------------- */
 
 /* Plain loops in double over the layouts of haste_block: no blocking, no sharing of work, one formula a function. */
@@ -7166,7 +8108,87 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
     }
 }
 
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ---- >>letters ----------------------------------------------------------------------------------------------- */
+
+/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one
+   letter (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+#if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
+    #if defined(_MSC_VER)
+        #define HASTE__PRAGMA(text) __pragma(text)
+    #else
+        #define HASTE__PRAGMA(text) _Pragma(#text)
+    #endif
+    #define HASTE__PUSH(letter) HASTE__PRAGMA(push_macro(#letter))
+    #define HASTE__POP(letter)  HASTE__PRAGMA(pop_macro(#letter))
+    #define HASTE__EACH_LETTER(of) \
+        of(A) of(B) of(C) of(D) of(E) of(F) of(G) of(H) of(I) of(J) of(K) of(L) of(M) \
+        of(N) of(O) of(P) of(Q) of(R) of(S) of(T) of(U) of(V) of(W) of(X) of(Y) of(Z) \
+        of(a) of(b) of(c) of(d) of(e) of(f) of(g) of(h) of(i) of(j) of(k) of(l) of(m) \
+        of(n) of(o) of(p) of(q) of(r) of(s) of(t) of(u) of(v) of(w) of(x) of(y) of(z)
+    #if HASTE__LETTERS == 0
+        HASTE__EACH_LETTER(HASTE__POP)
+    #else
+        HASTE__EACH_LETTER(HASTE__PUSH)
+        #undef A
+        #undef B
+        #undef C
+        #undef D
+        #undef E
+        #undef F
+        #undef G
+        #undef H
+        #undef I
+        #undef J
+        #undef K
+        #undef L
+        #undef M
+        #undef N
+        #undef O
+        #undef P
+        #undef Q
+        #undef R
+        #undef S
+        #undef T
+        #undef U
+        #undef V
+        #undef W
+        #undef X
+        #undef Y
+        #undef Z
+        #undef a
+        #undef b
+        #undef c
+        #undef d
+        #undef e
+        #undef f
+        #undef g
+        #undef h
+        #undef i
+        #undef j
+        #undef k
+        #undef l
+        #undef m
+        #undef n
+        #undef o
+        #undef p
+        #undef q
+        #undef r
+        #undef s
+        #undef t
+        #undef u
+        #undef v
+        #undef w
+        #undef x
+        #undef y
+        #undef z
+    #endif
+#endif
+#undef HASTE__LETTERS
 
 /* ================================================================================================================
    The kernels, once for each path: see >>kernels, which defines what begins with hv_ and includes this file for what

@@ -14,7 +14,7 @@
        haste_cuda_upload(&layer, &host, NULL, stream, &error);
        haste_cuda_workspace_create(&work, &layer, NULL, &error);
        for each batch:
-           haste_cuda_train_step(&layer, &work, dev_x, HASTE_CUDA_F32, B, positives, &step, dev_loss,
+           haste_cuda_train_step(&layer, &work, dev_x, HASTE_CUDA_F32, B, &positives, &step, dev_loss,
                                  dev_grad_x, HASTE_CUDA_F32, stream, &error);
        haste_cuda_top_k(&layer, &work, dev_x, HASTE_CUDA_F32, B, 5, NULL, dev_id, dev_score, stream, &error);
        haste_cuda_check(&work, stream, &error);   // waits; says what only the device could see
@@ -26,23 +26,31 @@
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
        Freeing waits for the device; but before memory of the caller's is used again, the caller waits for the stream.
+   GRAPHS   A stream that is being captured takes haste_cuda_forward, _backward, _score and _top_k, with lists on the device.
+       What a replay would do wrong is refused there: training and rewiring, whose learning rate, step and random numbers a
+       graph would keep for ever, lists on the host, and all that waits.
    ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
-       anything is done. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA call failed: that of a step, after which
-       weights may have been updated in part; or one of the program's before, and then nothing is done. What only the
-       device can see (a bad id or list there, a value that is not finite) sets a flag that haste_cuda_check reads. A pair
-       with a bad id is passed over; a sample whose offsets descend, or reach beyond the workspace's ids, counts as one
+       anything is done. B = 0 is no error: there is nothing to do. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA
+       call failed: that of a step, after which weights may have been updated in part. An error that the program's earlier
+       CUDA calls have left for cudaGetLastError is not looked at, and stays there unless a call here fails too. What only
+       the device can see (a bad id or list there, a value that is not finite) sets a flag that haste_cuda_check reads. A
+       pair with a bad id is passed over; a sample whose offsets descend, or reach beyond the workspace's ids, counts as one
        without labels.
-   NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits, and at gradients, of which 1e18
-       and more counts as not finite (Adam squares them). What has one is left as it was, with its state and biases, all else
-       is updated; grad_x and loss of the call are unspecified:
+   NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits, at gradients, of which 1e18 and
+       more counts as not finite (Adam squares them), and at updated weights and biases. What has one is left as it was, with
+       its state and biases, all else is updated; grad_x and loss of the call are unspecified:
        general    logits: a run of at most 64 labels of a group. Gradients: 64 inputs of that run, and each bias by itself.
-                  haste_cuda_accumulate likewise adds nothing there; haste_cuda_apply judges a run as a whole
+                  New weights: 8 labels of an input, and each bias. haste_cuda_accumulate likewise adds nothing there;
+                  haste_cuda_apply judges a run as a whole
        wide       the group, also where 16 to 64 of its logits add up to 1e37, or one of its bias gradients to 1e17 over a
                   quarter of the batch. Gradients: the group where its F inputs are worked on at once (F <= 64, or F <= 128
                   and S <= 64; not dense), else 64 inputs, those whose turn comes after them, and the biases
        narrow     16 labels of the group, or all 32 where F <= 64, also where logits add up to 3e38. Gradients: the same
                   labels; with B > 64 each half of the inputs by itself, biases with the first. SGD looks at new weights
                   and biases instead of gradients
+       wide and narrow do not look at new weights otherwise: a step whose rates alone would let one become infinite (lr of 1e12
+                  and more, with momentum 100; or lr * weight_decay above 1) is left to general. They do not expect states
+                  that no training leaves: velocities above 1e28, huge first moments beside a second one of 0
        softmax    logits that are not finite take no part in the sample's sum
        Prediction: haste_cuda_forward and haste_cuda_score return such logits as they are, and say nothing; haste_cuda_top_k
        and haste_cuda_above report them, and the sample's result is unspecified. Rewiring: see there.
@@ -87,6 +95,13 @@
 
 #include "haste.h"
 
+#define HASTE__LETTERS 1   /* as in haste.h: macros of one letter are put aside */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A cudaStream_t, without CUDA's headers. */
 typedef struct CUstream_st *haste_cuda_stream;
 
@@ -104,7 +119,8 @@ typedef enum haste_cuda_path {
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
-   returns. On the device id is not NULL, even if all lists are empty. */
+   returns. On the device id is not NULL, even if all lists are empty. They are passed by pointer: NULL where they are
+   optional, or where B = 0. */
 typedef struct haste_cuda_lists {
     const int64_t *offset;    /* [B+1] */
     const int32_t *id;
@@ -140,67 +156,57 @@ typedef struct haste_cuda_layer {
     int32_t        *slot_of;                  /* [L], device: slots of the whole layer */
     uint64_t        seed;
     int64_t         step, rewires;
-    int32_t         pending;
     int32_t         device;
     void           *memory;                   /* device memory that haste_cuda_layer_free gives back; NULL: a view, or in
                                                  the caller's memory */
     size_t          bytes;
 } haste_cuda_layer;
 
+/* As in haste.h: 0 means the default, HASTE_NONE the value 0 where the default is another and 0 makes sense. */
 typedef struct haste_cuda_workspace_options {
-    int32_t batch;            /* the largest B, at most 2^24; 0: 128 */
-    int64_t ids;              /* the most ids of one batch's lists; 0: 64 * batch */
-    int32_t top_k;            /* the largest k, at most 64; 0: 16 */
-    int32_t deterministic;    /* 1: grad_x in a fixed order */
-    int32_t chunks;           /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
+    int32_t       batch;      /* the largest B, at most 2^24; 0: 128 */
+    int64_t       ids;        /* the most ids of one batch's lists; 0: 64 * batch */
+    int32_t       top_k;      /* the largest k, at most 64; 0: 16 */
+    int32_t       deterministic;   /* 1: grad_x in a fixed order */
+    int32_t       chunks;     /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
                                  its own, at most 1024; 0: 64 */
-    void   *memory;           /* the caller's device memory, plan.workspace bytes, 256-byte aligned, which must outlive the
+    haste_purpose purpose;    /* what it is for; other calls are refused. HASTE_TRAINING: haste_cuda_train_step, _accumulate,
+                                 _apply, _forward, _backward, _score, _rewire. HASTE_PREDICTION: haste_cuda_forward, _score,
+                                 _top_k, _above */
+    void         *memory;     /* the caller's device memory, plan.workspace bytes, 256-byte aligned, which must outlive the
                                  workspace; NULL: allocated. Pinned memory, and two events, are taken either way */
-    size_t  bytes;            /* of `memory` */
+    size_t        bytes;      /* of `memory` */
 } haste_cuda_workspace_options;
 
-/* What a batch needs besides the layer. The arrays lie in one allocation on the device, but for the pinned copies of host
-   lists. */
+/* What a batch needs besides the layer. */
 typedef struct haste_cuda_workspace {
-    int32_t   batch, top_k, deterministic, chunks;
-    int64_t   ids;
-    int32_t   inputs;                  /* D of the layer it was made for */
-    int64_t   groups;                  /* groups of its blocks together */
-    haste_dtype dtype;
-    int32_t   max_fan_in, tiles;       /* tiles: blocks of 64 samples */
-    int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a forward kernel, for each tile */
-    void     *x;                       /* [tiles][D][64] float or bfloat16 */
-    void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
-    float    *grad_x;                  /* [replicas][tiles][D][64] */
-    void     *slopes;                  /* [thread blocks][tiles][64][64] logit gradients of groups with F > 64 */
-    int32_t  *head;                    /* [groups] */
-    void     *node;                    /* [ids] */
-    int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
-    float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
-    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part; top-k: the
-                                          best of each of some sets of labels */
-    double   *loss;                    /* [blocks of the layer][2048] */
-    uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
-    uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
-    int64_t  *count;                   /* [batch+1] haste_cuda_above: hits of a sample */
-    int64_t  *offset;                  /* [batch+1] device copies of host lists */
-    int32_t  *id;                      /* [ids] */
-    uint32_t *flag;                    /* [8] */
-    void     *pinned;                  /* host: two buffers for host lists */
-    void     *event[2];                /* when they may be filled again */
-    int32_t   turn;
-    int32_t   device;
-    int32_t   borrowed;                /* 1: `memory` is the caller's */
-    void     *memory;
-    size_t    bytes, pinned_bytes;
+    int32_t       batch, top_k, deterministic, chunks;   /* as above, never 0 (but deterministic) */
+    int64_t       ids;
+    haste_purpose purpose;
+    haste_dtype   dtype;                /* of the layer it was made for: the type of its weights, */
+    int32_t       inputs, max_fan_in;   /* D and the largest F, */
+    int64_t       groups;               /* and the groups of its blocks together */
+    int32_t       device;
+    int32_t       owned;                /* 1: haste_cuda_workspace_free gives `memory` back */
+    void         *memory;               /* on the device; its contents are the library's affair */
+    size_t        bytes;
+    void         *pinned;               /* on the host, pinned: two buffers for host lists */
+    size_t        pinned_bytes;
+    void         *event[2];             /* when they may be filled again, */
+    int32_t       turn;                 /* and which one is next */
 } haste_cuda_workspace;
 
-/* Gradients as large as the weights, on the device, in the order of haste_gradient. */
+/* Gradients as large as the weights, on the device, in the order of haste_gradient; its members have the same meaning. One
+   of a shard or a range belongs to those slots alone. */
 typedef struct haste_cuda_gradient {
-    float *weight[HASTE_MAX_BLOCKS];   /* [G, F, S], 16-byte aligned */
-    float *bias[HASTE_MAX_BLOCKS];     /* [G, S] */
-    void  *memory;
-    size_t bytes;
+    float   *weight[HASTE_MAX_BLOCKS];   /* [G, F, S], 16-byte aligned; NULL: not wanted (haste_cuda_backward only) */
+    float   *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
+    int32_t  pending;                    /* micro-batches in it that are not yet applied; who fills the arrays himself
+                                            says 1 */
+    int64_t  rewires;                    /* the layer's when the first of them was added: rows belong to inputs */
+    uint64_t layer;                      /* which layers it belongs to */
+    void    *memory;                     /* what haste_cuda_gradient_free gives back, or NULL */
+    size_t   bytes;                      /* its size */
 } haste_cuda_gradient;
 
 /* Bytes of device memory (pinned: of host memory) that will be allocated, or that the caller gives, each in one piece.
@@ -253,7 +259,7 @@ HASTE_API haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer
 
 /* haste_cuda_upload: a layer on the device from one on the host: one allocation, weights converted to the path's order.
    haste_cuda_download: back into a host layer of the same shape, which the caller has made: weights, indices, biases, state,
-     label order, step, rewires, pending and seed. A shard writes its own slots only.
+     label order, step, rewires and seed. A shard writes its own slots only.
    haste_cuda_layer_create: as haste_layer_create, made on the device: the same bits as haste_layer_create followed by an
      upload.
    haste_cuda_layer_view: a layer whose arrays the caller has made. `arrays` is a haste_layer with device pointers in the
@@ -285,12 +291,18 @@ HASTE_API void         haste_cuda_layer_free(haste_cuda_layer *layer);
    plan.gradient bytes. A workspace serves every layer whose dtype is the same and whose D, F and groups are not larger than
    those it was made for. Both wait for the default stream, and are then ready for any. HASTE_ERR_ARG, HASTE_ERR_STATE,
    HASTE_ERR_SIZE, HASTE_ERR_MEMORY (host memory too), HASTE_ERR_DEVICE: nothing stays allocated, *work or *gradient is
-   unchanged (memory of the caller's, here and above, may have been written). */
+   unchanged (memory of the caller's, here and above, may have been written).
+   haste_cuda_gradient_init: over the caller's arrays on the device, as they are; haste_cuda_gradient_zero: zeroes the arrays
+   and forgets what is pending. As haste_gradient_init and _zero. */
 HASTE_API haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
                                                    const haste_cuda_workspace_options *options, haste_error *error);
 HASTE_API void         haste_cuda_workspace_free(haste_cuda_workspace *work);
 HASTE_API haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer,
                                                   haste_error *error);
+HASTE_API haste_status haste_cuda_gradient_init(haste_cuda_gradient *gradient, const haste_cuda_layer *layer,
+                                                float *const *weight, float *const *bias, haste_error *error);
+HASTE_API haste_status haste_cuda_gradient_zero(haste_cuda_gradient *gradient, const haste_cuda_layer *layer,
+                                                haste_cuda_stream stream, haste_error *error);
 HASTE_API void         haste_cuda_gradient_free(haste_cuda_gradient *gradient);
 
 /* haste_cuda_check: waits for the stream and reads, then clears, what the device has noticed since the last check:
@@ -308,18 +320,19 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     The rest as in haste.h; options->negligible means the same but saves no time. layer->step += 1 when the work is queued.
+     The rest as in haste.h; of options->loss only scale (from 0) and negligible, which saves no time here, are taken, and no
+     clip, block rates and grad_norm: HASTE_ERR_ARG for others. layer->step += 1 when the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
-   HASTE_ERR_STATE: nothing is changed. */
+   HASTE_ERR_STATE (a stream that is being captured): nothing is changed. */
 HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                             haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                             haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                              const haste_step_options *options, double *loss, void *grad_x,
                                              haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
 
-/* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply. */
-HASTE_API haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                             haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+/* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply, HASTE_ERR_STATE included. */
+HASTE_API haste_status haste_cuda_accumulate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                             haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                              const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                              void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream,
                                              haste_error *error);
@@ -327,8 +340,9 @@ HASTE_API haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_work
                                         const haste_step_options *options, haste_cuda_stream stream, haste_error *error);
 
 /* haste_cuda_forward: logits [B, slots] (=), float32 or bfloat16, in slot order; padding slots become 0.
-   haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=), grad_x (+=); either may
-     be NULL, and so may arrays of `gradient`. With bfloat16 weights logit gradients are rounded to bfloat16. */
+   haste_cuda_backward: gradients from logit gradients [B, slots], float32 or bfloat16: gradient (=, pending = 1), grad_x
+     (+=); either may be NULL, and so may arrays of `gradient`. B = 0 leaves both as they are. With bfloat16 weights logit
+     gradients are rounded to bfloat16. */
 HASTE_API haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                           haste_cuda_type x_type, int32_t B, void *logits, haste_cuda_type logits_type,
                                           haste_cuda_stream stream, haste_error *error);
@@ -343,9 +357,9 @@ HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_
      shard leaves the places of other shards' labels as they are.
    haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
    haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream.
-     Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched. */
+     Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched. With B = 0 offset[0] = 0 too. */
 HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type x_type, int32_t B, haste_cuda_lists candidates, float *score,
+                                        haste_cuda_type x_type, int32_t B, const haste_cuda_lists *candidates, float *score,
                                         haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                         haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded,
@@ -357,15 +371,22 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
-/* haste_cuda_rewire: haste_rewire. From equal weights and gradients it decides as the CPU does; gradients differ in their
-   last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch of `work`, and waits
-   for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could take one, is not
-   finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those that move
-   something. Then nothing is changed. A shard (or range) ranks its own places only. */
+/* haste_cuda_rewire: haste_rewire, its options and its B = 0. From equal weights and gradients it decides as the CPU does;
+   gradients differ in their last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch
+   of `work`, and waits for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could
+   take one, is not finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those
+   that move something. Then nothing is changed. A shard (or range) ranks its own places only. */
 HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
                                          const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
-                                         int32_t B, haste_cuda_lists positives, int64_t *moved, haste_cuda_stream stream,
-                                         haste_error *error);
+                                         int32_t B, const haste_cuda_lists *positives, int64_t *moved,
+                                         haste_cuda_stream stream, haste_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0
+#include HASTE_FILE
 
 #endif /* HASTE_CUDA_CUH */
 
@@ -389,6 +410,9 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#define HASTE__LETTERS 1
+#include HASTE_FILE
+
 #if !defined(HASTE_MALLOC) && !defined(HASTE_FREE)   /* as in haste.h, whose implementation may be in another file */
     #define HASTE_MALLOC(bytes) malloc(bytes)
     #define HASTE_FREE(memory)  free(memory)
@@ -402,8 +426,23 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
     #error "define both of HASTE_CUDA_MALLOC and HASTE_CUDA_FREE, or neither"
 #endif
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    #warning "haste_cuda.cuh: sm_90 lacks the instructions of the wide and given kernels; compile for sm_90a"
+#endif
+
+/* Launches a kernel. The launch's own error is returned: the one that cudaGetLastError gives may be another library's. */
+template <typename T> struct haste__cu_same { typedef T type; };   /* arguments are converted to the kernel's types */
+template <typename... P>
+static cudaError_t haste__cu_launch(void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared, cudaStream_t stream,
+                                    typename haste__cu_same<P>::type... values)
+{
+    void *arguments[] = { (void *)&values... };
+    return cudaLaunchKernel((const void *)kernel, grid, threads, arguments, shared, stream);
+}
+
+/* The same in a function that has a `launched`; HASTE__CU_LAUNCHED says what failed. */
 #define HASTE__CU_LAUNCH(kernel, grid, threads, shared, stream, ...) \
-    kernel<<<(grid), (threads), (shared), (cudaStream_t)(stream)>>>(__VA_ARGS__)
+    launched = haste__cu_launch(kernel, dim3((unsigned)(grid)), dim3((unsigned)(threads)), (shared), (stream), __VA_ARGS__)
 #define HASTE__CU_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
 /* ---- >>instructions ------------------------------------------------------------------------------------------
@@ -634,7 +673,7 @@ enum {
     HASTE__CU_FEW_PARTS = 256,  /* the most thread blocks of each of them */
     HASTE__CU_MAX_K   = 64
 };
-enum {   /* words of work->flag */
+enum {   /* words of haste__cu_work's flag */
     HASTE__CU_FLAG_DATA = 0, HASTE__CU_FLAG_NONFINITE, HASTE__CU_FLAG_DONE, HASTE__CU_FLAG_STOP,
     HASTE__CU_FLAG_SAMPLE,   /* ~b of the first sample whose list is malformed, or 0 */
     HASTE__CU_FLAGS = 8
@@ -670,9 +709,10 @@ typedef struct haste__cu_pass {
     const haste__cu_node *node;
     /* what to do */
     int32_t loss, optimizer, state_f32;
-    float   scale;                /* 1 / divisor */
+    float   scale;                /* of loss and gradients */
     float   negligible;           /* slopes below it, not yet scaled, count as 0 */
     float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
+    int32_t wild;                 /* can a new weight be infinite? 0: no; 1: only from odd states; 2: by these rates */
     const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
     double *loss_sum;             /* [gridDim.x] (=), or NULL */
     uint32_t *flag;
@@ -731,7 +771,7 @@ static haste_status haste__cu_result(cudaError_t result, const char *what, haste
         haste_status haste__cu_status = haste__cu_result((call), (what), error);        \
         if (haste__cu_status != HASTE_OK) return haste__cu_status;                      \
     } while (0)
-#define HASTE__CU_LAUNCHED(what) HASTE__CU_TRY(cudaGetLastError(), (what))
+#define HASTE__CU_LAUNCHED(what) HASTE__CU_TRY(launched, (what))
 
 static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width,
                                                    uint64_t key);
@@ -756,20 +796,25 @@ haste_status haste_cuda_supported(haste_error *error)
     return haste__cu_result(result, "cudaFuncGetAttributes", error);
 }
 
-/* What every call asks before it does anything: is this the device of the layer (or workspace)? And an error that an earlier
-   CUDA call of the program has left behind would be taken for our own at the next launch, when half of the work is done. */
+/* What every call asks before it does anything: is this the device of the layer (or workspace)? */
 static haste_status haste__cu_begin(int device, haste_error *error)
 {
     int current = 0;
-    cudaError_t before = cudaGetLastError();
-    if (before != cudaSuccess)
-        return haste__cu_fail(error, HASTE_ERR_DEVICE, "an earlier CUDA call of the program has failed: %s",
-                              cudaGetErrorString(before));
     HASTE__CU_TRY(cudaGetDevice(&current), "cudaGetDevice");
     if (current != device)
         return haste__cu_fail(error, HASTE_ERR_ARG, "device %d is current, the layer or workspace lies on device %d",
                               current, device);
     return HASTE_OK;
+}
+
+/* For calls that a graph would repeat wrongly: with the same step, learning rate and random numbers, from pinned lists that
+   have changed, or without what they do on the host. */
+static haste_status haste__cu_not_captured(cudaStream_t stream, const char *what, haste_error *error)
+{
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    HASTE__CU_TRY(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
+    if (capture == cudaStreamCaptureStatusNone) return HASTE_OK;
+    return haste__cu_fail(error, HASTE_ERR_STATE, "the stream is being captured: %s cannot be part of a graph", what);
 }
 
 /* Device memory. On failure *memory is NULL. */
@@ -1593,27 +1638,44 @@ static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, 
     return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
 }
 
-/* The weights w of labels s .. s + 7 of input f, with their gradients. */
+/* Would an updated weight stay finite, rounded to T too? */
+template <typename T> static __device__ __forceinline__ bool haste__cu_storable(float w)
+{
+    return (__float_as_uint(w) & 0x7fffffffu) <= (sizeof(T) == 2 ? 0x7f7f0000u : 0x7f7fffffu);
+}
+
+/* The weights w of labels s .. s + 7 of input f, with their gradients. Returns whether the updated ones are all finite; else
+   they and their states stay as they were, as they do where not `store`. */
 template <typename T>
-static __device__ __forceinline__ void haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w,
-                                                         const float *gradient)
+static __device__ __forceinline__ bool haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w,
+                                                         const float *gradient, bool store)
 {
     float m[8] = {}, v[8] = {};
+    bool fine = true;
     if (p.optimizer != HASTE_SGD) haste__cu_state_load8(p, 0, g, f, s, m);
     if (p.optimizer == HASTE_ADAMW) haste__cu_state_load8(p, 1, g, f, s, v);
     #pragma unroll
-    for (int j = 0; j < 8; j++) w[j] = haste__cu_rule(p, w[j], gradient[j], p.decay, &m[j], &v[j]);
+    for (int j = 0; j < 8; j++) {
+        w[j] = haste__cu_rule(p, w[j], gradient[j], p.decay, &m[j], &v[j]);
+        fine &= haste__cu_storable<T>(w[j]);
+    }
+    if (!store || !fine) return fine;
     if (p.optimizer != HASTE_SGD) haste__cu_state_store8(p, 0, g, f, s, m);
     if (p.optimizer == HASTE_ADAMW) haste__cu_state_store8(p, 1, g, f, s, v);
     haste__cu_store8(p, (T *)p.weight, g, f, s, w, p.key_weight);
+    return fine;
 }
 
-static __device__ __forceinline__ void haste__cu_update_bias(const haste__cu_pass &p, int64_t at, float gradient)
+/* Likewise a bias; it stays as it was where it would not be finite. */
+static __device__ __forceinline__ bool haste__cu_update_bias(const haste__cu_pass &p, int64_t at, float gradient, bool store)
 {
     float m = p.bias_state[0] ? p.bias_state[0][at] : 0, v = p.bias_state[1] ? p.bias_state[1][at] : 0;
-    p.bias[at] = haste__cu_rule(p, p.bias[at], gradient, 0, &m, &v);
+    const float now = haste__cu_rule(p, p.bias[at], gradient, 0, &m, &v);
+    if (!store || !haste__cu_finite(now)) return haste__cu_finite(now);
+    p.bias[at] = now;
     if (p.bias_state[0]) p.bias_state[0][at] = m;
     if (p.bias_state[1]) p.bias_state[1][at] = v;
+    return true;
 }
 
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
@@ -1731,12 +1793,13 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
 }
 
 /* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w
-   holds the weights. */
+   holds the weights. Returns whether this thread's updated weights are finite. */
 template <typename T, int SP>
-static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0,
+static __device__ __forceinline__ bool haste__cu_finish(const haste__cu_pass &p, int64_t g, int f0, int rows, int s0,
                                                         int run, const T *w, const float *dw)
 {
     typedef haste__cu_tile<T, SP> tile;
+    bool fine = true;
     for (int i = (int)threadIdx.x; i < 64 * (SP / 8); i += HASTE__CU_THREADS) {
         int f = i / (SP / 8), c = i % (SP / 8) * 8;
         float gradient[8], old[8];
@@ -1744,7 +1807,7 @@ static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p,
         haste__cu_get8(gradient, dw + f * tile::LD + c);
         if (p.update) {
             haste__cu_get8(old, w + f * tile::LW + c);
-            haste__cu_update8<T>(p, g, f0 + f, s0 + c, old, gradient);
+            fine = haste__cu_update8<T>(p, g, f0 + f, s0 + c, old, gradient, true) && fine;
         } else {
             float *to = p.grad_weight + ((size_t)g * (size_t)p.F + (size_t)(f0 + f)) * (size_t)p.S + (size_t)(s0 + c);
             if (p.add) {
@@ -1755,6 +1818,7 @@ static __device__ __forceinline__ void haste__cu_finish(const haste__cu_pass &p,
             haste__cu_put8(to, gradient, 0, 0);
         }
     }
+    return fine;
 }
 
 /* How many of the next kernel's blocks a multiprocessor should hold, which decides the registers of a thread: 128 and more
@@ -1843,17 +1907,18 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
                 for (int i = 0; i < SP / 2; i++) insane |= !haste__cu_sane(sums[i]);
             }
             insane = __syncthreads_or(insane);
-            if (!insane) haste__cu_finish<T, SP>(p, g, f0, rows, s0, run, w, dw);
-            else if (threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+            if (!insane) insane = !haste__cu_finish<T, SP>(p, g, f0, rows, s0, run, w, dw);
+            else insane = threadIdx.x == 0;
+            if (insane) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
         }
 
         if ((int)threadIdx.x < run && !bad) {
             int s = (int)threadIdx.x;
             float d = (db[s] + db[SP + s]) + (db[2 * SP + s] + db[3 * SP + s]);
             int64_t at = g * p.S + s0 + s;
-            if (!p.given && !haste__cu_sane(d)) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
-            else if (p.update) haste__cu_update_bias(p, at, d);
-            else if (p.grad_bias) p.grad_bias[at] = p.add ? p.grad_bias[at] + d : d;
+            if ((!p.given && !haste__cu_sane(d)) || (p.update && !haste__cu_update_bias(p, at, d, true)))
+                atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
+            else if (!p.update && p.grad_bias) p.grad_bias[at] = p.add ? p.grad_bias[at] + d : d;
         }
     }
     if (p.loss_sum) {
@@ -1863,7 +1928,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
 }
 
 /* haste_cuda_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other;
-   two passes, since a gradient that is not usable spares the run. */
+   passes, since a gradient that is not usable, or a new weight that is not finite, spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
 {
@@ -1882,20 +1947,25 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kern
         }
         if ((int)threadIdx.x < run) insane |= !haste__cu_sane(bias[threadIdx.x]);
         insane = __syncthreads_or(insane);
+        #pragma unroll 1
+        for (int store = p.wild ? 0 : 1; store < 2; store++) {   /* 0: only to see whether all new weights are finite */
+            int fine = 1;
+            for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights && !insane; i += HASTE__CU_THREADS) {
+                float gradient[8], w[8];
+                const int f = (int)(i / eights), c = (int)(i % eights) * 8;
+                haste__cu_get8(gradient, from + (int64_t)f * p.S + c);
+                haste__cu_load8(p, (const T *)p.weight, g, f, s0 + c, w);
+                fine &= haste__cu_update8<T>(p, g, f, s0 + c, w, gradient, store != 0);
+            }
+            if ((int)threadIdx.x < run && !insane)
+                fine &= haste__cu_update_bias(p, g * p.S + s0 + (int)threadIdx.x, bias[threadIdx.x], store != 0);
+            insane |= !__syncthreads_and(fine);
+        }
         for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights; i += HASTE__CU_THREADS) {
-            float gradient[8], w[8], none[8] = {};
-            int f = (int)(i / eights), c = (int)(i % eights) * 8;
-            float *at = from + (int64_t)f * p.S + c;
-            haste__cu_get8(gradient, at);
-            haste__cu_put8(at, none, 0, 0);
-            if (insane) continue;
-            haste__cu_load8(p, (const T *)p.weight, g, f, s0 + c, w);
-            haste__cu_update8<T>(p, g, f, s0 + c, w, gradient);
+            const float none[8] = {};
+            haste__cu_put8(from + i / eights * p.S + i % eights * 8, none, 0, 0);
         }
-        if ((int)threadIdx.x < run) {
-            if (!insane) haste__cu_update_bias(p, g * p.S + s0 + (int)threadIdx.x, bias[threadIdx.x]);
-            bias[threadIdx.x] = 0;
-        }
+        if ((int)threadIdx.x < run) bias[threadIdx.x] = 0;
         if (insane && threadIdx.x == 0) atomicAdd(&p.flag[HASTE__CU_FLAG_NONFINITE], 1u);
     }
 }
@@ -3639,9 +3709,8 @@ static cudaError_t haste__panel_launch(const haste__cu_pass *p, const haste__pan
     int most;
     const cudaError_t error = haste__cu_allow_all((const void *)haste__panel_kernel<UNIT, NARROW, MODE>, &most);
     if (error != cudaSuccess) return error;
-    HASTE__CU_LAUNCH((haste__panel_kernel<UNIT, NARROW, MODE>), dim3(parts, (unsigned)p->tiles), 32 * (unsigned)plan->warps,
-                     (size_t)plan->shared, stream, *p, *plan);
-    return cudaGetLastError();
+    return haste__cu_launch(haste__panel_kernel<UNIT, NARROW, MODE>, dim3(parts, (unsigned)p->tiles),
+                            32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *plan);
 }
 template <int UNIT, bool NARROW>
 static cudaError_t haste__panel_mode(const haste__cu_pass *p, const haste__panel_plan *plan, int mode, unsigned parts,
@@ -7011,8 +7080,8 @@ static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const ha
     int most;
     const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
     if (error != cudaSuccess) return error;
-    HASTE__CU_LAUNCH(kernel, (unsigned)plan->grid, 32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *r, *plan);
-    return cudaGetLastError();
+    return haste__cu_launch(kernel, (unsigned)plan->grid, 32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *r,
+                            *plan);
 }
 
 /* ---- >>paths ------------------------------------------------------------------------------------------------- */
@@ -7184,7 +7253,7 @@ static void haste__cu_shape(haste_cuda_layer *layer, const haste_layer_options *
         block->groups = (block->labels + block->group_size - 1) / block->group_size;
         block->first_slot = layer->slots;
         layer->group_base[i] = groups;
-        dense[i] = bo->fan_in == HASTE_DENSE;
+        dense[i] = block->fan_in == width;
         placed += block->labels;
         groups += block->groups;
         layer->slots += block->groups * block->group_size;
@@ -7207,7 +7276,6 @@ static void haste__cu_shape_of(haste_cuda_layer *layer, const haste_layer *from,
     layer->seed = from->seed;
     layer->step = from->step;
     layer->rewires = from->rewires;
-    layer->pending = from->pending;
     layer->label_of = from->label_of;
     layer->slot_of = from->slot_of;
     layer->block_count = from->block_count;
@@ -7232,9 +7300,8 @@ static haste_status haste__cu_quick(const haste_cuda_layer *layer, haste_error *
                               (int)layer->labels, (int)layer->inputs, (int)layer->block_count);
     if ((unsigned)layer->dtype > HASTE_BF16 || (unsigned)layer->state_dtype > HASTE_BF16 ||
         (unsigned)layer->loss > HASTE_SOFTMAX ||
-        (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0 || layer->pending < 0)
-        return haste__cu_fail(error, HASTE_ERR_STATE,
-                              "layer: dtype, loss, optimizer, step, rewires or pending is out of range");
+        (unsigned)layer->optimizer > HASTE_ADAMW || layer->step < 0 || layer->rewires < 0)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "layer: dtype, loss, optimizer, step or rewires is out of range");
     if (!layer->label_of || !layer->slot_of)
         return haste__cu_fail(error, HASTE_ERR_STATE, "layer: label_of or slot_of is NULL");
     for (i = 0; i < layer->block_count; i++) {
@@ -7386,6 +7453,7 @@ void haste_cuda_layer_free(haste_cuda_layer *layer)
 static haste_status haste__cu_reorder(void *array, haste_dtype dtype, const haste_block *block, int path,
                                       cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     const int S = block->group_size, F = block->fan_in, strip = haste__cu_strip(path, F);
     const int grid = haste__cu_grid(block->groups * ((F + strip - 1) / strip));
     const size_t shared = (size_t)strip * (size_t)S * haste__cu_width(dtype);   /* at most 32 KiB: wide 64*128*4 */
@@ -7454,13 +7522,11 @@ haste_status haste_cuda_upload(haste_cuda_layer *layer, const haste_layer *host,
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
     if (status != HASTE_OK) return status;
-    if (host->pending)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_apply first",
-                              (int)host->pending);
     status = haste__cu_choose(&whole, dense, options, error);
     if (status == HASTE_OK)
         status = haste__cu_cut_layer(&l, &whole, options ? options->first_slot : 0, options ? options->end_slot : 0, &cut,
                                      error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_upload", error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
     status = haste__cu_layer_alloc(&l, part_dense, options, &base, error);
@@ -7589,6 +7655,7 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
     haste__cu_shape_of(&whole, host, dense);
     status = haste__cu_quick(&whole, error);
     if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_download", error);
     if (status == HASTE_OK)
         status = haste__cu_cut_layer(&part, &whole, layer->first_slot, layer->first_slot + layer->slots, &cut, error);
     if (status != HASTE_OK) return status;
@@ -7611,7 +7678,6 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
     if (status != HASTE_OK) return status;
     host->step = layer->step;
     host->rewires = layer->rewires;
-    host->pending = layer->pending;
     host->seed = layer->seed;
     return HASTE_OK;
 }
@@ -7633,6 +7699,7 @@ static void haste__cu_prior(float *bias, const int32_t *label_of, int64_t slots,
 static haste_status haste__cu_fill_block(const haste_cuda_layer *layer, int number, const haste_layer_options *o,
                                          const int32_t *label_of, float *bias, cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     const haste_block *block = &layer->block[number];
     const int64_t slots = block->groups * block->group_size;
     const int width = block->end - block->begin, grid = haste__cu_grid(slots * block->fan_in / HASTE__CU_THREADS + 1);
@@ -7719,6 +7786,7 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     status = haste__cu_choose(&whole, dense, cuda, error);
     if (status == HASTE_OK)
         status = haste__cu_cut_layer(&l, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured((cudaStream_t)stream, "haste_cuda_layer_create", error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < l.block_count; i++) part_dense[i] = dense[cut.block[i]];
     order = (int32_t *)HASTE_MALLOC(((size_t)whole.slots + (size_t)whole.labels) * sizeof *order);
@@ -7738,12 +7806,40 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
 
 /* ---- >>workspace --------------------------------------------------------------------------------------------- */
 
+/* A workspace as the calls use it: its sizes, and its arrays, found anew in its memory by each call. */
+typedef struct haste__cu_work {
+    haste_cuda_workspace *own;         /* where the turn of the pinned buffers is kept */
+    int32_t   batch, top_k, deterministic, chunks;
+    int64_t   ids, groups;
+    haste_purpose purpose;
+    haste_dtype dtype;
+    int32_t   inputs, max_fan_in;
+    int32_t   tiles;                   /* blocks of 64 samples */
+    int32_t   replicas, parts;         /* copies of grad_x; the most thread blocks of a forward kernel, for each tile */
+    void     *x;                       /* [tiles][D][64] float or bfloat16 */
+    void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
+    float    *grad_x;                  /* [replicas][tiles][D][64] */
+    void     *slopes;                  /* [thread blocks][tiles][64][64] logit gradients of groups with F > 64 */
+    int32_t  *head;                    /* [groups] */
+    void     *node;                    /* [ids] */
+    int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
+    float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
+    float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part; top-k: the
+                                          best of each of some sets of labels */
+    double   *loss;                    /* [blocks of the layer][2048] */
+    uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
+    uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
+    int64_t  *count;                   /* [batch+1] haste_cuda_above: hits of a sample */
+    int64_t  *offset;                  /* [batch+1] device copies of host lists */
+    int32_t  *id;                      /* [ids] */
+    uint32_t *flag;                    /* [8] */
+} haste__cu_work;
+
 static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const haste_cuda_layer *layer,
                                               const haste_cuda_workspace_options *options, haste_error *error)
 {
     haste_cuda_workspace_options o;
     int i;
-    size_t one;
     memset(&o, 0, sizeof o);
     if (options) o = *options;
     memset(work, 0, sizeof *work);
@@ -7752,6 +7848,7 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
     work->top_k = o.top_k ? o.top_k : 16;
     work->deterministic = o.deterministic != 0;
     work->chunks = o.chunks ? o.chunks : 64;
+    work->purpose = o.purpose;
     if (work->batch < 1 || work->batch > 1 << 24)
         return haste__cu_fail(error, HASTE_ERR_ARG, "batch = %d, expected 1 to 2^24", (int)o.batch);
     if (work->ids < 1 || work->ids > INT32_MAX)
@@ -7760,18 +7857,37 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
         return haste__cu_fail(error, HASTE_ERR_ARG, "top_k = %d, expected 1 to %d", (int)o.top_k, (int)HASTE__CU_MAX_K);
     if (work->chunks < 1 || work->chunks > HASTE__CU_PARTS)
         return haste__cu_fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to %d", (int)o.chunks, (int)HASTE__CU_PARTS);
+    if ((unsigned)o.purpose > HASTE_PREDICTION)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "purpose = %d is unknown", (int)o.purpose);
     work->inputs = layer->inputs;
     work->dtype = layer->dtype;
-    work->tiles = (work->batch - 1) / HASTE__CU_TILE + 1;
     for (i = 0; i < layer->block_count; i++) {
         work->groups += layer->block[i].groups;
         if (layer->block[i].fan_in > work->max_fan_in) work->max_fan_in = layer->block[i].fan_in;
     }
+    return HASTE_OK;
+}
+
+/* The sizes of a workspace, and those that follow from them. */
+static void haste__cu_work_make(haste__cu_work *work, const haste_cuda_workspace *own)
+{
+    size_t one;
+    memset(work, 0, sizeof *work);
+    work->batch = own->batch;
+    work->top_k = own->top_k;
+    work->deterministic = own->deterministic;
+    work->chunks = own->chunks;
+    work->ids = own->ids;
+    work->groups = own->groups;
+    work->purpose = own->purpose;
+    work->dtype = own->dtype;
+    work->inputs = own->inputs;
+    work->max_fan_in = own->max_fan_in;
+    work->tiles = (work->batch - 1) / HASTE__CU_TILE + 1;
     one = (size_t)work->tiles * (size_t)work->inputs * HASTE__CU_TILE * 4;
     work->replicas = work->deterministic ? work->chunks : one <= (4u << 20) ? 8 : one <= (16u << 20) ? 2 : 1;
     work->parts = HASTE__CU_PARTS / work->tiles;   /* of a forward kernel, for each tile */
     if (work->parts < 32) work->parts = 32;
-    return HASTE_OK;
 }
 
 /* The most thread blocks of the kernels that need scratch memory each, but for the deterministic mode. */
@@ -7780,35 +7896,49 @@ static int haste__cu_workers(int tiles)
     return tiles <= 8 ? HASTE__CU_PARTS : tiles < 64 ? 8 * HASTE__CU_PARTS / tiles : 128;
 }
 
-static haste_status haste__cu_workspace_arrange(haste_cuda_workspace *work, char *memory, size_t *bytes, haste_error *error)
+/* Places the arrays of a workspace that its purpose needs; sets pointers only where there is memory. */
+static haste_status haste__cu_work_arrange(haste__cu_work *work, char *memory, size_t *bytes, haste_error *error)
 {
     size_t end = 0, at = 0, padded = (size_t)work->tiles * HASTE__CU_TILE, x = padded * (size_t)work->inputs;
     size_t width = haste__cu_width(work->dtype), batch = (size_t)work->batch, lists = (size_t)work->parts * padded;
     uint64_t workers = (uint64_t)haste__cu_workers(work->tiles);
+    const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     int ok = 1;
     if (work->deterministic && workers < (uint64_t)work->chunks) workers = (uint64_t)work->chunks;   /* each one a block */
     if (lists < 2 * HASTE__CU_FEW * HASTE__CU_FEW_PARTS) lists = 2 * HASTE__CU_FEW * HASTE__CU_FEW_PARTS;
     HASTE__CU_ARRAY(work->x, void *, x, width);
-    if (work->dtype == HASTE_BF16) HASTE__CU_ARRAY(work->x_wide, void *, x, width);
-    HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
-    if (work->max_fan_in > HASTE__CU_RUN)
+    if (train && work->dtype == HASTE_BF16) HASTE__CU_ARRAY(work->x_wide, void *, x, width);
+    if (train) HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
+    if (train && work->max_fan_in > HASTE__CU_RUN)
         HASTE__CU_ARRAY(work->slopes, void *, workers * padded, HASTE__CU_RUN * width);
     HASTE__CU_ARRAY(work->head, int32_t *, work->groups, 4);
     HASTE__CU_ARRAY(work->node, void *, work->ids, sizeof(haste__cu_node));
-    HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
-    HASTE__CU_ARRAY(work->norm, float *, padded, 16);
+    if (train) {
+        HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
+        HASTE__CU_ARRAY(work->norm, float *, padded, 16);
+        HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
+    }
     HASTE__CU_ARRAY(work->partial, float *, (uint64_t)work->parts * padded, 16);
-    HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
-    HASTE__CU_ARRAY(work->floor, uint32_t *, padded, 4);
-    HASTE__CU_ARRAY(work->best, uint64_t *, lists, 8 * (uint64_t)work->top_k);
-    HASTE__CU_ARRAY(work->count, int64_t *, batch + 1, 8);
+    if (predict) {
+        HASTE__CU_ARRAY(work->floor, uint32_t *, padded, 4);
+        HASTE__CU_ARRAY(work->best, uint64_t *, lists, 8 * (uint64_t)work->top_k);
+        HASTE__CU_ARRAY(work->count, int64_t *, batch + 1, 8);
+    }
     HASTE__CU_ARRAY(work->offset, int64_t *, batch + 1, 8);
     HASTE__CU_ARRAY(work->id, int32_t *, work->ids, 4);
     HASTE__CU_ARRAY(work->flag, uint32_t *, HASTE__CU_FLAGS, 4);
     if (!ok) return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace's size overflows size_t");
     *bytes = end;
-    work->pinned_bytes = 2 * (((batch + 1) * 8 + (size_t)work->ids * 4 + 255) / 256 * 256);
     return HASTE_OK;
+}
+
+/* The same for a workspace that is not made yet: its sizes become known. */
+static haste_status haste__cu_workspace_bytes(haste_cuda_workspace *work, haste_error *error)
+{
+    haste__cu_work arrays;
+    haste__cu_work_make(&arrays, work);
+    work->pinned_bytes = 2 * ((((size_t)work->batch + 1) * 8 + (size_t)work->ids * 4 + 255) / 256 * 256);
+    return haste__cu_work_arrange(&arrays, NULL, &work->bytes, error);
 }
 
 void haste_cuda_workspace_free(haste_cuda_workspace *work)
@@ -7821,7 +7951,7 @@ void haste_cuda_workspace_free(haste_cuda_workspace *work)
             cudaEventDestroy((cudaEvent_t)work->event[i]);
         }
     if (work->pinned) cudaFreeHost(work->pinned);
-    if (work->memory && !work->borrowed) HASTE_CUDA_FREE(work->memory);
+    if (work->owned) HASTE_CUDA_FREE(work->memory);
     memset(work, 0, sizeof *work);
 }
 
@@ -7834,10 +7964,15 @@ static haste_status haste__cu_zero(void *memory, size_t bytes, haste_error *erro
 
 static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_error *error)
 {
+    haste__cu_work arrays;
     int i;
     haste_status status = HASTE_OK;
-    if (!work->borrowed) status = haste__cu_take(&work->memory, work->bytes, "memory for the workspace", error);
-    if (status == HASTE_OK) status = haste__cu_workspace_arrange(work, (char *)work->memory, &work->bytes, error);
+    if (!work->memory) {
+        status = haste__cu_take(&work->memory, work->bytes, "memory for the workspace", error);
+        work->owned = status == HASTE_OK;
+    }
+    haste__cu_work_make(&arrays, work);
+    if (status == HASTE_OK) status = haste__cu_work_arrange(&arrays, (char *)work->memory, &work->bytes, error);
     if (status != HASTE_OK) return status;
     if (cudaMallocHost(&work->pinned, work->pinned_bytes) != cudaSuccess) {
         cudaGetLastError();
@@ -7850,7 +7985,7 @@ static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_e
         HASTE__CU_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
         work->event[i] = event;
     }
-    return haste__cu_zero(work->flag, HASTE__CU_FLAGS * sizeof(uint32_t), error);
+    return haste__cu_zero(arrays.flag, HASTE__CU_FLAGS * sizeof(uint32_t), error);
 }
 
 haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
@@ -7861,14 +7996,13 @@ haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste
     if (status != HASTE_OK) return status;
     if (!work) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL");
     status = haste__cu_workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &w.bytes, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_bytes(&w, error);
     if (status == HASTE_OK && options && options->memory)
         status = haste__cu_own_memory(options->memory, options->bytes, w.bytes, error);
     if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status != HASTE_OK) return status;
     w.device = layer->device;
-    w.borrowed = options && options->memory;
-    if (w.borrowed) w.memory = options->memory;
+    if (options) w.memory = options->memory;
     status = haste__cu_workspace_make(&w, error);
     if (status == HASTE_OK) *work = w;
     else haste_cuda_workspace_free(&w);
@@ -7890,6 +8024,24 @@ static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, co
     return HASTE_OK;
 }
 
+/* Which layers a gradient belongs to, as in haste.h: those of one seed and one arrangement of blocks; of a shard or a range,
+   those that begin at the same slot. */
+static uint64_t haste__cu_layer_identity(const haste_cuda_layer *layer)
+{
+    uint64_t identity = haste__cu_mix(layer->seed + (uint64_t)layer->block_count);
+    int i, k;
+    for (i = 0; i < layer->block_count; i++) {
+        const haste_block *b = &layer->block[i];
+        uint64_t word[3];
+        word[0] = (uint64_t)b->labels;
+        word[1] = (uint64_t)b->group_size << 32 | (uint64_t)b->fan_in;
+        word[2] = (uint64_t)b->begin << 32 | (uint64_t)b->end;
+        for (k = 0; k < 3; k++) identity = haste__cu_mix(identity * HASTE__CU_GOLDEN + word[k]);
+    }
+    if (layer->first_slot) identity = haste__cu_mix(identity * HASTE__CU_GOLDEN + (uint64_t)layer->first_slot);
+    return identity;
+}
+
 haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, haste_error *error)
 {
     haste_cuda_gradient made;
@@ -7897,6 +8049,7 @@ haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const has
     if (status != HASTE_OK) return status;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
     memset(&made, 0, sizeof made);
+    made.layer = haste__cu_layer_identity(layer);
     status = haste__cu_gradient_arrange(&made, layer, NULL, &made.bytes, error);
     if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status == HASTE_OK) status = haste__cu_take(&made.memory, made.bytes, "memory for gradients", error);
@@ -7906,6 +8059,75 @@ haste_status haste_cuda_gradient_create(haste_cuda_gradient *gradient, const has
     if (status == HASTE_OK) *gradient = made;
     else HASTE_CUDA_FREE(made.memory);
     return status;
+}
+
+haste_status haste_cuda_gradient_init(haste_cuda_gradient *gradient, const haste_cuda_layer *layer, float *const *weight,
+                                      float *const *bias, haste_error *error)
+{
+    haste_status status = haste__cu_quick(layer, error);
+    int i;
+    if (status != HASTE_OK) return status;
+    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    for (i = 0; i < layer->block_count && weight; i++)
+        if ((uintptr_t)weight[i] % 16)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "weight[%d] is not 16-byte aligned", i);
+    memset(gradient, 0, sizeof *gradient);
+    gradient->layer = haste__cu_layer_identity(layer);
+    for (i = 0; i < layer->block_count; i++) {
+        gradient->weight[i] = weight ? weight[i] : NULL;
+        gradient->bias[i] = bias ? bias[i] : NULL;
+    }
+    return HASTE_OK;
+}
+
+/* Does the gradient belong to the layer? With `all`, are its arrays all there? */
+static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, int all,
+                                             haste_error *error)
+{
+    int i;
+    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    if (gradient->layer != haste__cu_layer_identity(layer))
+        return haste__cu_fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks or another seed");
+    for (i = 0; i < layer->block_count; i++) {
+        if (all && (!gradient->weight[i] || !gradient->bias[i]))
+            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
+        if ((uintptr_t)gradient->weight[i] % 16)
+            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] is not 16-byte aligned", i);
+    }
+    if (gradient->pending < 0)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "gradient->pending = %d is negative", (int)gradient->pending);
+    return HASTE_OK;
+}
+
+/* Rows of a pending gradient belong to the inputs that the groups had then. */
+static haste_status haste__cu_pending_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient,
+                                            haste_error *error)
+{
+    if (gradient->pending == 0 || gradient->rewires == layer->rewires) return HASTE_OK;
+    return haste__cu_fail(error, HASTE_ERR_STATE, "the gradient holds %d micro-batches from before a haste_cuda_rewire: "
+                          "apply or zero it first", (int)gradient->pending);
+}
+
+haste_status haste_cuda_gradient_zero(haste_cuda_gradient *gradient, const haste_cuda_layer *layer,
+                                      haste_cuda_stream stream, haste_error *error)
+{
+    cudaStream_t s = (cudaStream_t)stream;
+    haste_status status = haste__cu_quick(layer, error);
+    int i;
+    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 0, error);
+    if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_gradient_zero", error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) {
+        const size_t slots = (size_t)layer->block[i].groups * (size_t)layer->block[i].group_size;
+        if (gradient->weight[i])
+            HASTE__CU_TRY(cudaMemsetAsync(gradient->weight[i], 0, slots * (size_t)layer->block[i].fan_in * sizeof(float), s),
+                          "zeroing a gradient");
+        if (gradient->bias[i])
+            HASTE__CU_TRY(cudaMemsetAsync(gradient->bias[i], 0, slots * sizeof(float), s), "zeroing a gradient");
+    }
+    gradient->pending = 0;
+    return HASTE_OK;
 }
 
 void haste_cuda_gradient_free(haste_cuda_gradient *gradient)
@@ -7984,10 +8206,13 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
     for (i = 0; i < layer.block_count; i++) part_dense[i] = dense[cut.block[i]];
     status = haste__cu_arrange(&layer, part_dense, NULL, &p.layer, error);
     if (status == HASTE_OK) status = haste__cu_workspace_shape(&w, &layer, work, error);
-    if (status == HASTE_OK) status = haste__cu_workspace_arrange(&w, NULL, &p.workspace, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_bytes(&w, error);
     if (status == HASTE_OK) status = haste__cu_gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
-    if (status == HASTE_OK) status = haste__cu_rewire_arrange(&rewire, &layer, part_dense, w.tiles, NULL, &p.rewire, error);
+    if (status == HASTE_OK)
+        status = haste__cu_rewire_arrange(&rewire, &layer, part_dense, (w.batch - 1) / HASTE__CU_TILE + 1, NULL, &p.rewire,
+                                          error);
     if (status != HASTE_OK) return status;
+    p.workspace = w.bytes;
     p.pinned = w.pinned_bytes;
     *plan = p;
     return HASTE_OK;
@@ -7995,19 +8220,33 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
 
 /* ---- >>calls ------------------------------------------------------------------------------------------------- */
 
-/* May this layer use this workspace? */
-static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste_error *error)
+/* What every call with a workspace begins with: may this layer use it, for this purpose (HASTE_ANY_PURPOSE: any workspace will
+   do)? Then its arrays. */
+static haste_status haste__cu_work_check(haste__cu_work *work, const haste_cuda_layer *layer, haste_cuda_workspace *own,
+                                         haste_purpose purpose, haste_error *error)
 {
     int64_t groups = 0;
+    size_t bytes = 0;
     int i;
     haste_status status = haste__cu_quick(layer, error);
     if (status != HASTE_OK) return status;
-    if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    if (work->device != layer->device)
+    if (!own || !own->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
+    if (own->device != layer->device)
         return haste__cu_fail(error, HASTE_ERR_ARG, "the layer lies on device %d, the workspace on device %d",
-                              (int)layer->device, (int)work->device);
-    status = haste__cu_begin(layer->device, error);
+                              (int)layer->device, (int)own->device);
+    if (own->batch < 1 || own->ids < 1 || own->top_k < 1 || own->chunks < 1 || own->inputs < 1)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "work: not as it was made");
+    haste__cu_work_make(work, own);
+    work->own = own;
+    status = haste__cu_work_arrange(work, (char *)own->memory, &bytes, error);
+    if (status == HASTE_OK && bytes != own->bytes)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "work: its sizes ask for %llu bytes, it has %llu: not as it was made",
+                              (unsigned long long)bytes, (unsigned long long)own->bytes);
+    if (status == HASTE_OK) status = haste__cu_begin(layer->device, error);
     if (status != HASTE_OK) return status;
+    if (purpose != HASTE_ANY_PURPOSE && work->purpose != HASTE_ANY_PURPOSE && work->purpose != purpose)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "the workspace was made for %s alone",
+                              work->purpose == HASTE_TRAINING ? "training" : "prediction");
     if (layer->dtype != work->dtype) return haste__cu_fail(error, HASTE_ERR_ARG, "the workspace was made for another dtype");
     if (layer->inputs > work->inputs)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "the workspace was made for %d inputs, this layer has %d",
@@ -8024,59 +8263,67 @@ static haste_status haste__cu_work_check(const haste_cuda_layer *layer, const ha
     return HASTE_OK;
 }
 
-static haste_status haste__cu_batch_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, const void *x,
-                                          haste_cuda_type type, int32_t B, int must_fit, haste_error *error)
+/* Likewise of every call with a batch. */
+static haste_status haste__cu_batch_check(haste__cu_work *work, const haste_cuda_layer *layer, haste_cuda_workspace *own,
+                                          haste_purpose purpose, const void *x, haste_cuda_type type, int32_t B,
+                                          int must_fit, haste_error *error)
 {
-    haste_status status = haste__cu_work_check(layer, work, error);
+    haste_status status = haste__cu_work_check(work, layer, own, purpose, error);
     if (status != HASTE_OK) return status;
-    if (!x) return haste__cu_fail(error, HASTE_ERR_ARG, "x is NULL");
+    if (B < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "B = %d is negative", (int)B);
+    if (!x && B > 0) return haste__cu_fail(error, HASTE_ERR_ARG, "x is NULL");
     if ((unsigned)type > HASTE_CUDA_F16) return haste__cu_fail(error, HASTE_ERR_ARG, "x_type = %d is unknown", (int)type);
-    if (B < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "B = %d, expected at least 1", (int)B);
     if (must_fit && B > work->batch)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "B = %d, expected at most the workspace's batch = %d", (int)B,
                               (int)work->batch);
     return HASTE_OK;
 }
 
-/* Lists: on the host all of it, on the device what can be seen from here. */
-static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste_cuda_workspace *work, int32_t B,
-                                          haste_cuda_lists lists, const char *name, haste_error *error)
+/* Lists: on the host all of it, on the device what can be seen from here. Without samples there is nothing to look at. */
+static haste_status haste__cu_lists_check(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
+                                          const haste_cuda_lists *lists, const char *name, cudaStream_t stream,
+                                          haste_error *error)
 {
+    const int64_t *offset;
     int64_t i;
-    if (!lists.offset) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
-    if (!lists.on_host) return lists.id ? HASTE_OK : haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (B == 0) return HASTE_OK;
+    if (!lists) return haste__cu_fail(error, HASTE_ERR_ARG, "%s is NULL", name);
+    offset = lists->offset;
+    if (!offset) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.offset is NULL", name);
+    if (!lists->on_host) return lists->id ? HASTE_OK : haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
     if (B > work->batch)
         return haste__cu_fail(error, HASTE_ERR_SIZE,
                               "B = %d, expected at most the workspace's batch = %d for lists on the host", (int)B,
                               (int)work->batch);
-    if (lists.offset[0] < 0)
-        return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)lists.offset[0]);
+    if (offset[0] < 0)
+        return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[0] = %lld is negative", name, (long long)offset[0]);
     for (i = 0; i < B; i++)
-        if (lists.offset[i + 1] < lists.offset[i])
+        if (offset[i + 1] < offset[i])
             return haste__cu_fail(error, HASTE_ERR_DATA, "%s.offset[%lld] = %lld is below its predecessor, %lld", name,
-                                  (long long)(i + 1), (long long)lists.offset[i + 1], (long long)lists.offset[i]);
-    if (lists.offset[B] == lists.offset[0]) return HASTE_OK;
-    if (!lists.id) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
-    if (lists.offset[B] - lists.offset[0] > work->ids)
+                                  (long long)(i + 1), (long long)offset[i + 1], (long long)offset[i]);
+    if (offset[B] > offset[0] && !lists->id) return haste__cu_fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
+    if (offset[B] - offset[0] > work->ids)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
-                              (long long)(lists.offset[B] - lists.offset[0]), (long long)work->ids);
-    for (i = lists.offset[0]; i < lists.offset[B]; i++)
-        if (lists.id[i] < 0 || lists.id[i] >= layer->labels)
+                              (long long)(offset[B] - offset[0]), (long long)work->ids);
+    for (i = offset[0]; i < offset[B]; i++)
+        if (lists->id[i] < 0 || lists->id[i] >= layer->labels)
             return haste__cu_fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                                  (int)lists.id[i], (int)layer->labels - 1);
-    return HASTE_OK;
+                                  (int)lists->id[i], (int)layer->labels - 1);
+    return haste__cu_not_captured(stream, "a call with lists on the host", error);
 }
 
-/* Host lists become device lists: through one of two pinned buffers, so that only the call before the last has to be waited
-   for. */
-static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_t B, haste_cuda_lists *lists,
-                                              cudaStream_t stream, haste_error *error)
+/* Host lists become device lists, *device: through one of two pinned buffers, so that only the call before the last has to be
+   waited for. */
+static haste_status haste__cu_lists_to_device(const haste__cu_work *work, int32_t B, const haste_cuda_lists *lists,
+                                              haste_cuda_lists *device, cudaStream_t stream, haste_error *error)
 {
-    char *buffer = (char *)work->pinned + (size_t)work->turn * (work->pinned_bytes / 2);
+    haste_cuda_workspace *own = work->own;
+    char *buffer = (char *)own->pinned + (size_t)own->turn * (own->pinned_bytes / 2);
     int64_t *offset = (int64_t *)(void *)buffer, first, n;
     int32_t *id = (int32_t *)(void *)(buffer + ((size_t)work->batch + 1) * 8), b;
-    cudaEvent_t event = (cudaEvent_t)work->event[work->turn];
+    cudaEvent_t event = (cudaEvent_t)own->event[own->turn];
     cudaError_t result;
+    *device = *lists;
     if (!lists->on_host) return HASTE_OK;
     HASTE__CU_TRY(cudaEventSynchronize(event), "waiting for earlier lists");
     first = lists->offset[0];
@@ -8091,10 +8338,10 @@ static haste_status haste__cu_lists_to_device(haste_cuda_workspace *work, int32_
         cudaStreamSynchronize(stream);
         return haste__cu_result(result, "copying lists", error);
     }
-    work->turn = 1 - work->turn;
-    lists->offset = work->offset;
-    lists->id = work->id;
-    lists->on_host = 0;
+    own->turn = 1 - own->turn;
+    device->offset = work->offset;
+    device->id = work->id;
+    device->on_host = 0;
     return HASTE_OK;
 }
 
@@ -8117,7 +8364,7 @@ static void haste__cu_map_make(haste__cu_map *map, const haste_cuda_layer *layer
 }
 
 /* What all blocks of a call share. */
-static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste__cu_work *work,
                                 int32_t B)
 {
     memset(p, 0, sizeof *p);
@@ -8167,10 +8414,11 @@ static void haste__cu_pass_block(haste__cu_pass *p, const haste_cuda_layer *laye
 }
 
 /* x (NULL: none) to the order of the kernels, the wide path's too where `wide` is asked for; and what `clear` names. */
-static haste_status haste__cu_prepare(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+static haste_status haste__cu_prepare(const haste_cuda_layer *layer, const haste__cu_work *work, const void *x,
                                       haste_cuda_type type, int32_t B, int wide, haste__cu_clear clear, cudaStream_t stream,
                                       haste_error *error)
 {
+    cudaError_t launched;
     const int x_blocks = x ? (B + 63) / 64 * 2 * ((layer->inputs + 31) / 32) : 0;
     const int64_t clearing = (clear.zero_count / 4 + clear.end_count + 4 * HASTE__CU_THREADS - 1) / (4 * HASTE__CU_THREADS);
     const int grid = x_blocks + (int)(clearing < 1024 ? clearing : 1024);
@@ -8184,7 +8432,7 @@ static haste_status haste__cu_prepare(const haste_cuda_layer *layer, haste_cuda_
     HASTE__CU_LAUNCHED("preparing x");
     return HASTE_OK;
 }
-static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, const haste__cu_work *work, const void *x,
                                         haste_cuda_type type, int32_t B, cudaStream_t stream, haste_error *error)
 {
     const haste__cu_clear nothing = { NULL, 0, NULL, 0 };
@@ -8192,7 +8440,7 @@ static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, haste_cud
 }
 
 /* Which memory a pass wants to be cleared: grad_x's replicas, and the lists of its groups. */
-static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, haste_cuda_workspace *work,
+static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, const haste__cu_work *work,
                                             const haste__cu_pass *p, int grad_x, int lists)
 {
     haste__cu_clear clear = { NULL, 0, NULL, 0 };
@@ -8209,12 +8457,14 @@ static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, haste
 }
 
 /* Hangs the lists' pairs into work->head, which has been cleared. */
-static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
-                                         haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
+                                         const haste_cuda_lists *given, int count, haste__cu_pass *p, cudaStream_t stream,
                                          haste_error *error)
 {
+    cudaError_t launched;
+    haste_cuda_lists lists;
     haste__cu_map map;
-    haste_status status = haste__cu_lists_to_device(work, B, &lists, stream, error);
+    haste_status status = haste__cu_lists_to_device(work, B, given, &lists, stream, error);
     if (status != HASTE_OK) return status;
     haste__cu_map_make(&map, layer);
     HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map,
@@ -8225,8 +8475,8 @@ static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, haste_cu
     p->node = (const haste__cu_node *)work->node;
     return HASTE_OK;
 }
-static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, haste_cuda_workspace *work, int32_t B,
-                                            haste_cuda_lists lists, int count, haste__cu_pass *p, cudaStream_t stream,
+static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
+                                            const haste_cuda_lists *lists, int count, haste__cu_pass *p, cudaStream_t stream,
                                             haste_error *error)
 {
     const haste__cu_clear clear = haste__cu_clear_make(layer, work, p, 0, 1);
@@ -8253,6 +8503,7 @@ template <typename T, int SP>
 static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers, int *sums, cudaStream_t stream,
                                            haste_error *error)
 {
+    cudaError_t launched;
     int grid = 1;
     haste_status status = haste__cu_resident((const void *)haste__cu_group_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
                                              &grid, error);
@@ -8282,6 +8533,7 @@ static haste_status haste__cu_general_step(const haste__cu_pass *p, haste_dtype 
 template <typename T, int SP, int MODE>
 static haste_status haste__cu_launch_forward(const haste__cu_pass *p, int *resident, cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     size_t shared = haste__cu_forward_tile<T, SP>::LIST +
         (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * (size_t)p->k * 8 : 0);
     haste_status status = haste__cu_resident((const void *)haste__cu_forward_kernel<T, SP, MODE>, shared, resident, error);
@@ -8326,9 +8578,10 @@ static int haste__cu_narrow_logits(haste__narrow_plan *plan, const haste_cuda_la
 
 /* All blocks, in one of the forward modes. Lists and sums: the general kernel's thread blocks leave theirs in parts
    0 .. general - 1, the panel kernel's after them; what a part found in one block is handed on to the next. */
-static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste_cuda_workspace *work, haste__cu_pass *p,
+static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const haste__cu_work *work, haste__cu_pass *p,
                                           int mode, cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     haste__panel_plan plan[HASTE_MAX_BLOCKS];
     haste__narrow_plan narrow;
     const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
@@ -8399,9 +8652,10 @@ static haste_status haste__cu_forward_all(const haste_cuda_layer *layer, const h
 }
 
 /* Softmax's first pass. work->row holds the counts of positives. */
-static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
+static haste_status haste__cu_softmax(const haste_cuda_layer *layer, const haste__cu_work *work, haste__cu_pass *p,
                                       cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     int64_t padded = (int64_t)p->tiles * HASTE__CU_TILE;
     haste__cu_pass q = *p;
     haste_status status;
@@ -8419,7 +8673,7 @@ static haste_status haste__cu_softmax(const haste_cuda_layer *layer, haste_cuda_
 }
 
 /* One block, on the wide path, from the copy of x in its own order. */
-static haste_status haste__cu_wide_step(const haste__cu_pass *p, haste_cuda_workspace *work, const haste__cu_question *q,
+static haste_status haste__cu_wide_step(const haste__cu_pass *p, const haste__cu_work *work, const haste__cu_question *q,
                                         int *sums, cudaStream_t stream, haste_error *error)
 {
     haste__cu_pass own = *p;
@@ -8484,10 +8738,11 @@ static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__c
 
 /* Trains every block: what step, accumulate and backward share. p says what is to be done. grad_x's replicas have been
    cleared. */
-static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_workspace *work, haste__cu_pass *p,
+static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__cu_work *work, haste__cu_pass *p,
                                     const haste_cuda_gradient *gradient, double *loss, void *grad_x,
                                     haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     haste__cu_counts counts;
     int i;
     haste_status status;
@@ -8514,7 +8769,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
             status = haste__cu_ask(&q, layer, i, p->B, error);
             if (status != HASTE_OK) return status;
             q.deterministic = work->deterministic;
-            if (!p->update || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
+            if (!p->update || p->wild > 1 || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
         case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &q, &counts.n[i], stream, error); break;
@@ -8534,52 +8789,82 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, haste_cuda_wo
     return HASTE_OK;
 }
 
+/* Momentum and betas: 0 .. 1, where 0 means a default, or HASTE_NONE. */
+static int   haste__cu_is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
+static float haste__cu_rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
+
+/* Can an update of finite numbers become infinite, gradients being below 1e18? What is added to a weight must stay below half
+   a unit in the last place of the largest float (1e31), and decay only shrink. */
+static int32_t haste__cu_wild(const haste__cu_pass *p)
+{
+    const double lr = (double)p->lr, decay = (double)p->decay;
+    if (p->optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
+        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
+        return !(lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30);
+    }
+    if (!(decay <= 1 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
+    return p->optimizer == HASTE_MOMENTUM;
+}
+
+// The name of an option that is set and that the device does not have, or NULL.
+static const char *haste__cu_other_option(const haste_step_options *o)
+{
+    if (o->loss.sample_weight) return "loss.sample_weight";
+    if (o->loss.positive_value) return "loss.positive_value";
+    if (o->loss.label_weight) return "loss.label_weight";
+    if (o->loss.label_scale) return "loss.label_scale";
+    if (o->loss.label_offset) return "loss.label_offset";
+    if (o->loss.ignored) return "loss.ignored";
+    if (o->loss.logit_scale != 0 && o->loss.logit_scale != 1) return "loss.logit_scale";
+    if (o->loss.margin != 0) return "loss.margin";
+    if (o->loss.positive_weight != 0 && o->loss.positive_weight != 1) return "loss.positive_weight";
+    if (o->loss.smoothing != 0) return "loss.smoothing";
+    if (o->loss.share != 0 && o->loss.share != 1) return "loss.share";
+    if (o->loss.function) return "loss.function";
+    if (o->loss.softmax) return "loss.softmax";
+    if (o->clip != 0) return "clip";
+    if (o->block) return "block";
+    return o->grad_norm ? "grad_norm" : NULL;
+}
+
 static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
                                         int32_t B, haste_error *error)
 {
+    const char *other;
     double t = (double)layer->step + 1;
     uint64_t step = (uint64_t)layer->step << 8;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->lr >= 0 && o->lr <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
-    if (!(o->momentum >= 0 && o->momentum < 1) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1",
+    if (!haste__cu_is_rate(o->momentum) || !haste__cu_is_rate(o->beta1) || !haste__cu_is_rate(o->beta2))
+        return haste__cu_fail(error, HASTE_ERR_ARG,
+                              "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
                               (double)o->momentum, (double)o->beta1, (double)o->beta2);
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                               (double)o->eps, (double)o->weight_decay);
-    if (o->divisor < 0) return haste__cu_fail(error, HASTE_ERR_ARG, "divisor = %lld is negative", (long long)o->divisor);
-    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
-                              (double)o->negligible);
+    if (!(o->loss.scale >= 0 && o->loss.scale <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.scale = %g, expected a finite number from 0", o->loss.scale);
+    if (!(o->loss.negligible >= 0 && o->loss.negligible <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.negligible = %g, expected a finite number from 0",
+                              (double)o->loss.negligible);
+    other = haste__cu_other_option(o);
+    if (other)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "%s is an option of haste.h that the device does not have", other);
     p->lr = o->lr;
-    p->momentum = o->momentum > 0 ? o->momentum : .9f;
-    p->beta1 = o->beta1 > 0 ? o->beta1 : .9f;
-    p->beta2 = o->beta2 > 0 ? o->beta2 : .999f;
+    p->momentum = haste__cu_rate(o->momentum, .9f);
+    p->beta1 = haste__cu_rate(o->beta1, .9f);
+    p->beta2 = haste__cu_rate(o->beta2, .999f);
     p->eps = o->eps > 0 ? o->eps : 1e-8f;
     p->decay = o->weight_decay;
     p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
     p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
-    if (B > 0) p->scale = (float)(1.0 / (double)(o->divisor ? o->divisor : B));
-    p->negligible = o->negligible;
+    if (B > 0) p->scale = (float)(o->loss.scale > 0 ? o->loss.scale : 1.0 / (double)B);
+    p->negligible = o->loss.negligible;
+    p->wild = haste__cu_wild(p);
     p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
     p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);
     p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE1);
-    return HASTE_OK;
-}
-
-/* all: none of the arrays may be NULL. */
-static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, const haste_cuda_gradient *gradient, int all,
-                                             haste_error *error)
-{
-    int i;
-    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
-    for (i = 0; i < layer->block_count; i++) {
-        if (all && (!gradient->weight[i] || !gradient->bias[i]))
-            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
-        if ((uintptr_t)gradient->weight[i] % 16)
-            return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] is not 16-byte aligned", i);
-    }
     return HASTE_OK;
 }
 
@@ -8602,86 +8887,98 @@ static haste_status haste__cu_loss_check(const haste_cuda_layer *layer, haste_er
 }
 
 /* train_step and accumulate; gradient NULL: update. */
-static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                    haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
-                                    const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
-                                    void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *own, const void *x,
+                                    haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
+                                    const haste_step_options *options, haste_cuda_gradient *gradient, int update,
+                                    double *loss, void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream,
+                                    haste_error *error)
 {
+    haste__cu_work work;
     haste__cu_pass p;
-    haste_status status;
     int i, wide = 0;
-    for (i = 0; i < layer->block_count; i++) wide |= !gradient && layer->path[i] == HASTE_CUDA_WIDE;
-    haste__cu_pass_make(&p, layer, work, B);
+    haste_status status = haste__cu_batch_check(&work, layer, own, HASTE_TRAINING, x, x_type, B, 1, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++) wide |= update && layer->path[i] == HASTE_CUDA_WIDE;
+    haste__cu_pass_make(&p, layer, &work, B);
     status = haste__cu_loss_check(layer, error);
     if (status == HASTE_OK) status = haste__cu_rule_make(&p, layer, options, B, error);
-    if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
+    if (status == HASTE_OK) status = haste__cu_lists_check(layer, &work, B, positives, "positives", stream, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
-    if (status == HASTE_OK)
-        status = haste__cu_prepare(layer, work, x, x_type, B, wide, haste__cu_clear_make(layer, work, &p, grad_x != NULL, 1),
-                                   stream, error);
-    if (status == HASTE_OK)
-        status = haste__cu_hang_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
-    if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, stream, error);
+    if (status == HASTE_OK && !update) status = haste__cu_gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK && !update) status = haste__cu_pending_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(stream, "training", error);
     if (status != HASTE_OK) return status;
-    p.update = gradient == NULL;
+    if (B == 0) {
+        if (loss) HASTE__CU_TRY(cudaMemsetAsync(loss, 0, sizeof *loss, stream), "a loss of 0");
+        return HASTE_OK;
+    }
+    status = haste__cu_prepare(layer, &work, x, x_type, B, wide, haste__cu_clear_make(layer, &work, &p, grad_x != NULL, 1),
+                               stream, error);
+    if (status == HASTE_OK)
+        status = haste__cu_hang_lists(layer, &work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
+    if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, &work, &p, stream, error);
+    if (status != HASTE_OK) return status;
+    p.update = update;
     p.add = 1;
-    return haste__cu_train(layer, work, &p, gradient, loss, grad_x, grad_x_type, stream, error);
+    return haste__cu_train(layer, &work, &p, update ? NULL : gradient, loss, grad_x, grad_x_type, stream, error);
 }
 
 haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                   haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+                                   haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                    const haste_step_options *options, double *loss, void *grad_x,
                                    haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first",
-                              (int)layer->pending);
-    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, loss, grad_x, grad_x_type,
-                             (cudaStream_t)stream, error);
-    if (status == HASTE_OK) layer->step++;
+    const haste_status status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, 1, loss, grad_x,
+                                                grad_x_type, (cudaStream_t)stream, error);
+    if (status == HASTE_OK && B > 0) layer->step++;
     return status;
 }
 
-haste_status haste_cuda_accumulate(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                   haste_cuda_type x_type, int32_t B, haste_cuda_lists positives,
+haste_status haste_cuda_accumulate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                   haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                    const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
-    if (status != HASTE_OK) return status;
-    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, loss, grad_x, grad_x_type,
-                             (cudaStream_t)stream, error);
-    if (status == HASTE_OK) layer->pending++;
+    const haste_status status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, 0, loss, grad_x,
+                                                grad_x_type, (cudaStream_t)stream, error);
+    if (status == HASTE_OK && B > 0) {
+        gradient->rewires = layer->rewires;
+        gradient->pending++;
+    }
     return status;
 }
 
 haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
                               const haste_step_options *options, haste_cuda_stream stream, haste_error *error)
 {
+    cudaStream_t s = (cudaStream_t)stream;
+    cudaError_t launched;
+    haste__cu_work w;
     haste__cu_pass p;
     int i;
-    haste_status status = haste__cu_work_check(layer, work, error);
+    haste_status status = haste__cu_work_check(&w, layer, work, HASTE_TRAINING, error);
     if (status != HASTE_OK) return status;
-    haste__cu_pass_make(&p, layer, work, 0);
+    haste__cu_pass_make(&p, layer, &w, 0);
     status = haste__cu_rule_make(&p, layer, options, 0, error);
     if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK) status = haste__cu_pending_check(layer, gradient, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "training", error);
     if (status != HASTE_OK) return status;
+    if (gradient->pending == 0)
+        return haste__cu_fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
         p.grad_weight = gradient->weight[i];
         p.grad_bias = gradient->bias[i];
         if (layer->dtype == HASTE_F32)
-            HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0,
-                             stream, p);
-        else HASTE__CU_LAUNCH(haste__cu_apply_kernel<uint16_t>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0,
-                              stream, p);
+            HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, s, p);
+        else
+            HASTE__CU_LAUNCH(haste__cu_apply_kernel<uint16_t>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, s,
+                             p);
         HASTE__CU_LAUNCHED("applying gradients");
     }
     layer->step++;
-    layer->pending = 0;
+    gradient->pending = 0;
     return HASTE_OK;
 }
 
@@ -8689,16 +8986,17 @@ haste_status haste_cuda_forward(const haste_cuda_layer *layer, haste_cuda_worksp
                                 haste_cuda_type x_type, int32_t B, void *logits, haste_cuda_type logits_type,
                                 haste_cuda_stream stream, haste_error *error)
 {
+    haste__cu_work w;
     haste__cu_pass p;
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_ANY_PURPOSE, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(logits_type, error);
-    if (status != HASTE_OK) return status;
+    if (status != HASTE_OK || B == 0) return status;
     if (!logits) return haste__cu_fail(error, HASTE_ERR_ARG, "logits is NULL");
-    haste__cu_pass_make(&p, layer, work, B);
+    haste__cu_pass_make(&p, layer, &w, B);
     p.logits = logits;
     p.logits_bf16 = logits_type == HASTE_CUDA_BF16;
-    status = haste__cu_prepare_x(layer, work, x, x_type, B, (cudaStream_t)stream, error);
-    if (status == HASTE_OK) status = haste__cu_forward_all(layer, work, &p, HASTE__CU_LOGITS, (cudaStream_t)stream, error);
+    status = haste__cu_prepare_x(layer, &w, x, x_type, B, (cudaStream_t)stream, error);
+    if (status == HASTE_OK) status = haste__cu_forward_all(layer, &w, &p, HASTE__CU_LOGITS, (cudaStream_t)stream, error);
     return status;
 }
 
@@ -8707,32 +9005,46 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
                                  haste_cuda_type grad_logits_type, haste_cuda_gradient *gradient, void *grad_x,
                                  haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
+    haste__cu_work w;
     haste__cu_pass p;
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
+    haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_TRAINING, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_logits_type, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
     if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 0, error);
-    if (status != HASTE_OK) return status;
+    if (status != HASTE_OK || B == 0) return status;
     if (!grad_logits) return haste__cu_fail(error, HASTE_ERR_ARG, "grad_logits is NULL");
-    haste__cu_pass_make(&p, layer, work, B);
+    haste__cu_pass_make(&p, layer, &w, B);
     p.given = grad_logits;
     p.given_bf16 = grad_logits_type == HASTE_CUDA_BF16;
     if (!p.deterministic && p.replicas > 2) p.replicas = 2;   /* few blocks add, and seldom */
-    status = haste__cu_prepare(layer, work, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
-                               haste__cu_clear_make(layer, work, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
+    status = haste__cu_prepare(layer, &w, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
+                               haste__cu_clear_make(layer, &w, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
     if (status == HASTE_OK)
-        status = haste__cu_train(layer, work, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
+        status = haste__cu_train(layer, &w, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
+    if (status == HASTE_OK && gradient) {
+        gradient->pending = 1;
+        gradient->rewires = layer->rewires;
+    }
     return status;
 }
 
 haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stream, haste_error *error)
 {
     uint32_t flag[HASTE__CU_FLAGS];
+    cudaStream_t s = (cudaStream_t)stream;
+    haste__cu_work w;
+    size_t bytes;
+    haste_status status;
     if (!work || !work->memory) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL or was never made");
-    HASTE__CU_TRY(cudaMemcpyAsync(flag, work->flag, sizeof flag, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
-                  "reading the flags");
-    HASTE__CU_TRY(cudaMemsetAsync(work->flag, 0, sizeof flag, (cudaStream_t)stream), "clearing the flags");
-    HASTE__CU_TRY(cudaStreamSynchronize((cudaStream_t)stream), "waiting for the device");
+    status = haste__cu_begin(work->device, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_check", error);
+    if (status != HASTE_OK) return status;
+    haste__cu_work_make(&w, work);
+    status = haste__cu_work_arrange(&w, (char *)work->memory, &bytes, error);
+    if (status != HASTE_OK) return status;
+    HASTE__CU_TRY(cudaMemcpyAsync(flag, w.flag, sizeof flag, cudaMemcpyDeviceToHost, s), "reading the flags");
+    HASTE__CU_TRY(cudaMemsetAsync(w.flag, 0, sizeof flag, s), "clearing the flags");
+    HASTE__CU_TRY(cudaStreamSynchronize(s), "waiting for the device");
     if (flag[HASTE__CU_FLAG_DATA]) {
         char where[40] = "";
         if (flag[HASTE__CU_FLAG_SAMPLE])
@@ -8743,13 +9055,13 @@ haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_stream stre
     }
     if (flag[HASTE__CU_FLAG_NONFINITE])
         return haste__cu_fail(error, HASTE_ERR_NONFINITE,
-                              "a logit or gradient was not finite; the labels concerned were left as they were");
+                              "a logit, gradient or new weight was not finite; the labels concerned were left as they were");
     return HASTE_OK;
 }
 
 /* ---- >>prediction calls -------------------------------------------------------------------------------------- */
 
-static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste_cuda_workspace *work,
+static void haste__cu_stream_make(haste__cu_stream_args *a, const haste_cuda_layer *layer, const haste__cu_work *work,
                                   const void *x, haste_cuda_type x_type, int32_t B)
 {
     int i;
@@ -8858,6 +9170,7 @@ static void haste__cu_stream_cut(haste__cu_stream_args *a, const haste__cu_strea
 static haste_status haste__cu_stream_launch(const haste__cu_stream_args *a, haste_dtype dtype, int which, unsigned grid,
                                             size_t shared, cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     const int one = a->B == 1;
     if (which == 2 && a->B <= HASTE__CU_FEW / 2) HASTE__CU_STREAM_LAUNCH(haste__few_kernel<1>);
     else if (which == 2) HASTE__CU_STREAM_LAUNCH(haste__few_kernel<2>);
@@ -8888,6 +9201,7 @@ static int haste__cu_stream_plan(haste__cu_stream_args *a, size_t *shared, const
 static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dtype dtype, int *done, cudaStream_t stream,
                                      haste_error *error)
 {
+    cudaError_t launched;
     haste__cu_stream_args a[2];
     size_t shared[2];
     const int processors = haste__cu_device_value(cudaDevAttrMultiProcessorCount);
@@ -8920,46 +9234,48 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
                               haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id,
                               float *score, haste_cuda_stream stream, haste_error *error)
 {
+    cudaError_t launched;
+    haste__cu_work w;
     haste__cu_pass p;
     haste_cuda_lists lists;
     cudaStream_t s = (cudaStream_t)stream;
     int streamed = 0;
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
+    haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_PREDICTION, x, x_type, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, &w, B, excluded, "excluded", s, error);
     if (status != HASTE_OK) return status;
-    if (!id) return haste__cu_fail(error, HASTE_ERR_ARG, "id is NULL");
+    if (!id && B > 0) return haste__cu_fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
     if (k > work->top_k)
         return haste__cu_fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
                               (int)work->top_k);
+    if (B == 0) return HASTE_OK;
     memset(&lists, 0, sizeof lists);
     if (excluded) {
-        lists = *excluded;
-        status = haste__cu_lists_to_device(work, B, &lists, s, error);
+        status = haste__cu_lists_to_device(&w, B, excluded, &lists, s, error);
         if (status != HASTE_OK) return status;
     }
     {
         haste__cu_stream_args a;
-        haste__cu_stream_make(&a, layer, work, x, x_type, B);
+        haste__cu_stream_make(&a, layer, &w, x, x_type, B);
         a.k = k;
         a.id = id;
         a.score = score;
         a.excluded_offset = lists.offset;
         a.excluded_id = lists.id;
-        a.excluded_most = work->ids;
+        a.excluded_most = w.ids;
         status = haste__cu_stream(&a, layer->dtype, &streamed, s, error);
         if (status != HASTE_OK || streamed) return status;
     }
-    haste__cu_pass_make(&p, layer, work, B);
+    haste__cu_pass_make(&p, layer, &w, B);
     p.k = k;
-    p.best = work->best;
-    p.floor = work->floor;
-    status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, lists, 0, &p, s, error);
+    p.best = w.best;
+    p.floor = w.floor;
+    status = haste__cu_prepare_x(layer, &w, x, x_type, B, s, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, &w, B, &lists, 0, &p, s, error);
     if (status != HASTE_OK) return status;
-    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_TOP_K, s, error);
+    status = haste__cu_forward_all(layer, &w, &p, HASTE__CU_TOP_K, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, work->best, p.parts,
+    HASTE__CU_LAUNCH(haste__cu_merge_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, w.best, p.parts,
                      (int64_t)p.tiles * HASTE__CU_TILE, k, id, score);
     HASTE__CU_LAUNCHED("merging the best");
     return HASTE_OK;
@@ -8970,27 +9286,36 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
                               int64_t *offset, int32_t *id, float *score, int64_t capacity, int64_t *needed,
                               haste_cuda_stream stream, haste_error *error)
 {
+    cudaError_t launched;
+    haste__cu_work w;
     haste__cu_pass p;
     cudaStream_t s = (cudaStream_t)stream;
     int64_t total = 0;
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, work, B, *excluded, "excluded", error);
+    haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_PREDICTION, x, x_type, B, 1, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, &w, B, excluded, "excluded", s, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_above", error);
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__cu_fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
         return haste__cu_fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
                               (void *)id, (void *)score);
     if (threshold != threshold) return haste__cu_fail(error, HASTE_ERR_ARG, "threshold is NaN");
-    haste__cu_pass_make(&p, layer, work, B);
+    if (B == 0) {
+        HASTE__CU_TRY(cudaMemsetAsync(offset, 0, sizeof *offset, s), "an offset of 0");
+        HASTE__CU_TRY(cudaStreamSynchronize(s), "an offset of 0");
+        *needed = 0;
+        return HASTE_OK;
+    }
+    haste__cu_pass_make(&p, layer, &w, B);
     p.threshold = threshold;
-    p.count = work->count;
-    status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, work, B, *excluded, 0, &p, s, error);
+    p.count = w.count;
+    status = haste__cu_prepare_x(layer, &w, x, x_type, B, s, error);
+    if (status == HASTE_OK && excluded) status = haste__cu_prepare_lists(layer, &w, B, excluded, 0, &p, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_TRY(cudaMemsetAsync(work->count, 0, (size_t)B * 8, s), "cudaMemsetAsync");
-    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_ABOVE, s, error);
+    HASTE__CU_TRY(cudaMemsetAsync(w.count, 0, (size_t)B * 8, s), "cudaMemsetAsync");
+    status = haste__cu_forward_all(layer, &w, &p, HASTE__CU_ABOVE, s, error);
     if (status != HASTE_OK) return status;
-    HASTE__CU_LAUNCH(haste__cu_offset_kernel, 1, HASTE__CU_THREADS, 0, s, work->count, B, offset);
+    HASTE__CU_LAUNCH(haste__cu_offset_kernel, 1, HASTE__CU_THREADS, 0, s, w.count, B, offset);
     HASTE__CU_LAUNCHED("counting hits");
     HASTE__CU_TRY(cudaMemcpyAsync(&total, offset + B, 8, cudaMemcpyDeviceToHost, s), "counting hits");
     HASTE__CU_TRY(cudaStreamSynchronize(s), "counting hits");
@@ -9001,7 +9326,7 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
     if (total == 0) return HASTE_OK;
     p.hit_id = id;
     p.hit_score = score;
-    status = haste__cu_forward_all(layer, work, &p, HASTE__CU_ABOVE, s, error);
+    status = haste__cu_forward_all(layer, &w, &p, HASTE__CU_ABOVE, s, error);
     if (status != HASTE_OK) return status;
     HASTE__CU_LAUNCH(haste__cu_sort_kernel, (unsigned)B, HASTE__CU_THREADS, 0, s, offset, id, score);
     HASTE__CU_LAUNCHED("sorting hits");
@@ -9009,27 +9334,30 @@ haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspac
 }
 
 haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B, haste_cuda_lists candidates, float *score,
+                              haste_cuda_type x_type, int32_t B, const haste_cuda_lists *candidates, float *score,
                               haste_cuda_stream stream, haste_error *error)
 {
+    cudaError_t launched;
+    haste__cu_work w;
+    haste_cuda_lists lists;
     haste__cu_stream_args a;
     haste__cu_map map;
     dim3 grid((unsigned)(B < 8192 ? (B > 0 ? B : 1) : 8192), 8);
     cudaStream_t s = (cudaStream_t)stream;
-    haste_status status = haste__cu_batch_check(layer, work, x, x_type, B, 0, error);
-    if (status == HASTE_OK) status = haste__cu_lists_check(layer, work, B, candidates, "candidates", error);
-    if (status != HASTE_OK) return status;
+    haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_ANY_PURPOSE, x, x_type, B, 0, error);
+    if (status == HASTE_OK) status = haste__cu_lists_check(layer, &w, B, candidates, "candidates", s, error);
+    if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__cu_fail(error, HASTE_ERR_ARG, "score is NULL");
-    status = haste__cu_lists_to_device(work, B, &candidates, s, error);
+    status = haste__cu_lists_to_device(&w, B, candidates, &lists, s, error);
     if (status != HASTE_OK) return status;
-    haste__cu_stream_make(&a, layer, work, x, x_type, B);
+    haste__cu_stream_make(&a, layer, &w, x, x_type, B);
     haste__cu_map_make(&map, layer);
     if (layer->dtype == HASTE_F32)
-        HASTE__CU_LAUNCH(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, candidates.offset,
-                         candidates.id, score);
+        launched = haste__cu_launch(haste__cu_score_kernel<float>, grid, HASTE__CU_THREADS, 0, s, a, map, lists.offset,
+                                    lists.id, score);
     else
-        HASTE__CU_LAUNCH(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, candidates.offset,
-                         candidates.id, score);
+        launched = haste__cu_launch(haste__cu_score_kernel<uint16_t>, grid, HASTE__CU_THREADS, 0, s, a, map, lists.offset,
+                                    lists.id, score);
     HASTE__CU_LAUNCHED("scoring");
     return HASTE_OK;
 }
@@ -9040,6 +9368,7 @@ template <typename T, int SP>
 static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste__cu_rewire *r, int growth, int workers,
                                            cudaStream_t stream, haste_error *error)
 {
+    cudaError_t launched;
     int grid = 1;
     haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
                                              &grid, error);
@@ -9080,8 +9409,8 @@ static haste_status haste__cu_probe(const haste__cu_pass *p, const haste__cu_rew
 /* share * n rounded down, but for the share's own rounding; see haste.h. */
 static int64_t haste__cu_share_of(float share, int64_t n)
 {
-    int64_t m = (int64_t)((double)share * (1 + 1.0 / 8388608) * (double)n);
-    return m < n ? m : n;
+    const double exact = (double)share * (double)n, nearest = floor(exact + 0.5);
+    return (int64_t)(nearest - exact <= exact / 8388608 ? nearest : floor(exact));
 }
 
 static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o, haste_error *error)
@@ -9089,8 +9418,9 @@ static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->share >= 0 && o->share <= 1))
         return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
-    if (!(o->group_share >= 0 && o->group_share <= 1))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1", (double)o->group_share);
+    if (!((o->group_share >= 0 && o->group_share <= 1) || o->group_share == HASTE_NONE))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "group_share = %g, expected 0 to 1, or HASTE_NONE",
+                              (double)o->group_share);
     if ((unsigned)o->prune > HASTE_PRUNE_SALIENCY || (unsigned)o->scope > HASTE_SCOPE_GROUP ||
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
@@ -9104,6 +9434,7 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
                                             int workers, cudaStream_t stream, haste_error *error)
 {
     const haste_block *block = &layer->block[number];
+    cudaError_t launched;
     int64_t places = block->groups * block->fan_in;
     haste__cu_bound bound;
     haste_status status = HASTE_OK;
@@ -9132,6 +9463,7 @@ static haste_status haste__cu_rewire_decide(const haste_cuda_layer *layer, int n
     for (; levels > 0; levels--) {
         HASTE__CU_LAUNCH(haste__cu_histogram_kernel, haste__cu_grid(places / 2048 + 1), HASTE__CU_THREADS, 0, stream, *r,
                          places);
+        HASTE__CU_LAUNCHED("the bound of the scores");
         HASTE__CU_LAUNCH(haste__cu_pick_kernel, 1, HASTE__CU_THREADS, 0, stream, *r);
         HASTE__CU_LAUNCHED("the bound of the scores");
     }
@@ -9167,12 +9499,13 @@ static void haste__cu_rewire_of(haste__cu_rewire *r, const haste__cu_rewire_memo
     r->root = (float)sqrt((double)layer->block[number].fan_in);
 }
 
-static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_workspace *work,
+static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, const haste__cu_work *work,
                                          const haste_rewire_options *options, const void *x, haste_cuda_type x_type,
-                                         int32_t B, haste_cuda_lists positives, int batch, const int64_t *limit,
+                                         int32_t B, const haste_cuda_lists *positives, int batch, const int64_t *limit,
                                          const int64_t *moves, const haste__cu_rewire_memory *m, cudaStream_t s,
                                          haste_error *error)
 {
+    cudaError_t launched;
     haste__cu_pass p;
     haste__cu_rewire r;
     uint32_t stop = 0;
@@ -9221,30 +9554,36 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, haste_cuda_wor
 }
 
 haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work, const haste_rewire_options *options,
-                               const void *x, haste_cuda_type x_type, int32_t B, haste_cuda_lists positives, int64_t *moved,
-                               haste_cuda_stream stream, haste_error *error)
+                               const void *x, haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
+                               int64_t *moved, haste_cuda_stream stream, haste_error *error)
 {
+    cudaStream_t s = (cudaStream_t)stream;
+    haste__cu_work w;
     haste__cu_rewire_memory m;
     int64_t limit[HASTE_MAX_BLOCKS], moves[HASTE_MAX_BLOCKS], total = 0;
     int i, batch, dense[HASTE_MAX_BLOCKS];
+    float group_share;
     size_t bytes = 0;
     void *memory = NULL;
-    haste_status status = haste__cu_quick(layer, error);
+    haste_status status = haste__cu_work_check(&w, layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__cu_rewire_options_check(options, error);
+    if (status == HASTE_OK) status = haste__cu_not_captured(s, "rewiring", error);
     if (status != HASTE_OK) return status;
-    if (layer->pending)
-        return haste__cu_fail(error, HASTE_ERR_STATE, "%d micro-batches are accumulated: call haste_cuda_apply first",
-                              (int)layer->pending);
     batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
-    status = batch ? haste__cu_batch_check(layer, work, x, x_type, B, 1, error) : haste__cu_work_check(layer, work, error);
+    if (batch && B == 0) {   /* nothing to judge by: nothing is done */
+        if (moved) *moved = 0;
+        return HASTE_OK;
+    }
+    if (batch) status = haste__cu_batch_check(&w, layer, work, HASTE_TRAINING, x, x_type, B, 1, error);
     if (status == HASTE_OK && batch) status = haste__cu_loss_check(layer, error);
-    if (status == HASTE_OK && batch) status = haste__cu_lists_check(layer, work, B, positives, "positives", error);
+    if (status == HASTE_OK && batch) status = haste__cu_lists_check(layer, &w, B, positives, "positives", s, error);
     if (status != HASTE_OK) return status;
+    group_share = options->group_share > 0 ? options->group_share : options->group_share < 0 ? 0 : .5f;   /* < 0: HASTE_NONE */
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *block = &layer->block[i];
         int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
         dense[i] = block->index == NULL;
-        limit[i] = haste__cu_share_of(options->group_share > 0 ? options->group_share : .5f, F);
+        limit[i] = haste__cu_share_of(group_share, F);
         if (limit[i] > spare) limit[i] = spare;
         if (options->scope == HASTE_SCOPE_BLOCK) wanted = haste__cu_share_of(options->share, wanted);
         else if (limit[i] > haste__cu_share_of(options->share, F)) limit[i] = haste__cu_share_of(options->share, F);
@@ -9252,13 +9591,12 @@ haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *wo
         total += moves[i];
     }
     if (total > 0) {
-        status = haste__cu_rewire_arrange(&m, layer, dense, work->tiles, NULL, &bytes, error);
+        status = haste__cu_rewire_arrange(&m, layer, dense, w.tiles, NULL, &bytes, error);
         if (status != HASTE_OK) return status;
         HASTE__CU_TRY(HASTE_CUDA_MALLOC(&memory, bytes), "memory for rewiring");
-        haste__cu_rewire_arrange(&m, layer, dense, work->tiles, (char *)memory, &bytes, error);
-        status = haste__cu_rewire_all(layer, work, options, x, x_type, B, positives, batch, limit, moves, &m,
-                                      (cudaStream_t)stream, error);
-        if (status != HASTE_OK) cudaStreamSynchronize((cudaStream_t)stream);   /* nobody may still use the memory */
+        haste__cu_rewire_arrange(&m, layer, dense, w.tiles, (char *)memory, &bytes, error);
+        status = haste__cu_rewire_all(layer, &w, options, x, x_type, B, positives, batch, limit, moves, &m, s, error);
+        if (status != HASTE_OK) cudaStreamSynchronize(s);   /* nobody may still use the memory */
         HASTE_CUDA_FREE(memory);
         if (status != HASTE_OK) return status;
     }
@@ -9275,6 +9613,7 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
     haste_cuda_kernels kernels = { "", "", "", "", "", "", "", "" };
     const int shared_most = haste__cu_device_value(cudaDevAttrMaxSharedMemoryPerBlockOptin);
     haste_cuda_workspace none;
+    haste__cu_work w;
     haste__cu_pass p;
     haste__panel_plan panel;
     haste__narrow_plan narrow;
@@ -9283,10 +9622,12 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
     haste__cu_stream_args all, streams[2];
     size_t shared[2];
     if (!layer || number < 0 || number >= layer->block_count || B < 1 || shared_most <= 1) return kernels;
-    memset(&none, 0, sizeof none);
-    none.top_k = 16;
-    if (!work) work = &none;
-    haste__cu_pass_make(&p, layer, work, B);
+    if (!work) {
+        if (haste__cu_workspace_shape(&none, layer, NULL, NULL) != HASTE_OK) return kernels;
+        work = &none;
+    }
+    haste__cu_work_make(&w, work);
+    haste__cu_pass_make(&p, layer, &w, B);
     haste__cu_pass_block(&p, layer, number);
     kernels.step = haste_cuda_path_text(haste_cuda_path_of(layer, work, number, B, NULL));
     kernels.softmax = haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_SUMEXP, shared_most) ? "panel" : "general";
@@ -9298,7 +9639,7 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
         kernels.rewire = haste__cu_candidates_take(&candidates, &p, layer->dtype) ? "candidates" : "general";
     kernels.above = haste__panel_plan_make(&panel, &p, layer->dtype, HASTE__CU_TOP_K, shared_most) ? "panel" : "general";
     p.k = work->top_k;
-    haste__cu_stream_make(&all, layer, work, NULL, HASTE_CUDA_F32, B);
+    haste__cu_stream_make(&all, layer, &w, NULL, HASTE_CUDA_F32, B);
     all.k = p.k;
     if (haste__cu_stream_plan(streams, shared, &all, layer->dtype)) {
         const int which = haste__cu_stream_takes(&all.block[number], layer->dtype, B, streams[1].blocks > 0);
@@ -9311,6 +9652,9 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
 #undef HASTE__CU_ARRAY
 #undef HASTE__CU_TRY
 #undef HASTE__CU_LAUNCHED
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_CUDA_IMPLEMENTATION */
 
 /* ---- >>history: at the end of haste.h, as is the licence ----------------------------------------------------- */

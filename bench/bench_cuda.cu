@@ -430,7 +430,8 @@ static haste_cuda_lists lists_of(const batch *b)
 static void our_step(void *context, int turn)
 {
     ours *o = (ours *)context;
-    MUST(haste_cuda_train_step(&o->layer[turn % o->copies], &o->work, o->b->dev_x, HASTE_CUDA_F32, o->b->B, lists_of(o->b),
+    const haste_cuda_lists positives = lists_of(o->b);
+    MUST(haste_cuda_train_step(&o->layer[turn % o->copies], &o->work, o->b->dev_x, HASTE_CUDA_F32, o->b->B, &positives,
                                &o->step, o->b->dev_loss, o->b->dev_grad_x, HASTE_CUDA_F32, NULL, &failure));
 }
 static void our_forward(void *context, int turn)
@@ -1685,6 +1686,7 @@ static void planned_and_taken(const shape *s, batch *b)
     haste_cuda_workspace work;
     haste_cuda_gradient gradient;
     haste_rewire_options rewire;
+    const haste_cuda_lists positives = lists_of(b);
     size_t before, pinned, took[5], planned[5];
     int64_t moved;
     int i, n;
@@ -1704,7 +1706,7 @@ static void planned_and_taken(const shape *s, batch *b)
     took[2] = M.pinned - pinned;
     before = M.held;
     forget_most();
-    MUST(haste_cuda_rewire(&layer, &work, &rewire, b->dev_x, HASTE_CUDA_F32, b->B, lists_of(b), &moved, NULL, &failure));
+    MUST(haste_cuda_rewire(&layer, &work, &rewire, b->dev_x, HASTE_CUDA_F32, b->B, &positives, &moved, NULL, &failure));
     CUDA(cudaDeviceSynchronize());
     took[3] = M.most - before;
     before = M.held;
@@ -1732,6 +1734,7 @@ static void planned_and_taken(const shape *s, batch *b)
 
 static double timed_rewire(ours *o, int growth)
 {
+    const haste_cuda_lists positives = lists_of(o->b);
     haste_rewire_options options;
     float ms[3];
     double begin;
@@ -1744,8 +1747,7 @@ static double timed_rewire(ours *o, int growth)
         CUDA(cudaDeviceSynchronize());
         begin = now();
         MUST(haste_cuda_rewire(&o->layer[i % o->copies], &o->work, &options, o->b->dev_x, HASTE_CUDA_F32, o->b->B,
-                               lists_of(o->b),
-                               &moved, NULL, &failure));
+                               &positives, &moved, NULL, &failure));
         CUDA(cudaDeviceSynchronize());
         ms[i] = (float)((now() - begin) * 1e3);
     }

@@ -66,6 +66,7 @@ static void engine_make(predictor *p, int64_t ids)
     options.batch = (int32_t)p->batch;
     options.top_k = (int32_t)p->top_k;
     options.ids = ids;
+    options.purpose = HASTE_PREDICTION;
     memset(&cuda, 0, sizeof cuda);
     cuda.batch = (int32_t)p->batch;
     for (i = 0; i < p->file.layer.block_count; i++)   /* no order is faster to search than the general one */

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -331,7 +332,7 @@ static inline int data_number(const char **at, float *value)
     }
     *at = p;
     *value = (float)number;
-    return fabsf(*value) <= 3.4028234e38f;
+    return fabsf(*value) <= FLT_MAX;
 }
 
 /* What stands at p, for a message: 'word', or words that say what is there instead. */

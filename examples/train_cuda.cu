@@ -61,7 +61,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     memset(&cuda, 0, sizeof cuda);
     cuda.batch = (int32_t)t->s.batch;
     for (i = 0; i < t->layer.block_count; i++)   /* dense labels take what they get */
-        if (options->block[i].fan_in != HASTE_DENSE) cuda.path[i] = (haste_cuda_path)t->s.path;
+        if (t->layer.block[i].index) cuda.path[i] = (haste_cuda_path)t->s.path;
     memset(&work, 0, sizeof work);
     work.batch = t->room;
     work.ids = data_most_labels(&t->train, t->s.batch);
@@ -95,9 +95,12 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     cuda_ok(cudaGetDeviceProperties(&device, e->layer.device), "cudaGetDeviceProperties");
     printf("runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
-    for (i = 0; i < e->layer.block_count; i++)
-        printf("; %s %s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups",
-               haste_cuda_path_text(haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, NULL)));
+    for (i = 0; i < e->layer.block_count; i++) {
+        const char *why;   /* not a faster path */
+        const haste_cuda_path path = haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, &why);
+        printf("; %s %s%s%s%s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups", haste_cuda_path_text(path),
+               why[0] ? " (" : "", why, why[0] ? ")" : "");
+    }
     putchar('\n');
 }
 
@@ -145,14 +148,14 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
 
     encoder_cuda_forward(&e->bag, &t->bag, batch, 1, e->x, e->stream);
     if (grad_x) cuda_ok(cudaMemsetAsync(grad_x, 0, inputs * sizeof(float), e->stream), "cudaMemsetAsync");
-    if (haste_cuda_train_step(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, positives, step, e->loss + turn, grad_x,
+    if (haste_cuda_train_step(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, &positives, step, e->loss + turn, grad_x,
                               HASTE_CUDA_F32, e->stream, &error) != HASTE_OK)
         die(1, "step %lld: %s", (long long)t->progress.step + 1, error.text);
     cuda_ok(cudaMemcpyAsync(e->host_loss + turn, e->loss + turn, sizeof(double), cudaMemcpyDeviceToHost, e->stream),
             "reading the loss");
     if (rewire) {
         check_device(t);
-        if (haste_cuda_rewire(&e->layer, &e->work, rewire, e->x, HASTE_CUDA_F32, B, positives, &moved, e->stream,
+        if (haste_cuda_rewire(&e->layer, &e->work, rewire, e->x, HASTE_CUDA_F32, B, &positives, &moved, e->stream,
                               &error) != HASTE_OK)
             die(1, "rewiring: %s", error.text);
         t->progress.moved += moved;

@@ -39,14 +39,15 @@ static inline void data_names_free(data_names *names)
 
 static inline uint64_t data_hash(const char *text, int64_t n)
 {
+    const unsigned char *c = (const unsigned char *)text;
     uint64_t hash = UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)n, part;
-    for (; n >= 8; n -= 8, text += 8) {
-        memcpy(&part, text, 8);
+    for (; n >= 8; n -= 8, c += 8) {   /* the same on machines of either byte order */
+        part = c[0] | (uint64_t)c[1] << 8 | (uint64_t)c[2] << 16 | (uint64_t)c[3] << 24;
+        part |= (uint64_t)c[4] << 32 | (uint64_t)c[5] << 40 | (uint64_t)c[6] << 48 | (uint64_t)c[7] << 56;
         hash = (hash ^ part) * UINT64_C(0xff51afd7ed558ccd);
         hash ^= hash >> 32;
     }
-    /* the same on machines of either byte order */
-    for (part = 0; n > 0; n--) part = part << 8 | (unsigned char)*text++;
+    for (part = 0; n > 0; n--) part = part << 8 | *c++;
     hash = (hash ^ part) * UINT64_C(0xff51afd7ed558ccd);
     hash = (hash ^ hash >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
     return hash ^ hash >> 33;

@@ -71,6 +71,11 @@ if begin minimal; then
     ok [ ! -e minimal.haste ]
 fi
 
+if begin surgery; then
+    run 0 $RUN "$bin/haste-surgery"
+    says out '^right: 64 of (5[89]|6[0-4])( (5[89]|6[0-4])){3}$'
+fi
+
 if begin readme; then   # its example is the text of examples/minimal.c
     awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/README.md" >readme.txt
     first=$(grep -nFx "$(head -n 1 readme.txt)" "$root/examples/minimal.c" | head -n 1 | cut -d : -f 1)

@@ -47,7 +47,7 @@ int main(void)
         haste_workspace_create(&host_work, &trained, NULL, &error) != HASTE_OK ||
         haste_train_step(&trained, &host_work, zeros, B, &lists, &step, NULL, NULL, &error) != HASTE_OK ||
         haste_cuda_gradient_create(&gradient, &layer, &error) != HASTE_OK ||
-        haste_cuda_train_step(&layer, &work, gradient.memory, HASTE_CUDA_F32, B, positives, &step, NULL, NULL,
+        haste_cuda_train_step(&layer, &work, gradient.memory, HASTE_CUDA_F32, B, &positives, &step, NULL, NULL,
                               HASTE_CUDA_F32, NULL, &error) != HASTE_OK ||
         haste_cuda_check(&work, NULL, &error) != HASTE_OK || haste_cuda_download(&layer, &host, NULL, &error) != HASTE_OK)
         { printf("failed: %s\n", error.text); return 1; }
