@@ -1,8 +1,8 @@
 /* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
-   Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
-   libm.
+   Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only
+   libc and libm.
 
    Do this:
        #define HASTE_IMPLEMENTATION
@@ -21,19 +21,19 @@
 
    examples/minimal.c is this in full, compiled and run by the tests.
 
-   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights of
-                their own, so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent
-                labels may have a dense block of their own. While training, inputs that matter little to a group are pruned
-                and others grown. One call does logits, loss, gradients and update group by group: there is never a [B, L]
-                array.
+   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights
+                of their own, so a layer has L*F weights, not L*D, and a group is a small dense product. The most
+                frequent labels may have a dense block of their own. While training, inputs that matter little to a
+                group are pruned and others grown. One call does logits, loss, gradients and update group by group:
+                there is never a [B, L] array.
    WHAT IT IS NOT   An encoder, an autograd, a retrieval index: top-k reads every weight. For a GPU see haste_cuda.cuh.
 
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>letters
-       >>kernel text  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference
+       >>letters >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -42,28 +42,28 @@
        logit: of a label, before any sigmoid or softmax; in the results of a search it is called its score
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
-   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
-       align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency, haste_embed_sparse and
-       _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch while they run.
-       HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the caller's
-       memory.
-   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
-       unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
-       asserts. B = 0 is no error: there is nothing to do.
-   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
-       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals. After fork(),
-       GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the first call, start
-       another program in the child, or let the child's workspaces have threads = 1.
+   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more,
+       to align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency,
+       haste_embed_sparse and _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch
+       while they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init
+       work in the caller's memory.
+   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a
+       haste_error, unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing
+       exits, prints or asserts. B = 0 is no error: there is nothing to do.
+   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a
+       call, OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals.
+       After fork(), GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the
+       first call, start another program in the child, or let the child's workspaces have threads = 1.
    DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
-       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
-       the last ones; label embeddings and groups are made on the best path. Random numbers come from a counter of (seed,
-       step, position).
-   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order, fused where the path has the instruction. Training and search report a logit that is not finite,
-       and training leaves its group as it was; haste_forward and haste_score return it as it is.
-       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and haste_forward,
-       of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls are promised only if
-       the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
+       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may
+       differ in the last ones; label embeddings and groups are made on the best path. Random numbers come from a
+       counter of (seed, step, position).
+   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained).
+       Sums over f run in order, fused where the path has the instruction. Training and search report a logit that is
+       not finite, and training leaves its group as it was; haste_forward and haste_score return it as it is.
+       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and
+       haste_forward, of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls
+       are promised only if the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
@@ -72,12 +72,13 @@
        HASTE_API            (everywhere) what stands before each declaration, instead of these two
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
-                            void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
-                            is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
-                            an option threads = 0 means 1, and calls without that option use one thread. Work for one
-                            thread does not pass through it
+                            void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done;
+                            thread is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then
+                            not used, an option threads = 0 means 1, and calls without that option use one thread. Work
+                            for one thread does not pass through it
        HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
-       HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
+       HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON.
+                            Other
                             compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
 
@@ -93,10 +94,10 @@
        Algorithm 3: prune and regrow       haste_rewire
 
    WHERE WE DIFFER, AND WHY
-       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is
-       reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from balanced bisection
-       and exchanges, so that none in the middle is short. The step is one pass; logits and weight gradients are never
-       stored.
+       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved
+       places is reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from
+       balanced bisection and exchanges, so that none in the middle is short. The step is one pass; logits and weight
+       gradients are never stored.
 */
 #ifndef HASTE_H
 #define HASTE_H
@@ -186,8 +187,8 @@ typedef enum haste_path {
 /* Lists of label ids, one list per sample (CSR): sample b has id[offset[b]] .. id[offset[b+1] - 1].
    offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
    unordered, and may name a label twice (it counts once: the first time).
-   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a positive
-   is then left out of the loss. */
+   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a
+   positive is then left out of the loss. */
 typedef struct haste_lists {
     const int64_t *offset;
     const int32_t *id;
@@ -209,8 +210,8 @@ typedef struct haste_sparse {
                                   one column per label: slots first_slot + g*S, first_slot + g*S + 1, ...
 
    A row of the weight belongs to one input, so pruning and regrowing an input touches one row. index counts from
-   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and index
-   may be NULL.
+   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and
+   index may be NULL.
    Slots past the last label hold weight 0 and bias 0, and take part in nothing. */
 typedef struct haste_block {
     int64_t   groups;           /* G = ceil(labels / S) */
@@ -273,8 +274,8 @@ typedef struct haste_layer_options {
     uint64_t            seed;
 } haste_layer_options;
 
-/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same layer
-   bring one workspace each. */
+/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same
+   layer bring one workspace each. */
 typedef enum haste_purpose {
     HASTE_ANY_PURPOSE = 0,
     HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _forward, _backward, _score, _rewire */
@@ -286,17 +287,18 @@ typedef struct haste_workspace_options {
     int64_t       ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
     int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
     int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
-                                 number of threads is not. Chunks beyond the number of threads even out the work, and each
-                                 takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most 64 */
+                                 number of threads is not. Chunks beyond the number of threads even out the work, and
+                                 each takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most
+                                 64 */
     int32_t       threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
     haste_purpose purpose;    /* what it is for; other calls are refused */
     haste_path    path;
     int32_t       bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to
-                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes subnormal
-                                 numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights;
-                                 for one sample alone up to three times as slow as without. Logits change by about 2^-9 of
-                                 the size of their terms. Training and layers of float32 do not look at it. Only on
-                                 HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
+                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes
+                                 subnormal numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as
+                                 float32 weights; for one sample alone up to three times as slow as without. Logits
+                                 change by about 2^-9 of the size of their terms. Training and layers of float32 do not
+                                 look at it. Only on HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
@@ -311,8 +313,8 @@ typedef struct haste_workspace {
     size_t        bytes;
 } haste_workspace;
 
-/* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
-   each time, to align). */
+/* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes
+   more each time, to align). */
 typedef struct haste_plan {
     size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part
                                                    before */
@@ -350,21 +352,23 @@ typedef struct haste_loss_tile {
 /* Called for one tile after the other, from several threads at once. */
 typedef void haste_loss_function(void *context, const haste_loss_tile *tile);
 
-/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the positives'
-   y, that of y * label_weight, and how many labels are not ignored. */
+/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the
+   positives' y, that of y * label_weight, and how many labels are not ignored. */
 #define HASTE_SOFTMAX_SUMS 5
 
-/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) + label_offset[l] and
-   y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing / 2,
+/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) +
+   label_offset[l] and y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing
+   / 2,
 
      loss = scale * sum over b of sample_weight[b] * sum over l of label_weight[l] * loss(u, y)
      BCE            positive_weight * y * log(1 + e^-u) + (1 - y) * log(1 + e^u)
      squared hinge  positive_weight * y * max(0, 1 - u)^2 + (1 - y) * max(0, 1 + u)^2
-     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing) +
-                    smoothing / (labels that are not ignored); 0 for a row without positives
+     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing)
+                    + smoothing / (labels that are not ignored); 0 for a row without positives
 
    Recipes: logit adjustment, logQ: label_offset = log of the prior, -log q. Temperature T: logit_scale = 1 / T. Cosine
-   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value = 1 / p_l. */
+   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value
+   = 1 / p_l. */
 typedef struct haste_loss_options {
     double               scale;             /* of loss and all gradients; 0: 1 / B */
     const float         *sample_weight;     /* [B], or NULL: 1 */
@@ -383,7 +387,8 @@ typedef struct haste_loss_options {
     haste_loss_function *function;          /* a loss of one's own instead of the layer's; with sample_weight, u and share */
     void                *context;           /* its first argument */
     const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin and
-                                               haste_softmax_merge; positives are those of this shard. NULL: one layer */
+                                               haste_softmax_merge; positives are those of this shard. NULL: one layer
+                                               */
 } haste_loss_options;
 
 /* Rates of one block that differ from those of the step. */
@@ -435,7 +440,8 @@ HASTE_API const char *haste_status_text(haste_status status);
 HASTE_API const char *haste_path_text(haste_path path);
 HASTE_API haste_path  haste_path_best(void);
 
-/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, and a compiler that knows it). */
+/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, and a compiler that knows it).
+   */
 HASTE_API int haste_has_bf16_dot(void);
 
 /* haste_plan_bytes: the memory that a layer and its companions will take, before anything is allocated.
@@ -444,8 +450,8 @@ HASTE_API int haste_has_bf16_dot(void);
      work      the workspace's, or NULL: the defaults
      plan      out (=)
 
-   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for sizes and options that the functions which allocate would refuse; order and
-   frequency are not read. O(1). Thread-safe. */
+   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for sizes and options that the functions which allocate would refuse; order
+   and frequency are not read. O(1). Thread-safe. */
 HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work,
                                         haste_plan *plan, haste_error *error);
 
@@ -456,25 +462,25 @@ HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, cons
 
    Indices: F distinct inputs a group, uniform, from (seed, group), ascending. Weights: uniform in +-1/sqrt(F) from
    (seed, slot, input's place), or 0; padding 0. Bias: with p = (n + .5) / (N + 1) from frequency n,
-   log(p / (1 - p)) for BCE, 2p - 1 for the squared hinge, log p for softmax: with a million labels this is what makes the
-   first steps sane. State: 0.
+   log(p / (1 - p)) for BCE, 2p - 1 for the squared hinge, log p for softmax: with a million labels this is what makes
+   the first steps sane. State: 0.
 
    Returns HASTE_ERR_ARG: sizes, F above the slice's width, S not a multiple of 8 in 8..256, blocks whose labels do
    not sum to L, an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE; HASTE_ERR_MEMORY.
-   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written). O(L*F).
-   Paper: sections 3.1 and 3.3. */
+   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written).
+   O(L*F). Paper: sections 3.1 and 3.3. */
 HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
 HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
                                         haste_error *error);
 HASTE_API void         haste_layer_free(haste_layer *layer);
 
 /* haste_layer_check: every invariant of a layer: sizes, slices, strictly ascending indices, padding at 0, label_of and
-   slot_of inverse to each other, finite weights, biases and state (Adam's first moment at most 1e18). Returns HASTE_ERR_STATE and names the first violation.
-   O(L*F). Reads only. */
+   slot_of inverse to each other, finite weights, biases and state (Adam's first moment at most 1e18). Returns
+   HASTE_ERR_STATE and names the first violation. O(L*F). Reads only. */
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
-/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
-   than those it was made for; but its default chunks come from the layer that it was made with. */
+/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not
+   larger than those it was made for; but its default chunks come from the layer that it was made with. */
 HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
                                               const haste_workspace_options *options, haste_error *error);
 HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
@@ -482,10 +488,10 @@ HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_l
                                             haste_error *error);
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
-/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them back.
-   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each block as in
-   haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
-   haste_gradient_zero: zeroes the arrays and forgets what is pending. */
+/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them
+   back. haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of
+   each block as in haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a
+   gradient). haste_gradient_zero: zeroes the arrays and forgets what is pending. */
 HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
 HASTE_API haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
                                            float *const *bias, haste_error *error);
@@ -506,43 +512,45 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      loss       out (=): the loss before the update (see haste_loss_options); NULL: not wanted (saves its logarithms)
      grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
 
-   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients;
-   the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
-   their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever `negligible`.)
-   options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The expectation of
-   loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their logarithms).
+   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all
+   gradients; the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that
+   have no other cost their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever
+   `negligible`.) options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The
+   expectation of loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their
+   logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
-   nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not finite were left
-   as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A group whose weight
-   gradient reaches 1e18 counts as not finite.
-   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it
-   uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused). */
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad
+   lists): nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not
+   finite were left as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A
+   group whose weight gradient reaches 1e18 counts as not finite.
+   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace;
+   it uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused).
+   */
 HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         const haste_lists *positives, const haste_step_options *options, double *loss,
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0 each
-   call takes 1 / its own B, and the sum of k calls is k times too large).
+   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0
+   each call takes 1 / its own B, and the sum of k calls is k times too large).
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
    layer->step += 1, gradient->pending = 0; it does not look at options->loss. A group with a logit or gradient that
-   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
-   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
-   Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
-   for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
+   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move
+   it. haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight
+   infinite. Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to
+   another layer, for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
 HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         const haste_lists *positives, const haste_step_options *options,
                                         haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
 
-/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer changes.
-   options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step. Thread-safe
-   with one workspace each. */
+/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer
+   changes. options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step.
+   Thread-safe with one workspace each. */
 HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const haste_lists *positives, const haste_loss_options *options, double *loss,
                                       float *grad_x, haste_error *error);
@@ -550,9 +558,9 @@ HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace 
 /* Softmax over labels that lie in several layers, or machines (shards), each with its own positives:
      haste_softmax_begin    sums [B, HASTE_SOFTMAX_SUMS] (=): what this layer's labels contribute; 2*B*L*F flops
      haste_softmax_merge    sums (in, out) takes those of another shard
-   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their grad_x,
-   add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards; NULL: the
-   defaults. */
+   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their
+   grad_x, add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards;
+   NULL: the defaults. */
 HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                            const haste_lists *positives, const haste_loss_options *options, double *sums,
                                            haste_error *error);
@@ -565,9 +573,9 @@ HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, in
      logits   [B, slots] row-major (=); padding slots become 0. From 16 MiB on fastest where rows begin at cache lines:
               logits aligned to 64 bytes, and slots and S multiples of 16.
 
-   For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one workspace
-   each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is. Paper: section
-   3.1. */
+   For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one
+   workspace each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is.
+   Paper: section 3.1. */
 HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                      float *logits, haste_error *error);
 
@@ -581,8 +589,8 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      gradient     (=) its arrays, padding 0; pending = 1; NULL: not wanted. B = 0 leaves it as it is
      grad_x       [B, D] (+=); NULL: not wanted
 
-   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer; grad_logits
-   is not checked. Paper: section 3.2. */
+   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer;
+   grad_logits is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
 
@@ -593,12 +601,13 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
      score   [offset[B] - offset[0]] (=)
 
    2*F flops a candidate. Any B, any number of candidates, any workspace: of it, path, threads and scratch are used.
-   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG, HASTE_ERR_DATA. */
+   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG,
+   HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                    const haste_lists *candidates, float *score, haste_error *error);
 
-/* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
-   weights: never a [B, L] array.
+/* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over
+   the weights: never a [B, L] array.
 
      excluded  B lists of ids that must not come back, or NULL
      id        [B, k] (=): label ids; -1 where fewer than k labels are left
@@ -717,9 +726,9 @@ typedef struct haste_rewire_options {
    Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
-   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a logit
-   that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any number
-   of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
+   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a
+   logit that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any
+   number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
                                     haste_error *error);
@@ -816,9 +825,9 @@ typedef struct haste_file {
    the next save to that path removes it, and leaves alone those that others still write. (A file system without
    locks, flock, cannot tell: there they stay.)
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
-   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
-   Allocates nothing itself, and needs about 64 KiB of stack.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a
+   weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path
+   and reason. Allocates nothing itself, and needs about 64 KiB of stack.
 
    haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does
    one that only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1:
@@ -979,13 +988,15 @@ HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
 /* The same operations, slow and obvious, in double precision: what the tests compare with, and what to read first.
-   Arrays are in the layouts above. They check nothing and allocate nothing. haste_loss_ref and haste_top_k_ref begin with
-   the logits of haste_forward_ref.
+   Arrays are in the layouts above. They check nothing and allocate nothing. haste_loss_ref and haste_top_k_ref begin
+   with the logits of haste_forward_ref.
 
    haste_forward_ref    logits [B, slots] (=)
-   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it does not
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it
+                        does not
                         look at function, share and softmax. What is smaller than negligible * scale is zeroed last
-   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
+   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each
+                        may be
                         NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
@@ -1129,8 +1140,8 @@ static int haste__multiply(size_t *size, uint64_t factor)
     return 1;
 }
 
-/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory NULL it
-   finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
+/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory
+   NULL it finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
 typedef struct haste__arena {
     char  *memory;      /* 64-byte aligned, or NULL: only count */
     size_t end;         /* bytes so far, a multiple of 64 */
@@ -1185,8 +1196,9 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
 
-/* Random decisions come from a counter, not from a state: the same (seed, stream, position) gives the same number on any
-   thread and on any device. `stream` separates uses that share positions; the step counter goes into its upper bits. */
+/* Random decisions come from a counter, not from a state: the same (seed, stream, position) gives the same number on
+   any thread and on any device. `stream` separates uses that share positions; the step counter goes into its upper
+   bits. */
 enum {
     HASTE__STREAM_INDEX = 1, HASTE__STREAM_WEIGHT, HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
     HASTE__STREAM_ROUND_STATE1, HASTE__STREAM_GROW, HASTE__STREAM_GROW_WEIGHT, HASTE__STREAM_SHUFFLE,
@@ -1243,8 +1255,8 @@ HASTE__INLINE uint16_t haste__to_bf16(float value)
 
 /* ---- >>threads ----------------------------------------------------------------------------------------------- */
 
-/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads
-   at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory. */
+/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads`
+   threads at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory. */
 typedef void haste__task(void *context, int64_t i, int thread);
 
 static void haste__parallel(int64_t n, int threads, haste__task *task, void *context)
@@ -1883,8 +1895,8 @@ static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; 
 static int64_t haste__block_slots(const haste_block *block) { return block->groups * block->group_size; }
 static int32_t haste__block_width(const haste_block *block) { return block->end - block->begin; }
 
-/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a caller's
-   struct or a file. `where` begins the message, `status` is what a failure returns. */
+/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a
+   caller's struct or a file. `where` begins the message, `status` is what a failure returns. */
 static haste_status haste__layer_sizes_check(const haste_layer *layer, const char *where, haste_status status,
                                              haste_error *error)
 {
@@ -2027,14 +2039,14 @@ static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena
 static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
                                         haste_error *error);
 
-/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a
-   row, each in a page of its own, cost a TLB miss each. */
+/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of
+   such a row, each in a page of its own, cost a TLB miss each. */
 enum { HASTE__PANEL = 128 };
 
 static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
 
-/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise those of
-   prediction; the others are NULL. */
+/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise
+   those of prediction; the others are NULL. */
 typedef struct haste__scratch {
     float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     uint16_t *x_bf16;        /* the same                         for bf16_dot */
@@ -2494,7 +2506,8 @@ void haste_workspace_free(haste_workspace *work)
     memset(work, 0, sizeof *work);
 }
 
-/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks. */
+/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks.
+   */
 static uint64_t haste__layer_identity(const haste_layer *layer)
 {
     uint64_t identity = haste__mix(layer->seed + (uint64_t)layer->block_count);
@@ -2680,8 +2693,8 @@ static const uint64_t *haste__lower_bound(const uint64_t *first, const uint64_t 
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
-/* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread from
-   its first group to its last, so results depend on the chunks and never on the threads. */
+/* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread
+   from its first group to its last, so results depend on the chunks and never on the threads. */
 typedef struct haste__pass {
     const haste_layer     *layer;
     haste_layer           *trained;         /* the same layer where the pass updates it, else NULL */
@@ -2748,8 +2761,9 @@ static int haste__tile_samples(const haste__pass *pass, int tile)
     return n < HASTE__SAMPLES ? n : HASTE__SAMPLES;
 }
 
-/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is little
-   beside a pass over the weights, and threads that wait for each other cost more where the machine has other work. */
+/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is
+   little beside a pass over the weights, and threads that wait for each other cost more where the machine has other
+   work. */
 static void haste__pass_load(const haste__pass *pass)
 {
     int D = pass->layer->inputs, tile, b, d;
@@ -3110,8 +3124,8 @@ static float *haste__widen(const haste__kernels *kernel, float *out, void *array
     return out;
 }
 
-/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer, so
-   that no two blocks round alike. */
+/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer,
+   so that no two blocks round alike. */
 static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in, int n,
                           uint64_t seed, uint64_t stream, uint64_t position)
 {
@@ -3152,8 +3166,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->weight = 1;
 }
 
-/* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be inlined:
-   gcc drops calls to one that does nothing but ask. */
+/* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be
+   inlined: gcc drops calls to one that does nothing but ask. */
 HASTE__INLINE void haste__next_fetch(const haste__group *group, const void *array, haste_dtype dtype, int64_t part,
                                      int64_t parts)
 {
@@ -3236,7 +3250,8 @@ static int32_t haste__group_label(const haste__pass *pass, const haste__group *g
     return pass->layer->label_of[group->slot + s];
 }
 
-/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest u. */
+/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest
+   u. */
 static void haste__group_adjust(const haste__pass *pass, haste__group *group, int tile)
 {
     const haste_loss_options *o = pass->loss;
@@ -3308,7 +3323,8 @@ static double haste__pair_weight(const haste__pass *pass, const haste__group *gr
 /* What a logit must be for a negative to cost nothing: where positives and what is ignored wait. */
 static const float haste__free_logit[2] = { -87, -1 };   /* of BCE and hinge */
 
-/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their own. */
+/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their
+   own. */
 static int haste__group_weighted(const haste__pass *pass, haste__group *group, int tile, double *loss)
 {
     const haste_loss_options *o = pass->loss;
@@ -3367,8 +3383,8 @@ static double haste__softmax_target(const haste__pass *pass, const haste__group 
     return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_weight(pass, group, *p) : 0;
 }
 
-/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was not
-   finite, and the group must be left alone. */
+/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was
+   not finite, and the group must be left alone. */
 static int haste__group_loss(const haste__pass *pass, haste__group *group, double *loss)
 {
     const haste_loss kind = pass->layer->loss;
@@ -3387,9 +3403,9 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         *loss += sum;
         return finite;
     }
-    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the
-       kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would lose all
-       small terms. */
+    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while
+       the kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would
+       lose all small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
         const double u = (double)*z, y = pass->value ? (double)pass->value[p - pass->pair] : 1;
@@ -3467,7 +3483,8 @@ static void haste__group_grad_weight(const haste__pass *pass, haste__group *grou
                               group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
 }
 
-/* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32]. */
+/* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32].
+   */
 static void haste__group_grad_x(const haste__pass *pass, const haste__group *group, int f, int end, const float *z,
                                 int64_t chunk, int tile)
 {
@@ -3477,8 +3494,8 @@ static void haste__group_grad_x(const haste__pass *pass, const haste__group *gro
                              group->w + (size_t)f * (size_t)group->S, z, dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
 }
 
-/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a
-   time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
+/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer
+   at a time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
 static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
                          const haste__rule *rule, int dry)
@@ -3543,8 +3560,9 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
                          dry);
 }
 
-/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What is added
-   to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only shrink. */
+/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What
+   is added to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only
+   shrink. */
 static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
@@ -3559,8 +3577,8 @@ static int haste__update_is_tame(const haste__pass *pass, const haste_block *blo
             haste__all_below(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S, 1e20f));
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group was left
-   alone. */
+/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group
+   was left alone. */
 static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
 {
     if (!haste__update_is_tame(pass, &pass->layer->block[number], g) &&
@@ -3575,7 +3593,8 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
-/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
+/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are
+   passed over. */
 static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk, int want_weight)
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
@@ -3648,7 +3667,8 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 /* ---- >>train ------------------------------------------------------------------------------------------------- */
 
-/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its loss. */
+/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its
+   loss. */
 static int haste__visited(const haste__pass *pass, int number, int64_t g, float *weight)
 {
     const haste_layer *layer = pass->layer;
@@ -3791,8 +3811,8 @@ static void haste__softmax_row(const haste__pass *pass, int b, double *sums)
 }
 
 /* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes
-   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with the
-   weights that they have in the loss. */
+   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with
+   the weights that they have in the loss. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     const haste_workspace *work = pass->work;
@@ -4111,9 +4131,9 @@ static void haste__stream_rows(const haste__pass *pass, const haste__outgoing *o
     for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
-/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32
-   samples of a panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few
-   writes waiting. */
+/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one:
+   32 samples of a panel at a time, which are written out while the next are computed. In pieces, since the processor
+   keeps few writes waiting. */
 static void haste__forward_panels(const haste__pass *pass, int number, int64_t g, int64_t last, int thread)
 {
     const size_t slots = (size_t)pass->layer->slots;
@@ -4179,8 +4199,8 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     return HASTE_OK;
 }
 
-/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=),
-   unless zt is NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
+/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S]
+   (=), unless zt is NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
 static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db,
                               float *z, float *rest)
 {
@@ -4236,9 +4256,10 @@ static int haste__stream_gradient(const haste_block *block, const float *weight)
            ((uintptr_t)weight | (size_t)block->group_size * sizeof *weight) % 64 == 0;
 }
 
-/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of `ahead`
-   groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so that what comes
-   next can be prefetched a little at a time: the processor stalls where some 20 cache lines are outstanding. */
+/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of
+   `ahead` groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so
+   that what comes next can be prefetched a little at a time: the processor stalls where some 20 cache lines are
+   outstanding. */
 static void haste__backward_panel(const haste__pass *pass, int number, int64_t g, int count, int ahead, int64_t chunk,
                                   int thread)
 {
@@ -4530,8 +4551,8 @@ static void haste__hit_top_k(const haste__pass *pass, int64_t chunk, int thread,
     if (*count == pass->k) pass->scratch.best_floor[sample] = best[pass->k - 1];
 }
 
-/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
-   plus the hits of earlier chunks, which scratch.count then holds. */
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's
+   offset plus the hits of earlier chunks, which scratch.count then holds. */
 static void haste__hit_above(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
 {
     int32_t *count = pass->scratch.count + (size_t)chunk * (size_t)pass->work->batch + b;
@@ -4693,7 +4714,8 @@ enum {
     HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
-/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n] (+=). */
+/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n]
+   (+=). */
 static float haste__group_dot(const float *a, const float *b, int32_t n) { return haste__best_kernels()->dot(a, b, n); }
 
 static void haste__group_dot4(const float *a, const float *b, int32_t n, float *out)
@@ -8974,8 +8996,8 @@ static const haste__kernels HASTE__KERNEL(kernels) = {
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
-   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels for
-           AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
+   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels
+           for AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
 
    ----------------------------------------------------------------------------------------------------------------
 MIT License
