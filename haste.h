@@ -32,8 +32,8 @@
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference
-       >>letters >>kernel text  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery
+       >>reference  >>letters  >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -78,8 +78,7 @@
                             for one thread does not pass through it
        HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
        HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON.
-                            Other
-                            compilers, and nvcc, build the portable ones: have the implementation in a C file
+                            Other compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's
@@ -262,7 +261,7 @@ typedef struct haste_layer_options {
     int32_t             inputs;             /* D: 1 .. 65,536 */
     int32_t             block_count;        /* 0: one sparse block with the defaults above */
     haste_block_options block[HASTE_MAX_BLOCKS];
-    const int32_t      *order;              /* [L] a permutation of the label ids: which label sits where; NULL: 0, 1, ... */
+    const int32_t      *order;              /* [L] a permutation of the ids: which label sits where; NULL: 0, 1, ... */
     const int64_t      *frequency;          /* [L] training positives of each label id: the bias starts at the prior.
                                                NULL: bias 0 */
     int64_t             samples;            /* N: training samples behind frequency */
@@ -320,7 +319,7 @@ typedef struct haste_plan {
                                                    before */
     size_t layer;                               /* their sum: what haste_layer_create allocates */
     size_t workspace;                           /* what haste_workspace_create allocates */
-    size_t gradient;                            /* what haste_gradient_create allocates (only to accumulate gradients) */
+    size_t gradient;                            /* what haste_gradient_create allocates */
     size_t rewire;                              /* what haste_rewire allocates while it runs */
     int64_t parameters;                         /* weights and biases of labels, padding not counted */
 } haste_plan;
@@ -381,14 +380,13 @@ typedef struct haste_loss_options {
     float                margin;
     float                positive_weight;   /* BCE and hinge; 0: 1 */
     float                smoothing;         /* BCE and softmax; 0 .. 1 */
-    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller; 0: none */
-    float                share;             /* of the groups without a positive in the batch that are visited, at random from
-                                               (seed, step), with 1 / share times their weight; 0: 1, all */
-    haste_loss_function *function;          /* a loss of one's own instead of the layer's; with sample_weight, u and share */
+    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller */
+    float                share;             /* of the groups without a positive in the batch that are visited, at random
+                                               from (seed, step), with 1 / share times their weight; 0: 1, all */
+    haste_loss_function *function;          /* a loss of one's own; with sample_weight, u and share */
     void                *context;           /* its first argument */
-    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin and
-                                               haste_softmax_merge; positives are those of this shard. NULL: one layer
-                                               */
+    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin
+                                               and _merge; positives are this shard's. NULL: one layer */
 } haste_loss_options;
 
 /* Rates of one block that differ from those of the step. */
@@ -405,10 +403,10 @@ typedef struct haste_step_options {
     float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
     float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
     float   weight_decay;   /* wd; the bias is not decayed */
-    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and biases
-                               together, haste_train_step of each group; 0: any */
+    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and
+                               biases together, haste_train_step of each group; 0: any */
     const haste_block_rates *block;   /* [block_count], or NULL */
-    double *grad_norm;      /* out (=): the norm of all weights' and biases' gradients, before clipping; NULL: not wanted */
+    double *grad_norm;      /* out (=): the norm of all gradients of weights and biases, before clipping; or NULL */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -440,8 +438,7 @@ HASTE_API const char *haste_status_text(haste_status status);
 HASTE_API const char *haste_path_text(haste_path path);
 HASTE_API haste_path  haste_path_best(void);
 
-/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, and a compiler that knows it).
-   */
+/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, a compiler that knows it). */
 HASTE_API int haste_has_bf16_dot(void);
 
 /* haste_plan_bytes: the memory that a layer and its companions will take, before anything is allocated.
@@ -470,8 +467,8 @@ HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, cons
    On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written).
    O(L*F). Paper: sections 3.1 and 3.3. */
 HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
-HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
-                                        haste_error *error);
+HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory,
+                                        size_t bytes, haste_error *error);
 HASTE_API void         haste_layer_free(haste_layer *layer);
 
 /* haste_layer_check: every invariant of a layer: sizes, slices, strictly ascending indices, padding at 0, label_of and
@@ -489,9 +486,10 @@ HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_l
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
 /* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them
-   back. haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of
-   each block as in haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a
-   gradient). haste_gradient_zero: zeroes the arrays and forgets what is pending. */
+   back.
+   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each
+   block as in haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
+   haste_gradient_zero: zeroes the arrays and forgets what is pending. */
 HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
 HASTE_API haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
                                            float *const *bias, haste_error *error);
@@ -527,8 +525,7 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    finite were left as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A
    group whose weight gradient reaches 1e18 counts as not finite.
    6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace;
-   it uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused).
-   */
+   it uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (three kernels, fused). */
 HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         const haste_lists *positives, const haste_step_options *options, double *loss,
                                         float *grad_x, haste_error *error);
@@ -562,8 +559,8 @@ HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace 
    grad_x, add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards;
    NULL: the defaults. */
 HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                           const haste_lists *positives, const haste_loss_options *options, double *sums,
-                                           haste_error *error);
+                                           const haste_lists *positives, const haste_loss_options *options,
+                                           double *sums, haste_error *error);
 HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error);
 
 /* haste_forward: logits of a batch, in slot order (layer->label_of names the label of a slot).
@@ -592,7 +589,8 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
    4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer;
    grad_logits is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                      const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
+                                      const float *grad_logits, haste_gradient *gradient, float *grad_x,
+                                      haste_error *error);
 
 /* ---- >>api prediction ---------------------------------------------------------------------------------------- */
 
@@ -615,8 +613,9 @@ HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *wo
 
    1 <= k <= work->top_k. 2*B*L*F flops; reads the weights once. A logit that is not finite is an error
    (HASTE_ERR_NONFINITE; id and score are then unspecified). Thread-safe with one workspace each. */
-HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
-                                   const haste_lists *excluded, int32_t *id, float *score, haste_error *error);
+HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                   int32_t k, const haste_lists *excluded, int32_t *id, float *score,
+                                   haste_error *error);
 
 /* haste_above: all labels with a logit above a threshold, each sample's best first, ties by id.
 
@@ -627,8 +626,8 @@ HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *wo
    Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and id and score untouched. Two passes over
    the weights. For a probability p under BCE the threshold is log(p / (1 - p)). */
 HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id, float *score,
-                                   int64_t capacity, int64_t *needed, haste_error *error);
+                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id,
+                                   float *score, int64_t capacity, int64_t *needed, haste_error *error);
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
@@ -1922,21 +1921,24 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs)
-            return haste__fail(error, status, "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d",
-                               where, i, (int)b->begin, (int)b->end, (int)layer->inputs);
+            return haste__fail(error, status,
+                               "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", where, i,
+                               (int)b->begin, (int)b->end, (int)layer->inputs);
         if (b->fan_in < 1 || b->fan_in > haste__block_width(b))
-            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice", where, i,
-                               (int)b->fan_in, (int)haste__block_width(b));
+            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice",
+                               where, i, (int)b->fan_in, (int)haste__block_width(b));
         if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0)
-            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256", where,
-                               i, (int)b->group_size);
+            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256",
+                               where, i, (int)b->group_size);
         if (b->labels < 1 || b->labels > layer->labels - labels)
             return haste__fail(error, status, "%sblock[%d].labels = %lld, expected 1 to the %lld labels that are left",
                                where, i, (long long)b->labels, (long long)(layer->labels - labels));
         if (b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
-            return haste__fail(error, status, "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
-                               "and group_size = %d", where, i, (long long)b->groups, (long long)b->first_slot,
-                               (long long)b->labels, (int)b->group_size);
+            return haste__fail(error, status,
+                               "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
+                               "and group_size = %d",
+                               where, i, (long long)b->groups, (long long)b->first_slot, (long long)b->labels,
+                               (int)b->group_size);
         labels += b->labels;
         slots += haste__block_slots(b);
     }
@@ -1945,10 +1947,11 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
                            (int)layer->labels);
     if (slots > INT32_MAX)
         return haste__fail(error, status == HASTE_ERR_ARG ? HASTE_ERR_SIZE : status,
-                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where, (long long)slots);
-    if (slots != layer->slots)
-        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where, (long long)layer->slots,
+                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where,
                            (long long)slots);
+    if (slots != layer->slots)
+        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where,
+                           (long long)layer->slots, (long long)slots);
     return HASTE_OK;
 }
 
@@ -2012,7 +2015,8 @@ static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena
     memset(plan, 0, sizeof *plan);
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
-        const uint64_t slots = (uint64_t)haste__block_slots(block), fan_in = (uint64_t)block->fan_in;   /* < 2^31, <= 2^16 */
+        const uint64_t slots = (uint64_t)haste__block_slots(block);   /* < 2^31 */
+        const uint64_t fan_in = (uint64_t)block->fan_in;              /* <= 2^16 */
         const uint64_t places = block->fan_in == haste__block_width(block) ? 0 : (uint64_t)block->groups * fan_in;
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
         block->index = places ? (uint16_t *)haste__take(arena, places, sizeof *block->index) : NULL;
@@ -2054,13 +2058,13 @@ typedef struct haste__scratch {
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
     size_t    tile_count;
-    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives or exclusions; ignored */
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives, exclusions; ignored */
     float    *value;         /* [ids]                            training: what each positive counts */
     float    *sample;        /* [batch + 32]                     training: weights of samples */
-    double   *mass;          /* [2][batch]                       training: the positives' values, and times their labels' weights */
-    double   *smooth;        /* [batch]                          training: what smoothing gives to each label of a softmax */
-    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
-    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
+    double   *mass;          /* [2][batch]                       training: of positives: values; values times weights */
+    double   *smooth;        /* [batch]                          training: what smoothing gives each label of a softmax */
+    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, softmax's running maximum and sum */
+    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, the factor of its
                                                                  gradient */
     float    *best_score;    /* [threads][batch][top_k]          prediction */
     int32_t  *best_id;       /* [threads][batch][top_k]          prediction */
@@ -2074,9 +2078,11 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
 {
     const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
-    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
-    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
-    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
+    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES,
+                   S = (uint64_t)work->max_group;
+    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL;
+    const uint64_t weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* see haste__pass_load_rows */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
     uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
     if (train) tile += panel * samples + weights + panel;
@@ -2142,7 +2148,8 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->bf16_dot = o.bf16_dot;
     if (o.bf16_dot != 0 && (o.bf16_dot != 1 || work->path != HASTE_PATH_AVX512 || !haste_has_bf16_dot()))
         return haste__fail(error, HASTE_ERR_ARG,
-                           "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with AVX512-BF16",
+                           "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with "
+                           "AVX512-BF16",
                            (int)o.bf16_dot, haste_path_text(work->path));
     work->inputs = layer->inputs;
     for (i = 0; i < layer->block_count; i++) {
@@ -2270,7 +2277,8 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
             int labels = haste__group_labels(block, g);
             int64_t first = block->first_slot + g * S;
             if (block->index)
-                haste__draw_index(block->index + g * F, F, block->end - block->begin, layer->seed, (uint64_t)(group + g));
+                haste__draw_index(block->index + g * F, F, block->end - block->begin, layer->seed,
+                                  (uint64_t)(group + g));
             for (f = 0; f < F && !options->zero_weights; f++)
                 for (s = 0; s < labels; s++)
                     haste__store(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
@@ -2362,7 +2370,8 @@ haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *o
     if (status != HASTE_OK) return status;
     memory = haste__allocate(plan.layer);
     if (!memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
+                           (unsigned long long)plan.layer);
     status = haste_layer_init(&l, options, memory, plan.layer, error);
     if (status != HASTE_OK) { haste__release(memory); return status; }
     l.memory = memory;
@@ -2394,8 +2403,8 @@ static haste_status haste__layer_quick_check(const haste_layer *layer, haste_err
             return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
         for (k = 0; k < haste__states(layer->optimizer); k++)
             if (!b->weight_state[k] || !b->bias_state[k])
-                return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i,
-                                   k, k);
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
     }
     return HASTE_OK;
 }
@@ -2422,8 +2431,8 @@ static haste_status haste__layer_check_ids(const haste_layer *layer, haste_error
             int32_t id = layer->label_of[slot];
             if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
                 return haste__fail(error, HASTE_ERR_STATE,
-                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding", (long long)slot,
-                                   (int)id);
+                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding",
+                                   (long long)slot, (int)id);
         }
     }
     return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
@@ -2448,16 +2457,18 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                 const char *name = k < 0 ? "weight or bias" : "state";
                 for (f = -1; f < F; f++)
                     for (s = 0; s < S; s++) {
-                        float value = f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
+                        float value =
+                            f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
                             (k == 1 && value < 0) ||   /* Adam's second moment */
                             (k == 0 && layer->optimizer == HASTE_ADAMW && fabsf(value) > 1e18f))
                             return haste__fail(error, HASTE_ERR_STATE,
-                                               "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s", i,
-                                               (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" :
-                                               k == 1 ? "a finite number from 0" :
-                                               k == 0 && layer->optimizer == HASTE_ADAMW ? "at most 1e18 in size" :
-                                               "a finite number");
+                                               "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s",
+                                               i, (long long)g, s, f, name, (double)value,
+                                               s >= labels                                 ? "0 in padding"
+                                               : k == 1                                    ? "a finite number from 0"
+                                               : k == 0 && layer->optimizer == HASTE_ADAMW ? "at most 1e18 in size"
+                                                                                           : "a finite number");
                     }
             }
         }
@@ -2465,8 +2476,9 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
     return HASTE_OK;
 }
 
-haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                  void *memory, size_t bytes, haste_error *error)
+haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
+                                  const haste_workspace_options *options, void *memory, size_t bytes,
+                                  haste_error *error)
 {
     haste_workspace w;
     haste_status status;
@@ -2481,8 +2493,8 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
     return HASTE_OK;
 }
 
-haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                    haste_error *error)
+haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
+                                    const haste_workspace_options *options, haste_error *error)
 {
     haste_workspace w;
     haste_status status;
@@ -2493,7 +2505,8 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
     if (status != HASTE_OK) return status;
     w.memory = haste__allocate(w.bytes);
     if (!w.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)w.bytes);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes",
+                           (unsigned long long)w.bytes);
     w.owned = 1;
     *work = w;
     return HASTE_OK;
@@ -2727,8 +2740,8 @@ typedef struct haste__pass {
     int                    want_norm;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
-    void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
-                                            /* what a search does with a label's logit */
+    void (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
+    /* what a search does with a label's logit */
     const int64_t         *offset;
     int32_t               *id;
     float                 *score;
@@ -2743,9 +2756,9 @@ typedef struct haste__group {
     int64_t            slot;                /* of its first label */
     const uint16_t    *index;
     const void        *stored;              /* [F, S] its weights */
-    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
-                                               logits are wanted */
-    ptrdiff_t          ahead;               /* prefetch distance: from its weights to those of the next group; 0: none */
+    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where
+                                               only logits are wanted */
+    ptrdiff_t          ahead;               /* prefetch distance, to the next group's weights; 0: none */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
@@ -2809,12 +2822,13 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     for (c = 1; c < chunks; c++) pass->kernel->axpy(first, 1, first + (size_t)c * chunk, (int64_t)row);
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
-        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0],
-                                HASTE__SAMPLES, NULL);
+        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES,
+                                rows[0], HASTE__SAMPLES, NULL);
         for (b = 0; b < n; b++, to += D) pass->kernel->axpy(to, 1, rows[b], HASTE__SAMPLES);
     }
     for (; d < D; d++)
-        for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
+        for (b = 0; b < n; b++)
+            grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
 /* Where B lists begin and end. */
@@ -2854,7 +2868,10 @@ static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *
 }
 
 /* The ids of sample b: from id[first] to id[last - 1]. Without offsets it is id[b], or none. */
-HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b) { return lists->offset ? lists->offset[b] : b; }
+HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b)
+{
+    return lists->offset ? lists->offset[b] : b;
+}
 HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
 {
     return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
@@ -2868,12 +2885,12 @@ static haste_status haste__labels_check(int32_t L, int32_t B, const haste_lists 
     if (B == 0 || !lists || lists->offset) return haste__lists_check(L, B, lists, most, name, error);
     if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.offset and id are NULL", name);
     if (B > most)
-        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name, (int)B,
-                           (long long)most);
+        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name,
+                           (int)B, (long long)most);
     for (b = 0; b < B; b++)
         if (lists->id[b] < -1 || lists->id[b] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b, (int)lists->id[b],
-                               (int)L - 1);
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b,
+                               (int)lists->id[b], (int)L - 1);
     return HASTE_OK;
 }
 
@@ -2947,8 +2964,10 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
         pass->sample = s->sample;
     }
     if (pass->value || pass->sample || pass->ignored || o->label_weight || o->label_scale || o->label_offset ||
-        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 || (o->positive_weight != 0 && o->positive_weight != 1) ||
-        o->smoothing != 0 || (o->share != 0 && o->share != 1) || o->function || o->softmax) pass->loss = o;
+        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 ||
+        (o->positive_weight != 0 && o->positive_weight != 1) || o->smoothing != 0 || (o->share != 0 && o->share != 1) ||
+        o->function || o->softmax)
+        pass->loss = o;
     pass->scale = (float)(o->scale != 0 ? o->scale : 1.0 / pass->B);
     pass->negligible = o->negligible * fabsf(pass->scale);
 }
@@ -2957,7 +2976,8 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
 static int haste__in(double value, double least, double most) { return value >= least && value <= most; }
 
 /* An array of the loss's options, or NULL. */
-static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name, haste_error *error)
+static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name,
+                                         haste_error *error)
 {
     int64_t i;
     for (i = 0; weight && i < n; i++)
@@ -2975,12 +2995,14 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
     if (!haste__in(o->scale, -FLT_MAX, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number", o->scale);
     if (!haste__in((double)o->negligible, 0, FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
+        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
+                           (double)o->negligible);
     if (!haste__in((double)o->logit_scale, -FLT_MAX, FLT_MAX) || !haste__in((double)o->margin, -FLT_MAX, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "logit_scale = %g, margin = %g, expected finite numbers",
                            (double)o->logit_scale, (double)o->margin);
     if (!haste__in((double)o->positive_weight, 0, FLT_MAX) || (o->positive_weight != 0 && kind == HASTE_SOFTMAX))
-        return haste__fail(error, HASTE_ERR_ARG, "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
                            (double)o->positive_weight);
     if (!(o->smoothing >= 0 && o->smoothing < 1) || (o->smoothing != 0 && kind == HASTE_SQUARED_HINGE))
         return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g, expected 0 to below 1, and 0 with the squared hinge",
@@ -2989,21 +3011,25 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
     if (o->function && (o->label_weight || o->positive_weight != 0 || o->smoothing != 0 || o->ignored || o->softmax))
         return haste__fail(error, HASTE_ERR_ARG,
-                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own affair");
+                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own "
+                           "affair");
     if (kind == HASTE_SOFTMAX && !o->function && o->smoothing != 0 && o->label_weight)
         return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g with label_weight is not defined for softmax",
                            (double)o->smoothing);
     if (o->softmax && kind != HASTE_SOFTMAX)
         return haste__fail(error, HASTE_ERR_ARG, "softmax: sums are given, and the layer's loss is another");
     if (o->positive_value && B > 0) {   /* from where the lists begin */
-        const int64_t first = positives->offset ? positives->offset[0] : 0, last = positives->offset ? positives->offset[B] : B;
+        const int64_t first = positives->offset ? positives->offset[0] : 0,
+                      last = positives->offset ? positives->offset[B] : B;
         status = haste__weights_check(o->positive_value + first, last - first, 0, "positive_value", error);
         if (status != HASTE_OK) return status;
     }
     status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
     if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
-    if (status == HASTE_OK) status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
-    if (status == HASTE_OK) status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
+    if (status == HASTE_OK)
+        status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
+    if (status == HASTE_OK)
+        status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
     if (status == HASTE_OK && o->ignored)
         status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
     return status;
@@ -3040,8 +3066,10 @@ static haste_status haste__work_check(const haste_layer *layer, const haste_work
                            (int)work->inputs, (int)layer->inputs);
     for (i = 0; i < layer->block_count; i++)
         if (layer->block[i].group_size > work->max_group || layer->block[i].fan_in > work->max_fan_in)
-            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
-                               "%d", (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
+            return haste__fail(error, HASTE_ERR_SIZE,
+                               "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
+                               "%d",
+                               (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
                                (int)layer->block[i].fan_in);
     return HASTE_OK;
 }
@@ -3069,7 +3097,8 @@ static haste_status haste__x_check(const haste_layer *layer, const haste_workspa
     for (i = haste__path_kernels(work->path)->all_below(x, (int64_t)n, HUGE_VALF) ? n : 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
-                               (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
+                               (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs),
+                               (double)x[i]);
     return HASTE_OK;
 }
 
@@ -3117,7 +3146,8 @@ static void haste__chunk_groups(const haste_layer *layer, int number, int64_t ch
 }
 
 /* n numbers of an array as float32: where they are, or, of bfloat16, in `out`. */
-static float *haste__widen(const haste__kernels *kernel, float *out, void *array, haste_dtype dtype, size_t first, int n)
+static float *haste__widen(const haste__kernels *kernel, float *out, void *array, haste_dtype dtype, size_t first,
+                           int n)
 {
     if (dtype == HASTE_F32) return (float *)array + first;
     kernel->widen((const uint16_t *)array + first, out, n);
@@ -3126,8 +3156,8 @@ static float *haste__widen(const haste__kernels *kernel, float *out, void *array
 
 /* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer,
    so that no two blocks round alike. */
-static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in, int n,
-                          uint64_t seed, uint64_t stream, uint64_t position)
+static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in,
+                          int n, uint64_t seed, uint64_t stream, uint64_t position)
 {
     if (dtype == HASTE_BF16) kernel->narrow(in, (uint16_t *)array + first, n, haste__random(seed, stream, position));
 }
@@ -3192,7 +3222,8 @@ HASTE__INLINE void haste__group_fetch(const haste__pass *pass, const haste__grou
 /* Block of samples `tile` of the group's slice: rows of 32. */
 static const float *haste__group_x(const haste__pass *pass, const haste__group *group, int tile)
 {
-    return pass->scratch.x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
+    return pass->scratch.x +
+           ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
 /* Logits of a tile to group->z [S][32], as training wants them. */
@@ -3200,7 +3231,8 @@ static void haste__group_logits(const haste__pass *pass, haste__group *group, in
 {
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
-                          haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
+                          haste__group_x(pass, group, tile),
+                          group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
                           tile == 0 && pass->layer->dtype == HASTE_F32 ? group->ahead : 0);
 }
 
@@ -3305,9 +3337,11 @@ static int haste__group_own_loss(const haste__pass *pass, haste__group *group, i
     t.logit = z;
     t.loss = column;
     pass->loss->function(pass->loss->context, &t);
-    for (i = 0; i < n; i++) z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
+    for (i = 0; i < n; i++)
+        z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
     for (i = 0; i < samples; i++)
-        *loss += (double)column[i] * (double)group->weight * (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
+        *loss += (double)column[i] * (double)group->weight *
+                 (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
     haste__group_chain(pass, group, tile);
     return pass->kernel->all_below(z, n, HUGE_VALF);
 }
@@ -3329,14 +3363,16 @@ static int haste__group_weighted(const haste__pass *pass, haste__group *group, i
 {
     const haste_loss_options *o = pass->loss;
     const float positive = o->positive_weight != 0 ? o->positive_weight : 1;
-    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;   /* of log(1 + e^u): less, of u: -more */
+    /* smoothed, a negative costs less * log(1 + e^u) - more * u */
+    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;
     const int samples = haste__tile_samples(pass, tile);
     const float *sample = pass->sample ? pass->sample + tile * HASTE__SAMPLES : NULL;
     int s, b, finite = 1;
     for (s = 0; s < group->labels; s++) {
         float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
         float u[HASTE__SAMPLES], column[HASTE__SAMPLES] = { 0 };
-        const float weight = group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
+        const float weight =
+            group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
         memcpy(u, z, sizeof u);
         finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * weight, column)
                                                  : pass->kernel->hinge(z, 1, pass->scale * weight, column);
@@ -3344,7 +3380,8 @@ static int haste__group_weighted(const haste__pass *pass, haste__group *group, i
             for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * weight;
         if (sample) for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= sample[b];
         for (b = 0; b < samples; b++)
-            *loss += (double)weight * (sample ? (double)sample[b] : 1) * ((double)less * (double)column[b] - (double)more * (double)u[b]);
+            *loss += (double)weight * (sample ? (double)sample[b] : 1) *
+                     ((double)less * (double)column[b] - (double)more * (double)u[b]);
     }
     return finite;
 }
@@ -3415,7 +3452,8 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         *z = haste__free_logit[kind];
         sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
-    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) *haste__pair_z(group, *p) = haste__free_logit[kind];
+    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++)
+        *haste__pair_z(group, *p) = haste__free_logit[kind];
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
         float *column_or_null = pass->want_loss ? column : NULL;
@@ -3440,9 +3478,12 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     }
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
-        if (kind == HASTE_SOFTMAX) { *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p)); continue; }
-        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1, (double)group->zt[p - group->pair],
-                             &slope);
+        if (kind == HASTE_SOFTMAX) {
+            *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p));
+            continue;
+        }
+        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1,
+                             (double)group->zt[p - group->pair], &slope);
         *z = (float)((double)pass->scale * haste__pair_weight(pass, group, *p) * slope);
         sum -= haste__free_cost(pass, group, *p);
     }
@@ -3471,12 +3512,13 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
 {
     const int S = group->S;
     const float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
-    pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES, S,
-                            group->db);
+    pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES,
+                            S, group->db);
 }
 
 /* dw = (HASTE__SET), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
-static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, haste__store_mode store)
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end,
+                                     haste__store_mode store)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
@@ -3491,7 +3533,8 @@ static void haste__group_grad_x(const haste__pass *pass, const haste__group *gro
     const size_t D = (size_t)pass->layer->inputs, begin = (size_t)group->block->begin + (size_t)(group->index ? 0 : f);
     float *dx = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
     pass->kernel->grad_input(group->S, end - f, group->index ? group->index + f : NULL,
-                             group->w + (size_t)f * (size_t)group->S, z, dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
+                             group->w + (size_t)f * (size_t)group->S, z,
+                             dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
 }
 
 /* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer
@@ -3505,7 +3548,8 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
     const int states = haste__states(layer->optimizer);
     const int in_place = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
     const uint64_t step = (uint64_t)layer->step << 8;
-    static const uint64_t stream[3] = { HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0, HASTE__STREAM_ROUND_STATE1 };
+    static const uint64_t stream[3] = {HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
+                                       HASTE__STREAM_ROUND_STATE1};
     int i, k, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
         count = in_place || n - i < 256 ? n - i : 256;
@@ -3529,7 +3573,8 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
 }
 
 /* Are n numbers beginning at `first` all smaller than `limit` in magnitude? */
-static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n, float limit)
+static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n,
+                            float limit)
 {
     float buffer[256];
     int i, count;
@@ -3543,7 +3588,8 @@ static int haste__all_below(const haste__pass *pass, const void *array, haste_dt
 }
 
 /* The optimizer on a group's weights and biases, or (`dry`) only the question whether all would stay finite. */
-static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db, int dry)
+static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db,
+                                    int dry)
 {
     const haste_layer *layer = pass->layer;
     haste_block *block = &pass->trained->block[number];
@@ -3556,8 +3602,8 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
     bias_state[1] = block->bias_state[1];
     return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
                          (size_t)g * (size_t)n, dw, n, position, &pass->rule[number], dry) &&
-           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
-                         dry);
+           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position,
+                         &no_decay, dry);
 }
 
 /* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What
@@ -3570,7 +3616,8 @@ static int haste__update_is_tame(const haste__pass *pass, const haste_block *blo
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
-    if (layer->optimizer == HASTE_ADAMW) return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
+    if (layer->optimizer == HASTE_ADAMW)
+        return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
     if (!(decay <= .5 && lr * decay <= 1 && lr < 1e9)) return 0;
     return layer->optimizer == HASTE_SGD ||
            (haste__all_below(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n, 1e20f) &&
@@ -3616,7 +3663,8 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
         }
         run = tile + 1;
     }
-    if (store == HASTE__SET && want_weight) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET && want_weight)
+        memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
 }
 
 static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
@@ -3629,7 +3677,8 @@ static double haste__sum_squares(const float *a, int64_t n)
     double sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
     int64_t i;
     int j;
-    for (i = 0; i + 8 <= n; i += 8) for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];   /* n % 8 == 0 */
+    for (i = 0; i < n; i += 8)   /* n is a multiple of 8 */
+        for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];
     return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
@@ -3650,7 +3699,8 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
     if (!want_weight) return 1;
     if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
     if (pass->want_norm || pass->clip > 0) {
-        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S), norm = sqrt(squares);
+        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S),
+                     norm = sqrt(squares);
         haste__chunk_sum(pass, chunk)[1] += squares;
         if (pass->clip > 0 && norm > (double)pass->clip) {
             haste__scale(group->dw, n, (float)((double)pass->clip / norm));
@@ -3679,8 +3729,8 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
     p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
     *weight = 1 / pass->loss->share;
-    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8, (uint64_t)slot)) <
-           pass->loss->share;
+    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
+                                        (uint64_t)slot)) < pass->loss->share;
 }
 
 /* The groups of a chunk, one after the other. */
@@ -3769,8 +3819,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
             if (pass->loss) haste__group_adjust(pass, &group, tile);
-            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest,
-                                      tile_sum))
+            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels,
+                                      tile_largest, tile_sum))
                 continue;   /* reported by the second pass */
             for (b = 0; b < n; b++) {
                 double before = largest[first + b], now = (double)tile_largest[b];
@@ -3857,7 +3907,8 @@ static haste_status haste__bad_groups(const haste__pass *pass, haste_error *erro
     const int bad = haste__flags(pass);
     if (bad)
         return haste__fail(error, HASTE_ERR_NONFINITE,
-                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged", bad);
+                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged",
+                           bad);
     return HASTE_OK;
 }
 
@@ -3892,9 +3943,11 @@ static haste_status haste__rules_make(haste__pass *pass, const haste_layer *laye
             !(haste__in((double)r.weight_decay, 0, FLT_MAX) || r.weight_decay == HASTE_NONE) ||
             !haste__is_rate(r.momentum) || !haste__is_rate(r.beta1) || !haste__is_rate(r.beta2) ||
             (r.frozen != 0 && r.frozen != 1))
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
-                               "beta2 = %g, frozen = %d: one is out of range", i, (double)r.lr, (double)r.weight_decay,
-                               (double)r.momentum, (double)r.beta1, (double)r.beta2, (int)r.frozen);
+            return haste__fail(error, HASTE_ERR_ARG,
+                               "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
+                               "beta2 = %g, frozen = %d: one is out of range",
+                               i, (double)r.lr, (double)r.weight_decay, (double)r.momentum, (double)r.beta1,
+                               (double)r.beta2, (int)r.frozen);
         rule->lr = haste__rate(r.lr, o->lr);
         rule->decay = haste__rate(r.weight_decay, o->weight_decay);
         rule->momentum = haste__rate(r.momentum, haste__rate(o->momentum, .9f));
@@ -3920,8 +3973,8 @@ static haste_status haste__pending_check(const haste_layer *layer, const haste_g
 }
 
 /* What training and evaluation share: sets what the loss needs in the pass, runs it, and adds up. */
-static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o, double *loss,
-                                 double *grad_norm, float *grad_x, haste_error *error)
+static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o,
+                                 double *loss, double *grad_norm, float *grad_x, haste_error *error)
 {
     const haste_workspace *work = pass->work;
     double total = 0, squares = 0;
@@ -3947,8 +4000,8 @@ static haste_status haste__train(haste__pass *pass, const haste_lists *positives
 
 /* Checks what the calls with a loss share, and makes the pass. */
 static haste_status haste__train_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
-                                       const float *x, int32_t B, const haste_lists *positives, const haste_loss_options *o,
-                                       haste_error *error)
+                                       const float *x, int32_t B, const haste_lists *positives,
+                                       const haste_loss_options *o, haste_error *error)
 {
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_TRAINING, x, B, error);
     if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
@@ -3957,8 +4010,8 @@ static haste_status haste__train_begin(haste__pass *pass, const haste_layer *lay
 }
 
 haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                              const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
-                              haste_error *error)
+                              const haste_lists *positives, const haste_step_options *options, double *loss,
+                              float *grad_x, haste_error *error)
 {
     haste__pass pass;
     haste_status status;
@@ -3995,8 +4048,8 @@ haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, c
 }
 
 haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                            const haste_lists *positives, const haste_loss_options *options, double *loss, float *grad_x,
-                            haste_error *error)
+                            const haste_lists *positives, const haste_loss_options *options, double *loss,
+                            float *grad_x, haste_error *error)
 {
     haste_loss_options plain;
     haste__pass pass;
@@ -4078,7 +4131,8 @@ static void haste__norm_chunk(void *context, int64_t chunk, int thread)
     (void)thread;
     while (haste__walk_group(&walk, &g)) {
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
-        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[walk.number] + g * S;
+        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n,
+                    *db = pass->gradient->bias[walk.number] + g * S;
         if (!pass->frozen[walk.number] && haste__group_sane(pass, dw, n, db, S))
             sum += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
     }
@@ -4128,7 +4182,8 @@ typedef struct haste__outgoing {
 static void haste__stream_rows(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
-    for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+    for (; b < end; b++)
+        pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
 /* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one:
@@ -4285,7 +4340,8 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
         if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
         for (turn = 0; turn < turns; turn++) {
             const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
-            const int first = (int)(F / 8 * turn / turns) * 8, end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
+            const int first = (int)(F / 8 * turn / turns) * 8,
+                      end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
             haste__panel_fetch(pass, next, ahead * S, i * turns + turn, count * turns);
             if (weight && first < end)
                 pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
@@ -4295,8 +4351,8 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
             if (!pass->grad_x) continue;
             haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
             haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
-                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES, chunk,
-                                tile);
+                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
+                                chunk, tile);
         }
     }
 }
@@ -4545,7 +4601,8 @@ static void haste__hit_top_k(const haste__pass *pass, int64_t chunk, int thread,
 {
     const size_t sample = (size_t)thread * (size_t)pass->work->batch + (size_t)b;
     float *best = pass->scratch.best_score + sample * (size_t)pass->work->top_k;
-    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k, *count = pass->scratch.best_count + sample;
+    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k,
+            *count = pass->scratch.best_count + sample;
     (void)chunk;
     haste__best_insert(best, best_id, count, pass->k, score, id);
     if (*count == pass->k) pass->scratch.best_floor[sample] = best[pass->k - 1];
@@ -4666,8 +4723,8 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     haste_status status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
-        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id,
-                           (void *)score);
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
+                           (void *)id, (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
     status = haste__search_begin(&pass, layer, work, x, B, excluded, threshold, error);
     if (status != HASTE_OK) return status;
@@ -5764,7 +5821,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     haste_layer *layer = r->layer;
     uint64_t *key = r->key + (size_t)thread * r->width;
     uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
-    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* holds a group's weights, and more */
+    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* a group's weights fit */
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int f, s, k;
     int64_t g;
@@ -5890,7 +5947,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (!batch) haste__pass_make(&r.pass, layer, work);
     else {
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
-        if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status == HASTE_OK)
+            status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
         if (status != HASTE_OK) return status;
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
@@ -8012,7 +8070,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
     for (b = 0; b < B; b++) {
         const double *z = logits + b * layer->slots;
         double *grad = grad_logits + b * layer->slots;
-        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL, sum = 0;
+        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL,
+               sum = 0;
         double weights = 0;   /* softmax: of the targets */
 
         /* grad first holds what the lists say: 0 nothing, 1 + y for positives (the first naming counts), -1 ignored. */
@@ -8051,7 +8110,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
                 if (mass > 0) {
                     const double target = (1 - smoothing) * y / mass + smoothing / labels;
                     value = target * (largest + log(sum) - u);
-                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample - target * weight;
+                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample -
+                            target * weight;
                     value *= weight;
                 }
             } else {
@@ -8123,7 +8183,8 @@ double haste_update_ref(haste_optimizer optimizer, const haste_step_options *opt
     case HASTE_ADAMW:
         *m = beta1 * *m + (1 - beta1) * g;
         *v = beta2 * *v + (1 - beta2) * g * g;
-        return w - lr * wd * w - lr * (*m / (1 - pow(beta1, (double)t))) / (sqrt(*v / (1 - pow(beta2, (double)t))) + eps);
+        return w - lr * wd * w -
+               lr * (*m / (1 - pow(beta1, (double)t))) / (sqrt(*v / (1 - pow(beta2, (double)t))) + eps);
     }
     return w;
 }
@@ -8141,7 +8202,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
             int32_t label = layer->label_of[slot];
             double z = logits[slot];
             if (label < 0) continue;
-            if (rank > 0 && (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1])))
+            if (rank > 0 &&
+                (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1])))
                 continue;
             if (best >= 0 && (z < best_score || (z == best_score && label > best))) continue;
             for (j = 0; j < excluded_count && excluded[j] != label; j++) { }
@@ -8950,48 +9012,48 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
 #endif
 }
 
-static const haste__kernels HASTE__KERNEL(kernels) = {
-    HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
-    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
-    HASTE__KERNEL(bce), HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
-    HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
-    HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
-    HASTE__KERNEL(project)
-};
+static const haste__kernels HASTE__KERNEL(kernels) =
+    {HASTE__KERNEL(forward), HASTE__KERNEL(predict),    HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
+     HASTE__KERNEL(score),   HASTE__KERNEL(transpose),  HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
+     HASTE__KERNEL(bce),     HASTE__KERNEL(hinge),      HASTE__KERNEL(softmax),    HASTE__KERNEL(sumexp),
+     HASTE__KERNEL(scan),    HASTE__KERNEL(drop_small), HASTE__KERNEL(all_below),  HASTE__KERNEL(widen),
+     HASTE__KERNEL(narrow),  HASTE__KERNEL(sgd),        HASTE__KERNEL(momentum),   HASTE__KERNEL(adamw),
+     HASTE__KERNEL(axpy),    HASTE__KERNEL(dot),        HASTE__KERNEL(dot4),       HASTE__KERNEL(sum_abs),
+     HASTE__KERNEL(project)};
 
-#undef HASTE__KERNEL
-#undef HV_LANES
-#undef HV_ROWS
-#undef hv_target
-#undef hv_float
-#undef hv_bits
-#undef hv_mask
-#undef hv_load
-#undef hv_load_bits
-#undef hv_store
-#undef hv_stream
-#undef hv_set
-#undef hv_set_bits
-#undef hv_as_bits
-#undef hv_as_float
-#undef hv_fma
-#undef hv_fma1
-#undef hv_max
-#undef hv_min
-#undef hv_sqrt
-#undef hv_reciprocal
-#undef hv_rounded
-#undef hv_less
-#undef hv_select
-#undef hv_all
-#undef hv_sum
-#undef hv_widen
-#undef hv_store_upper
-#undef hv_load_quads
-#undef hv_zip_low
-#undef hv_zip_high
-#undef hv_pair_low
-#undef hv_pair_high
+    #undef HASTE__KERNEL
+    #undef HV_LANES
+    #undef HV_ROWS
+    #undef hv_target
+    #undef hv_float
+    #undef hv_bits
+    #undef hv_mask
+    #undef hv_load
+    #undef hv_load_bits
+    #undef hv_store
+    #undef hv_stream
+    #undef hv_set
+    #undef hv_set_bits
+    #undef hv_as_bits
+    #undef hv_as_float
+    #undef hv_fma
+    #undef hv_fma1
+    #undef hv_max
+    #undef hv_min
+    #undef hv_sqrt
+    #undef hv_reciprocal
+    #undef hv_rounded
+    #undef hv_less
+    #undef hv_select
+    #undef hv_all
+    #undef hv_sum
+    #undef hv_widen
+    #undef hv_store_upper
+    #undef hv_load_quads
+    #undef hv_zip_low
+    #undef hv_zip_high
+    #undef hv_pair_low
+    #undef hv_pair_high
 #endif /* HASTE__KERNEL_TEXT */
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
