@@ -751,7 +751,7 @@ static void beyond_case(haste_cuda_path path)
         own_offset[B] = count;
         CHECK(count == 2);
         haste_forward_ref(&before, rounded, B, want);
-        haste_loss_ref(&before, want, B, &own, 0, &own_loss, slopes);
+        haste_loss_ref(&before, want, B, &own, NULL, &own_loss, slopes);
         grad[0] = test_doubles(64 * 32);
         bias[0] = test_doubles(32);
         haste_backward_ref(&before, rounded, B, slopes, grad, bias, NULL);

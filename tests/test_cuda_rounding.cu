@@ -147,7 +147,7 @@ static void rounding_on(const test_shape *shape, haste_cuda_path path, int32_t B
     offset = (int64_t *)test_zeros(((size_t)B + 1) * 8);
     for (i = 1; i <= B; i++) offset[i] = up ? layer.labels : 0;
     memset(&o, 0, sizeof o);
-    o.divisor = 1;
+    o.loss.scale = 1;
     change = fabs(slope);
     if (optimizer == HASTE_MOMENTUM) {   // 246/256 is a bfloat16 number, 247/256 the next
         o.momentum = (float)((246 + p) / 256 - 1. / 16);
