@@ -10,6 +10,7 @@
 BUILD    ?= build
 JOBS     ?= 1
 PREFIX   ?= /usr/local
+LIBDIR   ?= $(PREFIX)/lib
 CFLAGS   ?= -O3 -fno-math-errno
 CXXFLAGS ?= $(CFLAGS)
 NVCC     ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
@@ -28,6 +29,7 @@ ifneq ($(filter-out help clean install uninstall,$(or $(MAKECMDGOALS),all)),)
     ifneq ($(openmp),0)
         OPENMP := $(if $(call probe,-fopenmp -include omp.h),-fopenmp)
     endif
+    PTHREAD := $(if $(call probe,-pthread),-pthread)
     ifneq ($(zlib),0)
         ZLIB := $(if $(call probe,-include zlib.h -lz),yes)
     endif
@@ -57,9 +59,9 @@ quote     = '$(subst ','\'',$(1))'
 UNITS    := $(filter-out tests/test_compile_%,$(wildcard tests/test_*.c))
 UNITS    := $(if $(only),$(foreach t,$(UNITS),$(if $(strip $(foreach o,$(only),$(findstring $(o),$(t)))),$(t))),$(UNITS))
 TESTS    := $(UNITS:tests/%.c=$(BUILD)/tests/%)
-EXAMPLES := $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/haste-minimal $(BUILD)/haste-surgery
+EXAMPLES := $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/haste-minimal $(BUILD)/haste-own_loss $(BUILD)/haste-surgery
 
-.PHONY: all train test units examples bench cxx sanitize symbols install uninstall clean help FORCE
+.PHONY: all train test units examples bench cxx sanitize symbols lib install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 
 all: found $(EXAMPLES) $(TESTS)        ## programs and tests
@@ -70,7 +72,7 @@ found:
 train: $(BUILD)/haste-train            ## train on made-up data, under a minute (ARGS="..." goes to haste-train)
 	$(RUN) $(BUILD)/haste-train $(ARGS)
 
-examples: $(EXAMPLES)                  ## build/haste-train, haste-predict, haste-minimal, haste-surgery
+examples: $(EXAMPLES)                  ## build/haste-train, haste-predict; haste-minimal, -own_loss, -surgery
 
 # Runs each test, all of them even if one fails; the exit status says whether all passed. FILE.sh:NAME is one subject of a script.
 run_tests = @$(SETTINGS) JOBS=$(JOBS) sh tests/run.sh $(1)
@@ -98,7 +100,7 @@ disassembly:                           ## the kernels under every compiler found
 .PHONY: found programs compile disassembly
 
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
-	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal $(BUILD)/cxx/haste-surgery)
+	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal $(BUILD)/cxx/haste-own_loss $(BUILD)/cxx/haste-surgery)
 
 SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 
@@ -143,7 +145,7 @@ $(BUILD)/cuda_command: FORCE
 	@echo $(call quote,$(NVCC) $(CUDA_FLAGS)) | cmp -s - $@ || echo $(call quote,$(NVCC) $(CUDA_FLAGS)) > $@
 
 $(BUILD)/haste_cuda.o: haste_cuda.cuh haste.h $(BUILD)/cuda_command
-	$(NVCC) $(CUDA_FLAGS) -DHASTE_CUDA_IMPLEMENTATION -x cu -c haste_cuda.cuh -o $@
+	$(NVCC) $(CUDA_FLAGS) -Xcompiler -fPIC,-fvisibility=hidden -DHASTE_DLL -DHASTE_CUDA_IMPLEMENTATION -x cu -c haste_cuda.cuh -o $@
 
 $(CUDA_PROGRAMS): $(BUILD)/haste-%-cuda: examples/%_cuda.cu examples/%.c $(wildcard examples/*.h examples/*.cuh) haste_cuda.cuh haste.h \
                   $(BUILD)/haste_cuda.o $(BUILD)/command $(BUILD)/cuda_command
@@ -190,12 +192,32 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
 .PHONY: knn
 
-install:                               ## the headers to PREFIX/include (default /usr/local; DESTDIR respected)
+# Libraries, for programs that do not compile the implementation themselves. The name of the shared one changes with MAJOR.MINOR:
+# see HASTE_CHECK_VERSION in haste.h.
+SERIES    = $(word 1,$(subst ., ,$(VERSION))).$(word 2,$(subst ., ,$(VERSION)))
+LIBRARIES = $(BUILD)/lib/libhaste.a $(BUILD)/lib/libhaste.so.$(SERIES)
+CUDA_LIBRARY = $(BUILD)/lib/libhaste_cuda.so.$(SERIES)
+
+lib: $(LIBRARIES) $(if $(HAVE_NVCC),$(CUDA_LIBRARY))   ## libhaste.a, libhaste.so and, with NVCC, libhaste_cuda.so in build/lib
+	@[ -n "$(HAVE_NVCC)" ] || echo "lib: no nvcc: no libhaste_cuda.so"
+
+# What is there of build/lib is installed too, with a pkg-config file and a CMake package.
+PACKAGE = cmake/haste/hasteConfig.cmake cmake/haste/hasteConfigVersion.cmake pkgconfig/haste.pc
+install:                               ## headers, and what `make lib` built, to PREFIX (default /usr/local; DESTDIR, LIBDIR respected)
 	mkdir -p $(DESTDIR)$(PREFIX)/include
 	cp $(HEADERS) $(DESTDIR)$(PREFIX)/include
+	@[ ! -e $(BUILD)/lib/libhaste.a ] || { set -e; to=$(DESTDIR)$(LIBDIR); echo "libraries to $$to"; \
+	 mkdir -p $$to/cmake/haste $$to/pkgconfig;                                                  \
+	 for f in $(LIBRARIES) $(CUDA_LIBRARY); do [ ! -e $$f ] || cp $$f $$to; done;                \
+	 for f in haste haste_cuda; do [ ! -e $$to/lib$$f.so.$(SERIES) ] || ln -sf lib$$f.so.$(SERIES) $$to/lib$$f.so; done; \
+	 for f in $(PACKAGE); do                                                                    \
+	     sed -e 's|@HASTE_VERSION@|$(VERSION)|; s|@HASTE_PREFIX@|$(PREFIX)|; s|@HASTE_LIBDIR@|$(LIBDIR)|' \
+	         -e "s|@HASTE_OPENMP_USED@|$$(cat $(BUILD)/lib/openmp)|" examples/cmake/$${f##*/}.in >$$to/$$f; done; }
 
 uninstall:                             ## and away again
-	rm -f $(HEADERS:%=$(DESTDIR)$(PREFIX)/include/%)
+	rm -f $(HEADERS:%=$(DESTDIR)$(PREFIX)/include/%) $(PACKAGE:%=$(DESTDIR)$(LIBDIR)/%)
+	rm -f $(foreach f,$(notdir $(LIBRARIES) $(CUDA_LIBRARY)),$(DESTDIR)$(LIBDIR)/$(f) $(DESTDIR)$(LIBDIR)/$(f:.$(SERIES)=))
+	rmdir $(DESTDIR)$(LIBDIR)/cmake/haste 2>/dev/null || true
 
 clean:                                 ## removes build/
 	rm -rf $(BUILD)
@@ -217,7 +239,7 @@ GZ    = $(if $(ZLIB),-DHASTE_ZLIB)
 LIBS  = $(LDFLAGS) $(if $(ZLIB),-lz) -lm
 
 $(BUILD)/tests/%: tests/%.c haste.h $(BUILD)/command
-	$(CC) $(FLAGS) $(GZ) -I. -Iexamples $(TRACK) $< -o $@ $(LIBS)
+	$(CC) $(FLAGS) $(PTHREAD) $(GZ) -I. -Iexamples $(TRACK) $< -o $@ $(LIBS)
 
 $(BUILD)/haste-%: examples/%.c haste.h $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $(TRACK) $< -o $@ $(LIBS)
@@ -226,10 +248,25 @@ $(BUILD)/cxx/haste-%: examples/%.c haste.h $(BUILD)/command
 	$(CXX) $(CXX_FLAGS) $(GZ) -I. $(TRACK) -x c++ $< -o $@ $(LIBS)
 
 $(BUILD)/cxx/%: tests/%.c haste.h $(BUILD)/command
-	$(CXX) $(CXX_FLAGS) $(GZ) -I. -Iexamples $(TRACK) -x c++ $< -o $@ $(LIBS)
+	$(CXX) $(CXX_FLAGS) $(PTHREAD) $(GZ) -I. -Iexamples $(TRACK) -x c++ $< -o $@ $(LIBS)
 
 $(BUILD)/haste.o: haste.h $(BUILD)/command
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
+
+# One object for both libraries. Only the functions of the API are exported.
+$(BUILD)/lib/haste.o: haste.h $(BUILD)/command
+	@mkdir -p $(BUILD)/lib
+	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) $(OPENMP) -fPIC -fvisibility=hidden -DHASTE_DLL -DHASTE_IMPLEMENTATION -x c -c haste.h -o $@
+	@echo $(call quote,$(OPENMP)) > $(BUILD)/lib/openmp
+$(BUILD)/lib/libhaste.a: $(BUILD)/lib/haste.o
+	rm -f $@
+	$(AR) rcs $@ $<
+$(BUILD)/lib/libhaste.so.$(SERIES): $(BUILD)/lib/haste.o
+	$(CC) $(CFLAGS) $(OPENMP) -shared -Wl,-soname,$(notdir $@) $< -o $@ $(LDFLAGS) -lm
+	ln -sf $(notdir $@) $(BUILD)/lib/libhaste.so
+$(CUDA_LIBRARY): $(BUILD)/haste_cuda.o $(BUILD)/lib/libhaste.so.$(SERIES)
+	$(NVCC) -shared -Xlinker -soname,$(notdir $@) $< -o $@ -L$(BUILD)/lib -lhaste
+	ln -sf $(notdir $@) $(BUILD)/lib/libhaste_cuda.so
 
 $(BUILD)/haste-knn: bench/knn.c examples/data.h $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)

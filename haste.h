@@ -1,4 +1,4 @@
-/* haste.h - version 0.1.0 - MIT licence at the end of the file
+/* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
    Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
@@ -32,7 +32,8 @@
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>letters
+       >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -55,19 +56,28 @@
        another program in the child, or let the child's workspaces have threads = 1.
    DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
        have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
-       the last ones. Random numbers come from a counter of (seed, step, position).
+       the last ones; label embeddings and groups are made on the best path. Random numbers come from a counter of (seed,
+       step, position).
    NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order. Training and search report a logit that is not finite, and training leaves its group as it was;
-       haste_forward and haste_score return it as it is.
+       over f run in order, fused where the path has the instruction. Training and search report a logit that is not finite,
+       and training leaves its group as it was; haste_forward and haste_score return it as it is.
+       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and haste_forward,
+       of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls are promised only if
+       the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
+       HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (define
+                            HASTE_IMPLEMENTATION there before haste.h is first included), imported elsewhere
+       HASTE_API            (everywhere) what stands before each declaration, instead of these two
+       HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
                             is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
                             an option threads = 0 means 1, and calls without that option use one thread. Work for one
                             thread does not pass through it
+       HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
        HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
                             compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
@@ -96,17 +106,35 @@
 #include <stdint.h>
 
 #define HASTE_VERSION_MAJOR 0
-#define HASTE_VERSION_MINOR 1
+#define HASTE_VERSION_MINOR 2
 #define HASTE_VERSION_PATCH 0
+#define HASTE_VERSION       (HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH)
 
-#if defined(HASTE_STATIC) && defined(__GNUC__)
-    #define HASTE_API static __attribute__((unused))
-#elif defined(HASTE_STATIC)
-    #define HASTE_API static
-#elif defined(__cplusplus)
-    #define HASTE_API extern "C"
-#else
-    #define HASTE_API extern
+#ifndef HASTE_API
+    #if defined(HASTE_STATIC) && (defined(__GNUC__) || defined(__clang__))
+        #define HASTE_API static __attribute__((unused))
+    #elif defined(HASTE_STATIC)
+        #define HASTE_API static
+    #elif defined(HASTE_DLL) && defined(_WIN32) && (defined(HASTE_IMPLEMENTATION) || defined(HASTE_CUDA_IMPLEMENTATION))
+        #define HASTE_API __declspec(dllexport)
+    #elif defined(HASTE_DLL) && defined(_WIN32)
+        #define HASTE_API __declspec(dllimport)
+    #elif defined(HASTE_DLL) && defined(__GNUC__)
+        #define HASTE_API __attribute__((visibility("default")))
+    #else
+        #define HASTE_API extern
+    #endif
+#endif
+
+#ifndef HASTE_FILE
+    #define HASTE_FILE "haste.h"   /* by which this file includes parts of itself */
+#endif
+
+#define HASTE__LETTERS 1   /* puts the user's macros of one letter aside: see >>letters */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
 #endif
 
 /* ---- >>types ------------------------------------------------------------------------------------------------- */
@@ -381,8 +409,25 @@ typedef struct haste_step_options {
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
 
-/* haste_version: MAJOR*10000 + MINOR*100 + PATCH of the implementation that was linked. */
+/* haste_version: HASTE_VERSION of the implementation that was linked. */
 HASTE_API int haste_version(void);
+
+/* HASTE_CHECK_VERSION(error): does the implementation that was linked go with the header that the caller was compiled
+   with? Returns HASTE_ERR_ARG where they differ in more than the patch number, or where a struct has another size
+   (another header, packing or size of enumerations); the sentence says which. For programs that link a library, once at
+   their start. */
+#define HASTE_CHECK_VERSION(error) \
+    haste_check_version((error), HASTE_VERSION, HASTE__STRUCTS(HASTE__NAME_AND_SIZE) (const char *)0)
+HASTE_API haste_status haste_check_version(haste_error *error, int version, ...);
+
+/* haste_error comes first: it is written to only if its own size is right. */
+#define HASTE__STRUCTS(of)                                                                                             \
+    of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
+    of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
+    of(haste_loss_tile) of(haste_loss_options) of(haste_block_rates) of(haste_step_options) of(haste_group_options)    \
+    of(haste_rewire_options) of(haste_metrics) of(haste_metrics_values) of(haste_section) of(haste_file)               \
+    of(haste_rows)
+#define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
 HASTE_API const char *haste_status_text(haste_status status);
@@ -548,8 +593,8 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
 
      score   [offset[B] - offset[0]] (=)
 
-   2*F flops a candidate. Any B, any number of candidates, any workspace: only its threads are used. HASTE_ERR_ARG,
-   HASTE_ERR_DATA. */
+   2*F flops a candidate. Any B, any number of candidates, any workspace: of it, path, threads and scratch are used.
+   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG, HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                    const haste_lists *candidates, float *score, haste_error *error);
 
@@ -800,7 +845,8 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
 
 /* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, sliced,
    joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
-   must not be one of them, and haste_layer_free gives its memory back. On failure nothing is changed and nothing stays
+   must not be one of them, and haste_layer_free gives its memory back. Scratch while they run: haste_labels_add and
+   haste_layer_from_rows 16 * D bytes, haste_labels_remove 4 * L. On failure nothing is changed and nothing stays
    allocated. All run in one thread. examples/surgery.c shows them. */
 
 /* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
@@ -843,10 +889,12 @@ HASTE_API haste_status haste_labels_get_sparse(const haste_layer *layer, const i
      kept   out (=): the share of the rows' energy (sum of squared weights) in columns that the labels' groups read; 1
             where there is none. NULL: not wanted
 
-   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, no loss moves it, and
-   written again it is back. So labels that come and go need no new layer. HASTE_ERR_DATA: ids out of range; rows with
-   columns that do not ascend, a value that is not finite or too large for the layer's dtype, a frequency outside
-   0 .. samples. */
+   A label with weights 0 and bias HASTE_RETIRED is retired: a search finds it after all others, training moves none of
+   its weights beyond 1e-30 (with loss.negligible none at all), and written again it is back. So labels that come and go
+   need no new layer. Smoothing would pull it up: under BCE give it label_weight 0, under softmax let it be ignored.
+
+   HASTE_ERR_DATA: ids out of range; rows with columns that do not ascend, a value that is not finite or too large for
+   the layer's dtype, a frequency outside 0 .. samples. */
 #define HASTE_RETIRED (-1e9f)
 HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
                                         double *kept, haste_error *error);
@@ -952,13 +1000,20 @@ HASTE_API double haste_update_ref(haste_optimizer optimizer, const haste_step_op
 HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, const int32_t *excluded,
                                  int64_t excluded_count, int32_t *id, double *score);
 
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0   /* brings them back */
+#include HASTE_FILE
+
 #endif /* HASTE_H */
 
 /* ================================================================================================================
    End of the API. What follows is the implementation, compiled where HASTE_IMPLEMENTATION is defined.
    ================================================================================================================ */
 
-#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE)
+#if defined(HASTE_IMPLEMENTATION) && !defined(HASTE_IMPLEMENTATION_DONE) && !defined(HASTE__LETTERS)
 #define HASTE_IMPLEMENTATION_DONE
 
 #include <errno.h>
@@ -986,17 +1041,17 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
     #include <omp.h>
 #endif
 
+#define HASTE__LETTERS 1
+#include HASTE_FILE
+
 #if defined(__GNUC__)
     #define HASTE__INLINE   static inline __attribute__((always_inline))
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first) __attribute__((format(printf, text, first)))
 #elif defined(_MSC_VER)
     #define HASTE__INLINE   static __forceinline
-    #define HASTE__RESTRICT __restrict
     #define HASTE__PRINTF(text, first)
 #else
     #define HASTE__INLINE   static inline
-    #define HASTE__RESTRICT
     #define HASTE__PRINTF(text, first)
 #endif
 
@@ -1006,10 +1061,7 @@ HASTE_API void   haste_top_k_ref(const haste_layer *layer, const double *logits,
 
 /* ---- >>status ------------------------------------------------------------------------------------------------ */
 
-int haste_version(void)
-{
-    return HASTE_VERSION_MAJOR * 10000 + HASTE_VERSION_MINOR * 100 + HASTE_VERSION_PATCH;
-}
+int haste_version(void) { return HASTE_VERSION; }
 
 const char *haste_status_text(haste_status status)
 {
@@ -1039,6 +1091,32 @@ static haste_status haste__fail(haste_error *error, haste_status status, const c
         vsnprintf(error->text, sizeof error->text, format, arguments);
         va_end(arguments);
     }
+    return status;
+}
+
+haste_status haste_check_version(haste_error *error, int version, ...)
+{
+    #define HASTE__ROW(type) { #type, sizeof(type) },
+    static const struct { const char *name; size_t bytes; } own[] = { HASTE__STRUCTS(HASTE__ROW) };
+    const char *name;
+    haste_status status = HASTE_OK;
+    va_list theirs;
+    va_start(theirs, version);
+    while (status == HASTE_OK && (name = va_arg(theirs, const char *)) != NULL) {
+        size_t bytes = va_arg(theirs, size_t), i = 0;
+        while (i < sizeof own / sizeof own[0] && strcmp(own[i].name, name) != 0) i++;
+        if (i == 0 && bytes != own[0].bytes) error = NULL;
+        if (version / 100 != HASTE_VERSION / 100)
+            status = haste__fail(error, HASTE_ERR_ARG, "the header is version %d.%d.%d of haste, the implementation "
+                                 "%d.%d.%d", version / 10000, version / 100 % 100, version % 100,
+                                 HASTE_VERSION_MAJOR, HASTE_VERSION_MINOR, HASTE_VERSION_PATCH);
+        else if (i == sizeof own / sizeof own[0])
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s is in the header, but not in the implementation", name);
+        else if (bytes != own[i].bytes)
+            status = haste__fail(error, HASTE_ERR_ARG, "%.60s has %lu bytes in the header, %lu in the implementation",
+                                 name, (unsigned long)bytes, (unsigned long)own[i].bytes);
+    }
+    va_end(theirs);
     return status;
 }
 
@@ -1208,16 +1286,14 @@ static int haste__threads(int32_t wanted)
      grad_weight  dw[f][s]        = sum over b of x[index f][b] * dzt[b][s]             any number of tiles; or +=
 
    x and dx are tiles [width][32] of the feature-major batch, so an input is one contiguous row found through the
-   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in registers
-   while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own scalar times that row.
+   index: nothing is gathered or copied. All are the same small matrix product: a few rows of the result stay in
+   registers while k runs, one row of the second matrix is loaded per k, and each row of the result adds its own
+   scalar times that row.
 
-   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that begin with
-   hv_. For each path these are defined here, and then the file includes itself for the text: HASTE__KERNEL(forward) is
-   haste__portable_forward, haste__avx2_forward, haste__avx512_forward or haste__neon_forward. No compiler has to unroll or
-   vectorize anything. HASTE_FILE is the name to include, for who has given this file another one. */
-#if !defined(HASTE_FILE)
-    #define HASTE_FILE "haste.h"
-#endif
+   The kernels are ordinary text, in >>kernel text at the end of this file, written in operations on vectors that
+   begin with hv_. For each path these are defined here, and then the file includes itself for the text:
+   HASTE__KERNEL(forward) is haste__portable_forward, haste__avx2_forward, haste__avx512_forward or
+   haste__neon_forward. No compiler has to unroll or vectorize anything. */
 
 #if !defined(HASTE_NO_SIMD) && !defined(__CUDACC__)   /* nvcc's front end does not take target attributes */
     #if defined(__GNUC__) && defined(__x86_64__)
@@ -1282,7 +1358,8 @@ typedef struct haste__kernels {
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
     void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
-    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride, float *sum);
+    void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
+                      float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
                        float *sum);
     void (*stream)(const float *from, float *to, int n);
@@ -1306,9 +1383,9 @@ typedef struct haste__kernels {
                     double scale, float (*sign)[8]);
 } haste__kernels;
 
-/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4) are
-   constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in registers,
-   whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
+/* The rows of a matrix product's tile one after the other, as text: `rows` (1, 2, 4 or 8) and `vectors` (1, 2 or 4)
+   are constants where these are used, so that a compiler sees only constant places of sum[8][4] and keeps them in
+   registers, whatever it thinks of unrolling. Each adds `scalar` times the vectors b[]. */
 #define HASTE__EACH_ROW(DO) \
     DO(0) if (rows > 1) { DO(1) } if (rows > 2) { DO(2) DO(3) } if (rows > 4) { DO(4) DO(5) DO(6) DO(7) }
 #define HASTE__ZERO_ROW(i) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = hv_set(0);
@@ -1319,10 +1396,10 @@ typedef struct haste__kernels {
         if (vectors > 2) { sum[i][2] = hv_fma(a, b[2], sum[i][2]); sum[i][3] = hv_fma(a, b[3], sum[i][3]); }           \
     }
 
-/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such registers
-   (x86-64 always has), else one float. */
+/* ---- the portable path: four floats as the compiler's own vector type, where the processor is known to have such
+   registers (x86-64 always has), else one float. */
 #if defined(__GNUC__) && !defined(__CUDACC__) && \
-    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__) || defined(__loongarch_sx))
+    (defined(__SSE2__) || defined(__ARM_NEON) || defined(__ALTIVEC__) || defined(__wasm_simd128__))
     #define HASTE__VECTORS 1
 #else
     #define HASTE__VECTORS 0
@@ -1332,8 +1409,6 @@ typedef struct haste__kernels {
     #define HV_LANES 4
     typedef float    haste__f32x4 __attribute__((vector_size(16)));
     typedef uint32_t haste__u32x4 __attribute__((vector_size(16)));
-    typedef uint16_t haste__u16x4 __attribute__((vector_size(8)));
-    typedef int32_t  haste__i32x4 __attribute__((vector_size(16)));
     typedef haste__f32x4 haste__lanes;
     typedef haste__u32x4 haste__lanes_bits;
     HASTE__INLINE haste__lanes haste__lanes_set(float a) { const haste__lanes v = { a, a, a, a }; return v; }
@@ -1342,10 +1417,14 @@ typedef struct haste__kernels {
         const haste__lanes_bits v = { a, a, a, a };
         return v;
     }
-    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b) { return (haste__lanes_bits)(a < b); }
+    HASTE__INLINE haste__lanes_bits haste__lanes_less(haste__lanes a, haste__lanes b)
+    {
+        return (haste__lanes_bits)(a < b);
+    }
     #if defined(__clang__) || __GNUC__ >= 12
         #define HASTE__SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector((a), (b), i, j, k, l)
     #else
+        typedef int32_t haste__i32x4 __attribute__((vector_size(16)));
         HASTE__INLINE haste__lanes haste__lanes_shuffle(haste__lanes a, haste__lanes b, int i, int j, int k, int l)
         {
             const haste__i32x4 order = { i, j, k, l };
@@ -1390,15 +1469,6 @@ HASTE__INLINE haste__lanes haste__lanes_select(haste__lanes_bits mask, haste__la
     return haste__lanes_as_float((haste__lanes_as_bits(a) & mask) | (haste__lanes_as_bits(b) & ~mask));
 }
 
-HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
-{
-    uint32_t each[HV_LANES], all = ~0u;
-    int i;
-    memcpy(each, &mask, sizeof each);
-    for (i = 0; i < HV_LANES; i++) all &= each[i];
-    return all != 0;
-}
-
 HASTE__INLINE float haste__lanes_sum(haste__lanes v)
 {
     float each[HV_LANES];
@@ -1419,21 +1489,40 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
 
 #if HASTE__VECTORS && defined(__SSE2__)
     #include <emmintrin.h>
-    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN, as all of these */
+    #define hv_max(a, b)     ((haste__lanes)_mm_max_ps((__m128)(a), (__m128)(b)))   /* b where a is NaN */
     #define hv_min(a, b)     ((haste__lanes)_mm_min_ps((__m128)(a), (__m128)(b)))
     #define hv_sqrt(a)       ((haste__lanes)_mm_sqrt_ps((__m128)(a)))
     #define hv_all(mask)     (_mm_movemask_ps((__m128)(mask)) == 15)
     #define hv_widen(p) \
         ((haste__lanes)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)(const void *)(p))))
     #define hv_store_upper(p, bits) \
-        _mm_storel_epi64((__m128i *)(void *)(p), _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
+        _mm_storel_epi64((__m128i *)(void *)(p), \
+                         _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
     #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
     #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
     #define hv_sqrt(a)       haste__lanes_sqrt(a)
     #define hv_all(mask)     haste__lanes_all(mask)
     #define hv_widen(p)      haste__lanes_widen(p)
     #define hv_store_upper(p, bits) haste__lanes_store_upper((p), (bits))
+
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
 
 HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
 {
@@ -1463,7 +1552,8 @@ HASTE__INLINE void haste__lanes_store_upper(uint16_t *p, haste__lanes_bits bits)
 #endif
 
 #define HASTE__KERNEL(name)  haste__portable_##name
-#define HV_ROWS              4   /* of a tile of two vectors: as many as registers hold, which hides the multiply-add's latency */
+/* rows of a tile of two vectors: as many as the registers hold, which hides the latency of the multiply-add */
+#define HV_ROWS              4
 #define hv_target
 #define hv_float             haste__lanes
 #define hv_bits              haste__lanes_bits
@@ -1580,7 +1670,8 @@ typedef uint32_t haste__u32x16 __attribute__((vector_size(64)));
 #define hv_all(mask)         ((mask) == 0xffff)
 #define hv_sum(v)            haste__avx512_sum_lanes(v)
 #define hv_widen(p) \
-    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
+    ((__m512)((hv_bits)_mm512_maskz_cvtepu16_epi32( \
+        0xffff, _mm256_loadu_si256((const __m256i *)(const void *)(p))) << 16))
 #define hv_store_upper(p, bits) \
     _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)((bits) >> 16)))
 
@@ -1646,15 +1737,17 @@ hv_target HASTE__INLINE float haste__avx512_sum_lanes(__m512 v)
 
 int haste_has_bf16_dot(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512bf16");
 }
 
 /* pair [n] = even [n] in the lower halves, odd [n] in the upper ones, n a multiple of 8. */
 HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const uint16_t *odd, int n, uint32_t *pair)
 {
-    const __m512i low = _mm512_setr_epi32(0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007,
-                                          0x280008, 0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
+    const __m512i low = _mm512_setr_epi32(
+        0x200000, 0x210001, 0x220002, 0x230003, 0x240004, 0x250005, 0x260006, 0x270007,
+        0x280008, 0x290009, 0x2a000a, 0x2b000b, 0x2c000c, 0x2d000d, 0x2e000e, 0x2f000f);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(0x100010));
     int i = 0;
     for (; i + 32 <= n; i += 32) {
@@ -1670,7 +1763,8 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
-/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it. */
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it.
+   */
 HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
 {
     __m512i pairs = _mm512_set1_epi32((int)pair);
@@ -4012,7 +4106,7 @@ typedef struct haste__outgoing {
 } haste__outgoing;
 
 /* Writes share `part` of `parts`, past the caches. */
-static void haste__send(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
+static void haste__stream_rows(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
     for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
@@ -4037,7 +4131,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
                 haste__group_open(&group, pass, number, g + i, thread);
                 z = group.z + turn * HASTE__SAMPLES * haste__panel(S);
                 haste__group_rows(pass, &group, tile, z + i * S, (size_t)(count * S));
-                haste__send(pass, &out, i, count);
+                haste__stream_rows(pass, &out, i, count);
             }
             out.from = z;
             out.to = pass->logits + (size_t)tile * HASTE__SAMPLES * slots + (size_t)(group.slot - (count - 1) * S);
@@ -4047,7 +4141,7 @@ static void haste__forward_panels(const haste__pass *pass, int number, int64_t g
             turn = !turn;
         }
     }
-    haste__send(pass, &out, 0, 1);
+    haste__stream_rows(pass, &out, 0, 1);
     HASTE__FENCE();
 }
 
@@ -4228,8 +4322,8 @@ haste_status haste_backward(const haste_layer *layer, haste_workspace *work, con
 
 /* ---- >>predict ----------------------------------------------------------------------------------------------- */
 
-/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who ask for it.
-   Each task sorts a share of them, in pieces that fit its thread's scratch. */
+/* Candidates of many samples in the order of their slots, so that the weights of a group are read once for all who
+   ask for it. Each task sorts a share of them, in pieces that fit its thread's scratch. */
 typedef struct haste__scoring {
     haste__pass pass;
     int64_t     count, tasks;
@@ -4257,10 +4351,10 @@ static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t 
     return a;
 }
 
-/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how many. A key is
-   slot << 32 | (sample - b) << 16 | (candidate - first). */
-static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first, haste__rows *r,
-                            haste__candidate *c)
+/* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how
+   many. A key is slot << 32 | (sample - b) << 16 | (candidate - first). */
+static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first,
+                            haste__rows *r, haste__candidate *c)
 {
     const haste_layer *layer = pass->layer;
     const haste_block *block = layer->block;
@@ -4325,7 +4419,8 @@ static void haste__score_task(void *context, int64_t task, int thread)
             next = 0;
             rows[turn].ahead = 0;
             if (i + count < n) {
-                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn], run[!turn]);
+                next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn],
+                                        run[!turn]);
                 rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
                                    (ptrdiff_t)haste__width(pass->layer->dtype);
             }
@@ -6036,13 +6131,14 @@ haste_metrics_values haste_metrics_get(const haste_metrics *metrics, int32_t k)
     #include <sys/file.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
+    #include <sys/types.h>
     #include <unistd.h>
-    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && _POSIX_C_SOURCE + 0 < 200809L
-        /* What -std=c99 hides in the headers of glibc and musl; mode_t, uid_t and gid_t are unsigned int there. */
+    #if defined(__STRICT_ANSI__) && !defined(__cplusplus) && !defined(__APPLE__) && _POSIX_C_SOURCE + 0 < 200809L
+        /* What -std=c99 hides in the system's headers (not in those of macOS). */
         extern FILE *fdopen(int descriptor, const char *mode);
         extern ssize_t readlink(const char *path, char *text, size_t bytes);
-        extern int fchmod(int descriptor, unsigned int mode);
-        extern int fchown(int descriptor, unsigned int user, unsigned int group);
+        extern int fchmod(int descriptor, mode_t mode);
+        extern int fchown(int descriptor, uid_t user, gid_t group);
     #endif
 #elif defined(_WIN32)
     #include <sys/stat.h>
@@ -6512,7 +6608,7 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
     unsigned mode = (unsigned)old->st_mode & 0777u;
     if (fchown(descriptor, old->st_uid, old->st_gid) != 0 && fchown(descriptor, (unsigned)-1, old->st_gid) != 0)
         mode = (mode & 0707u) | (mode & 07u) << 3;
-    fchmod(descriptor, mode);
+    fchmod(descriptor, (mode_t)mode);
 }
 
 static int haste__writer_open(haste__writer *w, const char *path)
@@ -7351,7 +7447,7 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
     const int labels = haste__group_labels(block, g);
     const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
-    int32_t n = 0, f, d;
+    int32_t n = 0, f, d, left;
     int64_t j;
     int s;
     memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
@@ -7369,13 +7465,14 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
         if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d]), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
-    /* Chosen inputs are marked by -1; where they are too few, those drawn fill up. */
+    /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
     for (f = 0; f < n; f++) choice->energy[haste__key_id(choice->key[f])] = -1;
-    haste__draw_index(index, F, width, layer->seed, (uint64_t)group);
-    for (f = 0; n < F; f++) {
-        if (choice->energy[index[f]] < 0) continue;
-        choice->energy[index[f]] = -1;
-        n++;
+    if (n < F) haste__draw_index(index, F - n, width - n, layer->seed, (uint64_t)group);
+    for (f = d = left = 0; f < F - n; d++) {
+        if (choice->energy[d] < 0) continue;
+        if (index[f] != left++) continue;
+        choice->energy[d] = -1;
+        f++;
     }
     for (f = d = 0; d < width; d++) if (choice->energy[d] < 0) index[f++] = (uint16_t)d;
 }
@@ -8036,7 +8133,87 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
     }
 }
 
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_IMPLEMENTATION */
+
+/* ---- >>letters ----------------------------------------------------------------------------------------------- */
+
+/* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one
+   letter (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+#if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
+    #if defined(_MSC_VER)
+        #define HASTE__PRAGMA(text) __pragma(text)
+    #else
+        #define HASTE__PRAGMA(text) _Pragma(#text)
+    #endif
+    #define HASTE__PUSH(letter) HASTE__PRAGMA(push_macro(#letter))
+    #define HASTE__POP(letter)  HASTE__PRAGMA(pop_macro(#letter))
+    #define HASTE__EACH_LETTER(of) \
+        of(A) of(B) of(C) of(D) of(E) of(F) of(G) of(H) of(I) of(J) of(K) of(L) of(M) \
+        of(N) of(O) of(P) of(Q) of(R) of(S) of(T) of(U) of(V) of(W) of(X) of(Y) of(Z) \
+        of(a) of(b) of(c) of(d) of(e) of(f) of(g) of(h) of(i) of(j) of(k) of(l) of(m) \
+        of(n) of(o) of(p) of(q) of(r) of(s) of(t) of(u) of(v) of(w) of(x) of(y) of(z)
+    #if HASTE__LETTERS == 0
+        HASTE__EACH_LETTER(HASTE__POP)
+    #else
+        HASTE__EACH_LETTER(HASTE__PUSH)
+        #undef A
+        #undef B
+        #undef C
+        #undef D
+        #undef E
+        #undef F
+        #undef G
+        #undef H
+        #undef I
+        #undef J
+        #undef K
+        #undef L
+        #undef M
+        #undef N
+        #undef O
+        #undef P
+        #undef Q
+        #undef R
+        #undef S
+        #undef T
+        #undef U
+        #undef V
+        #undef W
+        #undef X
+        #undef Y
+        #undef Z
+        #undef a
+        #undef b
+        #undef c
+        #undef d
+        #undef e
+        #undef f
+        #undef g
+        #undef h
+        #undef i
+        #undef j
+        #undef k
+        #undef l
+        #undef m
+        #undef n
+        #undef o
+        #undef p
+        #undef q
+        #undef r
+        #undef s
+        #undef t
+        #undef u
+        #undef v
+        #undef w
+        #undef x
+        #undef y
+        #undef z
+    #endif
+#endif
+#undef HASTE__LETTERS
 
 /* ================================================================================================================
    The kernels, once for each path: see >>kernels, which defines what begins with hv_ and includes this file for what
@@ -8048,8 +8225,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 
 /* ---- >>kernel text ------------------------------------------------------------------------------------------- */
 
-/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits. Weights of
-   the next group, `ahead` numbers behind these, are fetched on the way. */
+/* z [S][32] (=): logits of 32 samples. The bias is added last: a prior near -14 would cost the sum its last bits.
+   Weights of the next group, `ahead` numbers behind these, are fetched on the way. */
 #define HASTE__FORWARD_ADD(i)   HASTE__ADD_TO_ROW(i, w[i])
 #define HASTE__FORWARD_STORE(i)                                                                                        \
     hv_store(z + i * HASTE__SAMPLES, sum[i][0] + hv_set(bias[i]));                                                     \
@@ -8082,8 +8259,8 @@ hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index
             HASTE__KERNEL(forward_tile)(S, F, index, w + s, bias + s, x + b, z + s * HASTE__SAMPLES + b, ahead);
 }
 
-/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1, which go on
-   from the sums in z where first > 0; the bias after the last. */
+/* Logits of `rows` samples from b on and `vectors` of labels from s on, as rows of labels: inputs first .. end - 1,
+   which go on from the sums in z where first > 0; the bias after the last. */
 #define HASTE__PREDICT_RESUME(i)                                                                                       \
     sum[i][0] = hv_load(z + i * r->stride);                                                                            \
     if (vectors > 1) sum[i][1] = hv_load(z + i * r->stride + HV_LANES);                                                \
@@ -8100,8 +8277,8 @@ hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index
         hv_store(z + i * r->stride + 3 * HV_LANES, sum[i][3] + b[3]);                                                  \
     }
 
-hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0, int s,
-                                                         int first, int end)
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0,
+                                                         int s, int first, int end)
 {
     const ptrdiff_t S = r->S, pitch = r->pitch, ahead = r->ahead;
     const uint16_t *index = r->index;
@@ -8147,7 +8324,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__row
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
-    if (samples < 4)   /* few samples wait for memory, which is fastest in order: a few whole rows of weights at a time */
+    if (samples < 4)   /* few samples wait for memory, fastest in order: a few whole rows of weights at a time */
         for (first = 0; first < F; first = end) {
             end = F - first < turn ? F : first + turn;
             for (s = start; s + 4 * HV_LANES <= S; s += 4 * HV_LANES) {
@@ -8190,8 +8367,8 @@ hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
     hv_store(out[i], hv_load(out[i]) + sum[i][0]);                                                                     \
     hv_store(out[i] + HV_LANES, hv_load(out[i] + HV_LANES) + sum[i][1]);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index, const float *w,
-                                                            const float *dz, float *dx)
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_input_tile)(int rows, int f, int S, const uint16_t *index,
+                                                            const float *w, const float *dz, float *dx)
 {
     const int vectors = 2;
     const float *in[8];
@@ -8221,8 +8398,8 @@ hv_target static void HASTE__KERNEL(grad_input)(int S, int F, const uint16_t *in
             HASTE__KERNEL(grad_input_tile)(1, f, S, index, w, dz + b, dx + b);
 }
 
-/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt [32][S], one
-   behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
+/* dw [F, S], stored as `store` says: weight gradients from `tiles` tiles of x, `tile_size` floats apart, and of dzt
+   [32][S], one behind the other. `rows` inputs from f on and `vectors` of labels from s on. */
 #define HASTE__GRAD_WEIGHT_FROM(i) in[i] = x + (ptrdiff_t)(index ? index[f + i] : f + i) * HASTE__SAMPLES;
 #define HASTE__GRAD_WEIGHT_ADD(i)  HASTE__ADD_TO_ROW(i, in[i][b0])
 #define HASTE__GRAD_WEIGHT_NEXT(i) in[i] += tile_size;
@@ -8238,8 +8415,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(put)(float *to, hv_float v, haste__st
 }
 
 hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vectors, int f, int s, int S,
-                                                             const uint16_t *index, const float *x, ptrdiff_t tile_size,
-                                                             int tiles, const float *dzt, float *dw, haste__store_mode store)
+                                                             const uint16_t *index, const float *x,
+                                                             ptrdiff_t tile_size, int tiles, const float *dzt,
+                                                             float *dw, haste__store_mode store)
 {
     const float *in[8];   /* no larger than it must be: gcc would keep the pointers in memory */
     hv_float sum[8][4], b[4];
@@ -8260,9 +8438,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_tile)(int rows, int vecto
 }
 
 /* The same for all inputs and the labels from s on. */
-hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index, const float *x,
-                                                             ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
-                                                             haste__store_mode store)
+hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F, const uint16_t *index,
+                                                             const float *x, ptrdiff_t tile_size, int tiles,
+                                                             const float *dzt, float *dw, haste__store_mode store)
 {
     int f;
     for (; s + 2 * HV_LANES <= S; s += 2 * HV_LANES) {
@@ -8280,8 +8458,9 @@ hv_target HASTE__INLINE void HASTE__KERNEL(grad_weight_from)(int s, int S, int F
 #endif
 }
 
-hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size,
-                                                 int tiles, const float *dzt, float *dw, haste__store_mode store)
+hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *index, const float *x,
+                                                 ptrdiff_t tile_size, int tiles, const float *dzt, float *dw,
+                                                 haste__store_mode store)
 {
     if (store == HASTE__SET)
         HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
@@ -8290,9 +8469,10 @@ hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *i
     else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
 }
 
-/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with the bias last,
-   as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of rows), bf16, index, w and bias
-   from the first of those labels on, and ahead. The array of candidates has room to its next multiple of 4, for any of them. */
+/* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with
+   the bias last, as all logits do; four at once, since one waits for each addition. Of r: F, S (the distance of
+   rows), bf16, index, w and bias from the first of those labels on, and ahead. The array of candidates has room to
+   its next multiple of 4, for any of them. */
 #define HASTE__SCORE_ADD(i) \
     sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
@@ -8325,10 +8505,10 @@ hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__ca
     }
 }
 
-/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is NULL.
-   Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In blocks of 4 by 4,
-   on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider registers would need more
-   shuffles, not fewer. */
+/* to [columns][rows] (=): from [rows][columns] transposed; and sum [rows] (+=): the sums of from's rows, unless it is
+   NULL. Rows of `from` are `pitch` floats apart, those of `to` `stride`; rows and columns are multiples of 8. In
+   blocks of 4 by 4, on AVX2 two at once: element by element, this takes as long as half a matrix product. Wider
+   registers would need more shuffles, not fewer. */
 hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to,
                                                ptrdiff_t stride, float *sum)
 {
@@ -8363,8 +8543,8 @@ hv_target static void HASTE__KERNEL(transpose)(int rows, int columns, const floa
 #endif
 }
 
-/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=) the sums over
-   b. One row after the other, since each may lie in a page of its own; four at a time. */
+/* Rows of labels to groups: to[g*stride + b*S + s] = from[b*pitch + g*S + s] for B samples, and sum [groups*S] (+=)
+   the sums over b. One row after the other, since each may lie in a page of its own; four at a time. */
 hv_target static void HASTE__KERNEL(split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to,
                                                 ptrdiff_t stride, float *sum)
 {
@@ -8422,8 +8602,8 @@ hv_target HASTE__INLINE hv_float HASTE__KERNEL(exp)(hv_float x)
     return hv_as_float(hv_as_bits(p) + power);
 }
 
-/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to the loss,
-   so the error must be relative. */
+/* log(1 + e) / e for 0 <= e <= 1, relative error below 3e-7: a million labels with logits near -14 each add 1e-6 to
+   the loss, so the error must be relative. */
 hv_target HASTE__INLINE hv_float HASTE__KERNEL(log1p_ratio)(hv_float e)
 {
     hv_float p = hv_fma(hv_set(0.00523269267f), e, hv_set(-0.0295052324f));
@@ -8441,9 +8621,9 @@ hv_target HASTE__INLINE hv_float HASTE__KERNEL(abs)(hv_float v)
     return hv_as_float(hv_as_bits(v) & hv_set_bits(0x7fffffffu));
 }
 
-/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z * scale;
-   positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL. They return 0 where a
-   logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
+/* The loss kernels take one tile of logits z [rows][32], treat every label as negative, and replace z by d loss / d z
+   * scale; positives are corrected by the caller, who knows which they are. loss [32] (+=, per sample) may be NULL.
+   They return 0 where a logit was not finite: v - v is then NaN, and so is `check`, the sum of all. */
 hv_target HASTE__INLINE int HASTE__KERNEL(finite)(hv_float check) { return hv_all(hv_less(check, hv_set(1))); }
 
 hv_target HASTE__INLINE int HASTE__KERNEL(bce_rows)(float *z, int rows, float scale, float *loss)
@@ -8491,7 +8671,8 @@ hv_target static int HASTE__KERNEL(hinge)(float *z, int rows, float scale, float
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest). */
+/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest).
+   */
 hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *weight)
 {
     const hv_float zero = hv_set(0);
@@ -8509,7 +8690,8 @@ hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shi
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z - best). */
+/* Softmax, first pass: raises each sample's largest logit so far, best [32], to the tile's; sum [32] (=) of e^(z -
+   best). */
 hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best, float *sum)
 {
     hv_float check = hv_set(0);
@@ -8528,8 +8710,8 @@ hv_target static int HASTE__KERNEL(sumexp)(const float *z, int rows, float *best
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or -FLT_MAX):
-   hit [samples] (=). */
+/* Which samples' logits z [samples][S] hold one that is not below the sample's floor, or is NaN or -inf (or
+   -FLT_MAX): hit [samples] (=). */
 hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit)
 {
     const hv_float lowest = hv_set(-FLT_MAX);
@@ -8548,7 +8730,8 @@ hv_target static void HASTE__KERNEL(scan)(const float *z, int samples, int S, co
     }
 }
 
-/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other left? */
+/* Zeroes those of the n numbers of z, n a multiple of 16, that are smaller than `least` in magnitude. Is any other
+   left? */
 hv_target static int HASTE__KERNEL(drop_small)(float *z, int n, float least)
 {
     const hv_float zero = hv_set(0), limit = hv_set(least > 1e-45f ? least : 1e-45f);   /* 0 is never left */
@@ -8640,8 +8823,9 @@ hv_target static void HASTE__KERNEL(momentum)(float *w, const float *g, float *v
 hv_target static void HASTE__KERNEL(adamw)(float *w, const float *g, float *m, float *v, int n, const haste__rule *rule)
 {
     const hv_float lr = hv_set(rule->lr), decay = hv_set(-(rule->lr * rule->decay)), eps = hv_set(rule->eps);
-    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2), one_beta1 = hv_set(1 - rule->beta1),
-                   one_beta2 = hv_set(1 - rule->beta2), correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
+    const hv_float beta1 = hv_set(rule->beta1), beta2 = hv_set(rule->beta2);
+    const hv_float one_beta1 = hv_set(1 - rule->beta1), one_beta2 = hv_set(1 - rule->beta2);
+    const hv_float correct1 = hv_set(rule->correct1), correct2 = hv_set(rule->correct2);
     int i = 0;
     for (; i + HV_LANES <= n; i += HV_LANES) {
         const hv_float wi = hv_load(w + i), gi = hv_load(g + i);
@@ -8721,8 +8905,8 @@ hv_target static float HASTE__KERNEL(sum_abs)(const float *a, const float *b, in
 #endif
 }
 
-/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight at a time
-   from the table `sign` [256][8] of what a byte stands for. */
+/* row [64*words] (+=): a random projection of n features, scaled: every feature has a row of random signs, here eight
+   at a time from the table `sign` [256][8] of what a byte stands for. */
 hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t seed, const int32_t *feature,
                                              const float *value, int64_t n, double scale, float (*sign)[8])
 {
@@ -8734,7 +8918,8 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
     for (i = 0; i < n; i++) {
         const hv_float scaled = hv_set((float)((double)value[i] * scale));
         for (w = 0; w < words; w++) {
-            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w);
+            const uint64_t place = (uint64_t)feature[i] * (uint64_t)words + (uint64_t)w;
+            uint64_t random = haste__random(seed, HASTE__STREAM_PROJECT, place);
             float *out = row + w * 64;
             for (byte = 0; byte < 8; byte++, random >>= 8, out += 8)
                 for (j = 0; j < 8; j += HV_LANES)
@@ -8746,8 +8931,8 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
 
 static const haste__kernels HASTE__KERNEL(kernels) = {
     HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
-    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream), HASTE__KERNEL(bce),
-    HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
+    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
+    HASTE__KERNEL(bce), HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
     HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
     HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
     HASTE__KERNEL(project)

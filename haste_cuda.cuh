@@ -95,6 +95,13 @@
 
 #include "haste.h"
 
+#define HASTE__LETTERS 1   /* as in haste.h: macros of one letter are put aside */
+#include HASTE_FILE
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A cudaStream_t, without CUDA's headers. */
 typedef struct CUstream_st *haste_cuda_stream;
 
@@ -375,6 +382,13 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
                                          int32_t B, const haste_cuda_lists *positives, int64_t *moved,
                                          haste_cuda_stream stream, haste_error *error);
 
+#ifdef __cplusplus
+}
+#endif
+
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_CUDA_CUH */
 
 /* ================================================================================================================
@@ -396,6 +410,9 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
 #include <cuda_runtime.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+
+#define HASTE__LETTERS 1
+#include HASTE_FILE
 
 #if !defined(HASTE_MALLOC) && !defined(HASTE_FREE)   /* as in haste.h, whose implementation may be in another file */
     #define HASTE_MALLOC(bytes) malloc(bytes)
@@ -9668,6 +9685,9 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
 #undef HASTE__CU_ARRAY
 #undef HASTE__CU_TRY
 #undef HASTE__CU_LAUNCHED
+#define HASTE__LETTERS 0
+#include HASTE_FILE
+
 #endif /* HASTE_CUDA_IMPLEMENTATION */
 
 /* ---- >>history: at the end of haste.h, as is the licence ----------------------------------------------------- */

@@ -1,5 +1,5 @@
-/* What bench/compilers.sh links with the implementation of each compiler: milliseconds of CPU time, one thread, the best of a
-   few calls, one line a row.
+/* What bench/compilers.sh links with the implementation of each compiler: milliseconds of CPU time, one thread, the best
+   of a few calls, one line a row.
 
        bench_compilers PATH [WORD]      PATH: avx512, avx2 or portable; WORD: only rows whose name contains it
 
@@ -101,7 +101,8 @@ int main(int argc, char **argv)
     positives.id = id;
 
     for (row = 0; row < (int)(sizeof rows / sizeof rows[0]) + 2; row++) {
-        const int steps = row < (int)(sizeof rows / sizeof rows[0]), bf16 = steps ? rows[row].dtype == HASTE_BF16 : row % 2;
+        const int steps = row < (int)(sizeof rows / sizeof rows[0]);
+        const int bf16 = steps ? rows[row].dtype == HASTE_BF16 : row % 2;
         haste_layer_options options;
         haste_workspace_options work_options;
         haste_step_options step;
@@ -133,7 +134,8 @@ int main(int argc, char **argv)
         check(haste_layer_create(&layer, &options, &error));
         check(haste_workspace_create(&work, &layer, &work_options, &error));
         if (steps)
-            MEASURE(rows[row].name, check(haste_train_step(&layer, &work, x, B, LISTS(positives), &step, &loss, grad_x, &error)));
+            MEASURE(rows[row].name,
+                    check(haste_train_step(&layer, &work, x, B, LISTS(positives), &step, &loss, grad_x, &error)));
         else {
             const char *forward = bf16 ? "forward bf16" : "forward", *top_k = bf16 ? "top-5 bf16" : "top-5";
             const char *single = bf16 ? "top-5 of 1 bf16" : "top-5 of 1", *backward = "backward", *score = "score";

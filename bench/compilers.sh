@@ -1,10 +1,12 @@
 #!/bin/sh
-# The same speed with every compiler? Builds the implementation with each compiler found, at -O2 and -O3, and times the builds
-# in turn, by CPU time of one thread. Prints, for each path and row, the time over the fastest build of a baseline commit.
+# The same speed with every compiler? Builds the implementation with each compiler found, at -O2 and -O3, and times the
+# builds in turn, by CPU time of one thread. Prints, for each path and row, the time over the fastest build of a baseline
+# commit.
 #
-#     bench/compilers.sh [--baseline COMMIT] [--rounds N] [--paths "avx512 avx2 portable"] [--only WORD] [--compilers "gcc-12 ..."]
+#     bench/compilers.sh [--baseline COMMIT] [--rounds N] [--paths "avx512 avx2 portable"] [--only WORD]
+#                        [--compilers "gcc-12 ..."] [--also-baseline]
 #
-# --baseline none leaves it out: then the fastest build of all is 1. --also-baseline prints the baseline's builds as well.
+# --baseline none leaves it out: then the fastest build of all is 1. --also-baseline prints its builds as well.
 # One processor, minutes; each entry is the least of all rounds. It is worth what else the machine does.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,7 +20,7 @@ while [ $# -gt 0 ]; do
     --only) only=$2; shift 2 ;;
     --compilers) compilers=$2; shift 2 ;;
     --also-baseline) also=1; shift ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
 done
 work=${BUILD:-build}/compilers
@@ -61,7 +63,7 @@ while [ $round -lt "$rounds" ]; do
 done
 
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
-echo "bench/compilers.sh: ${cpu:-unknown processor}, one thread, CPU time, least of $rounds rounds; flags -fno-math-errno"
+echo "bench/compilers.sh: ${cpu:-unknown processor}, one thread, CPU time, least of $rounds rounds; -fno-math-errno"
 [ "$baseline" = none ] || echo "ratio to the fastest build of $baseline, row by row; its time in milliseconds"
 awk -v paths="$paths" -v builds="$builds" -v also="$also" -v baseline="$baseline" '
 {
@@ -82,7 +84,8 @@ END {
         for (v = 0; v <= also; v++) {
             version = v ? "base" : "now"
             printf "\n%s, %s\n%-18s %9s", path, v ? baseline : "this version", "", "ms"
-            for (i = 1; i <= nb; i++) if (index(all[i], version ":") == 1) printf " %11s", substr(all[i], length(version) + 2)
+            for (i = 1; i <= nb; i++)
+                if (index(all[i], version ":") == 1) printf " %11s", substr(all[i], length(version) + 2)
             printf "\n"
             for (r = 1; r <= rows; r++) {
                 name = order[r]; reference = fastest[path, name]

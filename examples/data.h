@@ -15,6 +15,7 @@
 #define DATA_H
 
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -243,7 +244,7 @@ static inline int data_number(const char **at, float *value)
     }
     *at = p;
     *value = (float)number;
-    return fabsf(*value) <= 3.4028234e38f;
+    return fabsf(*value) <= FLT_MAX;
 }
 
 /* The word at p, for a message. */
@@ -335,7 +336,7 @@ static inline int data_document(data_set *data, const data_stream *stream, const
     labels = data_tidy(label, NULL, labels);
     features = data_tidy(feature, value, features);
     for (i = 0; i < features; i++)
-        if (!(fabsf(value[i]) <= 3.4028234e38f))
+        if (!(fabsf(value[i]) <= FLT_MAX))
             return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path, (long long)line,
                              (long)feature[i]);
     data->documents++;
@@ -448,6 +449,26 @@ static inline float data_from_half(uint16_t half)
     return (float)(half & 0x8000 ? -value : value);
 }
 
+/* Little-endian numbers of .npy, on any machine. */
+static inline double data_from_bytes(const unsigned char *bytes, size_t size)
+{
+    uint64_t bits = 0;
+    size_t i;
+    for (i = 0; i < size; i++) bits |= (uint64_t)bytes[i] << (8 * i);
+    if (size == 8) {
+        double wide;
+        memcpy(&wide, &bits, sizeof wide);
+        return wide;
+    }
+    if (size == 4) {
+        const uint32_t low = (uint32_t)bits;
+        float value;
+        memcpy(&value, &low, sizeof value);
+        return (double)value;
+    }
+    return (double)data_from_half((uint16_t)bits);
+}
+
 static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t limit, char *error)
 {
     const char *path = stream->path, *p;
@@ -498,10 +519,8 @@ static inline int data_npy_rows(data_set *data, data_stream *stream, int64_t lim
         if (!bytes) return 0;
         row = data->dense + i * columns;
         for (j = 0; j < columns; j++, bytes += size) {
-            if (is_half) row[j] = data_from_half((uint16_t)(bytes[0] | bytes[1] << 8));
-            else if (is_double) { double wide; memcpy(&wide, bytes, 8); row[j] = (float)wide; }
-            else memcpy(&row[j], bytes, 4);
-            if (!(fabsf(row[j]) <= 3.4028234e38f))
+            row[j] = (float)data_from_bytes(bytes, size);
+            if (!(fabsf(row[j]) <= FLT_MAX))
                 return data_fail(error, "%s: row %lld, column %lld: expected a finite number", path, (long long)i, (long long)j);
         }
     }

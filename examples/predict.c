@@ -16,8 +16,7 @@
 #include "encoder.h"
 #include "model.h"
 #include "options.h"
-
-#include <time.h>
+#include "system.h"
 
 /* haste-predict-cuda is this program with another engine: predict_cuda.cu says otherwise, then includes this file. */
 #ifndef PREDICT_CUDA
@@ -48,13 +47,6 @@ typedef struct predictor {
     float          *score;
     int64_t         id_room, score_room;
 } predictor;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static int by_value(const void *a, const void *b)
 {

@@ -1,5 +1,5 @@
-/* surgery.c: layers taken apart and put together. A trained dense matrix becomes a sparse layer, labels come and go, two slices
-   are searched as two machines would, and a small copy is made to predict with.
+/* surgery.c: layers taken apart and put together. A trained dense matrix becomes a sparse layer, labels come and go,
+   two slices are searched as two machines would, and a small copy is made to predict with.
 
    cc -std=c99 -O3 -fopenmp -I. examples/surgery.c -o build/haste-surgery -lm
 
@@ -51,7 +51,8 @@ int main(void)
     double kept;
     int i, j, d, n[4] = { 0, 0, 0, 0 };
 
-    /* "Trained": labels that are neighbours read the same few inputs. Samples look like one label each, a new one in eight. */
+    /* "Trained": labels that are neighbours have the same few large weights. Samples look like one label each, in one
+       of eight cases a new one. */
     for (i = 0; i < L + NEW; i++)
         for (d = 0; d < D; d++) trained[i * D + d] = (d + i / 32 * 7) % 3 ? .05f * uniform() : uniform();
     for (i = 0; i < B; i++) {
@@ -76,7 +77,8 @@ int main(void)
     for (i = j = 0; i < L; i++) if (i / 32 == 54 || (i % 40 == 0 && i % 31 != 0)) gone[j++] = i;
     check(haste_labels_remove(&fewer, &more, gone, j, map, &error));
     for (i = 0; i < B; i++) label[i] = map[label[i]];
-    printf("%d labels removed: %d ids, the last %d of them retired\n", j, (int)fewer.labels, (int)fewer.labels - (L + NEW - j));
+    printf("%d labels removed: %d ids, the last %d of them retired\n", j, (int)fewer.labels,
+           (int)fewer.labels - (L + NEW - j));
     n[1] = right(&fewer, x, label);
 
     /* Two slices share the layer's memory. Each finds its best; the better of the two is the best of all. */

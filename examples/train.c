@@ -17,11 +17,9 @@
 #include "model.h"
 #include "options.h"
 #include "synthetic.h"
+#include "system.h"
 
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define TOP       5
@@ -166,33 +164,6 @@ static volatile sig_atomic_t stop_signal;
 static int progress_shown;
 
 static void on_signal(int number) { stop_signal = number; }
-
-static void catch_signals(void (*handler)(int))
-{
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = handler;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static double peak_mib(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
-    return (double)usage.ru_maxrss / 1048576;
-#else
-    return (double)usage.ru_maxrss / 1024;
-#endif
-}
 
 static double mib(size_t bytes) { return (double)bytes / 1048576; }
 

@@ -22,6 +22,10 @@ check() {
 printf '#include "haste_cuda.cuh"\n#include "haste_cuda.cuh"\nint test(void);\nint test(void) { return (int)sizeof(haste_cuda_layer); }\n' >"$out/api_cuda.c"
 check "API only, C99" "$CC -std=c99 $warn -I. -c $out/api_cuda.c -o $out/api_cuda.o"
 check "API only, C++17" "$CXX -std=c++17 $warn -I. -x c++ -c $out/api_cuda.c -o $out/api_cuda.o"
+for with in "" -DHOSTILE_LETTERS; do
+    check "hostile macros, C99 $with" "$CC -std=c99 $warn $with -I. -include tests/hostile.h -fsyntax-only $out/api_cuda.c"
+    check "hostile macros, C++17 $with" "$CXX -std=c++17 $warn $with -I. -include tests/hostile.h -x c++ -fsyntax-only $out/api_cuda.c"
+done
 check "API only: reads no CUDA header" "! $CC -std=c99 -I. -M $out/api_cuda.c | tr ' ' '\\n' | grep -i 'cuda[^.]*\\.h\$'"
 check "a C program" "$CC -std=c99 $warn -c tests/test_compile_cuda_c.c -o $out/cuda_c.o"
 check "the implementation without nvcc says why not" \

@@ -1,9 +1,10 @@
 #!/bin/sh
-# What can be said of the kernels' speed without a clock: the implementation is compiled with each compiler found, at -O2 and
-# -O3, and in the disassembly each kernel must use registers of its path's width, and the matrix products must keep their sums
-# in registers: a loop as long as the tile, and no access to the stack between the multiply-adds of an innermost loop.
+# What can be said of the kernels' speed without a clock: the implementation is compiled with each compiler found, at -O2
+# and -O3, and in the disassembly each kernel must use registers of its path's width, and the matrix products must keep
+# their sums in registers: there is a loop with as many multiply-adds as the tile has, and innermost loops with
+# multiply-adds have no spills (no vector comes from the stack, nothing is stored there; a loop's bound may be read).
 #
-#     tests/disassembly.sh [HEADER]     with HEADER instead of haste.h; COMPILERS="gcc-12 ..." instead of all that are found
+#     tests/disassembly.sh [HEADER]     HEADER instead of haste.h; COMPILERS="gcc-12 ..." instead of all that are found
 #
 # Run by `make disassembly`. Nothing is run: a cross compiler will do for Arm.
 set -u
@@ -25,8 +26,8 @@ judge() {
         products = " forward predict grad_input grad_weight "
         scalar = " score "                             # one number at a time, by design
         borrowed = " transpose sum_abs project "       # AVX-512 has those of AVX2
-        all = " forward predict grad_input grad_weight score transpose split_rows stream bce hinge softmax sumexp scan" \
-              " drop_small all_below widen narrow sgd momentum adamw axpy dot dot4 sum_abs project "
+        all = " forward predict grad_input grad_weight score transpose split_rows stream bce hinge softmax sumexp" \
+              " scan drop_small all_below widen narrow sgd momentum adamw axpy dot dot4 sum_abs project "
         split(all, kernel, " ")
     }
     function name_of(line) { sub(/^[0-9a-f]+ </, "", line); sub(/>:.*/, "", line); return line }
@@ -43,7 +44,8 @@ judge() {
         close_function()
         for (k in kernel) if (!(kernel[k] in seen)) print path " " kernel[k] ": not found"
     }
-    function close_function(   i, j, t, loops, from, to, inner, fma, stack, width, most, prefix, kernel_name, target, calls) {
+    function close_function(   i, j, t, loops, from, to, inner, fma, stack, width, most, prefix, kernel_name, target,
+                            calls) {
         prefix = "haste__" path "_"
         if (current == "" || index(current, prefix) != 1) { clear(); return }
         kernel_name = substr(current, length(prefix) + 1)
@@ -53,7 +55,8 @@ judge() {
         calls = 0
         for (i = 1; i <= n; i++) {
             if (text[i] ~ wide[path]) width++
-            if (text[i] ~ /<(fmaf|sqrtf|fmaf@plt|sqrtf@plt)>/) print path " " kernel_name ": calls the library: " text[i]
+            if (text[i] ~ /<(fmaf|sqrtf|fmaf@plt|sqrtf@plt)>/)
+                print path " " kernel_name ": calls the library: " text[i]
             if (text[i] ~ /^(call|jmp|b|bl) .*<haste__avx2_/) calls++
         }
         if (path == "avx512" && index(borrowed, " " kernel_name " ")) {
@@ -74,13 +77,16 @@ judge() {
             for (j = 1; j <= loops; j++) {
                 inner = 1
                 for (t = 1; t <= loops; t++)
-                    if (t != j && from[t] >= from[j] && to[t] <= to[j] && (from[t] != from[j] || to[t] != to[j])) inner = 0
+                    # a loop within it, or one whose body the compiler has moved behind it
+                    if (t != j && from[t] >= from[j] && from[t] <= to[j] && (to[t] <= to[j] || from[t] > from[j]))
+                        inner = 0
                 if (!inner) continue
                 fma = 0; stack = ""
                 for (i = from[j]; i <= to[j]; i++) {
                     if (text[i] ~ wide[path] && text[i] ~ /^(vfn?m(add|sub)[0-9]*ps|mulps|vmulps|fmla|fmul)/) fma++
                     if (text[i] !~ /\(%[re]sp|\[sp/ && !(frame && text[i] ~ /\(%rbp/)) continue
-                    if (text[i] ~ /%[xyz]mm|^(str|stp|ldr|ldp) +q|,[^,]*\(%r[sb]p[^,]*$/ && text[i] !~ /^(cmp|test)/) stack = text[i]
+                    if (text[i] ~ /^(cmp|test)/) continue
+                    if (text[i] ~ /%[xyz]mm|^(str|stp|ldr|ldp) +q|,[^,]*\(%r[sb]p[^,]*$/) stack = text[i]
                 }
                 if (fma > most && stack == "") most = fma
                 if (fma >= 2 && stack != "") print path " " kernel_name ": a spill in an inner loop: " stack
@@ -100,8 +106,8 @@ try() {
     shift 3
     command -v "$1" >/dev/null 2>&1 && command -v "$objdump" >/dev/null 2>&1 || return
     for level in -O2 -O3; do
-        if ! (ulimit -c 0; timeout 300 "$@" $level -w -std=c99 -fno-math-errno -DHASTE_IMPLEMENTATION -x c -c "$out/haste.h" -o "$out/$name.o") \
-             2>"$out/log"; then
+        if ! (ulimit -c 0; timeout 300 "$@" $level -w -std=c99 -fno-math-errno -DHASTE_IMPLEMENTATION \
+              -x c -c "$out/haste.h" -o "$out/$name.o") 2>"$out/log"; then
             echo "$name $level: does not compile"
             tail -n 5 "$out/log"
             failed=$((failed + 1))
@@ -129,12 +135,15 @@ for compiler in ${COMPILERS:-$x86}; do
             [ $other != $compiler ] && [ "$(readlink -f "$(command -v $other 2>/dev/null)")" = "$this" ] && continue 2
         done ;;
     esac
-    case $("$compiler" -dumpmachine 2>/dev/null) in x86_64*) try "$compiler" objdump "portable avx2 avx512" "$compiler" ;; esac
+    case $("$compiler" -dumpmachine 2>/dev/null) in
+        x86_64*) try "$compiler" objdump "portable avx2 avx512" "$compiler" ;;
+    esac
 done
 arm=/usr/aarch64-linux-gnu/include
 for compiler in ${COMPILERS:-$x86}; do
     case $compiler in clang-*)
-        [ -d $arm ] && try "$compiler-aarch64" aarch64-linux-gnu-objdump neon "$compiler" --target=aarch64-linux-gnu -isystem $arm ;;
+        [ -d $arm ] && try "$compiler-aarch64" aarch64-linux-gnu-objdump neon \
+                           "$compiler" --target=aarch64-linux-gnu -isystem $arm ;;
     esac
 done
 [ -n "${COMPILERS-}" ] || try aarch64-linux-gnu-gcc aarch64-linux-gnu-objdump neon aarch64-linux-gnu-gcc

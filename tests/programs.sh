@@ -71,6 +71,11 @@ if begin minimal; then
     ok [ ! -e minimal.haste ]
 fi
 
+if begin own_loss; then
+    run 0 $RUN "$bin/haste-own_loss"
+    says out '^right: (5[89]|6[0-4]) of 64$'
+fi
+
 if begin surgery; then
     run 0 $RUN "$bin/haste-surgery"
     says out '^right: 64 of (5[89]|6[0-4])( (5[89]|6[0-4])){3}$'

@@ -223,9 +223,12 @@ static void compressed(void)
 #endif
 }
 
-static size_t npy_bytes(unsigned char *out, int version, const char *dictionary, const void *rows, size_t bytes)
+/* rows: numbers of `width` bytes each, as this machine has them; a file has them little-endian. */
+static size_t npy_bytes(unsigned char *out, int version, const char *dictionary, const void *rows, size_t bytes, size_t width)
 {
-    size_t header = strlen(dictionary), prefix = version == 1 ? 10 : 12;
+    const uint16_t one = 1;
+    const int little = *(const unsigned char *)&one == 1;
+    size_t header = strlen(dictionary), prefix = version == 1 ? 10 : 12, i;
     memcpy(out, "\x93NUMPY", 6);
     out[6] = (unsigned char)version;
     out[7] = 0;
@@ -233,7 +236,8 @@ static size_t npy_bytes(unsigned char *out, int version, const char *dictionary,
     out[9] = (unsigned char)(header >> 8);
     if (version > 1) out[10] = out[11] = 0;
     memcpy(out + prefix, dictionary, header);
-    memcpy(out + prefix + header, rows, bytes);
+    for (i = 0; i < bytes; i++)
+        out[prefix + header + i] = ((const unsigned char *)rows)[little ? i : i / width * width + width - 1 - i % width];
     return prefix + header + bytes;
 }
 
@@ -247,33 +251,33 @@ static void npy_files(void)
     size_t n;
     int i;
     memset(&data, 0, sizeof data);
-    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", rows, sizeof rows);
+    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", rows, sizeof rows, 4);
     CHECK(data_read_npy(&data, write_file(".npy", bytes, n), 0, message));
     CHECK(data.documents == 3 && data.width == 2 && data.label_offset[3] == 0);
     for (i = 0; i < 6; i++) CHECK_NEAR(data.dense[i], rows[i], 0);
     CHECK(!data_read_npy(&data, write_file(".npy", bytes, n - 1), 0, message) && strstr(message, "too early"));
-    n = npy_bytes(bytes, 2, "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }\n", wide, sizeof wide);
+    n = npy_bytes(bytes, 2, "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 3), }\n", wide, sizeof wide, 8);
     CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "2 rows for 3 documents"));
     data_free(&data);
     CHECK(data_read_npy(&data, path, 0, message) && data.width == 3);
     for (i = 0; i < 6; i++) CHECK_NEAR(data.dense[i], rows[i], 0);
     data_free(&data);
-    n = npy_bytes(bytes, 1, "{'descr': '<f2', 'fortran_order': False, 'shape': (3, 2), }\n", half, sizeof half);
+    n = npy_bytes(bytes, 1, "{'descr': '<f2', 'fortran_order': False, 'shape': (3, 2), }\n", half, sizeof half, 2);
     CHECK(data_read_npy(&data, write_file(".npy", bytes, n), 2, message) && data.documents == 2);
     for (i = 0; i < 4; i++) CHECK_NEAR(data.dense[i], rows[i], 0);
     CHECK_NEAR(data_from_half(1), ldexp(1, -24), 0);
     CHECK(isinf(data_from_half(0x7c00)) && isnan(data_from_half(0x7e00)));
     data_free(&data);
-    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }\n", rows, sizeof rows);
+    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }\n", rows, sizeof rows, 4);
     CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "C order"));
-    n = npy_bytes(bytes, 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (3, 2), }\n", rows, sizeof rows);
+    n = npy_bytes(bytes, 1, "{'descr': '<i4', 'fortran_order': False, 'shape': (3, 2), }\n", rows, sizeof rows, 4);
     CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "float32"));
-    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\n", rows, sizeof rows);
+    n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\n", rows, sizeof rows, 4);
     CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "shape"));
     {
         float bad[6] = { 0, 0, 0, 0, 0, 0 };
         bad[3] = (float)NAN;
-        n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", bad, sizeof bad);
+        n = npy_bytes(bytes, 1, "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", bad, sizeof bad, 4);
         CHECK(!data_read_npy(&data, write_file(".npy", bytes, n), 0, message) && strstr(message, "row 1, column 1"));
     }
     CHECK(!data_read_npy(&data, write_file(".npy", "3 10 5\n0 1:1\n", 13), 0, message) && strstr(message, "not a .npy"));

@@ -1,4 +1,4 @@
-/* Each kernel of each path alone against double: odd shapes, poisoned outputs with guards, and numbers that are not finite. */
+/* Each kernel of each path alone against double: odd shapes, poisoned outputs with guards, infinities and NaN. */
 #define HASTE_IMPLEMENTATION
 #include "../haste.h"
 #include "check.h"
@@ -63,7 +63,8 @@ static void predict(void)
 {
     static const int batches[] = { 1, 2, 3, 4, 5, 7, 8, 13, 31, 32 };
     int i, j, n, bf16;
-    for (i = 0; i < SIZES; i++) for (j = 0; j < INPUTS; j++) for (n = 0; n < 10; n++) for (bf16 = 0; bf16 < 2; bf16++) {
+    for (i = 0; i < SIZES; i++) for (j = 0; j < INPUTS; j++) for (n = 0; n < 10; n++) for (bf16 = 0; bf16 < 2; bf16++)
+    if (sizes[i] <= 64 || (i + j + n) % 2 == 0) {   /* time */
         const int S = sizes[i], F = inputs[j], B = batches[n], pitch = (n + j) % 2 ? 32 : B, stride = S + 8 * (j % 3);
         uint16_t space[WIDTH], *half = (uint16_t *)malloc((size_t)(S * F) * sizeof *half);
         const uint16_t *index = make_index(space, F, (i + j + n) % 3 == 0);
@@ -73,7 +74,6 @@ static void predict(void)
         haste__rows r;
         int s, b, f, touched = 0, same = 1, count;
         if (!half) { printf("out of memory\n"); exit(1); }
-        if ((i + j + n) % 2 && S > 64) { free(half); free(w); free(bias); free(x); free(z); free(row); continue; }   /* time */
         for (s = 0; s < S * F; s++) {
             half[s] = haste__to_bf16(w[s]);
             if (bf16) w[s] = haste__from_bf16(half[s]);
@@ -98,9 +98,10 @@ static void predict(void)
         CHECK(!touched && check_guard(z, (size_t)(B * stride)));
 
         /* row-major x, as haste_score has it; candidates with labels within 32, from label `first` on */
-        for (b = 0; b < B; b++) for (f = 0; f < WIDTH; f++) row[b * WIDTH + f] = f * pitch + b < WIDTH * 32 ? x[f * pitch + b] : 0;
+        for (b = 0; b < B; b++) for (f = 0; f < WIDTH; f++) row[b * WIDTH + f] = x[f * pitch + b];
         for (count = 1; count <= 11; count += 1 + (n + j) % 3) {
-            const int first = (int)(check_random() % (uint32_t)((S + 31) / 32)) * 32, labels = S - first < 32 ? S - first : 32;
+            const int first = (int)(check_random() % (uint32_t)((S + 31) / 32)) * 32;
+            const int labels = S - first < 32 ? S - first : 32;
             int c;
             for (c = 0; c < (count + 3) / 4 * 4; c++) {
                 candidate[c].s = (int)(check_random() % (uint32_t)labels);
@@ -159,7 +160,8 @@ static void gradients(void)
             for (f = 0; f < F; f++) for (s = 0; s < S; s++) {
                 double want = (double)start, size = fabs(want);
                 for (b = 0; b < tiles * 32; b++) {
-                    const double term = (double)x[b / 32 * tile_size + input(index, f) * 32 + b % 32] * (double)dzt[b * S + s];
+                    const double xb = (double)x[b / 32 * tile_size + input(index, f) * 32 + b % 32];
+                    const double term = xb * (double)dzt[b * S + s];
                     want += term;
                     size += fabs(term);
                 }
@@ -177,11 +179,13 @@ static void moved(void)   /* transpose, split_rows, stream, widen, narrow */
     int rows, columns, i, j, k;
     for (rows = 8; rows <= 72; rows += 8) for (columns = 8; columns <= 40; columns += 8) {
         const int pitch = columns + 3, stride = rows + 5;
-        float *from = normals((size_t)(rows * pitch)), *to = check_floats((size_t)(columns * stride)), *sum = normals((size_t)rows);
+        float *from = normals((size_t)(rows * pitch)), *to = check_floats((size_t)(columns * stride));
+        float *sum = normals((size_t)rows);
         double *want = (double *)malloc((size_t)rows * sizeof *want);
         int bad = 0;
         if (!want) { printf("out of memory\n"); exit(1); }
-        for (i = 0; i < rows; i++) for (want[i] = (double)sum[i], j = 0; j < columns; j++) want[i] += (double)from[i * pitch + j];
+        for (i = 0; i < rows; i++)
+            for (want[i] = (double)sum[i], j = 0; j < columns; j++) want[i] += (double)from[i * pitch + j];
         kernel->transpose(rows, columns, from, pitch, to, stride, sum);
         for (j = 0; j < columns; j++) {
             for (i = 0; i < rows; i++) bad += to[j * stride + i] != from[i * pitch + j];
@@ -196,13 +200,16 @@ static void moved(void)   /* transpose, split_rows, stream, widen, narrow */
     }
     for (i = 0; i < SIZES; i++) for (j = 1; j < 10; j++) {
         const int S = sizes[i], B = j, groups = j % 3 + 1, pitch = groups * S + 8, stride = (B + 2) * S;
-        float *from = normals((size_t)(B * pitch)), *to = check_floats((size_t)(groups * stride)), *sum = normals((size_t)(groups * S));
+        float *from = normals((size_t)(B * pitch)), *to = check_floats((size_t)(groups * stride));
+        float *sum = normals((size_t)(groups * S));
         double want[256 * 3];
         int b, s, bad = 0;
-        for (k = 0; k < groups * S; k++) for (want[k] = (double)sum[k], b = 0; b < B; b++) want[k] += (double)from[b * pitch + k];
+        for (k = 0; k < groups * S; k++)
+            for (want[k] = (double)sum[k], b = 0; b < B; b++) want[k] += (double)from[b * pitch + k];
         kernel->split_rows(from, pitch, B, S, groups, to, stride, sum);
         for (k = 0; k < groups; k++) {
-            for (b = 0; b < B; b++) for (s = 0; s < S; s++) bad += to[k * stride + b * S + s] != from[b * pitch + k * S + s];
+            for (b = 0; b < B; b++)
+                for (s = 0; s < S; s++) bad += to[k * stride + b * S + s] != from[b * pitch + k * S + s];
             for (s = B * S; s < stride; s++) bad += to[k * stride + s] == to[k * stride + s];
         }
         for (k = 0; k < groups * S; k++) CHECK_NEAR((double)sum[k], want[k], 1e-5);
@@ -218,7 +225,8 @@ static void moved(void)   /* transpose, split_rows, stream, widen, narrow */
         free(from); free(space);
     }
     for (i = 8; i <= 264; i += 8) {
-        static const uint32_t special[] = { 0x7f800000u, 0xff800000u, 0x7f800001u, 0xffffffffu, 0, 0x80000000u, 1, 0x7f7fffffu };
+        static const uint32_t special[] = { 0x7f800000u, 0xff800000u, 0x7f800001u, 0xffffffffu, 0, 0x80000000u, 1,
+                                            0x7f7fffffu };
         float *in = normals((size_t)i), *out = check_floats((size_t)i);
         uint16_t half[264 + 8];
         const uint64_t random = (uint64_t)check_random() << 33 ^ (uint64_t)check_random() << 7 ^ (uint64_t)i;
@@ -248,8 +256,8 @@ static void losses(void)
 {
     enum { ROWS = 200 };
     static const float special[] = { HUGE_VALF, -HUGE_VALF, 0 };
-    float *z = check_floats(ROWS * 32), *start = check_floats(ROWS * 32), *loss = check_floats(32), *none = check_floats(ROWS * 32);
-    float *best = check_floats(32), *sum = check_floats(32), *weight = normals(32);
+    float *z = check_floats(ROWS * 32), *start = check_floats(ROWS * 32), *none = check_floats(ROWS * 32);
+    float *loss = check_floats(32), *best = check_floats(32), *sum = check_floats(32), *weight = normals(32);
     const float scale = .0078125f;
     int i, b, s, kind;
     double worst_slope = 0, worst_loss = 0;
@@ -259,7 +267,8 @@ static void losses(void)
         for (b = 0; b < 32; b++) loss[b] = 0;
         CHECK(kernel->bce(z, 1, scale, loss) == 1);
         for (b = 0; b < 32; b++) {
-            const double v = (double)start[s * 32 + b], e = exp(-fabs(v)), slope = (double)scale * (v < 0 ? e : 1) / (1 + e);
+            const double v = (double)start[s * 32 + b], e = exp(-fabs(v));
+            const double slope = (double)scale * (v < 0 ? e : 1) / (1 + e);
             const double value = (v > 0 ? v : 0) + log1p(e);
             const double off = fabs((double)z[b] - slope) / slope, off_loss = fabs((double)loss[b] - value) / value;
             if (fabs(v) < 82 && !(off <= worst_slope)) worst_slope = off;   /* beyond, `scale` makes them subnormal */
@@ -301,7 +310,8 @@ static void losses(void)
             const double d = (double)start[s * 32 + b] - (double)best[b], e = exp(d < -87 ? -87 : d);
             want += e;
             /* the difference is rounded before its power is taken */
-            CHECK_NEAR((double)z[s * 32 + b], e * (double)weight[b], (4e-7 - 7e-8 * d) * e * fabs((double)weight[b]) + 1e-44);
+            CHECK_NEAR((double)z[s * 32 + b], e * (double)weight[b],
+                       (4e-7 - 7e-8 * d) * e * fabs((double)weight[b]) + 1e-44);
         }
         CHECK_NEAR((double)sum[b], want, 1e-5 * want);
     }
@@ -396,11 +406,13 @@ static void optimizers(void)
         memcpy(w0, w, count * 4); memcpy(m0, m, count * 4); memcpy(v0, v, count * 4);
         kernel->sgd(w, g, n, &rule);
         for (i = 0; i < n; i++)
-            CHECK_NEAR((double)w[i], (double)w0[i] - (double)rule.lr * ((double)g[i] + (double)rule.decay * (double)w0[i]), 2e-6);
+            CHECK_NEAR((double)w[i],
+                       (double)w0[i] - (double)rule.lr * ((double)g[i] + (double)rule.decay * (double)w0[i]), 2e-6);
         memcpy(w, w0, count * 4);
         kernel->momentum(w, g, m, n, &rule);
         for (i = 0; i < n; i++) {
-            const double want = (double)rule.momentum * (double)m0[i] + (double)g[i] + (double)rule.decay * (double)w0[i];
+            const double want =
+                (double)rule.momentum * (double)m0[i] + (double)g[i] + (double)rule.decay * (double)w0[i];
             CHECK_NEAR((double)m[i], want, 2e-6);
             CHECK_NEAR((double)w[i], (double)w0[i] - (double)rule.lr * want, 2e-6);
         }
@@ -408,8 +420,9 @@ static void optimizers(void)
         memcpy(m, m0, count * 4);
         kernel->adamw(w, g, m, v, n, &rule);
         for (i = 0; i < n; i++) {
-            const double mi = (double)rule.beta1 * (double)m0[i] + (1 - (double)rule.beta1) * (double)g[i];
-            const double vi = (double)rule.beta2 * (double)v0[i] + (1 - (double)rule.beta2) * (double)g[i] * (double)g[i];
+            const double gi = (double)g[i];
+            const double mi = (double)rule.beta1 * (double)m0[i] + (1 - (double)rule.beta1) * gi;
+            const double vi = (double)rule.beta2 * (double)v0[i] + (1 - (double)rule.beta2) * gi * gi;
             CHECK_NEAR((double)m[i], mi, 2e-6);
             CHECK_NEAR((double)v[i], vi, 2e-6 * (1 + vi));
             CHECK_NEAR((double)w[i], (double)w0[i] * (1 - (double)rule.lr * (double)rule.decay) - (double)rule.lr * mi *
@@ -460,7 +473,8 @@ static void vectors(void)   /* axpy, dot, dot4, sum_abs, project */
         for (i = 0; i < 64 * 3; i++) want[i] = (double)(row[i] = (float)i);
         kernel->project(row, 3, 12345, feature, value, n, .125, sign);
         for (k = 0; k < n; k++) for (i = 0; i < 64 * 3; i++) {
-            const uint64_t random = haste__random(12345, HASTE__STREAM_PROJECT, (uint64_t)feature[k] * 3 + (uint64_t)(i / 64));
+            const uint64_t place = (uint64_t)feature[k] * 3 + (uint64_t)(i / 64);
+            const uint64_t random = haste__random(12345, HASTE__STREAM_PROJECT, place);
             want[i] += (random >> i % 64 & 1 ? 1 : -1) * (double)value[k] * .125;
         }
         for (i = 0; i < 64 * 3; i++) CHECK_NEAR((double)row[i], want[i], 1e-4);

@@ -1,7 +1,10 @@
-/* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, attached, sliced,
-   joined, and made from dense rows. What a label holds is found here without the library's help, in double; logits before and
-   after are compared bit for bit. */
+/* Layers taken apart and put together: labels read, written, added and removed; layers copied, converted, attached,
+   sliced, joined, and made from dense rows. What a label holds is found here without the library's help, in double;
+   logits before and after are compared bit for bit. */
+#define _DEFAULT_SOURCE   /* mkdtemp */
 #include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 static void *failing_malloc(size_t bytes);
 static void  counting_free(void *memory);
@@ -23,6 +26,9 @@ static void *failing_malloc(size_t bytes)
     return p;
 }
 static void counting_free(void *memory) { if (memory) held--; free(memory); }
+
+#define OK(call)            CHECK_STATUS(call, HASTE_OK, test_error)
+#define FAILS(call, status) CHECK_STATUS(call, status, test_error)
 
 static const haste_optimizer optimizers[] = { HASTE_SGD, HASTE_MOMENTUM, HASTE_ADAMW };
 
@@ -112,11 +118,14 @@ enum { BATCH = 3 };
 static float *logits_of(const haste_layer *layer, const float *x)
 {
     haste_workspace work = test_workspace(layer, BATCH, 1, HASTE_PATH_AUTO);
-    float *logits = check_floats((size_t)(BATCH * layer->slots)), *by_id = check_floats((size_t)BATCH * (size_t)layer->labels);
+    float *logits = check_floats((size_t)(BATCH * layer->slots));
+    float *by_id = check_floats((size_t)BATCH * (size_t)layer->labels);
     int64_t b, slot;
-    CHECK_STATUS(haste_forward(layer, &work, x, BATCH, logits, &test_error), HASTE_OK, test_error);
-    for (b = 0; b < BATCH; b++) for (slot = 0; slot < layer->slots; slot++)
-        if (layer->label_of[slot] >= 0) by_id[b * layer->labels + layer->label_of[slot]] = logits[b * layer->slots + slot];
+    OK(haste_forward(layer, &work, x, BATCH, logits, &test_error));
+    for (b = 0; b < BATCH; b++) for (slot = 0; slot < layer->slots; slot++) {
+        const int32_t id = layer->label_of[slot];
+        if (id >= 0) by_id[b * layer->labels + id] = logits[b * layer->slots + slot];
+    }
     free(logits);
     haste_workspace_free(&work);
     return by_id;
@@ -135,7 +144,8 @@ static float *random_rows(int64_t n, int32_t D)
 {
     float *rows = (float *)test_alloc((size_t)(n * D) * sizeof(float));
     int64_t i;
-    for (i = 0; i < n * D; i++) rows[i] = check_random() % 3 == 0 ? 0 : (float)((int32_t)check_random() - 0x40000000) * 0x1p-30f;
+    for (i = 0; i < n * D; i++)
+        rows[i] = check_random() % 3 == 0 ? 0 : (float)((int32_t)check_random() - 0x40000000) * 0x1p-30f;
     return rows;
 }
 
@@ -169,6 +179,14 @@ static void free_sparse(haste_sparse *sparse)
 /* Every shape, optimizer and type in turn, with weights and state that are not 0. */
 typedef struct { int shape; haste_layer layer; haste_layer_options options; } world;
 enum { WORLDS = TEST_SHAPES * 6 };
+/* Of the shapes with 65,536 inputs only two, plain and bfloat16: the others take long and show nothing new. */
+static int next_world(int number)
+{
+    number++;
+    while (number < WORLDS && test_shapes[number / 6].inputs > 10000 && number % 6 % 5 != 0) number++;
+    return number;
+}
+
 static world make_world(int number)
 {
     static const haste_loss losses[] = { HASTE_BCE, HASTE_SQUARED_HINGE, HASTE_SOFTMAX };
@@ -188,7 +206,7 @@ static world make_world(int number)
 static void labels_are_read(void)
 {
     int number;
-    for (number = 0; number < WORLDS; number++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) {
         world w = make_world(number);
         const haste_layer *layer = &w.layer;
         const int32_t L = layer->labels, D = layer->inputs, n = L < 20 ? 2 * L : L / 2;
@@ -201,7 +219,7 @@ static void labels_are_read(void)
             int64_t *offset = (int64_t *)test_alloc((size_t)(m + 1) * 8), needed = -7, j;
             int32_t *column;
             int right = 1, sparse = 1;
-            CHECK_STATUS(haste_labels_get(layer, all ? NULL : id, m, weight, bias, &test_error), HASTE_OK, test_error);
+            OK(haste_labels_get(layer, all ? NULL : id, m, weight, bias, &test_error));
             CHECK(check_guard(weight, (size_t)m * (size_t)D) && check_guard(bias, (size_t)m));
             for (i = 0; i < m; i++) {
                 right &= label_row(layer, all ? i : id[i], -1, row) == (double)bias[i];
@@ -210,23 +228,25 @@ static void labels_are_read(void)
             CHECK(right);
 
             memset(offset, 0xff, (size_t)(m + 1) * 8);
-            CHECK_STATUS(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, NULL, NULL, 0, &needed, &test_error),
-                         HASTE_ERR_SIZE, test_error);
+            FAILS(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, NULL, NULL, 0, &needed, &test_error),
+                  HASTE_ERR_SIZE);
             CHECK(needed == offset[m] && needed > 0);
             column = (int32_t *)check_floats((size_t)needed);
             value = check_floats((size_t)needed);
-            CHECK_STATUS(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, column, value, needed - 1, &needed,
-                                                 &test_error), HASTE_ERR_SIZE, test_error);
+            FAILS(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, column, value, needed - 1, &needed,
+                                          &test_error), HASTE_ERR_SIZE);
             CHECK(column[0] == -1 && column[needed - 1] == -1 && check_guard(value, 0));
-            CHECK_STATUS(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, column, value, needed, &needed,
-                                                 &test_error), HASTE_OK, test_error);
-            CHECK(check_guard(value, (size_t)needed) && check_guard((float *)column, (size_t)needed) && offset[0] == 0);
+            OK(haste_labels_get_sparse(layer, all ? NULL : id, m, offset, column, value, needed, &needed,
+                                       &test_error));
+            CHECK(check_guard(value, (size_t)needed) && check_guard((float *)column, (size_t)needed));
+            CHECK(offset[0] == 0);
             for (i = 0; i < m; i++) {
                 const haste_block *b = &layer->block[find_label(layer, all ? i : id[i]).block];
                 label_row(layer, all ? i : id[i], -1, row);
                 sparse &= offset[i + 1] - offset[i] == b->fan_in;
                 for (j = offset[i]; j < offset[i + 1]; j++) {
-                    sparse &= column[j] >= b->begin && column[j] < b->end && (j == offset[i] || column[j] > column[j - 1]);
+                    sparse &= column[j] >= b->begin && column[j] < b->end;
+                    sparse &= j == offset[i] || column[j] > column[j - 1];
                     sparse &= row[column[j]] == (double)value[j];
                     row[column[j]] = 0;
                 }
@@ -235,12 +255,11 @@ static void labels_are_read(void)
             CHECK(sparse);
             free(weight); free(bias); free(value); free(offset); free(column);
         }
-        CHECK_STATUS(haste_labels_get(layer, id, n, NULL, NULL, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_labels_get(layer, NULL, 0, NULL, NULL, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_get(layer, id, n, NULL, NULL, &test_error));
+        OK(haste_labels_get(layer, NULL, 0, NULL, NULL, &test_error));
         {
             int64_t offset[1] = { -7 }, needed = -7;
-            CHECK_STATUS(haste_labels_get_sparse(layer, NULL, 0, offset, NULL, NULL, 0, &needed, &test_error), HASTE_OK,
-                         test_error);
+            OK(haste_labels_get_sparse(layer, NULL, 0, offset, NULL, NULL, 0, &needed, &test_error));
             CHECK(offset[0] == 0 && needed == 0);
         }
         free(row);
@@ -252,7 +271,7 @@ static void labels_are_read(void)
 static void labels_are_written(void)
 {
     int number;
-    for (number = 0; number < WORLDS; number++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) {
         world w = make_world(number);
         haste_layer *layer = &w.layer, before = test_copy(&w.layer), sparse_layer = test_copy(&w.layer);
         const int32_t L = layer->labels, D = layer->inputs, n = L < 20 ? 2 * L : L / 2;
@@ -276,7 +295,7 @@ static void labels_are_written(void)
         if (number % 3) rows.bias = bias;
         else { rows.frequency = frequency; rows.samples = 49; }
         if (scale != 1) rows.scale = scale;
-        CHECK_STATUS(haste_labels_set(layer, id, n, &rows, &kept, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_set(layer, id, n, &rows, &kept, &test_error));
         for (i = 0; i < n; i++) {   /* the shares count each row, also of one that another overwrites */
             const label_place p = find_label(layer, id[i]);
             const haste_block *b = &layer->block[p.block];
@@ -294,7 +313,8 @@ static void labels_are_written(void)
             weights &= value == (double)(rows.bias ? bias[last[i]] : prior(layer->loss, frequency[last[i]], 49));
             for (d = 0; d < b->fan_in; d++) {
                 const int32_t column = input_of(b, p.g, d);
-                weights &= row[column] == nearest(layer->dtype, (double)(dense[(int64_t)last[i] * D + column] * scale));
+                weights &= row[column] == nearest(layer->dtype,
+                                                  (double)(dense[(int64_t)last[i] * D + column] * scale));
             }
             for (state = 0; state < (int)layer->optimizer; state++) {
                 states &= label_row(layer, i, state, row) == 0;
@@ -304,12 +324,12 @@ static void labels_are_written(void)
         CHECK(weights);
         CHECK(states);
         CHECK(others);
-        CHECK_STATUS(haste_layer_check(layer, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_check(layer, &test_error));
 
         /* The same rows without their zeros give the same bits. */
         rows.dense = NULL;
         rows.sparse = &sparse;
-        CHECK_STATUS(haste_labels_set(&sparse_layer, id, n, &rows, &kept_sparse, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_set(&sparse_layer, id, n, &rows, &kept_sparse, &test_error));
         CHECK(test_difference(layer, &sparse_layer) == NULL);
         CHECK_NEAR(kept_sparse, kept, 1e-12);
 
@@ -320,8 +340,8 @@ static void labels_are_written(void)
             memset(&rows, 0, sizeof rows);
             rows.dense = weight;
             rows.bias = biases;
-            CHECK_STATUS(haste_labels_get(&before, NULL, L, weight, biases, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_labels_set(layer, NULL, L, &rows, &kept, &test_error), HASTE_OK, test_error);
+            OK(haste_labels_get(&before, NULL, L, weight, biases, &test_error));
+            OK(haste_labels_set(layer, NULL, L, &rows, &kept, &test_error));
             CHECK(kept == 1);
             for (k = 0; k < layer->block_count; k++) {
                 const haste_block *a = &layer->block[k], *b = &before.block[k];
@@ -329,10 +349,10 @@ static void labels_are_written(void)
                 same &= memcmp(a->bias, b->bias, (size_t)test_places(a) * 4) == 0;
             }
             CHECK(same);
-            CHECK_STATUS(haste_labels_set(&sparse_layer, id, 0, &rows, &kept, &test_error), HASTE_OK, test_error);
+            OK(haste_labels_set(&sparse_layer, id, 0, &rows, &kept, &test_error));
             CHECK(kept == 1);
-            CHECK_STATUS(haste_labels_set(&sparse_layer, NULL, L, NULL, NULL, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_labels_get(&sparse_layer, NULL, L, weight, biases, &test_error), HASTE_OK, test_error);
+            OK(haste_labels_set(&sparse_layer, NULL, L, NULL, NULL, &test_error));
+            OK(haste_labels_get(&sparse_layer, NULL, L, weight, biases, &test_error));
             for (same = 1, i = 0; i < L; i++) same &= weight[(int64_t)i * D + D - 1] == 0 && biases[i] == 0;
             CHECK(same);
             free(weight); free(biases);
@@ -350,15 +370,14 @@ static void labels_are_written(void)
 static void copies(void)
 {
     int number, type, o;
-    for (number = 0; number < WORLDS; number++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) {
         world w = make_world(number);
         const haste_layer *layer = &w.layer;
         haste_layer copy;
         test_batch batch = test_make_batch(layer, BATCH);
         float *before = logits_of(layer, batch.x), *after;
         memset(&copy, 0xff, sizeof copy);
-        CHECK_STATUS(haste_layer_copy(&copy, layer, layer->dtype, layer->state_dtype, layer->optimizer, &test_error), HASTE_OK,
-                     test_error);
+        OK(haste_layer_copy(&copy, layer, layer->dtype, layer->state_dtype, layer->optimizer, &test_error));
         CHECK(test_difference(layer, &copy) == NULL);
         CHECK(copy.bytes == layer->bytes && copy.memory && copy.memory != layer->memory);
         CHECK(copy.seed == layer->seed && copy.loss == layer->loss);
@@ -367,21 +386,23 @@ static void copies(void)
         free(after);
         haste_layer_free(&copy);
         for (o = 0; o < 3; o++) for (type = 0; type < 4; type++) {
-            const haste_dtype dtype = type & 1 ? HASTE_BF16 : HASTE_F32, state_dtype = type & 2 ? HASTE_BF16 : HASTE_F32;
+            const haste_dtype dtype = type & 1 ? HASTE_BF16 : HASTE_F32;
+            const haste_dtype state_dtype = type & 2 ? HASTE_BF16 : HASTE_F32;
             haste_layer_options options = w.options;
             haste_plan plan;
             int state, right = 1, kept = optimizers[o] == layer->optimizer;
             int32_t k;
             if ((number + o + type) % 3 != 0 && layer->inputs > 100) continue;
+            memset(&plan, 0, sizeof plan);
             memset(&copy, 0xff, sizeof copy);
-            CHECK_STATUS(haste_layer_copy(&copy, layer, dtype, state_dtype, optimizers[o], &test_error), HASTE_OK, test_error);
+            OK(haste_layer_copy(&copy, layer, dtype, state_dtype, optimizers[o], &test_error));
             CHECK(copy.dtype == dtype && copy.state_dtype == state_dtype && copy.optimizer == optimizers[o]);
             CHECK(copy.rewires == 3 && copy.step == (optimizers[o] == HASTE_ADAMW && !kept ? 0 : 1000));
-            CHECK_STATUS(haste_layer_check(&copy, &test_error), HASTE_OK, test_error);
+            OK(haste_layer_check(&copy, &test_error));
             options.dtype = dtype;
             options.state_dtype = state_dtype;
             options.optimizer = optimizers[o];
-            CHECK_STATUS(haste_plan_bytes(&options, NULL, &plan, &test_error), HASTE_OK, test_error);
+            OK(haste_plan_bytes(&options, NULL, &plan, &test_error));
             CHECK(copy.bytes == plan.layer);
             for (k = 0; k < layer->block_count; k++) {
                 const haste_block *a = &copy.block[k], *b = &layer->block[k];
@@ -393,9 +414,11 @@ static void copies(void)
                     right &= (double)test_get(dtype, a->weight, (size_t)i) ==
                              nearest(dtype, (double)test_get(layer->dtype, b->weight, (size_t)i));
                 for (state = 0; state < o; state++) {
-                    for (i = 0; i < test_weights(b); i++)
-                        right &= (double)test_get(state_dtype, a->weight_state[state], (size_t)i) == (kept ?
-                                 nearest(state_dtype, (double)test_get(layer->state_dtype, b->weight_state[state], (size_t)i)) : 0);
+                    for (i = 0; i < test_weights(b) && !kept; i++)
+                        right &= test_get(state_dtype, a->weight_state[state], (size_t)i) == 0;
+                    for (i = 0; i < test_weights(b) && kept; i++)
+                        right &= (double)test_get(state_dtype, a->weight_state[state], (size_t)i) == nearest(
+                            state_dtype, (double)test_get(layer->state_dtype, b->weight_state[state], (size_t)i));
                     for (i = 0; i < test_places(b); i++)
                         right &= a->bias_state[state][i] == (kept ? b->bias_state[state][i] : 0);
                 }
@@ -422,21 +445,21 @@ static void copies_that_do_not_fit(void)
     const int before = held;
     memset(&copy, 0x77, sizeof copy);
     weight[0] = 3.4e38f;   /* rounds to infinity */
-    CHECK_STATUS(haste_layer_copy(&copy, &layer, HASTE_BF16, HASTE_F32, HASTE_ADAMW, &test_error), HASTE_ERR_STATE, test_error);
+    FAILS(haste_layer_copy(&copy, &layer, HASTE_BF16, HASTE_F32, HASTE_ADAMW, &test_error), HASTE_ERR_STATE);
     CHECK(held == before && ((unsigned char *)&copy)[0] == 0x77);
     weight[0] = keep;
     weight[1] = NAN;
-    CHECK_STATUS(haste_layer_copy(&copy, &layer, HASTE_BF16, HASTE_F32, HASTE_ADAMW, &test_error), HASTE_ERR_STATE, test_error);
+    FAILS(haste_layer_copy(&copy, &layer, HASTE_BF16, HASTE_F32, HASTE_ADAMW, &test_error), HASTE_ERR_STATE);
     weight[1] = 1;
     first[0] = 1e18f;      /* the most that haste_layer_check lets pass, also when it is rounded */
-    CHECK_STATUS(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_ADAMW, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_layer_check(&copy, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_ADAMW, &test_error));
+    OK(haste_layer_check(&copy, &test_error));
     haste_layer_free(&copy);
     second[0] = 3.4e38f;
     memset(&copy, 0x77, sizeof copy);
-    CHECK_STATUS(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_ADAMW, &test_error), HASTE_ERR_STATE, test_error);
+    FAILS(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_ADAMW, &test_error), HASTE_ERR_STATE);
     CHECK(held == before && ((unsigned char *)&copy)[0] == 0x77);
-    CHECK_STATUS(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_SGD, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_copy(&copy, &layer, HASTE_F32, HASTE_BF16, HASTE_SGD, &test_error));
     haste_layer_free(&copy);
     CHECK(held == before);
     haste_layer_free(&layer);
@@ -447,7 +470,7 @@ static void copies_that_do_not_fit(void)
 static void attached(void)
 {
     int number;
-    for (number = 0; number < WORLDS; number++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) {
         world w = make_world(number);
         const haste_layer *layer = &w.layer;
         char *room = (char *)test_alloc(layer->bytes + 128), *memory = room + (64 - (uintptr_t)room % 64) % 64;
@@ -457,7 +480,7 @@ static void attached(void)
         memcpy(memory, layer->memory, layer->bytes);
         options.order = NULL;   /* not read: another one than the layer's */
         memset(&again, 0xff, sizeof again);
-        CHECK_STATUS(haste_layer_attach(&again, &options, memory, layer->bytes, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_attach(&again, &options, memory, layer->bytes, &test_error));
         CHECK(again.step == 0 && again.rewires == 0 && again.memory == NULL);
         again.step = 1000;
         again.rewires = 3;
@@ -468,7 +491,7 @@ static void attached(void)
             like.block[k].index = NULL;
         }
         like.memory = (void *)(uintptr_t)64;
-        CHECK_STATUS(haste_layer_attach(&like, NULL, memory, layer->bytes, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_attach(&like, NULL, memory, layer->bytes, &test_error));
         CHECK(test_difference(layer, &like) == NULL && like.memory == NULL);
         CHECK(memcmp(memory, layer->memory, layer->bytes) == 0 && calls == before);
         haste_layer_free(&like);
@@ -477,17 +500,17 @@ static void attached(void)
         /* What lies there is no such layer. */
         like = *layer;
         ((int32_t *)(void *)again.label_of)[0] = layer->labels;
-        CHECK_STATUS(haste_layer_attach(&like, &options, memory, layer->bytes, &test_error), HASTE_ERR_STATE, test_error);
+        FAILS(haste_layer_attach(&like, &options, memory, layer->bytes, &test_error), HASTE_ERR_STATE);
         CHECK(memcmp(&like, layer, sizeof like) == 0);
-        CHECK_STATUS(haste_layer_attach(&like, &options, memory, layer->bytes - 1, &test_error), HASTE_ERR_SIZE, test_error);
-        CHECK_STATUS(haste_layer_attach(&like, &options, memory + 4, layer->bytes, &test_error), HASTE_ERR_ARG, test_error);
-        CHECK_STATUS(haste_layer_attach(&like, &options, NULL, layer->bytes, &test_error), HASTE_ERR_ARG, test_error);
-        CHECK_STATUS(haste_layer_attach(NULL, &options, memory, layer->bytes, &test_error), HASTE_ERR_ARG, test_error);
+        FAILS(haste_layer_attach(&like, &options, memory, layer->bytes - 1, &test_error), HASTE_ERR_SIZE);
+        FAILS(haste_layer_attach(&like, &options, memory + 4, layer->bytes, &test_error), HASTE_ERR_ARG);
+        FAILS(haste_layer_attach(&like, &options, NULL, layer->bytes, &test_error), HASTE_ERR_ARG);
+        FAILS(haste_layer_attach(NULL, &options, memory, layer->bytes, &test_error), HASTE_ERR_ARG);
         options.inputs = 0;
-        CHECK_STATUS(haste_layer_attach(&like, &options, memory, layer->bytes, &test_error), HASTE_ERR_ARG, test_error);
+        FAILS(haste_layer_attach(&like, &options, memory, layer->bytes, &test_error), HASTE_ERR_ARG);
         CHECK(memcmp(&like, layer, sizeof like) == 0);
         like.slots++;
-        CHECK_STATUS(haste_layer_attach(&like, NULL, memory, layer->bytes, &test_error), HASTE_ERR_ARG, test_error);
+        FAILS(haste_layer_attach(&like, NULL, memory, layer->bytes, &test_error), HASTE_ERR_ARG);
         free(room);
         haste_layer_free(&w.layer);
     }
@@ -500,7 +523,7 @@ static void labels_are_added(void)
 {
     static const int32_t counts[] = { 0, 1, 7, 70 };
     int number, c;
-    for (number = 0; number < WORLDS; number++) for (c = number / 6 == 13 || number / 6 == 14 ? 2 : 0; c < 4; c++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) for (c = 0; c < 4; c++) {
         world w = make_world(number);
         const haste_layer *layer = &w.layer;
         const int32_t L = layer->labels, D = layer->inputs, n = counts[c], block = (number + c) % layer->block_count;
@@ -521,8 +544,8 @@ static void labels_are_added(void)
         rows.bias = bias;
         if (c % 2) rows.dense = dense; else rows.sparse = &sparse;
         memset(&more, 0xff, sizeof more);
-        CHECK_STATUS(haste_labels_add(&more, layer, block, n, &rows, strongest, &kept, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_layer_check(&more, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_add(&more, layer, block, n, &rows, strongest, &kept, &test_error));
+        OK(haste_layer_check(&more, &test_error));
         CHECK(test_difference(layer, &copy) == NULL);
         CHECK(more.labels == L + n && more.step == 1000 && more.rewires == 3 && more.seed == layer->seed);
         old = &layer->block[block];
@@ -558,7 +581,7 @@ static void labels_are_added(void)
         options.labels = L + n;
         options.order = NULL;
         for (i = 0; i < options.block_count; i++) options.block[i].labels = more.block[i].labels;
-        CHECK_STATUS(haste_layer_create(&created, &options, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_create(&created, &options, &test_error));
         for (g = old->groups; g < b->groups && b->index; g++) {
             double *energy = test_doubles((size_t)D), least = HUGE_VAL;
             const uint16_t *index = b->index + g * b->fan_in;
@@ -568,8 +591,9 @@ static void labels_are_added(void)
                 continue;
             }
             for (i = 0; i < n; i++) if ((old->labels + i) / b->group_size == g)
-                for (d = 0; d < D; d++) energy[d] += (double)dense[(int64_t)i * D + d] * (double)dense[(int64_t)i * D + d];
-            for (d = 0; d < b->fan_in; d++) if (energy[b->begin + index[d]] < least) least = energy[b->begin + index[d]];
+                for (d = 0; d < D; d++) energy[d] += pow((double)dense[(int64_t)i * D + d], 2);
+            for (d = 0; d < b->fan_in; d++)
+                if (energy[b->begin + index[d]] < least) least = energy[b->begin + index[d]];
             for (d = 0; d < b->fan_in; d++) energy[b->begin + index[d]] = 0;
             for (d = b->begin; d < b->end; d++) CHECK(energy[d] <= least * (1 + 1e-6));   /* none left out has more */
             free(energy);
@@ -605,23 +629,22 @@ static void added_labels_begin(void)
         memset(&step, 0, sizeof step);
         rows.frequency = frequency;
         rows.samples = 100;
-        CHECK_STATUS(haste_labels_add(&more, &layer, 1, 5, &rows, 1, &kept, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_add(&more, &layer, 1, 5, &rows, 1, &kept, &test_error));
         CHECK(kept == 1);
         for (i = 0; i < 5; i++) {
             CHECK_NEAR(label_row(&more, 200 + i, -1, row), (double)prior(losses[l], frequency[i], 100), 0);
             for (d = 0; d < layer.inputs; d++) CHECK(row[d] == 0);
         }
         haste_layer_free(&more);
-        CHECK_STATUS(haste_labels_add(&more, &layer, 2, 5, NULL, 1, NULL, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_add(&more, &layer, 2, 5, NULL, 1, NULL, &test_error));
         for (i = 0; i < 5; i++) CHECK(label_row(&more, 200 + i, -1, row) == 0);
         work = test_workspace(&more, BATCH, 1, HASTE_PATH_AUTO);
         batch = test_make_batch(&more, BATCH);
         step.lr = .01f;
         for (i = 0; i < 6; i++) batch.id[batch.offset[BATCH - 1] - (i == 0)] = 204;
-        CHECK_STATUS(haste_train_step(&more, &work, batch.x, BATCH, &batch.positives, &step, &loss, NULL, &test_error), HASTE_OK,
-                     test_error);
+        OK(haste_train_step(&more, &work, batch.x, BATCH, &batch.positives, &step, &loss, NULL, &test_error));
         CHECK(label_row(&more, 204, -1, row) != 0);
-        CHECK_STATUS(haste_top_k(&more, &work, batch.x, 1, 64, NULL, found, best, &test_error), HASTE_OK, test_error);
+        OK(haste_top_k(&more, &work, batch.x, 1, 64, NULL, found, best, &test_error));
         haste_workspace_free(&work);
         test_free_batch(&batch);
         free(row);
@@ -636,7 +659,7 @@ static void added_labels_begin(void)
 static void labels_are_removed(void)
 {
     int number, way;
-    for (number = 0; number < WORLDS; number++) for (way = 0; way < 5; way++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) for (way = 0; way < 5; way++) {
         world w = make_world(number);
         const haste_layer *layer = &w.layer;
         const int32_t L = layer->labels;
@@ -651,7 +674,7 @@ static void labels_are_removed(void)
             const uint32_t random = check_random();
             const label_place p = find_label(layer, i);
             const int gone = way == 0 ? 0 : way == 1 ? random % 2 == 0 : way == 2 ? random % 20 == 0
-                           : way == 3 ? p.block == 0 && layer->block_count > 1 : L - 1 - i != L / 2;   /* the last: one stays */
+                           : way == 3 ? p.block == 0 && layer->block_count > 1 : L - 1 - i != L / 2;   /* one stays */
             map[i] = gone;
             if (gone) id[n++] = i;
             if (gone && random % 3 == 0) id[n++] = i;   /* twice */
@@ -682,8 +705,8 @@ static void labels_are_removed(void)
 
         memset(map, 0x77, (size_t)L * 4);
         memset(&fewer, 0xff, sizeof fewer);
-        CHECK_STATUS(haste_labels_remove(&fewer, layer, id, n, map, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_layer_check(&fewer, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_remove(&fewer, layer, id, n, map, &test_error));
+        OK(haste_layer_check(&fewer, &test_error));
         CHECK(test_difference(layer, &copy) == NULL);
         CHECK(fewer.step == 1000 && fewer.rewires == 3 && fewer.seed == layer->seed);
         CHECK(fewer.labels == left + gaps);
@@ -709,7 +732,11 @@ static void labels_are_removed(void)
         if (retired > 0) {
             haste_workspace work = test_workspace(&fewer, BATCH, 1, HASTE_PATH_AUTO);
             haste_step_options step;
-            int32_t found[64], *expected = (int32_t *)test_alloc((size_t)fewer.labels * 4);
+            int32_t found[64];
+            float *mass = (float *)test_alloc((size_t)fewer.labels * 4);
+            int32_t *ids = (int32_t *)test_alloc((size_t)fewer.labels * 4);
+            int64_t ends[2] = { 0, 0 };
+            haste_lists ignored;
             float score[64];
             const int32_t top = left < 64 ? left : 64;
             int64_t offset[2] = { 0, 1 };
@@ -718,22 +745,35 @@ static void labels_are_removed(void)
             double loss, *row = test_doubles((size_t)fewer.inputs);
             int32_t d;
             int still = 1;
-            CHECK_STATUS(haste_top_k(&fewer, &work, batch.x, 1, top, NULL, found, score, &test_error), HASTE_OK, test_error);
+            OK(haste_top_k(&fewer, &work, batch.x, 1, top, NULL, found, score, &test_error));
             for (i = 0; i < top; i++) CHECK(found[i] < left);
             memset(&step, 0, sizeof step);
             step.lr = .1f;
+            step.loss.negligible = number % 2 ? 1e-9f : 0;
+            if (number % 4 > 1 && fewer.loss != HASTE_SQUARED_HINGE) {   /* smoothed, they would be a bit positive */
+                step.loss.smoothing = .1f;
+                if (fewer.loss == HASTE_BCE) step.loss.label_weight = mass;
+                else step.loss.ignored = &ignored;
+            }
+            for (i = 0; i < fewer.labels; i++) {
+                mass[i] = i < left;
+                ids[i] = left + i;
+            }
+            ends[1] = retired;
+            ignored.offset = ends;
+            ignored.id = ids;
             positives.offset = offset;
             positives.id = &positive;
             for (i = 0; i < 3; i++)
-                CHECK_STATUS(haste_train_step(&fewer, &work, batch.x, 1, &positives, &step, &loss, NULL, &test_error), HASTE_OK,
-                             test_error);
+                OK(haste_train_step(&fewer, &work, batch.x, 1, &positives, &step, &loss, NULL, &test_error));
             for (i = left; i < fewer.labels; i++) {
                 still &= label_row(&fewer, i, -1, row) == (double)HASTE_RETIRED;
-                for (d = 0; d < fewer.inputs; d++) still &= fabs(row[d]) < 1e-25;
+                for (d = 0; d < fewer.inputs; d++) still &= fabs(row[d]) <= (step.loss.negligible > 0 ? 0 : 1e-30);
             }
             CHECK(still);
             CHECK(loss < 1e6);
-            free(expected);
+            free(mass);
+            free(ids);
             free(row);
             haste_workspace_free(&work);
         }
@@ -760,7 +800,7 @@ static int64_t cut(const haste_layer *layer, int64_t number)
 static void slices_join(void)
 {
     int number, turn;
-    for (number = 0; number < WORLDS; number++) for (turn = 0; turn < 3; turn++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) for (turn = 0; turn < 3; turn++) {
         world w = make_world(number);
         haste_layer *layer = &w.layer, part[3], joined, own;
         const haste_layer *parts[3];
@@ -783,10 +823,11 @@ static void slices_join(void)
             id[count] = (int32_t *)test_alloc((size_t)slots * 4);
             memset(id[count], 0x77, (size_t)slots * 4);
             memset(&part[count], 0xff, sizeof part[count]);
-            CHECK_STATUS(haste_layer_slice(&part[count], layer, at[i], at[i + 1], id[count], &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_layer_check(&part[count], &test_error), HASTE_OK, test_error);
+            OK(haste_layer_slice(&part[count], layer, at[i], at[i + 1], id[count], &test_error));
+            OK(haste_layer_check(&part[count], &test_error));
             n = part[count].labels;
-            CHECK(part[count].slots == slots && part[count].step == 1000 && part[count].bytes < 64 * (size_t)slots + 256);
+            CHECK(part[count].slots == slots && part[count].step == 1000);
+            CHECK(part[count].bytes <= 8 * (size_t)slots + 2 * 64);   /* two orders, and nothing else */
             logits = logits_of(&part[count], batch.x);
             for (k = 0; k < n; k++) {
                 ascending &= k == 0 || id[count][k] > id[count][k - 1];
@@ -804,14 +845,14 @@ static void slices_join(void)
 
         /* Joined again they are the whole, bit for bit. */
         memset(&joined, 0xff, sizeof joined);
-        CHECK_STATUS(haste_layer_join(&joined, parts, count, ids, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_join(&joined, parts, count, ids, &test_error));
         CHECK(test_difference(layer, &joined) == NULL);
         CHECK(joined.block_count == layer->block_count && joined.bytes == layer->bytes && joined.seed == layer->seed);
         haste_layer_free(&joined);
 
         /* With ids of their own: those of the first part, then the second's. */
-        CHECK_STATUS(haste_layer_join(&joined, parts, count, NULL, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_layer_check(&joined, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_join(&joined, parts, count, NULL, &test_error));
+        OK(haste_layer_check(&joined, &test_error));
         logits = logits_of(&joined, batch.x);
         for (i = 0, slot = 0; i < count; slot += part[i++].labels)
             for (k = 0; k < part[i].labels; k++)
@@ -821,14 +862,13 @@ static void slices_join(void)
         haste_layer_free(&joined);
 
         /* A slice shares its numbers with the layer, its copy does not. */
-        CHECK_STATUS(haste_layer_copy(&own, &part[0], layer->dtype, layer->state_dtype, layer->optimizer, &test_error), HASTE_OK,
-                     test_error);
+        OK(haste_layer_copy(&own, &part[0], layer->dtype, layer->state_dtype, layer->optimizer, &test_error));
         CHECK(test_difference(&own, &part[0]) == NULL);
         part[0].block[0].bias[0] = 99;
         CHECK(layer->block[0].bias[at[0]] == 99 && own.block[0].bias[0] != 99);
         haste_layer_free(&own);
         for (i = 0; i < count; i++) { haste_layer_free(&part[i]); free(id[i]); }
-        CHECK_STATUS(haste_layer_check(layer, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_check(layer, &test_error));
         free(whole);
         test_free_batch(&batch);
         haste_layer_free(layer);
@@ -855,8 +895,8 @@ static void other_layers_join(void)
     fresh.step = 7;
     both[0] = &layer;
     both[1] = &fresh;
-    CHECK_STATUS(haste_layer_join(&joined, both, 2, NULL, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_layer_check(&joined, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_join(&joined, both, 2, NULL, &test_error));
+    OK(haste_layer_check(&joined, &test_error));
     CHECK(joined.block_count == 5 && joined.labels == 230 && joined.step == 5);
     before = logits_of(&layer, batch.x);
     after = logits_of(&joined, batch.x);
@@ -871,10 +911,10 @@ static void other_layers_join(void)
 
     for (i = 0; i < 8; i++) both[i] = &layer;   /* 24 blocks */
     memset(&joined, 0x77, sizeof joined);
-    CHECK_STATUS(haste_layer_join(&joined, both, 8, NULL, &test_error), HASTE_ERR_ARG, test_error);
-    CHECK_STATUS(haste_layer_copy(&copy, &fresh, HASTE_F32, HASTE_F32, HASTE_ADAMW, &test_error), HASTE_OK, test_error);
+    FAILS(haste_layer_join(&joined, both, 8, NULL, &test_error), HASTE_ERR_ARG);
+    OK(haste_layer_copy(&copy, &fresh, HASTE_F32, HASTE_F32, HASTE_ADAMW, &test_error));
     both[1] = &copy;
-    CHECK_STATUS(haste_layer_join(&joined, both, 2, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    FAILS(haste_layer_join(&joined, both, 2, NULL, &test_error), HASTE_ERR_ARG);
     CHECK(((unsigned char *)&joined)[0] == 0x77);
     haste_layer_free(&copy);
     haste_layer_free(&fresh);
@@ -883,12 +923,88 @@ static void other_layers_join(void)
     CHECK(held == 0);
 }
 
+/* Of one shape: one block where the first layer ends with a full group, else two. */
+static void alike_layers_join(void)
+{
+    int full;
+    for (full = 0; full < 2; full++) {
+        haste_layer_options options = test_options(&test_shapes[4], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16,
+                                                   HASTE_BF16);
+        haste_layer first, second, joined;
+        const haste_layer *both[2];
+        float *logits, *part;
+        test_batch batch;
+        int32_t i, n, same = 1;
+        options.order = NULL;
+        second = test_layer(&options);
+        if (full) options.labels = 72;
+        first = test_layer(&options);
+        n = first.labels;
+        both[0] = &first;
+        both[1] = &second;
+        OK(haste_layer_join(&joined, both, 2, NULL, &test_error));
+        OK(haste_layer_check(&joined, &test_error));
+        CHECK(joined.block_count == (full ? 1 : 2) && joined.labels == n + 77);
+        batch = test_make_batch(&joined, BATCH);
+        logits = logits_of(&joined, batch.x);
+        part = logits_of(&first, batch.x);
+        for (i = 0; i < n; i++) same &= same_logits(part, n, i, logits, n + 77, i) && same_label(&first, i, &joined,
+                                                                                                 i);
+        free(part);
+        part = logits_of(&second, batch.x);
+        for (i = 0; i < 77; i++)
+            same &= same_logits(part, 77, i, logits, n + 77, n + i) && same_label(&second, i, &joined, n + i);
+        CHECK(same);
+        free(part);
+        free(logits);
+        test_free_batch(&batch);
+        haste_layer_free(&joined);
+        haste_layer_free(&first);
+        haste_layer_free(&second);
+    }
+    CHECK(held == 0);
+}
+
+/* A range of a mapped file is a layer; its copy outlives the file. */
+static void slice_of_a_file(void)
+{
+    haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_BF16);
+    haste_layer layer = test_layer(&options), part, own, whole;
+    char folder[64] = "/tmp/haste_life_XXXXXX", path[96];
+    const haste_layer *one[1];
+    const int32_t *ids[1];
+    int32_t id[400];
+    haste_file file;
+    if (!mkdtemp(folder)) { printf("no folder\n"); exit(1); }
+    sprintf(path, "%s/model", folder);
+    OK(haste_save(path, &layer, layer.dtype, NULL, 0, &test_error));
+    OK(haste_load(path, 1, &file, &test_error));
+    OK(haste_layer_copy(&whole, &file.layer, HASTE_BF16, HASTE_BF16, HASTE_ADAMW, &test_error));
+    CHECK(test_difference(&layer, &whole) == NULL && whole.bytes == layer.bytes);
+    OK(haste_layer_slice(&part, &file.layer, 16, 16 + 8 + 32, id, &test_error));
+    CHECK(part.block_count == 2 && part.slots == 40 && part.labels == 4 + 32);
+    OK(haste_layer_copy(&own, &part, HASTE_BF16, HASTE_BF16, HASTE_ADAMW, &test_error));
+    haste_layer_free(&part);
+    haste_file_free(&file);
+    OK(haste_layer_check(&own, &test_error));
+    CHECK(same_label(&own, 0, &layer, id[0]) && same_label(&own, 35, &layer, id[35]) && id[36] == -1);
+    one[0] = &own;
+    ids[0] = id;
+    FAILS(haste_layer_join(&part, one, 1, ids, &test_error), HASTE_ERR_ARG);   /* ids of the whole */
+    haste_layer_free(&own);
+    haste_layer_free(&whole);
+    haste_layer_free(&layer);
+    unlink(path);
+    rmdir(folder);
+    CHECK(held == 0);
+}
+
 /* ---- from dense rows ---- */
 
 static void from_rows(void)
 {
     int number;
-    for (number = 0; number < WORLDS; number++) {
+    for (number = 0; number < WORLDS; number = next_world(number)) {
         world w = make_world(number);
         haste_layer_options options = w.options;
         const int32_t L = options.labels, D = options.inputs;
@@ -896,7 +1012,8 @@ static void from_rows(void)
         haste_sparse sparse = sparse_rows(dense, L, D);
         haste_layer layer, other;
         haste_rows rows;
-        double kept = -7, kept_sparse = -7, taken = 0, all = 0, *row = test_doubles((size_t)D), *energy = test_doubles((size_t)D);
+        double kept = -7, kept_sparse = -7, taken = 0, all = 0;
+        double *row = test_doubles((size_t)D), *energy = test_doubles((size_t)D);
         int32_t i, d, k;
         int64_t g;
         int right = 1, best = 1, state;
@@ -907,8 +1024,8 @@ static void from_rows(void)
         rows.bias = bias;
         rows.scale = scale == 1 ? 0 : scale;
         memset(&layer, 0xff, sizeof layer);
-        CHECK_STATUS(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error));
+        OK(haste_layer_check(&layer, &test_error));
         CHECK(memcmp(layer.label_of, w.layer.label_of, (size_t)layer.slots * 4) == 0);   /* in the order given */
         CHECK(layer.bytes == w.layer.bytes && layer.seed == options.seed && layer.step == 0);
         for (i = 0; i < L; i++) {
@@ -940,7 +1057,7 @@ static void from_rows(void)
         CHECK(best);
         rows.dense = NULL;
         rows.sparse = &sparse;
-        CHECK_STATUS(haste_layer_from_rows(&other, &options, &rows, &kept_sparse, &test_error), HASTE_OK, test_error);
+        OK(haste_layer_from_rows(&other, &options, &rows, &kept_sparse, &test_error));
         CHECK(test_difference(&layer, &other) == NULL);
         CHECK_NEAR(kept_sparse, kept, 1e-12);
         haste_layer_free(&other);
@@ -951,8 +1068,8 @@ static void from_rows(void)
             memset(&rows, 0, sizeof rows);
             rows.dense = weight;
             rows.bias = bias;
-            CHECK_STATUS(haste_labels_get(&layer, NULL, L, weight, NULL, &test_error), HASTE_OK, test_error);
-            CHECK_STATUS(haste_layer_from_rows(&other, &options, &rows, &kept, &test_error), HASTE_OK, test_error);
+            OK(haste_labels_get(&layer, NULL, L, weight, NULL, &test_error));
+            OK(haste_layer_from_rows(&other, &options, &rows, &kept, &test_error));
             CHECK(kept == 1);
             for (right = 1, i = 0; i < L; i += 1 + L / 30) {
                 label_row(&other, i, -1, row);
@@ -974,7 +1091,9 @@ static void from_rows(void)
 static void from_rows_by_hand(void)
 {
     static const float dense[12] = { 1, 0, 3, .5f,   0, 0, 4, 0,   -2, 0, 0, 0 };
+    static const float few[12] = { 0, 1, 0, 0,   0, 0, 0, 0,   0, -2, 0, 0 };
     static const int64_t frequency[3] = { 9, 0, 4 };
+    int other = 0;
     haste_layer_options options;
     haste_layer layer;
     haste_rows rows;
@@ -990,7 +1109,7 @@ static void from_rows_by_hand(void)
     options.frequency = frequency;
     options.samples = 9;
     rows.dense = dense;
-    CHECK_STATUS(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error));
     CHECK(layer.block[0].index[0] == 0 && layer.block[0].index[1] == 2);
     weight = (const float *)layer.block[0].weight;
     CHECK(weight[0] == 1 && weight[1] == 0 && weight[2] == -2 && weight[3] == 0);
@@ -999,15 +1118,28 @@ static void from_rows_by_hand(void)
     CHECK_NEAR(kept, 30 / 30.25, 1e-15);
     haste_layer_free(&layer);
 
-    /* Too few columns with energy: the rest is drawn, and distinct. */
     options.block[0].fan_in = 3;
-    CHECK_STATUS(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error));
     CHECK(kept == 1);
     haste_layer_free(&layer);
+
+    /* Too few columns with energy: the rest is drawn, and distinct. */
+    rows.dense = few;
+    for (options.seed = 0; options.seed < 20; options.seed++) {
+        const uint16_t *index;
+        OK(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error));
+        OK(haste_layer_check(&layer, &test_error));
+        index = layer.block[0].index;
+        CHECK(kept == 1 && (index[0] == 1 || index[1] == 1));
+        CHECK(index[0] < index[1] && index[1] < index[2] && index[2] < 4);
+        other |= 1 << index[2] | 1 << index[0];   /* which others: not always the same */
+        haste_layer_free(&layer);
+    }
+    CHECK(other == 15);
     rows.dense = NULL;
-    CHECK_STATUS(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_from_rows(&layer, &options, &rows, &kept, &test_error));
     CHECK(kept == 1 && ((const float *)layer.block[0].weight)[0] == 0);
-    CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+    OK(haste_layer_check(&layer, &test_error));
     haste_layer_free(&layer);
     CHECK(held == 0);
 }
@@ -1029,7 +1161,8 @@ static void errors(void)
 {
     haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_F32);
     haste_layer layer = test_layer(&options), copy = test_copy(&layer), to, odd;
-    int32_t id[4] = { 3, 0, 199, 3 }, bad[2] = { 3, 200 }, negative[1] = { -1 }, map[200], column[8], feature[3] = { 5, 5, 9 };
+    int32_t id[4] = { 3, 0, 199, 3 }, bad[2] = { 3, 200 }, negative[1] = { -1 }, feature[3] = { 5, 5, 9 };
+    int32_t map[200], column[8];
     int64_t offset[5], needed = -7, ascending[3] = { 0, 2, 3 }, descending[3] = { 0, 3, 2 }, frequency[2] = { 1, 11 };
     float *weight = check_floats(64), row[128], bias[2] = { 0, 0 }, value[3] = { 1, 1, 1 };
     double kept = -7;
@@ -1051,11 +1184,16 @@ static void errors(void)
     REFUSED(haste_labels_get(&layer, negative, 1, weight, NULL, &test_error), HASTE_ERR_DATA, "id[0] = -1");
     REFUSED(haste_labels_get(&layer, NULL, 201, weight, NULL, &test_error), HASTE_ERR_ARG, "n = 201");
     REFUSED(haste_labels_get(&layer, id, -1, weight, NULL, &test_error), HASTE_ERR_ARG, "n = -1");
-    REFUSED(haste_labels_get_sparse(&layer, bad, 2, offset, column, weight, 64, &needed, &test_error), HASTE_ERR_DATA, "id[1]");
-    REFUSED(haste_labels_get_sparse(&layer, id, 2, NULL, column, weight, 64, &needed, &test_error), HASTE_ERR_ARG, "offset");
-    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, column, weight, 64, NULL, &test_error), HASTE_ERR_ARG, "needed");
-    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, NULL, weight, 64, &needed, &test_error), HASTE_ERR_ARG, "column");
-    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, column, weight, -1, &needed, &test_error), HASTE_ERR_ARG, "capacity");
+    REFUSED(haste_labels_get_sparse(&layer, bad, 2, offset, column, weight, 64, &needed, &test_error),
+            HASTE_ERR_DATA, "id[1]");
+    REFUSED(haste_labels_get_sparse(&layer, id, 2, NULL, column, weight, 64, &needed, &test_error), HASTE_ERR_ARG,
+            "offset");
+    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, column, weight, 64, NULL, &test_error), HASTE_ERR_ARG,
+            "needed");
+    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, NULL, weight, 64, &needed, &test_error), HASTE_ERR_ARG,
+            "column");
+    REFUSED(haste_labels_get_sparse(&layer, id, 2, offset, column, weight, -1, &needed, &test_error), HASTE_ERR_ARG,
+            "capacity");
 
     REFUSED(haste_labels_set(NULL, id, 4, &none, &kept, &test_error), HASTE_ERR_ARG, "layer");
     REFUSED(haste_labels_set(&layer, bad, 2, &none, &kept, &test_error), HASTE_ERR_DATA, "id[1] = 200");
@@ -1119,9 +1257,11 @@ static void errors(void)
     REFUSED(haste_labels_remove(&to, &layer, bad, 2, map, &test_error), HASTE_ERR_DATA, "id[1] = 200");
     REFUSED(haste_labels_remove(&to, &layer, NULL, 200, map, &test_error), HASTE_ERR_ARG, "all 200");
 
-    REFUSED(haste_layer_copy(NULL, &layer, HASTE_F32, HASTE_F32, HASTE_SGD, &test_error), HASTE_ERR_ARG, "to is NULL");
+    REFUSED(haste_layer_copy(NULL, &layer, HASTE_F32, HASTE_F32, HASTE_SGD, &test_error), HASTE_ERR_ARG,
+            "to is NULL");
     REFUSED(haste_layer_copy(&to, &layer, (haste_dtype)2, HASTE_F32, HASTE_SGD, &test_error), HASTE_ERR_ARG, "dtype");
-    REFUSED(haste_layer_copy(&to, &layer, HASTE_F32, HASTE_F32, (haste_optimizer)3, &test_error), HASTE_ERR_ARG, "optimizer");
+    REFUSED(haste_layer_copy(&to, &layer, HASTE_F32, HASTE_F32, (haste_optimizer)3, &test_error), HASTE_ERR_ARG,
+            "optimizer");
 
     REFUSED(haste_layer_slice(NULL, &layer, 0, 8, map, &test_error), HASTE_ERR_ARG, "to is NULL");
     REFUSED(haste_layer_slice(&to, &layer, 0, 0, map, &test_error), HASTE_ERR_ARG, "end_slot = 0");
@@ -1222,7 +1362,8 @@ static void failing_allocations(void)
                 CHECK(n > 1 && held == before + 1);   /* scratch is given back */
                 haste_layer_free(&to);
             } else {
-                CHECK(status == HASTE_ERR_MEMORY && test_error.status == HASTE_ERR_MEMORY && strlen(test_error.text) > 5);
+                CHECK(status == HASTE_ERR_MEMORY && test_error.status == HASTE_ERR_MEMORY);
+                CHECK(strlen(test_error.text) > 5);
                 CHECK(((unsigned char *)&to)[0] == 0x77 && ((unsigned char *)&to)[sizeof to - 1] == 0x77);
                 CHECK(now_map[0] == 0x77777777 && now_map[199] == 0x77777777);
             }
@@ -1239,8 +1380,8 @@ static void failing_allocations(void)
         memset(&rows, 0, sizeof rows);
         rows.dense = weight;
         rows.bias = bias;
-        CHECK_STATUS(haste_labels_get(&now, id, 2, weight, bias, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_labels_set(&now, id, 2, &rows, NULL, &test_error), HASTE_OK, test_error);
+        OK(haste_labels_get(&now, id, 2, weight, bias, &test_error));
+        OK(haste_labels_set(&now, id, 2, &rows, NULL, &test_error));
         CHECK(calls == 0 && check_guard(weight, 2 * 64));
         free(weight);
     }
@@ -1260,16 +1401,16 @@ static void labels_retire(void)
     float *weight = check_floats(2 * 64), bias[2], gone[2] = { HASTE_RETIRED, HASTE_RETIRED };
     haste_rows rows;
     memset(&rows, 0, sizeof rows);
-    CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, found, NULL, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_labels_get(&layer, found, 2, weight, bias, &test_error), HASTE_OK, test_error);
+    OK(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, found, NULL, &test_error));
+    OK(haste_labels_get(&layer, found, 2, weight, bias, &test_error));
     rows.bias = gone;
-    CHECK_STATUS(haste_labels_set(&layer, found, 2, &rows, NULL, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, again, NULL, &test_error), HASTE_OK, test_error);
+    OK(haste_labels_set(&layer, found, 2, &rows, NULL, &test_error));
+    OK(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, again, NULL, &test_error));
     CHECK(again[0] == found[2] && again[1] == found[3]);
     rows.dense = weight;
     rows.bias = bias;
-    CHECK_STATUS(haste_labels_set(&layer, found, 2, &rows, NULL, &test_error), HASTE_OK, test_error);
-    CHECK_STATUS(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, again, NULL, &test_error), HASTE_OK, test_error);
+    OK(haste_labels_set(&layer, found, 2, &rows, NULL, &test_error));
+    OK(haste_top_k(&layer, &work, batch.x, 1, 4, NULL, again, NULL, &test_error));
     CHECK(memcmp(found, again, sizeof found) == 0);
     CHECK(memcmp(layer.block[1].weight, copy.block[1].weight, (size_t)test_weights(&copy.block[1]) * 4) == 0);
     free(weight);
@@ -1294,6 +1435,8 @@ int main(int argc, char **argv)
     RUN(labels_are_removed);
     RUN(slices_join);
     RUN(other_layers_join);
+    RUN(alike_layers_join);
+    RUN(slice_of_a_file);
     RUN(from_rows);
     RUN(from_rows_by_hand);
     RUN(errors);

@@ -388,6 +388,56 @@ static void score(void)
     }
 }
 
+/* More candidates than are sorted at once, labels that many samples ask for, and more than 65,536 samples with none in
+   between: the same bits as haste_forward gives. */
+static void score_many(void)
+{
+    enum { B = 70000, FEW = 24, EACH = 9000 };
+    int path, type, round;
+    for (path = 0; path < TEST_PATHS; path++) for (type = 0; type < 2; type++) for (round = 0; round < 2; round++) {
+        haste_layer_options options = test_options(&test_shapes[11], HASTE_BCE, HASTE_SGD,
+                                                   type ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        const int32_t samples = round ? B : FEW;
+        const size_t D = (size_t)layer.inputs, n = round ? 40 : (size_t)FEW * EACH;
+        float *x = (float *)test_alloc((size_t)samples * D * 4), *row = (float *)test_alloc(FEW * D * 4);
+        float *logits = (float *)test_alloc(FEW * (size_t)layer.slots * 4), *scores = check_floats(n);
+        int64_t *offset = (int64_t *)test_alloc(((size_t)samples + 1) * sizeof *offset);
+        int32_t *id = (int32_t *)test_alloc(n * sizeof *id), b;
+        haste_workspace work, large;
+        haste_lists candidates;
+        size_t j, bad = 0;
+        if (!test_path_missing(test_paths[path])) {
+            work = test_workspace(&layer, round ? 1 : 3, 3, test_paths[path]);
+            large = test_workspace(&layer, FEW, 1, test_paths[path]);
+            for (j = 0; j < (size_t)samples * D; j++) x[j] = check_normal();
+            /* second round: samples 0 to 3 and the last four have 5 each */
+            for (b = 0; b <= samples; b++)
+                offset[b] = round ? 5 * (int64_t)(b < 4 ? b : b < B - 4 ? 4 : b - (B - 4) + 4) : (int64_t)b * EACH;
+            for (j = 0; j < n; j++) id[j] = (int32_t)(check_random() % (uint32_t)layer.labels);
+            candidates.offset = offset;
+            candidates.id = id;
+            CHECK_STATUS(haste_score(&layer, &work, x, samples, candidates, scores, &test_error), HASTE_OK, test_error);
+            for (b = 0; b < (round ? 8 : FEW); b++)
+                memcpy(row + (size_t)b * D, x + (size_t)(round && b >= 4 ? B - 8 + b : b) * D, D * 4);
+            CHECK_STATUS(haste_forward(&layer, &large, row, round ? 8 : FEW, logits, &test_error), HASTE_OK, test_error);
+            for (j = 0; j < n; j++) {
+                const float want = logits[j / (round ? 5 : EACH) * (size_t)layer.slots + (size_t)layer.slot_of[id[j]]];
+#if FLT_EVAL_METHOD == 0   /* where registers are wider than floats, sums may be rounded differently */
+                bad += memcmp(&want, &scores[j], sizeof want) != 0;
+#else
+                bad += !(fabsf(want - scores[j]) <= 1e-4f * (1 + fabsf(want)));
+#endif
+            }
+            CHECK(bad == 0 && check_guard(scores, n));
+            haste_workspace_free(&work);
+            haste_workspace_free(&large);
+        }
+        free(x); free(logits); free(row); free(scores); free(offset); free(id);
+        haste_layer_free(&layer);
+    }
+}
+
 /* Threads, a used workspace and a larger one change nothing. */
 static void same_bits(void)
 {
@@ -522,6 +572,7 @@ int main(int argc, char **argv)
     RUN(above);
     RUN(above_is_strict);
     RUN(score);
+    RUN(score_many);
     RUN(same_bits);
     RUN(not_finite);
     RUN(many_readers);
