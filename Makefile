@@ -268,7 +268,7 @@ $(CUDA_LIBRARY): $(BUILD)/haste_cuda.o $(BUILD)/lib/libhaste.so.$(SERIES)
 	$(NVCC) -shared -Xlinker -soname,$(notdir $@) $< -o $@ -L$(BUILD)/lib -lhaste
 	ln -sf $(notdir $@) $(BUILD)/lib/libhaste_cuda.so
 
-$(BUILD)/haste-knn: bench/knn.c examples/data.h $(BUILD)/command
+$(BUILD)/haste-knn: bench/knn.c $(wildcard examples/*.h) $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
 
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.

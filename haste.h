@@ -70,7 +70,6 @@
        HASTE_DLL            (everywhere) a shared library's functions: exported where the implementation is (define
                             HASTE_IMPLEMENTATION there before haste.h is first included), imported elsewhere
        HASTE_API            (everywhere) what stands before each declaration, instead of these two
-       HASTE_FILE           this file's name in quotes, where it is another: it includes parts of itself
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
                             void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread

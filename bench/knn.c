@@ -4,7 +4,7 @@
    are fewer.
 
        make knn && build/haste-knn TRAIN TEST */
-#include "examples/data.h"
+#include "examples/formats.h"
 
 enum { NEIGHBOURS = 20, SAMPLED = 2000, BEST = 5 };
 
@@ -51,6 +51,9 @@ static int insert(int32_t *id, double *score, int n, int room, int32_t new_id, d
 int main(int argc, char **argv)
 {
     data_set train, test;
+    vocabulary words;
+    data_documents about;
+    data_reading how;
     inverted in;
     char error[DATA_ERROR];
     int64_t i, j, k, s, count, right[BEST] = { 0 };
@@ -60,12 +63,10 @@ int main(int argc, char **argv)
     if (argc != 3) { fprintf(stderr, "usage: haste-knn TRAIN TEST\n"); return 2; }
     memset(&train, 0, sizeof train);
     memset(&test, 0, sizeof test);
-    if (!data_read(&train, argv[1], 0, error) || !data_read(&test, argv[2], 0, error)) {
+    memset(&words, 0, sizeof words);
+    memset(&how, 0, sizeof how);
+    if (!data_read(&train, &words, argv[1], &how, &about, error) || !data_read(&test, &words, argv[2], &how, &about, error)) {
         fprintf(stderr, "haste-knn: %s\n", error);
-        return 1;
-    }
-    if (train.features != test.features || train.labels != test.labels) {
-        fprintf(stderr, "haste-knn: %s and %s differ in their features or labels\n", argv[1], argv[2]);
         return 1;
     }
     weight = (float *)need(train.features, sizeof(float));

@@ -1,10 +1,14 @@
 /* model.h: what haste-train keeps in a model file beside the layer, and haste-predict takes from it.
 
        encoder.shape    a model_shape
-       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs
+       encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs.
+                        Or encoder.bf16, the same rounded
        encoder.moment   their second moments, and the step each row last changed in, to go on training
        encoder.seen     [V + 1] int64
        idf              [V] weights of features
+       vocabulary       a vocabulary_shape; absent in models of version 0.1, where documents are numbered features
+       words            the features' words, each with a newline, where documents are text that is not hashed
+       labels           the labels' names, each with a newline, where they have some
        frequency        [L] int64: training documents of each label
        settings         the options that made the model, as text
        progress         a model_progress */
@@ -13,6 +17,7 @@
 
 #include "haste.h"
 #include "encoder.h"
+#include "vocabulary.h"
 
 #define MODEL_VERSION 1
 
@@ -33,14 +38,32 @@ typedef struct model_progress {
     double   seconds;            /* of training so far */
 } model_progress;
 
+/* One section more to save. */
+static inline void model_add(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
+{
+    haste_section *s = &section[(*count)++];
+    memset(s, 0, sizeof *s);
+    memcpy(s->name, name, strlen(name));
+    s->data = data;
+    s->bytes = bytes;
+}
+
+static inline void model_add_vocabulary(haste_section *section, int32_t *count, const vocabulary *v)
+{
+    model_add(section, count, "vocabulary", &v->shape, sizeof v->shape);
+    if (v->words.count) model_add(section, count, "words", v->words.text, (size_t)v->words.offset[v->words.count]);
+    if (v->labels.count) model_add(section, count, "labels", v->labels.text, (size_t)v->labels.offset[v->labels.count]);
+}
+
 /* A section of exactly so many bytes; NULL with a message otherwise. */
-static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path, char *error)
+static inline const void *model_section(const haste_file *file, const char *name, uint64_t bytes, const char *path,
+                                        char *error)
 {
     const haste_section *section = haste_file_find(file, name);
     if (!section) { data_fail(error, "%s: no section '%s': not a model of haste-train", path, name); return NULL; }
     if (bytes != 0 && section->bytes != bytes) {
-        data_fail(error, "%s: section '%s' has %llu bytes; expected %llu", path, name, (unsigned long long)section->bytes,
-                  (unsigned long long)bytes);
+        data_fail(error, "%s: section '%s' has %llu bytes; expected %llu", path, name,
+                  (unsigned long long)section->bytes, (unsigned long long)bytes);
         return NULL;
     }
     return section->data;
@@ -53,11 +76,61 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
     if (!bytes) return 0;
     memcpy(shape, bytes, sizeof *shape);
     if (shape->version != MODEL_VERSION)
-        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version, MODEL_VERSION);
-    if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs || shape->documents < 1)
-        return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs", path,
-                         (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
+        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version,
+                         MODEL_VERSION);
+    if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs ||
+        shape->documents < 1)
+        return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs",
+                         path, (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
     return 1;
+}
+
+/* The encoder to predict with: rows in the file, or in *rows, which the caller frees, where they are kept as
+   bfloat16. */
+static inline int model_read_encoder(const haste_file *file, const char *path, const model_shape *shape, encoder *bag,
+                                     float **rows, char *error)
+{
+    const size_t bytes = encoder_bytes((int32_t)shape->features, (int32_t)shape->width);
+    bag->features = (int32_t)shape->features;
+    bag->width = (int32_t)shape->width;
+    bag->relu = shape->relu != 0;
+    *rows = NULL;
+    if (shape->dense) return 1;
+    if (haste_file_find(file, "encoder.bf16")) {
+        const uint16_t *half = (const uint16_t *)model_section(file, "encoder.bf16", bytes / 2, path, error);
+        size_t i;
+        if (!half) return 0;
+        *rows = (float *)malloc(bytes);
+        if (!*rows) return data_fail(error, "%s: out of memory for the embeddings", path);
+        for (i = 0; i < bytes / sizeof(float); i++) {
+            const uint32_t bits = (uint32_t)half[i] << 16;
+            memcpy(*rows + i, &bits, sizeof bits);
+        }
+        bag->row = *rows;
+    } else bag->row = (float *)(uintptr_t)model_section(file, "encoder", bytes, path, error);
+    return bag->row != NULL;
+}
+
+/* The vocabulary, checked against the layer and the encoder. */
+static inline int model_read_vocabulary(const haste_file *file, const char *path, const model_shape *shape,
+                                        vocabulary *v, char *error)
+{
+    const haste_section *words = haste_file_find(file, "words"), *labels = haste_file_find(file, "labels");
+    vocabulary_shape kept;
+    const void *bytes;
+    if (!haste_file_find(file, "vocabulary")) {
+        vocabulary_ids(v, shape->features, file->layer.labels);
+        return 1;
+    }
+    bytes = model_section(file, "vocabulary", sizeof kept, path, error);
+    if (!bytes) return 0;
+    memcpy(&kept, bytes, sizeof kept);
+    if (kept.labels != file->layer.labels || kept.features != shape->features)
+        return data_fail(error, "%s: a vocabulary of %lld features and %lld labels; expected %lld and %ld", path,
+                         (long long)kept.features,
+                         (long long)kept.labels, (long long)shape->features, (long)file->layer.labels);
+    return vocabulary_read(v, &kept, words ? (const char *)words->data : NULL, words ? words->bytes : 0,
+                           labels ? (const char *)labels->data : NULL, labels ? labels->bytes : 0, path, error);
 }
 
 /* Brings documents into the form that the model was trained on. */

@@ -41,6 +41,7 @@ static inline int option_set(option *o, const char *text, char *error)
     double number;
     int i;
     if (o->kind == OPTION_TEXT) {
+        if (*text == 0) return data_fail(error, "--%s needs a value: %s", o->name, o->word);
         *(const char **)o->target = text;
         return 1;
     }

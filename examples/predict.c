@@ -2,17 +2,21 @@
 
        haste-predict model.haste test.txt > predictions.txt
        haste-predict model.haste test.txt --batch 1           latency of single queries
+       something | haste-predict model.haste -                answers each line as it comes; one that is wrong, by an
+                                                              empty line, a message, and exit status 1 in the end
        haste-predict --help
 
-   One line per document, `label:score label:score ...`, best first. The score is a probability where the model was
-   trained with binary cross-entropy, otherwise the logit. Where the documents have labels, how good the predictions were stands on
-   standard error, and so does the time per query.
+   One line per document, `label:score label:score ...`, best first. A label is its name where the model knows names,
+   with quotation marks around it (and doubled within it) where it contains white space or one of them; else its number.
+   The score is a probability where the model was trained with binary cross-entropy, otherwise the logit. Where the
+   documents have labels, how good the predictions were stands on standard error, and so does the time per query, and
+   what the model does not know.
 
    cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
-#include "data.h"
+#include "formats.h"
 #include "encoder.h"
 #include "model.h"
 #include "options.h"
@@ -26,21 +30,30 @@
     #define PREDICT_TOP_K 1000   /* the most that --top-k takes */
 #endif
 
+enum { NAMES_CHOSEN, NAMES_IDS, NAMES_NAMES };
+
 typedef struct predictor {
     /* options */
     int64_t         top_k, batch, threads;
     double          threshold;
-    int             by_threshold, logits, verify, path;
+    int             by_threshold, cut, logits, path, format, names, verify;   /* cut: --threshold and --top-k */
     const char     *features, *exclude, *model_path, *data_path;
 
     haste_file      file;
     struct engine  *engine;
     model_shape     shape;
     encoder         bag;
+    float          *rows;                   /* of the encoder, where the model keeps them in bfloat16 */
     const float    *weight;                 /* [V] of features */
     double         *inverse_propensity;     /* [L] */
-    data_set        data, excluded;
+    vocabulary      words;
+    data_documents  documents;              /* what is read */
+    data_set        data, excluded;         /* a batch of it; of dense features, all there is */
+    int             streams;                /* batches come one by one */
+    int64_t         spoilt;                 /* lines of standard input that could not be read */
+    char           *unanswered;             /* [batch] 1: such a line, whose answer is empty */
     double          load_seconds;
+    char            where[64];              /* in what is read, for messages */
 
     int64_t        *document, *offset;      /* [batch], [batch + 1] */
     int32_t        *id;                     /* what was found, grown as needed */
@@ -83,8 +96,10 @@ static void read_options(predictor *p, int argc, char **argv)
     const char *name[2] = { NULL, NULL };
     int names, help = 0;
     option table[] = {
-        { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "instead of K labels all whose score is above P", 0 },
+        { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "only labels whose score is above P, all of them unless --top-k", 0 },
         { OPTION_COUNT, "top-k", "K", &p->top_k, 1, PREDICT_TOP_K, 0, "labels of each document", 0 },
+        { OPTION_CHOICE, "names", "chosen|ids|names", &p->names, 0, 0, 0, "print labels as numbers or names; chosen: names, if the model has them", 0 },
+        { OPTION_CHOICE, "format", FORMAT_WORDS, &p->format, 0, 0, 0, "of DOCUMENTS; auto: seen from the first line", 0 },
         { OPTION_FLAG, "logits", NULL, &p->logits, 0, 1, 0, "logits, not probabilities (also for --threshold)", 0 },
         { OPTION_TEXT, "features", "FILE", &p->features, 0, 0, 0, "dense features (.npy); DOCUMENTS then gives the labels", 0 },
         { OPTION_TEXT, "exclude", "FILE", &p->exclude, 0, 0, 0, "as many documents, whose labels must not come back", 0 },
@@ -101,13 +116,16 @@ static void read_options(predictor *p, int argc, char **argv)
     if (!options_parse(table, count, argc, argv, name, &names, 2, text)) die(2, "%s", text);
     if (help) {
         printf("usage: " PREDICT_NAME " MODEL DOCUMENTS [options]\n\n"
-               "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a text file as for\n"
-               "haste-train, or a .npy file where the model was trained on one. Defaults stand in brackets.\n\n");
+               "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a file as for\n"
+               "haste-train, with or without labels, or a .npy file where the model was trained on one. - is standard\n"
+               "input: each line is answered as it comes. Defaults stand in brackets.\n\n");
         options_help(table, count, stdout);
+        if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         exit(0);
     }
     if (names < 2) die(2, "expected a model and a file of documents; see --help");
-    p->by_threshold = table[0].given;
+    p->cut = table[0].given && table[1].given;
+    p->by_threshold = table[0].given && !p->cut;
     p->model_path = name[0];
     p->data_path = name[1];
 }
@@ -121,14 +139,10 @@ static void open_model(predictor *p)
     if (haste_load(p->model_path, 1, &p->file, &error) != HASTE_OK) die(1, "%s", error.text);
     if (p->verify && haste_file_check(&p->file, &error) != HASTE_OK) die(1, "%s: %s", p->model_path, error.text);
     if (!model_read_shape(&p->file, p->model_path, &p->shape, text)) die(1, "%s", text);
-    p->bag.features = (int32_t)p->shape.features;
-    p->bag.width = (int32_t)p->shape.width;
-    p->bag.relu = p->shape.relu != 0;
+    if (!model_read_encoder(&p->file, p->model_path, &p->shape, &p->bag, &p->rows, text)) die(1, "%s", text);
     if (!p->shape.dense) {
-        const size_t bytes = encoder_bytes(p->bag.features, p->bag.width);
-        p->bag.row = (float *)(uintptr_t)model_section(&p->file, "encoder", bytes, p->model_path, text);
-        if (p->bag.row)
-            p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float), p->model_path, text);
+        p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float),
+                                                 p->model_path, text);
         if (!p->weight) die(1, "%s", text);
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
@@ -137,38 +151,76 @@ static void open_model(predictor *p)
     if (haste_inverse_propensity((const int64_t *)frequency, p->file.layer.labels, p->shape.documents, 0, 0,
                                  p->inverse_propensity, &error) != HASTE_OK)
         die(1, "%s: %s", p->model_path, error.text);
+    if (!model_read_vocabulary(&p->file, p->model_path, &p->shape, &p->words, text)) die(1, "%s", text);
+    if (p->names == NAMES_NAMES && p->words.labels.count == 0)
+        die(2, "--names names: %s knows no names of labels", p->model_path);
+    if (p->names == NAMES_CHOSEN) p->names = p->words.labels.count > 0 ? NAMES_NAMES : NAMES_IDS;
     p->load_seconds = now() - begin;
 
-    if (p->by_threshold && p->file.layer.loss == HASTE_BCE && !p->logits) {
-        if (!(p->threshold > 0 && p->threshold < 1)) die(2, "--threshold %g: expected a probability between 0 and 1", p->threshold);
-        p->threshold = log(p->threshold / (1 - p->threshold));
+    if ((p->by_threshold || p->cut) && p->file.layer.loss == HASTE_BCE && !p->logits) {
+        if (!(p->threshold >= 0 && p->threshold <= 1))
+            die(2, "--threshold %g: expected a probability between 0 and 1", p->threshold);
+        p->threshold = p->threshold == 0 ? -1e30 : p->threshold == 1 ? 1e30 : log(p->threshold / (1 - p->threshold));
     }
 }
 
-static void read_documents(predictor *p)
+/* A whole file at once: labels beside dense features, or to exclude. */
+static void read_labels(predictor *p, data_set *data, const char *path)
 {
-    const int32_t L = p->file.layer.labels;
-    const char *path = p->data_path;
+    data_reading how;
+    data_documents about;
     char error[DATA_ERROR];
-    if (data_ends_with(path, ".npy")) {
-        if (!data_read_npy(&p->data, path, 0, error)) die(1, "%s", error);
+    memset(&how, 0, sizeof how);
+    how.format = p->format;
+    how.query = 1;
+    if (!data_read(data, &p->words, path, &how, &about, error)) die(1, "%s", error);
+}
+
+static void open_documents(predictor *p)
+{
+    const char *path = p->data_path, *dense = p->features ? p->features : path;
+    char error[DATA_ERROR];
+    if (p->shape.dense) {
+        if (p->features) read_labels(p, &p->data, path);
+        if (!data_read_npy(&p->data, dense, 0, error)) die(1, "%s", error);
+        if (p->data.width != p->shape.width)
+            die(1, "%s: %s wants dense features (.npy) of %lld inputs", dense, p->model_path,
+                (long long)p->shape.width);
+        model_weigh(&p->data, &p->shape, NULL);
     } else {
-        if (!data_read(&p->data, path, 0, error)) die(1, "%s", error);
-        if (p->data.labels > L || (!p->shape.dense && p->data.features != p->shape.features))
-            die(1, "%s:1: %ld features and %ld labels; %s has %lld and %ld", path, (long)p->data.features, (long)p->data.labels,
-                p->model_path, (long long)p->shape.features, (long)L);
-        if (p->features && !data_read_npy(&p->data, p->features, 0, error)) die(1, "%s", error);
+        if (p->features || data_ends_with(path, ".npy")) die(1, "%s: %s wants sparse documents", dense, p->model_path);
+        if (!data_documents_open(&p->documents, &p->words, path, p->format, 1, error)) die(1, "%s", error);
+        p->streams = 1;
     }
-    if (p->shape.dense && p->data.width != p->shape.width)
-        die(1, "%s: %s wants dense features (.npy) of %lld inputs", path, p->model_path, (long long)p->shape.width);
-    if (!p->shape.dense && p->data.dense) die(1, "%s: %s wants sparse documents", path, p->model_path);
-    if (p->exclude) {
-        if (!data_read(&p->excluded, p->exclude, 0, error)) die(1, "%s", error);
-        if (p->excluded.documents != p->data.documents || p->excluded.labels > L)
-            die(1, "%s:1: %lld documents and %ld labels; expected %lld and %ld", p->exclude, (long long)p->excluded.documents,
-                (long)p->excluded.labels, (long long)p->data.documents, (long)L);
+    if (p->exclude) read_labels(p, &p->excluded, p->exclude);
+}
+
+/* The next documents, up to a batch of them; of what comes through a pipe only those that are there, but at least one.
+   Returns their number, 0 at the end; *first (=) is the place of the first in p->data. */
+static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
+{
+    char error[DATA_ERROR];
+    int got = 1;
+    *first = p->streams ? 0 : done;
+    if (!p->streams) return (int32_t)(p->data.documents - done < p->batch ? p->data.documents - done : p->batch);
+    p->data.documents = 0;
+    while (got > 0 && p->data.documents < p->batch && (p->data.documents == 0 || data_ready(&p->documents.stream))) {
+        p->unanswered[p->data.documents] = 0;
+        got = data_documents_next(&p->documents, &p->data, error);
+        if (got >= 0 || !p->documents.spoilt || strcmp(p->data_path, "-") != 0) continue;
+        /* Who asks line by line goes on with the next one; a wrong file is a wrong file. */
+        fprintf(stderr, PREDICT_NAME ": %s\n", error);
+        p->unanswered[p->data.documents] = 1;
+        p->spoilt++;
+        got = data_empty(&p->data);
+        if (!got) die(1, "out of memory");
+    }
+    if (got < 0) {
+        fflush(stdout);
+        die(1, "%s", error);
     }
     model_weigh(&p->data, &p->shape, p->weight);
+    return (int32_t)p->data.documents;
 }
 
 /* ---- >>engine ------------------------------------------------------------------------------------------------ */
@@ -176,8 +228,8 @@ static void read_documents(predictor *p)
 /* The engine encodes documents and asks the layer: the CPU's follows, the GPU's is in predict_cuda.cu. */
 static void engine_check(void);                         /* can this machine do it? */
 static void engine_make(predictor *p, int64_t ids);     /* ids: the most exclusions of a batch */
-/* The labels of the B documents from `first` on, which are p->document: those of document b are id[offset[b]] ..
-   id[offset[b + 1] - 1]. */
+/* The labels of the B documents of p->data from `first` on, which are p->document: those of document b are
+   id[offset[b]] .. id[offset[b + 1] - 1]. */
 static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded);
 static const char *engine_text(const predictor *p, char text[128]);   /* what it runs on */
 static void engine_free(predictor *p);
@@ -238,7 +290,7 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
         status = haste_top_k(&p->file.layer, &e->work, e->x, B, k, excluded, p->id, p->score, &error);
         for (b = 0; b <= B; b++) p->offset[b] = (int64_t)b * k;
     }
-    if (status != HASTE_OK) die(1, "%s: from document %lld on: %s", p->data_path, (long long)first + 1, error.text);
+    if (status != HASTE_OK) die(1, "%s: %s: %s", p->data_path, p->where, error.text);
 }
 
 static const char *engine_text(const predictor *p, char text[128])
@@ -262,24 +314,34 @@ static void engine_free(predictor *p)
 static void make_engine(predictor *p)
 {
     const size_t batch = (size_t)p->batch;
-    int64_t ids = 1, i;
-    for (i = 0; p->exclude && i < p->data.documents; i += p->batch) {   /* the most exclusions of a batch */
-        const int64_t end = i + p->batch < p->data.documents ? i + p->batch : p->data.documents;
-        const int64_t n = p->excluded.label_offset[end] - p->excluded.label_offset[i];
-        if (n > ids) ids = n;
+    int64_t most = 0, i;
+    for (i = 0; p->exclude && i < p->excluded.documents; i++) {
+        const int64_t n = p->excluded.label_offset[i + 1] - p->excluded.label_offset[i];
+        if (n > most) most = n;
     }
-    engine_make(p, ids);
+    engine_make(p, most > 0 ? most * p->batch : 1);
     p->document = (int64_t *)need(batch, sizeof(int64_t));
+    p->unanswered = (char *)need(batch, 1);
+    memset(p->unanswered, 0, batch);
     p->offset = (int64_t *)need(batch + 1, sizeof(int64_t));
     id_room(p, p->batch * p->top_k);
 }
 
-/* The labels of documents first .. first + B - 1. */
-static void search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
+static void print_label(const predictor *p, int32_t id)
 {
-    int32_t b;
-    for (b = 0; b < B; b++) p->document[b] = first + b;
-    engine_search(p, first, B, excluded);
+    int64_t n, i;
+    const char *name;
+    int quote = 0;
+    if (p->names == NAMES_IDS) { printf("%ld", (long)id); return; }
+    name = data_name(&p->words.labels, id, &n);
+    for (i = 0; i < n; i++) quote |= name[i] == ' ' || name[i] == '\t' || name[i] == '"';
+    if (!quote) { fwrite(name, 1, (size_t)n, stdout); return; }
+    putchar('"');
+    for (i = 0; i < n; i++) {
+        if (name[i] == '"') putchar('"');
+        putchar(name[i]);
+    }
+    putchar('"');
 }
 
 static void print_lists(const predictor *p, int32_t B)
@@ -288,9 +350,12 @@ static void print_lists(const predictor *p, int32_t B)
     int32_t b;
     int64_t j;
     for (b = 0; b < B; b++) {
-        for (j = p->offset[b]; j < p->offset[b + 1] && p->id[j] >= 0; j++) {
-            double score = probability ? 1 / (1 + exp(-(double)p->score[j])) : (double)p->score[j];
-            printf(j > p->offset[b] ? " %ld:%.6g" : "%ld:%.6g", (long)p->id[j], score);
+        for (j = p->offset[b]; j < p->offset[b + 1] && p->id[j] >= 0 && !p->unanswered[b]; j++) {
+            const double score = (double)p->score[j];
+            if (p->cut && !(score > p->threshold)) break;
+            if (j > p->offset[b]) putchar(' ');
+            print_label(p, p->id[j]);
+            printf(":%.6g", probability ? 1 / (1 + exp(-score)) : score);
         }
         putchar('\n');
     }
@@ -298,46 +363,61 @@ static void print_lists(const predictor *p, int32_t B)
 
 static void predict(predictor *p)
 {
-    const int has_labels = p->data.label_offset[p->data.documents] > 0 && !p->by_threshold;
     const int32_t k = (int32_t)p->top_k;
-    double *times = (double *)need((size_t)(p->data.documents / p->batch) + 1, sizeof(double)), seconds = 0;
-    int64_t batches = 0, i;
+    const int scored = !p->by_threshold && !p->cut && k <= HASTE_MAX_K;
+    double *times = NULL, seconds = 0;
+    int64_t batches = 0, times_room = 0, done = 0, first, labels = 0, i;
+    int32_t B, b;
     haste_metrics metrics;
     haste_error error;
-    char text[128];
+    char text[200];
 
-    if (has_labels && k <= HASTE_MAX_K && haste_metrics_init(&metrics, k, &error) != HASTE_OK) die(1, "%s", error.text);
-    for (i = 0; i < p->data.documents; i += p->batch) {
-        const int32_t B = (int32_t)(p->data.documents - i < p->batch ? p->data.documents - i : p->batch);
+    if (scored && haste_metrics_init(&metrics, k, &error) != HASTE_OK) die(1, "%s", error.text);
+    while ((B = next_batch(p, done, &first)) > 0) {
         const double begin = now();
         haste_lists truth, excluded;   /* slices of the whole: an offset need not begin at 0 */
-        truth.offset = p->data.label_offset + i;
+        if (p->exclude && done + B > p->excluded.documents)
+            die(1, "%s: %lld documents; %s has more", p->exclude, (long long)p->excluded.documents, p->data_path);
+        truth.offset = p->data.label_offset + first;
         truth.id = p->data.label;
-        excluded.offset = p->exclude ? p->excluded.label_offset + i : NULL;
+        excluded.offset = p->exclude ? p->excluded.label_offset + done : NULL;
         excluded.id = p->excluded.label;
-        search(p, i, B, p->exclude ? &excluded : NULL);
+        for (b = 0; b < B; b++) p->document[b] = first + b;
+        snprintf(p->where, sizeof p->where, "from document %lld on", (long long)done + 1);
+        engine_search(p, first, B, p->exclude ? &excluded : NULL);
+        print_lists(p, B);
+        /* Nobody waits for an answer that is there: whoever asks line by line gets each at once. */
+        if (p->streams && !data_ready(&p->documents.stream) && fflush(stdout) != 0) break;
+        if (!data_reserve((void **)&times, &times_room, batches + 1, sizeof(double))) die(1, "out of memory");
         times[batches] = now() - begin;
         seconds += times[batches++];
-        print_lists(p, B);
-        if (has_labels && k <= HASTE_MAX_K &&
-            haste_metrics_add(&metrics, p->id, B, k, p->file.layer.labels, &truth, p->inverse_propensity,
-                              p->exclude ? &excluded : NULL, &error) != HASTE_OK)
+        labels += truth.offset[B] - truth.offset[0];
+        if (scored && haste_metrics_add(&metrics, p->id, B, k, p->file.layer.labels, &truth, p->inverse_propensity,
+                                        p->exclude ? &excluded : NULL, &error) != HASTE_OK)
             die(1, "%s: %s", p->data_path, error.text);
+        done += B;
     }
-    if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
+    if (fflush(stdout) != 0 || ferror(stdout)) die(1, "cannot write: %s", strerror(errno));
+    if (p->exclude && done < p->excluded.documents)
+        die(1, "%s: %lld documents; %s has %lld", p->exclude, (long long)p->excluded.documents, p->data_path,
+            (long long)done);
 
-    for (i = 1; i <= 5 && has_labels && k <= HASTE_MAX_K; i += 2)
+    for (i = 1; i <= 5 && scored && labels > 0; i += 2)
         if (i <= k) {
             const haste_metrics_values m = haste_metrics_get(&metrics, (int32_t)i);
             fprintf(stderr, "at %lld       P %.2f  nDCG %.2f  recall %.2f  PSP %.2f  PSnDCG %.2f\n", (long long)i, m.precision,
                     m.ndcg, m.recall, m.psp, m.psndcg);
         }
-    qsort(times, (size_t)batches, sizeof times[0], by_value);
+    if (data_skipped_text(&p->documents.skipped, (int)p->words.shape.text, text)[0])
+        fprintf(stderr, "skipped    %s\n", text);
     fprintf(stderr, "model      %s in %.1f ms\n", p->file.mapped ? "mapped" : "read", p->load_seconds * 1e3);
-    if (batches > 0)
-        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %lld; %.0f documents/s; %s\n",
-                times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3, (long long)p->batch,
-                (double)p->data.documents / seconds, engine_text(p, text));
+    if (batches > 0) {
+        qsort(times, (size_t)batches, sizeof times[0], by_value);
+        fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %s%lld; %.0f documents/s; %s\n",
+                times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3,
+                batches * p->batch > done + p->batch ? "up to " : "", (long long)p->batch,
+                (double)done / seconds, engine_text(p, text));
+    }
     free(times);
 }
 
@@ -347,17 +427,21 @@ int main(int argc, char **argv)
     read_options(&p, argc, argv);
     open_model(&p);
     engine_check();
-    read_documents(&p);
+    open_documents(&p);
     make_engine(&p);
     predict(&p);
     free(p.document);
+    free(p.unanswered);
     free(p.offset);
     free(p.id);
     free(p.score);
     free(p.inverse_propensity);
+    free(p.rows);
+    data_documents_close(&p.documents);
     data_free(&p.data);
     data_free(&p.excluded);
+    vocabulary_free(&p.words);
     engine_free(&p);
     haste_file_free(&p.file);
-    return 0;
+    return p.spoilt > 0;
 }

@@ -101,6 +101,7 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
     haste_error error;
     int64_t found = (int64_t)B * k;
     int32_t b;
+    (void)first;
     if (excluded) {
         without.offset = excluded->offset;
         without.id = excluded->id;
@@ -128,7 +129,7 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
         bring(p, p->score, e->score, (size_t)found * sizeof(float));
     }
     if (status == HASTE_OK) status = haste_cuda_check(&e->work, stream, &error);   /* waits */
-    if (status != HASTE_OK) die(1, "%s: from document %lld on: %s", p->data_path, (long long)first + 1, error.text);
+    if (status != HASTE_OK) die(1, "%s: %s: %s", p->data_path, p->where, error.text);
 }
 
 static const char *engine_text(const predictor *p, char text[128])

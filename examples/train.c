@@ -1,7 +1,7 @@
 /* haste-train: trains an extreme classifier on documents and says how good it is.
 
        haste-train                                      a made-up data set, half a minute
-       haste-train TRAIN TEST --save model.haste        files of the Extreme Classification Repository, see data.h
+       haste-train TRAIN TEST --save model.haste        text, or numbers of features: formats.h lists what it reads
        haste-train --help
 
    Sparse documents go through an embedding bag (encoder.h) into the layer (haste.h); dense .npy features go straight into the
@@ -12,10 +12,13 @@
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
-#include "data.h"
+#include "formats.h"
 #include "encoder.h"
+#include "export.h"
 #include "model.h"
 #include "options.h"
+#include "report.h"
+#include "split.h"
 #include "synthetic.h"
 #include "system.h"
 
@@ -41,9 +44,10 @@ typedef struct settings {
     double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
     double      rewire_share, rewire_end;
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
-    int         grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
-    int         dense, uniform, eval_test, deterministic, help;
-    const char *features, *test_features, *save, *resume, *log;
+    int64_t     ngrams, hash_bits, min_count;
+    int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
+    int         dense, uniform, eval_test, export_bf16, deterministic, help;
+    const char *label_names, *features, *test_features, *save, *resume, *export_path, *log;
 } settings;
 
 enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
@@ -56,6 +60,12 @@ static settings settings_default(void)
 {
     settings s;
     memset(&s, 0, sizeof s);
+    /* data */
+    s.format       = FORMAT_AUTO;
+    s.separator    = SEPARATOR_AUTO;
+    s.ngrams       = 1;
+    s.hash_bits    = 0;
+    s.min_count    = 0;
     /* model */
     s.hidden       = 512;
     s.activation   = CHOSEN;
@@ -98,6 +108,12 @@ static int settings_options(settings *s, option *table)
 {
     const option all[] = {
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Data:", 0 },
+        { OPTION_CHOICE, "format", FORMAT_WORDS, &s->format, 0, 0, 0, "of TRAIN and TEST; auto: seen from their first lines", 0 },
+        { OPTION_CHOICE, "label-separator", SEPARATOR_WORDS, &s->separator, 0, 0, 0, "in a column of labels; auto: the first of ; | , in use", 0 },
+        { OPTION_TEXT, "label-names", "FILE", &s->label_names, 0, 0, 0, "names of labels that are ids: line i for label i", 0 },
+        { OPTION_COUNT, "ngrams", "N", &s->ngrams, 1, VOCABULARY_NGRAMS, 1, "of text: runs of up to N words are features, too", 0 },
+        { OPTION_COUNT, "min-count", "N", &s->min_count, 0, 1e9, 1, "of text: words of fewer documents are left out; 0: 2 from 10,000 documents on", 0 },
+        { OPTION_COUNT, "hash-bits", "BITS", &s->hash_bits, 0, VOCABULARY_BITS, 1, "of text: hash words into 2^BITS features; 0: keep a vocabulary", 0 },
         { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
         { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
         { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
@@ -142,6 +158,8 @@ static int settings_options(settings *s, option *table)
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
         { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here, after each epoch and when stopped by a signal", 0 },
         { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save", 0 },
+        { OPTION_TEXT, "export", "FILE", &s->export_path, 0, 0, 0, "write the model here at the end, only to predict; with --resume and no TRAIN: at once", 0 },
+        { OPTION_FLAG, "export-bf16", NULL, &s->export_bf16, 0, 1, 0, "with weights rounded to bfloat16: half the size", 0 },
         { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
         { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
         { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
@@ -166,6 +184,13 @@ static int progress_shown;
 static void on_signal(int number) { stop_signal = number; }
 
 static double mib(size_t bytes) { return (double)bytes / 1048576; }
+
+/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
+static double file_bytes(const char *path)
+{
+    struct stat s;
+    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
+}
 
 static void clear_progress(void)
 {
@@ -205,6 +230,7 @@ typedef struct trainer {
     int             options, epochs_given;
     const char     *train_path, *test_path;
 
+    vocabulary      words;                  /* what TRAIN taught: words, and names of labels */
     data_set        train, test;            /* test.documents = 0: none */
     int64_t        *document, *test_document; /* the training split, then the held-out documents; all of TEST */
     int64_t         count, held_out;
@@ -271,7 +297,6 @@ static const int32_t *engine_best_done(trainer *t, int turn);
 static void engine_result(const trainer *t);  /* what it adds to the line for scripts */
 static void engine_free(trainer *t);
 
-static int64_t most_labels(const data_set *data, int64_t batch);
 static double  data_bytes(const trainer *t);
 
 #ifndef TRAIN_CUDA
@@ -294,7 +319,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     haste_error error;
     memset(&work, 0, sizeof work);
     work.batch = t->room;
-    work.ids = most_labels(&t->train, t->s.batch);
+    work.ids = data_most_labels(&t->train, t->s.batch);
     work.top_k = TOP;
     work.chunks = (int32_t)t->s.chunks;
     work.threads = (int32_t)t->s.threads;
@@ -414,82 +439,51 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     return !stopped;
 }
 
-static void print_scores(const char *name, const haste_metrics *metrics)
-{
-    const haste_metrics_values one = haste_metrics_get(metrics, 1), three = haste_metrics_get(metrics, 3);
-    const haste_metrics_values five = haste_metrics_get(metrics, 5);
-    printf("  %s P@1 %.2f P@3 %.2f P@5 %.2f nDCG@5 %.2f PSP@1 %.2f @3 %.2f @5 %.2f", name, one.precision, three.precision, five.precision,
-           five.ndcg, one.psp, three.psp, five.psp);
-}
-
-static void log_scores(FILE *log, const haste_metrics *metrics)
-{
-    static const int at[] = { 1, 3, 5 };
-    int i;
-    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).precision : 0);
-    fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, 5).ndcg : 0);
-    for (i = 0; i < 3; i++) fprintf(log, metrics ? ",%.4f" : ",", metrics ? haste_metrics_get(metrics, at[i]).psp : 0);
-}
-
-static FILE *open_log(const trainer *t)
-{
-    static const char *const name[] = { "P@1", "P@3", "P@5", "nDCG@5", "PSP@1", "PSP@3", "PSP@5" };
-    FILE *log = fopen(t->s.log, "a");
-    int i;
-    if (!log) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
-    fseek(log, 0, SEEK_END);
-    if (ftell(log) == 0) {
-        fprintf(log, "epoch,step,seconds,loss,lr,moved");
-        for (i = 0; i < 14; i++) fprintf(log, ",%s_%s", i < 7 ? "valid" : "test", name[i % 7]);
-        fputc('\n', log);
-    }
-    return log;
-}
-
-static void write_log(const trainer *t, int64_t epoch, double loss, double lr, const haste_metrics *valid, const haste_metrics *test)
-{
-    FILE *log = open_log(t);
-    fprintf(log, "%lld,%lld,%.3f,%.6g,%.6g,%lld", (long long)epoch, (long long)t->progress.step, t->progress.seconds, loss, lr,
-            (long long)t->progress.moved);
-    log_scores(log, valid);
-    log_scores(log, test);
-    fputc('\n', log);
-    if (fclose(log) != 0) die(1, "%s: cannot write: %s", t->s.log, strerror(errno));
-}
-
 /* ---- >>saving and resuming ----------------------------------------------------------------------------------- */
 
-static void add_section(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
+/* To path, with all that training needs, or (exported) without. */
+static void save_to(trainer *t, const char *path, int exported)
 {
-    haste_section *s = &section[(*count)++];
-    memset(s, 0, sizeof *s);
-    memcpy(s->name, name, strlen(name));
-    s->data = data;
-    s->bytes = bytes;
-}
-
-static void save(trainer *t)
-{
-    haste_section section[8];
+    haste_section section[12];
     haste_error error;
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
-    char *text = options_write(t->table, t->options);
+    char *text = options_write(t->table, t->options), why[DATA_ERROR];
     if (!text) die(1, "out of memory");
     engine_fetch(t);
     t->progress.encoder_step = t->bag.step;
-    add_section(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
+    model_add(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
-        add_section(section, &count, "encoder", t->bag.row, bytes);
-        add_section(section, &count, "encoder.moment", t->bag.moment, bytes);
-        add_section(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
-        add_section(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
+        model_add(section, &count, "encoder", t->bag.row, bytes);
+        model_add(section, &count, "encoder.moment", t->bag.moment, bytes);
+        model_add(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
+        model_add(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
     }
-    add_section(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
-    add_section(section, &count, "settings", text, strlen(text));
-    add_section(section, &count, "progress", &t->progress, sizeof t->progress);
-    if (haste_save(t->s.save, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK) die(1, "%s", error.text);
+    model_add_vocabulary(section, &count, &t->words);
+    model_add(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
+    model_add(section, &count, "settings", text, strlen(text));
+    model_add(section, &count, "progress", &t->progress, sizeof t->progress);
+    if (exported) {
+        if (!export_model(path, &t->layer, section, count, t->s.export_bf16, why)) die(1, "%s", why);
+    } else if (haste_save(path, &t->layer, t->layer.dtype, section, count, &error) != HASTE_OK)
+        die(1, "%s", error.text);
     free(text);
+}
+
+static void save(trainer *t) { save_to(t, t->s.save, 0); }
+
+/* --resume and --export without TRAIN: nothing is trained. */
+static void export_only(const settings *s)
+{
+    haste_file file;
+    haste_error error;
+    char why[DATA_ERROR];
+    if (haste_load(s->resume, 0, &file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (!export_model(s->export_path, &file.layer, file.section, file.section_count, s->export_bf16, why))
+        die(1, "%s", why);
+    printf("exported   %s, %.1f MiB (%s: %.1f)\n", s->export_path, file_bytes(s->export_path) / 1048576, s->resume,
+           file_bytes(s->resume) / 1048576);
+    haste_file_free(&file);
 }
 
 /* Reads the model and, before the data are read, the options that made it. */
@@ -500,6 +494,8 @@ static void open_resumed(trainer *t)
     const haste_section *section;
     const void *progress;
     if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_file_find(&t->file, "encoder.shape") && !haste_file_find(&t->file, "progress"))
+        die(1, "%s: was exported to predict, without what training needs", t->s.resume);
     progress = model_section(&t->file, "progress", sizeof t->progress, t->s.resume, text);
     if (!progress || !model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
         !model_section(&t->file, "settings", 0, t->s.resume, text))
@@ -510,25 +506,7 @@ static void open_resumed(trainer *t)
         die(2, "%s", text);
     if (!t->s.save) t->s.save = t->s.resume;
     t->layer = t->file.layer;
-}
-
-/* What the training documents are, in one number: a resumed run must see the same ones. */
-static uint64_t fingerprint(const data_set *data)
-{
-    uint64_t hash = UINT64_C(14695981039346656037);
-    int64_t i, labels = data->label_offset[data->documents], features = data->feature_offset[data->documents];
-    for (i = 0; i <= data->documents; i++) {
-        hash = (hash ^ (uint64_t)data->label_offset[i]) * UINT64_C(1099511628211);
-        hash = (hash ^ (uint64_t)data->feature_offset[i]) * UINT64_C(1099511628211);
-    }
-    for (i = 0; i < labels; i++) hash = (hash ^ (uint64_t)data->label[i]) * UINT64_C(1099511628211);
-    for (i = 0; i < features; i++) hash = (hash ^ (uint64_t)data->feature[i]) * UINT64_C(1099511628211);
-    for (i = 0; i < features + (data->dense ? data->documents * data->width : 0); i++) {
-        uint32_t bits;
-        memcpy(&bits, i < features ? &data->value[i] : &data->dense[i - features], sizeof bits);
-        hash = (hash ^ bits) * UINT64_C(1099511628211);
-    }
-    return hash;
+    if (!model_read_vocabulary(&t->file, t->s.resume, &t->shape, &t->words, text)) die(1, "%s", text);
 }
 
 /* ---- >>preparation ------------------------------------------------------------------------------------------- */
@@ -544,52 +522,22 @@ static void check_settings(const trainer *t)
         die(2, s->test_features ? "--test-features needs --features and TEST" : "TEST needs --test-features where TRAIN has --features");
 }
 
-typedef struct draw { uint64_t number; int64_t document; } draw;
-
-static int draw_order(const void *a, const void *b)
+/* TRAIN or TEST; features: its dense ones, or NULL. */
+static void read_documents(trainer *t, data_set *data, const char *path, const char *features, int64_t limit)
 {
-    const draw *x = (const draw *)a, *y = (const draw *)b;
-    return x->number != y->number ? (x->number > y->number) - (x->number < y->number) : (x->document > y->document) - (x->document < y->document);
-}
-
-/* Puts n documents, those with the largest random numbers, last in t->document. The number is drawn from what is in a document, so
-   that copies stay together: of arxiv-authors' documents every fourth has one, and a model is not to be judged on what it has seen.
-   Returns how many were held out: copies may make it more. */
-static int64_t hold_out(trainer *t, int64_t n)
-{
-    const data_set *data = &t->train;
-    draw *drawn;
-    int64_t i, j, first = data->documents - n;
-    if (n == 0) return 0;
-    drawn = (draw *)need((size_t)data->documents, sizeof *drawn);
-    for (i = 0; i < data->documents; i++) {
-        uint64_t hash = UINT64_C(14695981039346656037);
-        uint32_t bits;
-        if (data->feature_offset[i] == data->feature_offset[i + 1]) hash ^= (uint64_t)i;   /* nothing in it is no copy */
-        for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
-            memcpy(&bits, &data->value[j], sizeof bits);
-            hash = ((hash ^ (uint64_t)data->feature[j]) * UINT64_C(1099511628211) ^ bits) * UINT64_C(1099511628211);
-        }
-        for (j = 0; data->dense && j < data->width; j++) {
-            memcpy(&bits, &data->dense[i * data->width + j], sizeof bits);
-            hash = (hash ^ bits) * UINT64_C(1099511628211);
-        }
-        drawn[i].number = encoder_random((uint64_t)t->s.seed, 5, hash);
-        drawn[i].document = i;
-    }
-    qsort(drawn, (size_t)data->documents, sizeof *drawn, draw_order);
-    while (first > 0 && drawn[first - 1].number == drawn[first].number) first--;
-    if (first == 0) die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
-    for (i = 0; i < data->documents; i++) t->document[i] = drawn[i].document;
-    free(drawn);
-    return data->documents - first;
-}
-
-/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
-static double file_bytes(const char *path)
-{
-    struct stat s;
-    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
+    data_reading how;
+    data_documents about;
+    char error[DATA_ERROR], text[200];
+    memset(&how, 0, sizeof how);
+    how.format = t->s.format;
+    how.limit = limit;
+    how.min_count = t->s.min_count;
+    if (!data_read(data, &t->words, path, &how, &about, error) ||
+        (features && !data_read_npy(data, features, limit, error))) die(1, "%s", error);
+    if (data == &t->train) printf("format     %s\n", data_format_text(&about, text));
+    if (data_skipped_text(&about.skipped, (int)t->words.shape.text, text)[0]) printf("skipped    %s: %s\n", path, text);
+    if (data == &t->train && !data->dense && data->feature_offset[data->documents] == 0)
+        die(1, "%s: no document has a feature", path);
 }
 
 static void read_data(trainer *t)
@@ -604,16 +552,16 @@ static void read_data(trainer *t)
         printf("data       made up (give TRAIN and TEST to learn from files)\n");
         if (!synthetic_make(&t->train, (uint64_t)t->s.seed, 0, n, &ignored) ||
             !synthetic_make(&t->test, (uint64_t)t->s.seed, n, 5000, &t->best)) die(1, "out of memory");
+        vocabulary_ids(&t->words, t->train.features, t->train.labels);
     } else {
-        if (!data_read(&t->train, t->train_path, t->s.limit_train, error)) die(1, "%s", error);
-        if (t->s.features && !data_read_npy(&t->train, t->s.features, t->s.limit_train, error)) die(1, "%s", error);
+        t->words.shape.ngrams = t->s.ngrams;
+        t->words.shape.hash_bits = t->s.hash_bits;
+        if (!t->s.resume) t->words.shape.separator = t->s.separator;
+        read_documents(t, &t->train, t->train_path, t->s.features, t->s.limit_train);
+        if (t->s.label_names && !data_read_names(&t->words, t->s.label_names, error)) die(1, "%s", error);
     }
     if (t->test_path) {
-        if (!data_read(&t->test, t->test_path, 0, error)) die(1, "%s", error);
-        if (t->s.test_features && !data_read_npy(&t->test, t->s.test_features, 0, error)) die(1, "%s", error);
-        if (t->test.labels != t->train.labels || (!t->s.features && t->test.features != t->train.features))
-            die(1, "%s:1: %ld features and %ld labels; %s has %ld and %ld", t->test_path, (long)t->test.features, (long)t->test.labels,
-                t->train_path, (long)t->train.features, (long)t->train.labels);
+        read_documents(t, &t->test, t->test_path, t->s.test_features, 0);
         if (t->test.width != t->train.width)
             die(1, "%s: %ld inputs; %s has %ld", t->s.test_features, (long)t->test.width, t->s.features, (long)t->train.width);
     }
@@ -628,8 +576,11 @@ static void read_data(trainer *t)
     putchar('\n');
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
-    for (i = 0; i < t->train.documents; i++) t->document[i] = i;
-    t->held_out = hold_out(t, (int64_t)(t->s.valid * (double)t->train.documents));
+    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed,
+                                 t->document);
+    if (t->held_out == -1)
+        die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
+    if (t->held_out == -2) die(1, "out of memory");
     t->count = t->train.documents - t->held_out;
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
@@ -641,9 +592,9 @@ static void learn_statistics(trainer *t)
     char error[DATA_ERROR];
     haste_error why;
     model_shape shape;
-    uint64_t hash = fingerprint(&t->train);
+    uint64_t hash = split_fingerprint(&t->train);
     int64_t i;
-    for (i = t->count; i < t->train.documents; i++) hash = (hash ^ (uint64_t)t->document[i]) * UINT64_C(1099511628211);   /* the split */
+    for (i = t->count; i < t->train.documents; i++) hash = split_hash(hash, (uint64_t)t->document[i]);   /* the split */
     memset(&shape, 0, sizeof shape);
     shape.version = MODEL_VERSION;
     shape.dense = t->train.dense != NULL;
@@ -744,26 +695,6 @@ static int32_t *order_labels(trainer *t, int64_t head)
         printf("grouping   semantic: cohesion %.3f (by frequency %.3f), %.1f s\n", after, before, now() - begin);
     }
     return order;
-}
-
-static int64_t most_labels(const data_set *data, int64_t batch)
-{
-    /* The largest batch there can be: `batch` documents with the most labels. Counted by number of labels. */
-    int64_t most = 0, i, n, total = 0, *with;
-    for (i = 0; i < data->documents; i++) {
-        n = data->label_offset[i + 1] - data->label_offset[i];
-        if (n > most) most = n;
-    }
-    with = (int64_t *)need((size_t)most + 1, sizeof(int64_t));
-    memset(with, 0, ((size_t)most + 1) * sizeof(int64_t));
-    for (i = 0; i < data->documents; i++) with[data->label_offset[i + 1] - data->label_offset[i]]++;
-    for (n = most; n > 0 && batch > 0; n--) {
-        int64_t taken = with[n] < batch ? with[n] : batch;
-        total += taken * n;
-        batch -= taken;
-    }
-    free(with);
-    return total > 0 ? total : 1;
 }
 
 /* What the documents take in memory, about. */
@@ -902,19 +833,6 @@ static void make_model(trainer *t)
 
 /* ---- >>training ---------------------------------------------------------------------------------------------- */
 
-/* The training split in the order of an epoch: document[] itself stays as it is. */
-static void shuffle(const trainer *t, int64_t epoch, int64_t *order)
-{
-    int64_t i;
-    memcpy(order, t->document, (size_t)t->count * sizeof(int64_t));
-    for (i = t->count - 1; i > 0; i--) {
-        uint64_t random = encoder_random((uint64_t)t->s.seed, (uint64_t)epoch + (UINT64_C(1) << 32), (uint64_t)i);
-        int64_t j = (int64_t)(random % (uint64_t)(i + 1)), swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-    }
-}
-
 /* One step on B documents, of `total` steps in all. */
 static void train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
 {
@@ -945,16 +863,18 @@ static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
     haste_metrics valid, test;
     double loss = t->progress.loss / (double)t->count;
     int has_valid, has_test;
+    char error[DATA_ERROR];
     clear_progress();
     printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
     has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid);
-    if (has_valid) print_scores("valid", &valid);
+    if (has_valid) report_scores("valid", &valid);
     has_test = t->s.eval_test && t->test.documents > 0 && evaluate(t, &t->test, t->test_document, t->test.documents, &test);
-    if (has_test) print_scores("test", &test);
+    if (has_test) report_scores("test", &test);
     if (t->progress.moved > 0) printf("  moved %lld", (long long)t->progress.moved);
     printf("  %.1f s\n", seconds);
     fflush(stdout);
-    if (t->s.log) write_log(t, epoch, loss, lr, has_valid ? &valid : NULL, has_test ? &test : NULL);
+    if (t->s.log && !report_log(t->s.log, epoch, t->progress.step, t->progress.seconds, loss, lr, t->progress.moved,
+                                has_valid ? &valid : NULL, has_test ? &test : NULL, error)) die(1, "%s", error);
     t->progress.loss = 0;
     t->progress.moved = 0;
     if (t->s.save) save(t);
@@ -967,10 +887,14 @@ static void train(trainer *t)
     const int64_t last = s->stop_after > 0 && s->stop_after < s->epochs ? batches * s->stop_after : total;
     const int64_t warmup = (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), first_step = t->progress.step;
     const int terminal = isatty(2);
+    char error[DATA_ERROR] = "";
     int64_t *order = (int64_t *)need((size_t)t->count, sizeof(int64_t)), shuffled = -1;
     double shown = now(), epoch_begin = t->progress.seconds, run_begin = t->progress.seconds;
 
-    if (s->log) fclose(open_log(t));
+    if (s->log) {
+        FILE *log = report_open_log(s->log, error);
+        if (!log || fclose(log) != 0) die(1, "%s", error);
+    }
     if (s->save && !s->resume) save(t);   /* a path that cannot be written shows now, not after the first epoch */
     if (t->progress.step > 0) printf("resumed    after %lld of %lld steps\n", (long long)t->progress.step, (long long)total);
     fflush(stdout);
@@ -981,7 +905,7 @@ static void train(trainer *t)
         const double factor = haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
         double end;
         if (shuffled != epoch) {
-            shuffle(t, epoch, order);
+            split_shuffle(t->document, t->count, (uint64_t)s->seed, epoch, order);
             shuffled = epoch;
         }
         train_batch(t, order + batch * s->batch, B, factor, total);
@@ -1021,29 +945,36 @@ static void train(trainer *t)
 static void finish(trainer *t)
 {
     haste_metrics metrics;
-    const char *name = t->test.documents > 0 ? "test" : "valid";
+    const int tested = t->test.documents > 0;
+    const char *name = tested ? "test" : "valid";
     const double begin = now();
     const int64_t batches = (t->count + t->s.batch - 1) / t->s.batch;
-    int64_t n = t->test.documents > 0 ? t->test.documents : t->held_out;
-    if (t->test.documents > 0) evaluate(t, &t->test, t->test_document, n, &metrics);
+    int64_t n = tested ? t->test.documents : t->held_out;
+    if (tested) evaluate(t, &t->test, t->test_document, n, &metrics);
     else if (n > 0) evaluate(t, &t->train, t->document + t->count, n, &metrics);
     if (n > 0) {
         double seconds = now() - begin;
         printf("%-9s", name);
-        print_scores("", &metrics);
+        report_scores("", &metrics);
         printf("  %.1f s, %.0f documents/s\n", seconds, (double)n / seconds);
         if (t->best > 0) {
             double got = haste_metrics_get(&metrics, 1).precision;
             printf("best       P@1 %.2f is the best possible; reached %.1f%% of it\n", t->best, 100 * got / t->best);
         }
     }
-    printf("result");
-    if (n > 0) {
-        const haste_metrics_values one = haste_metrics_get(&metrics, 1), three = haste_metrics_get(&metrics, 3);
-        const haste_metrics_values five = haste_metrics_get(&metrics, 5);
-        printf(" P@1=%.2f P@3=%.2f P@5=%.2f nDCG@5=%.2f PSP@1=%.2f PSP@3=%.2f PSP@5=%.2f", one.precision, three.precision, five.precision,
-               five.ndcg, one.psp, three.psp, five.psp);
+    if (t->s.export_path) {
+        double after = 0;
+        char why[DATA_ERROR];
+        save_to(t, t->s.export_path, 1);
+        printf("exported   %s, %.1f MiB", t->s.export_path, file_bytes(t->s.export_path) / 1048576);
+        if (n > 0 && !export_precision(t->s.export_path, tested ? &t->test : &t->train,
+                                       tested ? t->test_document : t->document + t->count, n, t->bag.threads, &after, why))
+            die(1, "%s", why);
+        if (n > 0) printf("; P@1 %.2f, before %.2f", after, haste_metrics_get(&metrics, 1).precision);
+        putchar('\n');
     }
+    printf("result");
+    if (n > 0) report_result(&metrics);
     printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds,
            peak_mib());
     engine_result(t);
@@ -1062,8 +993,10 @@ int main(int argc, char **argv)
     if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
     if (t.s.help) {
         printf("usage: " TRAIN_NAME " [TRAIN [TEST]] [options]\n\n"
-               "Trains an extreme classifier on TRAIN and scores it on TEST: text files of the Extreme Classification\n"
-               "Repository, .gz as well%s. Without files it learns a made-up data set. Defaults stand in brackets.\n",
+               "Trains an extreme classifier on TRAIN and scores it on TEST. They are text with labels (fastText's lines,\n"
+               "TSV or CSV with labels in the first column) or numbered features (LIBSVM, or with the header of the\n"
+               "Extreme Classification Repository), also as .gz%s or from a pipe; - is standard input.\n"
+               "Without files it learns a made-up data set. Defaults stand in brackets.\n",
 #ifdef HASTE_ZLIB
                ""
 #else
@@ -1071,6 +1004,7 @@ int main(int argc, char **argv)
 #endif
                );
         options_help(t.table, t.options, stdout);
+        if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         return 0;
     }
     t.train_path = file[0];
@@ -1079,6 +1013,10 @@ int main(int argc, char **argv)
         if (strcmp(t.table[i].name, "epochs") == 0) t.epochs_given = t.table[i].given;
     if (!t.train_path && !t.epochs_given) t.s.epochs = 8;   /* enough for made-up data */
     check_settings(&t);
+    if (t.s.resume && t.s.export_path && !t.train_path) {
+        export_only(&t.s);
+        return 0;
+    }
     if (t.s.resume) open_resumed(&t);
     engine_check();
     read_data(&t);
@@ -1088,5 +1026,6 @@ int main(int argc, char **argv)
     train(&t);
     finish(&t);
     engine_free(&t);
-    return fflush(stdout) == 0 ? 0 : 1;
+    if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
+    return 0;
 }

@@ -64,7 +64,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
         if (t->layer.block[i].index) cuda.path[i] = (haste_cuda_path)t->s.path;
     memset(&work, 0, sizeof work);
     work.batch = t->room;
-    work.ids = most_labels(&t->train, t->s.batch);
+    work.ids = data_most_labels(&t->train, t->s.batch);
     work.top_k = TOP;
     work.deterministic = t->s.deterministic;
 

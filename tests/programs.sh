@@ -100,9 +100,9 @@ fi
 
 if begin options; then
     run 0 $train --help
-    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size; do says out "^  --$option "; done
+    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size format ngrams label-names export; do says out "^  --$option "; done
     run 0 $predict --help
-    for option in top-k threshold batch exclude threads verify; do says out "^  --$option "; done
+    for option in top-k threshold batch exclude threads names format verify; do says out "^  --$option "; done
     fails 2 "unknown option --bogus" $train --bogus
     fails 2 "--epochs needs a value" $train --epochs
     fails 2 "--epochs -1: expected a whole number from 0 to" $train --epochs -1
@@ -197,6 +197,26 @@ if begin resume; then
     fails 1 "train.txt" $train train.txt --resume train.txt
 fi
 
+if begin export; then   # a model only to predict: smaller, and what it predicts is the same
+    run 0 $train train.txt test.txt $small --save whole.haste --export small.haste
+    says out '^exported +small\.haste, [0-9.]+ MiB; P@1 ([0-9.]+), before \1$'
+    run 0 $predict whole.haste test.txt && mv out whole.out
+    run 0 $predict small.haste test.txt
+    same out whole.out
+    run 0 $train --resume whole.haste --export again.haste
+    says out '^exported +again\.haste, [0-9.]+ MiB \(whole\.haste: [0-9.]+\)$'
+    same small.haste again.haste
+    run 0 $train --resume again.haste --export half.haste --export-bf16
+    run 0 $predict half.haste test.txt
+    says err '^at 1 +P (9[5-9]|100)\.'
+    ok [ "$(($(wc -c <whole.haste) * 10))" -gt "$(($(wc -c <small.haste) * 16))" ]
+    ok [ "$(($(wc -c <small.haste) * 10))" -gt "$(($(wc -c <half.haste) * 15))" ]
+    fails 1 "small.haste: was exported to predict" $train train.txt --resume small.haste
+    fails 1 "missing.haste" $train --resume missing.haste --export x.haste
+    run 0 $predict small.haste test.txt --verify
+    same out whole.out
+fi
+
 if begin signal; then
     for signal in INT TERM; do
         rm -f stopped.haste
@@ -252,6 +272,27 @@ if begin predict; then
     fails 1 "damaged.haste: the model file: the checksum of section haste.0.weight is wrong" $predict damaged.haste test.txt --verify
     fails 1 "missing.txt" $predict model.haste missing.txt
     fails 2 "expected a probability between 0 and 1" $predict model.haste test.txt --threshold 2
+    run 0 $predict model.haste test.txt --threshold 0
+    ok [ "$(awk '{ print NF }' out | sort -u)" = 12 ]
+    run 0 $predict model.haste test.txt --threshold 1
+    ok [ "$(tr -d '\n' <out | wc -c)" = 0 ]
+    run 0 $predict model.haste test.txt --threshold .01 --top-k 2          # both hold
+    ok awk '{ if (NF > 2) exit 1; for (i = 1; i <= NF; i++) { split($i, a, ":"); if (a[2] <= .01) exit 1 } }' out
+    run 0 $predict model.haste test.txt --top-k 2
+    cp out two.out
+    run 0 $predict model.haste test.txt --top-k 2 --threshold 0
+    same out two.out
+    run 0 sh -c "cat test.txt | $predict model.haste - --top-k 2"
+    same out two.out
+    run 0 sh -c "sed 1d test.txt | $predict model.haste /dev/stdin --top-k 2"   # no header
+    same out two.out
+    printf '2 6 12\n0 1:1\n1 5:1 6:1\n' >other.txt
+    fails 1 "other.txt:3: feature 6 is not below V = 6" $predict model.haste other.txt
+    printf '0 1:1\n20 5:1 60:1\n' >other.txt
+    run 0 $predict model.haste other.txt
+    says err '^skipped +1 unknown features, 1 unknown labels$'
+    fails 1 "test.txt: 120 documents; many.txt has more" sh -c "many() { :; }; sed 1d test.txt >many.txt; sed 1d test.txt >>many.txt; $predict model.haste many.txt --exclude test.txt"
+    if [ -w /dev/full ]; then fails 1 "cannot write" sh -c "$predict model.haste test.txt >/dev/full"; fi
 fi
 
 # bad TEXT MESSAGE: the trainer refuses a file with this text (printf's escapes) and says so.
@@ -260,10 +301,13 @@ good() { printf "$1" >good.txt; run 0 $train good.txt --epochs 1 --hidden 8 --fa
 
 if begin reader; then
     bad '' "bad.txt:1: the file is empty"
-    bad 'x\n' "bad.txt:1: expected a first line with three numbers"
-    bad '2 4\n' "bad.txt:1: expected a first line with three numbers"
+    bad 'x\n' "bad.txt:1: cannot tell what this is"
+    bad '2 4\n' "bad.txt:1: a first line of 2 numbers; expected three: documents, features and labels"
     bad '0 4 3\n' "bad.txt:1: 0 documents"
     bad '1 99999999999 3\n0 1:1\n' "bad.txt:1: 99999999999 features"
+    bad '\377\376a\000' "bad.txt:1: is UTF-16"
+    bad '2 4 3\n 1:1\n 2:1\n' "bad.txt: no document has a label"
+    bad '0,1\n2\n' "bad.txt: no document has a feature"
     bad '2 4 3\n0 1:1\n3 1:1\n' "bad.txt:3: label 3 is not below L = 3 (ids count from 0)"
     bad '2 4 3\n0 1:1\n1,70000 1:1\n' "bad.txt:3: label 70000 is not below L = 3"
     bad '2 4 3\n0 1:1\n1 4:1\n' "bad.txt:3: feature 4 is not below V = 4 (ids count from 0)"
@@ -277,8 +321,14 @@ if begin reader; then
     bad '1 4 3\n0 1:1\n1 1:1\n' "bad.txt:3: one document more than the 1 that line 1 promises"
     fails 1 "missing.txt: cannot open" $train missing.txt
     fails 1 "cannot read" $train .
-    printf '1 4 3\n0 1:1\n' >other.txt
-    fails 1 "other.txt:1:" $train train.txt other.txt
+    printf '3 400 300\n0 1:1\n3,12,299 6:1 7:.5 30:1\n1 2:1 399:1\n' >other.txt   # more than TRAIN has, and less
+    run 0 $train train.txt other.txt $small
+    says out '^skipped +other\.txt: 2 unknown features, 2 unknown labels$'
+    printf '1 400 300\n299 399:1\n' >other.txt                     # TEST that has nothing to do with TRAIN
+    run 0 $train train.txt other.txt $small
+    run 0 sh -c "$train - test.txt $small <train.txt"
+    good '3 2147483647 2147483647\n0 1:1\n2147483646 2:1\n3 2147483646:1\n'   # promises cost nothing
+    good '\357\273\277# made by hand\n2 4 3\n0 1:1\n# more\n1 2:1 # why\n'
     good '4 4 3\r\n0 1:1\r\n1,2 2:1 3:.5\r\n0 1:1\r\n2 0:1\r\n'      # carriage returns
     good '5 4 3\n0 1:1\n 2:1\n\n3:1 2:1\n1,1,1 0:2'                    # no labels, nothing at all, a label thrice, no last newline
     run 0 $train good.txt good.txt --epochs 1 --hidden 8
@@ -295,6 +345,110 @@ if begin reader; then
         printf '\037\213' >train.txt.gz
         fails 1 "built without zlib" $train train.txt.gz
     fi
+fi
+
+# Text: label l of 6 has the words wl and vl; one third of the documents has two labels.
+make_text() {
+    awk -v kind="$1" -v seed="$2" 'BEGIN {
+        for (i = 0; i < 120; i++) {
+            l = (i * 5 + seed) % 6; m = (l + 3) % 6; both = int(i / 6) % 3 == 0
+            words = "W" l " v" l (both ? ", w" m " V" m : ".") " and n" (i * 7 + seed) % 11
+            if (kind == "fasttext") print "__label__name" l (both ? " __label__name" m : "") " " words
+            if (kind == "tsv") print "name " l (both ? ";name " m : "") "\t" words
+            if (kind == "csv") print "\"name \"\"" l "\"\"" (both ? "|name \"\"" m "\"\"" : "") "\",\"" words "\""
+            if (kind == "libsvm") print l + 1 (both ? "," m + 1 : "") " " 2 * l + 1 ":1 " 2 * l + 2 ":1" (both ? " " 2 * m + 1 ":1 " 2 * m + 2 ":1 " : " ") 20 + (i * 7 + seed) % 11 ":1"
+        }
+    }'
+}
+if begin text; then
+    for kind in fasttext tsv csv libsvm; do
+        name="text $kind"
+        make_text $kind 0 >text.$kind
+        make_text $kind 1 >more.$kind
+        run 0 $train text.$kind more.$kind $small --epochs 30 --save text-$kind.haste
+        ok [ "$(precision out)" -ge 95 ]
+        cp out text-$kind.out
+        run 0 $predict text-$kind.haste more.$kind
+        ok [ "$(wc -l <out)" = 120 ]
+        says err '^at 1 +P (9[5-9]|100)\.'
+        cp out text-$kind.answers
+        run 0 sh -c "cat more.$kind | $predict text-$kind.haste - --batch 1"
+        same out text-$kind.answers
+        run 0 $predict text-$kind.haste more.$kind --names ids
+        ok sh -c "! grep -q name out"
+    done
+    name=text
+    says text-fasttext.out '^format +fastText$'
+    says text-tsv.out '^format +TSV, labels separated by ;$'
+    says text-csv.out '^format +CSV, labels separated by \|$'
+    says text-libsvm.out '^format +LIBSVM, no header, features from 1 to 30$'
+    says text-fasttext.answers '^name[0-5]:0\.[0-9]+ name'
+    says text-tsv.answers '^"name [0-5]":0\.[0-9]+ "name'
+    says text-csv.answers '"name ""[0-5]""":0\.'
+    says text-libsvm.answers '^[1-6]:0\.[0-9]+ [1-6]:'
+    printf 'w2 V2\n\nunheard of w2\n' >queries.txt               # one answer for each line
+    run 0 $predict text-fasttext.haste queries.txt --top-k 1
+    ok [ "$(wc -l <out)" = 3 ]
+    says out '^name2:'
+    says err '^skipped +2 unknown words$'
+    run 0 $predict text-csv.haste queries.txt --top-k 1
+    says out '^"name ""2""":'
+    run 0 $train text.tsv more.tsv $small --label-separator none  # names of several labels are then one
+    says out '^format +TSV, one label each$'
+    run 0 $train text.fasttext more.fasttext $small --ngrams 2 --hash-bits 12
+    says out '^train .* 4096 features'
+    run 0 $train text.fasttext $small --min-count 120
+    says out '^train .* 1 features, 6 labels'                     # only "and" is in all
+    run 0 $train text.csv more.tsv $small                         # other columns, the same names but for their marks
+    says out '^skipped +more\.tsv: 120 unknown labels$'
+    fails 1 "text.fasttext:1: expected a label id, found '__label__name0'" $train train.txt text.fasttext
+    fails 1 "train.txt:1: expected labels, a tab, and text" $train train.txt --format tsv
+    fails 1 "more.libsvm:7: expected labels, a comma, and text" $train text.tsv more.libsvm
+    fails 2 "knows no names of labels" sh -c "[ -e model.haste ] || $train train.txt $small --save model.haste >/dev/null; $predict model.haste test.txt --names names"
+    awk 'BEGIN { for (i = 0; i < 12; i++) print "label no. " i }' >names.txt
+    run 0 $train train.txt test.txt $small --label-names names.txt --save named.haste
+    run 0 $predict named.haste test.txt --top-k 1
+    says out '^"label no\. [0-9]+":0\.'
+    fails 1 "names.txt:12: 12 names for 6 labels" sh -c "sed 's/[^ ]*:/0:/g; 1d' train.txt | awk '{ print int(NR % 6) \" 1:\" NR }' | sed '1i 120 2 6' >six.txt; $train six.txt --label-names names.txt --epochs 1"
+
+    # Resumed, words and names are those of the model.
+    run 0 $train text.csv more.csv $small --save whole.haste
+    result out >whole.result
+    run 0 $train text.csv more.csv $small --save part.haste --stop-after 3
+    run 0 $train text.csv more.csv --resume part.haste
+    result out >part.result
+    same whole.result part.result
+    run 0 $predict part.haste more.csv && mv out part.out
+    run 0 $predict whole.haste more.csv
+    same out part.out
+fi
+
+if begin service; then   # each line is answered before the next one comes
+    [ -e text-fasttext.haste ] || { make_text fasttext 0 >text.fasttext; $train text.fasttext $small --epochs 30 --save text-fasttext.haste >/dev/null; }
+    rm -f ask answer
+    mkfifo ask answer
+    $predict text-fasttext.haste - --top-k 2 <ask >answer 2>err &
+    pid=$!
+    exec 3>ask 4<answer
+    : >out
+    for i in 0 1 2 3 4 5; do
+        echo "w$i v$i" >&3
+        IFS= read -r line <&4 && echo "$line" >>out
+    done
+    exec 3>&-
+    wait $pid
+    ok [ $? = 0 ]
+    exec 4<&-
+    ok [ "$(wc -l <out)" = 6 ]
+    ok awk '{ if (index($1, "name" NR - 1 ":") != 1) exit 1 }' out
+    says err '^latency +median [0-9.]+ ms, p99 [0-9.]+ ms'
+    [ -e model.haste ] || $train train.txt test.txt $small --save model.haste >/dev/null
+    printf '0 1:1\n1 2:x\n3 6:1 7:.5\n' >wrong.txt                # a wrong line does not end a service
+    run 1 sh -c "$predict model.haste - --top-k 1 <wrong.txt"
+    says err '^haste-predict: -:2: the value of feature 2 should be a finite number'
+    ok awk 'NR == 2 ? NF != 0 : NF != 1 { exit 1 } END { exit NR != 3 }' out
+    fails 1 "wrong.txt:2: the value of feature 2" $predict model.haste wrong.txt
+    fails 1 "-:1: is UTF-16" sh -c "printf '\377\376a' | $predict text-fasttext.haste -"
 fi
 
 # Dense features: document i is the unit vector of its label. A .npy file is a header of 128 bytes, then little-endian floats.
@@ -315,7 +469,15 @@ if begin dense; then
     ok [ "$(precision out)" -ge 95 ]
     run 0 $predict dense.haste dense.npy --top-k 1
     ok [ "$(wc -l <out)" = 36 ]
-    fails 1 "dense features" $predict dense.haste dense.txt
+    fails 1 "dense.txt: not a .npy file of dense features" $predict dense.haste dense.txt
+    run 0 sh -c "cat dense.npy | $predict dense.haste - --top-k 1"
+    ok [ "$(wc -l <out)" = 36 ]
+    awk 'BEGIN { for (i = 0; i < 36; i++) print i % 12 }' >labels.txt    # nothing but labels, no header
+    run 0 $train labels.txt --features dense.npy --valid .1 --fan-in 12 --group-size 8 --epochs 1
+    run 0 $predict dense.haste dense.txt --features dense.npy
+    says err '^at 1 +P '
+    run 0 $predict dense.haste dense.npy --exclude dense.txt --top-k 12
+    ok [ "$(awk '{ print NF }' out | sort -u)" = 11 ]
     fails 1 "sparse documents" sh -c "[ -e model.haste ] || $train train.txt $small --save model.haste >/dev/null; $predict model.haste dense.npy"
     fails 2 "--features needs TRAIN" $train --features dense.npy
     fails 1 "36 rows for 120 documents" $train train.txt --features dense.npy
