@@ -243,7 +243,8 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant, empty on a fast path). The layer's path decides; where it does not take B,
-   or the path is wide and `work` deterministic (NULL: it is not), it is the general one. Where the layer was made with that
+   or the path is wide and `work` deterministic (NULL: it is not), it is the general one, as it is for rates that NOT FINITE
+   names. Where the layer was made with that
    one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide.
    haste_cuda_kernels_of: the same for every operation: the kernels that serve it, by their names above (KERNELS), for a B
    that the workspace takes and arrays of the caller's that are 16-byte aligned (else the general ones serve). The panel
