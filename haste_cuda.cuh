@@ -119,7 +119,7 @@ typedef enum haste_cuda_path {
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
-   returns. On the device id is not NULL, even if all lists are empty. They are passed by pointer: NULL where they are
+   returns. offset is not NULL, and on the device id neither, even if all lists are empty. They are passed by pointer: NULL where they are
    optional, or where B = 0. */
 typedef struct haste_cuda_lists {
     const int64_t *offset;    /* [B+1] */
@@ -243,7 +243,8 @@ HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options,
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant, empty on a fast path). The layer's path decides; where it does not take B,
-   or the path is wide and `work` deterministic (NULL: it is not), it is the general one. Where the layer was made with that
+   or the path is wide and `work` deterministic (NULL: it is not), it is the general one, as it is for rates that NOT FINITE
+   names. Where the layer was made with that
    one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide.
    haste_cuda_kernels_of: the same for every operation: the kernels that serve it, by their names above (KERNELS), for a B
    that the workspace takes and arrays of the caller's that are 16-byte aligned (else the general ones serve). The panel
@@ -320,8 +321,9 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     The rest as in haste.h; of options->loss only scale (from 0) and negligible, which saves no time here, are taken, and no
-     clip, block rates and grad_norm: HASTE_ERR_ARG for others. layer->step += 1 when the work is queued.
+     options    as in haste.h; but of options->loss only scale, from 0 on, and negligible, which saves no time. What else is
+                asked for there, clip and grad_norm are HASTE_ERR_ARG, with a sentence
+     The rest as in haste.h. layer->step += 1 when the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
    HASTE_ERR_STATE (a stream that is being captured): nothing is changed. */
@@ -8736,12 +8738,114 @@ static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__c
     return 0;
 }
 
-/* Trains every block: what step, accumulate and backward share. p says what is to be done. grad_x's replicas have been
-   cleared. */
-static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__cu_work *work, haste__cu_pass *p,
-                                    const haste_cuda_gradient *gradient, double *loss, void *grad_x,
-                                    haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
+/* Momentum and betas: 0 .. 1, where 0 means a default, or HASTE_NONE. */
+static int   haste__cu_is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
+static float haste__cu_rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
+
+/* Can an update of finite numbers become infinite, gradients being below 1e18? What is added to a weight must stay below half
+   a unit in the last place of the largest float (1e31), and decay only shrink. */
+static int32_t haste__cu_wild(const haste__cu_pass *p)
 {
+    const double lr = (double)p->lr, decay = (double)p->decay;
+    if (p->optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
+        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
+        return !(lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30);
+    }
+    if (!(decay <= 1 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
+    return p->optimizer == HASTE_MOMENTUM;
+}
+
+/* Is there something in the options that the device cannot do? Then which. */
+static const char *haste__cu_not_done(const haste_step_options *o)
+{
+    const haste_loss_options *l = &o->loss;
+    if (l->sample_weight) return "loss.sample_weight";
+    if (l->positive_value) return "loss.positive_value";
+    if (l->label_weight) return "loss.label_weight";
+    if (l->label_scale) return "loss.label_scale";
+    if (l->label_offset) return "loss.label_offset";
+    if (l->ignored) return "loss.ignored";
+    if (l->logit_scale != 0 && l->logit_scale != 1) return "loss.logit_scale";
+    if (l->margin != 0) return "loss.margin";
+    if (l->positive_weight != 0 && l->positive_weight != 1) return "loss.positive_weight";
+    if (l->smoothing != 0) return "loss.smoothing";
+    if (l->share != 0 && l->share != 1) return "loss.share";
+    if (l->function) return "loss.function";
+    if (l->softmax) return "loss.softmax";
+    if (o->clip != 0) return "clip";
+    if (o->grad_norm) return "grad_norm";
+    return NULL;
+}
+
+/* Checks the options of a step, and brings the loss's into the pass. */
+static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
+                                          int32_t B, haste_error *error)
+{
+    int i;
+    if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
+    if (haste__cu_not_done(o))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "options.%s: not on the device", haste__cu_not_done(o));
+    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
+    if (!haste__cu_is_rate(o->momentum) || !haste__cu_is_rate(o->beta1) || !haste__cu_is_rate(o->beta2))
+        return haste__cu_fail(error, HASTE_ERR_ARG,
+                              "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
+                              (double)o->momentum, (double)o->beta1, (double)o->beta2);
+    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
+                              (double)o->eps, (double)o->weight_decay);
+    if (!(o->loss.scale >= 0 && o->loss.scale <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number from 0", o->loss.scale);
+    if (!(o->loss.negligible >= 0 && o->loss.negligible <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
+                              (double)o->loss.negligible);
+    for (i = 0; i < layer->block_count && o->block; i++) {
+        const haste_block_rates *r = &o->block[i];
+        if (!((r->lr >= 0 && r->lr <= FLT_MAX) || r->lr == HASTE_NONE) ||
+            !((r->weight_decay >= 0 && r->weight_decay <= FLT_MAX) || r->weight_decay == HASTE_NONE) ||
+            !haste__cu_is_rate(r->momentum) || !haste__cu_is_rate(r->beta1) || !haste__cu_is_rate(r->beta2) ||
+            (r->frozen != 0 && r->frozen != 1))
+            return haste__cu_fail(error, HASTE_ERR_ARG, "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
+                                  "beta2 = %g, frozen = %d: one is out of range", i, (double)r->lr,
+                                  (double)r->weight_decay, (double)r->momentum, (double)r->beta1, (double)r->beta2,
+                                  (int)r->frozen);
+    }
+    if (B > 0) p->scale = (float)(o->loss.scale > 0 ? o->loss.scale : 1.0 / (double)B);
+    p->negligible = o->loss.negligible;
+    return HASTE_OK;
+}
+
+static int haste__cu_frozen(const haste_step_options *o, int number) { return o && o->block && o->block[number].frozen; }
+
+/* The rates of one block, and the random numbers of this step. */
+static void haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o, int number)
+{
+    const double t = (double)layer->step + 1;
+    const uint64_t step = (uint64_t)layer->step << 8;
+    haste_block_rates r;
+    memset(&r, 0, sizeof r);
+    if (o->block) r = o->block[number];
+    p->lr = haste__cu_rate(r.lr, o->lr);
+    p->decay = haste__cu_rate(r.weight_decay, o->weight_decay);
+    p->momentum = haste__cu_rate(r.momentum, haste__cu_rate(o->momentum, .9f));
+    p->beta1 = haste__cu_rate(r.beta1, haste__cu_rate(o->beta1, .9f));
+    p->beta2 = haste__cu_rate(r.beta2, haste__cu_rate(o->beta2, .999f));
+    p->eps = o->eps > 0 ? o->eps : 1e-8f;
+    p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
+    p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
+    p->wild = haste__cu_wild(p);
+    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
+    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);
+    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE1);
+}
+
+/* Trains every block: what step, accumulate and backward share. p says what is to be done; options: NULL for backward.
+   grad_x's replicas have been cleared. */
+static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__cu_work *work, haste__cu_pass *p,
+                                    const haste_step_options *options, const haste_cuda_gradient *gradient, double *loss,
+                                    void *grad_x, haste_cuda_type grad_x_type, cudaStream_t stream, haste_error *error)
+{
+    const int update = p->update;
     cudaError_t launched;
     haste__cu_counts counts;
     int i;
@@ -8753,8 +8857,10 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__
         haste__cu_question q;
         const char *why = "";
         haste__cu_pass_block(p, layer, i);
-        p->grad_weight = gradient ? gradient->weight[i] : NULL;
-        p->grad_bias = gradient ? gradient->bias[i] : NULL;
+        if (options) haste__cu_rule_make(p, layer, options, i);
+        p->update = update && !haste__cu_frozen(options, i);
+        p->grad_weight = gradient && !haste__cu_frozen(options, i) ? gradient->weight[i] : NULL;
+        p->grad_bias = gradient && !haste__cu_frozen(options, i) ? gradient->bias[i] : NULL;
         p->loss_sum = loss ? work->loss + (size_t)i * HASTE__CU_SUMS : NULL;
         if (p->given) {
             haste__cu_pass left = *p;
@@ -8786,85 +8892,6 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__
                          work->loss, layer->block_count, counts, p->scale, loss);
         HASTE__CU_LAUNCHED("loss and input gradient");
     }
-    return HASTE_OK;
-}
-
-/* Momentum and betas: 0 .. 1, where 0 means a default, or HASTE_NONE. */
-static int   haste__cu_is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
-static float haste__cu_rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
-
-/* Can an update of finite numbers become infinite, gradients being below 1e18? What is added to a weight must stay below half
-   a unit in the last place of the largest float (1e31), and decay only shrink. */
-static int32_t haste__cu_wild(const haste__cu_pass *p)
-{
-    const double lr = (double)p->lr, decay = (double)p->decay;
-    if (p->optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
-        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
-        return !(lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30);
-    }
-    if (!(decay <= 1 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
-    return p->optimizer == HASTE_MOMENTUM;
-}
-
-// The name of an option that is set and that the device does not have, or NULL.
-static const char *haste__cu_other_option(const haste_step_options *o)
-{
-    if (o->loss.sample_weight) return "loss.sample_weight";
-    if (o->loss.positive_value) return "loss.positive_value";
-    if (o->loss.label_weight) return "loss.label_weight";
-    if (o->loss.label_scale) return "loss.label_scale";
-    if (o->loss.label_offset) return "loss.label_offset";
-    if (o->loss.ignored) return "loss.ignored";
-    if (o->loss.logit_scale != 0 && o->loss.logit_scale != 1) return "loss.logit_scale";
-    if (o->loss.margin != 0) return "loss.margin";
-    if (o->loss.positive_weight != 0 && o->loss.positive_weight != 1) return "loss.positive_weight";
-    if (o->loss.smoothing != 0) return "loss.smoothing";
-    if (o->loss.share != 0 && o->loss.share != 1) return "loss.share";
-    if (o->loss.function) return "loss.function";
-    if (o->loss.softmax) return "loss.softmax";
-    if (o->clip != 0) return "clip";
-    if (o->block) return "block";
-    return o->grad_norm ? "grad_norm" : NULL;
-}
-
-static haste_status haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
-                                        int32_t B, haste_error *error)
-{
-    const char *other;
-    double t = (double)layer->step + 1;
-    uint64_t step = (uint64_t)layer->step << 8;
-    if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (!(o->lr >= 0 && o->lr <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
-    if (!haste__cu_is_rate(o->momentum) || !haste__cu_is_rate(o->beta1) || !haste__cu_is_rate(o->beta2))
-        return haste__cu_fail(error, HASTE_ERR_ARG,
-                              "momentum = %g, beta1 = %g, beta2 = %g, expected 0 <= each < 1, or HASTE_NONE",
-                              (double)o->momentum, (double)o->beta1, (double)o->beta2);
-    if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
-                              (double)o->eps, (double)o->weight_decay);
-    if (!(o->loss.scale >= 0 && o->loss.scale <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.scale = %g, expected a finite number from 0", o->loss.scale);
-    if (!(o->loss.negligible >= 0 && o->loss.negligible <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "loss.negligible = %g, expected a finite number from 0",
-                              (double)o->loss.negligible);
-    other = haste__cu_other_option(o);
-    if (other)
-        return haste__cu_fail(error, HASTE_ERR_ARG, "%s is an option of haste.h that the device does not have", other);
-    p->lr = o->lr;
-    p->momentum = haste__cu_rate(o->momentum, .9f);
-    p->beta1 = haste__cu_rate(o->beta1, .9f);
-    p->beta2 = haste__cu_rate(o->beta2, .999f);
-    p->eps = o->eps > 0 ? o->eps : 1e-8f;
-    p->decay = o->weight_decay;
-    p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
-    p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
-    if (B > 0) p->scale = (float)(o->loss.scale > 0 ? o->loss.scale : 1.0 / (double)B);
-    p->negligible = o->loss.negligible;
-    p->wild = haste__cu_wild(p);
-    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
-    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);
-    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE1);
     return HASTE_OK;
 }
 
@@ -8901,7 +8928,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     for (i = 0; i < layer->block_count; i++) wide |= update && layer->path[i] == HASTE_CUDA_WIDE;
     haste__cu_pass_make(&p, layer, &work, B);
     status = haste__cu_loss_check(layer, error);
-    if (status == HASTE_OK) status = haste__cu_rule_make(&p, layer, options, B, error);
+    if (status == HASTE_OK) status = haste__cu_rules_check(&p, layer, options, B, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, &work, B, positives, "positives", stream, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
     if (status == HASTE_OK && !update) status = haste__cu_gradient_check(layer, gradient, 1, error);
@@ -8920,7 +8947,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     if (status != HASTE_OK) return status;
     p.update = update;
     p.add = 1;
-    return haste__cu_train(layer, &work, &p, update ? NULL : gradient, loss, grad_x, grad_x_type, stream, error);
+    return haste__cu_train(layer, &work, &p, options, update ? NULL : gradient, loss, grad_x, grad_x_type, stream, error);
 }
 
 haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
@@ -8959,7 +8986,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     haste_status status = haste__cu_work_check(&w, layer, work, HASTE_TRAINING, error);
     if (status != HASTE_OK) return status;
     haste__cu_pass_make(&p, layer, &w, 0);
-    status = haste__cu_rule_make(&p, layer, options, 0, error);
+    status = haste__cu_rules_check(&p, layer, options, 0, error);
     if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK) status = haste__cu_pending_check(layer, gradient, error);
     if (status == HASTE_OK) status = haste__cu_not_captured(s, "training", error);
@@ -8968,8 +8995,15 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
         return haste__cu_fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
+        haste__cu_rule_make(&p, layer, options, i);
         p.grad_weight = gradient->weight[i];
         p.grad_bias = gradient->bias[i];
+        if (haste__cu_frozen(options, i)) {
+            const size_t slots = (size_t)p.groups * (size_t)p.S;
+            HASTE__CU_TRY(cudaMemsetAsync(p.grad_weight, 0, slots * (size_t)p.F * sizeof(float), s), "zeroing a gradient");
+            HASTE__CU_TRY(cudaMemsetAsync(p.grad_bias, 0, slots * sizeof(float), s), "zeroing a gradient");
+            continue;
+        }
         if (layer->dtype == HASTE_F32)
             HASTE__CU_LAUNCH(haste__cu_apply_kernel<float>, haste__cu_grid(haste__cu_items(&p)), HASTE__CU_THREADS, 0, s, p);
         else
@@ -9020,7 +9054,7 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     status = haste__cu_prepare(layer, &w, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
                                haste__cu_clear_make(layer, &w, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
     if (status == HASTE_OK)
-        status = haste__cu_train(layer, &w, &p, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
+        status = haste__cu_train(layer, &w, &p, NULL, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
     if (status == HASTE_OK && gradient) {
         gradient->pending = 1;
         gradient->rewires = layer->rewires;

@@ -443,8 +443,10 @@ static void our_forward(void *context, int turn)
 static void our_weight_gradient(void *context, int turn)
 {
     ours *o = (ours *)context;
+    haste_cuda_gradient shared;   // copies of the layer have seeds of their own: the same arrays for each
+    MUST(haste_cuda_gradient_init(&shared, &o->layer[turn % o->copies], o->gradient.weight, o->gradient.bias, &failure));
     MUST(haste_cuda_backward(&o->layer[turn % o->copies], &o->work, o->b->dev_x, HASTE_CUDA_F32, o->b->B, o->logits,
-                             HASTE_CUDA_BF16, &o->gradient, NULL, HASTE_CUDA_F32, NULL, &failure));
+                             HASTE_CUDA_BF16, &shared, NULL, HASTE_CUDA_F32, NULL, &failure));
 }
 static void our_input_gradient(void *context, int turn)
 {

@@ -31,33 +31,6 @@ static void errors()
     o.lr = -1;
     CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error);
     o.lr = .1f;
-    // what the CPU's step can be asked for and the device's cannot is said, never passed over
-    {
-        haste_block_rates rates[HASTE_MAX_BLOCKS];
-        double number;
-        memset(rates, 0, sizeof rates);
-        #define REFUSED(field, value, zero) \
-            o.field = value; \
-            CHECK_STATUS(STEP(&dev, &work, x, 8, lists, &o), HASTE_ERR_ARG, test_error); \
-            CHECK(strstr(test_error.text, #field) != NULL); \
-            o.field = zero
-        REFUSED(loss.scale, -1, 0);
-        REFUSED(loss.sample_weight, x, NULL);
-        REFUSED(loss.positive_value, x, NULL);
-        REFUSED(loss.label_weight, x, NULL);
-        REFUSED(loss.label_scale, x, NULL);
-        REFUSED(loss.label_offset, x, NULL);
-        REFUSED(loss.logit_scale, 2, 0);
-        REFUSED(loss.margin, .1f, 0);
-        REFUSED(loss.positive_weight, 2, 0);
-        REFUSED(loss.smoothing, .1f, 0);
-        REFUSED(loss.share, .5f, 0);
-        REFUSED(loss.softmax, &number, NULL);
-        REFUSED(clip, 1, 0);
-        REFUSED(block, rates, NULL);
-        REFUSED(grad_norm, &number, NULL);
-        #undef REFUSED
-    }
     wrong.offset = NULL;
     CHECK_STATUS(STEP(&dev, &work, x, 8, wrong, &o), HASTE_ERR_ARG, test_error);
     k = batch.id[batch.offset[0]];
@@ -431,6 +404,64 @@ static void errors_of_others()
     haste_layer_free(&layer);
 }
 
+// What haste.h can be asked for and the device cannot is refused, not passed over.
+static void not_on_the_device()
+{
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options), back = test_copy(&layer);
+    haste_cuda_layer dev = upload(&layer);
+    haste_cuda_workspace work = workspace(&dev, 8, 0);
+    haste_cuda_gradient gradient;
+    test_batch batch = test_make_batch(&layer, 8);
+    const haste_cuda_lists lists = host_lists(&batch);
+    void *x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4);
+    static const float ones[512] = {};
+    static const double sums[8 * HASTE_SOFTMAX_SUMS] = {};
+    static const char *const name[] = { "sample_weight", "positive_value", "label_weight", "label_scale", "label_offset",
+                                        "ignored", "logit_scale", "margin", "positive_weight", "smoothing", "share",
+                                        "softmax", "clip", "grad_norm", "scale", "frozen" };
+    double norm;
+    int i;
+    CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+    gradient.pending = 1;
+    for (i = 0; i < (int)(sizeof name / sizeof name[0]); i++) {
+        haste_block_rates rates;
+        haste_step_options o;
+        memset(&o, 0, sizeof o);
+        memset(&rates, 0, sizeof rates);
+        o.lr = .1f;
+        if (i < 5) (i == 0 ? o.loss.sample_weight : i == 1 ? o.loss.positive_value : i == 2 ? o.loss.label_weight :
+                    i == 3 ? o.loss.label_scale : o.loss.label_offset) = ones;
+        else if (i == 5) o.loss.ignored = &batch.positives;
+        else if (i == 6) o.loss.logit_scale = 2;
+        else if (i == 7) o.loss.margin = .1f;
+        else if (i == 8) o.loss.positive_weight = 2;
+        else if (i == 9) o.loss.smoothing = .1f;
+        else if (i == 10) o.loss.share = .5f;
+        else if (i == 11) o.loss.softmax = sums;
+        else if (i == 12) o.clip = 1;
+        else if (i == 13) o.grad_norm = &norm;
+        else if (i == 14) o.loss.scale = -1;
+        else { rates.frozen = 2; o.block = &rates; }
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, &lists, &o, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                           &test_error), HASTE_ERR_ARG, test_error);
+        CHECK(strstr(test_error.text, name[i]) != NULL);
+        CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, 8, &lists, &o, &gradient, NULL, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_ERR_ARG, test_error);
+        CHECK_STATUS(haste_cuda_apply(&dev, &work, &gradient, &o, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    }
+    CHECK(dev.step == 0 && gradient.pending == 1);
+    CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+    CHECK(test_difference(&layer, &back) == NULL);
+    cudaFree(x);
+    haste_cuda_gradient_free(&gradient);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+    test_free_batch(&batch);
+    haste_layer_free(&layer);
+    haste_layer_free(&back);
+}
+
 int main(int argc, char **argv)
 {
     if (!cuda_begin(argc, argv)) return check_end();
@@ -439,5 +470,6 @@ int main(int argc, char **argv)
     RUN(purposes);
     RUN(captured);
     RUN(errors_of_others);
+    RUN(not_on_the_device);
     return check_end();
 }

@@ -103,7 +103,7 @@ typedef enum trouble {
     LARGER_LOGIT,     // 6e37, of 64 samples and more: narrow too
     LARGE_WEIGHTS,    // gradients of 2e19 of one input's weights, while that of the bias is 2e15
     LARGE_BIAS,       // a gradient of 2e20 of a bias, none of weights
-    OVERFLOWING_BIAS  // and a rate of 1e20, for SGD
+    OVERFLOWING_BIAS  // one of 2e30, and a rate of 1e11, for SGD
 } trouble;
 
 static const char *const trouble_name[] = { "input", "bias", "large logit", "larger logit", "large gradient of weights",
@@ -162,8 +162,8 @@ static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_p
             for (i = 0; i < B; i++) batch.x[i * layer.inputs + d] = 1e4f;
         }
         if (what == LARGE_BIAS || what == OVERFLOWING_BIAS) {
-            if (what == OVERFLOWING_BIAS) o.lr = 1e20f;
-            block->bias[i0] = 1e20f;
+            if (what == OVERFLOWING_BIAS) o.lr = 1e11f;   // from 1e12 on the general kernels would do it
+            block->bias[i0] = what == OVERFLOWING_BIAS ? 1e30f : 1e20f;
             memset(batch.x, 0, (size_t)B * (size_t)layer.inputs * 4);
         }
         if (loss == HASTE_SQUARED_HINGE) for (i = 0; i <= B; i++) batch.offset[i] = 3;

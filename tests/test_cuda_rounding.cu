@@ -207,13 +207,13 @@ static void rounding_on(const test_shape *shape, haste_cuda_path path, int32_t B
 
 static void rounding_paths()
 {
-    static const test_shape shapes[] = {   // F = D; no padding
-        { "S 32, F 64",    8192,  64, 1, { { 0,  32,  64, 0, 0 } }, 0 },
-        { "S 64, F 128",   8192, 128, 1, { { 0,  64, 128, 0, 0 } }, 0 },
-        { "S 128, F 208",  8192, 208, 1, { { 0, 128, 208, 0, 0 } }, 0 },
-        { "S 16, F 64",    4096,  64, 1, { { 0,  16,  64, 0, 0 } }, 0 },
-        { "S 32, F 48",    8192,  48, 1, { { 0,  32,  48, 0, 0 } }, 0 },
-        { "S 16, F 128",   4096, 128, 1, { { 0,  16, 128, 0, 0 } }, 0 } };
+    static const test_shape shapes[] = {   // no padding
+        { "S 32, F 64",    8192, 128, 1, { { 0,  32,  64, 0, 0 } }, 0 },
+        { "S 64, F 128",   8192, 256, 1, { { 0,  64, 128, 0, 0 } }, 0 },
+        { "S 128, F 208",  8192, 416, 1, { { 0, 128, 208, 0, 0 } }, 0 },
+        { "S 16, F 64",    4096, 128, 1, { { 0,  16,  64, 0, 0 } }, 0 },
+        { "S 32, F 48",    8192,  96, 1, { { 0,  32,  48, 0, 0 } }, 0 },
+        { "S 16, F 128",   4096, 256, 1, { { 0,  16, 128, 0, 0 } }, 0 } };
     static const struct { int shape; haste_cuda_path path; int32_t B; } cases[] = {
         { 0, HASTE_CUDA_GENERAL, 1 }, { 0, HASTE_CUDA_WIDE, 1 }, { 1, HASTE_CUDA_WIDE, 64 }, { 2, HASTE_CUDA_WIDE, 1 },
         { 3, HASTE_CUDA_NARROW, 1 }, { 4, HASTE_CUDA_NARROW, 128 }, { 5, HASTE_CUDA_NARROW, 64 } };

@@ -112,7 +112,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     turn++;
     memset(&o, 0, sizeof o);
     o.lr = lr;
-    o.weight_decay = .125f;
+    o.weight_decay = lr > 4 ? .5f / lr : .125f;   // with lr * weight_decay above 1 the general kernels would do it
     MUST(cudaMemset(dev_gx, 0, d * (gx_type ? 2 : 4)));
     MUST(cudaMemset(dev_gx2, 0, d * (gx2_type ? 2 : 4)));
     haste_forward_ref(&layer, batch.x, B, logits);
@@ -334,7 +334,7 @@ static void accumulate()
         int bad = 0;
         memset(&o, 0, sizeof o);
         o.lr = .01f;
-        o.loss.scale = 1.0 / 64;
+        o.loss.scale = 1 / 64.;
         rest.offset += 32;
         CHECK_STATUS(haste_cuda_gradient_create(&gradient, &two, &test_error), HASTE_OK, test_error);
         CHECK_STATUS(haste_cuda_train_step(&one, &work, x, HASTE_CUDA_F32, 64, lists_of(host_lists(&batch)), &o, NULL,
@@ -459,7 +459,7 @@ static void gradients()
     CHECK_STATUS(APPLY(&dev, &gradient), HASTE_ERR_STATE, test_error);
     CHECK(strstr(test_error.text, "nothing is pending") != NULL && dev.step == 0);
     // two micro-batches, applied; the layer's own step comes from there alone
-    o.loss.scale = 1.0 / (2 * B);
+    o.loss.scale = .5 / B;
     for (i = 0; i < 2; i++) {
         CHECK_STATUS(ACCUMULATE(&dev, &gradient), HASTE_OK, test_error);
         CHECK_STATUS(haste_accumulate(&want, &host_work, batch.x, B, &batch.positives, &o, &host, NULL, NULL,
@@ -616,6 +616,96 @@ static void rates_of_none()
     }
 }
 
+// Rates of a block instead of the step's, and blocks that are frozen: as on the CPU, in a step and by way of a gradient.
+static void rates_of_blocks()
+{
+    static const test_shape shape = { "frozen, general, narrow, wide", 700, 128, 4,
+                                      { { 100, 64, HASTE_DENSE, 0, 64 }, { 150, 24, 40, 0, 128 }, { 150, 16, 64, 0, 128 },
+                                        { 0, 64, 64, 0, 128 } }, 1 };
+    enum { B = 64 };
+    int n, apart, frozen;
+    for (n = 0; n < 4; n++) for (apart = 0; apart < 2; apart++) for (frozen = 0; frozen < 2; frozen++) {
+        const haste_dtype dtype = n % 2 ? HASTE_BF16 : HASTE_F32;
+        haste_layer_options options = test_options(&shape, HASTE_BCE, n / 2 ? HASTE_MOMENTUM : HASTE_SGD, dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options), want = test_copy(&layer), back = test_copy(&layer);
+        haste_cuda_layer dev = upload(&layer);
+        haste_cuda_workspace work = workspace(&dev, B, 0);
+        haste_workspace host_work = test_workspace(&layer, B, 1, HASTE_PATH_AUTO);
+        haste_gradient host;
+        haste_cuda_gradient gradient;
+        test_batch batch = test_make_batch(&layer, B);
+        void *x = device_copy(batch.x, B * (size_t)layer.inputs * 4);
+        haste_block_rates rates[4];
+        haste_step_options o;
+        int32_t k;
+        memset(&o, 0, sizeof o);
+        memset(rates, 0, sizeof rates);
+        o.lr = .5f;
+        o.weight_decay = .01f;
+        o.block = rates;
+        rates[0].frozen = rates[2].frozen = frozen;
+        rates[1].lr = 2;
+        rates[2].weight_decay = HASTE_NONE;
+        rates[3].lr = HASTE_NONE;
+        rates[3].momentum = .5f;
+        CHECK_STATUS(haste_gradient_create(&host, &layer, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+        if (apart) {
+            CHECK_STATUS(haste_accumulate(&want, &host_work, batch.x, B, &batch.positives, &o, &host, NULL, NULL,
+                                          &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_apply(&want, &host_work, &host, &o, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists_of(host_lists(&batch)), &o,
+                                               &gradient, NULL, NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK,
+                         test_error);
+            CHECK_STATUS(haste_cuda_apply(&dev, &work, &gradient, &o, NULL, &test_error), HASTE_OK, test_error);
+        } else {
+            CHECK_STATUS(haste_train_step(&want, &host_work, batch.x, B, &batch.positives, &o, NULL, NULL, &test_error),
+                         HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, lists_of(host_lists(&batch)), &o, NULL,
+                                               NULL, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+        }
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(back.step == 1 && want.step == 1);
+        for (k = 0; k < 4; k++) {
+            const haste_block *was = &layer.block[k], *right = &want.block[k], *got = &back.block[k];
+            const size_t weights = (size_t)test_weights(was), places = (size_t)test_places(was);
+            double off = 0, moved = 0;
+            size_t i;
+            if (rates[k].frozen) {   // bit for bit
+                CHECK(memcmp(was->weight, got->weight, weights * (dtype ? 2 : 4)) == 0);
+                CHECK(memcmp(was->bias, got->bias, places * 4) == 0);
+                if (n / 2) CHECK(memcmp(was->weight_state[0], got->weight_state[0], weights * 4) == 0);
+                continue;
+            }
+            for (i = 0; i < places; i++) {   // float32 everywhere
+                off = fmax(off, fabs((double)got->bias[i] - (double)right->bias[i]));
+                moved = fmax(moved, fabs((double)right->bias[i] - (double)was->bias[i]));
+                if (n / 2)
+                    off = fmax(off, fabs((double)got->bias_state[0][i] - (double)right->bias_state[0][i]));
+            }
+            if (!CHECK(off <= (dtype ? 2e-2 : 1e-4) * (moved > .1 ? moved : .1)))
+                printf("    case %d, apart %d, block %d: off by %g, moved by %g\n", n, apart, (int)k, off, moved);
+            CHECK(k == 3 ? moved == 0 : moved > 0);
+            if (k == 3) CHECK(memcmp(was->weight, got->weight, weights * (dtype ? 2 : 4)) == 0);
+            if (dtype == HASTE_F32)
+                for (off = 0, i = 0; i < weights; i++)
+                    off = fmax(off, fabs((double)((float *)got->weight)[i] - (double)((float *)right->weight)[i]));
+            CHECK(dtype || off < 1e-4);
+        }
+        cudaFree(x);
+        test_free_batch(&batch);
+        haste_gradient_free(&host);
+        haste_cuda_gradient_free(&gradient);
+        haste_workspace_free(&host_work);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&want);
+        haste_layer_free(&back);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (!cuda_begin(argc, argv)) return check_end();
@@ -627,5 +717,6 @@ int main(int argc, char **argv)
     RUN(grad_x_bf16);
     RUN(gradients);
     RUN(rates_of_none);
+    RUN(rates_of_blocks);
     return check_end();
 }
