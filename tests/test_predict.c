@@ -417,7 +417,7 @@ static void score_many(void)
             for (j = 0; j < n; j++) id[j] = (int32_t)(check_random() % (uint32_t)layer.labels);
             candidates.offset = offset;
             candidates.id = id;
-            CHECK_STATUS(haste_score(&layer, &work, x, samples, candidates, scores, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_score(&layer, &work, x, samples, &candidates, scores, &test_error), HASTE_OK, test_error);
             for (b = 0; b < (round ? 8 : FEW); b++)
                 memcpy(row + (size_t)b * D, x + (size_t)(round && b >= 4 ? B - 8 + b : b) * D, D * 4);
             CHECK_STATUS(haste_forward(&layer, &large, row, round ? 8 : FEW, logits, &test_error), HASTE_OK, test_error);
