@@ -1509,15 +1509,6 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
         _mm_storel_epi64((__m128i *)(void *)(p), \
                          _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
-HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
-{
-    uint32_t each[HV_LANES], all = ~0u;
-    int i;
-    memcpy(each, &mask, sizeof each);
-    for (i = 0; i < HV_LANES; i++) all &= each[i];
-    return all != 0;
-}
-
     #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
     #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
     #define hv_sqrt(a)       haste__lanes_sqrt(a)
