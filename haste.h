@@ -2040,11 +2040,11 @@ typedef struct haste__scratch {
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
     size_t    tile_count;
-    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives, exclusions; ignored */
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: of positives, ...; ignored */
     float    *value;         /* [ids]                            training: what each positive counts */
     float    *sample;        /* [batch + 32]                     training: weights of samples */
     double   *mass;          /* [2][batch]                       training: of positives: values; values times weights */
-    double   *smooth;        /* [batch]                          training: what smoothing gives each label of a softmax */
+    double   *smooth;        /* [batch]                          training: smoothing, for each label of a softmax */
     double   *sum;           /* [chunks][2 * batch + 2]          training: loss, softmax's running maximum and sum */
     float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, the factor of its
                                                                  gradient */
