@@ -1,8 +1,8 @@
 /* haste.h - version 0.2.0 - MIT licence at the end of the file
 
    An output layer for hundreds of thousands of labels and more: group-shared fixed fan-in sparsity, after "HASTE:
-   Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only libc and
-   libm.
+   Hardware-Aware Dynamic Sparse Training for Large Output Spaces" (arXiv:2606.01117), in C99 that is also C++. Only
+   libc and libm.
 
    Do this:
        #define HASTE_IMPLEMENTATION
@@ -21,19 +21,19 @@
 
    examples/minimal.c is this in full, compiled and run by the tests.
 
-   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights of
-                their own, so a layer has L*F weights, not L*D, and a group is a small dense product. The most frequent
-                labels may have a dense block of their own. While training, inputs that matter little to a group are pruned
-                and others grown. One call does logits, loss, gradients and update group by group: there is never a [B, L]
-                array.
+   WHAT IT IS   Labels are cut into groups of S. The labels of a group read the same F of the D inputs and keep weights
+                of their own, so a layer has L*F weights, not L*D, and a group is a small dense product. The most
+                frequent labels may have a dense block of their own. While training, inputs that matter little to a
+                group are pruned and others grown. One call does logits, loss, gradients and update group by group:
+                there is never a [B, L] array.
    WHAT IT IS NOT   An encoder, an autograd, a retrieval index: top-k reads every weight. For a GPU see haste_cuda.cuh.
 
    CONTENTS (search for the marks)
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery  >>reference  >>letters
-       >>kernel text  >>history
+       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery
+       >>reference  >>letters  >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
@@ -42,28 +42,28 @@
        logit: of a label, before any sigmoid or softmax; in the results of a search it is called its score
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
-   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more, to
-       align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency, haste_embed_sparse and
-       _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch while they run.
-       HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init work in the caller's
-       memory.
-   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a haste_error,
-       unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing exits, prints or
-       asserts. B = 0 is no error: there is nothing to do.
-   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a call,
-       OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals. After fork(),
-       GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the first call, start
-       another program in the child, or let the child's workspaces have threads = 1.
+   MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more,
+       to align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency,
+       haste_embed_sparse and _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch
+       while they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init
+       work in the caller's memory.
+   ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a
+       haste_error, unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing
+       exits, prints or asserts. B = 0 is no error: there is nothing to do.
+   THREADS   Any number of threads may read one layer, each with its own workspace; a layer has one writer. Inside a
+       call, OpenMP where the compiler has it (-fopenmp), or the caller's HASTE_PARALLEL_FOR. There are no globals.
+       After fork(), GCC's OpenMP hangs in a child of a process that has used more than one thread: fork before the
+       first call, start another program in the child, or let the child's workspaces have threads = 1.
    DETERMINISM   Work is cut into work.chunks runs of groups, whatever the number of threads (more threads than chunks
-       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may differ in
-       the last ones; label embeddings and groups are made on the best path. Random numbers come from a counter of (seed,
-       step, position).
-   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained). Sums
-       over f run in order, fused where the path has the instruction. Training and search report a logit that is not finite,
-       and training leaves its group as it was; haste_forward and haste_score return it as it is.
-       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and haste_forward,
-       of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls are promised only if
-       the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
+       have nothing to do): the same seed, chunks and path give the same bits. Other paths, compilers or flags may
+       differ in the last ones; label embeddings and groups are made on the best path. Random numbers come from a
+       counter of (seed, step, position).
+   NUMERICS   float32 arithmetic; weights and optimizer state float32 or bfloat16 (stochastic rounding when trained).
+       Sums over f run in order, fused where the path has the instruction. Training and search report a logit that is
+       not finite, and training leaves its group as it was; haste_forward and haste_score return it as it is.
+       Where registers are wider than float (x87: 32-bit x86 without -mfpmath=sse), logits of haste_score and
+       haste_forward, of a batch and of a sample alone, may differ in the last bits, and equal bits of repeated calls
+       are promised only if the compiler rounds at every assignment: gcc -std=c99 does, -std=gnu99 and clang do not.
 
    OPTIONS   where the implementation is compiled, unless said otherwise
        HASTE_STATIC         (where both halves are in one file) all functions static
@@ -72,13 +72,13 @@
        HASTE_API            (everywhere) what stands before each declaration, instead of these two
        HASTE_MALLOC, _FREE  both or neither
        HASTE_PARALLEL_FOR(n, threads, task, context)   the caller's threads: runs task(context, i, thread), of type
-                            void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done; thread
-                            is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then not used,
-                            an option threads = 0 means 1, and calls without that option use one thread. Work for one
-                            thread does not pass through it
+                            void (void *, int64_t, int), once for each i in 0 .. n - 1, and returns when all are done;
+                            thread is in 0 .. threads - 1, and no two tasks that run at once share one. OpenMP is then
+                            not used, an option threads = 0 means 1, and calls without that option use one thread. Work
+                            for one thread does not pass through it
        HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
-       HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON. Other
-                            compilers, and nvcc, build the portable ones: have the implementation in a C file
+       HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON.
+                            Other compilers, and nvcc, build the portable ones: have the implementation in a C file
        -ffast-math       is refused: it would drop the checks for NaN
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's
@@ -93,10 +93,10 @@
        Algorithm 3: prune and regrow       haste_rewire
 
    WHERE WE DIFFER, AND WHY
-       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved places is
-       reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from balanced bisection
-       and exchanges, so that none in the middle is short. The step is one pass; logits and weight gradients are never
-       stored.
+       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved
+       places is reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from
+       balanced bisection and exchanges, so that none in the middle is short. The step is one pass; logits and weight
+       gradients are never stored.
 */
 #ifndef HASTE_H
 #define HASTE_H
@@ -186,8 +186,8 @@ typedef enum haste_path {
 /* Lists of label ids, one list per sample (CSR): sample b has id[offset[b]] .. id[offset[b+1] - 1].
    offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
    unordered, and may name a label twice (it counts once: the first time).
-   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a positive
-   is then left out of the loss. */
+   In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a
+   positive is then left out of the loss. */
 typedef struct haste_lists {
     const int64_t *offset;
     const int32_t *id;
@@ -209,8 +209,8 @@ typedef struct haste_sparse {
                                   one column per label: slots first_slot + g*S, first_slot + g*S + 1, ...
 
    A row of the weight belongs to one input, so pruning and regrowing an input touches one row. index counts from
-   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and index
-   may be NULL.
+   column `begin` of x and ascends strictly within a group. A dense block reads its whole slice: F = end - begin, and
+   index may be NULL.
    Slots past the last label hold weight 0 and bias 0, and take part in nothing. */
 typedef struct haste_block {
     int64_t   groups;           /* G = ceil(labels / S) */
@@ -261,7 +261,7 @@ typedef struct haste_layer_options {
     int32_t             inputs;             /* D: 1 .. 65,536 */
     int32_t             block_count;        /* 0: one sparse block with the defaults above */
     haste_block_options block[HASTE_MAX_BLOCKS];
-    const int32_t      *order;              /* [L] a permutation of the label ids: which label sits where; NULL: 0, 1, ... */
+    const int32_t      *order;              /* [L] a permutation of the ids: which label sits where; NULL: 0, 1, ... */
     const int64_t      *frequency;          /* [L] training positives of each label id: the bias starts at the prior.
                                                NULL: bias 0 */
     int64_t             samples;            /* N: training samples behind frequency */
@@ -273,8 +273,8 @@ typedef struct haste_layer_options {
     uint64_t            seed;
 } haste_layer_options;
 
-/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same layer
-   bring one workspace each. */
+/* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same
+   layer bring one workspace each. */
 typedef enum haste_purpose {
     HASTE_ANY_PURPOSE = 0,
     HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _forward, _backward, _score, _rewire */
@@ -286,17 +286,18 @@ typedef struct haste_workspace_options {
     int64_t       ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
     int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
     int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
-                                 number of threads is not. Chunks beyond the number of threads even out the work, and each
-                                 takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most 64 */
+                                 number of threads is not. Chunks beyond the number of threads even out the work, and
+                                 each takes [B, D] floats to train; 0: one for every 8,192 slots, at least 16, at most
+                                 64 */
     int32_t       threads;    /* 0: as many as OpenMP would use (1 without OpenMP) */
     haste_purpose purpose;    /* what it is for; other calls are refused */
     haste_path    path;
     int32_t       bf16_dot;   /* 1: haste_forward, haste_top_k and haste_above on layers of bfloat16 weights round x to
-                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes subnormal
-                                 numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as float32 weights;
-                                 for one sample alone up to three times as slow as without. Logits change by about 2^-9 of
-                                 the size of their terms. Training and layers of float32 do not look at it. Only on
-                                 HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
+                                 bfloat16 too and take sums of two products at a time (AVX512-BF16, which flushes
+                                 subnormal numbers to 0): with batches of 32 and more 1.3 to 1.8 times as fast as
+                                 float32 weights; for one sample alone up to three times as slow as without. Logits
+                                 change by about 2^-9 of the size of their terms. Training and layers of float32 do not
+                                 look at it. Only on HASTE_PATH_AVX512 and where haste_has_bf16_dot() is 1 */
 } haste_workspace_options;
 
 typedef struct haste_workspace {
@@ -311,14 +312,14 @@ typedef struct haste_workspace {
     size_t        bytes;
 } haste_workspace;
 
-/* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes more
-   each time, to align). */
+/* Bytes that a layer and its companions take. Equal to what is then allocated (HASTE_MALLOC is asked for up to 72 bytes
+   more each time, to align). */
 typedef struct haste_plan {
     size_t weight, index, bias, state, order;   /* the parts of a layer, padding between arrays counted with the part
                                                    before */
     size_t layer;                               /* their sum: what haste_layer_create allocates */
     size_t workspace;                           /* what haste_workspace_create allocates */
-    size_t gradient;                            /* what haste_gradient_create allocates (only to accumulate gradients) */
+    size_t gradient;                            /* what haste_gradient_create allocates */
     size_t rewire;                              /* what haste_rewire allocates while it runs */
     int64_t parameters;                         /* weights and biases of labels, padding not counted */
 } haste_plan;
@@ -350,21 +351,23 @@ typedef struct haste_loss_tile {
 /* Called for one tile after the other, from several threads at once. */
 typedef void haste_loss_function(void *context, const haste_loss_tile *tile);
 
-/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the positives'
-   y, that of y * label_weight, and how many labels are not ignored. */
+/* Numbers that haste_softmax_begin gives for each sample: the largest u, the sum of e^(u - largest), the sum of the
+   positives' y, that of y * label_weight, and how many labels are not ignored. */
 #define HASTE_SOFTMAX_SUMS 5
 
-/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) + label_offset[l] and
-   y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing / 2,
+/* What loss is asked for. With u = logit_scale * label_scale[l] * (z - margin * [l is a positive of b]) +
+   label_offset[l] and y = 0, or of positives 1 or their positive_value, then smoothed: y * (1 - smoothing) + smoothing
+   / 2,
 
      loss = scale * sum over b of sample_weight[b] * sum over l of label_weight[l] * loss(u, y)
      BCE            positive_weight * y * log(1 + e^-u) + (1 - y) * log(1 + e^u)
      squared hinge  positive_weight * y * max(0, 1 - u)^2 + (1 - y) * max(0, 1 + u)^2
-     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing) +
-                    smoothing / (labels that are not ignored); 0 for a row without positives
+     softmax        -t * log of the softmax of u, where t = y / (sum of y over the row), smoothed to t * (1 - smoothing)
+                    + smoothing / (labels that are not ignored); 0 for a row without positives
 
    Recipes: logit adjustment, logQ: label_offset = log of the prior, -log q. Temperature T: logit_scale = 1 / T. Cosine
-   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value = 1 / p_l. */
+   logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value
+   = 1 / p_l. */
 typedef struct haste_loss_options {
     double               scale;             /* of loss and all gradients; 0: 1 / B */
     const float         *sample_weight;     /* [B], or NULL: 1 */
@@ -377,13 +380,13 @@ typedef struct haste_loss_options {
     float                margin;
     float                positive_weight;   /* BCE and hinge; 0: 1 */
     float                smoothing;         /* BCE and softmax; 0 .. 1 */
-    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller; 0: none */
-    float                share;             /* of the groups without a positive in the batch that are visited, at random from
-                                               (seed, step), with 1 / share times their weight; 0: 1, all */
-    haste_loss_function *function;          /* a loss of one's own instead of the layer's; with sample_weight, u and share */
+    float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller */
+    float                share;             /* of the groups without a positive in the batch that are visited, at random
+                                               from (seed, step), with 1 / share times their weight; 0: 1, all */
+    haste_loss_function *function;          /* a loss of one's own; with sample_weight, u and share */
     void                *context;           /* its first argument */
-    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin and
-                                               haste_softmax_merge; positives are those of this shard. NULL: one layer */
+    const double        *softmax;           /* [B, HASTE_SOFTMAX_SUMS] of all shards together, from haste_softmax_begin
+                                               and _merge; positives are this shard's. NULL: one layer */
 } haste_loss_options;
 
 /* Rates of one block that differ from those of the step. */
@@ -400,10 +403,10 @@ typedef struct haste_step_options {
     float   beta1, beta2;   /* HASTE_ADAMW; 0: .9 and .999; HASTE_NONE: 0 */
     float   eps;            /* HASTE_ADAMW; 0: 1e-8 */
     float   weight_decay;   /* wd; the bias is not decayed */
-    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and biases
-                               together, haste_train_step of each group; 0: any */
+    float   clip;           /* largest norm of a gradient, which is scaled down to it: haste_apply of all weights and
+                               biases together, haste_train_step of each group; 0: any */
     const haste_block_rates *block;   /* [block_count], or NULL */
-    double *grad_norm;      /* out (=): the norm of all weights' and biases' gradients, before clipping; NULL: not wanted */
+    double *grad_norm;      /* out (=): the norm of all gradients of weights and biases, before clipping; or NULL */
 } haste_step_options;
 
 /* ---- >>api status and planning ------------------------------------------------------------------------------- */
@@ -435,7 +438,7 @@ HASTE_API const char *haste_status_text(haste_status status);
 HASTE_API const char *haste_path_text(haste_path path);
 HASTE_API haste_path  haste_path_best(void);
 
-/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, and a compiler that knows it). */
+/* haste_has_bf16_dot: 1 where haste_workspace_options.bf16_dot can be had (AVX512-BF16, a compiler that knows it). */
 HASTE_API int haste_has_bf16_dot(void);
 
 /* haste_plan_bytes: the memory that a layer and its companions will take, before anything is allocated.
@@ -444,8 +447,8 @@ HASTE_API int haste_has_bf16_dot(void);
      work      the workspace's, or NULL: the defaults
      plan      out (=)
 
-   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for sizes and options that the functions which allocate would refuse; order and
-   frequency are not read. O(1). Thread-safe. */
+   Returns HASTE_ERR_ARG or HASTE_ERR_SIZE for sizes and options that the functions which allocate would refuse; order
+   and frequency are not read. O(1). Thread-safe. */
 HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work,
                                         haste_plan *plan, haste_error *error);
 
@@ -456,25 +459,25 @@ HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, cons
 
    Indices: F distinct inputs a group, uniform, from (seed, group), ascending. Weights: uniform in +-1/sqrt(F) from
    (seed, slot, input's place), or 0; padding 0. Bias: with p = (n + .5) / (N + 1) from frequency n,
-   log(p / (1 - p)) for BCE, 2p - 1 for the squared hinge, log p for softmax: with a million labels this is what makes the
-   first steps sane. State: 0.
+   log(p / (1 - p)) for BCE, 2p - 1 for the squared hinge, log p for softmax: with a million labels this is what makes
+   the first steps sane. State: 0.
 
    Returns HASTE_ERR_ARG: sizes, F above the slice's width, S not a multiple of 8 in 8..256, blocks whose labels do
    not sum to L, an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE; HASTE_ERR_MEMORY.
-   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written). O(L*F).
-   Paper: sections 3.1 and 3.3. */
+   On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written).
+   O(L*F). Paper: sections 3.1 and 3.3. */
 HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
-HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory, size_t bytes,
-                                        haste_error *error);
+HASTE_API haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *options, void *memory,
+                                        size_t bytes, haste_error *error);
 HASTE_API void         haste_layer_free(haste_layer *layer);
 
 /* haste_layer_check: every invariant of a layer: sizes, slices, strictly ascending indices, padding at 0, label_of and
-   slot_of inverse to each other, finite weights, biases and state (Adam's first moment at most 1e18). Returns HASTE_ERR_STATE and names the first violation.
-   O(L*F). Reads only. */
+   slot_of inverse to each other, finite weights, biases and state (Adam's first moment at most 1e18). Returns
+   HASTE_ERR_STATE and names the first violation. O(L*F). Reads only. */
 HASTE_API haste_status haste_layer_check(const haste_layer *layer, haste_error *error);
 
-/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not larger
-   than those it was made for; but its default chunks come from the layer that it was made with. */
+/* haste_workspace_create, _init, _free: as for the layer. A workspace serves every layer whose D, S and F are not
+   larger than those it was made for; but its default chunks come from the layer that it was made with. */
 HASTE_API haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
                                               const haste_workspace_options *options, haste_error *error);
 HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
@@ -482,9 +485,10 @@ HASTE_API haste_status haste_workspace_init(haste_workspace *work, const haste_l
                                             haste_error *error);
 HASTE_API void         haste_workspace_free(haste_workspace *work);
 
-/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them back.
-   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each block as in
-   haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
+/* haste_gradient_create: zeroed buffers for all blocks of `layer`, plan.gradient bytes; haste_gradient_free gives them
+   back.
+   haste_gradient_init: over the caller's arrays, as they are: weight [block_count] and bias [block_count], of each
+   block as in haste_gradient; either, and any array in them, may be NULL (only haste_backward takes such a gradient).
    haste_gradient_zero: zeroes the arrays and forgets what is pending. */
 HASTE_API haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *layer, haste_error *error);
 HASTE_API haste_status haste_gradient_init(haste_gradient *gradient, const haste_layer *layer, float *const *weight,
@@ -506,43 +510,44 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
      loss       out (=): the loss before the update (see haste_loss_options); NULL: not wanted (saves its logarithms)
      grad_x     [B, D] (+=): d loss / d x, from the weights before the update; NULL: not wanted
 
-   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all gradients;
-   the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that have no other cost
-   their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever `negligible`.)
-   options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The expectation of
-   loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their logarithms).
+   options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all
+   gradients; the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that
+   have no other cost their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever
+   `negligible`.) options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The
+   expectation of loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their
+   logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
 
-   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad lists):
-   nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not finite were left
-   as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A group whose weight
-   gradient reaches 1e18 counts as not finite.
-   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace; it
-   uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (its three kernels, fused). */
+   Returns HASTE_ERR_ARG, HASTE_ERR_SIZE (B or the lists exceed the workspace), HASTE_ERR_DATA (x not finite, bad
+   lists): nothing is changed. HASTE_ERR_NONFINITE: groups with a logit, a gradient or an updated weight that is not
+   finite were left as they were, with their state and biases, the others updated; grad_x and loss are unspecified. A
+   group whose weight gradient reaches 1e18 counts as not finite.
+   6*B*L*F flops (softmax 8), and the weights are read and written once. One thread at a time per layer and workspace;
+   it uses work->threads threads. The same bits for any number of them. Paper: section 3.2 (three kernels, fused). */
 HASTE_API haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         const haste_lists *positives, const haste_step_options *options, double *loss,
                                         float *grad_x, haste_error *error);
 
 /* haste_accumulate: as haste_train_step, but adds (+=) the gradients of weights and biases to `gradient` and updates
-   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0 each
-   call takes 1 / its own B, and the sum of k calls is k times too large).
+   nothing; gradient->pending += 1. options->loss.scale: 1 / the number of samples of all micro-batches together (with 0
+   each call takes 1 / its own B, and the sum of k calls is k times too large).
    haste_apply: one update from the accumulated gradients, or from those of haste_backward, which are then zeroed;
    layer->step += 1, gradient->pending = 0; it does not look at options->loss. A group with a logit or gradient that
-   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move it.
-   haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight infinite.
-   Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to another layer,
-   for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
+   is not usable adds nothing in that call (HASTE_ERR_NONFINITE); decay, momentum and what other calls added still move
+   it. haste_apply itself leaves alone groups whose gradient is not finite, or reaches 1e18, or would make a weight
+   infinite. Errors as of haste_train_step; and HASTE_ERR_STATE, nothing being changed, for a gradient that belongs to
+   another layer, for pending gradients from before a haste_rewire, and where haste_apply finds nothing pending. */
 HASTE_API haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                         const haste_lists *positives, const haste_step_options *options,
                                         haste_gradient *gradient, double *loss, float *grad_x, haste_error *error);
 HASTE_API haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
                                    const haste_step_options *options, haste_error *error);
 
-/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer changes.
-   options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step. Thread-safe
-   with one workspace each. */
+/* haste_evaluate: the loss of haste_train_step, and its gradient for x, without an update: nothing in the layer
+   changes. options: NULL: the defaults. 2*B*L*F flops, with grad_x 4 (softmax 4 and 6). Errors as of haste_train_step.
+   Thread-safe with one workspace each. */
 HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                       const haste_lists *positives, const haste_loss_options *options, double *loss,
                                       float *grad_x, haste_error *error);
@@ -550,12 +555,12 @@ HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace 
 /* Softmax over labels that lie in several layers, or machines (shards), each with its own positives:
      haste_softmax_begin    sums [B, HASTE_SOFTMAX_SUMS] (=): what this layer's labels contribute; 2*B*L*F flops
      haste_softmax_merge    sums (in, out) takes those of another shard
-   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their grad_x,
-   add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards; NULL: the
-   defaults. */
+   then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their
+   grad_x, add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards;
+   NULL: the defaults. */
 HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                           const haste_lists *positives, const haste_loss_options *options, double *sums,
-                                           haste_error *error);
+                                           const haste_lists *positives, const haste_loss_options *options,
+                                           double *sums, haste_error *error);
 HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error);
 
 /* haste_forward: logits of a batch, in slot order (layer->label_of names the label of a slot).
@@ -565,9 +570,9 @@ HASTE_API haste_status haste_softmax_merge(double *sums, const double *other, in
      logits   [B, slots] row-major (=); padding slots become 0. From 16 MiB on fastest where rows begin at cache lines:
               logits aligned to 64 bytes, and slots and S multiples of 16.
 
-   For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one workspace
-   each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is. Paper: section
-   3.1. */
+   For users with a loss of their own; haste_train_step needs no such array. 2*B*L*F flops. Thread-safe with one
+   workspace each. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; a logit that is not finite is returned as it is.
+   Paper: section 3.1. */
 HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                      float *logits, haste_error *error);
 
@@ -581,10 +586,11 @@ HASTE_API haste_status haste_forward(const haste_layer *layer, haste_workspace *
      gradient     (=) its arrays, padding 0; pending = 1; NULL: not wanted. B = 0 leaves it as it is
      grad_x       [B, D] (+=); NULL: not wanted
 
-   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer; grad_logits
-   is not checked. Paper: section 3.2. */
+   4*B*L*F flops. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA; HASTE_ERR_STATE for a gradient of another layer;
+   grad_logits is not checked. Paper: section 3.2. */
 HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                      const float *grad_logits, haste_gradient *gradient, float *grad_x, haste_error *error);
+                                      const float *grad_logits, haste_gradient *gradient, float *grad_x,
+                                      haste_error *error);
 
 /* ---- >>api prediction ---------------------------------------------------------------------------------------- */
 
@@ -593,12 +599,13 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
      score   [offset[B] - offset[0]] (=)
 
    2*F flops a candidate. Any B, any number of candidates, any workspace: of it, path, threads and scratch are used.
-   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG, HASTE_ERR_DATA. */
+   Candidates of one group are computed together, so that many in one call cost less each. HASTE_ERR_ARG,
+   HASTE_ERR_DATA. */
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                    const haste_lists *candidates, float *score, haste_error *error);
 
-/* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over the
-   weights: never a [B, L] array.
+/* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over
+   the weights: never a [B, L] array.
 
      excluded  B lists of ids that must not come back, or NULL
      id        [B, k] (=): label ids; -1 where fewer than k labels are left
@@ -606,8 +613,9 @@ HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *wo
 
    1 <= k <= work->top_k. 2*B*L*F flops; reads the weights once. A logit that is not finite is an error
    (HASTE_ERR_NONFINITE; id and score are then unspecified). Thread-safe with one workspace each. */
-HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
-                                   const haste_lists *excluded, int32_t *id, float *score, haste_error *error);
+HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                   int32_t k, const haste_lists *excluded, int32_t *id, float *score,
+                                   haste_error *error);
 
 /* haste_above: all labels with a logit above a threshold, each sample's best first, ties by id.
 
@@ -618,8 +626,8 @@ HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *wo
    Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and id and score untouched. Two passes over
    the weights. For a probability p under BCE the threshold is log(p / (1 - p)). */
 HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id, float *score,
-                                   int64_t capacity, int64_t *needed, haste_error *error);
+                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id,
+                                   float *score, int64_t capacity, int64_t *needed, haste_error *error);
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
@@ -717,9 +725,9 @@ typedef struct haste_rewire_options {
    Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
-   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a logit
-   that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any number
-   of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
+   bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a
+   logit that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any
+   number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
                                     haste_error *error);
@@ -816,9 +824,9 @@ typedef struct haste_file {
    the next save to that path removes it, and leaves alone those that others still write. (A file system without
    locks, flock, cannot tell: there they stay.)
 
-   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a weight
-   too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path and reason.
-   Allocates nothing itself, and needs about 64 KiB of stack.
+   A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a
+   weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path
+   and reason. Allocates nothing itself, and needs about 64 KiB of stack.
 
    haste_load: checks everything before it is used; a damaged file gives HASTE_ERR_FORMAT with a reason, and so does
    one that only a newer haste can read. map = 0: read it into memory, to train on; training goes on bit for bit. 1:
@@ -979,13 +987,15 @@ HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
 /* The same operations, slow and obvious, in double precision: what the tests compare with, and what to read first.
-   Arrays are in the layouts above. They check nothing and allocate nothing. haste_loss_ref and haste_top_k_ref begin with
-   the logits of haste_forward_ref.
+   Arrays are in the layouts above. They check nothing and allocate nothing. haste_loss_ref and haste_top_k_ref begin
+   with the logits of haste_forward_ref.
 
    haste_forward_ref    logits [B, slots] (=)
-   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it does not
+   haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it
+                        does not
                         look at function, share and softmax. What is smaller than negligible * scale is zeroed last
-   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each may be
+   haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each
+                        may be
                         NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
@@ -1129,8 +1139,8 @@ static int haste__multiply(size_t *size, uint64_t factor)
     return 1;
 }
 
-/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory NULL it
-   finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
+/* Arrays that lie one after another in one piece of memory. The function that lays them out runs twice: with memory
+   NULL it finds the size (end), with memory it hands out pointers; so what is allocated is what is used. */
 typedef struct haste__arena {
     char  *memory;      /* 64-byte aligned, or NULL: only count */
     size_t end;         /* bytes so far, a multiple of 64 */
@@ -1185,8 +1195,9 @@ static haste_status haste__reserve(haste__arena *arena, haste_error *error)
 
 /* ---- >>random ------------------------------------------------------------------------------------------------ */
 
-/* Random decisions come from a counter, not from a state: the same (seed, stream, position) gives the same number on any
-   thread and on any device. `stream` separates uses that share positions; the step counter goes into its upper bits. */
+/* Random decisions come from a counter, not from a state: the same (seed, stream, position) gives the same number on
+   any thread and on any device. `stream` separates uses that share positions; the step counter goes into its upper
+   bits. */
 enum {
     HASTE__STREAM_INDEX = 1, HASTE__STREAM_WEIGHT, HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
     HASTE__STREAM_ROUND_STATE1, HASTE__STREAM_GROW, HASTE__STREAM_GROW_WEIGHT, HASTE__STREAM_SHUFFLE,
@@ -1243,8 +1254,8 @@ HASTE__INLINE uint16_t haste__to_bf16(float value)
 
 /* ---- >>threads ----------------------------------------------------------------------------------------------- */
 
-/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads` threads
-   at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory. */
+/* Calls task(context, i, thread) once for each i in 0 .. n - 1, thread in 0 .. threads - 1, from at most `threads`
+   threads at once. Nothing that a task computes may depend on `thread`: it only chooses scratch memory. */
 typedef void haste__task(void *context, int64_t i, int thread);
 
 static void haste__parallel(int64_t n, int threads, haste__task *task, void *context)
@@ -1498,15 +1509,6 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
         _mm_storel_epi64((__m128i *)(void *)(p), \
                          _mm_packs_epi32(_mm_srai_epi32((__m128i)(bits), 16), _mm_setzero_si128()))
 #else
-HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
-{
-    uint32_t each[HV_LANES], all = ~0u;
-    int i;
-    memcpy(each, &mask, sizeof each);
-    for (i = 0; i < HV_LANES; i++) all &= each[i];
-    return all != 0;
-}
-
     #define hv_max(a, b)     haste__lanes_select(haste__lanes_less((b), (a)), (a), (b))
     #define hv_min(a, b)     haste__lanes_select(haste__lanes_less((a), (b)), (a), (b))
     #define hv_sqrt(a)       haste__lanes_sqrt(a)
@@ -1874,8 +1876,8 @@ static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; 
 static int64_t haste__block_slots(const haste_block *block) { return block->groups * block->group_size; }
 static int32_t haste__block_width(const haste_block *block) { return block->end - block->begin; }
 
-/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a caller's
-   struct or a file. `where` begins the message, `status` is what a failure returns. */
+/* Do the sizes of a layer make sense? All that can be said without its arrays, whether they come from options, a
+   caller's struct or a file. `where` begins the message, `status` is what a failure returns. */
 static haste_status haste__layer_sizes_check(const haste_layer *layer, const char *where, haste_status status,
                                              haste_error *error)
 {
@@ -1901,21 +1903,24 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs)
-            return haste__fail(error, status, "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d",
-                               where, i, (int)b->begin, (int)b->end, (int)layer->inputs);
+            return haste__fail(error, status,
+                               "%sblock[%d]: begin = %d, end = %d, expected 0 <= begin < end <= inputs = %d", where, i,
+                               (int)b->begin, (int)b->end, (int)layer->inputs);
         if (b->fan_in < 1 || b->fan_in > haste__block_width(b))
-            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice", where, i,
-                               (int)b->fan_in, (int)haste__block_width(b));
+            return haste__fail(error, status, "%sblock[%d].fan_in = %d, expected 1 to the %d inputs of its slice",
+                               where, i, (int)b->fan_in, (int)haste__block_width(b));
         if (b->group_size < 8 || b->group_size > 256 || b->group_size % 8 != 0)
-            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256", where,
-                               i, (int)b->group_size);
+            return haste__fail(error, status, "%sblock[%d].group_size = %d, expected a multiple of 8 from 8 to 256",
+                               where, i, (int)b->group_size);
         if (b->labels < 1 || b->labels > layer->labels - labels)
             return haste__fail(error, status, "%sblock[%d].labels = %lld, expected 1 to the %lld labels that are left",
                                where, i, (long long)b->labels, (long long)(layer->labels - labels));
         if (b->groups != (b->labels + b->group_size - 1) / b->group_size || b->first_slot != slots)
-            return haste__fail(error, status, "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
-                               "and group_size = %d", where, i, (long long)b->groups, (long long)b->first_slot,
-                               (long long)b->labels, (int)b->group_size);
+            return haste__fail(error, status,
+                               "%sblock[%d]: groups = %lld, first_slot = %lld disagree with labels = %lld "
+                               "and group_size = %d",
+                               where, i, (long long)b->groups, (long long)b->first_slot, (long long)b->labels,
+                               (int)b->group_size);
         labels += b->labels;
         slots += haste__block_slots(b);
     }
@@ -1924,10 +1929,11 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
                            (int)layer->labels);
     if (slots > INT32_MAX)
         return haste__fail(error, status == HASTE_ERR_ARG ? HASTE_ERR_SIZE : status,
-                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where, (long long)slots);
-    if (slots != layer->slots)
-        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where, (long long)layer->slots,
+                           "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where,
                            (long long)slots);
+    if (slots != layer->slots)
+        return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where,
+                           (long long)layer->slots, (long long)slots);
     return HASTE_OK;
 }
 
@@ -1991,7 +1997,8 @@ static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena
     memset(plan, 0, sizeof *plan);
     for (i = 0; i < layer->block_count; i++) {
         haste_block *block = &layer->block[i];
-        const uint64_t slots = (uint64_t)haste__block_slots(block), fan_in = (uint64_t)block->fan_in;   /* < 2^31, <= 2^16 */
+        const uint64_t slots = (uint64_t)haste__block_slots(block);   /* < 2^31 */
+        const uint64_t fan_in = (uint64_t)block->fan_in;              /* <= 2^16 */
         const uint64_t places = block->fan_in == haste__block_width(block) ? 0 : (uint64_t)block->groups * fan_in;
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
         block->index = places ? (uint16_t *)haste__take(arena, places, sizeof *block->index) : NULL;
@@ -2018,14 +2025,14 @@ static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena
 static haste_status haste__rewire_bytes(const haste_layer *layer, const haste_workspace *work, size_t *bytes,
                                         haste_error *error);
 
-/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of such a
-   row, each in a page of its own, cost a TLB miss each. */
+/* Labels of the groups that are read or written side by side where [B, slots] arrays are (a panel): shorter runs of
+   such a row, each in a page of its own, cost a TLB miss each. */
 enum { HASTE__PANEL = 128 };
 
 static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S * S; }
 
-/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise those of
-   prediction; the others are NULL. */
+/* The arrays of a workspace. Those that only training needs come with HASTE_TRAINING or HASTE_ANY_PURPOSE, likewise
+   those of prediction; the others are NULL. */
 typedef struct haste__scratch {
     float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     uint16_t *x_bf16;        /* the same                         for bf16_dot */
@@ -2033,13 +2040,13 @@ typedef struct haste__scratch {
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
     size_t    tile_count;
-    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: positives or exclusions; ignored */
+    uint64_t *pair;          /* [2][ids]                         (slot, sample), sorted: of positives, ...; ignored */
     float    *value;         /* [ids]                            training: what each positive counts */
     float    *sample;        /* [batch + 32]                     training: weights of samples */
-    double   *mass;          /* [2][batch]                       training: the positives' values, and times their labels' weights */
-    double   *smooth;        /* [batch]                          training: what smoothing gives to each label of a softmax */
-    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, and softmax's running maximum and sum */
-    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, and the factor of its
+    double   *mass;          /* [2][batch]                       training: of positives: values; values times weights */
+    double   *smooth;        /* [batch]                          training: smoothing, for each label of a softmax */
+    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, softmax's running maximum and sum */
+    float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, the factor of its
                                                                  gradient */
     float    *best_score;    /* [threads][batch][top_k]          prediction */
     int32_t  *best_id;       /* [threads][batch][top_k]          prediction */
@@ -2053,9 +2060,11 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
 {
     const int train = work->purpose != HASTE_PREDICTION, predict = work->purpose != HASTE_TRAINING;
     const uint64_t threads = (uint64_t)work->threads, chunks = (uint64_t)work->chunks, batch = (uint64_t)work->batch;
-    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES, S = (uint64_t)work->max_group;
-    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL, weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
-    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* as haste__pass_load_rows packs it */
+    const uint64_t samples = (batch + HASTE__SAMPLES - 1) / HASTE__SAMPLES * HASTE__SAMPLES,
+                   S = (uint64_t)work->max_group;
+    const uint64_t panel = S > HASTE__PANEL ? S : (uint64_t)HASTE__PANEL;
+    const uint64_t weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
+    const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* see haste__pass_load_rows */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
     uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
     if (train) tile += panel * samples + weights + panel;
@@ -2121,7 +2130,8 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
     work->bf16_dot = o.bf16_dot;
     if (o.bf16_dot != 0 && (o.bf16_dot != 1 || work->path != HASTE_PATH_AVX512 || !haste_has_bf16_dot()))
         return haste__fail(error, HASTE_ERR_ARG,
-                           "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with AVX512-BF16",
+                           "bf16_dot = %d, expected 0, or 1 on path avx512 (this is %s) of a processor with "
+                           "AVX512-BF16",
                            (int)o.bf16_dot, haste_path_text(work->path));
     work->inputs = layer->inputs;
     for (i = 0; i < layer->block_count; i++) {
@@ -2249,7 +2259,8 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
             int labels = haste__group_labels(block, g);
             int64_t first = block->first_slot + g * S;
             if (block->index)
-                haste__draw_index(block->index + g * F, F, block->end - block->begin, layer->seed, (uint64_t)(group + g));
+                haste__draw_index(block->index + g * F, F, block->end - block->begin, layer->seed,
+                                  (uint64_t)(group + g));
             for (f = 0; f < F && !options->zero_weights; f++)
                 for (s = 0; s < labels; s++)
                     haste__store(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
@@ -2341,7 +2352,8 @@ haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *o
     if (status != HASTE_OK) return status;
     memory = haste__allocate(plan.layer);
     if (!memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes", (unsigned long long)plan.layer);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
+                           (unsigned long long)plan.layer);
     status = haste_layer_init(&l, options, memory, plan.layer, error);
     if (status != HASTE_OK) { haste__release(memory); return status; }
     l.memory = memory;
@@ -2373,8 +2385,8 @@ static haste_status haste__layer_quick_check(const haste_layer *layer, haste_err
             return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight, bias or index is NULL", i);
         for (k = 0; k < haste__states(layer->optimizer); k++)
             if (!b->weight_state[k] || !b->bias_state[k])
-                return haste__fail(error, HASTE_ERR_STATE, "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i,
-                                   k, k);
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "layer: block[%d]: weight_state[%d] or bias_state[%d] is NULL", i, k, k);
     }
     return HASTE_OK;
 }
@@ -2401,8 +2413,8 @@ static haste_status haste__layer_check_ids(const haste_layer *layer, haste_error
             int32_t id = layer->label_of[slot];
             if (j >= b->labels ? id != -1 : id < 0 || id >= layer->labels || layer->slot_of[id] != slot)
                 return haste__fail(error, HASTE_ERR_STATE,
-                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding", (long long)slot,
-                                   (int)id);
+                                   "layer: label_of[%lld] = %d disagrees with slot_of, or with the padding",
+                                   (long long)slot, (int)id);
         }
     }
     return HASTE_OK;   /* L labels in label_of, each its slot's inverse: slot_of is then a bijection too */
@@ -2427,16 +2439,18 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                 const char *name = k < 0 ? "weight or bias" : "state";
                 for (f = -1; f < F; f++)
                     for (s = 0; s < S; s++) {
-                        float value = f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
+                        float value =
+                            f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
                             (k == 1 && value < 0) ||   /* Adam's second moment */
                             (k == 0 && layer->optimizer == HASTE_ADAMW && fabsf(value) > 1e18f))
                             return haste__fail(error, HASTE_ERR_STATE,
-                                               "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s", i,
-                                               (long long)g, s, f, name, (double)value, s >= labels ? "0 in padding" :
-                                               k == 1 ? "a finite number from 0" :
-                                               k == 0 && layer->optimizer == HASTE_ADAMW ? "at most 1e18 in size" :
-                                               "a finite number");
+                                               "layer: block[%d], group %lld, label %d, input %d: %s = %g, expected %s",
+                                               i, (long long)g, s, f, name, (double)value,
+                                               s >= labels                                 ? "0 in padding"
+                                               : k == 1                                    ? "a finite number from 0"
+                                               : k == 0 && layer->optimizer == HASTE_ADAMW ? "at most 1e18 in size"
+                                                                                           : "a finite number");
                     }
             }
         }
@@ -2444,8 +2458,9 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
     return HASTE_OK;
 }
 
-haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                  void *memory, size_t bytes, haste_error *error)
+haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
+                                  const haste_workspace_options *options, void *memory, size_t bytes,
+                                  haste_error *error)
 {
     haste_workspace w;
     haste_status status;
@@ -2460,8 +2475,8 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
     return HASTE_OK;
 }
 
-haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer, const haste_workspace_options *options,
-                                    haste_error *error)
+haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
+                                    const haste_workspace_options *options, haste_error *error)
 {
     haste_workspace w;
     haste_status status;
@@ -2472,7 +2487,8 @@ haste_status haste_workspace_create(haste_workspace *work, const haste_layer *la
     if (status != HASTE_OK) return status;
     w.memory = haste__allocate(w.bytes);
     if (!w.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes", (unsigned long long)w.bytes);
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes",
+                           (unsigned long long)w.bytes);
     w.owned = 1;
     *work = w;
     return HASTE_OK;
@@ -2485,7 +2501,8 @@ void haste_workspace_free(haste_workspace *work)
     memset(work, 0, sizeof *work);
 }
 
-/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks. */
+/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks.
+   */
 static uint64_t haste__layer_identity(const haste_layer *layer)
 {
     uint64_t identity = haste__mix(layer->seed + (uint64_t)layer->block_count);
@@ -2671,8 +2688,8 @@ static const uint64_t *haste__lower_bound(const uint64_t *first, const uint64_t 
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
-/* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread from
-   its first group to its last, so results depend on the chunks and never on the threads. */
+/* What the groups of one call share. A call is a pass over all groups, cut into chunks; a chunk is done by one thread
+   from its first group to its last, so results depend on the chunks and never on the threads. */
 typedef struct haste__pass {
     const haste_layer     *layer;
     haste_layer           *trained;         /* the same layer where the pass updates it, else NULL */
@@ -2705,8 +2722,8 @@ typedef struct haste__pass {
     int                    want_norm;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
-    void                 (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
-                                            /* what a search does with a label's logit */
+    void (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
+    /* what a search does with a label's logit */
     const int64_t         *offset;
     int32_t               *id;
     float                 *score;
@@ -2721,9 +2738,9 @@ typedef struct haste__group {
     int64_t            slot;                /* of its first label */
     const uint16_t    *index;
     const void        *stored;              /* [F, S] its weights */
-    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where only
-                                               logits are wanted */
-    ptrdiff_t          ahead;               /* prefetch distance: from its weights to those of the next group; 0: none */
+    const float       *w;                   /* the same as float32: the weights themselves, or a widened copy; not where
+                                               only logits are wanted */
+    ptrdiff_t          ahead;               /* prefetch distance, to the next group's weights; 0: none */
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
@@ -2739,8 +2756,9 @@ static int haste__tile_samples(const haste__pass *pass, int tile)
     return n < HASTE__SAMPLES ? n : HASTE__SAMPLES;
 }
 
-/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is little
-   beside a pass over the weights, and threads that wait for each other cost more where the machine has other work. */
+/* Every feature of 32 samples in one row: x [B, D] to work->x [tiles][D][pitch], zeros past B. Not in parallel: it is
+   little beside a pass over the weights, and threads that wait for each other cost more where the machine has other
+   work. */
 static void haste__pass_load(const haste__pass *pass)
 {
     int D = pass->layer->inputs, tile, b, d;
@@ -2786,12 +2804,13 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
     for (c = 1; c < chunks; c++) pass->kernel->axpy(first, 1, first + (size_t)c * chunk, (int64_t)row);
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
-        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES, rows[0],
-                                HASTE__SAMPLES, NULL);
+        pass->kernel->transpose(HASTE__SAMPLES, HASTE__SAMPLES, first + (size_t)d * HASTE__SAMPLES, HASTE__SAMPLES,
+                                rows[0], HASTE__SAMPLES, NULL);
         for (b = 0; b < n; b++, to += D) pass->kernel->axpy(to, 1, rows[b], HASTE__SAMPLES);
     }
     for (; d < D; d++)
-        for (b = 0; b < n; b++) grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
+        for (b = 0; b < n; b++)
+            grad_x[(size_t)b * (size_t)D + (size_t)d] += first[(size_t)d * HASTE__SAMPLES + (size_t)b];
 }
 
 /* Where B lists begin and end. */
@@ -2831,7 +2850,10 @@ static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *
 }
 
 /* The ids of sample b: from id[first] to id[last - 1]. Without offsets it is id[b], or none. */
-HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b) { return lists->offset ? lists->offset[b] : b; }
+HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b)
+{
+    return lists->offset ? lists->offset[b] : b;
+}
 HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
 {
     return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
@@ -2845,12 +2867,12 @@ static haste_status haste__labels_check(int32_t L, int32_t B, const haste_lists 
     if (B == 0 || !lists || lists->offset) return haste__lists_check(L, B, lists, most, name, error);
     if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.offset and id are NULL", name);
     if (B > most)
-        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name, (int)B,
-                           (long long)most);
+        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name,
+                           (int)B, (long long)most);
     for (b = 0; b < B; b++)
         if (lists->id[b] < -1 || lists->id[b] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b, (int)lists->id[b],
-                               (int)L - 1);
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b,
+                               (int)lists->id[b], (int)L - 1);
     return HASTE_OK;
 }
 
@@ -2924,8 +2946,10 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
         pass->sample = s->sample;
     }
     if (pass->value || pass->sample || pass->ignored || o->label_weight || o->label_scale || o->label_offset ||
-        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 || (o->positive_weight != 0 && o->positive_weight != 1) ||
-        o->smoothing != 0 || (o->share != 0 && o->share != 1) || o->function || o->softmax) pass->loss = o;
+        (o->logit_scale != 0 && o->logit_scale != 1) || o->margin != 0 ||
+        (o->positive_weight != 0 && o->positive_weight != 1) || o->smoothing != 0 || (o->share != 0 && o->share != 1) ||
+        o->function || o->softmax)
+        pass->loss = o;
     pass->scale = (float)(o->scale != 0 ? o->scale : 1.0 / pass->B);
     pass->negligible = o->negligible * fabsf(pass->scale);
 }
@@ -2934,7 +2958,8 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
 static int haste__in(double value, double least, double most) { return value >= least && value <= most; }
 
 /* An array of the loss's options, or NULL. */
-static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name, haste_error *error)
+static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name,
+                                         haste_error *error)
 {
     int64_t i;
     for (i = 0; weight && i < n; i++)
@@ -2952,12 +2977,14 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
     if (!haste__in(o->scale, -FLT_MAX, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number", o->scale);
     if (!haste__in((double)o->negligible, 0, FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0", (double)o->negligible);
+        return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
+                           (double)o->negligible);
     if (!haste__in((double)o->logit_scale, -FLT_MAX, FLT_MAX) || !haste__in((double)o->margin, -FLT_MAX, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "logit_scale = %g, margin = %g, expected finite numbers",
                            (double)o->logit_scale, (double)o->margin);
     if (!haste__in((double)o->positive_weight, 0, FLT_MAX) || (o->positive_weight != 0 && kind == HASTE_SOFTMAX))
-        return haste__fail(error, HASTE_ERR_ARG, "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
                            (double)o->positive_weight);
     if (!(o->smoothing >= 0 && o->smoothing < 1) || (o->smoothing != 0 && kind == HASTE_SQUARED_HINGE))
         return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g, expected 0 to below 1, and 0 with the squared hinge",
@@ -2966,21 +2993,25 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
         return haste__fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
     if (o->function && (o->label_weight || o->positive_weight != 0 || o->smoothing != 0 || o->ignored || o->softmax))
         return haste__fail(error, HASTE_ERR_ARG,
-                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own affair");
+                           "function: label_weight, positive_weight, smoothing, ignored and softmax are its own "
+                           "affair");
     if (kind == HASTE_SOFTMAX && !o->function && o->smoothing != 0 && o->label_weight)
         return haste__fail(error, HASTE_ERR_ARG, "smoothing = %g with label_weight is not defined for softmax",
                            (double)o->smoothing);
     if (o->softmax && kind != HASTE_SOFTMAX)
         return haste__fail(error, HASTE_ERR_ARG, "softmax: sums are given, and the layer's loss is another");
     if (o->positive_value && B > 0) {   /* from where the lists begin */
-        const int64_t first = positives->offset ? positives->offset[0] : 0, last = positives->offset ? positives->offset[B] : B;
+        const int64_t first = positives->offset ? positives->offset[0] : 0,
+                      last = positives->offset ? positives->offset[B] : B;
         status = haste__weights_check(o->positive_value + first, last - first, 0, "positive_value", error);
         if (status != HASTE_OK) return status;
     }
     status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
     if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
-    if (status == HASTE_OK) status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
-    if (status == HASTE_OK) status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
+    if (status == HASTE_OK)
+        status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
+    if (status == HASTE_OK)
+        status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
     if (status == HASTE_OK && o->ignored)
         status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
     return status;
@@ -3017,8 +3048,10 @@ static haste_status haste__work_check(const haste_layer *layer, const haste_work
                            (int)work->inputs, (int)layer->inputs);
     for (i = 0; i < layer->block_count; i++)
         if (layer->block[i].group_size > work->max_group || layer->block[i].fan_in > work->max_fan_in)
-            return haste__fail(error, HASTE_ERR_SIZE, "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
-                               "%d", (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
+            return haste__fail(error, HASTE_ERR_SIZE,
+                               "the workspace was made for S <= %d and F <= %d, block[%d] has %d and "
+                               "%d",
+                               (int)work->max_group, (int)work->max_fan_in, i, (int)layer->block[i].group_size,
                                (int)layer->block[i].fan_in);
     return HASTE_OK;
 }
@@ -3046,7 +3079,8 @@ static haste_status haste__x_check(const haste_layer *layer, const haste_workspa
     for (i = haste__path_kernels(work->path)->all_below(x, (int64_t)n, HUGE_VALF) ? n : 0; i < n; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%lld, %lld] = %g is not finite",
-                               (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs), (double)x[i]);
+                               (long long)(i / (size_t)layer->inputs), (long long)(i % (size_t)layer->inputs),
+                               (double)x[i]);
     return HASTE_OK;
 }
 
@@ -3094,17 +3128,18 @@ static void haste__chunk_groups(const haste_layer *layer, int number, int64_t ch
 }
 
 /* n numbers of an array as float32: where they are, or, of bfloat16, in `out`. */
-static float *haste__widen(const haste__kernels *kernel, float *out, void *array, haste_dtype dtype, size_t first, int n)
+static float *haste__widen(const haste__kernels *kernel, float *out, void *array, haste_dtype dtype, size_t first,
+                           int n)
 {
     if (dtype == HASTE_F32) return (float *)array + first;
     kernel->widen((const uint16_t *)array + first, out, n);
     return out;
 }
 
-/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer, so
-   that no two blocks round alike. */
-static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in, int n,
-                          uint64_t seed, uint64_t stream, uint64_t position)
+/* Puts back what haste__widen gave; bfloat16 is rounded stochastically. `position` counts places over the whole layer,
+   so that no two blocks round alike. */
+static void haste__narrow(const haste__kernels *kernel, void *array, haste_dtype dtype, size_t first, const float *in,
+                          int n, uint64_t seed, uint64_t stream, uint64_t position)
 {
     if (dtype == HASTE_BF16) kernel->narrow(in, (uint16_t *)array + first, n, haste__random(seed, stream, position));
 }
@@ -3143,8 +3178,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->weight = 1;
 }
 
-/* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be inlined:
-   gcc drops calls to one that does nothing but ask. */
+/* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be
+   inlined: gcc drops calls to one that does nothing but ask. */
 HASTE__INLINE void haste__next_fetch(const haste__group *group, const void *array, haste_dtype dtype, int64_t part,
                                      int64_t parts)
 {
@@ -3169,7 +3204,8 @@ HASTE__INLINE void haste__group_fetch(const haste__pass *pass, const haste__grou
 /* Block of samples `tile` of the group's slice: rows of 32. */
 static const float *haste__group_x(const haste__pass *pass, const haste__group *group, int tile)
 {
-    return pass->scratch.x + ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
+    return pass->scratch.x +
+           ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
 /* Logits of a tile to group->z [S][32], as training wants them. */
@@ -3177,7 +3213,8 @@ static void haste__group_logits(const haste__pass *pass, haste__group *group, in
 {
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
-                          haste__group_x(pass, group, tile), group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
+                          haste__group_x(pass, group, tile),
+                          group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
                           tile == 0 && pass->layer->dtype == HASTE_F32 ? group->ahead : 0);
 }
 
@@ -3227,7 +3264,8 @@ static int32_t haste__group_label(const haste__pass *pass, const haste__group *g
     return pass->layer->label_of[group->slot + s];
 }
 
-/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest u. */
+/* Logits z of a tile to u = factor * (z - margin of positives) + offset. Under softmax what is ignored gets the lowest
+   u. */
 static void haste__group_adjust(const haste__pass *pass, haste__group *group, int tile)
 {
     const haste_loss_options *o = pass->loss;
@@ -3281,9 +3319,11 @@ static int haste__group_own_loss(const haste__pass *pass, haste__group *group, i
     t.logit = z;
     t.loss = column;
     pass->loss->function(pass->loss->context, &t);
-    for (i = 0; i < n; i++) z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
+    for (i = 0; i < n; i++)
+        z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
     for (i = 0; i < samples; i++)
-        *loss += (double)column[i] * (double)group->weight * (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
+        *loss += (double)column[i] * (double)group->weight *
+                 (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
     haste__group_chain(pass, group, tile);
     return pass->kernel->all_below(z, n, HUGE_VALF);
 }
@@ -3299,19 +3339,22 @@ static double haste__pair_weight(const haste__pass *pass, const haste__group *gr
 /* What a logit must be for a negative to cost nothing: where positives and what is ignored wait. */
 static const float haste__free_logit[2] = { -87, -1 };   /* of BCE and hinge */
 
-/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their own. */
+/* BCE and hinge of a tile in which every label counts as a negative, row by row, since labels have weights of their
+   own. */
 static int haste__group_weighted(const haste__pass *pass, haste__group *group, int tile, double *loss)
 {
     const haste_loss_options *o = pass->loss;
     const float positive = o->positive_weight != 0 ? o->positive_weight : 1;
-    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;   /* of log(1 + e^u): less, of u: -more */
+    /* smoothed, a negative costs less * log(1 + e^u) - more * u */
+    const float more = positive * o->smoothing / 2, less = 1 - o->smoothing / 2 + more;
     const int samples = haste__tile_samples(pass, tile);
     const float *sample = pass->sample ? pass->sample + tile * HASTE__SAMPLES : NULL;
     int s, b, finite = 1;
     for (s = 0; s < group->labels; s++) {
         float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
         float u[HASTE__SAMPLES], column[HASTE__SAMPLES] = { 0 };
-        const float weight = group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
+        const float weight =
+            group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
         memcpy(u, z, sizeof u);
         finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * weight, column)
                                                  : pass->kernel->hinge(z, 1, pass->scale * weight, column);
@@ -3319,7 +3362,8 @@ static int haste__group_weighted(const haste__pass *pass, haste__group *group, i
             for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * weight;
         if (sample) for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= sample[b];
         for (b = 0; b < samples; b++)
-            *loss += (double)weight * (sample ? (double)sample[b] : 1) * ((double)less * (double)column[b] - (double)more * (double)u[b]);
+            *loss += (double)weight * (sample ? (double)sample[b] : 1) *
+                     ((double)less * (double)column[b] - (double)more * (double)u[b]);
     }
     return finite;
 }
@@ -3358,8 +3402,8 @@ static double haste__softmax_target(const haste__pass *pass, const haste__group 
     return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_weight(pass, group, *p) : 0;
 }
 
-/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was not
-   finite, and the group must be left alone. */
+/* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was
+   not finite, and the group must be left alone. */
 static int haste__group_loss(const haste__pass *pass, haste__group *group, double *loss)
 {
     const haste_loss kind = pass->layer->loss;
@@ -3378,9 +3422,9 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         *loss += sum;
         return finite;
     }
-    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while the
-       kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would lose all
-       small terms. */
+    /* Positives first. Under BCE and the hinge their logits wait in zt, which is free until the transposition, while
+       the kernel sees one that costs a negative nothing: adding the loss of a negative and taking it away again would
+       lose all small terms. */
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
         const double u = (double)*z, y = pass->value ? (double)pass->value[p - pass->pair] : 1;
@@ -3390,7 +3434,8 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         *z = haste__free_logit[kind];
         sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
-    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) *haste__pair_z(group, *p) = haste__free_logit[kind];
+    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++)
+        *haste__pair_z(group, *p) = haste__free_logit[kind];
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
         float *column_or_null = pass->want_loss ? column : NULL;
@@ -3415,9 +3460,12 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
     }
     for (p = group->pair; p < group->pair_end; p++) {
         float *z = haste__pair_z(group, *p);
-        if (kind == HASTE_SOFTMAX) { *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p)); continue; }
-        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1, (double)group->zt[p - group->pair],
-                             &slope);
+        if (kind == HASTE_SOFTMAX) {
+            *z -= (float)((double)pass->scale * haste__softmax_target(pass, group, p));
+            continue;
+        }
+        haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1,
+                             (double)group->zt[p - group->pair], &slope);
         *z = (float)((double)pass->scale * haste__pair_weight(pass, group, *p) * slope);
         sum -= haste__free_cost(pass, group, *p);
     }
@@ -3446,30 +3494,33 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
 {
     const int S = group->S;
     const float *z = group->z + (size_t)tile * (size_t)S * HASTE__SAMPLES;
-    pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES, S,
-                            group->db);
+    pass->kernel->transpose(S, HASTE__SAMPLES, z, HASTE__SAMPLES, group->zt + (size_t)tile * (size_t)S * HASTE__SAMPLES,
+                            S, group->db);
 }
 
 /* dw = (HASTE__SET), or += (HASTE__ADD), the gradient of the group's weights from tiles `tile` .. end - 1 of zt. */
-static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end, haste__store_mode store)
+static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end,
+                                     haste__store_mode store)
 {
     pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
                               group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
 }
 
-/* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32]. */
+/* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32].
+   */
 static void haste__group_grad_x(const haste__pass *pass, const haste__group *group, int f, int end, const float *z,
                                 int64_t chunk, int tile)
 {
     const size_t D = (size_t)pass->layer->inputs, begin = (size_t)group->block->begin + (size_t)(group->index ? 0 : f);
     float *dx = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * D * HASTE__SAMPLES;
     pass->kernel->grad_input(group->S, end - f, group->index ? group->index + f : NULL,
-                             group->w + (size_t)f * (size_t)group->S, z, dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
+                             group->w + (size_t)f * (size_t)group->S, z,
+                             dx + ((size_t)tile * D + begin) * HASTE__SAMPLES);
 }
 
-/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer at a
-   time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
+/* The optimizer on n numbers beginning at `first` of an array and its states: float32 in place, bfloat16 a stack buffer
+   at a time. With `dry` nothing is stored; returns 0 where a number that is to be stored would not be finite. */
 static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype, void *const *state,
                          haste_dtype state_dtype, size_t first, const float *g, int n, uint64_t position,
                          const haste__rule *rule, int dry)
@@ -3479,7 +3530,8 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
     const int states = haste__states(layer->optimizer);
     const int in_place = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
     const uint64_t step = (uint64_t)layer->step << 8;
-    static const uint64_t stream[3] = { HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0, HASTE__STREAM_ROUND_STATE1 };
+    static const uint64_t stream[3] = {HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
+                                       HASTE__STREAM_ROUND_STATE1};
     int i, k, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
         count = in_place || n - i < 256 ? n - i : 256;
@@ -3503,7 +3555,8 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
 }
 
 /* Are n numbers beginning at `first` all smaller than `limit` in magnitude? */
-static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n, float limit)
+static int haste__all_below(const haste__pass *pass, const void *array, haste_dtype dtype, size_t first, int n,
+                            float limit)
 {
     float buffer[256];
     int i, count;
@@ -3517,7 +3570,8 @@ static int haste__all_below(const haste__pass *pass, const void *array, haste_dt
 }
 
 /* The optimizer on a group's weights and biases, or (`dry`) only the question whether all would stay finite. */
-static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db, int dry)
+static int haste__group_update_with(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db,
+                                    int dry)
 {
     const haste_layer *layer = pass->layer;
     haste_block *block = &pass->trained->block[number];
@@ -3530,12 +3584,13 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
     bias_state[1] = block->bias_state[1];
     return haste__update(pass, block->weight, layer->dtype, block->weight_state, layer->state_dtype,
                          (size_t)g * (size_t)n, dw, n, position, &pass->rule[number], dry) &&
-           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position, &no_decay,
-                         dry);
+           haste__update(pass, block->bias, HASTE_F32, bias_state, HASTE_F32, (size_t)(g * S), db, S, position,
+                         &no_decay, dry);
 }
 
-/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What is added
-   to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only shrink. */
+/* Can no update of a group's finite numbers become infinite, whatever its weights are? Gradients are below 1e18. What
+   is added to a weight must then be less than half a unit in the last place of the largest float (1e31), and decay only
+   shrink. */
 static int haste__update_is_tame(const haste__pass *pass, const haste_block *block, int64_t g)
 {
     const haste_layer *layer = pass->layer;
@@ -3543,15 +3598,16 @@ static int haste__update_is_tame(const haste__pass *pass, const haste_block *blo
     const double lr = (double)r->lr, decay = (double)r->decay;
     const int S = block->group_size, n = S * block->fan_in;
     /* Adam's first moment is a mean of gradients, none of them above 1e18; the second may be 0. */
-    if (layer->optimizer == HASTE_ADAMW) return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
+    if (layer->optimizer == HASTE_ADAMW)
+        return lr * decay <= 1 && lr * 1e18 * (double)r->correct1 / (double)r->eps < 1e30;
     if (!(decay <= .5 && lr * decay <= 1 && lr < 1e9)) return 0;
     return layer->optimizer == HASTE_SGD ||
            (haste__all_below(pass, block->weight_state[0], layer->state_dtype, (size_t)g * (size_t)n, n, 1e20f) &&
             haste__all_below(pass, block->bias_state[0], HASTE_F32, (size_t)(g * S), S, 1e20f));
 }
 
-/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group was left
-   alone. */
+/* One optimizer step of a group from gradients dw [F, S] and db [S]. 0: a number would become infinite, and the group
+   was left alone. */
 static int haste__group_update(const haste__pass *pass, int number, int64_t g, const float *dw, const float *db)
 {
     if (!haste__update_is_tame(pass, &pass->layer->block[number], g) &&
@@ -3566,7 +3622,8 @@ static int haste__group_sane(const haste__pass *pass, const float *dw, int n, co
     return pass->kernel->all_below(dw, n, 1e18f) && pass->kernel->all_below(db, S, 1e18f);
 }
 
-/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are passed over. */
+/* From the logit gradients in z: where wanted dw, db, and the chunk's input gradients (+=). Tiles where all are 0 are
+   passed over. */
 static void haste__group_gradients(const haste__pass *pass, haste__group *group, int64_t chunk, int want_weight)
 {
     const int sparse = pass->negligible > 0 || pass->layer->loss == HASTE_SQUARED_HINGE;   /* slopes are 0 at times */
@@ -3588,7 +3645,8 @@ static void haste__group_gradients(const haste__pass *pass, haste__group *group,
         }
         run = tile + 1;
     }
-    if (store == HASTE__SET && want_weight) memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
+    if (store == HASTE__SET && want_weight)
+        memset(group->dw, 0, (size_t)group->S * (size_t)group->F * sizeof *group->dw);
 }
 
 static double *haste__chunk_sum(const haste__pass *pass, int64_t chunk)
@@ -3601,7 +3659,8 @@ static double haste__sum_squares(const float *a, int64_t n)
     double sum[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
     int64_t i;
     int j;
-    for (i = 0; i + 8 <= n; i += 8) for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];   /* n % 8 == 0 */
+    for (i = 0; i < n; i += 8)   /* n is a multiple of 8 */
+        for (j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];
     return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
@@ -3622,7 +3681,8 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
     if (!want_weight) return 1;
     if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
     if (pass->want_norm || pass->clip > 0) {
-        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S), norm = sqrt(squares);
+        const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S),
+                     norm = sqrt(squares);
         haste__chunk_sum(pass, chunk)[1] += squares;
         if (pass->clip > 0 && norm > (double)pass->clip) {
             haste__scale(group->dw, n, (float)((double)pass->clip / norm));
@@ -3639,7 +3699,8 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 /* ---- >>train ------------------------------------------------------------------------------------------------- */
 
-/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its loss. */
+/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its
+   loss. */
 static int haste__visited(const haste__pass *pass, int number, int64_t g, float *weight)
 {
     const haste_layer *layer = pass->layer;
@@ -3650,8 +3711,8 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
     p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
     *weight = 1 / pass->loss->share;
-    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8, (uint64_t)slot)) <
-           pass->loss->share;
+    return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
+                                        (uint64_t)slot)) < pass->loss->share;
 }
 
 /* The groups of a chunk, one after the other. */
@@ -3740,8 +3801,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
             if (pass->loss) haste__group_adjust(pass, &group, tile);
-            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels, tile_largest,
-                                      tile_sum))
+            if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels,
+                                      tile_largest, tile_sum))
                 continue;   /* reported by the second pass */
             for (b = 0; b < n; b++) {
                 double before = largest[first + b], now = (double)tile_largest[b];
@@ -3782,8 +3843,8 @@ static void haste__softmax_row(const haste__pass *pass, int b, double *sums)
 }
 
 /* Softmax's first pass and what the second needs of it: each sample's largest logit, and the factor that makes
-   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with the
-   weights that they have in the loss. */
+   e^(u - largest) its gradient, 0 for a row without positives. Returns the log-sum-exps of the rows that count, with
+   the weights that they have in the loss. */
 static double haste__softmax_sums(haste__pass *pass)
 {
     const haste_workspace *work = pass->work;
@@ -3828,7 +3889,8 @@ static haste_status haste__bad_groups(const haste__pass *pass, haste_error *erro
     const int bad = haste__flags(pass);
     if (bad)
         return haste__fail(error, HASTE_ERR_NONFINITE,
-                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged", bad);
+                           "%d groups had a logit, gradient or new weight that is not finite and were left unchanged",
+                           bad);
     return HASTE_OK;
 }
 
@@ -3863,9 +3925,11 @@ static haste_status haste__rules_make(haste__pass *pass, const haste_layer *laye
             !(haste__in((double)r.weight_decay, 0, FLT_MAX) || r.weight_decay == HASTE_NONE) ||
             !haste__is_rate(r.momentum) || !haste__is_rate(r.beta1) || !haste__is_rate(r.beta2) ||
             (r.frozen != 0 && r.frozen != 1))
-            return haste__fail(error, HASTE_ERR_ARG, "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
-                               "beta2 = %g, frozen = %d: one is out of range", i, (double)r.lr, (double)r.weight_decay,
-                               (double)r.momentum, (double)r.beta1, (double)r.beta2, (int)r.frozen);
+            return haste__fail(error, HASTE_ERR_ARG,
+                               "block[%d]: lr = %g, weight_decay = %g, momentum = %g, beta1 = %g, "
+                               "beta2 = %g, frozen = %d: one is out of range",
+                               i, (double)r.lr, (double)r.weight_decay, (double)r.momentum, (double)r.beta1,
+                               (double)r.beta2, (int)r.frozen);
         rule->lr = haste__rate(r.lr, o->lr);
         rule->decay = haste__rate(r.weight_decay, o->weight_decay);
         rule->momentum = haste__rate(r.momentum, haste__rate(o->momentum, .9f));
@@ -3891,8 +3955,8 @@ static haste_status haste__pending_check(const haste_layer *layer, const haste_g
 }
 
 /* What training and evaluation share: sets what the loss needs in the pass, runs it, and adds up. */
-static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o, double *loss,
-                                 double *grad_norm, float *grad_x, haste_error *error)
+static haste_status haste__train(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o,
+                                 double *loss, double *grad_norm, float *grad_x, haste_error *error)
 {
     const haste_workspace *work = pass->work;
     double total = 0, squares = 0;
@@ -3918,8 +3982,8 @@ static haste_status haste__train(haste__pass *pass, const haste_lists *positives
 
 /* Checks what the calls with a loss share, and makes the pass. */
 static haste_status haste__train_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
-                                       const float *x, int32_t B, const haste_lists *positives, const haste_loss_options *o,
-                                       haste_error *error)
+                                       const float *x, int32_t B, const haste_lists *positives,
+                                       const haste_loss_options *o, haste_error *error)
 {
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_TRAINING, x, B, error);
     if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
@@ -3928,8 +3992,8 @@ static haste_status haste__train_begin(haste__pass *pass, const haste_layer *lay
 }
 
 haste_status haste_train_step(haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                              const haste_lists *positives, const haste_step_options *options, double *loss, float *grad_x,
-                              haste_error *error)
+                              const haste_lists *positives, const haste_step_options *options, double *loss,
+                              float *grad_x, haste_error *error)
 {
     haste__pass pass;
     haste_status status;
@@ -3966,8 +4030,8 @@ haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, c
 }
 
 haste_status haste_evaluate(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                            const haste_lists *positives, const haste_loss_options *options, double *loss, float *grad_x,
-                            haste_error *error)
+                            const haste_lists *positives, const haste_loss_options *options, double *loss,
+                            float *grad_x, haste_error *error)
 {
     haste_loss_options plain;
     haste__pass pass;
@@ -4049,7 +4113,8 @@ static void haste__norm_chunk(void *context, int64_t chunk, int thread)
     (void)thread;
     while (haste__walk_group(&walk, &g)) {
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
-        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n, *db = pass->gradient->bias[walk.number] + g * S;
+        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n,
+                    *db = pass->gradient->bias[walk.number] + g * S;
         if (!pass->frozen[walk.number] && haste__group_sane(pass, dw, n, db, S))
             sum += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
     }
@@ -4099,12 +4164,13 @@ typedef struct haste__outgoing {
 static void haste__stream_rows(const haste__pass *pass, const haste__outgoing *out, int part, int parts)
 {
     int b = out->rows * part / parts, end = out->rows * (part + 1) / parts;
-    for (; b < end; b++) pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
+    for (; b < end; b++)
+        pass->kernel->stream(out->from + b * out->width, out->to + (size_t)b * out->stride, out->width);
 }
 
-/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one: 32
-   samples of a panel at a time, which are written out while the next are computed. In pieces, since the processor keeps few
-   writes waiting. */
+/* Logits for groups g .. last - 1 of a block where they do not stay in a cache, so that they need not go through one:
+   32 samples of a panel at a time, which are written out while the next are computed. In pieces, since the processor
+   keeps few writes waiting. */
 static void haste__forward_panels(const haste__pass *pass, int number, int64_t g, int64_t last, int thread)
 {
     const size_t slots = (size_t)pass->layer->slots;
@@ -4170,8 +4236,8 @@ haste_status haste_forward(const haste_layer *layer, haste_workspace *work, cons
     return HASTE_OK;
 }
 
-/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S] (=),
-   unless zt is NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
+/* Logit gradients of n groups from g on, 0 where there is no logit: zt [n][tiles*32][S] (=) and their sums db [n*S]
+   (=), unless zt is NULL; z [tiles][n*S][32] (=), unless z is NULL. `rest` is scratch, [32][n*S]. */
 static void haste__panel_load(const haste__pass *pass, const haste_block *block, int64_t g, int n, float *zt, float *db,
                               float *z, float *rest)
 {
@@ -4227,9 +4293,10 @@ static int haste__stream_gradient(const haste_block *block, const float *weight)
            ((uintptr_t)weight | (size_t)block->group_size * sizeof *weight) % 64 == 0;
 }
 
-/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of `ahead`
-   groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so that what comes
-   next can be prefetched a little at a time: the processor stalls where some 20 cache lines are outstanding. */
+/* Groups g .. g + count - 1 of a block, whose logit gradients lie side by side; `next`: those of the panel after it, of
+   `ahead` groups. In turns: a few inputs of a tile of the input gradient each, and shares of the weight gradient, so
+   that what comes next can be prefetched a little at a time: the processor stalls where some 20 cache lines are
+   outstanding. */
 static void haste__backward_panel(const haste__pass *pass, int number, int64_t g, int count, int ahead, int64_t chunk,
                                   int thread)
 {
@@ -4255,7 +4322,8 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
         if (bias) memcpy(bias + (g + i) * S, group.db + i * S, (size_t)S * sizeof *bias);
         for (turn = 0; turn < turns; turn++) {
             const int tile = (int)(turn / pieces), f = (int)(turn % pieces * piece);
-            const int first = (int)(F / 8 * turn / turns) * 8, end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
+            const int first = (int)(F / 8 * turn / turns) * 8,
+                      end = turn + 1 < turns ? (int)(F / 8 * (turn + 1) / turns) * 8 : F;
             haste__panel_fetch(pass, next, ahead * S, i * turns + turn, count * turns);
             if (weight && first < end)
                 pass->kernel->grad_weight(S, end - first, group.index ? group.index + first : NULL,
@@ -4265,8 +4333,8 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
             if (!pass->grad_x) continue;
             haste__next_fetch(&group, block->weight, pass->layer->dtype, turn, turns);
             haste__group_grad_x(pass, &group, f, f + piece < F ? f + (int)piece : F,
-                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES, chunk,
-                                tile);
+                                group.z + ((size_t)tile * (size_t)count + (size_t)i) * (size_t)S * HASTE__SAMPLES,
+                                chunk, tile);
         }
     }
 }
@@ -4515,14 +4583,15 @@ static void haste__hit_top_k(const haste__pass *pass, int64_t chunk, int thread,
 {
     const size_t sample = (size_t)thread * (size_t)pass->work->batch + (size_t)b;
     float *best = pass->scratch.best_score + sample * (size_t)pass->work->top_k;
-    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k, *count = pass->scratch.best_count + sample;
+    int32_t *best_id = pass->scratch.best_id + sample * (size_t)pass->work->top_k,
+            *count = pass->scratch.best_count + sample;
     (void)chunk;
     haste__best_insert(best, best_id, count, pass->k, score, id);
     if (*count == pass->k) pass->scratch.best_floor[sample] = best[pass->k - 1];
 }
 
-/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's offset
-   plus the hits of earlier chunks, which scratch.count then holds. */
+/* First pass (pass->id NULL): counts the chunk's hits of each sample. Second pass: writes them, from the sample's
+   offset plus the hits of earlier chunks, which scratch.count then holds. */
 static void haste__hit_above(const haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score)
 {
     int32_t *count = pass->scratch.count + (size_t)chunk * (size_t)pass->work->batch + b;
@@ -4636,8 +4705,8 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     haste_status status;
     if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
     if (capacity < 0 || (capacity > 0 && (!id || !score)))
-        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity, (void *)id,
-                           (void *)score);
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
+                           (void *)id, (void *)score);
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
     status = haste__search_begin(&pass, layer, work, x, B, excluded, threshold, error);
     if (status != HASTE_OK) return status;
@@ -4684,7 +4753,8 @@ enum {
     HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
-/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n] (+=). */
+/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n]
+   (+=). */
 static float haste__group_dot(const float *a, const float *b, int32_t n) { return haste__best_kernels()->dot(a, b, n); }
 
 static void haste__group_dot4(const float *a, const float *b, int32_t n, float *out)
@@ -5733,7 +5803,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     haste_layer *layer = r->layer;
     uint64_t *key = r->key + (size_t)thread * r->width;
     uint64_t stream = HASTE__STREAM_GROW_WEIGHT | (uint64_t)layer->rewires << 8;
-    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* holds a group's weights, and more */
+    float *scratch = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;   /* a group's weights fit */
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int f, s, k;
     int64_t g;
@@ -5859,7 +5929,8 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     if (!batch) haste__pass_make(&r.pass, layer, work);
     else {
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
-        if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+        if (status == HASTE_OK)
+            status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
         if (status != HASTE_OK) return status;
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
@@ -7981,7 +8052,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
     for (b = 0; b < B; b++) {
         const double *z = logits + b * layer->slots;
         double *grad = grad_logits + b * layer->slots;
-        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL, sum = 0;
+        double sample = o.sample_weight ? (double)o.sample_weight[b] : 1, mass = 0, labels = 0, largest = -HUGE_VAL,
+               sum = 0;
         double weights = 0;   /* softmax: of the targets */
 
         /* grad first holds what the lists say: 0 nothing, 1 + y for positives (the first naming counts), -1 ignored. */
@@ -8020,7 +8092,8 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
                 if (mass > 0) {
                     const double target = (1 - smoothing) * y / mass + smoothing / labels;
                     value = target * (largest + log(sum) - u);
-                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample - target * weight;
+                    slope = ((1 - smoothing) * weights / mass + smoothing) * exp(u - largest) / sum * sample -
+                            target * weight;
                     value *= weight;
                 }
             } else {
@@ -8092,7 +8165,8 @@ double haste_update_ref(haste_optimizer optimizer, const haste_step_options *opt
     case HASTE_ADAMW:
         *m = beta1 * *m + (1 - beta1) * g;
         *v = beta2 * *v + (1 - beta2) * g * g;
-        return w - lr * wd * w - lr * (*m / (1 - pow(beta1, (double)t))) / (sqrt(*v / (1 - pow(beta2, (double)t))) + eps);
+        return w - lr * wd * w -
+               lr * (*m / (1 - pow(beta1, (double)t))) / (sqrt(*v / (1 - pow(beta2, (double)t))) + eps);
     }
     return w;
 }
@@ -8110,7 +8184,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
             int32_t label = layer->label_of[slot];
             double z = logits[slot];
             if (label < 0) continue;
-            if (rank > 0 && (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1])))
+            if (rank > 0 &&
+                (id[rank - 1] < 0 || z > score[rank - 1] || (z == score[rank - 1] && label <= id[rank - 1])))
                 continue;
             if (best >= 0 && (z < best_score || (z == best_score && label > best))) continue;
             for (j = 0; j < excluded_count && excluded[j] != label; j++) { }
@@ -8919,54 +8994,54 @@ hv_target static void HASTE__KERNEL(project)(float *row, int64_t words, uint64_t
 #endif
 }
 
-static const haste__kernels HASTE__KERNEL(kernels) = {
-    HASTE__KERNEL(forward), HASTE__KERNEL(predict), HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
-    HASTE__KERNEL(score), HASTE__KERNEL(transpose), HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
-    HASTE__KERNEL(bce), HASTE__KERNEL(hinge), HASTE__KERNEL(softmax), HASTE__KERNEL(sumexp), HASTE__KERNEL(scan), HASTE__KERNEL(drop_small),
-    HASTE__KERNEL(all_below), HASTE__KERNEL(widen), HASTE__KERNEL(narrow), HASTE__KERNEL(sgd), HASTE__KERNEL(momentum),
-    HASTE__KERNEL(adamw), HASTE__KERNEL(axpy), HASTE__KERNEL(dot), HASTE__KERNEL(dot4), HASTE__KERNEL(sum_abs),
-    HASTE__KERNEL(project)
-};
+static const haste__kernels HASTE__KERNEL(kernels) =
+    {HASTE__KERNEL(forward), HASTE__KERNEL(predict),    HASTE__KERNEL(grad_input), HASTE__KERNEL(grad_weight),
+     HASTE__KERNEL(score),   HASTE__KERNEL(transpose),  HASTE__KERNEL(split_rows), HASTE__KERNEL(stream),
+     HASTE__KERNEL(bce),     HASTE__KERNEL(hinge),      HASTE__KERNEL(softmax),    HASTE__KERNEL(sumexp),
+     HASTE__KERNEL(scan),    HASTE__KERNEL(drop_small), HASTE__KERNEL(all_below),  HASTE__KERNEL(widen),
+     HASTE__KERNEL(narrow),  HASTE__KERNEL(sgd),        HASTE__KERNEL(momentum),   HASTE__KERNEL(adamw),
+     HASTE__KERNEL(axpy),    HASTE__KERNEL(dot),        HASTE__KERNEL(dot4),       HASTE__KERNEL(sum_abs),
+     HASTE__KERNEL(project)};
 
-#undef HASTE__KERNEL
-#undef HV_LANES
-#undef HV_ROWS
-#undef hv_target
-#undef hv_float
-#undef hv_bits
-#undef hv_mask
-#undef hv_load
-#undef hv_load_bits
-#undef hv_store
-#undef hv_stream
-#undef hv_set
-#undef hv_set_bits
-#undef hv_as_bits
-#undef hv_as_float
-#undef hv_fma
-#undef hv_fma1
-#undef hv_max
-#undef hv_min
-#undef hv_sqrt
-#undef hv_reciprocal
-#undef hv_rounded
-#undef hv_less
-#undef hv_select
-#undef hv_all
-#undef hv_sum
-#undef hv_widen
-#undef hv_store_upper
-#undef hv_load_quads
-#undef hv_zip_low
-#undef hv_zip_high
-#undef hv_pair_low
-#undef hv_pair_high
+    #undef HASTE__KERNEL
+    #undef HV_LANES
+    #undef HV_ROWS
+    #undef hv_target
+    #undef hv_float
+    #undef hv_bits
+    #undef hv_mask
+    #undef hv_load
+    #undef hv_load_bits
+    #undef hv_store
+    #undef hv_stream
+    #undef hv_set
+    #undef hv_set_bits
+    #undef hv_as_bits
+    #undef hv_as_float
+    #undef hv_fma
+    #undef hv_fma1
+    #undef hv_max
+    #undef hv_min
+    #undef hv_sqrt
+    #undef hv_reciprocal
+    #undef hv_rounded
+    #undef hv_less
+    #undef hv_select
+    #undef hv_all
+    #undef hv_sum
+    #undef hv_widen
+    #undef hv_store_upper
+    #undef hv_load_quads
+    #undef hv_zip_low
+    #undef hv_zip_high
+    #undef hv_pair_low
+    #undef hv_pair_high
 #endif /* HASTE__KERNEL_TEXT */
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
-   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels for
-           AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
+   0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels
+           for AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
 
    ----------------------------------------------------------------------------------------------------------------
 MIT License
