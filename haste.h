@@ -1516,6 +1516,15 @@ HASTE__INLINE haste__lanes haste__lanes_rounded(haste__lanes v)
     #define hv_widen(p)      haste__lanes_widen(p)
     #define hv_store_upper(p, bits) haste__lanes_store_upper((p), (bits))
 
+HASTE__INLINE int haste__lanes_all(haste__lanes_bits mask)
+{
+    uint32_t each[HV_LANES], all = ~0u;
+    int i;
+    memcpy(each, &mask, sizeof each);
+    for (i = 0; i < HV_LANES; i++) all &= each[i];
+    return all != 0;
+}
+
 HASTE__INLINE haste__lanes haste__lanes_sqrt(haste__lanes v)
 {
     float each[HV_LANES];
