@@ -119,8 +119,8 @@ typedef enum haste_cuda_path {
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
-   returns. offset is not NULL, and on the device id neither, even if all lists are empty. They are passed by pointer: NULL where they are
-   optional, or where B = 0. */
+   returns. offset is not NULL, and on the device id neither, even if all lists are empty. They are passed by pointer: NULL
+   where they are optional, or where B = 0. */
 typedef struct haste_cuda_lists {
     const int64_t *offset;    /* [B+1] */
     const int32_t *id;
