@@ -9049,6 +9049,19 @@ static const haste__kernels HASTE__KERNEL(kernels) =
 
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
+   0.2.0   One interface to stay; nothing of 0.1 that is named here remains as it was.
+           Objects know what they were made for: gradients their layer, their pending micro-batches and its rewires;
+           metrics are told k. Workspaces are opaque, and for training, prediction or both. Lists go by pointer, B = 0 is
+           no error, HASTE_NONE says 0 where 0 means a default, haste_loss_options.scale replaces divisor.
+           haste_inverse_propensity (haste_propensity), haste_metrics_values (haste_scores), haste_cohesion without
+           haste_group's report; functions without a workspace take `threads`.
+           New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
+           groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
+           haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
+           An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
+           clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
+           Kernels as ordinary text, equally fast under gcc and clang; 32-bit x86 with x87, s390x and others compile and
+           pass the tests; all names of one letter and of windows.h may be macros.
    0.1.0   the layer in C: blocks, training, prediction, grouping, rewiring, metrics, model files, references; kernels
            for AVX-512, AVX2 and NEON. haste_cuda.cuh: the same on a GPU
 
