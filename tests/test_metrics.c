@@ -351,7 +351,7 @@ static void wider_rows(void)
 static void errors(void)
 {
     int64_t offset[3] = { 0, 2, 400 };
-    static int32_t id[400], predicted[6];
+    static int32_t id[400], predicted[2 * HASTE_MAX_K + 2];   /* as long as the calls say, refused or not */
     double p[50];
     haste_lists truth = lists(offset, id), bad = truth;
     haste_metrics m, before;
