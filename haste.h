@@ -44,9 +44,9 @@
 
    MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more,
        to align). Nothing is allocated in the per-batch calls; haste_rewire, haste_order_by_frequency,
-       haste_embed_sparse and _dense, haste_group, haste_cohesion and haste_metrics_add (for long lists) take scratch
-       while they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init and haste_workspace_init
-       work in the caller's memory.
+       haste_embed_sparse and _dense, haste_group, haste_cohesion, haste_metrics_add (for long lists) and some of
+       >>api surgery take scratch while they run. HASTE_MALLOC and HASTE_FREE replace malloc and free. haste_layer_init
+       and haste_workspace_init work in the caller's memory.
    ERRORS   Every function that can fail returns a haste_status, and writes a sentence to its last argument, a
        haste_error, unless that is NULL. Arguments, sizes, lists and x are checked before anything is written. Nothing
        exits, prints or asserts. B = 0 is no error: there is nothing to do.
@@ -79,10 +79,9 @@
        HASTE_FILE           this file's name, where it was renamed: it includes itself. Default "haste.h"
        HASTE_NO_SIMD        the portable kernels alone; else, by GCC and Clang, AVX-512 or AVX2 (at run time) or NEON.
                             Other compilers, and nvcc, build the portable ones: have the implementation in a C file
-       -ffast-math       is refused: it would drop the checks for NaN
 
    LIMITS   slots (L rounded up to groups) < 2^31, 1 <= D <= 65,536, 8 <= S <= 256 in steps of 8, 1 <= F <= the slice's
-       width. Sizes and products are 64-bit and checked.
+       width. Sizes and products are 64-bit and checked. -ffast-math is refused: it would drop the checks for NaN.
 
    FROM THE PAPER TO THE FUNCTIONS
        3.1 layer, group-shared support     haste_block, haste_forward
@@ -817,12 +816,13 @@ typedef struct haste_file {
      dtype   HASTE_BF16 stores float32 weights rounded to nearest, without optimizer state (it loads as a layer of
              HASTE_SGD); otherwise pass layer->dtype
 
-   What stands at the path: a file is replaced, and its mode kept, its owner too where the process may give files away
-   (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is replaced, or made
-   where there is nothing yet. A device, FIFO, socket or directory is refused before anything is written. Threads and
-   processes may save to one path at once: the last one's file stays. A process that is killed leaves its temporary;
-   the next save to that path removes it, and leaves alone those that others still write. (A file system without
-   locks, flock, cannot tell: there they stay.)
+   What stands at the path, on POSIX systems: a file is replaced, and its mode kept, its owner too where the process may
+   give files away (not its ACLs; other hard links to it keep the old file). Of a symbolic link, what it leads to is
+   replaced, or made where there is nothing yet. A device, FIFO, socket or directory is refused before anything is
+   written. Threads and processes may save to one path at once: the last one's file stays. A process that is killed
+   leaves its temporary; the next save to that path removes it, and leaves alone those that others still write. (A file
+   system without locks, flock, cannot tell: there they stay.) On Windows a link is itself replaced, and the new file
+   has the folder's rights; elsewhere nothing of this is known.
 
    A layer that could not be loaded again is not written: HASTE_ERR_STATE for what haste_layer_check finds, and for a
    weight too large for bfloat16. HASTE_ERR_ARG: names that are empty, repeated or the library's. HASTE_ERR_FILE: path
@@ -833,8 +833,9 @@ typedef struct haste_file {
    map the file where the system can (elsewhere, and on big-endian machines, as 0), to predict: all is checked but
    weights and their state, which are not even read; haste_file_check does it. Training changes private copies of the
    pages that it writes, never the file; where the system does not grant so much memory the pages are read-only, and
-   writing to them ends the program. On failure *file is unchanged. Files go from any machine to any other; the
-   caller's sections are bytes, and stay as they are.
+   writing to them ends the program. Who shortens or overwrites a mapped file in place ends the program or changes its
+   numbers; haste_save does neither, it replaces. On failure *file is unchanged. Files go from any machine to any other;
+   the caller's sections are bytes, and stay as they are.
 
    haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
    haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer
@@ -1080,7 +1081,7 @@ const char *haste_status_text(haste_status status)
     case HASTE_ERR_SIZE:      return "a size overflows, or a buffer is too small";
     case HASTE_ERR_MEMORY:    return "out of memory";
     case HASTE_ERR_DATA:      return "the data are malformed or not finite";
-    case HASTE_ERR_NONFINITE: return "a logit became infinite or NaN";
+    case HASTE_ERR_NONFINITE: return "a logit, gradient or updated weight became infinite or NaN";
     case HASTE_ERR_STATE:     return "the layer is not in a state that allows this";
     case HASTE_ERR_FILE:      return "a file could not be read or written";
     case HASTE_ERR_FORMAT:    return "the file is not a usable model file";
@@ -1342,7 +1343,7 @@ HASTE__INLINE float haste__float(uint32_t bits) { float value; memcpy(&value, &b
 typedef struct haste__rule { float lr, momentum, beta1, beta2, eps, decay, correct1, correct2; } haste__rule;
 
 /* What predict computes of a group: logits z[b*stride + s] of `samples` samples. */
-typedef struct haste__rows {
+typedef struct haste__product {
     int             S, F, samples, bf16;   /* bf16: so are the weights */
     const uint16_t *index;                 /* [F], or NULL */
     const void     *w;                     /* [F, S] */
@@ -1351,7 +1352,7 @@ typedef struct haste__rows {
     float          *z;
     uint32_t       *pair;                  /* haste__dot: scratch, [ceil(F/2)][S + 32] */
     ptrdiff_t       pitch, stride, ahead;  /* ahead: the next group's weights lie so many numbers behind */
-} haste__rows;
+} haste__product;
 
 /* A candidate of haste_score: label s of a group, for a sample's x (of the group's slice). */
 typedef struct haste__candidate { const float *x; float *score; int s; } haste__candidate;
@@ -1363,11 +1364,11 @@ typedef enum haste__store_mode { HASTE__SET, HASTE__ADD, HASTE__STREAM } haste__
 typedef struct haste__kernels {
     void (*forward)(int S, int F, const uint16_t *index, const float *w, const float *bias, const float *x, float *z,
                     ptrdiff_t ahead);
-    void (*predict)(const haste__rows *rows);
+    void (*predict)(const haste__product *rows);
     void (*grad_input)(int S, int F, const uint16_t *index, const float *w, const float *dz, float *dx);
     void (*grad_weight)(int S, int F, const uint16_t *index, const float *x, ptrdiff_t tile_size, int tiles,
                         const float *dzt, float *dw, haste__store_mode store);
-    void (*score)(const haste__rows *rows, const haste__candidate *candidate, int n);
+    void (*score)(const haste__product *rows, const haste__candidate *candidate, int n);
     void (*transpose)(int rows, int columns, const float *from, ptrdiff_t pitch, float *to, ptrdiff_t stride,
                       float *sum);
     void (*split_rows)(const float *from, ptrdiff_t pitch, int B, int S, int groups, float *to, ptrdiff_t stride,
@@ -1787,7 +1788,7 @@ HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
     _mm512_mask_storeu_ps(z + i * r->stride + (vectors - 1) * 16, mask,                                                \
                           _mm512_add_ps(sum[i][vectors - 1], _mm512_maskz_loadu_ps(mask, bias + (vectors - 1) * 16)));
 
-HASTE__TARGET_DOT HASTE__INLINE void haste__dot_tile(int rows, int vectors, const haste__rows *r, const uint32_t *w,
+HASTE__TARGET_DOT HASTE__INLINE void haste__dot_tile(int rows, int vectors, const haste__product *r, const uint32_t *w,
                                                      const uint32_t *x, const float *bias, float *z, __mmask16 mask)
 {
     __m512 sum[8][2];
@@ -1803,7 +1804,7 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_tile(int rows, int vectors, cons
 }
 
 /* As predict, from x in bfloat16. */
-HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
+HASTE__TARGET_DOT static void haste__dot(const haste__product *r)
 {
     const uint16_t *w = (const uint16_t *)r->w, *x = (const uint16_t *)r->x;
     /* what is read behind the last one is not used */
@@ -1837,7 +1838,7 @@ HASTE__TARGET_DOT static void haste__dot(const haste__rows *r)
 }
 #else
 int haste_has_bf16_dot(void) { return 0; }
-static void haste__dot(const haste__rows *r) { (void)r; }
+static void haste__dot(const haste__product *r) { (void)r; }
 #endif
 
 /* The kernels of a path, or NULL where this processor (or this build) does not have it. */
@@ -3233,7 +3234,7 @@ static void haste__group_rows(const haste__pass *pass, const haste__group *group
 {
     const size_t first = (size_t)tile * (size_t)pass->layer->inputs * HASTE__SAMPLES +
                          (size_t)(group->block->begin * pass->pitch);
-    haste__rows rows;
+    haste__product rows;
     rows.S = group->S;
     rows.F = group->F;
     rows.samples = haste__tile_samples(pass, tile);
@@ -4421,7 +4422,7 @@ static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t 
 /* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how
    many. A key is slot << 32 | (sample - b) << 16 | (candidate - first). */
 static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first,
-                            haste__rows *r, haste__candidate *c)
+                            haste__product *r, haste__candidate *c)
 {
     const haste_layer *layer = pass->layer;
     const haste_block *block = layer->block;
@@ -4467,7 +4468,7 @@ static void haste__score_task(void *context, int64_t task, int thread)
     while (j < end) {
         const int64_t first = j, first_sample = b;
         uint64_t *key = buffer;
-        haste__rows rows[2];
+        haste__product rows[2];
         haste__candidate run[2][HASTE__SCORE_RUN];
         int64_t n = 0, i;
         int turn = 0, count, next;
@@ -6568,7 +6569,7 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
    threads or processes. A name is bound to another file only by who has the lock of the one that it names. Where a
    file system knows no locks, nobody can tell: nothing is removed there, and the names are used up one after the
    other. Where its locks do not reach other machines, one of these may take a temporary for an orphan; its writer
-   sees that before it would rename another file. */
+   looks for that before it renames, which leaves a moment. */
 
 #define HASTE__FILE_WRITERS 32     /* names that a temporary can have: who save to one path at once */
 #define HASTE__FILE_PATH    4096
@@ -6606,9 +6607,19 @@ typedef struct haste__writer {
 #else
     int   lock;                          /* a descriptor */
 #endif
+#if defined(HASTE__POSIX)
+    struct stat old;                     /* what will be replaced, if there is something */
+    int   exists;
+#endif
 } haste__writer;
 
 #if defined(HASTE__POSIX)
+
+#if defined(O_CLOEXEC)   /* -std=c99 hides it */
+    #define HASTE__CLOEXEC O_CLOEXEC
+#else
+    #define HASTE__CLOEXEC 0
+#endif
 
 /* Length of the folder's part of a path, slash included; 0: it has none. */
 static size_t haste__folder(const char *path)
@@ -6649,7 +6660,8 @@ static void haste__remove_orphan(const char *name)
 {
     int descriptor;
     if (haste__file_kind(name) != NULL) return;
-    descriptor = open(name, O_RDWR);
+    descriptor = open(name, O_RDWR | HASTE__CLOEXEC);
+    if (descriptor < 0) descriptor = open(name, O_RDONLY | HASTE__CLOEXEC);   /* its mode may forbid writing */
     if (descriptor < 0) return;
     if (flock(descriptor, LOCK_EX | LOCK_NB) == 0 && haste__names(name, descriptor)) unlink(name);
     close(descriptor);
@@ -6659,7 +6671,7 @@ static void haste__remove_orphan(const char *name)
    it for an orphan (errno is then EEXIST). */
 static int haste__create_locked(const char *name, unsigned mode)
 {
-    int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL, mode), locked;
+    int descriptor = open(name, O_RDWR | O_CREAT | O_EXCL | HASTE__CLOEXEC, mode), locked;
     if (descriptor < 0) return -1;
     fcntl(descriptor, F_SETFD, FD_CLOEXEC);   /* a program that is started meanwhile must not keep the lock */
     locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0;
@@ -6672,7 +6684,7 @@ static int haste__create_locked(const char *name, unsigned mode)
 }
 
 /* Gives a new file the owner and the mode of the old one. Who may not give it the group leaves the group no more
-   rights than all others have. */
+   rights than all others have; where nothing of this can be set, the file stays private. */
 static void haste__keep_mode(int descriptor, const struct stat *old)
 {
     unsigned mode = (unsigned)old->st_mode & 0777u;
@@ -6683,25 +6695,27 @@ static void haste__keep_mode(int descriptor, const struct stat *old)
 
 static int haste__writer_open(haste__writer *w, const char *path)
 {
-    struct stat old, found;
-    int exists = stat(path, &old) == 0, reason, copy, i;
-    if (!exists && errno != ENOENT) return haste__reason();
+    struct stat found;
+    int reason, copy, i;
+    w->exists = stat(path, &w->old) == 0;
+    if (!w->exists && errno != ENOENT) return haste__reason();
     reason = haste__follow(path, w->target);
     if (reason) return reason;
     /* /proc/self/fd/3, say, opens what its text does not name. */
-    if (exists && strcmp(path, w->target) != 0 && stat(w->target, &found) != 0) return HASTE__LINK_BLIND;
+    if (w->exists && strcmp(path, w->target) != 0 &&
+        (stat(w->target, &found) != 0 || found.st_ino != w->old.st_ino || found.st_dev != w->old.st_dev))
+        return HASTE__LINK_BLIND;
     w->lock = -1;
     for (i = 0; i < HASTE__FILE_WRITERS; i++) {
         char name[sizeof w->name];
         snprintf(name, sizeof name, "%s.tmp-haste%02d", w->target, i);
         haste__remove_orphan(name);
         if (w->lock >= 0) continue;
-        w->lock = haste__create_locked(name, exists ? 0600 : 0666);
+        w->lock = haste__create_locked(name, w->exists ? 0600 : 0666);
         if (w->lock >= 0) strcpy(w->name, name);
         else if (errno != EEXIST) return haste__reason();
     }
     if (w->lock < 0) return HASTE__ALL_TAKEN;
-    if (exists) haste__keep_mode(w->lock, &old);
     copy = dup(w->lock);   /* stdio closes its own; the lock stays until the file has its name */
     if (copy >= 0) fcntl(copy, F_SETFD, FD_CLOEXEC);
     w->out = copy >= 0 ? fdopen(copy, "wb") : NULL;
@@ -6728,6 +6742,7 @@ static int haste__writer_close(haste__writer *w, int reason)
     if (fclose(w->out) != 0 && !reason) reason = haste__reason();
     if (!reason && !haste__file_sync(w->lock)) reason = haste__reason();
     if (!reason && !haste__names(w->name, w->lock)) reason = HASTE__TAKEN_AWAY;
+    if (!reason && w->exists) haste__keep_mode(w->lock, &w->old);   /* until here it was nobody else's */
     if (!reason && rename(w->name, w->target) != 0) reason = haste__reason();
     if (reason && haste__names(w->name, w->lock)) unlink(w->name);
     close(w->lock);
@@ -6745,7 +6760,7 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #elif defined(_WIN32)
 
-/* The lock is a handle beside which stdio may write, while nobody can have the file for himself alone. */
+/* The lock is a handle beside which stdio may write; while it is open nobody can open the file unshared. */
 static int haste__writer_open(haste__writer *w, const char *path)
 {
     void *const none = (void *)(intptr_t)-1;
@@ -7188,6 +7203,7 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
     }
     memory = MAP_FAILED;
+    errno = EFBIG;
     if (bytes > 0 && (uint64_t)bytes <= SIZE_MAX) {
         memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, descriptor, 0);
         if (memory == MAP_FAILED) memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
@@ -7319,8 +7335,8 @@ static haste_status haste__surgery_check(const haste_layer *to, const haste_laye
     return status == HASTE_OK ? haste__layer_check_ids(from, error) : status;
 }
 
-/* Copies numbers into an array of another type; 0 where one of them is not finite there. (Adam's first moment stays
-   below 1e18, which bfloat16 rounds down.) */
+/* Copies numbers into an array of another type; 0 where one of them is not finite there. (1e18, the most that Adam's
+   first moment may be, is not rounded up in bfloat16: a copy passes haste_layer_check.) */
 static int haste__convert(void *to, haste_dtype to_dtype, const void *from, haste_dtype from_dtype, size_t n)
 {
     size_t i;
@@ -7530,9 +7546,9 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
             if (d >= 0 && d < width) choice->energy[d] += (double)sparse->value[j] * (double)sparse->value[j];
         }
     }
-    /* Its root: no sum of squares of floats is too large or too small for a float then. */
+    /* The root of its mean over the labels: never too large for a float. */
     for (d = 0; d < width; d++)
-        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d]), d);
+        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d] / labels), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
     /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
@@ -7809,10 +7825,12 @@ haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *o
     haste_plan plan;
     haste_status status;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    l = *layer;
-    status = options ? haste__layer_shape(&l, options, error)
-                     : haste__layer_sizes_check(&l, "layer: ", HASTE_ERR_ARG, error);
-    haste__layer_forget(&l);
+    if (options) status = haste__layer_shape(&l, options, error);
+    else {
+        l = *layer;
+        status = haste__layer_sizes_check(&l, "layer: ", HASTE_ERR_ARG, error);
+    }
+    if (status == HASTE_OK) haste__layer_forget(&l);
     if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
     if (status == HASTE_OK) status = haste__memory_check(memory, bytes, plan.layer, error);
     if (status != HASTE_OK) return status;
@@ -8215,7 +8233,8 @@ void haste_top_k_ref(const haste_layer *layer, const double *logits, int32_t k, 
 /* ---- >>letters ----------------------------------------------------------------------------------------------- */
 
 /* Parameters and variables have the letters of the paper: F, S, L, D, b, g, ... Where a project has macros of one
-   letter (Arduino's F, complex.h's I), they are put aside while this file is read, and brought back. */
+   letter (Arduino's F, complex.h's I), GCC, Clang and MSVC put them aside while this file is read, and bring them
+   back. */
 #if defined(HASTE__LETTERS) && (defined(__GNUC__) || defined(_MSC_VER))
     #if defined(_MSC_VER)
         #define HASTE__PRAGMA(text) __pragma(text)
@@ -8351,8 +8370,8 @@ hv_target static void HASTE__KERNEL(forward)(int S, int F, const uint16_t *index
         hv_store(z + i * r->stride + 3 * HV_LANES, sum[i][3] + b[3]);                                                  \
     }
 
-hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, int rows, int vectors, int bf16, int b0,
-                                                         int s, int first, int end)
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__product *r, int rows, int vectors, int bf16,
+                                                         int b0, int s, int first, int end)
 {
     const ptrdiff_t S = r->S, pitch = r->pitch, ahead = r->ahead;
     const uint16_t *index = r->index;
@@ -8394,7 +8413,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_tile)(const haste__rows *r, i
 }
 
 /* The same for all samples and the labels from s on. */
-hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__rows *r, int bf16)
+hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__product *r, int bf16)
 {
     const int start = s, F = r->F, S = r->S, samples = r->samples, turn = s + 8 * HV_LANES <= S ? 8 : F;
     int b, first, end;
@@ -8424,7 +8443,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(predict_from)(int s, const haste__row
 #endif
 }
 
-hv_target static void HASTE__KERNEL(predict)(const haste__rows *r)
+hv_target static void HASTE__KERNEL(predict)(const haste__product *r)
 {
     if (r->bf16) HASTE__KERNEL(predict_from)(0, r, 1);
     else HASTE__KERNEL(predict_from)(0, r, 0);
@@ -8550,8 +8569,8 @@ hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *i
 #define HASTE__SCORE_ADD(i) \
     sum##i = hv_fma1(bf16 ? haste__from_bf16(w16[s##i]) : w32[s##i], x##i[in], sum##i);
 
-hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__rows *r, const haste__candidate *c, int n, int bf16,
-                                                       ptrdiff_t ahead)
+hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__product *r, const haste__candidate *c, int n,
+                                                       int bf16, ptrdiff_t ahead)
 {
     const ptrdiff_t S = r->S, s0 = c[0].s, s1 = c[1].s, s2 = c[2].s, s3 = c[3].s;
     const float *x0 = c[0].x, *x1 = c[1].x, *x2 = c[2].x, *x3 = c[3].x, *w32 = (const float *)r->w;
@@ -8570,7 +8589,7 @@ hv_target HASTE__INLINE void HASTE__KERNEL(score_four)(const haste__rows *r, con
     if (n > 3) *c[3].score = sum3 + r->bias[s3];
 }
 
-hv_target static void HASTE__KERNEL(score)(const haste__rows *r, const haste__candidate *c, int n)
+hv_target static void HASTE__KERNEL(score)(const haste__product *r, const haste__candidate *c, int n)
 {
     ptrdiff_t ahead = r->ahead;
     for (; n > 0; n -= 4, c += 4, ahead = 0) {
@@ -9051,8 +9070,8 @@ static const haste__kernels HASTE__KERNEL(kernels) =
 
    0.2.0   One interface to stay; nothing of 0.1 that is named here remains as it was.
            Objects know what they were made for: gradients their layer, their pending micro-batches and its rewires;
-           metrics are told k. Workspaces are opaque, and for training, prediction or both. Lists go by pointer, B = 0 is
-           no error, HASTE_NONE says 0 where 0 means a default, haste_loss_options.scale replaces divisor.
+           metrics are told k. Workspaces are opaque, and for training, prediction or both. Lists go by pointer, B = 0
+           is no error, HASTE_NONE says 0 where 0 means a default, haste_loss_options.scale replaces divisor.
            haste_inverse_propensity (haste_propensity), haste_metrics_values (haste_scores), haste_cohesion without
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the

@@ -737,7 +737,7 @@ static inline const char *data_skipped_text(const data_skipped *skipped, int wor
     if (skipped->labels)
         n += snprintf(text + n, 200 - (size_t)n, "%s%lld unknown labels", n ? ", " : "", (long long)skipped->labels);
     if (skipped->bytes)
-        snprintf(text + n, 200 - (size_t)n, "%s%lld bytes that are no UTF-8", n ? ", " : "", (long long)skipped->bytes);
+        snprintf(text + n, 200 - (size_t)n, "%s%lld byte%s that are no UTF-8", n ? ", " : "", (long long)skipped->bytes, skipped->bytes == 1 ? "" : "s");
     return text;
 }
 

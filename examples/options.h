@@ -101,7 +101,8 @@ static inline const char *option_value(const option *o, int exact, char text[64]
     text[0] = 0;
     if (o->kind == OPTION_FLAG) snprintf(text, 64, "%d", *(const int *)o->target);
     if (o->kind == OPTION_COUNT) snprintf(text, 64, "%lld", (long long)*(const int64_t *)o->target);
-    if (o->kind == OPTION_REAL) snprintf(text, 64, exact ? "%.17g" : "%g", *(const double *)o->target);
+    if (o->kind == OPTION_REAL && !isnan(*(const double *)o->target))   /* NaN: there is no default */
+        snprintf(text, 64, exact ? "%.17g" : "%g", *(const double *)o->target);
     if (o->kind == OPTION_CHOICE) {
         char word[32];
         snprintf(text, 64, "%s", option_word(o, *(const int *)o->target, word));
@@ -118,8 +119,8 @@ static inline void options_help(const option *table, int count, FILE *out)
         if (o->kind == OPTION_HEADING) { fprintf(out, "\n%s\n", o->help); continue; }
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->word ? " " : "", o->word ? o->word : "");
         fprintf(out, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "", o->help);
-        if (o->kind == OPTION_CHOICE || o->kind == OPTION_COUNT || o->kind == OPTION_REAL)
-            fprintf(out, " [%s]", option_value(o, 0, value));
+        if ((o->kind == OPTION_CHOICE || o->kind == OPTION_COUNT || o->kind == OPTION_REAL) && option_value(o, 0, value)[0])
+            fprintf(out, " [%s]", value);
         fputc('\n', out);
     }
 }

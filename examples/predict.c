@@ -96,7 +96,7 @@ static void read_options(predictor *p, int argc, char **argv)
     const char *name[2] = { NULL, NULL };
     int names, help = 0;
     option table[] = {
-        { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "only labels whose score is above P, all of them unless --top-k", 0 },
+        { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "only labels above this probability (a logit unless the model was trained with bce), all of them unless --top-k; without it the best K", 0 },
         { OPTION_COUNT, "top-k", "K", &p->top_k, 1, PREDICT_TOP_K, 0, "labels of each document", 0 },
         { OPTION_CHOICE, "names", "chosen|ids|names", &p->names, 0, 0, 0, "print labels as numbers or names; chosen: names, if the model has them", 0 },
         { OPTION_CHOICE, "format", FORMAT_WORDS, &p->format, 0, 0, 0, "of DOCUMENTS; auto: seen from the first line", 0 },
@@ -112,7 +112,7 @@ static void read_options(predictor *p, int argc, char **argv)
     const int count = (int)(sizeof table / sizeof table[0]);
     p->top_k = 5;
     p->batch = 32;
-    p->threshold = .5;   /* only shown as an example: it counts where it is given */
+    p->threshold = NAN;
     if (!options_parse(table, count, argc, argv, name, &names, 2, text)) die(2, "%s", text);
     if (help) {
         printf("usage: " PREDICT_NAME " MODEL DOCUMENTS [options]\n\n"

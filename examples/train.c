@@ -156,7 +156,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_CHOICE, "scope", "block|group", &s->scope, 0, 0, 1, "the lowest scores of all groups together, or of each", 0 },
         { OPTION_FLAG, "uniform", NULL, &s->uniform, 0, 1, 1, "new inputs begin with small random weights instead of 0", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
-        { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here, after each epoch and when stopped by a signal", 0 },
+        { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here: at once (what stands there is replaced), after each epoch, and when stopped by a signal", 0 },
         { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save", 0 },
         { OPTION_TEXT, "export", "FILE", &s->export_path, 0, 0, 0, "write the model here at the end, only to predict; with --resume and no TRAIN: at once", 0 },
         { OPTION_FLAG, "export-bf16", NULL, &s->export_bf16, 0, 1, 0, "with weights rounded to bfloat16: half the size", 0 },

@@ -41,7 +41,7 @@ if command -v cmake >/dev/null 2>&1; then
     check "find_package takes the shared library" "ldd $out/find/user | grep libhaste"
     check "find_package, HASTE_USE_STATIC" "$(project find_static "-DCMAKE_PREFIX_PATH=$out/usr -DHASTE_USE_STATIC=1"); ! ldd $out/find_static/user | grep libhaste"
     check "find_package of another version" "sed 's/haste 0.2/haste 0.9/' examples/cmake/user/CMakeLists.txt >$out/CMakeLists.txt; cp $user $out;
-        ! cmake -S $out -B $out/other -DCMAKE_PREFIX_PATH=$out/usr"
+        ! cmake -S $out -B $out/other -DCMAKE_PREFIX_PATH=$out/usr >$out/other.log 2>&1 && grep -F 0.9 $out/other.log"
     check "add_subdirectory" "$(project subdirectory -DHOW=subdirectory)"
     check "FetchContent, shared, without OpenMP" "$(project fetch "-DHOW=fetch -DBUILD_SHARED_LIBS=ON -DHASTE_OPENMP=OFF"); ldd $out/fetch/user | grep libhaste"
     check "cmake --install" "cmake -S examples/cmake -B $out/cmake -DCMAKE_INSTALL_PREFIX=$out/cmake_usr -DCMAKE_BUILD_TYPE=Release; cmake --build $out/cmake;

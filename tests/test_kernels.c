@@ -71,7 +71,7 @@ static void predict(void)
         float *w = normals((size_t)(S * F)), *bias = normals((size_t)S), *x = normals(WIDTH * 32);
         float *z = check_floats((size_t)(B * stride)), *row = check_floats(WIDTH * 32), score[64];
         haste__candidate candidate[64];
-        haste__rows r;
+        haste__product r;
         int s, b, f, touched = 0, same = 1, count;
         if (!half) { printf("out of memory\n"); exit(1); }
         for (s = 0; s < S * F; s++) {
