@@ -186,7 +186,7 @@ typedef enum haste_path {
    offset [B+1] ascends and may start above 0, so that a slice of a larger set needs no copy. A list may be empty,
    unordered, and may name a label twice (it counts once: the first time).
    In training and search offset may be NULL: sample b then has id[b] alone, or with id -1 none; a sample without a
-   positive is then left out of the loss. */
+   positive (in any shard, where loss.softmax is given) is then left out of the loss. */
 typedef struct haste_lists {
     const int64_t *offset;
     const int32_t *id;
@@ -276,13 +276,14 @@ typedef struct haste_layer_options {
    layer bring one workspace each. */
 typedef enum haste_purpose {
     HASTE_ANY_PURPOSE = 0,
-    HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _forward, _backward, _score, _rewire */
+    HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _evaluate, _softmax_begin, _forward, _backward,
+                                 _score, _rewire */
     HASTE_PREDICTION          /* haste_forward, _score, _top_k, _above: without the memory that input gradients take */
 } haste_purpose;
 
 typedef struct haste_workspace_options {
     int32_t       batch;      /* the largest B; 0: 128 */
-    int64_t       ids;        /* the most ids of one batch's lists (positives, or exclusions); 0: 64 * batch */
+    int64_t       ids;        /* the most ids of one batch's lists (positives, exclusions, ignored); 0: 64 * batch */
     int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
     int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
                                  number of threads is not. Chunks beyond the number of threads even out the work, and
@@ -330,7 +331,7 @@ typedef struct haste_gradient {
     float   *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
     float   *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
     int32_t  pending;                    /* micro-batches in it that are not yet applied; who fills the arrays himself
-                                            says 1 */
+                                            says 1, and the layer's rewires */
     int64_t  rewires;                    /* the layer's when the first of them was added: rows belong to inputs */
     uint64_t layer;                      /* which layers it belongs to */
     void    *memory;                     /* what haste_gradient_free gives back, or NULL */
@@ -343,7 +344,7 @@ typedef struct haste_loss_tile {
     int32_t        first_sample;      /* b of the first sample */
     const int32_t *label;             /* [labels] ids */
     const float   *target;            /* [labels, 32] y of positives; others 0 */
-    float         *logit;             /* [labels, 32] in: u (see haste_train_step); out (=): d loss / du */
+    float         *logit;             /* [labels, 32] in: u (see haste_loss_options); out (=): d loss / du */
     float         *loss;              /* [32] (+=): each sample's loss */
 } haste_loss_tile;
 
@@ -368,7 +369,7 @@ typedef void haste_loss_function(void *context, const haste_loss_tile *tile);
    logits (x normalised by the caller): label_scale = s / |w_l|; additive margins: margin. Propensities: positive_value
    = 1 / p_l. */
 typedef struct haste_loss_options {
-    double               scale;             /* of loss and all gradients; 0: 1 / B */
+    double               scale;             /* of loss and all gradients; 0: 1 / B, rows left out counted */
     const float         *sample_weight;     /* [B], or NULL: 1 */
     const float         *positive_value;    /* beside each id of the positives: y, from 0; or NULL: 1 */
     const float         *label_weight;      /* [L], or NULL: 1 */
@@ -378,7 +379,7 @@ typedef struct haste_loss_options {
     float                logit_scale;       /* 0: 1 */
     float                margin;
     float                positive_weight;   /* BCE and hinge; 0: 1 */
-    float                smoothing;         /* BCE and softmax; 0 .. 1 */
+    float                smoothing;         /* BCE, and softmax without label_weight; from 0 to below 1 */
     float                negligible;        /* slopes d loss / dz, before scale, that count as 0 where smaller */
     float                share;             /* of the groups without a positive in the batch that are visited, at random
                                                from (seed, step), with 1 / share times their weight; 0: 1, all */
@@ -556,7 +557,8 @@ HASTE_API haste_status haste_evaluate(const haste_layer *layer, haste_workspace 
      haste_softmax_merge    sums (in, out) takes those of another shard
    then haste_train_step, _accumulate or _evaluate of each with loss.softmax = the merged sums: their losses, and their
    grad_x, add up to those of one layer with all labels. `options` are the loss's of the step, the same on all shards;
-   NULL: the defaults. */
+   NULL: the defaults. Errors as of haste_train_step (HASTE_ERR_NONFINITE: sums lack what is not finite); HASTE_ERR_ARG
+   for another loss. Thread-safe with one workspace each. */
 HASTE_API haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                            const haste_lists *positives, const haste_loss_options *options,
                                            double *sums, haste_error *error);
@@ -2055,7 +2057,7 @@ typedef struct haste__scratch {
     float    *sample;        /* [batch + 32]                     training: weights of samples */
     double   *mass;          /* [2][batch]                       training: of positives: values; values times weights */
     double   *smooth;        /* [batch]                          training: smoothing, for each label of a softmax */
-    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, softmax's running maximum and sum */
+    double   *sum;           /* [chunks][2 * batch + 2]          training: loss, squares, softmax's maxima and sums */
     float    *shift;         /* [2][batch + 32]                  training: softmax's largest logit, the factor of its
                                                                  gradient */
     float    *best_score;    /* [threads][batch][top_k]          prediction */
@@ -2076,7 +2078,9 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     const uint64_t weights = S * (uint64_t)work->max_fan_in;   /* <= 2^24 */
     const uint64_t packed = train || batch >= HASTE__SAMPLES ? samples : batch;   /* see haste__pass_load_rows */
     const uint64_t pairs = (uint64_t)(work->max_fan_in + 1) * (HASTE__SAMPLES / 2);
-    uint64_t tile = panel * samples + (train || work->bf16_dot ? weights + pairs : 0);
+    /* haste__forward_panels fills one tile while it writes out another */
+    const uint64_t twice = samples > 2 * HASTE__SAMPLES ? samples : 2 * HASTE__SAMPLES;
+    uint64_t tile = panel * twice + (train || work->bf16_dot ? weights + pairs : 0);
     if (train) tile += panel * samples + weights + panel;
     memset(s, 0, sizeof *s);
     s->tile_count = (size_t)((tile + 15) / 16 * 16);
@@ -2931,7 +2935,8 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
 {
     haste__scratch *s = &pass->scratch;
     uint64_t *end = haste__pairs(pass->layer, positives, pass->B, s->pair), *p, *kept = s->pair;
-    int32_t b;
+    const uint64_t *ignored;
+    int32_t b, absent = 0;
     if (o->ignored) {   /* what is ignored is no positive */
         pass->ignored = s->pair + pass->work->ids;
         pass->ignored_end = haste__pairs(pass->layer, o->ignored, pass->B, s->pair + pass->work->ids);
@@ -2940,7 +2945,11 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
     }
     pass->pair = s->pair;
     pass->pair_end = end;
-    for (b = 0; b < pass->B; b++) s->mass[b] = s->mass[pass->work->batch + b] = 0;
+    for (b = 0; b < pass->B; b++) {
+        s->mass[b] = s->mass[pass->work->batch + b] = 0;
+        s->smooth[b] = (double)pass->layer->labels;   /* that are not ignored; haste__softmax_sums replaces it */
+    }
+    for (ignored = pass->ignored; ignored < pass->ignored_end; ignored++) s->smooth[*ignored & 0xffffffffu]--;
     for (p = s->pair; p < end; p++) {
         const int32_t sample = (int32_t)(*p & 0xffffffffu), id = pass->layer->label_of[*p >> 32];
         const float y = o->positive_value ? haste__list_value(positives, o->positive_value, sample, id) : 1;
@@ -2949,10 +2958,13 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
         s->mass[pass->work->batch + sample] += (double)y * (o->label_weight ? (double)o->label_weight[id] : 1);
     }
     if (o->positive_value) pass->value = s->value;
-    if (o->sample_weight || !positives->offset) {
-        for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++)
-            s->sample[b] = b >= pass->B || (!positives->offset && positives->id[b] < 0) ? 0
-                           : o->sample_weight ? o->sample_weight[b] : 1;
+    /* A row without a positive is left out; a shard cannot tell, but the softmax's sums do. */
+    for (b = 0; b < pass->B && !positives->offset && !o->softmax; b++) absent += positives->id[b] < 0;
+    if (o->sample_weight || absent) {
+        for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
+            s->sample[b] = b < pass->B && o->sample_weight ? o->sample_weight[b] : 1;
+            if (b >= pass->B || (absent && positives->id[b] < 0)) s->sample[b] = 0;
+        }
         pass->sample = s->sample;
     }
     if (pass->value || pass->sample || pass->ignored || o->label_weight || o->label_scale || o->label_offset ||
@@ -2984,8 +2996,10 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
 {
     const haste_loss kind = layer->loss;
     haste_status status;
-    if (!haste__in(o->scale, -FLT_MAX, FLT_MAX))
-        return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number", o->scale);
+    int64_t i;
+    int32_t b;
+    if (o->scale != 0 && !haste__in(fabs(o->scale), FLT_MIN, FLT_MAX))
+        return haste__fail(error, HASTE_ERR_ARG, "scale = %g, expected 0, or a number of the size of floats", o->scale);
     if (!haste__in((double)o->negligible, 0, FLT_MAX))
         return haste__fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
                            (double)o->negligible);
@@ -3010,12 +3024,11 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
                            (double)o->smoothing);
     if (o->softmax && kind != HASTE_SOFTMAX)
         return haste__fail(error, HASTE_ERR_ARG, "softmax: sums are given, and the layer's loss is another");
-    if (o->positive_value && B > 0) {   /* from where the lists begin */
-        const int64_t first = positives->offset ? positives->offset[0] : 0,
-                      last = positives->offset ? positives->offset[B] : B;
-        status = haste__weights_check(o->positive_value + first, last - first, 0, "positive_value", error);
-        if (status != HASTE_OK) return status;
-    }
+    for (b = 0; o->positive_value && b < B; b++)
+        for (i = haste__list_first(positives, b); i < haste__list_last(positives, b); i++)
+            if (!haste__in((double)o->positive_value[i], 0, FLT_MAX))
+                return haste__fail(error, HASTE_ERR_DATA, "positive_value[%lld] = %g, expected a finite number from 0",
+                                   (long long)i, (double)o->positive_value[i]);
     status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
     if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
     if (status == HASTE_OK)
@@ -3024,6 +3037,13 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
         status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
     if (status == HASTE_OK && o->ignored)
         status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
+    for (i = 0; status == HASTE_OK && o->softmax && i < (int64_t)B * HASTE_SOFTMAX_SUMS; i++) {
+        const int k = (int)(i % HASTE_SOFTMAX_SUMS);   /* the largest logit may be negative; labels are counted */
+        const double least = k == 0 ? -FLT_MAX : k == 4 && o->smoothing != 0 ? 1 : 0;
+        if (!haste__in(o->softmax[i], least, k == 0 ? FLT_MAX : DBL_MAX))
+            return haste__fail(error, HASTE_ERR_DATA, "softmax[%lld, %d] = %g, expected a finite number from %g",
+                               (long long)(i / HASTE_SOFTMAX_SUMS), k, o->softmax[i], least);
+    }
     return status;
 }
 
@@ -3167,14 +3187,16 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->labels = haste__group_labels(block, g);
     group->slot = block->first_slot + g * block->group_size;
     group->index = block->index ? block->index + g * block->fan_in : NULL;
-    panel = (size_t)pass->tiles * HASTE__SAMPLES * (size_t)haste__panel(group->S);
+    panel = (size_t)(pass->rows && pass->tiles < 2 ? 2 : pass->tiles) * HASTE__SAMPLES * (size_t)haste__panel(group->S);
     weights = (size_t)group->F * (size_t)group->S;
-    /* first what prediction needs too */
     group->z = pass->scratch.tile + pass->scratch.tile_count * (size_t)thread;
-    group->copy = group->z + panel;
-    group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
-    group->dw = group->zt + panel;
-    group->db = group->dw + weights;
+    group->copy = group->zt = group->dw = group->db = NULL;
+    if (!pass->rows || pass->dot) group->copy = group->z + panel;
+    if (!pass->rows) {
+        group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
+        group->dw = group->zt + panel;
+        group->db = group->dw + weights;
+    }
     group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
     group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
     group->w = NULL;
@@ -3263,7 +3285,7 @@ HASTE__INLINE float *haste__pair_z(const haste__group *group, uint64_t pair)
 /* log(1 + e^z) */
 static double haste__softplus(double z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }
 
-/* d u / d z of a label, and what a positive's y is after smoothing. */
+/* d u / d z of a label. */
 static float haste__label_factor(const haste_loss_options *o, int32_t id)
 {
     return (o->logit_scale != 0 ? o->logit_scale : 1) * (o->label_scale ? o->label_scale[id] : 1);
@@ -3291,7 +3313,9 @@ static void haste__group_adjust(const haste__pass *pass, haste__group *group, in
             for (b = 0; b < HASTE__SAMPLES; b++) z[b] = factor * z[b] + offset;
         }
     for (p = group->ignored; p < group->ignored_end && pass->layer->loss == HASTE_SOFTMAX; p++)
-        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile) *haste__pair_z(group, *p) = -FLT_MAX;
+        if ((int)(*p & 0xffffffffu) / HASTE__SAMPLES == tile &&
+            fabsf(*haste__pair_z(group, *p)) <= FLT_MAX)   /* what is not finite is reported */
+            *haste__pair_z(group, *p) = -FLT_MAX;
 }
 
 /* Where a tile's slopes d loss / du are in z: times d u / d z. */
@@ -3329,8 +3353,11 @@ static int haste__group_own_loss(const haste__pass *pass, haste__group *group, i
     t.logit = z;
     t.loss = column;
     pass->loss->function(pass->loss->context, &t);
-    for (i = 0; i < n; i++)
-        z[i] *= pass->scale * group->weight * (pass->sample ? pass->sample[t.first_sample + i % HASTE__SAMPLES] : 1);
+    for (i = 0; i < n; i++) {   /* what stands in columns that do not count does not matter */
+        const int b = i % HASTE__SAMPLES;
+        const float sample = pass->sample && b < samples ? pass->sample[t.first_sample + b] : 1;
+        z[i] = b < samples ? z[i] * (pass->scale * group->weight * sample) : 0;
+    }
     for (i = 0; i < samples; i++)
         *loss += (double)column[i] * (double)group->weight *
                  (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
@@ -3444,8 +3471,11 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         *z = haste__free_logit[kind];
         sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
-    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++)
-        *haste__pair_z(group, *p) = haste__free_logit[kind];
+    for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) {
+        float *z = haste__pair_z(group, *p);
+        finite &= (haste__bits(*z) & 0x7fffffffu) < 0x7f800000u;
+        *z = haste__free_logit[kind];
+    }
     for (tile = 0; tile < pass->tiles; tile++) {
         float *z = group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES;
         float *column_or_null = pass->want_loss ? column : NULL;
@@ -3688,7 +3718,8 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
     float *weight, *bias;
     if (!want_weight && !pass->grad_x) return 1;
     haste__group_gradients(pass, group, chunk, want_weight);
-    if (!want_weight) return 1;
+    if (!want_weight)   /* the slopes still stand in z */
+        return pass->kernel->all_below(group->z, (int64_t)pass->tiles * HASTE__SAMPLES * S, HUGE_VALF);
     if (!haste__group_sane(pass, group->dw, n, group->db, S)) return 0;
     if (pass->want_norm || pass->clip > 0) {
         const double squares = haste__sum_squares(group->dw, n) + haste__sum_squares(group->db, S),
@@ -3797,7 +3828,7 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     double *largest = haste__chunk_sum(pass, chunk) + 2, *sum = largest + pass->work->batch;
     float tile_largest[HASTE__SAMPLES], tile_sum[HASTE__SAMPLES];
     haste__walk walk = haste__walk_chunk(pass, chunk);
-    int tile, b;
+    int tile, b, bad = 0;
     int64_t g;
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
     while (haste__walk_group(&walk, &g)) {
@@ -3812,8 +3843,10 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
             haste__group_logits(pass, &group, tile);
             if (pass->loss) haste__group_adjust(pass, &group, tile);
             if (!pass->kernel->sumexp(group.z + (size_t)tile * (size_t)group.S * HASTE__SAMPLES, group.labels,
-                                      tile_largest, tile_sum))
-                continue;   /* reported by the second pass */
+                                      tile_largest, tile_sum)) {
+                bad++;   /* a step's second pass reports it */
+                continue;
+            }
             for (b = 0; b < n; b++) {
                 double before = largest[first + b], now = (double)tile_largest[b];
                 if (now > before) sum[first + b] *= exp(before - now);
@@ -3822,16 +3855,15 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
             }
         }
     }
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* What does not depend on logits of sample b's sums [HASTE_SOFTMAX_SUMS]. */
 static void haste__softmax_counts(const haste__pass *pass, int b, double *sums)
 {
-    const uint64_t *p;
     sums[2] = pass->scratch.mass[b];
     sums[3] = pass->scratch.mass[pass->work->batch + b];
-    sums[4] = (double)pass->layer->labels;
-    for (p = pass->ignored; p < pass->ignored_end; p++) sums[4] -= (int)(*p & 0xffffffffu) == b;
+    sums[4] = pass->scratch.smooth[b];
 }
 
 /* What the first pass gives, sums [HASTE_SOFTMAX_SUMS] (=), of sample b. */
@@ -3869,11 +3901,11 @@ static double haste__softmax_sums(haste__pass *pass)
         const double *all = own, sample = pass->sample ? (double)pass->sample[b] : 1;
         shift[b] = weight[b] = 0;
         if (b >= pass->B) continue;
-        pass->scratch.smooth[b] = 0;
         if (o && o->softmax) {
             all = o->softmax + HASTE_SOFTMAX_SUMS * (size_t)b;
             haste__softmax_counts(pass, b, own);
         } else haste__softmax_row(pass, b, own);
+        pass->scratch.smooth[b] = 0;
         if (!(all[2] > 0) || !(all[1] > 0)) continue;   /* sum 0: no group has finite logits */
         shift[b] = (float)all[0];   /* exact: it is one of the logits */
         weight[b] = (float)((double)pass->scale * sample * ((1 - smoothing) * all[3] / all[2] + smoothing) / all[1]);
@@ -3984,9 +4016,11 @@ static haste_status haste__train(haste__pass *pass, const haste_lists *positives
         total += haste__chunk_sum(pass, chunk)[0];
         squares += haste__chunk_sum(pass, chunk)[1];
     }
-    if (loss) *loss = total * (double)pass->scale;
+    if (loss) *loss = total * (o->scale != 0 ? o->scale : 1.0 / pass->B);
     if (grad_norm) *grad_norm = sqrt(squares);
     if (grad_x) haste__parallel(pass->tiles, work->threads, haste__transpose_out, pass);
+    if (loss && haste__flags(pass) == 0 && !haste__in(*loss, -DBL_MAX, DBL_MAX))
+        return haste__fail(error, HASTE_ERR_NONFINITE, "the loss is not finite");
     return haste__bad_groups(pass, error);
 }
 
@@ -4034,7 +4068,7 @@ haste_status haste_accumulate(const haste_layer *layer, haste_workspace *work, c
     status = haste__train(&pass, positives, &options->loss, loss, options->grad_norm, grad_x, error);
     if (B > 0) {
         gradient->rewires = layer->rewires;
-        gradient->pending++;
+        if (gradient->pending < INT32_MAX) gradient->pending++;
     }
     return status;
 }
@@ -4064,14 +4098,16 @@ haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work
     if (options) plain = *options;
     plain.softmax = NULL;
     status = haste__train_begin(&pass, layer, work, x, B, positives, &plain, error);
-    if (status != HASTE_OK || B == 0) return status;
+    if (status != HASTE_OK) return status;
+    if (layer->loss != HASTE_SOFTMAX || plain.function)
+        return haste__fail(error, HASTE_ERR_ARG, "the loss is not softmax");
+    if (B == 0) return HASTE_OK;
     if (!sums) return haste__fail(error, HASTE_ERR_ARG, "sums is NULL");
-    if (layer->loss != HASTE_SOFTMAX) return haste__fail(error, HASTE_ERR_ARG, "the layer's loss is not softmax");
     haste__targets(&pass, positives, &plain);
     haste__pass_load(&pass);
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, &pass);
     for (b = 0; b < B; b++) haste__softmax_row(&pass, b, sums + HASTE_SOFTMAX_SUMS * (size_t)b);
-    return HASTE_OK;
+    return haste__flags(&pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
 }
 
 haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, haste_error *error)
@@ -4100,8 +4136,9 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        if (!haste__group_sane(pass, dw, n, db, S)) bad++;
-        else if (!pass->frozen[walk.number]) {
+        if (pass->frozen[walk.number]) { }
+        else if (!haste__group_sane(pass, dw, n, db, S)) bad++;
+        else {
             if (pass->scale != 1) {   /* the norm is clipped */
                 haste__scale(dw, n, pass->scale);
                 haste__scale(db, S, pass->scale);
@@ -8073,7 +8110,7 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
     int64_t b, j, slot;
     memset(&o, 0, sizeof o);
     if (options) o = *options;
-    scale = o.scale != 0 ? o.scale : 1.0 / (double)B;
+    scale = o.scale != 0 ? o.scale : B > 0 ? 1.0 / (double)B : 1;
     positive = o.positive_weight != 0 ? (double)o.positive_weight : 1;
     smoothing = (double)o.smoothing;
     for (b = 0; b < B; b++) {

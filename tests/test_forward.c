@@ -319,6 +319,63 @@ static void large(void)
     }
 }
 
+/* The same for so few samples that a workspace has one tile of them; in memory whose end is watched. */
+static void streamed_from_few(void)
+{
+    enum { B = 32, GUARD = 1 << 16 };
+    static const int32_t sizes[] = { 16, 48, 128, 256 };
+    int i, path, dot, purpose;
+    for (i = 0; i < 4; i++) for (path = 0; path < TEST_PATHS; path++) for (dot = 0; dot < 2; dot++) for (purpose = 0; purpose < 3; purpose++) {
+        haste_layer_options options;
+        haste_workspace_options work_options;
+        haste_workspace work;
+        haste_layer layer;
+        haste_plan plan;
+        test_batch batch;
+        float *out, *logits, *beside;
+        char *base, *memory;
+        size_t count, j;
+        int64_t bad = 0;
+        if (test_path_missing(test_paths[path]) || (dot && (test_paths[path] != HASTE_PATH_AVX512 || !haste_has_bf16_dot()))) continue;
+        memset(&options, 0, sizeof options);
+        memset(&work_options, 0, sizeof work_options);
+        options.labels = 132096;   /* a multiple of all sizes; B * slots is above 2^22 */
+        options.inputs = 20;
+        options.block_count = 1;
+        options.block[0].group_size = sizes[i];
+        options.block[0].fan_in = 3;
+        options.dtype = dot ? HASTE_BF16 : HASTE_F32;
+        work_options.batch = B;
+        work_options.ids = work_options.top_k = 1;
+        work_options.threads = 2;
+        work_options.chunks = 4;
+        work_options.path = test_paths[path];
+        work_options.bf16_dot = dot;
+        work_options.purpose = (haste_purpose)purpose;
+        CHECK_STATUS(haste_layer_create(&layer, &options, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_plan_bytes(&options, &work_options, &plan, &test_error), HASTE_OK, test_error);
+        base = (char *)test_alloc(plan.workspace + GUARD + 64);
+        memory = base + (64 - (uintptr_t)base % 64) % 64;
+        memset(memory, 0xa5, plan.workspace + GUARD);
+        CHECK_STATUS(haste_workspace_init(&work, &layer, &work_options, memory, plan.workspace, &test_error), HASTE_OK, test_error);
+        batch = test_make_batch(&layer, B);
+        out = check_floats(2 * B * (size_t)layer.slots + 64);
+        logits = out + (64 - (uintptr_t)out % 64) % 64 / 4;
+        beside = logits + B * (size_t)layer.slots + 4;
+        count = B * (size_t)layer.slots;
+        CHECK(count >= (size_t)1 << 22 && layer.slots % 16 == 0);
+        CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, logits, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_forward(&layer, &work, batch.x, B, beside, &test_error), HASTE_OK, test_error);
+        CHECK(memcmp(logits, beside, count * 4) == 0);
+        for (j = 0; j < GUARD; j++) bad += (unsigned char)memory[plan.workspace + j] != 0xa5;
+        CHECK(bad == 0);
+        free(out);
+        free(base);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
 /* What a block's slice leaves out does not matter, however large. */
 static void slices(void)
 {
@@ -413,6 +470,7 @@ int main(int argc, char **argv)
     RUN(dot);
     RUN(dot_largest);
     RUN(large);
+    RUN(streamed_from_few);
     RUN(slices);
     RUN(not_finite);
     RUN(other_workspaces);

@@ -275,6 +275,8 @@ static void focal_tile(void *context, const haste_loss_tile *t)
         t->loss[b] += (float)focal((double)t->logit[s * 32 + b], (double)t->target[s * 32 + b], c->gamma, &slope);
         t->logit[s * 32 + b] = (float)slope;
     }
+    for (s = 0; s < t->labels; s++)   /* columns that do not count may hold anything, as vector code leaves it */
+        for (b = t->samples; b < 32; b++) t->logit[s * 32 + b] = HUGE_VALF - HUGE_VALF;
 }
 
 static void own_loss(void)
@@ -639,6 +641,92 @@ static void shards(void)
     }
 }
 
+/* Single labels (offset NULL) over two shards: each says its own id, or -1; the sums know whose samples have one at all. */
+static void shards_of_single_labels(void)
+{
+    enum { B = 9 };
+    static const test_shape shape = { "whole", 48, 20, 2, { { 24, 8, 6, 0, 0 }, { 0, 8, 7, 0, 0 } }, 0 };
+    haste_layer_options options = test_options(&shape, HASTE_SOFTMAX, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer whole = test_layer(&options), shard[2];
+    test_batch batch = test_make_batch(&whole, B);
+    haste_workspace work = test_workspace(&whole, B, 1, HASTE_PATH_AUTO);
+    int32_t id[B], own[2][B], b, k;
+    float *whole_x = (float *)test_zeros(B * 20 * 4), *grad_x = (float *)test_zeros(B * 20 * 4);
+    double sums[B * HASTE_SOFTMAX_SUMS], part[B * HASTE_SOFTMAX_SUMS], loss, value, total = 0;
+    haste_lists list = { NULL, NULL };
+    haste_loss_options o;
+    memset(&o, 0, sizeof o);
+    o.smoothing = .1f;
+    for (b = 0; b < B; b++) id[b] = b == 4 ? -1 : (int32_t)(check_random() % 48u);
+    list.id = id;
+    CHECK_STATUS(haste_evaluate(&whole, &work, batch.x, B, &list, &o, &loss, whole_x, &test_error), HASTE_OK, test_error);
+    for (k = 0; k < 2; k++) {
+        haste_layer_options half = options;
+        half.labels = 24;
+        half.block_count = 1;
+        half.block[0] = options.block[k];
+        half.block[0].labels = 24;
+        CHECK_STATUS(haste_layer_create(&shard[k], &half, &test_error), HASTE_OK, test_error);
+        memcpy(shard[k].block[0].weight, whole.block[k].weight, (size_t)test_weights(&whole.block[k]) * 4);
+        memcpy(shard[k].block[0].bias, whole.block[k].bias, (size_t)test_places(&whole.block[k]) * 4);
+        memcpy(shard[k].block[0].index, whole.block[k].index, (size_t)(whole.block[k].groups * whole.block[k].fan_in) * 2);
+        for (b = 0; b < B; b++) own[k][b] = id[b] / 24 == k && id[b] >= 0 ? id[b] % 24 : -1;
+        list.id = own[k];
+        CHECK_STATUS(haste_softmax_begin(&shard[k], &work, batch.x, B, &list, &o, k ? part : sums, &test_error), HASTE_OK, test_error);
+    }
+    CHECK_STATUS(haste_softmax_merge(sums, part, B, &test_error), HASTE_OK, test_error);
+    o.softmax = sums;
+    for (k = 0; k < 2; k++) {
+        list.id = own[k];
+        CHECK_STATUS(haste_evaluate(&shard[k], &work, batch.x, B, &list, &o, &value, grad_x, &test_error), HASTE_OK, test_error);
+        total += value;
+    }
+    CHECK_NEAR(total, loss, 2e-6 * (fabs(loss) + 1));
+    for (b = 0; b < B * 20; b++) CHECK_NEAR((double)grad_x[b], (double)whole_x[b], 1e-5 * (fabs((double)whole_x[b]) + .1));
+    /* sums that cannot be are refused */
+    sums[3 * HASTE_SOFTMAX_SUMS] = (double)(HUGE_VALF - HUGE_VALF);
+    CHECK_STATUS(haste_evaluate(&shard[0], &work, batch.x, B, &list, &o, &value, NULL, &test_error), HASTE_ERR_DATA, test_error);
+    CHECK(strstr(test_error.text, "softmax[3, 0]") != NULL);
+    for (k = 0; k < 2; k++) haste_layer_free(&shard[k]);
+    free(whole_x);
+    free(grad_x);
+    haste_workspace_free(&work);
+    test_free_batch(&batch);
+    haste_layer_free(&whole);
+}
+
+/* A weight, or a logit, that is not finite is reported by the calls without an update too. */
+static void not_finite(void)
+{
+    int loss, where;
+    for (loss = 0; loss < 3; loss++) for (where = 0; where < 2; where++) {   /* where: an ignored label */
+        static const test_shape shape = { "small", 40, 12, 1, { { 0, 8, 5, 0, 0 } }, 0 };
+        haste_layer_options options = test_options(&shape, losses[loss], HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options);
+        test_batch batch = test_make_batch(&layer, 33);
+        haste_workspace work = test_workspace(&layer, 33, 1, HASTE_PATH_AUTO);
+        haste_loss_options o;
+        haste_lists ignored = { NULL, NULL };
+        int32_t id[33], b;
+        double value, sums[33 * HASTE_SOFTMAX_SUMS];
+        float *grad_x = (float *)test_zeros(33 * 12 * 4);
+        memset(&o, 0, sizeof o);
+        for (b = 0; b < 33; b++) id[b] = 11;
+        ignored.id = id;
+        layer.block[0].bias[11] = HUGE_VALF;   /* label 11 */
+        if (where) o.ignored = &ignored;
+        CHECK_STATUS(haste_evaluate(&layer, &work, batch.x, 33, &batch.positives, &o, &value, grad_x, &test_error), HASTE_ERR_NONFINITE, test_error);
+        if (losses[loss] == HASTE_SOFTMAX)
+            CHECK_STATUS(haste_softmax_begin(&layer, &work, batch.x, 33, &batch.positives, &o, sums, &test_error), HASTE_ERR_NONFINITE, test_error);
+        o.scale = 1e-60;
+        CHECK_STATUS(haste_evaluate(&layer, &work, batch.x, 33, &batch.positives, &o, &value, grad_x, &test_error), HASTE_ERR_ARG, test_error);
+        free(grad_x);
+        haste_workspace_free(&work);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
 /* ---- bits, errors ---- */
 
 static void same_bits(void)
@@ -770,6 +858,8 @@ int main(int argc, char **argv)
     RUN(rates_of_blocks);
     RUN(norms);
     RUN(shards);
+    RUN(shards_of_single_labels);
+    RUN(not_finite);
     RUN(same_bits);
     RUN(errors);
     return check_end();
