@@ -64,8 +64,11 @@ static int skipped(const char *name) { return strstr(name, wanted) == NULL; }
 
 #if HASTE_VERSION_MAJOR == 0 && HASTE_VERSION_MINOR < 2
     #define LISTS(lists) (lists)
+static haste_group_report report;
+    #define GROUP(options, error) haste_group(embedding, GROUPED, E, order, GROUPED, options, &report, error)
 #else
     #define LISTS(lists) (&(lists))
+    #define GROUP(options, error) haste_group(embedding, GROUPED, E, order, GROUPED, options, error)
 #endif
 
 int main(int argc, char **argv)
@@ -179,14 +182,13 @@ int main(int argc, char **argv)
         float *embedding = (float *)memory(sizeof(float) * GROUPED * E);
         int32_t *order = (int32_t *)memory(sizeof(int32_t) * GROUPED);
         haste_group_options options;
-        haste_group_report report;
         memset(&options, 0, sizeof options);
         options.threads = 1;
         for (i = 0; i < GROUPED * E; i++) embedding[i] = uniform();
         check(haste_embed_finish(embedding, GROUPED, E, &error));
         MEASURE("grouping", {
             for (i = 0; i < GROUPED; i++) order[i] = i;
-            check(haste_group(embedding, GROUPED, E, order, GROUPED, &options, &report, &error));
+            check(GROUP(&options, &error));
         });
         free(embedding);
         free(order);
