@@ -152,6 +152,8 @@ static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_p
     memset(&o, 0, sizeof o);
     o.lr = .25f;
     d = dense ? loud : block->index[g0 * F + loud];
+    /* without states a small gradient is lost beside a bias of 1, as where softmax's share and a positive's cancel */
+    for (i = 0; i < block->labels && sgd; i++) block->bias[i] = 0;
     if (what == BAD_INPUT) batch.x[(B / 2) * layer.inputs + d] = path == HASTE_CUDA_NARROW ? -INFINITY : INFINITY;
     else {
         if (what == BAD_BIAS) block->bias[i0] = loss == HASTE_SOFTMAX ? NAN : INFINITY;

@@ -424,7 +424,7 @@ static void gradients()
     haste_layer layer = test_layer(&options), after = test_copy(&layer), want = test_copy(&layer), twin, stranger,
     seeded;
     haste_cuda_layer dev = upload(&layer), dev_twin, dev_stranger, dev_seeded, half;
-    haste_cuda_workspace work = workspace(&dev, B, 0);
+    haste_cuda_workspace work = workspace(&dev, B, 0), work_stranger;
     haste_workspace host_work = test_workspace(&layer, B, 1, HASTE_PATH_AUTO);
     haste_gradient host;
     haste_cuda_gradient gradient, own, other;
@@ -448,6 +448,7 @@ static void gradients()
     stranger = test_layer(&options);
     dev_twin = upload(&twin);
     dev_stranger = upload(&stranger);
+    work_stranger = workspace(&dev_stranger, B, 0);   // has more groups
     dev_seeded = upload(&seeded);
     #define ACCUMULATE(layer, gradient) \
         haste_cuda_accumulate(layer, &work, x, HASTE_CUDA_F32, B, &lists, &o, gradient, NULL, NULL, HASTE_CUDA_F32, NULL, \
@@ -468,7 +469,9 @@ static void gradients()
     }
     CHECK(gradient.pending == 2 && dev.step == 0 && host.pending == 2);
     // gradients of other layers: another seed or other blocks; a layer made alike may have it
-    CHECK_STATUS(APPLY(&dev_stranger, &gradient), HASTE_ERR_STATE, test_error);
+    CHECK_STATUS(haste_cuda_apply(&dev_stranger, &work_stranger, &gradient, &o, NULL, &test_error), HASTE_ERR_STATE,
+                 test_error);
+    CHECK(strstr(test_error.text, "another seed") != NULL);
     CHECK_STATUS(APPLY(&dev_seeded, &gradient), HASTE_ERR_STATE, test_error);
     CHECK_STATUS(ACCUMULATE(&dev_seeded, &gradient), HASTE_ERR_STATE, test_error);
     CHECK_STATUS(haste_cuda_gradient_zero(&gradient, &dev_stranger, NULL, &test_error), HASTE_ERR_STATE, test_error);
@@ -540,6 +543,7 @@ static void gradients()
     haste_gradient_free(&host);
     haste_workspace_free(&host_work);
     haste_cuda_workspace_free(&work);
+    haste_cuda_workspace_free(&work_stranger);
     haste_cuda_layer_free(&dev);
     haste_cuda_layer_free(&dev_twin);
     haste_cuda_layer_free(&dev_stranger);
