@@ -203,7 +203,7 @@ lib: $(LIBRARIES) $(if $(HAVE_NVCC),$(CUDA_LIBRARY))   ## libhaste.a, libhaste.s
 
 # What is there of build/lib is installed too, with a pkg-config file and a CMake package.
 PACKAGE = cmake/haste/hasteConfig.cmake cmake/haste/hasteConfigVersion.cmake pkgconfig/haste.pc
-install:                               ## headers, and what `make lib` built, to PREFIX (default /usr/local; DESTDIR, LIBDIR respected)
+install: $(filter lib,$(MAKECMDGOALS))   ## headers, and what `make lib` built, to PREFIX (default /usr/local; DESTDIR, LIBDIR respected)
 	mkdir -p $(DESTDIR)$(PREFIX)/include
 	cp $(HEADERS) $(DESTDIR)$(PREFIX)/include
 	@[ ! -e $(BUILD)/lib/libhaste.a ] || { set -e; to=$(DESTDIR)$(LIBDIR); echo "libraries to $$to"; \

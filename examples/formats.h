@@ -128,8 +128,12 @@ static inline const char *data_record_end(const char *p, const char *stop, int *
 static inline char *data_column(char **begin, char *end, char delimiter, char **next)
 {
     char *p = *begin, *close;
-    if (*p == '"' && p < end) {
-        for (close = p + 1; close < end && (*close != '"' || close[1] == '"'); close++) if (*close == '"') close++;
+    if (p < end && *p == '"') {
+        for (close = p + 1; close < end; close++) {
+            if (*close != '"') continue;
+            if (close + 1 == end || close[1] != '"') break;
+            close++;   /* two stand for one */
+        }
         if (close < end && (close + 1 == end || close[1] == delimiter)) {
             *begin = p + 1;
             *next = close + 1;
