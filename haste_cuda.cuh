@@ -32,10 +32,10 @@
    ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
        anything is done. B = 0 is no error: there is nothing to do. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA
        call failed: that of a step, after which weights may have been updated in part. An error that the program's earlier
-       CUDA calls have left for cudaGetLastError is not looked at, nor fetched unless a call here fails too (CUDA's runtime may
-       forget it by itself when a call succeeds). What only the device can see (a bad id or list there, a value that is not
-       finite) sets a flag that haste_cuda_check reads. A pair with a bad id is passed over; a sample whose offsets descend, or
-       reach beyond the workspace's ids, counts as one without labels.
+       CUDA calls have left for cudaGetLastError is not taken for one of ours; it stays unless a call here fails too, or uses
+       a kernel for the first time (cudaFuncSetAttribute clears it). What only the device can see (a bad id or list there, a
+       value that is not finite) sets a flag that haste_cuda_check reads. A pair with a bad id is passed over; a sample whose
+       offsets descend, or reach beyond the workspace's ids, counts as one without labels.
    NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits, at gradients, of which 1e18 and
        more counts as not finite (Adam squares them), and at updated weights and biases. What has one is left as it was, with
        its state and biases, all else is updated; grad_x and loss of the call are unspecified:
