@@ -3568,13 +3568,13 @@ static int haste__update(const haste__pass *pass, void *array, haste_dtype dtype
     float buffer[3][256], *at[3] = { NULL, NULL, NULL };               /* numbers, and their states */
     const haste_layer *layer = pass->layer;
     const int states = haste__states(layer->optimizer);
-    const int in_place = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
+    const int inplace = !dry && dtype == HASTE_F32 && (states == 0 || state_dtype == HASTE_F32);
     const uint64_t step = (uint64_t)layer->step << 8;
     static const uint64_t stream[3] = {HASTE__STREAM_ROUND_WEIGHT, HASTE__STREAM_ROUND_STATE0,
                                        HASTE__STREAM_ROUND_STATE1};
     int i, k, count;
     for (i = 0; i < n; i += count, first += (size_t)count, position += (uint64_t)count) {
-        count = in_place || n - i < 256 ? n - i : 256;
+        count = inplace || n - i < 256 ? n - i : 256;
         for (k = 0; k <= states; k++) {
             const haste_dtype type = k == 0 ? dtype : state_dtype;
             at[k] = haste__widen(pass->kernel, buffer[k], k == 0 ? array : state[k - 1], type, first, count);
