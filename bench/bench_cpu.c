@@ -386,10 +386,11 @@ static void free_contestant(contestant *c)
 static void perform_haste(contestant *c, operation o)
 {
     haste_block *block = &c->layer.block[0];
-    haste_gradient gradient = P.gradient;
+    haste_gradient gradient;
     haste_step_options step;
     haste_lists positives;
     haste_error error;
+    must(haste_gradient_init(&gradient, &c->layer, P.gradient.weight, P.gradient.bias, &error), &error);
     memset(&step, 0, sizeof step);
     step.lr = LR;
     positives.offset = P.offset;
