@@ -39,6 +39,7 @@ extern int *stub_errno(void);
 #define EEXIST 17
 #define ENODEV 19
 #define EISDIR 21
+#define EFBIG 27
 #define EINVAL 22
 #define ENOSPC 28
 #define EROFS 30

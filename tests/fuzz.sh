@@ -1,10 +1,11 @@
 #!/bin/sh
 # Fuzzes one subject for so many seconds, from a few inputs made here, and says how often it ran:
-#     sh tests/fuzz.sh data|api|file SECONDS
+#     sh tests/fuzz.sh data|api|file SECONDS [SEED]
+# One seed gives about the same inputs every time; SEED 0 others each time.
 # Needs clang with its fuzzer. Portable kernels: the sanitizers see into them best. What broke it lies in build/fuzz/crash-*.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-name=$1 seconds=$2
+name=$1 seconds=$2 seed=${3-1}
 out=${BUILD:-build}/fuzz
 corpus=$out/$name
 rm -rf "$corpus" && mkdir -p "$corpus" || exit 1
@@ -26,7 +27,7 @@ data)
     printf "\\200\\000\\000\\223NUMPY\\001\\000\\073\\000{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\\n%s" abcdefghijklmnopqrstuvwx >"$corpus/npy" ;;
 file) most=65536 ;;
 esac
-"$out/fuzz_$name" -max_total_time="$seconds" -max_len=$most -rss_limit_mb=4000 -timeout=60 -print_final_stats=1 -artifact_prefix="$out/crash-" \
+"$out/fuzz_$name" -max_total_time="$seconds" -seed="$seed" -max_len=$most -rss_limit_mb=4000 -timeout=60 -print_final_stats=1 -artifact_prefix="$out/crash-" \
     "$corpus" >"$out/$name.log" 2>&1
 code=$?
 runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$name.log")

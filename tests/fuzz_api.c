@@ -312,7 +312,8 @@ static void call_rewire(void)
 
 static void call_top_k(void)
 {
-    const int32_t k = odd(1 + below(MOST_K));
+    const int32_t any = odd(1 + below(MOST_K));
+    const int32_t k = any > MOST_K && any <= work_options.top_k ? MOST_K : any;   /* best has room for MOST_K */
     const int exclude = below(2);
     int32_t b, j, l, id_ref[MOST_K];
     double score_ref[MOST_K];
@@ -595,6 +596,7 @@ static int begin(void)
     free(frequency);
     if (made != HASTE_OK) return 0;
     MUST(layer.bytes == of_layer.layer);
+    if (layer.inputs > MOST_INPUTS) { haste_layer_free(&layer); return 0; }   /* x has no room for them */
     if (planned != HASTE_OK || plan.workspace <= MOST_BYTES) {
         made = said(haste_workspace_create(&work, &layer, &work_options, &error));
         MUST((made == HASTE_OK) == (planned == HASTE_OK));
