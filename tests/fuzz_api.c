@@ -313,7 +313,7 @@ static void call_rewire(void)
 static void call_top_k(void)
 {
     const int32_t any = odd(1 + below(MOST_K));
-    const int32_t k = any > MOST_K && any <= work_options.top_k ? MOST_K : any;   /* best has room for MOST_K */
+    const int32_t k = any > MOST_K && any <= work.top_k ? MOST_K : any;   /* best has room for MOST_K */
     const int exclude = below(2);
     int32_t b, j, l, id_ref[MOST_K];
     double score_ref[MOST_K];
