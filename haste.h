@@ -2643,29 +2643,46 @@ HASTE__INLINE void haste__key_swap(uint64_t *key, int64_t i, int64_t j)
     key[j] = k;
 }
 
-/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each
-   part is sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. */
-static void haste__sort(uint64_t *key, int64_t n)
+HASTE__INLINE void haste__label_swap(float *score, int32_t *id, int64_t i, int64_t j)
 {
+    const float s = score[i];
+    const int32_t l = id[i];
+    score[i] = score[j]; score[j] = s;
+    id[i] = id[j]; id[j] = l;
+}
+
+/* Sorts n keys, ascending, in place: radix exchange. The highest bit in which they differ splits them in two, and each
+   part is sorted likewise: never more than 64 passes, whatever the keys, and one over keys that ascend already. With
+   key NULL they are those of score [n] and id [n], which change places together. */
+static void haste__sort_any(uint64_t *key, float *score, int32_t *id, int64_t n)
+{
+    #define HASTE__KEY_AT(i) (key ? key[i] : haste__key(score[i], id[i]))
     while (n > 1) {
-        uint64_t bit = 0;
+        uint64_t bit = 0, first = HASTE__KEY_AT(0), before = first;
         int64_t i, low = 0;
         int sorted = 1;
         for (i = 1; i < n; i++) {
-            bit |= key[i] ^ key[0];
-            sorted &= key[i - 1] <= key[i];
+            const uint64_t now = HASTE__KEY_AT(i);
+            bit |= now ^ first;
+            sorted &= before <= now;
+            before = now;
         }
         if (sorted) return;
         while (bit & (bit - 1)) bit &= bit - 1;   /* the highest alone */
         for (i = 0; i < n; i++) {   /* keys without it move to the front; no branch that could be mispredicted */
-            haste__key_swap(key, i, low);
-            low += (key[low] & bit) == 0;
+            if (key) haste__key_swap(key, i, low);
+            else haste__label_swap(score, id, i, low);
+            low += (HASTE__KEY_AT(low) & bit) == 0;
         }
-        haste__sort(key, low);
-        key += low;
+        haste__sort_any(key, score, id, low);
+        if (key) key += low;
+        else { score += low; id += low; }
         n -= low;
     }
 }
+
+static void haste__sort(uint64_t *key, int64_t n) { haste__sort_any(key, NULL, NULL, n); }
+static void haste__sort_labels(float *score, int32_t *id, int64_t n) { haste__sort_any(NULL, score, id, n); }
 
 /* Moves the k smallest of n distinct keys to the front, in no order of their own: quickselect, median of three. */
 static void haste__select(uint64_t *key, int64_t n, int64_t k)
@@ -2698,6 +2715,13 @@ static const uint64_t *haste__lower_bound(const uint64_t *first, const uint64_t 
         else end = middle;
     }
     return first;
+}
+
+/* Is the key one of them? */
+HASTE__INLINE int haste__among(const uint64_t *first, const uint64_t *end, uint64_t key)
+{
+    const uint64_t *at = haste__lower_bound(first, end, key);
+    return at < end && *at == key;
 }
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
@@ -2903,23 +2927,10 @@ static uint64_t *haste__pairs(const haste_layer *layer, const haste_lists *lists
     return pair + kept;
 }
 
-static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
+/* The first pair of a slot, or behind it. */
+static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot)
 {
-    pass->pair = pass->scratch.pair;
-    pass->pair_end = haste__pairs(pass->layer, lists, pass->B, pass->scratch.pair);
-}
-
-/* The first pair from (slot, sample) on. */
-static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
-{
-    return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
-}
-
-/* Is a pair among these? */
-HASTE__INLINE int haste__pair_among(const uint64_t *first, const uint64_t *end, uint64_t pair)
-{
-    const uint64_t *at = haste__lower_bound(first, end, pair);
-    return at < end && *at == pair;
+    return haste__lower_bound(first, end, (uint64_t)slot << 32);
 }
 
 /* What the first naming of a label in sample b's list counts. */
@@ -2940,7 +2951,7 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
     if (o->ignored) {   /* what is ignored is no positive */
         pass->ignored = s->pair + pass->work->ids;
         pass->ignored_end = haste__pairs(pass->layer, o->ignored, pass->B, s->pair + pass->work->ids);
-        for (p = s->pair; p < end; p++) if (!haste__pair_among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
+        for (p = s->pair; p < end; p++) if (!haste__among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
         end = kept;
     }
     pass->pair = s->pair;
@@ -3203,10 +3214,10 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     if (!pass->rows)
         group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights,
                                 (int)weights);
-    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
-    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
-    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot, 0);
-    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S, 0);
+    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot);
+    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S);
+    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot);
+    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S);
     group->weight = 1;
 }
 
@@ -3749,7 +3760,7 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
     const uint64_t *p;
     *weight = 1;
     if (!pass->loss || pass->loss->share == 0 || pass->loss->share == 1) return 1;
-    p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
+    p = haste__pair_find(pass->pair, pass->pair_end, slot);
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
     *weight = 1 / pass->loss->share;
     return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
@@ -4436,7 +4447,8 @@ typedef struct haste__scoring {
 
 enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
 
-/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. */
+/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. Not by haste__sort,
+   which takes 37 ns a key where this takes 3, and all else of a candidate 10 to 20. */
 static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
 {
     uint32_t count[4096], sum, here;
@@ -4580,32 +4592,6 @@ static void haste__best_insert(float *score, int32_t *id, int32_t *count, int k,
     id[i] = new_id;
 }
 
-/* Sorts one sample's labels, best first: heapsort, since there may be many and there is no second buffer. */
-static void haste__sort_labels(float *score, int32_t *id, int64_t n)
-{
-    int64_t start = n / 2, end = n, root, child;
-    while (end > 1) {
-        float s;
-        int32_t i;
-        if (start > 0) start--;
-        else {
-            end--;
-            s = score[end]; score[end] = score[0]; score[0] = s;
-            i = id[end]; id[end] = id[0]; id[0] = i;
-        }
-        s = score[start];
-        i = id[start];
-        for (root = start; (child = 2 * root + 1) < end; root = child) {   /* the worst label sits at the root */
-            if (child + 1 < end && haste__before(score[child], id[child], score[child + 1], id[child + 1])) child++;
-            if (!haste__before(s, i, score[child], id[child])) break;
-            score[root] = score[child];
-            id[root] = id[child];
-        }
-        score[root] = s;
-        id[root] = i;
-    }
-}
-
 /* Logits of all samples, group->z [B][S], with excluded labels at -inf. */
 static void haste__group_scores(const haste__pass *pass, haste__group *group)
 {
@@ -4616,13 +4602,6 @@ static void haste__group_scores(const haste__pass *pass, haste__group *group)
         haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S);
     for (p = group->pair; p < group->pair_end; p++)
         group->z[(size_t)(*p & 0xffffffffu) * S + (size_t)((int64_t)(*p >> 32) - group->slot)] = -HUGE_VALF;
-}
-
-/* Was (slot, sample) excluded? Asked only where a logit is -inf. */
-static int haste__excluded(const haste__group *group, int64_t slot, int64_t sample)
-{
-    const uint64_t *p = haste__pair_find(group->pair, group->pair_end, slot, sample);
-    return p < group->pair_end && *p == ((uint64_t)slot << 32 | (uint64_t)sample);
 }
 
 /* One label of sample b that top-k, or a search above a threshold, is to see. */
@@ -4673,7 +4652,9 @@ static void haste__search_chunk(void *context, int64_t chunk, int thread)
                     if (z[s] < floor[b] && z[s] >= -FLT_MAX) continue;
                     if (fabsf(z[s]) <= FLT_MAX)
                         pass->hit(pass, chunk, thread, b, pass->layer->label_of[group.slot + s], z[s]);
-                    else if (!(z[s] < 0) || !haste__excluded(&group, group.slot + s, b)) bad = 1;
+                    else if (!(z[s] < 0) ||   /* -inf of an excluded label is none of the layer's */
+                             !haste__among(group.pair, group.pair_end, (uint64_t)(group.slot + s) << 32 | (uint64_t)b))
+                        bad = 1;
                 }
             }
         }
@@ -4692,7 +4673,10 @@ static haste_status haste__search_begin(haste__pass *pass, const haste_layer *la
         status = haste__labels_check(layer->labels, B, excluded, work->ids, "excluded", error);
     if (status != HASTE_OK || B == 0) return status;
     haste__pass_load_rows(pass);
-    if (excluded) haste__lists_sort(pass, excluded);
+    if (excluded) {
+        pass->pair = pass->scratch.pair;
+        pass->pair_end = haste__pairs(layer, excluded, B, pass->scratch.pair);
+    }
     for (i = 0; i < (size_t)work->threads * (size_t)work->batch; i++) {
         pass->scratch.best_floor[i] = floor;
         pass->scratch.best_count[i] = 0;
@@ -6051,12 +6035,6 @@ haste_status haste_metrics_init(haste_metrics *metrics, int32_t k, haste_error *
     return HASTE_OK;
 }
 
-static int haste__contains(const uint64_t *sorted, int64_t n, int32_t id)
-{
-    const uint64_t *found = haste__lower_bound(sorted, sorted + n, (uint64_t)id);
-    return found < sorted + n && *found == (uint64_t)id;
-}
-
 /* One sample: id [metrics->k] are its predictions, y [y_count] and removed [removed_count] its truth and filter,
    ascending and distinct. y is changed. */
 static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, uint64_t *y, int64_t y_count,
@@ -6071,7 +6049,7 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, uin
 
     metrics->samples++;
     for (n = 0; n < y_count; n++)
-        if (!haste__contains(removed, removed_count, haste__key_id(y[n]))) y[count++] = y[n];
+        if (!haste__among(removed, removed + removed_count, y[n])) y[count++] = y[n];
     if (count == 0) return;   /* every measure is 0 then, the best attainable too */
 
     for (n = 0; n < count; n++) {   /* insertion into at most k places: linear in the length of the list */
@@ -6084,14 +6062,14 @@ static void haste__metrics_sample(haste_metrics *metrics, const int32_t *id, uin
     /* What the filter removes gives its rank to the next; no prediction (-1) and a repeated one keep theirs and are
        wrong. */
     for (i = 0; i < k; i++) {
-        if (id[i] >= 0 && haste__contains(removed, removed_count, id[i])) continue;
+        if (id[i] >= 0 && haste__among(removed, removed + removed_count, (uint64_t)id[i])) continue;
         ranked[ranks] = id[i];
         for (j = 0; j < ranks; j++) if (ranked[j] == id[i]) { ranked[ranks] = -1; break; }
         ranks++;
     }
 
     for (i = 0; i < k; i++) {
-        if (i < ranks && ranked[i] >= 0 && haste__contains(y, count, ranked[i])) {
+        if (i < ranks && ranked[i] >= 0 && haste__among(y, y + count, (uint64_t)ranked[i])) {
             double value = inverse_propensity ? inverse_propensity[ranked[i]] : 1;
             hits++;
             metrics->hits[i] += 1;
