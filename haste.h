@@ -242,6 +242,8 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire so far */
+    uint64_t        order;                    /* made from label_of by all that make a layer: what gradients know it by; 0
+                                                 in a struct that the caller has filled in */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
 } haste_layer;
@@ -325,8 +327,8 @@ typedef struct haste_plan {
 } haste_plan;
 
 /* Gradients as large as the weights: for accumulation over micro-batches and for those who bring their own optimizer.
-   Training with haste_train_step alone never needs one. A gradient belongs to layers of one seed and one arrangement of
-   blocks; calls with another layer refuse it. */
+   Training with haste_train_step alone never needs one. A gradient belongs to layers of one seed, one arrangement of
+   blocks and one order of labels; calls with another layer refuse it. */
 typedef struct haste_gradient {
     float   *weight[HASTE_MAX_BLOCKS];   /* [G, F, S] of each block; NULL: not wanted (haste_backward only) */
     float   *bias[HASTE_MAX_BLOCKS];     /* [G, S]; the same */
@@ -2298,8 +2300,17 @@ static haste_status haste__memory_check(const void *memory, size_t bytes, size_t
     return HASTE_OK;
 }
 
+/* From label_of: layer->order, which is not kept in files. */
+static void haste__layer_know_order(haste_layer *layer)
+{
+    int64_t slot;
+    layer->order = 0;
+    for (slot = 0; slot < layer->slots; slot++)
+        layer->order = haste__mix(layer->order * UINT64_C(0x9e3779b97f4a7c15) + (uint32_t)layer->label_of[slot]);
+}
+
 /* Which label sits where: order [L], or NULL: 0, 1, ... */
-static haste_status haste__layer_place_labels(const haste_layer *layer, const int32_t *order, haste_error *error)
+static haste_status haste__layer_place_labels(haste_layer *layer, const int32_t *order, haste_error *error)
 {
     int64_t slot, placed = 0, j;
     int i;
@@ -2316,6 +2327,7 @@ static haste_status haste__layer_place_labels(const haste_layer *layer, const in
             layer->slot_of[id] = (int32_t)slot;
             layer->label_of[slot] = id;
         }
+    haste__layer_know_order(layer);
     return HASTE_OK;
 }
 
@@ -2515,11 +2527,11 @@ void haste_workspace_free(haste_workspace *work)
     memset(work, 0, sizeof *work);
 }
 
-/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, and one arrangement of blocks.
-   */
+/* Which layers a gradient belongs to: those of one seed, whose indices were drawn alike, one order of labels and one
+   arrangement of blocks. */
 static uint64_t haste__layer_identity(const haste_layer *layer)
 {
-    uint64_t identity = haste__mix(layer->seed + (uint64_t)layer->block_count);
+    uint64_t identity = haste__mix(layer->seed + haste__mix(layer->order) + (uint64_t)layer->block_count);
     int i, k;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
@@ -2580,7 +2592,8 @@ static haste_status haste__gradient_check(const haste_layer *layer, const haste_
     int i;
     if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
     if (gradient->layer != haste__layer_identity(layer))
-        return haste__fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks or another seed");
+        return haste__fail(error, HASTE_ERR_STATE,
+                           "the gradient was made for a layer of another seed, other blocks or another order of labels");
     for (i = 0; i < layer->block_count && all; i++)
         if (!gradient->weight[i] || !gradient->bias[i])
             return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
@@ -7149,6 +7162,7 @@ static haste_status haste__file_parse(char *memory, uint64_t bytes, int mapped, 
     haste__file_attach(&file->layer, dense, table, memory);
     status = mapped ? haste__layer_check_ids(&file->layer, &detail) : haste_layer_check(&file->layer, &detail);
     if (status) return haste__fail(error, HASTE_ERR_FORMAT, "%s: %s", path, detail.text);
+    haste__layer_know_order(&file->layer);
     return HASTE_OK;
 }
 
@@ -7304,7 +7318,7 @@ static void haste__layer_forget(haste_layer *layer)
     }
 }
 
-/* Memory, zeroed, for a layer whose sizes are set but for groups, first_slot, slots and labels: they follow from the
+/* Memory, 0 but for label_of, which is -1, for a layer whose sizes are set but for groups, first_slot, slots and labels: they follow from the
    labels of its blocks. Sizes are checked as those of any layer. */
 static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
 {
@@ -7337,7 +7351,18 @@ static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
     arena.end = 0;
     layer->memory = arena.memory;
     layer->bytes = plan.layer;
-    return haste__layer_arrange(layer, &arena, &plan, error);
+    haste__layer_arrange(layer, &arena, &plan, error);
+    memset(layer->label_of, 0xff, (size_t)layer->slots * sizeof *layer->label_of);   /* -1 */
+    return HASTE_OK;
+}
+
+/* What follows from label_of. */
+static void haste__layer_finish(haste_layer *layer)
+{
+    int64_t slot;
+    for (slot = 0; slot < layer->slots; slot++)
+        if (layer->label_of[slot] >= 0) layer->slot_of[layer->label_of[slot]] = (int32_t)slot;
+    haste__layer_know_order(layer);
 }
 
 /* What the functions that make a layer of another check first. */
@@ -7686,7 +7711,6 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     status = haste__choice_reserve(&choice, l.inputs, &arena, error);
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
 
-    for (j = 0; j < l.slots; j++) l.label_of[j] = -1;
     for (k = 0; k < l.block_count; k++) {
         const haste_block *old = &from->block[k];
         haste__copy_groups(&l, k, 0, from, k, NULL);   /* of the same types: it cannot fail */
@@ -7694,7 +7718,7 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
         if (k < block) group += old->groups;
     }
     for (j = first; j < b->labels; j++) l.label_of[b->first_slot + j] = from->labels + (int32_t)(j - first);
-    for (j = 0; j < l.slots; j++) if (l.label_of[j] >= 0) l.slot_of[l.label_of[j]] = (int32_t)j;
+    haste__layer_finish(&l);
     for (g = from->block[block].groups; g < b->groups && b->index; g++) {
         if (strongest) haste__choose_inputs(&l, b, g, group + g, rows, from->labels, &choice);
         else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
@@ -7741,7 +7765,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
     haste_layer l;
     haste_status status = haste__surgery_check(to, from, error);
     int32_t *new_id, retired, labels = 0;
-    int64_t i, g, slot;
+    int64_t i, g;
     int k, a = 0;
     if (status == HASTE_OK) status = haste__ids_check(from, id, n, error);
     if (status != HASTE_OK) return status;
@@ -7780,7 +7804,6 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
     if (status == HASTE_OK) status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) { haste__release(arena.memory); return status; }
 
-    for (slot = 0; slot < l.slots; slot++) l.label_of[slot] = -1;
     retired = labels;
     for (k = 0; k < from->block_count; k++) {
         const haste_block *b = &from->block[k], *block = &l.block[a];
@@ -7800,7 +7823,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
         }
         a++;
     }
-    for (slot = 0; slot < l.slots; slot++) if (l.label_of[slot] >= 0) l.slot_of[l.label_of[slot]] = (int32_t)slot;
+    haste__layer_finish(&l);
     memcpy(map, new_id, (size_t)from->labels * sizeof *map);
     haste__release(arena.memory);
     *to = l;
@@ -7855,8 +7878,10 @@ haste_status haste_layer_attach(haste_layer *layer, const haste_layer_options *o
     l.memory = NULL;
     l.bytes = 0;
     status = haste_layer_check(&l, error);
-    if (status == HASTE_OK) *layer = l;
-    return status;
+    if (status != HASTE_OK) return status;
+    haste__layer_know_order(&l);
+    *layer = l;
+    return HASTE_OK;
 }
 
 haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
@@ -7920,6 +7945,7 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
         local++;
     }
     for (slot = local; slot < l.slots && id; slot++) id[slot] = -1;
+    haste__layer_know_order(&l);
     *to = l;
     return HASTE_OK;
 }
@@ -7965,7 +7991,6 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
     status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) return status;
 
-    for (j = 0; j < l.slots; j++) l.label_of[j] = -1;
     for (j = 0; j < l.labels; j++) l.slot_of[j] = -1;
     for (i = 0; i < count && status == HASTE_OK; placed += from[i++]->labels)
         for (k = 0; k < from[i]->block_count && status == HASTE_OK; k++) {
@@ -7988,6 +8013,7 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
             group += b->groups;
         }
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
+    haste__layer_know_order(&l);
     *to = l;
     return HASTE_OK;
 }

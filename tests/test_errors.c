@@ -663,6 +663,23 @@ static void nothing_to_do(void)
     CHECK(held == 0);
 }
 
+/* A copy of a layer with the same blocks and seed, in which two labels of one group have changed places. */
+static haste_layer exchanged(const haste_layer *layer)
+{
+    haste_layer copy = test_copy(layer), result;
+    const haste_layer *part = &copy;
+    int32_t *id = (int32_t *)test_alloc((size_t)layer->labels * sizeof *id), i;
+    const int32_t *const ids = id;
+    for (i = 0; i < layer->labels; i++) id[i] = i;
+    id[layer->label_of[0]] = layer->label_of[1];
+    id[layer->label_of[1]] = layer->label_of[0];
+    CHECK_STATUS(haste_layer_join(&result, &part, 1, &ids, &test_error), HASTE_OK, test_error);
+    CHECK(result.seed == layer->seed && result.block_count == layer->block_count);
+    haste_layer_free(&copy);
+    free(id);
+    return result;
+}
+
 /* A gradient serves the layers that it was made for, and only until their inputs move. */
 static void gradients_of_others(void)
 {
@@ -674,13 +691,14 @@ static void gradients_of_others(void)
     haste_gradient other;
     int i;
     make_world();
-    for (i = 0; i < 4; i++) {   /* the last: the same shape, another seed */
+    for (i = 0; i < 5; i++) {   /* the last: the same shape, with another seed, or two labels exchanged */
         haste_layer_options options = test_options(&shapes[i < 3 ? i : 0], HASTE_BCE, HASTE_ADAMW, HASTE_F32, HASTE_F32);
         haste_layer layer;
         if (i == 3) {
             layer = test_copy(&now.layer);
             layer.seed++;
-        } else layer = test_layer(&options);
+        } else if (i == 4) layer = exchanged(&now.layer);
+        else layer = test_layer(&options);
         error = prepare();
         CHECK_STATUS(haste_gradient_create(&other, &layer, error), HASTE_OK, error_memory);
         other.pending = 1;

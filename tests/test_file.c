@@ -1467,6 +1467,53 @@ static void errors(void)
     haste_layer_free(&layer);
 }
 
+/* A gradient knows the order of the labels, however a layer came by it. */
+static void gradients_of_orders(void)
+{
+    enum { L = 70, D = 30 };
+    haste_layer layer[2], same_order[5];
+    haste_file file;
+    haste_plan plan;
+    int32_t order[L], i, k;
+    for (k = 0; k < 2; k++) {
+        haste_layer_options options;
+        memset(&options, 0, sizeof options);
+        options.labels = L;
+        options.inputs = D;
+        options.order = order;
+        for (i = 0; i < L; i++) order[i] = i;
+        if (k) { order[L - 1] = L - 2; order[L - 2] = L - 1; }
+        CHECK_STATUS(haste_layer_create(&layer[k], &options, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_plan_bytes(&options, NULL, &plan, &error), HASTE_OK, error);
+    }
+    CHECK_STATUS(haste_save(path, &layer[1], HASTE_F32, NULL, 0, &error), HASTE_OK, error);
+    for (k = 0; k < 2; k++) {   /* all of them have the order of layer[1] */
+        haste_layer_options options;
+        haste_gradient gradient;
+        CHECK_STATUS(haste_load(path, k, &file, &error), HASTE_OK, error);
+        same_order[0] = layer[1];
+        same_order[1] = file.layer;
+        CHECK_STATUS(haste_layer_copy(&same_order[2], &layer[1], HASTE_F32, HASTE_F32, HASTE_SGD, &error), HASTE_OK, error);
+        memset(&options, 0, sizeof options);
+        options.labels = L;
+        options.inputs = D;
+        CHECK_STATUS(haste_layer_attach(&same_order[3], &options, layer[1].memory, plan.layer, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_layer_slice(&same_order[4], &layer[1], 0, layer[1].slots, NULL, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer[k], &error), HASTE_OK, error);
+        for (i = 0; i < 5; i++) {
+            haste_error found = { HASTE_OK, "" };
+            CHECK(haste_gradient_zero(&gradient, &same_order[i], &found) == (k ? HASTE_OK : HASTE_ERR_STATE));
+            CHECK(k || strstr(found.text, "order") != NULL);
+        }
+        haste_gradient_free(&gradient);
+        haste_layer_free(&same_order[2]);
+        haste_layer_free(&same_order[4]);
+        haste_file_free(&file);
+    }
+    CHECK(remove(path) == 0);
+    for (k = 0; k < 2; k++) haste_layer_free(&layer[k]);
+}
+
 int main(int argc, char **argv)
 {
     const char *base = getenv("TMPDIR");
@@ -1480,6 +1527,7 @@ int main(int argc, char **argv)
     RUN(sections);
     RUN(export_bf16);
     RUN(resume);
+    RUN(gradients_of_orders);
     RUN(damaged);
     RUN(hostile);
     RUN(header_errors);

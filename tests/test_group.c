@@ -401,6 +401,23 @@ static void sorting(void)
         haste__sort(key, LARGE);
         CHECK(memcmp(key, want, sizeof key) == 0);
     }
+    for (n = 0; n <= 900; n += n < 20 ? 1 : 97)   /* as score and id: the best first, -0 as 0, ties by id */
+        for (kind = 0; kind < 3; kind++) {
+            float score[901];
+            int32_t id[901];
+            for (i = 0; i < n; i++) {
+                score[i] = kind ? (float)(i * 7 % 23 - 11) : (float)check_random();
+                if (kind == 2 && score[i] == 0 && i % 2) score[i] = -score[i];
+                id[i] = (int32_t)(n - i) * 3;
+                want[i] = haste__key(score[i], id[i]);
+            }
+            score[n] = 42;
+            id[n] = 43;
+            qsort(want, (size_t)n, sizeof want[0], key_order);
+            haste__sort_labels(score, id, n);
+            for (i = 0; i < n; i++) key[i] = haste__key(score[i], id[i]);
+            CHECK(memcmp(key, want, sizeof key[0] * (size_t)n) == 0 && score[n] == 42 && id[n] == 43);
+        }
     for (n = 1; n <= 60; n++)
         for (kind = 0; kind <= n; kind += 1 + n / 7) {   /* the first `kind` */
             uint64_t sum = 0;
