@@ -144,10 +144,11 @@ extern "C" {
 
 typedef enum haste_status {
     HASTE_OK = 0,
-    HASTE_ERR_ARG,        /* a null pointer, or a size or option outside its range */
+    HASTE_ERR_ARG,        /* a null pointer, a size or option outside its range, objects that do not go together */
     HASTE_ERR_SIZE,       /* a product of sizes overflows, or a buffer or workspace is too small */
     HASTE_ERR_MEMORY,     /* an allocation failed */
-    HASTE_ERR_DATA,       /* offsets that descend, a label id out of range, a value that is not finite */
+    HASTE_ERR_DATA,       /* what an array holds: offsets that descend, an id out of range or twice in an order, a
+                             frequency above the samples, a value that is not finite */
     HASTE_ERR_NONFINITE,  /* a logit, gradient or updated weight became infinite or NaN during the pass */
     HASTE_ERR_STATE,      /* a layer breaks an invariant, or a gradient does not belong to it */
     HASTE_ERR_FILE,       /* a file could not be opened, read, written or renamed */
@@ -465,7 +466,8 @@ HASTE_API haste_status haste_plan_bytes(const haste_layer_options *options, cons
    the first steps sane. State: 0.
 
    Returns HASTE_ERR_ARG: sizes, F above the slice's width, S not a multiple of 8 in 8..256, blocks whose labels do
-   not sum to L, an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE; HASTE_ERR_MEMORY.
+   not sum to L; HASTE_ERR_DATA: an order that is no permutation, a frequency outside 0..samples; HASTE_ERR_SIZE;
+   HASTE_ERR_MEMORY.
    On failure nothing is allocated and *layer is unchanged (memory given to haste_layer_init may have been written).
    O(L*F). Paper: sections 3.1 and 3.3. */
 HASTE_API haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *options, haste_error *error);
@@ -971,8 +973,8 @@ HASTE_API haste_status haste_layer_attach(haste_layer *layer, const haste_layer_
      id     [count]: for each layer [its labels], their ids in `to`, together a permutation; NULL: the first's stay, the
             others follow
 
-   HASTE_ERR_ARG: a range that cuts a group; layers that differ, more than HASTE_MAX_BLOCKS blocks, ids that are no
-   permutation. */
+   HASTE_ERR_ARG: a range that cuts a group; layers that differ, more than HASTE_MAX_BLOCKS blocks. HASTE_ERR_DATA: ids
+   that are no permutation. */
 HASTE_API haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t first_slot, int64_t end_slot,
                                          int32_t *id, haste_error *error);
 HASTE_API haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, int32_t count,
@@ -2320,7 +2322,7 @@ static haste_status haste__layer_place_labels(haste_layer *layer, const int32_t 
         for (j = 0; j < layer->block[i].labels; j++, placed++) {
             const int32_t id = order ? order[placed] : (int32_t)placed;
             if (id < 0 || id >= layer->labels || layer->slot_of[id] >= 0)
-                return haste__fail(error, HASTE_ERR_ARG, "order[%lld] = %d: %s", (long long)placed, (int)id,
+                return haste__fail(error, HASTE_ERR_DATA, "order[%lld] = %d: %s", (long long)placed, (int)id,
                                    id < 0 || id >= layer->labels ? "expected an id below labels" :
                                    "this id stood before, expected a permutation");
             slot = layer->block[i].first_slot + j;
@@ -2348,7 +2350,7 @@ haste_status haste_layer_init(haste_layer *layer, const haste_layer_options *opt
     if (options->frequency)
         for (i = 0; i < l.labels; i++)
             if (options->frequency[i] < 0 || options->frequency[i] > options->samples)
-                return haste__fail(error, HASTE_ERR_ARG, "frequency[%d] = %lld, expected 0 to samples = %lld", i,
+                return haste__fail(error, HASTE_ERR_DATA, "frequency[%d] = %lld, expected 0 to samples = %lld", i,
                                    (long long)options->frequency[i], (long long)options->samples);
 
     arena.memory = (char *)memory;
@@ -8002,7 +8004,7 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
                 const int32_t label = id ? id[i][local] : local + (int32_t)placed;
                 const int64_t slot = l.block[at].first_slot + group * b->group_size + j;
                 if (label < 0 || label >= l.labels || l.slot_of[label] >= 0) {
-                    status = haste__fail(error, HASTE_ERR_ARG, "id[%d][%d] = %d: %s", i, (int)local, (int)label,
+                    status = haste__fail(error, HASTE_ERR_DATA, "id[%d][%d] = %d: %s", i, (int)local, (int)label,
                                          label < 0 || label >= l.labels ? "expected an id below the sum of labels" :
                                          "this id stood before, expected a permutation");
                     break;

@@ -7753,7 +7753,7 @@ static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_l
     int i;
     for (j = 0; j < o->labels && o->frequency; j++)
         if (o->frequency[j] < 0 || o->frequency[j] > o->samples)
-            return haste__cu_fail(error, HASTE_ERR_ARG, "frequency[%lld] = %lld, expected 0 to samples = %lld", (long long)j,
+            return haste__cu_fail(error, HASTE_ERR_DATA, "frequency[%lld] = %lld, expected 0 to samples = %lld", (long long)j,
                                   (long long)o->frequency[j], (long long)o->samples);
     for (j = 0; j < o->labels; j++) slot_of[j] = -1;
     for (j = 0; j < whole->slots; j++) label_of[j] = -1;
@@ -7761,7 +7761,7 @@ static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_l
         for (j = 0; j < whole->block[i].labels; j++, placed++) {
             int32_t id = o->order ? o->order[placed] : (int32_t)placed;
             if (id < 0 || id >= o->labels || slot_of[id] >= 0)
-                return haste__cu_fail(error, HASTE_ERR_ARG, "order[%lld] = %d: expected a permutation of the label ids",
+                return haste__cu_fail(error, HASTE_ERR_DATA, "order[%lld] = %d: expected a permutation of the label ids",
                                       (long long)placed, (int)id);
             slot_of[id] = (int32_t)(whole->block[i].first_slot + j);
             label_of[whole->block[i].first_slot + j] = id;

@@ -237,9 +237,9 @@ static void layer_options(void)
     #define BAD(array, at, value, word)                                                                                \
         do {                                                                                                           \
             array[at] = (value);                                                                                       \
-            REFUSED(haste_layer_create(&now.layer, &good, error), HASTE_ERR_ARG, word);                                \
+            REFUSED(haste_layer_create(&now.layer, &good, error), HASTE_ERR_DATA, word);                               \
             memset(aligned, 0x55, 90000);                                                                              \
-            REFUSED(haste_layer_init(&now.layer, &good, aligned, 90000, error), HASTE_ERR_ARG, word);                  \
+            REFUSED(haste_layer_init(&now.layer, &good, aligned, 90000, error), HASTE_ERR_DATA, word);                 \
             for (i = 0; i < 90000 && aligned[i] == 0x55; i++) { }                                                      \
             CHECK(i == 90000 || array == (void *)order);   /* a permutation is checked by laying it out */             \
             CHECK_STATUS(haste_plan_bytes(&good, NULL, &plan, &test_error), HASTE_OK, test_error);                     \

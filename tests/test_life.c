@@ -990,7 +990,7 @@ static void slice_of_a_file(void)
     CHECK(same_label(&own, 0, &layer, id[0]) && same_label(&own, 35, &layer, id[35]) && id[36] == -1);
     one[0] = &own;
     ids[0] = id;
-    FAILS(haste_layer_join(&part, one, 1, ids, &test_error), HASTE_ERR_ARG);   /* ids of the whole */
+    FAILS(haste_layer_join(&part, one, 1, ids, &test_error), HASTE_ERR_DATA);   /* ids of the whole */
     haste_layer_free(&own);
     haste_layer_free(&whole);
     haste_layer_free(&layer);
@@ -1276,13 +1276,13 @@ static void errors(void)
     REFUSED(haste_layer_join(&to, NULL, 1, NULL, &test_error), HASTE_ERR_ARG, "from");
     REFUSED(haste_layer_join(&to, parts, 0, NULL, &test_error), HASTE_ERR_ARG, "count");
     REFUSED(haste_layer_join(NULL, parts, 1, NULL, &test_error), HASTE_ERR_ARG, "to");
-    REFUSED(haste_layer_join(&to, parts, 2, ids, &test_error), HASTE_ERR_ARG, "id[1]");
+    REFUSED(haste_layer_join(&to, parts, 2, ids, &test_error), HASTE_ERR_DATA, "id[1]");
     ids[1] = NULL;
     REFUSED(haste_layer_join(&to, parts, 2, ids, &test_error), HASTE_ERR_ARG, "id[1] is NULL");
     all[7] = 200;
-    REFUSED(haste_layer_join(&to, parts, 1, ids, &test_error), HASTE_ERR_ARG, "= 200");
+    REFUSED(haste_layer_join(&to, parts, 1, ids, &test_error), HASTE_ERR_DATA, "= 200");
     all[7] = 8;
-    REFUSED(haste_layer_join(&to, parts, 1, ids, &test_error), HASTE_ERR_ARG, "stood before");
+    REFUSED(haste_layer_join(&to, parts, 1, ids, &test_error), HASTE_ERR_DATA, "stood before");
     parts[1] = NULL;
     REFUSED(haste_layer_join(&to, parts, 2, NULL, &test_error), HASTE_ERR_ARG, "layer");
 
