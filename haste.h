@@ -6615,6 +6615,8 @@ enum {
 
 static int haste__reason(void) { return errno > 0 ? errno : HASTE__NO_REASON; }
 
+/* In words of our own: strerror may share a buffer between threads, and strerror_r is another function on each system.
+   NULL: there are none for this errno. */
 static const char *haste__reason_text(int reason)
 {
     switch (reason) {
@@ -6623,8 +6625,35 @@ static const char *haste__reason_text(int reason)
     case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
     case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
     case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
-    default:                return strerror(reason);
+#if defined(HASTE__POSIX) || defined(_WIN32)
+    case ENOENT:            return "no such file or directory";
+    case EACCES:            return "permission denied";
+    case EISDIR:            return "it is a directory";
+    case ENOTDIR:           return "a part of its path is no directory";
+    case ENAMETOOLONG:      return "the path is too long";
+    case ELOOP:             return "too many symbolic links";
+    case ENOSPC:            return "no space left on the device";
+    case EFBIG:             return "the file would be too large";
+    case EROFS:             return "the file system is read-only";
+    case EIO:               return "an input or output error";
+    case ENOMEM:            return "out of memory";
+    case EMFILE:            return "too many open files";
+#endif
+#if defined(EDQUOT)
+    case EDQUOT:            return "the disk quota is used up";
+#endif
+    default:                return NULL;
     }
+}
+
+/* HASTE_ERR_FILE: the file could not be read, mapped, ... */
+static haste_status haste__file_fail(haste_error *error, const char *verb, const char *path, int reason)
+{
+    const char *text = haste__reason_text(reason);
+    char number[32];
+    snprintf(number, sizeof number, "errno %d", reason);
+    return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot %s %s: %s", verb,
+                       haste__path_tail(path), text ? text : number);
 }
 
 /* A file being written. */
@@ -6992,10 +7021,7 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: it is %s", haste__path_tail(path), kind);
     reason = haste__writer_open(&writer, path);
     if (!reason) reason = haste__writer_close(&writer, haste__file_write_all(writer.out, table, count, file_bytes));
-    if (reason)
-        return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot write %s: %s",
-                           haste__path_tail(path), haste__reason_text(reason));
-    return HASTE_OK;
+    return reason ? haste__file_fail(error, "write", path, reason) : HASTE_OK;
 }
 
 /* ---- >>load -------------------------------------------------------------------------------------------------- */
@@ -7187,12 +7213,10 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
     haste_status status = HASTE_OK;
     char *memory = NULL;
     int64_t bytes;
-    int reason;
-    if (!in) return haste__fail(error, HASTE_ERR_FILE, "cannot open %s: %s", tail, strerror(errno));
+    if (!in) return haste__file_fail(error, "open", path, haste__reason());
     errno = 0;
     if (fread(prefix, 1, sizeof prefix, in) != sizeof prefix) {
-        reason = errno;
-        if (ferror(in)) status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, strerror(reason));
+        if (ferror(in)) status = haste__file_fail(error, "read", path, haste__reason());
         else status = haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", tail);
         fclose(in);
         return status;
@@ -7208,8 +7232,8 @@ static haste_status haste__file_read(const char *path, const char *tail, haste_f
     }
     errno = 0;
     if (!status && fread(memory, 1, (size_t)bytes, in) != (size_t)bytes)
-        status = haste__fail(error, HASTE_ERR_FILE, "cannot read %s: %s", tail, ferror(in) ? strerror(errno) :
-                             "it became shorter");
+        status = ferror(in) ? haste__file_fail(error, "read", path, haste__reason())
+                            : haste__fail(error, HASTE_ERR_FILE, "cannot read %s: it became shorter", tail);
     fclose(in);
     if (!status) status = haste__file_parse(memory, (uint64_t)bytes, 0, tail, file, error);
     if (status) { haste__release(memory); return status; }
@@ -7227,7 +7251,7 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
     haste_status status;
     void *memory;
     int64_t bytes;
-    if (descriptor < 0) return haste__fail(error, HASTE_ERR_FILE, "cannot open %s: %s", tail, strerror(errno));
+    if (descriptor < 0) return haste__file_fail(error, "open", path, haste__reason());
     bytes = (int64_t)lseek(descriptor, 0, SEEK_END);
     if (bytes >= 0 && bytes < HASTE__FILE_PREFIX) {
         close(descriptor);
@@ -7241,7 +7265,7 @@ static haste_status haste__file_map(const char *path, const char *tail, haste_fi
     }
     reason = errno;
     close(descriptor);
-    if (memory == MAP_FAILED) return haste__fail(error, HASTE_ERR_FILE, "cannot map %s: %s", tail, strerror(reason));
+    if (memory == MAP_FAILED) return haste__file_fail(error, "map", path, reason);
     status = haste__file_parse((char *)memory, (uint64_t)bytes, 1, tail, file, error);
     if (status) { munmap(memory, (size_t)bytes); return status; }
     file->memory = memory;

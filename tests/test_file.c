@@ -940,9 +940,9 @@ static void failing_writes(void)
 
     sprintf(name, "%s/missing/model", folder);
     CHECK_STATUS(haste_save(name, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, name) && strstr(error.text, strerror(ENOENT)));
+    CHECK(strstr(error.text, name) && strstr(error.text, "no such file"));
     CHECK_STATUS(haste_load(name, 0, &file, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, name) && strstr(error.text, strerror(ENOENT)));
+    CHECK(strstr(error.text, name) && strstr(error.text, "no such file"));
     CHECK_STATUS(haste_load(name, 1, &file, &error), HASTE_ERR_FILE, error);
     sprintf(name, "%s/folder", folder);
     CHECK(mkdir(name, 0700) == 0);
@@ -960,9 +960,9 @@ static void failing_writes(void)
     memset(long_path, 'a', sizeof long_path);
     long_path[sizeof long_path - 1] = 0;
     CHECK_STATUS(haste_save(long_path, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, strerror(ENAMETOOLONG)) != NULL);
+    CHECK(strstr(error.text, "too long") != NULL);
     CHECK_STATUS(haste_load(long_path, 1, &file, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, strerror(ENAMETOOLONG)) != NULL);
+    CHECK(strstr(error.text, "too long") != NULL);
     haste_layer_free(&layer);
     haste_layer_free(&changed);
 }
@@ -1142,10 +1142,10 @@ static void links(void)
     /* What cannot be followed: a circle, a missing folder, a descriptor whose file has lost its name. */
     CHECK(remove(name) == 0 && symlink("other", name) == 0 && symlink("link", other) == 0);
     CHECK_STATUS(haste_save(name, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, strerror(ELOOP)) && strcmp(link_text(name), "other") == 0 && remove(other) == 0);
+    CHECK(strstr(error.text, "links") && strcmp(link_text(name), "other") == 0 && remove(other) == 0);
     CHECK(remove(name) == 0 && symlink("missing/model", name) == 0);
     CHECK_STATUS(haste_save(name, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-    CHECK(strstr(error.text, strerror(ENOENT)) && strcmp(link_text(name), "missing/model") == 0);
+    CHECK(strstr(error.text, "no such file") && strcmp(link_text(name), "missing/model") == 0);
     descriptor = open(real, O_RDWR);
     sprintf(absolute, "/proc/self/fd/%d", descriptor);
     if (descriptor >= 0 && exists(absolute)) {
@@ -1177,6 +1177,8 @@ static void syncs(void)
 {
     static const int unknown[5] = { EINVAL, ENOSYS, ENOTSUP, EOPNOTSUPP, EROFS };
     static const int real[4] = { EIO, ENOSPC, EDQUOT, EBADF };
+    static const char *const said[3] = { "input or output", "no space", "quota" };
+    char number[24];   /* of an errno without words */
     haste_layer layer;
     int i;
     make_numbered(&layer, 1);
@@ -1184,6 +1186,7 @@ static void syncs(void)
     layer.step = 2;
     fsyncs = 0;
     during_fsync = look_at_step;
+    snprintf(number, sizeof number, ": errno %d", EBADF);
     CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_OK, error);
     CHECK(fsyncs == 2 && seen_step == 1 && step_at(path) == 2);
     for (i = 0; i < 11; i++) {
@@ -1193,7 +1196,7 @@ static void syncs(void)
         fsync_fails_at = i == 10;   /* the last one: of the folder, when the new file stands there */
         layer.step = 10 + i;
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), real_one ? HASTE_ERR_FILE : HASTE_OK, error);
-        if (real_one) CHECK(strstr(error.text, strerror(fsync_errno)) != NULL);
+        if (real_one) CHECK(strstr(error.text, i < 8 ? said[i - 5] : number) != NULL);
         CHECK(fsyncs == (real_one ? 1 : i == 9 ? 3 : 2) && step_at(path) == (real_one ? 14 : 10 + i));
         CHECK(files_in_folder() == 1);
     }
@@ -1212,7 +1215,7 @@ static void stdio_failures(void)
     for (i = 0; i < 2; i++) {
         fclose_errno = i ? EIO : 0;
         CHECK_STATUS(haste_save(path, &layer, HASTE_F32, NULL, 0, &error), HASTE_ERR_FILE, error);
-        CHECK(strstr(error.text, i ? strerror(EIO) : "no reason") && step_at(path) == 1 && files_in_folder() == 1);
+        CHECK(strstr(error.text, i ? "input or output" : "no reason") && step_at(path) == 1 && files_in_folder() == 1);
     }
     fclose_errno = -1;
     fwrites = 0;

@@ -129,6 +129,8 @@ static void *read_all(void *argument)
     if (!mine->ok) return NULL;
     snprintf(path, sizeof path, "/tmp/haste_test_threads_%ld_%d", (long)getpid(), mine->number);
     for (i = 0; i < 2; i++) {
+        haste_error error = { HASTE_OK, "" };   /* what the system says of a file, in each thread's own words */
+        mine->ok &= haste_load("/dev/null/model", i, &file, &error) == HASTE_ERR_FILE && strstr(error.text, "directory");
         mine->ok &= haste_top_k(mine->layer, &work, x, B, K, &lists, mine->best, NULL, NULL) == HASTE_OK;
         mine->ok &= haste_forward(mine->layer, &work, x, B, mine->logits, NULL) == HASTE_OK;
         mine->ok &= haste_above(mine->layer, &work, x, B, 0, NULL, mine->begin, mine->above, mine->above_score, B * L,
