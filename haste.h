@@ -243,8 +243,8 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire so far */
-    uint64_t        order;                    /* made from label_of by all that make a layer: what gradients know it by; 0
-                                                 in a struct that the caller has filled in */
+    uint64_t        order;                    /* of label_of, by which gradients know it: set where a layer is made; 0 in
+                                                 a struct that the caller has filled in */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
 } haste_layer;
@@ -1188,13 +1188,13 @@ static void haste__release(void *memory)
     HASTE_FREE(base);
 }
 
-/* Memory for what an arena has counted; its second walk begins. */
-static haste_status haste__reserve(haste__arena *arena, haste_error *error)
+/* Memory for what an arena has counted, `what` it will hold; its second walk begins. */
+static haste_status haste__reserve(haste__arena *arena, const char *what, haste_error *error)
 {
-    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the scratch memory overflows size_t");
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of %s overflows size_t", what);
     arena->memory = (char *)haste__allocate(arena->end);
     if (!arena->memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %llu bytes of scratch",
+        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for %s: %llu bytes", what,
                            (unsigned long long)arena->end);
     arena->end = 0;
     return HASTE_OK;
@@ -1291,6 +1291,12 @@ static int haste__threads(int32_t wanted)
 #else
     return 1;
 #endif
+}
+
+static haste_status haste__threads_check(int32_t threads, haste_error *error)
+{
+    if (threads >= 0 && threads <= 4096) return HASTE_OK;
+    return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 (default) to 4096", (int)threads);
 }
 
 /* ---- >>kernels ----------------------------------------------------------------------------------------------- */
@@ -1963,7 +1969,7 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
         return haste__fail(error, HASTE_ERR_ARG, "block_count = %d, expected 0 to %d", (int)o->block_count,
                            HASTE_MAX_BLOCKS);
     if (o->samples < 0) return haste__fail(error, HASTE_ERR_ARG, "samples = %lld is negative", (long long)o->samples);
-    if (o->threads < 0) return haste__fail(error, HASTE_ERR_ARG, "threads = %d is negative", (int)o->threads);
+    if (haste__threads_check(o->threads, error) != HASTE_OK) return HASTE_ERR_ARG;
     memset(layer, 0, sizeof *layer);
     layer->labels = o->labels;
     layer->inputs = o->inputs;
@@ -2111,7 +2117,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     }
 }
 
-/* Sizes of a workspace, without memory. */
+/* Sizes of a workspace but `bytes`, without memory. */
 static haste_status haste__workspace_shape(haste_workspace *work, const haste_layer *layer,
                                            const haste_workspace_options *options, haste_error *error)
 {
@@ -2138,8 +2144,7 @@ static haste_status haste__workspace_shape(haste_workspace *work, const haste_la
                            (int)o.top_k);
     if (work->chunks < 1 || work->chunks > 1024)
         return haste__fail(error, HASTE_ERR_ARG, "chunks = %d, expected 1 to 1024", (int)o.chunks);
-    if (o.threads < 0 || o.threads > 4096)
-        return haste__fail(error, HASTE_ERR_ARG, "threads = %d, expected 0 to 4096", (int)o.threads);
+    if (haste__threads_check(o.threads, error) != HASTE_OK) return HASTE_ERR_ARG;
     if ((unsigned)o.purpose > HASTE_PREDICTION)
         return haste__fail(error, HASTE_ERR_ARG, "purpose = %d is unknown", (int)o.purpose);
     if (!haste__path_kernels(work->path))
@@ -2373,18 +2378,14 @@ haste_status haste_layer_create(haste_layer *layer, const haste_layer_options *o
     haste_plan plan;
     haste_layer l;
     haste_status status;
-    void *memory;
     if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste__layer_shape(&l, options, error);
     if (status == HASTE_OK) status = haste__layer_arrange(&l, &arena, &plan, error);
+    if (status == HASTE_OK) status = haste__reserve(&arena, "a layer", error);
     if (status != HASTE_OK) return status;
-    memory = haste__allocate(plan.layer);
-    if (!memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
-                           (unsigned long long)plan.layer);
-    status = haste_layer_init(&l, options, memory, plan.layer, error);
-    if (status != HASTE_OK) { haste__release(memory); return status; }
-    l.memory = memory;
+    status = haste_layer_init(&l, options, arena.memory, plan.layer, error);
+    if (status != HASTE_OK) { haste__release(arena.memory); return status; }
+    l.memory = arena.memory;
     l.bytes = plan.layer;
     *layer = l;
     return HASTE_OK;
@@ -2486,6 +2487,15 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
     return HASTE_OK;
 }
 
+/* A workspace but for its memory. */
+static haste_status haste__workspace_make(haste_workspace *work, const haste_layer *layer,
+                                          const haste_workspace_options *options, haste_error *error)
+{
+    haste_status status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK) status = haste__workspace_shape(work, layer, options, error);
+    return status == HASTE_OK ? haste__workspace_bytes(work, &work->bytes, error) : status;
+}
+
 haste_status haste_workspace_init(haste_workspace *work, const haste_layer *layer,
                                   const haste_workspace_options *options, void *memory, size_t bytes,
                                   haste_error *error)
@@ -2493,9 +2503,7 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
     haste_workspace w;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick_check(layer, error);
-    if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
+    status = haste__workspace_make(&w, layer, options, error);
     if (status == HASTE_OK) status = haste__memory_check(memory, bytes, w.bytes, error);
     if (status != HASTE_OK) return status;
     w.memory = memory;
@@ -2506,17 +2514,15 @@ haste_status haste_workspace_init(haste_workspace *work, const haste_layer *laye
 haste_status haste_workspace_create(haste_workspace *work, const haste_layer *layer,
                                     const haste_workspace_options *options, haste_error *error)
 {
+    haste__arena arena = { NULL, 0, 0 };
     haste_workspace w;
     haste_status status;
     if (!work) return haste__fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__layer_quick_check(layer, error);
-    if (status == HASTE_OK) status = haste__workspace_shape(&w, layer, options, error);
-    if (status == HASTE_OK) status = haste__workspace_bytes(&w, &w.bytes, error);
+    status = haste__workspace_make(&w, layer, options, error);
     if (status != HASTE_OK) return status;
-    w.memory = haste__allocate(w.bytes);
-    if (!w.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a workspace of %llu bytes",
-                           (unsigned long long)w.bytes);
+    arena.end = w.bytes;
+    if ((status = haste__reserve(&arena, "a workspace", error)) != HASTE_OK) return status;
+    w.memory = arena.memory;
     w.owned = 1;
     *work = w;
     return HASTE_OK;
@@ -2555,16 +2561,12 @@ haste_status haste_gradient_create(haste_gradient *gradient, const haste_layer *
     memset(&result, 0, sizeof result);
     status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__gradient_arrange(&result, layer, &arena, error);
+    result.bytes = arena.end;
+    if (status == HASTE_OK) status = haste__reserve(&arena, "gradients", error);
     if (status != HASTE_OK) return status;
     result.layer = haste__layer_identity(layer);
-    result.bytes = arena.end;
-    result.memory = haste__allocate(result.bytes);
-    if (!result.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for gradients of %llu bytes",
-                           (unsigned long long)result.bytes);
+    result.memory = arena.memory;
     memset(result.memory, 0, result.bytes);
-    arena.memory = (char *)result.memory;
-    arena.end = 0;
     haste__gradient_arrange(&result, layer, &arena, error);
     *gradient = result;
     return HASTE_OK;
@@ -2595,7 +2597,7 @@ static haste_status haste__gradient_check(const haste_layer *layer, const haste_
     if (!gradient) return haste__fail(error, HASTE_ERR_ARG, "gradient is NULL");
     if (gradient->layer != haste__layer_identity(layer))
         return haste__fail(error, HASTE_ERR_STATE,
-                           "the gradient was made for a layer of another seed, other blocks or another order of labels");
+                           "the gradient was made for a layer of other blocks, another seed or order of labels");
     for (i = 0; i < layer->block_count && all; i++)
         if (!gradient->weight[i] || !gradient->bias[i])
             return haste__fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
@@ -2849,11 +2851,10 @@ static void haste__transpose_out(void *context, int64_t tile, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     float *grad_x = pass->grad_x + (size_t)tile * HASTE__SAMPLES * (size_t)pass->layer->inputs;
-    int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = pass->B - (int)tile * HASTE__SAMPLES;
+    int D = pass->layer->inputs, chunks = pass->work->chunks, b, d, c, n = haste__tile_samples(pass, (int)tile);
     size_t row = (size_t)D * HASTE__SAMPLES, chunk = (size_t)pass->tiles * row;
     float *first = pass->scratch.grad_x + (size_t)tile * row, rows[HASTE__SAMPLES][HASTE__SAMPLES];
     (void)thread;
-    if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
     for (c = 1; c < chunks; c++) pass->kernel->axpy(first, 1, first + (size_t)c * chunk, (int64_t)row);
     for (d = 0; d + HASTE__SAMPLES <= D; d += HASTE__SAMPLES) {   /* 32 inputs at once */
         float *to = grad_x + d;
@@ -2880,25 +2881,30 @@ static haste_status haste__offsets_check(const int64_t *offset, int32_t B, const
     return HASTE_OK;
 }
 
-/* Checks B lists of label ids below L. `most` ids are allowed. Without samples there is nothing to look at. */
-static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
-                                       haste_error *error)
+/* Checks B lists of label ids below L. `most` ids are allowed. With `plain` there may be no offsets, see haste_lists.
+   Without samples there is nothing to look at. */
+static haste_status haste__lists_check(int32_t L, int32_t B, const haste_lists *lists, int plain, int64_t most,
+                                       const char *name, haste_error *error)
 {
-    haste_status status;
-    int64_t i;
+    int64_t first = 0, last = B, i;
     if (B == 0) return HASTE_OK;
     if (!lists) return haste__fail(error, HASTE_ERR_ARG, "%s is NULL", name);
-    status = haste__offsets_check(lists->offset, B, name, error);
-    if (status != HASTE_OK) return status;
-    if (lists->offset[B] == lists->offset[0]) return HASTE_OK;
-    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.id is NULL", name);
-    if (lists->offset[B] - lists->offset[0] > most)
+    plain = plain && !lists->offset;
+    if (!plain) {
+        const haste_status status = haste__offsets_check(lists->offset, B, name, error);
+        if (status != HASTE_OK) return status;
+        first = lists->offset[0];
+        last = lists->offset[B];
+    }
+    if (!lists->id && last > first)
+        return haste__fail(error, HASTE_ERR_ARG, "%s.%sid is NULL", name, plain ? "offset is NULL, and " : "");
+    if (last - first > most)
         return haste__fail(error, HASTE_ERR_SIZE, "%s holds %lld ids, expected at most the workspace's %lld", name,
-                           (long long)(lists->offset[B] - lists->offset[0]), (long long)most);
-    for (i = lists->offset[0]; i < lists->offset[B]; i++)
-        if (lists->id[i] < 0 || lists->id[i] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d", name, (long long)i,
-                               (int)lists->id[i], (int)L - 1);
+                           (long long)(last - first), (long long)most);
+    for (i = first; i < last; i++)
+        if (lists->id[i] < -plain || lists->id[i] >= L)
+            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected %d to %d", name, (long long)i,
+                               (int)lists->id[i], -plain, (int)L - 1);
     return HASTE_OK;
 }
 
@@ -2910,23 +2916,6 @@ HASTE__INLINE int64_t haste__list_first(const haste_lists *lists, int64_t b)
 HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
 {
     return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
-}
-
-/* As haste__lists_check, for lists that need no offsets. */
-static haste_status haste__labels_check(int32_t L, int32_t B, const haste_lists *lists, int64_t most, const char *name,
-                                        haste_error *error)
-{
-    int32_t b;
-    if (B == 0 || !lists || lists->offset) return haste__lists_check(L, B, lists, most, name, error);
-    if (!lists->id) return haste__fail(error, HASTE_ERR_ARG, "%s.offset and id are NULL", name);
-    if (B > most)
-        return haste__fail(error, HASTE_ERR_SIZE, "%s holds %d ids, expected at most the workspace's %lld", name,
-                           (int)B, (long long)most);
-    for (b = 0; b < B; b++)
-        if (lists->id[b] < -1 || lists->id[b] >= L)
-            return haste__fail(error, HASTE_ERR_DATA, "%s.id[%d] = %d, expected -1 to %d", name, (int)b,
-                               (int)lists->id[b], (int)L - 1);
-    return HASTE_OK;
 }
 
 /* Sorted pairs (slot << 32 | sample) of checked lists, each once; returns where they end. */
@@ -3062,7 +3051,7 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
     if (status == HASTE_OK)
         status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
     if (status == HASTE_OK && o->ignored)
-        status = haste__labels_check(layer->labels, B, o->ignored, work->ids, "ignored", error);
+        status = haste__lists_check(layer->labels, B, o->ignored, 1, work->ids, "ignored", error);
     for (i = 0; status == HASTE_OK && o->softmax && i < (int64_t)B * HASTE_SOFTMAX_SUMS; i++) {
         const int k = (int)(i % HASTE_SOFTMAX_SUMS);   /* the largest logit may be negative; labels are counted */
         const double least = k == 0 ? -FLT_MAX : k == 4 && o->smoothing != 0 ? 1 : 0;
@@ -3161,9 +3150,10 @@ static haste_status haste__pass_begin(haste__pass *pass, const haste_layer *laye
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
 
 /* Groups of a block that belong to a chunk: chunks are equal shares of the layer's weights. */
-static void haste__chunk_groups(const haste_layer *layer, int number, int64_t chunk, int chunks, int64_t *first,
-                                int64_t *last)
+static void haste__chunk_groups(const haste__pass *pass, int number, int64_t chunk, int64_t *first, int64_t *last)
 {
+    const haste_layer *layer = pass->layer;
+    const int chunks = pass->work->chunks;
     int64_t before = 0, total = 0, unit = 0, bound[2], side;   /* below 2^47 weights, at most 2^10 chunks */
     int i;
     for (i = 0; i < layer->block_count; i++) {
@@ -3784,9 +3774,8 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
 
 /* The groups of a chunk, one after the other. */
 typedef struct haste__walk {
-    const haste_layer *layer;
+    const haste__pass *pass;
     int64_t            chunk;
-    int                chunks;
     int                number;     /* of the block */
     int64_t            g, last;    /* of its groups: the next one, and where the chunk's share of the block ends */
 } haste__walk;
@@ -3794,9 +3783,8 @@ typedef struct haste__walk {
 static haste__walk haste__walk_chunk(const haste__pass *pass, int64_t chunk)
 {
     haste__walk walk;
-    walk.layer = pass->layer;
+    walk.pass = pass;
     walk.chunk = chunk;
-    walk.chunks = pass->work->chunks;
     walk.number = -1;
     walk.g = walk.last = 0;
     return walk;
@@ -3805,8 +3793,8 @@ static haste__walk haste__walk_chunk(const haste__pass *pass, int64_t chunk)
 /* Goes to the chunk's share of the next block, [g, last), which may be empty. 0: that was the last block. */
 static int haste__walk_block(haste__walk *walk)
 {
-    if (++walk->number >= walk->layer->block_count) return 0;
-    haste__chunk_groups(walk->layer, walk->number, walk->chunk, walk->chunks, &walk->g, &walk->last);
+    if (++walk->number >= walk->pass->layer->block_count) return 0;
+    haste__chunk_groups(walk->pass, walk->number, walk->chunk, &walk->g, &walk->last);
     return 1;
 }
 
@@ -3863,8 +3851,7 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
         if (!haste__visited(pass, walk.number, g, &weight)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
-            int n = pass->B - tile * HASTE__SAMPLES, first = tile * HASTE__SAMPLES;
-            if (n > HASTE__SAMPLES) n = HASTE__SAMPLES;
+            const int n = haste__tile_samples(pass, tile), first = tile * HASTE__SAMPLES;
             for (b = 0; b < HASTE__SAMPLES; b++) tile_largest[b] = b < n ? (float)largest[first + b] : 0;
             haste__group_logits(pass, &group, tile);
             if (pass->loss) haste__group_adjust(pass, &group, tile);
@@ -4056,7 +4043,7 @@ static haste_status haste__train_begin(haste__pass *pass, const haste_layer *lay
                                        const haste_loss_options *o, haste_error *error)
 {
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_TRAINING, x, B, error);
-    if (status == HASTE_OK) status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, positives, 1, work->ids, "positives", error);
     if (status == HASTE_OK) status = haste__loss_check(layer, work, B, positives, o, error);
     return status;
 }
@@ -4462,8 +4449,8 @@ typedef struct haste__scoring {
 
 enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
 
-/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. Not by haste__sort,
-   which takes 37 ns a key where this takes 3, and all else of a candidate 10 to 20. */
+/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. haste__sort would
+   take 37 ns a key where this takes 3, and all else of a candidate 10 to 20. */
 static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
 {
     uint32_t count[4096], sum, here;
@@ -4568,7 +4555,8 @@ haste_status haste_score(const haste_layer *layer, haste_workspace *work, const 
     haste_status status = haste__layer_quick_check(layer, error);
     if (status == HASTE_OK) status = haste__workspace_check(work, error);
     if (status == HASTE_OK) status = haste__x_check(layer, work, x, B, error);
-    if (status == HASTE_OK) status = haste__lists_check(layer->labels, B, candidates, INT64_MAX, "candidates", error);
+    if (status == HASTE_OK)
+        status = haste__lists_check(layer->labels, B, candidates, 0, INT64_MAX, "candidates", error);
     if (status != HASTE_OK || B == 0) return status;
     if (!score) return haste__fail(error, HASTE_ERR_ARG, "score is NULL");
     haste__pass_make(&scoring.pass, layer, work);
@@ -4685,7 +4673,7 @@ static haste_status haste__search_begin(haste__pass *pass, const haste_layer *la
     size_t i;
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
     if (status == HASTE_OK && excluded)
-        status = haste__labels_check(layer->labels, B, excluded, work->ids, "excluded", error);
+        status = haste__lists_check(layer->labels, B, excluded, 1, work->ids, "excluded", error);
     if (status != HASTE_OK || B == 0) return status;
     haste__pass_load_rows(pass);
     if (excluded) {
@@ -4799,20 +4787,6 @@ enum {
     HASTE__CLUSTER_ITERATIONS = 16    /* rounds of exchanges */
 };
 
-/* On the best path, since grouping has no workspace to name another. out [4] (=) a . b for 4 rows b [4][n]; sum [n]
-   (+=). */
-static float haste__group_dot(const float *a, const float *b, int32_t n) { return haste__best_kernels()->dot(a, b, n); }
-
-static void haste__group_dot4(const float *a, const float *b, int32_t n, float *out)
-{
-    haste__best_kernels()->dot4(a, b, n, out);
-}
-
-static void haste__group_add(float *sum, const float *row, float weight, int32_t n)
-{
-    haste__best_kernels()->axpy(sum, weight, row, n);
-}
-
 /* ---- >>label orders ------------------------------------------------------------------------------------------ */
 
 haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32_t *order, haste_error *error)
@@ -4833,7 +4807,7 @@ haste_status haste_order_by_frequency(const int64_t *frequency, int32_t L, int32
         if (frequency[i] > most) most = frequency[i];
     }
     haste__take(&arena, (uint64_t)L, sizeof *key);
-    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
     key = (uint64_t *)haste__take(&arena, (uint64_t)L, sizeof *key);
 
     /* By how much is missing to the most frequent, 32 bits at a time from the lower ones on. Of equal ones the earlier
@@ -4878,12 +4852,6 @@ static haste_status haste__embed_sizes(const float *embedding, int32_t L, int32_
     return HASTE_OK;
 }
 
-static haste_status haste__threads_check(int32_t threads, haste_error *error)
-{
-    if (threads >= 0 && threads <= 4096) return HASTE_OK;
-    return haste__fail(error, HASTE_ERR_ARG, "threads = %ld, expected 0 (default) to 4096", (long)threads);
-}
-
 static int64_t haste__longest(const haste_lists *lists, int32_t B)
 {
     int64_t longest = 0, n;
@@ -4912,6 +4880,7 @@ enum {
 /* What the threads of an embedding share. For HASTE__EMBED_ROWS samples at a time their rows are made, then added to
    their labels. A label belongs to one task, so its sum has the order of the samples, whatever the threads. */
 typedef struct haste__embedding {
+    const haste__kernels *kernel;   /* the best: there is no workspace to name others */
     float              *embedding;
     int32_t             E, B;
     uint64_t            seed;
@@ -4940,21 +4909,22 @@ static void haste__embed_add(void *context, int64_t owner, int thread)
         n = haste__distinct(e->positives, e->first + b, key);
         for (i = 0; i < n; i++)
             if ((int64_t)key[i] % e->owners == owner)
-                haste__group_add(e->embedding + (int64_t)key[i] * e->E, e->row + b * e->width, 1, e->E);
+                e->kernel->axpy(e->embedding + (int64_t)key[i] * e->E, 1, e->row + b * e->width, e->E);
     }
 }
 
-/* row [ceil(E/64)*64] (=): the unit-length sample, projected. Returns 0 for a sample without features. */
-static int haste__embed_project(float *row, int32_t E, uint64_t seed, float (*sign)[8], const int32_t *feature,
-                                const float *value, int64_t n)
+/* row [width] (=): the unit-length sample, projected. Returns 0 for a sample that is 0 or has no features. */
+static int haste__embed_project(const haste__embedding *e, float *row, int64_t sample)
 {
-    int64_t i, words = ((int64_t)E + 63) / 64;
+    const int64_t first = e->x->offset[sample], n = e->x->offset[sample + 1] - first;
+    const float *value = n > 0 ? e->x->value + first : NULL;
+    int64_t i;
     double norm = 0;
     for (i = 0; i < n; i++) norm += (double)value[i] * (double)value[i];
     if (norm <= 0) return 0;
-    norm = 1 / sqrt(norm * (double)E);
-    memset(row, 0, (size_t)words * 64 * sizeof *row);
-    haste__best_kernels()->project(row, words, seed, feature, value, n, norm, sign);
+    norm = 1 / sqrt(norm * (double)e->E);
+    memset(row, 0, (size_t)e->width * sizeof *row);
+    e->kernel->project(row, e->width / 64, e->seed, e->x->feature + first, value, n, norm, e->sign);
     return 1;
 }
 
@@ -4989,12 +4959,8 @@ static void haste__embed_rows(void *context, int64_t share, int thread)
         float *row = e->row + b * e->width;
         e->nonzero[b] = 0;
         if (e->positives->offset[sample + 1] == e->positives->offset[sample]) continue;
-        if (e->dense) e->nonzero[b] = haste__embed_scale(row, e->E, e->dense + sample * e->E);
-        else {
-            const int64_t first = e->x->offset[sample], n = e->x->offset[sample + 1] - first;
-            e->nonzero[b] = n > 0 && haste__embed_project(row, e->E, e->seed, e->sign, e->x->feature + first,
-                                                          e->x->value + first, n);
-        }
+        e->nonzero[b] = e->dense ? haste__embed_scale(row, e->E, e->dense + sample * e->E)
+                                 : haste__embed_project(e, row, sample);
     }
 }
 
@@ -5009,11 +4975,12 @@ static haste_status haste__embed_run(haste__embedding *e, int32_t threads, haste
 {
     haste__arena arena = { NULL, 0, 0 };
     haste_status status;
+    e->kernel = haste__best_kernels();
     e->owners = e->B < HASTE__EMBED_ROWS ? 1 : haste__threads(threads);
     e->width = ((int64_t)e->E + 63) / 64 * 64;
     e->longest = haste__longest(e->positives, e->B);
     haste__embed_arrange(e, &arena);
-    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
     haste__embed_arrange(e, &arena);
     for (e->first = 0; e->first < e->B; e->first += HASTE__EMBED_ROWS) {
         const int64_t left = e->B - e->first, count = left < HASTE__EMBED_ROWS ? left : (int64_t)HASTE__EMBED_ROWS;
@@ -5054,7 +5021,7 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
         if (!(fabsf(x->value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
+    if ((status = haste__lists_check(L, B, positives, 0, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
     memset(&e, 0, sizeof e);
     e.embedding = embedding;
@@ -5082,7 +5049,7 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__lists_check(L, B, positives, INT64_MAX, "positives", error)) != HASTE_OK) return status;
+    if ((status = haste__lists_check(L, B, positives, 0, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     memset(&e, 0, sizeof e);
     e.embedding = embedding;
     e.E = E;
@@ -5117,6 +5084,7 @@ haste_status haste_embed_finish(float *embedding, int32_t L, int32_t E, haste_er
 /* Rows of an embedding that are being arranged, labels or (in the search for groups that are alike) groups, and the
    scratch memory for it. */
 typedef struct haste__clustering {
+    const haste__kernels *kernel;   /* the best */
     const float *embedding;   /* [.., E] */
     int32_t      E, S;
     int          threads;
@@ -5136,7 +5104,7 @@ typedef struct haste__split {
     const haste__clustering *clustering;
     int64_t begin, end;       /* where scores are wanted */
     int64_t sum_end;          /* sums run over begin .. sum_end - 1 */
-    int     weighted;         /* 1: each row times its score minus `center` */
+    int     scored;           /* 1: each row times its score minus `center` */
     float   center;
     float  *direction;        /* [E] */
     float  *sums;             /* [PIECES][E] */
@@ -5155,7 +5123,8 @@ static void haste__split_score_piece(void *context, int64_t piece, int thread)
     (void)thread;
     if (last > split->end) last = split->end;
     for (; i < last; i++) {
-        const float score = haste__group_dot(haste__embedding_row(clustering, i), split->direction, clustering->E);
+        const float *row = haste__embedding_row(clustering, i);
+        const float score = clustering->kernel->dot(row, split->direction, clustering->E);
         clustering->key[i] = haste__key(score, haste__key_id(clustering->key[i]));
     }
 }
@@ -5171,8 +5140,8 @@ static void haste__split_sum_piece(void *context, int64_t piece, int thread)
     if (last > split->sum_end) last = split->sum_end;
     memset(sum, 0, (size_t)E * sizeof *sum);
     for (; i < last; i++)
-        haste__group_add(sum, haste__embedding_row(clustering, i),
-                         split->weighted ? haste__key_score(clustering->key[i]) - split->center : 1, E);
+        clustering->kernel->axpy(sum, split->scored ? haste__key_score(clustering->key[i]) - split->center : 1,
+                                 haste__embedding_row(clustering, i), E);
 }
 
 static int64_t haste__pieces(int64_t n) { return (n + HASTE__CLUSTER_PIECE - 1) / HASTE__CLUSTER_PIECE; }
@@ -5183,14 +5152,14 @@ static void haste__split_score(haste__split *split, int64_t end, int threads)
     haste__parallel(haste__pieces(end - split->begin), threads, haste__split_score_piece, split);
 }
 
-/* sum [E] (=): of the rows from begin to end - 1, or of their weighted rows. Returns its length. */
-static double haste__split_sum(haste__split *split, int64_t end, int weighted, int threads, double *sum)
+/* sum [E] (=): of the rows from begin to end - 1, or (`scored`) of multiples of them. Returns its length. */
+static double haste__split_sum(haste__split *split, int64_t end, int scored, int threads, double *sum)
 {
     int64_t pieces = haste__pieces(end - split->begin), p;
     int32_t E = split->clustering->E, e;
     double square = 0;
     split->sum_end = end;
-    split->weighted = weighted;
+    split->scored = scored;
     haste__parallel(pieces, threads, haste__split_sum_piece, split);
     for (e = 0; e < E; e++) sum[e] = 0;
     for (p = 0; p < pieces; p++)
@@ -5290,8 +5259,8 @@ static float haste__group_sum(const haste__clustering *clustering, int64_t group
     int64_t i = group * clustering->S, last = i + clustering->S;
     if (last > clustering->n) last = clustering->n;
     memset(sum, 0, (size_t)clustering->E * sizeof *sum);
-    for (; i < last; i++) haste__group_add(sum, haste__embedding_row(clustering, i), 1, clustering->E);
-    return haste__group_dot(sum, sum, clustering->E);
+    for (; i < last; i++) clustering->kernel->axpy(sum, 1, haste__embedding_row(clustering, i), clustering->E);
+    return clustering->kernel->dot(sum, sum, clustering->E);
 }
 
 /* After the bisection, labels of groups that are alike are exchanged where that raises the summed cosine. The sum of
@@ -5333,7 +5302,7 @@ static void haste__window_gains(const haste__window *window)
         for (i = 0; i < window->size[g]; i++) {
             const float *x = haste__embedding_row(clustering, window->begin[g] + i);
             float *p = window->gain + ((int64_t)g * S + i) * HASTE__CLUSTER_WINDOW, own;
-            for (h = 0; h < window->groups; h += 4) haste__group_dot4(x, window->sum + (int64_t)h * E, E, p + h);
+            for (h = 0; h < window->groups; h += 4) clustering->kernel->dot4(x, window->sum + (int64_t)h * E, E, p + h);
             own = (p[g] - 0.5f) * inverse[g];
             for (h = 0; h < window->groups; h++) p[h] = (p[h] + 0.5f) * inverse[h] - own;
         }
@@ -5358,6 +5327,7 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
 {
     const double least = 1e-4;   /* a smaller gain is not worth an exchange */
     const haste__clustering *clustering = window->clustering;
+    const haste__kernels *kernel = clustering->kernel;
     const int32_t E = clustering->E, S = clustering->S;
     float *sum_g = window->sum + (int64_t)g * E, *sum_h = window->sum + (int64_t)h * E;
     int64_t count = 0;
@@ -5368,18 +5338,16 @@ static int64_t haste__window_exchange(haste__window *window, int32_t g, int32_t 
         if (i < 0 || j < 0 || earned_g + earned_h <= least) return count;
         x = haste__embedding_row(clustering, window->begin[g] + i);
         y = haste__embedding_row(clustering, window->begin[h] + j);
-        xy = (double)haste__group_dot(x, y, E);
-        new_g = window->square[g] + 2 * (1 - xy + (double)haste__group_dot(sum_g, y, E) -
-                                         (double)haste__group_dot(sum_g, x, E));
-        new_h = window->square[h] + 2 * (1 - xy + (double)haste__group_dot(sum_h, x, E) -
-                                         (double)haste__group_dot(sum_h, y, E));
+        xy = (double)kernel->dot(x, y, E);
+        new_g = window->square[g] + 2 * (1 - xy + (double)kernel->dot(sum_g, y, E) - (double)kernel->dot(sum_g, x, E));
+        new_h = window->square[h] + 2 * (1 - xy + (double)kernel->dot(sum_h, x, E) - (double)kernel->dot(sum_h, y, E));
         if (new_g < 0) new_g = 0;
         if (new_h < 0) new_h = 0;
         if (sqrt(new_g) + sqrt(new_h) <= sqrt(window->square[g]) + sqrt(window->square[h]) + least) return count;
-        haste__group_add(sum_g, y, 1, E);
-        haste__group_add(sum_g, x, -1, E);
-        haste__group_add(sum_h, x, 1, E);
-        haste__group_add(sum_h, y, -1, E);
+        kernel->axpy(sum_g, 1, y, E);
+        kernel->axpy(sum_g, -1, x, E);
+        kernel->axpy(sum_h, 1, x, E);
+        kernel->axpy(sum_h, -1, y, E);
         window->square[g] = new_g;
         window->square[h] = new_h;
         haste__key_swap(clustering->key, window->begin[g] + i, window->begin[h] + j);
@@ -5471,6 +5439,7 @@ static haste_status haste__clustering_make(haste__clustering *clustering, const 
     if (S < 8 || S > 256 || S % 8 != 0)
         return haste__fail(error, HASTE_ERR_ARG, "group size S = %ld, expected a multiple of 8 from 8 to 256", (long)S);
     memset(clustering, 0, sizeof *clustering);
+    clustering->kernel = haste__best_kernels();
     clustering->embedding = embedding;
     clustering->E = E;
     clustering->S = S;
@@ -5487,7 +5456,8 @@ static void haste__square_piece(void *context, int64_t piece, int thread)
     (void)thread;
     for (; i < last && i < clustering->n; i++) {
         const float *row = haste__embedding_row(clustering, i);
-        clustering->key[i] = haste__key(haste__group_dot(row, row, clustering->E), haste__key_id(clustering->key[i]));
+        clustering->key[i] = haste__key(clustering->kernel->dot(row, row, clustering->E),
+                                        haste__key_id(clustering->key[i]));
     }
 }
 
@@ -5549,7 +5519,7 @@ haste_status haste_cohesion(const float *embedding, int32_t L, int32_t E, const 
     if (status != HASTE_OK) return status;
     if (!cohesion) return haste__fail(error, HASTE_ERR_ARG, "cohesion is NULL");
     haste__cohesion_arrange(&clustering, L, &arena);
-    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
     seen = haste__cohesion_arrange(&clustering, L, &arena);
     status = haste__clustering_load(&clustering, L, order, seen, &none, error);
     if (status == HASTE_OK) {
@@ -5601,7 +5571,7 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
     if (status != HASTE_OK) return status;
     clustering.seed = o.seed;
     haste__group_arrange(&clustering, &exchange, L, &arena);
-    if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+    if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
     seen = haste__group_arrange(&clustering, &exchange, L, &arena);
     status = haste__clustering_load(&clustering, L, order, seen, &empty, error);
     if (status == HASTE_OK) {
@@ -5976,14 +5946,14 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     else {
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
         if (status == HASTE_OK)
-            status = haste__labels_check(layer->labels, B, positives, work->ids, "positives", error);
+            status = haste__lists_check(layer->labels, B, positives, 1, work->ids, "positives", error);
         if (status != HASTE_OK) return status;
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
     if (status != HASTE_OK) return status;
     total = haste__rewire_limits(&r);
     if (total > 0) {
-        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+        if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
         haste__rewire_arrange(&r, layer, work, &arena, error);
         if (batch) {
             haste__pass_load(&r.pass);
@@ -6136,8 +6106,8 @@ static haste_status haste__metrics_check(const haste_metrics *metrics, const int
             if (id[b * k + i] < -1 || id[b * k + i] >= L)
                 return haste__fail(error, HASTE_ERR_DATA, "id[%lld, %ld] = %ld, expected -1 .. L - 1 = %ld",
                                    (long long)b, (long)i, (long)id[b * k + i], (long)L - 1);
-    status = haste__lists_check(L, B, truth, INT64_MAX, "truth", error);
-    if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, INT64_MAX, "filter", error);
+    status = haste__lists_check(L, B, truth, 0, INT64_MAX, "truth", error);
+    if (status == HASTE_OK && filter) status = haste__lists_check(L, B, filter, 0, INT64_MAX, "filter", error);
     if (status != HASTE_OK) return status;
     for (j = truth->offset[0]; inverse_propensity && j < truth->offset[B]; j++) {
         const double value = inverse_propensity[truth->id[j]];
@@ -6164,7 +6134,7 @@ haste_status haste_metrics_add(haste_metrics *metrics, const int32_t *id, int32_
     if (filter && haste__longest(filter, B) > longest) longest = haste__longest(filter, B);
     if (longest > HASTE__METRICS_STACK) {
         haste__metrics_arrange(&y, &removed, longest, &arena);
-        if ((status = haste__reserve(&arena, error)) != HASTE_OK) return status;
+        if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
         haste__metrics_arrange(&y, &removed, longest, &arena);
     }
     for (i = 0; i < metrics->k; i++) gain[i] = log(2.0) / log(i + 2.0);   /* 1 / log2(rank + 1), rank = i + 1 */
@@ -7344,8 +7314,8 @@ static void haste__layer_forget(haste_layer *layer)
     }
 }
 
-/* Memory, 0 but for label_of, which is -1, for a layer whose sizes are set but for groups, first_slot, slots and labels: they follow from the
-   labels of its blocks. Sizes are checked as those of any layer. */
+/* Memory, 0 but for label_of, which is -1, for a layer whose sizes are set but for groups, first_slot, slots and
+   labels: they follow from the labels of its blocks. Sizes are checked as those of any layer. */
 static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
 {
     haste__arena arena = { NULL, 0, 0 };
@@ -7368,13 +7338,9 @@ static haste_status haste__layer_reserve(haste_layer *layer, haste_error *error)
     haste__layer_forget(layer);
     status = haste__layer_sizes_check(layer, "", HASTE_ERR_ARG, error);
     if (status == HASTE_OK) status = haste__layer_arrange(layer, &arena, &plan, error);
+    if (status == HASTE_OK) status = haste__reserve(&arena, "a layer", error);
     if (status != HASTE_OK) return status;
-    arena.memory = (char *)haste__allocate(plan.layer);
-    if (!arena.memory)
-        return haste__fail(error, HASTE_ERR_MEMORY, "no memory for a layer of %llu bytes",
-                           (unsigned long long)plan.layer);
     memset(arena.memory, 0, plan.layer);
-    arena.end = 0;
     layer->memory = arena.memory;
     layer->bytes = plan.layer;
     haste__layer_arrange(layer, &arena, &plan, error);
@@ -7585,7 +7551,7 @@ static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, hast
     for (walk = 0; walk < 2 && status == HASTE_OK; walk++) {
         choice->energy = (double *)haste__take(arena, (uint64_t)D, sizeof *choice->energy);
         choice->key = (uint64_t *)haste__take(arena, (uint64_t)D, sizeof *choice->key);
-        if (walk == 0) status = haste__reserve(arena, error);
+        if (walk == 0) status = haste__reserve(arena, "scratch", error);
     }
     return status;
 }
@@ -7797,7 +7763,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
     if (status != HASTE_OK) return status;
     if (!map) return haste__fail(error, HASTE_ERR_ARG, "map is NULL");
     haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
-    status = haste__reserve(&arena, error);
+    status = haste__reserve(&arena, "scratch", error);
     if (status != HASTE_OK) return status;
     new_id = (int32_t *)haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
 
@@ -7956,7 +7922,7 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
     for (walk = 0; walk < 2; walk++) {
         l.label_of = (int32_t *)haste__take(&arena, (uint64_t)l.slots, sizeof *l.label_of);
         l.slot_of = (int32_t *)haste__take(&arena, (uint64_t)l.labels, sizeof *l.slot_of);
-        if (walk == 0) status = haste__reserve(&arena, error);
+        if (walk == 0) status = haste__reserve(&arena, "scratch", error);
         if (status != HASTE_OK) return status;
     }
     l.memory = arena.memory;

@@ -447,7 +447,7 @@ static void arenas(void)
         CHECK(arena.end % 64 == 0 && !arena.overflow);
         if (walk) CHECK(previous <= arena.memory + arena.end && arena.end == bytes);
         bytes = arena.end;
-        if (walk == 0) CHECK_STATUS(haste__reserve(&arena, &error), HASTE_OK, error);
+        if (walk == 0) CHECK_STATUS(haste__reserve(&arena, "scratch", &error), HASTE_OK, error);
     }
     haste__release(arena.memory);
     for (i = 0; i < 3; i++) {   /* a product; an array that ends just past size_t; one whose rounding does */
@@ -456,7 +456,7 @@ static void arenas(void)
         CHECK(haste__take(&arena, i == 0 ? (uint64_t)SIZE_MAX / 8 + 1 : (uint64_t)SIZE_MAX - (i == 1 ? 0 : 100), i == 0 ? 8 : 1) == NULL);
         CHECK(arena.overflow);
         CHECK(haste__take(&arena, 1, 1) == NULL && arena.overflow);
-        CHECK_STATUS(haste__reserve(&arena, &error), HASTE_ERR_SIZE, error);
+        CHECK_STATUS(haste__reserve(&arena, "scratch", &error), HASTE_ERR_SIZE, error);
         CHECK(arena.memory == NULL);
         arena.memory = (char *)take(64);   /* nor does it hand out more */
         CHECK(haste__take(&arena, 1, 1) == NULL);
@@ -483,6 +483,7 @@ static void bisection_alone(void)
     int32_t *order = counted(L), i;
     haste__clustering clustering;
     memset(&clustering, 0, sizeof clustering);
+    clustering.kernel = haste__best_kernels();
     clustering.embedding = e;
     clustering.E = E;
     clustering.S = S;
@@ -518,6 +519,7 @@ static void exchanges_alone(void)
     haste__exchange exchange;
     haste__window window;
     memset(&clustering, 0, sizeof clustering);
+    clustering.kernel = haste__best_kernels();
     memset(&exchange, 0, sizeof exchange);
     clustering.embedding = e;
     clustering.E = E;
