@@ -243,8 +243,8 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire so far */
-    uint64_t        order;                    /* of label_of, by which gradients know it: set where a layer is made; 0 in
-                                                 a struct that the caller has filled in */
+    uint64_t        order;                    /* of the labels, as a number by which gradients know it; 0 in a struct
+                                                 that the caller has filled in */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
 } haste_layer;
@@ -1777,8 +1777,7 @@ HASTE__TARGET_DOT HASTE__INLINE void haste__dot_pair(const uint16_t *even, const
     }
 }
 
-/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids it.
-   */
+/* A pair in all lanes. Clang 16 crashes where it makes an operand of this for the product: the empty asm forbids. */
 HASTE__TARGET_DOT HASTE__INLINE __m512i haste__dot_spread(uint32_t pair)
 {
     __m512i pairs = _mm512_set1_epi32((int)pair);
@@ -2251,6 +2250,17 @@ static float haste__prior(haste_loss loss, int64_t n, int64_t N)
 {
     double p = ((double)n + .5) / ((double)N + 1);
     return (float)(loss == HASTE_BCE ? log(p / (1 - p)) : loss == HASTE_SQUARED_HINGE ? 2 * p - 1 : log(p));
+}
+
+/* Where in a block's weights the one of label j for input f of its group lies; the column of x that it belongs to. */
+HASTE__INLINE size_t haste__place(const haste_block *block, int64_t j, int64_t f)
+{
+    const int64_t S = block->group_size;
+    return (size_t)((j / S * block->fan_in + f) * S + j % S);
+}
+HASTE__INLINE int32_t haste__column(const haste_block *block, int64_t j, int64_t f)
+{
+    return block->begin + (block->index ? block->index[j / block->group_size * block->fan_in + f] : (int32_t)f);
 }
 
 /* Labels of a group: S, or fewer in the last group of a block. */
@@ -3563,8 +3573,7 @@ static void haste__group_grad_weight(const haste__pass *pass, haste__group *grou
                               group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
 }
 
-/* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32].
-   */
+/* From logit gradients z [S][32] of a tile: the chunk's input gradients (+=) of the group's inputs f .. end - 1. */
 static void haste__group_grad_x(const haste__pass *pass, const haste__group *group, int f, int end, const float *z,
                                 int64_t chunk, int tile)
 {
@@ -4138,10 +4147,12 @@ haste_status haste_softmax_merge(double *sums, const double *other, int32_t B, h
     return HASTE_OK;
 }
 
+/* First pass, where the norm is asked for (pass->trained is NULL): a chunk's squared gradients. Second: its update. */
 static void haste__apply_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__pass *pass = (const haste__pass *)context;
     haste__walk walk = haste__walk_chunk(pass, chunk);
+    double squares = 0;
     int bad = 0;
     int64_t g;
     (void)thread;
@@ -4149,36 +4160,21 @@ static void haste__apply_chunk(void *context, int64_t chunk, int thread)
         const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
         float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n;
         float *db = pass->gradient->bias[walk.number] + g * S;
-        if (pass->frozen[walk.number]) { }
-        else if (!haste__group_sane(pass, dw, n, db, S)) bad++;
-        else {
-            if (pass->scale != 1) {   /* the norm is clipped */
-                haste__scale(dw, n, pass->scale);
-                haste__scale(db, S, pass->scale);
-            }
-            bad += !haste__group_update(pass, walk.number, g, dw, db);
+        const int frozen = pass->frozen[walk.number], sane = !frozen && haste__group_sane(pass, dw, n, db, S);
+        if (!pass->trained) {
+            if (sane) squares += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
+            continue;
         }
+        if (sane && pass->scale != 1) {   /* the norm is clipped */
+            haste__scale(dw, n, pass->scale);
+            haste__scale(db, S, pass->scale);
+        }
+        bad += !frozen && !(sane && haste__group_update(pass, walk.number, g, dw, db));
         memset(dw, 0, (size_t)n * sizeof *dw);
         memset(db, 0, (size_t)S * sizeof *db);
     }
+    haste__chunk_sum(pass, chunk)[1] = squares;
     pass->scratch.flag[chunk] = bad;
-}
-
-static void haste__norm_chunk(void *context, int64_t chunk, int thread)
-{
-    const haste__pass *pass = (const haste__pass *)context;
-    haste__walk walk = haste__walk_chunk(pass, chunk);
-    double sum = 0;
-    int64_t g;
-    (void)thread;
-    while (haste__walk_group(&walk, &g)) {
-        const int S = pass->layer->block[walk.number].group_size, n = S * pass->layer->block[walk.number].fan_in;
-        const float *dw = pass->gradient->weight[walk.number] + (size_t)g * (size_t)n,
-                    *db = pass->gradient->bias[walk.number] + g * S;
-        if (!pass->frozen[walk.number] && haste__group_sane(pass, dw, n, db, S))
-            sum += haste__sum_squares(dw, n) + haste__sum_squares(db, S);
-    }
-    haste__chunk_sum(pass, chunk)[1] = sum;
 }
 
 haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradient *gradient,
@@ -4195,15 +4191,15 @@ haste_status haste_apply(haste_layer *layer, haste_workspace *work, haste_gradie
     if (status != HASTE_OK) return status;
     if (gradient->pending == 0)
         return haste__fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
-    pass.trained = layer;
     pass.gradient = gradient;
     if (pass.want_norm || pass.clip > 0) {
         double squares = 0;
-        haste__parallel(work->chunks, work->threads, haste__norm_chunk, &pass);
+        haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
         for (chunk = 0; chunk < work->chunks; chunk++) squares += haste__chunk_sum(&pass, chunk)[1];
         if (options->grad_norm) *options->grad_norm = sqrt(squares);
         if (pass.clip > 0 && sqrt(squares) > (double)pass.clip) pass.scale = (float)((double)pass.clip / sqrt(squares));
     }
+    pass.trained = layer;
     haste__parallel(work->chunks, work->threads, haste__apply_chunk, &pass);
     layer->step++;
     gradient->pending = 0;
@@ -4992,14 +4988,20 @@ static haste_status haste__embed_run(haste__embedding *e, int32_t threads, haste
 }
 
 /* What both kinds of samples share. */
-static haste_status haste__embed_check(const float *embedding, int32_t L, int32_t E, int32_t B, int32_t threads,
-                                       haste_error *error)
+static haste_status haste__embed_begin(haste__embedding *e, float *embedding, int32_t L, int32_t E, const void *x,
+                                       int32_t B, const haste_lists *positives, int32_t threads, haste_error *error)
 {
     haste_status status = haste__embed_sizes(embedding, L, E, error);
     if (status == HASTE_OK) status = haste__threads_check(threads, error);
-    if (status == HASTE_OK && B < 0)
-        status = haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
-    return status;
+    if (status != HASTE_OK) return status;
+    if (B < 0) return haste__fail(error, HASTE_ERR_ARG, "B = %ld, expected 0 or more samples", (long)B);
+    if (!x && B > 0) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
+    memset(e, 0, sizeof *e);
+    e->embedding = embedding;
+    e->E = E;
+    e->B = B;
+    e->positives = positives;
+    return haste__lists_check(L, B, positives, 0, INT64_MAX, "positives", error);
 }
 
 haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t seed, const haste_sparse *x, int32_t B,
@@ -5008,9 +5010,8 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
     haste__embedding e;
     float sign[256][8];
     int64_t i;
-    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    haste_status status = haste__embed_begin(&e, embedding, L, E, x, B, positives, threads, error);
     if (status != HASTE_OK || B == 0) return status;
-    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if ((status = haste__offsets_check(x->offset, B, "x", error)) != HASTE_OK) return status;
     if (x->offset[B] > x->offset[0] && (!x->feature || !x->value))
         return haste__fail(error, HASTE_ERR_ARG, "x.%s is NULL", x->feature ? "value" : "feature");
@@ -5021,15 +5022,9 @@ haste_status haste_embed_sparse(float *embedding, int32_t L, int32_t E, uint64_t
         if (!(fabsf(x->value[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x.value[%lld] is not finite", (long long)i);
     }
-    if ((status = haste__lists_check(L, B, positives, 0, INT64_MAX, "positives", error)) != HASTE_OK) return status;
     for (i = 0; i < 256 * 8; i++) sign[i / 8][i % 8] = (i / 8) >> (i % 8) & 1 ? 1.0f : -1.0f;
-    memset(&e, 0, sizeof e);
-    e.embedding = embedding;
-    e.E = E;
-    e.B = B;
     e.seed = seed;
     e.x = x;
-    e.positives = positives;
     e.sign = sign;
     return haste__embed_run(&e, threads, error);
 }
@@ -5040,22 +5035,15 @@ haste_status haste_embed_dense(float *embedding, int32_t L, int32_t E, const flo
     haste__embedding e;
     size_t bytes = sizeof(float);
     int64_t i;
-    haste_status status = haste__embed_check(embedding, L, E, B, threads, error);
+    haste_status status = haste__embed_begin(&e, embedding, L, E, x, B, positives, threads, error);
     if (status != HASTE_OK || B == 0) return status;
-    if (!x) return haste__fail(error, HASTE_ERR_ARG, "x is NULL");
     if (!haste__multiply(&bytes, (uint64_t)B) || !haste__multiply(&bytes, (uint64_t)E))
         return haste__fail(error, HASTE_ERR_SIZE, "x of B = %ld times E = %ld floats does not fit in memory", (long)B,
                            (long)E);
     for (i = 0; i < (int64_t)B * E; i++)
         if (!(fabsf(x[i]) <= FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "x[%ld][%ld] is not finite", (long)(i / E), (long)(i % E));
-    if ((status = haste__lists_check(L, B, positives, 0, INT64_MAX, "positives", error)) != HASTE_OK) return status;
-    memset(&e, 0, sizeof e);
-    e.embedding = embedding;
-    e.E = E;
-    e.B = B;
     e.dense = x;
-    e.positives = positives;
     return haste__embed_run(&e, threads, error);
 }
 
@@ -5985,6 +5973,7 @@ double haste_rewire_share(int64_t step, int64_t end, double share)
     if (step < 0) step = 0;
     return step >= end ? 0 : share * haste__half_cosine((double)step / (double)end);
 }
+
 /* ---- >>metrics ----------------------------------------------------------------------------------------------- */
 
 haste_status haste_inverse_propensity(const int64_t *frequency, int32_t L, int64_t N, double a, double b, double *out,
@@ -7300,7 +7289,6 @@ const haste_section *haste_file_find(const haste_file *file, const char *name)
     return NULL;
 }
 
-
 /* ---- >>surgery ----------------------------------------------------------------------------------------------- */
 
 /* A struct that began as another layer's: without what this one has no use for. */
@@ -7409,13 +7397,12 @@ static haste_status haste__copy_groups(const haste_layer *to, int to_block, int6
 static void haste__copy_label(const haste_layer *to, const haste_block *a, int64_t i, const haste_layer *from,
                               const haste_block *b, int64_t j)
 {
-    const int64_t S = a->group_size, F = a->fan_in;
     int64_t f;
     int k;
     a->bias[i] = b->bias[j];
     for (k = 0; k < haste__states(to->optimizer); k++) a->bias_state[k][i] = b->bias_state[k][j];
-    for (f = 0; f < F; f++) {
-        const size_t place = (size_t)((i / S * F + f) * S + i % S), from_place = (size_t)((j / S * F + f) * S + j % S);
+    for (f = 0; f < a->fan_in; f++) {
+        const size_t place = haste__place(a, i, f), from_place = haste__place(b, j, f);
         haste__store(a->weight, to->dtype, place, haste__load(b->weight, from->dtype, from_place));
         for (k = 0; k < haste__states(to->optimizer); k++)
             haste__store(a->weight_state[k], to->state_dtype, place,
@@ -7511,8 +7498,7 @@ static double haste__share(const haste__energy *energy) { return energy->all > 0
 static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows,
                                int64_t i, haste__energy *energy)
 {
-    const int64_t S = block->group_size, F = block->fan_in, D = layer->inputs;
-    const uint16_t *index = block->index ? block->index + j / S * F : NULL;
+    const int64_t D = layer->inputs;
     const haste_sparse *sparse = rows->sparse;
     const float *dense = rows->dense ? rows->dense + i * D : NULL, scale = haste__rows_scale(rows);
     int64_t f, d, n = sparse ? sparse->offset[i] : 0;
@@ -7520,9 +7506,9 @@ static void haste__write_label(const haste_layer *layer, const haste_block *bloc
     int k;
     for (d = 0; d < D && dense; d++) energy->all += (double)dense[d] * (double)dense[d];
     for (d = n; d < end; d++) energy->all += (double)sparse->value[d] * (double)sparse->value[d];
-    for (f = 0; f < F; f++) {
-        const size_t place = (size_t)((j / S * F + f) * S + j % S);
-        const int64_t column = block->begin + (index ? index[f] : f);
+    for (f = 0; f < block->fan_in; f++) {
+        const size_t place = haste__place(block, j, f);
+        const int32_t column = haste__column(block, j, f);
         float value = 0;
         while (n < end && sparse->feature[n] < column) n++;   /* both ascend */
         if (dense) value = dense[column];
@@ -7607,14 +7593,13 @@ haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64
     for (i = 0; i < n; i++) {
         const int64_t slot = layer->slot_of[id ? id[i] : i];
         const haste_block *block = &layer->block[haste__block_of(layer, slot)];
-        const int64_t S = block->group_size, F = block->fan_in, j = slot - block->first_slot;
+        const int64_t j = slot - block->first_slot;
         float *row = weight ? weight + i * layer->inputs : NULL;
         if (bias) bias[i] = block->bias[j];
         if (!row) continue;
         memset(row, 0, (size_t)layer->inputs * sizeof *row);
-        for (f = 0; f < F; f++)
-            row[block->begin + (block->index ? block->index[j / S * F + f] : f)] =
-                haste__load(block->weight, layer->dtype, (size_t)((j / S * F + f) * S + j % S));
+        for (f = 0; f < block->fan_in; f++)
+            row[haste__column(block, j, f)] = haste__load(block->weight, layer->dtype, haste__place(block, j, f));
     }
     return HASTE_OK;
 }
@@ -7641,10 +7626,10 @@ haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id
     for (i = 0; i < n; i++) {
         const int64_t slot = layer->slot_of[id ? id[i] : i];
         const haste_block *block = &layer->block[haste__block_of(layer, slot)];
-        const int64_t S = block->group_size, F = block->fan_in, j = slot - block->first_slot;
-        for (f = 0; f < F; f++) {
-            column[offset[i] + f] = block->begin + (block->index ? block->index[j / S * F + f] : (int32_t)f);
-            value[offset[i] + f] = haste__load(block->weight, layer->dtype, (size_t)((j / S * F + f) * S + j % S));
+        const int64_t j = slot - block->first_slot;
+        for (f = 0; f < block->fan_in; f++) {
+            column[offset[i] + f] = haste__column(block, j, f);
+            value[offset[i] + f] = haste__load(block->weight, layer->dtype, haste__place(block, j, f));
         }
     }
     return HASTE_OK;
@@ -8053,39 +8038,24 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
 
 /* Plain loops in double over the layouts of haste_block: no blocking, no sharing of work, one formula a function. */
 
-static double haste__weight_ref(const haste_layer *layer, const haste_block *block, int64_t g, int64_t f, int64_t s)
+static double haste__weight_ref(const haste_layer *layer, const haste_block *block, int64_t j, int64_t f)
 {
-    int64_t place = (g * block->fan_in + f) * block->group_size + s;
-    return layer->dtype == HASTE_BF16 ? (double)haste__from_bf16(((const uint16_t *)block->weight)[place])
-                                      : (double)((const float *)block->weight)[place];
-}
-
-/* The column of x that input f of group g reads. */
-static int64_t haste__column_ref(const haste_block *block, int64_t g, int64_t f)
-{
-    return block->begin + (block->index ? (int64_t)block->index[g * block->fan_in + f] : f);
+    return (double)haste__load(block->weight, layer->dtype, haste__place(block, j, f));
 }
 
 void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits)
 {
-    int64_t b, g, f, s;
+    int64_t b, f, j;
     int32_t k;
     for (b = 0; b < B; b++) {
         for (k = 0; k < layer->block_count; k++) {
             const haste_block *block = &layer->block[k];
-            for (g = 0; g < block->groups; g++) {
-                for (s = 0; s < block->group_size; s++) {
-                    int64_t place = g * block->group_size + s;
-                    double z = 0;
-                    if (place < block->labels) {   /* the rest is padding */
-                        z = (double)block->bias[place];
-                        for (f = 0; f < block->fan_in; f++) {
-                            z += haste__weight_ref(layer, block, g, f, s)
-                               * (double)x[b * layer->inputs + haste__column_ref(block, g, f)];
-                        }
-                    }
-                    logits[b * layer->slots + block->first_slot + place] = z;
-                }
+            for (j = 0; j < haste__block_slots(block); j++) {
+                double z = j < block->labels ? (double)block->bias[j] : 0;   /* the rest is padding */
+                for (f = 0; f < block->fan_in && j < block->labels; f++)
+                    z += haste__weight_ref(layer, block, j, f) *
+                         (double)x[b * layer->inputs + haste__column(block, j, f)];
+                logits[b * layer->slots + block->first_slot + j] = z;
             }
         }
     }
@@ -8182,25 +8152,23 @@ void haste_loss_ref(const haste_layer *layer, const double *logits, int32_t B, c
 void haste_backward_ref(const haste_layer *layer, const float *x, int32_t B, const double *grad_logits,
                         double *const *grad_weight, double *const *grad_bias, double *grad_x)
 {
-    int64_t b, g, f, s, i;
+    int64_t b, f, i, j;
     int32_t k;
     if (grad_x) for (i = 0; i < (int64_t)B * layer->inputs; i++) grad_x[i] = 0;
     for (k = 0; k < layer->block_count; k++) {
         const haste_block *block = &layer->block[k];
         double *grad_w = grad_weight ? grad_weight[k] : NULL, *grad_b = grad_bias ? grad_bias[k] : NULL;
-        int64_t S = block->group_size, F = block->fan_in;
-        if (grad_w) for (i = 0; i < block->groups * F * S; i++) grad_w[i] = 0;
-        if (grad_b) for (i = 0; i < block->groups * S; i++) grad_b[i] = 0;
-        for (g = 0; g < block->groups; g++) {
-            for (s = 0; s < S && g * S + s < block->labels; s++) {
-                for (b = 0; b < B; b++) {
-                    double slope = grad_logits[b * layer->slots + block->first_slot + g * S + s];
-                    if (grad_b) grad_b[g * S + s] += slope;
-                    for (f = 0; f < F; f++) {
-                        int64_t column = b * layer->inputs + haste__column_ref(block, g, f);
-                        if (grad_w) grad_w[(g * F + f) * S + s] += slope * (double)x[column];
-                        if (grad_x) grad_x[column] += slope * haste__weight_ref(layer, block, g, f, s);
-                    }
+        const int64_t slots = haste__block_slots(block), F = block->fan_in;
+        if (grad_w) for (i = 0; i < slots * F; i++) grad_w[i] = 0;
+        if (grad_b) for (i = 0; i < slots; i++) grad_b[i] = 0;
+        for (j = 0; j < block->labels; j++) {
+            for (b = 0; b < B; b++) {
+                const double slope = grad_logits[b * layer->slots + block->first_slot + j];
+                if (grad_b) grad_b[j] += slope;
+                for (f = 0; f < F; f++) {
+                    const int64_t at = b * layer->inputs + haste__column(block, j, f);
+                    if (grad_w) grad_w[haste__place(block, j, f)] += slope * (double)x[at];
+                    if (grad_x) grad_x[at] += slope * haste__weight_ref(layer, block, j, f);
                 }
             }
         }
