@@ -32,14 +32,17 @@
        >>types  >>api status and planning  >>api layer  >>api training  >>api prediction  >>api grouping  >>api rewiring
        >>api metrics  >>api files  >>api surgery  >>api reference
        >>status  >>sizes  >>random  >>bfloat16  >>threads  >>kernels  >>layout  >>layer  >>keys  >>batch  >>groups
-       >>train  >>forward and backward  >>predict  >>group  >>rewire  >>metrics  >>file  >>surgery
-       >>reference  >>letters  >>kernel text  >>history
+       >>train  >>forward and backward  >>predict
+       >>group  >>label orders  >>label embeddings  >>balanced bisection  >>exchanges  >>cohesion and grouping
+       >>rewire  >>metrics  >>file  >>save  >>load  >>surgery  >>reference  >>letters  >>kernel text  >>history
 
    TERMS   the same letters everywhere
        B  samples in a batch          L  labels               S  labels in a group (group size)
        D  inputs (features) of x      F  inputs of a group    G  groups = ceil(labels of a block / S)
        block: groups with one S, one F and one slice of x      slot: a position in the layer's own label order
        logit: of a label, before any sigmoid or softmax; in the results of a search it is called its score
+       weight: a number that is learnt; what a loss counts more or less is sample_weight, label_weight, positive_weight
+       path: HASTE_PATH_*, which instructions the kernels use; of the functions in >>api files, where a file is
        [B, D] is row-major. (=) means overwritten, (+=) added to.
 
    MEMORY   haste_plan_bytes says beforehand what will be allocated, byte for byte (HASTE_MALLOC is asked for 72 more,
@@ -924,7 +927,7 @@ HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, i
    haste_labels_remove: a layer without given labels (one that is repeated counts once). The others keep weights and
    state, bit for bit, and so their logits; their ids close ranks in the old order.
 
-     map   [L] (=): the new id of each label; -1: removed
+     new_id   [L] (=): of each label; -1: removed
 
    A group keeps its inputs and what is left of its labels; in dense blocks, where all groups read the same, labels move
    up. Groups and blocks without labels vanish. Only the last group of a block may be short: the shortest becomes the
@@ -933,7 +936,7 @@ HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, i
 HASTE_API haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
                                         const haste_rows *rows, int32_t strongest, double *kept, haste_error *error);
 HASTE_API haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n,
-                                           int32_t *map, haste_error *error);
+                                           int32_t *new_id, haste_error *error);
 
 /* haste_layer_copy: a copy in memory of its own, laid out as that of a new layer, wherever `from` lies (a file, a
    slice). With from->dtype, state_dtype and optimizer it has the same bits. Else numbers are rounded to nearest
@@ -1370,7 +1373,7 @@ typedef struct haste__product {
 typedef struct haste__candidate { const float *x; float *score; int s; } haste__candidate;
 
 /* How grad_weight stores: =, += or = by non-temporal stores, which leave the caches alone. */
-typedef enum haste__store_mode { HASTE__SET, HASTE__ADD, HASTE__STREAM } haste__store_mode;
+typedef enum haste__store_mode { HASTE__SET, HASTE__ADD, HASTE__NONTEMPORAL } haste__store_mode;
 
 /* What each kernel does stands before it in >>kernel text. */
 typedef struct haste__kernels {
@@ -1388,7 +1391,7 @@ typedef struct haste__kernels {
     void (*stream)(const float *from, float *to, int n);
     int  (*bce)(float *z, int rows, float scale, float *loss);
     int  (*hinge)(float *z, int rows, float scale, float *loss);
-    int  (*softmax)(float *z, int rows, const float *shift, const float *weight);
+    int  (*softmax)(float *z, int rows, const float *shift, const float *factor);
     int  (*sumexp)(const float *z, int rows, float *best, float *sum);
     void (*scan)(const float *z, int samples, int S, const float *floor, unsigned char *hit);
     int  (*drop_small)(float *z, int n, float least);
@@ -1891,7 +1894,7 @@ const char *haste_path_text(haste_path path)
 
 /* ---- >>layout ------------------------------------------------------------------------------------------------ */
 
-static size_t haste__width(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
+static size_t haste__sizeof(haste_dtype dtype) { return dtype == HASTE_BF16 ? 2 : 4; }
 static int    haste__states(haste_optimizer optimizer) { return (int)optimizer; }   /* SGD 0, momentum 1, AdamW 2 */
 
 static int64_t haste__block_slots(const haste_block *block) { return block->groups * block->group_size; }
@@ -2024,12 +2027,12 @@ static haste_status haste__layer_arrange(haste_layer *layer, haste__arena *arena
         plan->parameters += block->labels * ((int64_t)block->fan_in + 1);
         block->index = places ? (uint16_t *)haste__take(arena, places, sizeof *block->index) : NULL;
         plan->index += haste__taken(arena, &mark);
-        block->weight = haste__take(arena, slots * fan_in, haste__width(layer->dtype));
+        block->weight = haste__take(arena, slots * fan_in, haste__sizeof(layer->dtype));
         plan->weight += haste__taken(arena, &mark);
         block->bias = (float *)haste__take(arena, slots, sizeof *block->bias);
         plan->bias += haste__taken(arena, &mark);
         for (k = 0; k < haste__states(layer->optimizer); k++) {
-            block->weight_state[k] = haste__take(arena, slots * fan_in, haste__width(layer->state_dtype));
+            block->weight_state[k] = haste__take(arena, slots * fan_in, haste__sizeof(layer->state_dtype));
             block->bias_state[k] = (float *)haste__take(arena, slots, sizeof *block->bias);
         }
         plan->state += haste__taken(arena, &mark);
@@ -2235,13 +2238,13 @@ static float haste__draw_weight(uint64_t seed, uint64_t stream, int64_t slot, in
     return (2 * u - 1) / (float)sqrt((double)F);
 }
 
-static void haste__store(void *array, haste_dtype dtype, size_t i, float value)
+static void haste__set_number(void *array, haste_dtype dtype, size_t i, float value)
 {
     if (dtype == HASTE_BF16) ((uint16_t *)array)[i] = haste__to_bf16(value);
     else ((float *)array)[i] = value;
 }
 
-static float haste__load(const void *array, haste_dtype dtype, size_t i)
+static float haste__number(const void *array, haste_dtype dtype, size_t i)
 {
     return dtype == HASTE_BF16 ? haste__from_bf16(((const uint16_t *)array)[i]) : ((const float *)array)[i];
 }
@@ -2296,7 +2299,7 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
                                   (uint64_t)(group + g));
             for (f = 0; f < F && !options->zero_weights; f++)
                 for (s = 0; s < labels; s++)
-                    haste__store(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
+                    haste__set_number(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
                                  haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
             for (s = 0; s < labels && options->frequency; s++)
                 block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]],
@@ -2479,7 +2482,7 @@ haste_status haste_layer_check(const haste_layer *layer, haste_error *error)
                 for (f = -1; f < F; f++)
                     for (s = 0; s < S; s++) {
                         float value =
-                            f < 0 ? bias[g * S + s] : haste__load(array, dtype, (size_t)((g * F + f) * S + s));
+                            f < 0 ? bias[g * S + s] : haste__number(array, dtype, (size_t)((g * F + f) * S + s));
                         if (!(fabsf(value) <= FLT_MAX) || (s >= labels && value != 0) ||
                             (k == 1 && value < 0) ||   /* Adam's second moment */
                             (k == 0 && layer->optimizer == HASTE_ADAMW && fabsf(value) > 1e18f))
@@ -2776,7 +2779,7 @@ typedef struct haste__pass {
     const float           *sample;          /* [tiles*32] weights of samples, or NULL: 1 */
     const float           *value;           /* of each pair, or NULL: 1 */
     const uint64_t        *ignored, *ignored_end;   /* pairs, as those of positives */
-    const float           *shift, *weight;  /* softmax: [tiles*32] each */
+    const float           *shift, *factor;  /* softmax: [tiles*32] each */
     int                    want_loss;
     haste_gradient        *gradient;        /* where weight gradients go instead of an update */
     const float           *grad_logits;     /* [B, slots]: given rather than computed */
@@ -2811,7 +2814,7 @@ typedef struct haste__group {
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
     const uint64_t    *pair, *pair_end;     /* its pairs */
     const uint64_t    *ignored, *ignored_end;
-    float              weight;              /* of its loss: above 1 where it stands for groups that are not visited */
+    float              importance;          /* of its loss: above 1 where it stands for groups that are not visited */
 } haste__group;
 
 /* Samples of a block: 32 but in the last. */
@@ -3005,14 +3008,14 @@ static void haste__targets(haste__pass *pass, const haste_lists *positives, cons
 static int haste__in(double value, double least, double most) { return value >= least && value <= most; }
 
 /* An array of the loss's options, or NULL. */
-static haste_status haste__weights_check(const float *weight, int64_t n, double least, const char *name,
+static haste_status haste__option_check(const float *array, int64_t n, double least, const char *name,
                                          haste_error *error)
 {
     int64_t i;
-    for (i = 0; weight && i < n; i++)
-        if (!haste__in((double)weight[i], least, FLT_MAX))
+    for (i = 0; array && i < n; i++)
+        if (!haste__in((double)array[i], least, FLT_MAX))
             return haste__fail(error, HASTE_ERR_DATA, "%s[%lld] = %g, expected a finite number%s", name, (long long)i,
-                               (double)weight[i], least < 0 ? "" : " from 0");
+                               (double)array[i], least < 0 ? "" : " from 0");
     return HASTE_OK;
 }
 
@@ -3054,12 +3057,12 @@ static haste_status haste__loss_check(const haste_layer *layer, const haste_work
             if (!haste__in((double)o->positive_value[i], 0, FLT_MAX))
                 return haste__fail(error, HASTE_ERR_DATA, "positive_value[%lld] = %g, expected a finite number from 0",
                                    (long long)i, (double)o->positive_value[i]);
-    status = haste__weights_check(o->sample_weight, B, 0, "sample_weight", error);
-    if (status == HASTE_OK) status = haste__weights_check(o->label_weight, layer->labels, 0, "label_weight", error);
+    status = haste__option_check(o->sample_weight, B, 0, "sample_weight", error);
+    if (status == HASTE_OK) status = haste__option_check(o->label_weight, layer->labels, 0, "label_weight", error);
     if (status == HASTE_OK)
-        status = haste__weights_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
+        status = haste__option_check(o->label_scale, layer->labels, -FLT_MAX, "label_scale", error);
     if (status == HASTE_OK)
-        status = haste__weights_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
+        status = haste__option_check(o->label_offset, layer->labels, -FLT_MAX, "label_offset", error);
     if (status == HASTE_OK && o->ignored)
         status = haste__lists_check(layer->labels, B, o->ignored, 1, work->ids, "ignored", error);
     for (i = 0; status == HASTE_OK && o->softmax && i < (int64_t)B * HASTE_SOFTMAX_SUMS; i++) {
@@ -3224,7 +3227,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
         group->db = group->dw + weights;
     }
     group->ahead = g + 1 < block->groups ? (ptrdiff_t)weights : 0;
-    group->stored = (const char *)block->weight + (size_t)g * weights * haste__width(pass->layer->dtype);
+    group->stored = (const char *)block->weight + (size_t)g * weights * haste__sizeof(pass->layer->dtype);
     group->w = NULL;
     if (!pass->rows)
         group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights,
@@ -3233,7 +3236,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S);
     group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot);
     group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S);
-    group->weight = 1;
+    group->importance = 1;
 }
 
 /* Asks for share `part` of `parts` of what the next group has in an array of [groups][F, S]. Such functions must be
@@ -3241,7 +3244,7 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
 HASTE__INLINE void haste__next_fetch(const haste__group *group, const void *array, haste_dtype dtype, int64_t part,
                                      int64_t parts)
 {
-    const int64_t bytes = (int64_t)group->ahead * (int64_t)haste__width(dtype), lines = (bytes + 63) / 64;
+    const int64_t bytes = (int64_t)group->ahead * (int64_t)haste__sizeof(dtype), lines = (bytes + 63) / 64;
     const char *next = (const char *)array + (group->g + 1) * bytes;
     int64_t line = lines * part / parts, end = lines * (part + 1) / parts;
     for (; line < end; line++) HASTE__PREFETCH(next, line * 64);
@@ -3382,20 +3385,20 @@ static int haste__group_own_loss(const haste__pass *pass, haste__group *group, i
     for (i = 0; i < n; i++) {   /* what stands in columns that do not count does not matter */
         const int b = i % HASTE__SAMPLES;
         const float sample = pass->sample && b < samples ? pass->sample[t.first_sample + b] : 1;
-        z[i] = b < samples ? z[i] * (pass->scale * group->weight * sample) : 0;
+        z[i] = b < samples ? z[i] * (pass->scale * group->importance * sample) : 0;
     }
     for (i = 0; i < samples; i++)
-        *loss += (double)column[i] * (double)group->weight *
+        *loss += (double)column[i] * (double)group->importance *
                  (pass->sample ? (double)pass->sample[t.first_sample + i] : 1);
     haste__group_chain(pass, group, tile);
     return pass->kernel->all_below(z, n, HUGE_VALF);
 }
 
 /* The weight that the loss gives to a pair of label and sample. */
-static double haste__pair_weight(const haste__pass *pass, const haste__group *group, uint64_t pair)
+static double haste__pair_loss_weight(const haste__pass *pass, const haste__group *group, uint64_t pair)
 {
     const float *label_weight = pass->loss ? pass->loss->label_weight : NULL;
-    return (label_weight ? (double)label_weight[pass->layer->label_of[pair >> 32]] : 1) * (double)group->weight *
+    return (label_weight ? (double)label_weight[pass->layer->label_of[pair >> 32]] : 1) * (double)group->importance *
            (pass->sample ? (double)pass->sample[pair & 0xffffffffu] : 1);
 }
 
@@ -3416,16 +3419,16 @@ static int haste__group_weighted(const haste__pass *pass, haste__group *group, i
     for (s = 0; s < group->labels; s++) {
         float *z = group->z + ((size_t)tile * (size_t)group->S + (size_t)s) * HASTE__SAMPLES;
         float u[HASTE__SAMPLES], column[HASTE__SAMPLES] = { 0 };
-        const float weight =
-            group->weight * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
+        const float loss_weight =
+            group->importance * (o->label_weight ? o->label_weight[haste__group_label(pass, group, s)] : 1);
         memcpy(u, z, sizeof u);
-        finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * weight, column)
-                                                 : pass->kernel->hinge(z, 1, pass->scale * weight, column);
+        finite &= pass->layer->loss == HASTE_BCE ? pass->kernel->bce(z, 1, pass->scale * loss_weight, column)
+                                                 : pass->kernel->hinge(z, 1, pass->scale * loss_weight, column);
         if (o->smoothing != 0)
-            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * weight;
+            for (b = 0; b < HASTE__SAMPLES; b++) z[b] = less * z[b] - more * pass->scale * loss_weight;
         if (sample) for (b = 0; b < HASTE__SAMPLES; b++) z[b] *= sample[b];
         for (b = 0; b < samples; b++)
-            *loss += (double)weight * (sample ? (double)sample[b] : 1) *
+            *loss += (double)loss_weight * (sample ? (double)sample[b] : 1) *
                      ((double)less * (double)column[b] - (double)more * (double)u[b]);
     }
     return finite;
@@ -3436,7 +3439,7 @@ static double haste__free_cost(const haste__pass *pass, const haste__group *grou
 {
     const haste_loss_options *o = pass->loss;
     if (!o || o->smoothing == 0) return 0;
-    return haste__pair_weight(pass, group, pair) * 87 *
+    return haste__pair_loss_weight(pass, group, pair) * 87 *
            (double)((o->positive_weight != 0 ? o->positive_weight : 1) * o->smoothing / 2);
 }
 
@@ -3462,7 +3465,7 @@ static double haste__softmax_target(const haste__pass *pass, const haste__group 
     const size_t b = (size_t)(*p & 0xffffffffu);
     const double mass = o && o->softmax ? o->softmax[HASTE_SOFTMAX_SUMS * b + 2] : pass->scratch.mass[b];
     const double y = pass->value ? (double)pass->value[p - pass->pair] : 1;
-    return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_weight(pass, group, *p) : 0;
+    return mass > 0 ? y / mass * (o ? 1 - (double)o->smoothing : 1) * haste__pair_loss_weight(pass, group, *p) : 0;
 }
 
 /* Fills group->z with logits and turns them into their gradients; *loss += the group's loss, not scaled. 0: a logit was
@@ -3495,7 +3498,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         if (kind == HASTE_SOFTMAX) { sum -= u * haste__softmax_target(pass, group, p); continue; }
         group->zt[p - group->pair] = *z;
         *z = haste__free_logit[kind];
-        sum += haste__pair_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
+        sum += haste__pair_loss_weight(pass, group, *p) * haste__positive_loss(kind, o, y, u, &slope);
     }
     for (p = group->ignored; p < group->ignored_end && kind != HASTE_SOFTMAX; p++) {
         float *z = haste__pair_z(group, *p);
@@ -3513,12 +3516,12 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
             for (s = 0; s < group->labels && smooth; s++)
                 for (b = 0; b < n; b++)
                     if (z[s * HASTE__SAMPLES + b] > -FLT_MAX)   /* not ignored */
-                        sum -= (double)z[s * HASTE__SAMPLES + b] * smooth[b] * (double)group->weight;
+                        sum -= (double)z[s * HASTE__SAMPLES + b] * smooth[b] * (double)group->importance;
             finite &= pass->kernel->softmax(z, group->labels, pass->shift + tile * HASTE__SAMPLES,
-                                            pass->weight + tile * HASTE__SAMPLES);
+                                            pass->factor + tile * HASTE__SAMPLES);
             for (s = 0; s < group->labels && smooth; s++)
                 for (b = 0; b < n; b++) z[s * HASTE__SAMPLES + b] -= (float)(smooth[b] * (double)pass->scale);
-            if (group->weight != 1) for (s = 0; s < group->labels * HASTE__SAMPLES; s++) z[s] *= group->weight;
+            if (group->importance != 1) for (s = 0; s < group->labels * HASTE__SAMPLES; s++) z[s] *= group->importance;
         } else if (o) finite &= haste__group_weighted(pass, group, tile, &sum);
         else if (kind == HASTE_BCE) finite &= pass->kernel->bce(z, group->labels, pass->scale, column_or_null);
         else finite &= pass->kernel->hinge(z, group->labels, pass->scale, column_or_null);
@@ -3532,7 +3535,7 @@ static int haste__group_loss(const haste__pass *pass, haste__group *group, doubl
         }
         haste__positive_loss(kind, o, pass->value ? (double)pass->value[p - pass->pair] : 1,
                              (double)group->zt[p - group->pair], &slope);
-        *z = (float)((double)pass->scale * haste__pair_weight(pass, group, *p) * slope);
+        *z = (float)((double)pass->scale * haste__pair_loss_weight(pass, group, *p) * slope);
         sum -= haste__free_cost(pass, group, *p);
     }
     for (p = group->ignored; p < group->ignored_end; p++) {
@@ -3765,18 +3768,18 @@ static int haste__group_backward(const haste__pass *pass, haste__group *group, i
 
 /* ---- >>train ------------------------------------------------------------------------------------------------- */
 
-/* Is group g of a block visited? Always, but where only a share of those without a positive is; *weight (=) of its
+/* Is group g of a block visited? Always, but where only a share of those without a positive is; *importance (=) of its
    loss. */
-static int haste__visited(const haste__pass *pass, int number, int64_t g, float *weight)
+static int haste__visited(const haste__pass *pass, int number, int64_t g, float *importance)
 {
     const haste_layer *layer = pass->layer;
     const int64_t slot = layer->block[number].first_slot + g * layer->block[number].group_size;
     const uint64_t *p;
-    *weight = 1;
+    *importance = 1;
     if (!pass->loss || pass->loss->share == 0 || pass->loss->share == 1) return 1;
     p = haste__pair_find(pass->pair, pass->pair_end, slot);
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
-    *weight = 1 / pass->loss->share;
+    *importance = 1 / pass->loss->share;
     return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
                                         (uint64_t)slot)) < pass->loss->share;
 }
@@ -3833,10 +3836,10 @@ static void haste__train_chunk(void *context, int64_t chunk, int thread)
     haste__chunk_sum(pass, chunk)[1] = 0;
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        float weight;
-        if (!haste__visited(pass, walk.number, g, &weight)) continue;
+        float importance;
+        if (!haste__visited(pass, walk.number, g, &importance)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
-        group.weight = weight;
+        group.importance = importance;
         if (!haste__group_loss(pass, &group, &loss)) { bad++; continue; }
         if (!haste__group_backward(pass, &group, chunk)) bad++;
     }
@@ -3856,8 +3859,8 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
     for (b = 0; b < pass->B; b++) { largest[b] = -FLT_MAX; sum[b] = 0; }
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
-        float weight;
-        if (!haste__visited(pass, walk.number, g, &weight)) continue;
+        float importance;
+        if (!haste__visited(pass, walk.number, g, &importance)) continue;
         haste__group_open(&group, pass, walk.number, g, thread);
         for (tile = 0; tile < pass->tiles; tile++) {
             const int n = haste__tile_samples(pass, tile), first = tile * HASTE__SAMPLES;
@@ -3873,7 +3876,7 @@ static void haste__softmax_chunk(void *context, int64_t chunk, int thread)
                 double before = largest[first + b], now = (double)tile_largest[b];
                 if (now > before) sum[first + b] *= exp(before - now);
                 largest[first + b] = now;
-                sum[first + b] += (double)tile_sum[b] * (double)weight;
+                sum[first + b] += (double)tile_sum[b] * (double)importance;
             }
         }
     }
@@ -3914,14 +3917,14 @@ static double haste__softmax_sums(haste__pass *pass)
     const haste_workspace *work = pass->work;
     const haste_loss_options *o = pass->loss;
     const double smoothing = o ? (double)o->smoothing : 0;
-    float *shift = pass->scratch.shift, *weight = shift + work->batch + HASTE__SAMPLES;
+    float *shift = pass->scratch.shift, *factor = shift + work->batch + HASTE__SAMPLES;
     double total = 0;
     int b;
     if (!o || !o->softmax) haste__parallel(work->chunks, work->threads, haste__softmax_chunk, pass);
     for (b = 0; b < pass->tiles * HASTE__SAMPLES; b++) {
         double own[HASTE_SOFTMAX_SUMS];
         const double *all = own, sample = pass->sample ? (double)pass->sample[b] : 1;
-        shift[b] = weight[b] = 0;
+        shift[b] = factor[b] = 0;
         if (b >= pass->B) continue;
         if (o && o->softmax) {
             all = o->softmax + HASTE_SOFTMAX_SUMS * (size_t)b;
@@ -3930,12 +3933,12 @@ static double haste__softmax_sums(haste__pass *pass)
         pass->scratch.smooth[b] = 0;
         if (!(all[2] > 0) || !(all[1] > 0)) continue;   /* sum 0: no group has finite logits */
         shift[b] = (float)all[0];   /* exact: it is one of the logits */
-        weight[b] = (float)((double)pass->scale * sample * ((1 - smoothing) * all[3] / all[2] + smoothing) / all[1]);
+        factor[b] = (float)((double)pass->scale * sample * ((1 - smoothing) * all[3] / all[2] + smoothing) / all[1]);
         pass->scratch.smooth[b] = sample * smoothing / all[4];
         total += sample * ((1 - smoothing) * own[3] / all[2] + smoothing * own[4] / all[4]) * (all[0] + log(all[1]));
     }
     pass->shift = shift;
-    pass->weight = weight;
+    pass->factor = factor;
     return total;
 }
 
@@ -4363,7 +4366,7 @@ static void haste__backward_panel(const haste__pass *pass, int number, int64_t g
     const float *next = pass->grad_logits + block->first_slot + (g + count) * S;
     float *weight = pass->gradient ? pass->gradient->weight[number] : NULL;
     float *bias = pass->gradient ? pass->gradient->bias[number] : NULL;
-    const haste__store_mode store = haste__stream_gradient(block, weight) ? HASTE__STREAM : HASTE__SET;
+    const haste__store_mode store = haste__stream_gradient(block, weight) ? HASTE__NONTEMPORAL : HASTE__SET;
     int64_t turn;
     int i;
     for (i = 0; i < count; i++) {
@@ -4485,7 +4488,7 @@ static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_
     r->bf16 = layer->dtype == HASTE_BF16;
     r->index = block->index ? block->index + g * r->F : NULL;
     s = begin - block->first_slot - g * r->S;
-    r->w = (const char *)block->weight + (size_t)(g * r->F * r->S + s) * haste__width(layer->dtype);
+    r->w = (const char *)block->weight + (size_t)(g * r->F * r->S + s) * haste__sizeof(layer->dtype);
     r->bias = block->bias + g * r->S + s;
     for (i = 0; i < n && i < HASTE__SCORE_RUN; i++) {
         s = (int64_t)(key[i] >> 32) - begin;
@@ -4537,7 +4540,7 @@ static void haste__score_task(void *context, int64_t task, int thread)
                 next = haste__score_run(pass, key + i + count, n - i - count, first_sample, first, &rows[!turn],
                                         run[!turn]);
                 rows[turn].ahead = ((const char *)rows[!turn].w - (const char *)rows[turn].w) /
-                                   (ptrdiff_t)haste__width(pass->layer->dtype);
+                                   (ptrdiff_t)haste__sizeof(pass->layer->dtype);
             }
             pass->kernel->score(&rows[turn], run[turn], count);
         }
@@ -5827,16 +5830,16 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
         }
         if (moves == 0) continue;
         haste__sort(key, F);
-        row = (size_t)S * haste__width(layer->dtype);
+        row = (size_t)S * haste__sizeof(layer->dtype);
         haste__rewire_rows(block->weight, first, row, F, key, place, scratch);
-        row = (size_t)S * haste__width(layer->state_dtype);
+        row = (size_t)S * haste__sizeof(layer->state_dtype);
         for (k = 0; k < haste__states(layer->optimizer); k++)
             haste__rewire_rows(block->weight_state[k], first, row, F, key, place, scratch);
         for (f = 0; f < F; f++) {
             index[f] = (uint16_t)(key[f] >> 32);
             if (!r->options->uniform || place[key[f] & 0xffffffffu] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
-                haste__store(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
+                haste__set_number(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
                              haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
         }
     }
@@ -6507,11 +6510,11 @@ static int haste__file_table(const haste_layer *layer, haste_dtype dtype, haste_
         uint64_t fan_in = (uint64_t)block->fan_in;
         if (!dense[i])
             ok = haste__file_entry(table, count, i, "index", (uint64_t)block->groups * fan_in, 2, block->index);
-        ok = ok && haste__file_entry(table, count, i, "weight", slots * fan_in, haste__width(dtype), block->weight)
+        ok = ok && haste__file_entry(table, count, i, "weight", slots * fan_in, haste__sizeof(dtype), block->weight)
                 && haste__file_entry(table, count, i, "bias", slots, 4, block->bias);
         if (ok && dtype != layer->dtype) table[*count - 2].round = 1;
         for (j = 0; ok && j < haste__states(optimizer); j++)
-            ok = haste__file_entry(table, count, i, names[j][0], slots * fan_in, haste__width(layer->state_dtype),
+            ok = haste__file_entry(table, count, i, names[j][0], slots * fan_in, haste__sizeof(layer->state_dtype),
                                    block->weight_state[j])
               && haste__file_entry(table, count, i, names[j][1], slots, 4, block->bias_state[j]);
     }
@@ -7361,12 +7364,12 @@ static int haste__convert(void *to, haste_dtype to_dtype, const void *from, hast
 {
     size_t i;
     if (to_dtype == from_dtype) {
-        memcpy(to, from, n * haste__width(to_dtype));
+        memcpy(to, from, n * haste__sizeof(to_dtype));
         return 1;
     }
     for (i = 0; i < n; i++) {
-        haste__store(to, to_dtype, i, haste__load(from, from_dtype, i));
-        if (!(fabsf(haste__load(to, to_dtype, i)) <= FLT_MAX)) return 0;
+        haste__set_number(to, to_dtype, i, haste__number(from, from_dtype, i));
+        if (!(fabsf(haste__number(to, to_dtype, i)) <= FLT_MAX)) return 0;
     }
     return 1;
 }
@@ -7382,10 +7385,10 @@ static haste_status haste__copy_groups(const haste_layer *to, int to_block, int6
     int k, fits;
     if (a->index) memcpy(a->index + at * F, b->index, groups * F * sizeof *a->index);
     memcpy(a->bias + at * S, b->bias, groups * S * sizeof *a->bias);
-    fits = haste__convert((char *)a->weight + first * haste__width(to->dtype), to->dtype, b->weight, from->dtype, n);
+    fits = haste__convert((char *)a->weight + first * haste__sizeof(to->dtype), to->dtype, b->weight, from->dtype, n);
     for (k = 0; k < haste__states(to->optimizer) && to->optimizer == from->optimizer; k++) {
         memcpy(a->bias_state[k] + at * S, b->bias_state[k], groups * S * sizeof *a->bias);
-        fits &= haste__convert((char *)a->weight_state[k] + first * haste__width(to->state_dtype), to->state_dtype,
+        fits &= haste__convert((char *)a->weight_state[k] + first * haste__sizeof(to->state_dtype), to->state_dtype,
                                b->weight_state[k], from->state_dtype, n);
     }
     if (fits) return HASTE_OK;
@@ -7403,10 +7406,10 @@ static void haste__copy_label(const haste_layer *to, const haste_block *a, int64
     for (k = 0; k < haste__states(to->optimizer); k++) a->bias_state[k][i] = b->bias_state[k][j];
     for (f = 0; f < a->fan_in; f++) {
         const size_t place = haste__place(a, i, f), from_place = haste__place(b, j, f);
-        haste__store(a->weight, to->dtype, place, haste__load(b->weight, from->dtype, from_place));
+        haste__set_number(a->weight, to->dtype, place, haste__number(b->weight, from->dtype, from_place));
         for (k = 0; k < haste__states(to->optimizer); k++)
-            haste__store(a->weight_state[k], to->state_dtype, place,
-                         haste__load(b->weight_state[k], from->state_dtype, from_place));
+            haste__set_number(a->weight_state[k], to->state_dtype, place,
+                         haste__number(b->weight_state[k], from->state_dtype, from_place));
     }
 }
 
@@ -7492,7 +7495,7 @@ static haste_status haste__rows_check(const haste_rows *rows, int64_t n, int32_t
 
 typedef struct haste__energy { double kept, all; } haste__energy;   /* sums of squares */
 
-static double haste__share(const haste__energy *energy) { return energy->all > 0 ? energy->kept / energy->all : 1; }
+static double haste__kept(const haste__energy *energy) { return energy->all > 0 ? energy->kept / energy->all : 1; }
 
 /* Row i becomes the label at place j of a block, with state 0; its energy is added. */
 static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows,
@@ -7514,9 +7517,9 @@ static void haste__write_label(const haste_layer *layer, const haste_block *bloc
         if (dense) value = dense[column];
         else if (n < end && sparse->feature[n] == column) value = sparse->value[n];
         energy->kept += (double)value * (double)value;
-        haste__store(block->weight, layer->dtype, place, value * scale);
+        haste__set_number(block->weight, layer->dtype, place, value * scale);
         for (k = 0; k < haste__states(layer->optimizer); k++)
-            haste__store(block->weight_state[k], layer->state_dtype, place, 0);
+            haste__set_number(block->weight_state[k], layer->state_dtype, place, 0);
     }
     block->bias[j] = rows->bias ? rows->bias[i] : 0;
     if (!rows->bias && rows->frequency) block->bias[j] = haste__prior(layer->loss, rows->frequency[i], rows->samples);
@@ -7599,7 +7602,7 @@ haste_status haste_labels_get(const haste_layer *layer, const int32_t *id, int64
         if (!row) continue;
         memset(row, 0, (size_t)layer->inputs * sizeof *row);
         for (f = 0; f < block->fan_in; f++)
-            row[haste__column(block, j, f)] = haste__load(block->weight, layer->dtype, haste__place(block, j, f));
+            row[haste__column(block, j, f)] = haste__number(block->weight, layer->dtype, haste__place(block, j, f));
     }
     return HASTE_OK;
 }
@@ -7629,7 +7632,7 @@ haste_status haste_labels_get_sparse(const haste_layer *layer, const int32_t *id
         const int64_t j = slot - block->first_slot;
         for (f = 0; f < block->fan_in; f++) {
             column[offset[i] + f] = haste__column(block, j, f);
-            value[offset[i] + f] = haste__load(block->weight, layer->dtype, haste__place(block, j, f));
+            value[offset[i] + f] = haste__number(block->weight, layer->dtype, haste__place(block, j, f));
         }
     }
     return HASTE_OK;
@@ -7652,7 +7655,7 @@ haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, 
         const haste_block *block = &layer->block[haste__block_of(layer, slot)];
         haste__write_label(layer, block, slot - block->first_slot, rows, i, &energy);
     }
-    if (kept) *kept = haste__share(&energy);
+    if (kept) *kept = haste__kept(&energy);
     return HASTE_OK;
 }
 
@@ -7704,7 +7707,7 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, &energy);
     haste__release(arena.memory);
     *to = l;
-    if (kept) *kept = haste__share(&energy);
+    if (kept) *kept = haste__kept(&energy);
     return HASTE_OK;
 }
 
@@ -7734,27 +7737,27 @@ static int64_t haste__move_labels(const haste_layer *to, int to_block, int64_t j
     return j;
 }
 
-haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n, int32_t *map,
-                                 haste_error *error)
+haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n,
+                                 int32_t *new_id, haste_error *error)
 {
     int64_t shortest[HASTE_MAX_BLOCKS];   /* which group of each block becomes its last; -1: the block vanishes */
     haste__arena arena = { NULL, 0, 0 };
     haste_layer l;
     haste_status status = haste__surgery_check(to, from, error);
-    int32_t *new_id, retired, labels = 0;
+    int32_t *renamed, retired, labels = 0;
     int64_t i, g;
     int k, a = 0;
     if (status == HASTE_OK) status = haste__ids_check(from, id, n, error);
     if (status != HASTE_OK) return status;
-    if (!map) return haste__fail(error, HASTE_ERR_ARG, "map is NULL");
-    haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
+    if (!new_id) return haste__fail(error, HASTE_ERR_ARG, "new_id is NULL");
+    haste__take(&arena, (uint64_t)from->labels, sizeof *renamed);
     status = haste__reserve(&arena, "scratch", error);
     if (status != HASTE_OK) return status;
-    new_id = (int32_t *)haste__take(&arena, (uint64_t)from->labels, sizeof *new_id);
+    renamed = (int32_t *)haste__take(&arena, (uint64_t)from->labels, sizeof *renamed);
 
-    memset(new_id, 0, (size_t)from->labels * sizeof *new_id);
-    for (i = 0; i < n; i++) new_id[id ? id[i] : i] = -1;
-    for (i = 0; i < from->labels; i++) if (new_id[i] == 0) new_id[i] = labels++;
+    memset(renamed, 0, (size_t)from->labels * sizeof *renamed);
+    for (i = 0; i < n; i++) renamed[id ? id[i] : i] = -1;
+    for (i = 0; i < from->labels; i++) if (renamed[i] == 0) renamed[i] = labels++;
 
     l = *from;
     l.block_count = 0;
@@ -7764,7 +7767,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
         int least = 0;
         shortest[k] = -1;
         for (g = 0; g < b->groups; g++) {
-            const int remaining = haste__remaining(from, b, g, new_id);
+            const int remaining = haste__remaining(from, b, g, renamed);
             groups += remaining > 0;
             all += remaining;
             if (remaining == 0 || (shortest[k] >= 0 && remaining > least)) continue;
@@ -7787,13 +7790,13 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
         const int64_t S = b->group_size, F = b->fan_in;
         int64_t j = 0, next = 0;   /* the next place, the next group */
         if (shortest[k] < 0) continue;
-        if (!block->index) haste__move_labels(&l, a, 0, from, k, 0, b->groups, new_id);
+        if (!block->index) haste__move_labels(&l, a, 0, from, k, 0, b->groups, renamed);
         for (i = 0; i <= b->groups && block->index; i++) {
             g = i < b->groups ? i : shortest[k];   /* that one comes last */
-            if ((i < b->groups && i == shortest[k]) || haste__remaining(from, b, g, new_id) == 0) continue;
+            if ((i < b->groups && i == shortest[k]) || haste__remaining(from, b, g, renamed) == 0) continue;
             memcpy(block->index + next * F, b->index + g * F, (size_t)F * sizeof *block->index);
             next++;
-            for (j = haste__move_labels(&l, a, j, from, k, g, g + 1, new_id); j < next * S && i < b->groups; j++) {
+            for (j = haste__move_labels(&l, a, j, from, k, g, g + 1, renamed); j < next * S && i < b->groups; j++) {
                 block->bias[j] = HASTE_RETIRED;
                 l.label_of[block->first_slot + j] = retired++;
             }
@@ -7801,7 +7804,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
         a++;
     }
     haste__layer_finish(&l);
-    memcpy(map, new_id, (size_t)from->labels * sizeof *map);
+    memcpy(new_id, renamed, (size_t)from->labels * sizeof *new_id);
     haste__release(arena.memory);
     *to = l;
     return HASTE_OK;
@@ -7893,10 +7896,11 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
         block->labels = (last < b->labels ? last : b->labels) - first;
         block->first_slot = b->first_slot + first - first_slot;
         if (b->index) block->index += first / S * F;
-        block->weight = (char *)b->weight + (size_t)(first * F) * haste__width(from->dtype);
+        block->weight = (char *)b->weight + (size_t)(first * F) * haste__sizeof(from->dtype);
         block->bias += first;
         for (n = 0; n < haste__states(from->optimizer); n++) {
-            block->weight_state[n] = (char *)b->weight_state[n] + (size_t)(first * F) * haste__width(from->state_dtype);
+            block->weight_state[n] =
+                (char *)b->weight_state[n] + (size_t)(first * F) * haste__sizeof(from->state_dtype);
             block->bias_state[n] += first;
         }
         labels += (int32_t)block->labels;
@@ -8030,7 +8034,7 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
     }
     haste__release(arena.memory);
     *to = l;
-    if (kept) *kept = haste__share(&energy);
+    if (kept) *kept = haste__kept(&energy);
     return HASTE_OK;
 }
 
@@ -8040,7 +8044,7 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
 
 static double haste__weight_ref(const haste_layer *layer, const haste_block *block, int64_t j, int64_t f)
 {
-    return (double)haste__load(block->weight, layer->dtype, haste__place(block, j, f));
+    return (double)haste__number(block->weight, layer->dtype, haste__place(block, j, f));
 }
 
 void haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits)
@@ -8504,7 +8508,7 @@ hv_target static void HASTE__KERNEL(grad_input)(int S, int F, const uint16_t *in
 hv_target HASTE__INLINE void HASTE__KERNEL(put)(float *to, hv_float v, haste__store_mode store)
 {
     if (store == HASTE__ADD) v = hv_load(to) + v;
-    if (store == HASTE__STREAM) hv_stream(to, v);
+    if (store == HASTE__NONTEMPORAL) hv_stream(to, v);
     else hv_store(to, v);
 }
 
@@ -8560,7 +8564,7 @@ hv_target static void HASTE__KERNEL(grad_weight)(int S, int F, const uint16_t *i
         HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__SET);
     else if (store == HASTE__ADD)
         HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__ADD);
-    else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__STREAM);
+    else HASTE__KERNEL(grad_weight_from)(0, S, F, index, x, tile_size, tiles, dzt, dw, HASTE__NONTEMPORAL);
 }
 
 /* Scores of n candidates of one group, whose labels lie within 32 of each other: each sum runs in order of f, with
@@ -8765,20 +8769,19 @@ hv_target static int HASTE__KERNEL(hinge)(float *z, int rows, float scale, float
     return HASTE__KERNEL(finite)(check);
 }
 
-/* Softmax, second pass: shift [32] is the sample's largest logit, weight [32] scale over its sum of e^(z - largest).
-   */
-hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *weight)
+/* Softmax, second pass: shift [32] is a sample's largest logit, factor [32] scale over its sum of e^(z - largest). */
+hv_target static int HASTE__KERNEL(softmax)(float *z, int rows, const float *shift, const float *factor)
 {
     const hv_float zero = hv_set(0);
     hv_float check = zero;
     int b, s;
     for (b = 0; b < HASTE__SAMPLES; b += HV_LANES) {
-        const hv_float largest = hv_load(shift + b), factor = hv_load(weight + b);
+        const hv_float largest = hv_load(shift + b), factors = hv_load(factor + b);
         for (s = 0; s < rows; s++) {
             float *at = z + s * HASTE__SAMPLES + b;
             const hv_float v = hv_load(at);
             check = check + (v - v);
-            hv_store(at, HASTE__KERNEL(exp)(hv_min(v - largest, zero)) * factor);
+            hv_store(at, HASTE__KERNEL(exp)(hv_min(v - largest, zero)) * factors);
         }
     }
     return HASTE__KERNEL(finite)(check);

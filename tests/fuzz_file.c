@@ -188,7 +188,7 @@ static int tame(const haste_layer *layer)
             const int64_t slots = b->groups * b->group_size;
             int64_t j;
             for (j = 0; j < slots * b->fan_in; j++)
-                if (!(fabsf(haste__load(weight, dtype, (size_t)j)) < 1e6f)) return 0;
+                if (!(fabsf(haste__number(weight, dtype, (size_t)j)) < 1e6f)) return 0;
             for (j = 0; j < slots; j++)
                 if (!(fabsf(bias[j]) < 1e6f)) return 0;
         }

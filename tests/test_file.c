@@ -587,7 +587,7 @@ static int usable(const haste_layer *layer)
             for (s = 0; s < b->group_size; s++) {
                 int32_t id = layer->label_of[b->first_slot + g * b->group_size + s];
                 if (id < -1 || id >= layer->labels) return 0;
-                last = haste__load(b->weight, layer->dtype, (size_t)((g * b->fan_in + f) * b->group_size + s));
+                last = haste__number(b->weight, layer->dtype, (size_t)((g * b->fan_in + f) * b->group_size + s));
                 last += b->bias[g * b->group_size + s];
             }
         }

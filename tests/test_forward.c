@@ -209,7 +209,7 @@ static void dot(void)
                         if (s >= block->labels) { CHECK(logits[at] == 0); continue; }
                         for (f = 0; f < block->fan_in; f++) {
                             const int64_t place = g * block->fan_in + f;
-                            const float w = haste__load(block->weight, HASTE_BF16, (size_t)(place * block->group_size + s % block->group_size));
+                            const float w = haste__number(block->weight, HASTE_BF16, (size_t)(place * block->group_size + s % block->group_size));
                             sum += fabs((double)w * (double)rounded[b * layer.inputs + block->begin + (block->index ? block->index[place] : f)]);
                         }
                         error = fabs((double)logits[at] - exact[at]) / ((block->fan_in + 2) * 0x1p-24 * sum + 1e-36);

@@ -153,7 +153,7 @@ static void gradients(void)
             float *space_dw = check_floats((size_t)(S * F) + 16), *dw = space_dw;
             const float start = store == HASTE__ADD ? .5f : 0;
             while ((uintptr_t)dw % 64 != 0) dw++;   /* non-temporal stores want whole cache lines */
-            if (store == HASTE__STREAM && S % 16 != 0) { free(space_dw); continue; }
+            if (store == HASTE__NONTEMPORAL && S % 16 != 0) { free(space_dw); continue; }
             if (store == HASTE__ADD) for (s = 0; s < S * F; s++) dw[s] = .5f;
             kernel->grad_weight(S, F, index, x, tile_size, tiles, dzt, dw, (haste__store_mode)store);
             HASTE__FENCE();

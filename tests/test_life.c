@@ -1253,7 +1253,7 @@ static void errors(void)
     REFUSED(haste_labels_add(&to, &layer, 0, INT32_MAX, NULL, 0, &kept, &test_error), HASTE_ERR_SIZE, "2^31");
 
     REFUSED(haste_labels_remove(NULL, &layer, id, 4, map, &test_error), HASTE_ERR_ARG, "to is NULL");
-    REFUSED(haste_labels_remove(&to, &layer, id, 4, NULL, &test_error), HASTE_ERR_ARG, "map");
+    REFUSED(haste_labels_remove(&to, &layer, id, 4, NULL, &test_error), HASTE_ERR_ARG, "new_id");
     REFUSED(haste_labels_remove(&to, &layer, bad, 2, map, &test_error), HASTE_ERR_DATA, "id[1] = 200");
     REFUSED(haste_labels_remove(&to, &layer, NULL, 200, map, &test_error), HASTE_ERR_ARG, "all 200");
 
