@@ -1474,7 +1474,7 @@ static void errors(void)
 static void gradients_of_orders(void)
 {
     enum { L = 70, D = 30 };
-    haste_layer layer[2], same_order[5];
+    haste_layer layer[2], same_order[5], slice[2];
     haste_file file;
     haste_plan plan;
     int32_t order[L], i, k;
@@ -1509,6 +1509,13 @@ static void gradients_of_orders(void)
             CHECK(k || strstr(found.text, "order") != NULL);
         }
         haste_gradient_free(&gradient);
+        /* of two groups only the one differs in which they have changed places */
+        CHECK_STATUS(haste_layer_slice(&slice[0], &layer[0], 64 * k, 64 * k + 32, NULL, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_layer_slice(&slice[1], &layer[1], 64 * k, 64 * k + 32, NULL, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_gradient_create(&gradient, &slice[0], &error), HASTE_OK, error);
+        CHECK(haste_gradient_zero(&gradient, &slice[1], NULL) == (k ? HASTE_ERR_STATE : HASTE_OK));
+        haste_gradient_free(&gradient);
+        for (i = 0; i < 2; i++) haste_layer_free(&slice[i]);
         haste_layer_free(&same_order[2]);
         haste_layer_free(&same_order[4]);
         haste_file_free(&file);

@@ -437,6 +437,7 @@ static void arenas(void)
     haste__arena arena = { NULL, 0, 0 };
     size_t bytes = 0;
     int walk, i;
+    CHECK(haste__allocate(SIZE_MAX - 63) == NULL);   /* 72 bytes more must not overflow */
     for (walk = 0; walk < 2; walk++) {
         char *previous = NULL;
         for (i = 0; i < 5; i++) {

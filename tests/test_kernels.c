@@ -485,6 +485,7 @@ static void vectors(void)   /* axpy, dot, dot4, sum_abs, project */
 
 int main(int argc, char **argv)
 {
+    haste_path best = HASTE_PATH_PORTABLE;
     int i;
     check_begin(argc, argv);
     for (i = 0; i < 4; i++) {
@@ -500,6 +501,8 @@ int main(int argc, char **argv)
         RUN(searched);
         RUN(optimizers);
         RUN(vectors);
+        best = path;
     }
+    CHECK(haste_path_best() == best);   /* the last of those that there are */
     return check_end();
 }

@@ -1333,6 +1333,48 @@ static void huge_gradients(void)
     }
 }
 
+/* haste_apply leaves a group alone whose gradient is not finite, or 1e18 and more; others move. */
+static void unusable_gradients(void)
+{
+    static const float bad[4] = { NAN, -HUGE_VALF, 1e18f, 3e38f };
+    int path, optimizer, i, in_bias;
+    for (path = 0; path < TEST_PATHS; path++) for (optimizer = 0; optimizer < 3; optimizer++)
+    for (i = 0; i < 4; i++) for (in_bias = 0; in_bias < 2; in_bias++) {
+        static const test_shape shape = { "unusable", 150, 40, 1, { { 0, 24, 9, 5, 40 } }, 1 };
+        haste_layer_options layer_options = test_options(&shape, HASTE_BCE, optimizers[optimizer], HASTE_F32, HASTE_F32);
+        haste_layer start, layer;
+        haste_workspace work;
+        haste_step_options options = step_options(0);
+        haste_gradient gradient;
+        int64_t j, group = 24 * 9, n;
+        int kept = 1, moved = 1, zero = 1;
+        if (test_path_missing(test_paths[path])) continue;
+        start = test_layer(&layer_options);
+        layer = test_copy(&start);
+        n = test_weights(&start.block[0]);
+        options.lr = 1e-3f;
+        work = test_workspace(&layer, 5, 1, test_paths[path]);
+        CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+        for (j = 0; j < n; j++) if (j / group * 24 + j % 24 < 150) gradient.weight[0][j] = .5f;
+        if (in_bias) gradient.bias[0][24 + 7] = bad[i];
+        else gradient.weight[0][group + 31] = bad[i];
+        gradient.pending = 1;
+        CHECK_STATUS(haste_apply(&layer, &work, &gradient, &options, &test_error), HASTE_ERR_NONFINITE, test_error);
+        CHECK_STATUS(haste_layer_check(&layer, &test_error), HASTE_OK, test_error);
+        for (j = 0; j < n; j++) {
+            const int same = ((float *)layer.block[0].weight)[j] == ((float *)start.block[0].weight)[j];
+            if (j / group == 1) kept &= same;
+            else if (j / group * 24 + j % 24 < 150) moved &= !same;
+            zero &= gradient.weight[0][j] == 0;
+        }
+        CHECK(kept && moved && zero && layer.step == 1 && gradient.pending == 0);
+        haste_gradient_free(&gradient);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&start);
+    }
+}
+
 /* No two runs of 256 numbers of a layer round alike: positions of random numbers must not overlap, not even where a group has
    more than 4,096 weights. */
 static void rounding_is_independent(void)
@@ -1418,6 +1460,7 @@ int main(int argc, char **argv)
     RUN(not_finite);
     RUN(infinite_updates);
     RUN(huge_gradients);
+    RUN(unusable_gradients);
     RUN(rounding_is_independent);
     RUN(it_learns);
     return check_end();
