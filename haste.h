@@ -808,7 +808,7 @@ typedef struct haste_file {
     haste_section section[HASTE_MAX_SECTIONS];
     void         *memory;                         /* the whole file */
     size_t        bytes;
-    int32_t       mapped;                         /* 1: memory is a private mapping of the file */
+    int32_t       mapped;                         /* 1: memory is a private mapping of the file; 2: the caller's */
 } haste_file;
 
 /* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary
@@ -839,6 +839,16 @@ typedef struct haste_file {
    numbers; haste_save does neither, it replaces. On failure *file is unchanged. Files go from any machine to any other;
    the caller's sections are bytes, and stay as they are.
 
+   haste_save_memory, haste_load_memory: the same with the caller's memory in place of a file: to send a model, to keep
+   it inside another file, or to read one from a mapping of the caller's own. The bytes are those of the file, and so
+   are the checks.
+
+     memory    saving: [capacity] bytes (=), anywhere, none of them the layer's or a section's; NULL where capacity is 0
+     needed    (=): the bytes of the file. Where needed > capacity: HASTE_ERR_SIZE, with needed set and memory untouched
+     in_place  0: what is loaded lies in a copy; memory may lie anywhere. 1 (on big-endian machines as 0): it lies where
+               it is, without a copy, as of a file that is mapped; memory is 64-byte aligned, must outlive *file, and is
+               written to only by who trains the layer. haste_file_free leaves it alone
+
    haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
    haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer
    that was trained since it was loaded is no longer what the checksums say.
@@ -847,6 +857,11 @@ typedef struct haste_file {
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
 HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
+HASTE_API haste_status haste_save_memory(void *memory, size_t capacity, const haste_layer *layer, haste_dtype dtype,
+                                         const haste_section *sections, int32_t section_count, size_t *needed,
+                                         haste_error *error);
+HASTE_API haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+                                         haste_error *error);
 HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
@@ -6376,8 +6391,7 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 }
 
 /* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer
-   [HASTE__FILE_PIECE] where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of
-   float32's range). */
+   [HASTE__FILE_PIECE] where memory holds them otherwise. */
 static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
     const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
@@ -6388,7 +6402,6 @@ static const void *haste__file_piece(const haste__entry *entry, uint64_t first, 
             uint16_t rounded;
             memcpy(&value, from + 2 * i, 4);
             rounded = haste__to_bf16(value);
-            if ((rounded & 0x7f80u) == 0x7f80u) return NULL;
             memcpy(buffer + i, &rounded, 2);
         }
     else if (haste__big_endian() && entry->width > 1) memcpy(buffer, from, bytes);
@@ -6614,10 +6627,9 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
 /* Why a file was not written: 0 it was, above 0 an errno, or one of these. */
 enum {
     HASTE__NO_REASON  = -1,   /* the system gave none */
-    HASTE__BEYOND     = -2,   /* bfloat16 cannot hold a weight */
-    HASTE__ALL_TAKEN  = -3,
-    HASTE__LINK_BLIND = -4,
-    HASTE__TAKEN_AWAY = -5
+    HASTE__ALL_TAKEN  = -2,
+    HASTE__LINK_BLIND = -3,
+    HASTE__TAKEN_AWAY = -4
 };
 
 static int haste__reason(void) { return errno > 0 ? errno : HASTE__NO_REASON; }
@@ -6626,7 +6638,6 @@ static const char *haste__reason_text(int reason)
 {
     switch (reason) {
     case HASTE__NO_REASON:  return "the system gives no reason";
-    case HASTE__BEYOND:     return "a weight is beyond the range of bfloat16";
     case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
     case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
     case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
@@ -6862,15 +6873,23 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #endif
 
+/* Where the bytes of a file go: to a stream; or, where that is NULL, to memory, from `at` on, which cannot fail. */
+typedef struct haste__sink { FILE *out; unsigned char *at; } haste__sink;
+
 /* 0, or a reason. errno is cleared, as stdio may fail without one. */
-static int haste__write(FILE *out, const void *data, size_t bytes)
+static int haste__write(haste__sink *sink, const void *data, size_t bytes)
 {
-    errno = 0;
-    return fwrite(data, 1, bytes, out) == bytes ? 0 : haste__reason();
+    if (sink->out) {
+        errno = 0;
+        return fwrite(data, 1, bytes, sink->out) == bytes ? 0 : haste__reason();
+    }
+    memcpy(sink->at, data, bytes);
+    sink->at += bytes;
+    return 0;
 }
 
 /* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
-static int haste__file_write(FILE *out, haste__entry *entry)
+static int haste__file_write(haste__sink *sink, haste__entry *entry)
 {
     static const char zeros[HASTE__ALIGN] = { 0 };
     unsigned char buffer[HASTE__FILE_PIECE];
@@ -6881,12 +6900,11 @@ static int haste__file_write(FILE *out, haste__entry *entry)
         size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
         const void *from = haste__file_piece(entry, first, piece, buffer);
         int reason;
-        if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        reason = haste__write(out, from, piece);
+        reason = haste__write(sink, from, piece);
         if (reason) return reason;
     }
-    return haste__write(out, zeros, padding);
+    return haste__write(sink, zeros, padding);
 }
 
 /* The header, once the table is complete; out [HASTE__FILE_HEADER] */
@@ -6915,18 +6933,51 @@ static void haste__file_put_header(const haste__entry *table, int count, uint64_
 }
 
 /* The whole file; what stdio still holds goes out with fclose. Returns 0, or a reason. */
-static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
+static int haste__file_write_all(haste__sink sink, haste__entry *table, int count, uint64_t file_bytes)
 {
     unsigned char header[HASTE__FILE_HEADER] = { 0 };
     const size_t header_bytes = (size_t)table[0].offset;
+    haste__sink begin = sink;
     int i, reason;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    reason = haste__write(out, header, header_bytes);
-    for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
+    reason = haste__write(&sink, header, header_bytes);
+    for (i = 0; i < count && !reason; i++) reason = haste__file_write(&sink, &table[i]);
     if (reason) return reason;
     haste__file_put_header(table, count, file_bytes, header);
     errno = 0;
-    return fseek(out, 0, SEEK_SET) == 0 ? haste__write(out, header, header_bytes) : haste__reason();
+    if (begin.out && fseek(begin.out, 0, SEEK_SET) != 0) return haste__reason();
+    return haste__write(&begin, header, header_bytes);
+}
+
+/* May this be saved? What is refused when loading must not replace a good file. */
+static haste_status haste__save_check(const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                                      int32_t section_count, haste_error *error)
+{
+    haste_status status;
+    int64_t i, n;
+    int k;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
+        return haste__fail(error, HASTE_ERR_ARG, "section_count = %ld, expected 0 .. %d", (long)section_count,
+                           HASTE_MAX_SECTIONS);
+    if (section_count > 0 && !sections)
+        return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
+    if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
+                           (int)layer->dtype);
+    status = haste_layer_check(layer, error);
+    if (status || dtype == layer->dtype) return status;
+    for (k = 0; k < layer->block_count; k++) {   /* the last 0.2% of float32's range would become infinite */
+        const float *weight = (const float *)layer->block[k].weight;
+        n = haste__block_slots(&layer->block[k]) * layer->block[k].fan_in;
+        for (i = 0; i < n; i++)
+            if ((haste__to_bf16(weight[i]) & 0x7f80u) == 0x7f80u)
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "block[%d].weight[%lld] = %g is beyond the range of bfloat16", k, (long long)i,
+                                   (double)weight[i]);
+    }
+    return HASTE_OK;
 }
 
 /* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
@@ -6974,34 +7025,54 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     haste__entry table[HASTE__FILE_TABLE];
     unsigned char scalars[HASTE__FILE_LAYER];
     haste__writer writer;
+    haste__sink sink = { NULL, NULL };
     uint64_t file_bytes = 0;
     const char *kind;
     int count = 0, reason;
     haste_status status;
 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
-    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_ARG, "section_count = %ld, expected 0 .. %d", (long)section_count,
-                           HASTE_MAX_SECTIONS);
-    if (section_count > 0 && !sections)
-        return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
-    if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
-        return haste__fail(error, HASTE_ERR_ARG,
-                           "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
-                           (int)layer->dtype);
-    status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
-    if (status) return status;
-    status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    status = haste__save_check(layer, dtype, sections, section_count, error);
+    if (!status)
+        status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
     if (status) return status;
 
     kind = haste__file_kind(path);
     if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: it is %s", haste__path_tail(path), kind);
     reason = haste__writer_open(&writer, path);
-    if (!reason) reason = haste__writer_close(&writer, haste__file_write_all(writer.out, table, count, file_bytes));
+    if (!reason) {
+        sink.out = writer.out;
+        reason = haste__writer_close(&writer, haste__file_write_all(sink, table, count, file_bytes));
+    }
     if (reason)
-        return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot write %s: %s",
-                           haste__path_tail(path), haste__reason_text(reason));
+        return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: %s", haste__path_tail(path),
+                           haste__reason_text(reason));
+    return HASTE_OK;
+}
+
+haste_status haste_save_memory(void *memory, size_t capacity, const haste_layer *layer, haste_dtype dtype,
+                               const haste_section *sections, int32_t section_count, size_t *needed,
+                               haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE];
+    unsigned char scalars[HASTE__FILE_LAYER];
+    haste__sink sink = { NULL, NULL };
+    uint64_t file_bytes = 0;
+    int count = 0;
+    haste_status status;
+    if (!needed) return haste__fail(error, HASTE_ERR_ARG, "needed is NULL");
+    if (!memory && capacity > 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory is NULL, capacity %llu", (unsigned long long)capacity);
+    status = haste__save_check(layer, dtype, sections, section_count, error);
+    if (!status)
+        status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    if (status) return status;
+    *needed = (size_t)file_bytes;
+    if (capacity < *needed)
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %llu, expected at least %llu",
+                           (unsigned long long)capacity, (unsigned long long)file_bytes);
+    sink.at = (unsigned char *)memory;
+    haste__file_write_all(sink, table, count, file_bytes);
     return HASTE_OK;
 }
 
@@ -7277,6 +7348,40 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
     return status;
 }
 
+haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+                               haste_error *error)
+{
+    const char *const name = "the memory";
+    haste_file loaded;
+    haste_status status;
+    char *at = (char *)(uintptr_t)memory;   /* in place, parsing only reads */
+    if (!memory) return haste__fail(error, HASTE_ERR_ARG, "memory is NULL");
+    if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
+    if (in_place != 0 && in_place != 1)
+        return haste__fail(error, HASTE_ERR_ARG, "in_place = %ld, expected 0 or 1", (long)in_place);
+    if (in_place && (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory is %d bytes behind a multiple of 64, expected 0 in place",
+                           (int)((uintptr_t)memory % HASTE__ALIGN));
+    if (bytes < HASTE__FILE_PREFIX)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", name);
+    memset(&loaded, 0, sizeof loaded);
+    loaded.bytes = bytes;
+    loaded.mapped = in_place && !haste__big_endian() ? 2 : 0;
+    status = haste__file_check_prefix((const unsigned char *)memory, bytes, name, error);
+    if (!status && !loaded.mapped) {
+        at = (char *)haste__allocate(bytes);
+        if (at) memcpy(at, memory, bytes);
+        else
+            status = haste__fail(error, HASTE_ERR_MEMORY, "no memory for a copy of %llu bytes",
+                                 (unsigned long long)bytes);
+    }
+    loaded.memory = at;
+    if (!status) status = haste__file_parse(at, bytes, loaded.mapped, name, &loaded, error);
+    if (!status) *file = loaded;
+    else if (at != memory) haste__release(at);
+    return status;
+}
+
 haste_status haste_file_check(const haste_file *file, haste_error *error)
 {
     const char *const name = "the model file";
@@ -7298,7 +7403,7 @@ void haste_file_free(haste_file *file)
 {
     if (!file) return;
 #if defined(HASTE__POSIX)
-    if (file->mapped && file->memory) munmap(file->memory, file->bytes);
+    if (file->mapped == 1 && file->memory) munmap(file->memory, file->bytes);
 #endif
     if (!file->mapped) haste__release(file->memory);
     memset(file, 0, sizeof *file);
@@ -9113,7 +9218,7 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
            groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
-           haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
+           haste_file_check; models in memory; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
            An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
            clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
            Kernels as ordinary text, equally fast under gcc and clang; 32-bit x86 with x87, s390x and others compile and
