@@ -205,6 +205,7 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     haste_workspace_options options;
     haste_step_options step;
     haste_rewire_options rewire;
+    haste_search_options search;
     haste_workspace work;
     haste_lists positives;
     haste_status status;
@@ -215,6 +216,7 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     memset(&options, 0, sizeof options);
     memset(&step, 0, sizeof step);
     memset(&rewire, 0, sizeof rewire);
+    memset(&search, 0, sizeof search);
     options.batch = B;
     options.top_k = K;
     options.threads = 1;
@@ -235,7 +237,11 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     positives.offset = offset;
     positives.id = id;
     haste_forward(layer, &work, x, B, logits, &error);
-    haste_top_k(layer, &work, x, B, K, &positives, best, score, &error);
+    search.excluded = &positives;
+    haste_top_k(layer, &work, x, B, K, &search, best, score, &error);
+    search.only = search.excluded;
+    search.excluded = NULL;
+    haste_top_k(layer, &work, x, B, K, &search, best, score, &error);
     haste_score(layer, &work, x, B, &positives, score, &error);
     if (sound) {
         status = haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
