@@ -289,7 +289,7 @@ typedef enum haste_purpose {
 
 typedef struct haste_workspace_options {
     int32_t       batch;      /* the largest B; 0: 128 */
-    int64_t       ids;        /* the most ids of one batch's lists (positives, exclusions, ignored); 0: 64 * batch */
+    int64_t       ids;        /* the most ids of a batch's positives, ignored, excluded, only, each; 0: 64 * batch */
     int32_t       top_k;      /* the largest k of haste_top_k; 0: 16 */
     int32_t       chunks;     /* into how many runs of groups the work is cut: part of the result's last bits, while the
                                  number of threads is not. Chunks beyond the number of threads even out the work, and
@@ -434,7 +434,7 @@ HASTE_API haste_status haste_check_version(haste_error *error, int version, ...)
     of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
     of(haste_loss_tile) of(haste_loss_options) of(haste_block_rates) of(haste_step_options) of(haste_group_options)    \
     of(haste_rewire_options) of(haste_metrics) of(haste_metrics_values) of(haste_section) of(haste_file)               \
-    of(haste_rows)
+    of(haste_rows) of(haste_search_options) of(haste_found)
 #define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
@@ -612,17 +612,25 @@ HASTE_API haste_status haste_backward(const haste_layer *layer, haste_workspace 
 HASTE_API haste_status haste_score(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                    const haste_lists *candidates, float *score, haste_error *error);
 
+/* Which labels a search may find: those listed in `only` and not in `excluded`. */
+typedef struct haste_search_options {
+    const haste_lists *excluded;   /* B lists of labels; or NULL: none */
+    const haste_lists *only;       /* B lists of labels, one that is listed twice counts once; or NULL: all labels */
+} haste_search_options;
+
 /* haste_top_k: the k labels with the largest logits of each sample, best first; ties go to the smaller id. Streams over
    the weights: never a [B, L] array.
 
-     excluded  B lists of ids that must not come back, or NULL
+     options   or NULL: all labels
      id        [B, k] (=): label ids; -1 where fewer than k labels are left
      score     [B, k] (=): their logits; -inf beside id -1. NULL: not wanted
 
-   1 <= k <= work->top_k. 2*B*L*F flops; reads the weights once. A logit that is not finite is an error
-   (HASTE_ERR_NONFINITE; id and score are then unspecified). Thread-safe with one workspace each. */
+   1 <= k <= work->top_k. 2*B*L*F flops; reads the weights once. With options->only it is 2*F flops for each label
+   listed, as in haste_score, whose logits these are (they do not look at bf16_dot), or 2*B*S*F for a group, where that
+   is less; and groups of which nothing is listed are not read. A logit that is not finite, of those computed, is an
+   error (HASTE_ERR_NONFINITE; id and score are then unspecified). Thread-safe with one workspace each. */
 HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   int32_t k, const haste_lists *excluded, int32_t *id, float *score,
+                                   int32_t k, const haste_search_options *options, int32_t *id, float *score,
                                    haste_error *error);
 
 /* haste_above: all labels with a logit above a threshold, each sample's best first, ties by id.
@@ -634,8 +642,34 @@ HASTE_API haste_status haste_top_k(const haste_layer *layer, haste_workspace *wo
    Where needed > capacity: HASTE_ERR_SIZE, with offset and needed set and id and score untouched. Two passes over
    the weights. For a probability p under BCE the threshold is log(p / (1 - p)). */
 HASTE_API haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
-                                   float threshold, const haste_lists *excluded, int64_t *offset, int32_t *id,
+                                   float threshold, const haste_search_options *options, int64_t *offset, int32_t *id,
                                    float *score, int64_t capacity, int64_t *needed, haste_error *error);
+
+/* What a search found in a shard: a layer of its own, whose labels have ids of their own. */
+typedef struct haste_found {
+    const int64_t *offset;   /* [B+1], of haste_above */
+    const int32_t *id;       /* of haste_top_k [B, k]; of haste_above as in haste_lists */
+    const float   *score;    /* beside each id */
+    int32_t        labels;   /* of the shard: its ids are below it */
+    const int32_t *map;      /* [labels] their ids in the whole, ascending, as of haste_layer_slice; or NULL: */
+    int32_t        first;    /* these are id + first */
+} haste_found;
+
+/* haste_top_k_merge: from each sample's k best labels in every shard the k best of all, as haste_top_k gives them.
+   Where shards have no label in common, and together all, it is what haste_top_k finds in the whole, bit for bit.
+
+     shards     [count]; each list also in the whole's ids best first, ties by id
+     id, score  [B, k] (=), not those of a shard; -1 and -inf where fewer than k labels are left
+
+   HASTE_ERR_DATA: lists in another order, ids out of range, a score that is not finite. At most O(count * B * k^2).
+   Thread-safe.
+
+   haste_above_merge: the same for haste_above; offset, capacity and needed as there. O(n log n). */
+HASTE_API haste_status haste_top_k_merge(const haste_found *shards, int32_t count, int32_t B, int32_t k, int32_t *id,
+                                         float *score, haste_error *error);
+HASTE_API haste_status haste_above_merge(const haste_found *shards, int32_t count, int32_t B, int64_t *offset,
+                                         int32_t *id, float *score, int64_t capacity, int64_t *needed,
+                                         haste_error *error);
 
 /* ---- >>api grouping ------------------------------------------------------------------------------------------ */
 
@@ -815,7 +849,7 @@ typedef struct haste_file {
     haste_section section[HASTE_MAX_SECTIONS];
     void         *memory;                         /* the whole file */
     size_t        bytes;
-    int32_t       mapped;                         /* 1: memory is a private mapping of the file */
+    int32_t       mapped;                         /* 1: memory is a private mapping of the file; 2: the caller's */
 } haste_file;
 
 /* haste_save: layer, optimizer state, step, seed and the caller's sections, in one file. Written under a temporary
@@ -846,6 +880,16 @@ typedef struct haste_file {
    numbers; haste_save does neither, it replaces. On failure *file is unchanged. Files go from any machine to any other;
    the caller's sections are bytes, and stay as they are.
 
+   haste_save_memory, haste_load_memory: the same with the caller's memory in place of a file: to send a model, to keep
+   it inside another file, or to read one from a mapping of the caller's own. The bytes are those of the file, and so
+   are the checks.
+
+     memory    saving: [capacity] bytes (=), anywhere, none of them the layer's or a section's; NULL where capacity is 0
+     needed    (=): the bytes of the file. Where needed > capacity: HASTE_ERR_SIZE, with needed set and memory untouched
+     in_place  0: what is loaded lies in a copy; memory may lie anywhere. 1 (on big-endian machines as 0): it lies where
+               it is, without a copy, as of a file that is mapped; memory is 64-byte aligned, must outlive *file, and is
+               written to only by who trains the layer. haste_file_free leaves it alone
+
    haste_file_check: the rest for a mapped file, and the same again for one that was read: every checksum, then what
    haste_layer_check looks at. HASTE_ERR_FORMAT names the damaged section. It reads all of the file, once. A layer
    that was trained since it was loaded is no longer what the checksums say.
@@ -854,6 +898,11 @@ typedef struct haste_file {
 HASTE_API haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype dtype,
                                   const haste_section *sections, int32_t section_count, haste_error *error);
 HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_error *error);
+HASTE_API haste_status haste_save_memory(void *memory, size_t capacity, const haste_layer *layer, haste_dtype dtype,
+                                         const haste_section *sections, int32_t section_count, size_t *needed,
+                                         haste_error *error);
+HASTE_API haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+                                         haste_error *error);
 HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
 HASTE_API const haste_section *haste_file_find(const haste_file *file, const char *name);
@@ -930,9 +979,13 @@ HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, i
      new_id   [L] (=): of each label; -1: removed
 
    A group keeps its inputs and what is left of its labels; in dense blocks, where all groups read the same, labels move
-   up. Groups and blocks without labels vanish. Only the last group of a block may be short: the shortest becomes the
-   last, and gaps in others are filled with retired labels, whose ids come after those of all others: to->labels minus
-   the labels that are left. HASTE_ERR_ARG where no label is left. */
+   up. Groups and blocks without labels vanish, and S of a block is halved, down to 16, while no group has more labels
+   left. Only the last group of a block may be short: the shortest becomes the last, and gaps in others are filled with
+   retired labels, whose ids come after those of all others: to->labels minus the labels that are left. HASTE_ERR_ARG
+   where no label is left.
+   Groups are not put together, since each reads inputs of its own: a layer with S 32 that loses labels at random keeps
+   its memory until about a fifth of them is left, and from then on half of it. Smaller, but not exact (see kept) and
+   without state, is a new layer of the rows that are left: haste_labels_get_sparse, then haste_layer_from_rows. */
 HASTE_API haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t block, int32_t n,
                                         const haste_rows *rows, int32_t strongest, double *kept, haste_error *error);
 HASTE_API haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const int32_t *id, int64_t n,
@@ -2713,6 +2766,26 @@ static void haste__sort_any(uint64_t *key, float *score, int32_t *id, int64_t n)
 
 static void haste__sort(uint64_t *key, int64_t n) { haste__sort_any(key, NULL, NULL, n); }
 static void haste__sort_labels(float *score, int32_t *id, int64_t n) { haste__sort_any(NULL, score, id, n); }
+/* Sorts keys by slot >> low alone, from the lowest digit up: those of equal slots stay in the order that they have.
+   haste__sort takes 37 ns a key where this takes 3.
+   Returns the array that holds the result, a or b. */
+static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots, int low)
+{
+    int64_t count[4096], sum, here, j;
+    int bits = 0, digit, shift, i;
+    while ((slots - 1) >> low >> bits != 0) bits++;
+    digit = bits <= 12 ? bits : bits <= 24 ? (bits + 1) / 2 : (bits + 2) / 3;
+    for (shift = 0; shift < bits; shift += digit) {
+        const uint64_t mask = ((uint64_t)1 << digit) - 1;
+        uint64_t *t;
+        memset(count, 0, ((size_t)mask + 1) * sizeof *count);
+        for (j = 0; j < n; j++) count[a[j] >> (32 + low + shift) & mask]++;
+        for (i = 0, sum = 0; i <= (int)mask; i++) { here = count[i]; count[i] = sum; sum += here; }
+        for (j = 0; j < n; j++) b[count[a[j] >> (32 + low + shift) & mask]++] = a[j];
+        t = a; a = b; b = t;
+    }
+    return a;
+}
 
 /* Moves the k smallest of n distinct keys to the front, in no order of their own: quickselect, median of three. */
 static void haste__select(uint64_t *key, int64_t n, int64_t k)
@@ -2790,6 +2863,7 @@ typedef struct haste__pass {
     int                    want_norm;
     int                    k;               /* top-k */
     float                  threshold;       /* haste_above */
+    int                    only;            /* the pairs are all that a search looks at */
     void (*hit)(const struct haste__pass *pass, int64_t chunk, int thread, int b, int32_t id, float score);
     /* what a search does with a label's logit */
     const int64_t         *offset;
@@ -2931,23 +3005,47 @@ HASTE__INLINE int64_t haste__list_last(const haste_lists *lists, int64_t b)
     return lists->offset ? lists->offset[b + 1] : b + (lists->id[b] >= 0);
 }
 
-/* Sorted pairs (slot << 32 | sample) of checked lists, each once; returns where they end. */
-static uint64_t *haste__pairs(const haste_layer *layer, const haste_lists *lists, int32_t B, uint64_t *pair)
+/* Sorted pairs (slot << 32 | sample) of checked lists, each once; returns where they end. buffer: as large as pair; or
+   NULL. */
+static uint64_t *haste__pairs(const haste_layer *layer, const haste_lists *lists, int32_t B, uint64_t *pair,
+                              uint64_t *buffer)
 {
+    const uint64_t *sorted = pair;
     int64_t b, i, n = 0, kept = 0;
     for (b = 0; b < B; b++)
         for (i = haste__list_first(lists, b); i < haste__list_last(lists, b); i++)
             pair[n++] = (uint64_t)(uint32_t)layer->slot_of[lists->id[i]] << 32 | (uint64_t)b;
-    haste__sort(pair, n);
+    if (buffer && n > 1024) sorted = haste__sort_slots(pair, buffer, n, layer->slots, 0);   /* samples ascend by now */
+    else haste__sort(pair, n);
     for (i = 0; i < n; i++)
-        if (i == 0 || pair[i] != pair[i - 1]) pair[kept++] = pair[i];
+        if (i == 0 || sorted[i] != pair[kept - 1]) pair[kept++] = sorted[i];
     return pair + kept;
 }
 
-/* The first pair of a slot, or behind it. */
-static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot)
+/* The second half of the pairs' memory holds nothing yet. */
+static void haste__lists_sort(haste__pass *pass, const haste_lists *lists)
 {
-    return haste__lower_bound(first, end, (uint64_t)slot << 32);
+    pass->pair = pass->scratch.pair;
+    pass->pair_end = haste__pairs(pass->layer, lists, pass->B, pass->scratch.pair,
+                                  pass->scratch.pair + pass->work->ids);
+}
+
+/* The first pair from (slot, sample) on. */
+static const uint64_t *haste__pair_find(const uint64_t *first, const uint64_t *end, int64_t slot, int64_t sample)
+{
+    return haste__lower_bound(first, end, (uint64_t)slot << 32 | (uint64_t)sample);
+}
+
+/* What is ignored is none of the pass's pairs. */
+static void haste__lists_drop(haste__pass *pass, const haste_lists *ignored)
+{
+    uint64_t *kept = pass->scratch.pair, *second = kept + pass->work->ids;
+    const uint64_t *p;
+    pass->ignored = second;
+    pass->ignored_end = haste__pairs(pass->layer, ignored, pass->B, second, NULL);
+    for (p = pass->pair; p < pass->pair_end; p++)
+        if (!haste__among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
+    pass->pair_end = kept;
 }
 
 /* What the first naming of a label in sample b's list counts. */
@@ -2962,23 +3060,16 @@ static float haste__list_value(const haste_lists *lists, const float *value, int
 static void haste__targets(haste__pass *pass, const haste_lists *positives, const haste_loss_options *o)
 {
     haste__scratch *s = &pass->scratch;
-    uint64_t *end = haste__pairs(pass->layer, positives, pass->B, s->pair), *p, *kept = s->pair;
-    const uint64_t *ignored;
+    const uint64_t *p, *ignored;
     int32_t b, absent = 0;
-    if (o->ignored) {   /* what is ignored is no positive */
-        pass->ignored = s->pair + pass->work->ids;
-        pass->ignored_end = haste__pairs(pass->layer, o->ignored, pass->B, s->pair + pass->work->ids);
-        for (p = s->pair; p < end; p++) if (!haste__among(pass->ignored, pass->ignored_end, *p)) *kept++ = *p;
-        end = kept;
-    }
-    pass->pair = s->pair;
-    pass->pair_end = end;
+    haste__lists_sort(pass, positives);
+    if (o->ignored) haste__lists_drop(pass, o->ignored);
     for (b = 0; b < pass->B; b++) {
         s->mass[b] = s->mass[pass->work->batch + b] = 0;
         s->smooth[b] = (double)pass->layer->labels;   /* that are not ignored; haste__softmax_sums replaces it */
     }
     for (ignored = pass->ignored; ignored < pass->ignored_end; ignored++) s->smooth[*ignored & 0xffffffffu]--;
-    for (p = s->pair; p < end; p++) {
+    for (p = pass->pair; p < pass->pair_end; p++) {
         const int32_t sample = (int32_t)(*p & 0xffffffffu), id = pass->layer->label_of[*p >> 32];
         const float y = o->positive_value ? haste__list_value(positives, o->positive_value, sample, id) : 1;
         s->value[p - s->pair] = y;
@@ -3232,10 +3323,10 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     if (!pass->rows)
         group->w = haste__widen(pass->kernel, group->copy, block->weight, pass->layer->dtype, (size_t)g * weights,
                                 (int)weights);
-    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot);
-    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S);
-    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot);
-    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S);
+    group->pair = haste__pair_find(pass->pair, pass->pair_end, group->slot, 0);
+    group->pair_end = haste__pair_find(group->pair, pass->pair_end, group->slot + group->S, 0);
+    group->ignored = haste__pair_find(pass->ignored, pass->ignored_end, group->slot, 0);
+    group->ignored_end = haste__pair_find(group->ignored, pass->ignored_end, group->slot + group->S, 0);
     group->importance = 1;
 }
 
@@ -3777,7 +3868,7 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
     const uint64_t *p;
     *importance = 1;
     if (!pass->loss || pass->loss->share == 0 || pass->loss->share == 1) return 1;
-    p = haste__pair_find(pass->pair, pass->pair_end, slot);
+    p = haste__pair_find(pass->pair, pass->pair_end, slot, 0);
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
     *importance = 1 / pass->loss->share;
     return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
@@ -4448,27 +4539,6 @@ typedef struct haste__scoring {
 
 enum { HASTE__SCORE_PIECE = 65536, HASTE__SCORE_RUN = 64, HASTE__SCORE_TASK = 512 };   /* candidates */
 
-/* Sorts keys by slot / 8, from the lowest digit up; returns the array that holds the result, a or b. haste__sort would
-   take 37 ns a key where this takes 3, and all else of a candidate 10 to 20. */
-static uint64_t *haste__sort_slots(uint64_t *a, uint64_t *b, int64_t n, int64_t slots)
-{
-    uint32_t count[4096], sum, here;
-    int bits = 0, digit, shift, i;
-    int64_t j;
-    while ((slots - 1) >> 3 >> bits != 0) bits++;
-    digit = bits <= 12 ? bits : bits <= 24 ? (bits + 1) / 2 : (bits + 2) / 3;
-    for (shift = 0; shift < bits; shift += digit) {
-        const uint64_t mask = ((uint64_t)1 << digit) - 1;
-        uint64_t *t;
-        memset(count, 0, ((size_t)mask + 1) * sizeof *count);
-        for (j = 0; j < n; j++) count[a[j] >> (35 + shift) & mask]++;
-        for (i = 0, sum = 0; i <= (int)mask; i++) { here = count[i]; count[i] = sum; sum += here; }
-        for (j = 0; j < n; j++) b[count[a[j] >> (35 + shift) & mask]++] = a[j];
-        t = a; a = b; b = t;
-    }
-    return a;
-}
-
 /* From key [n] on, the candidates of 32 labels of one group (at most HASTE__SCORE_RUN): fills r and c, returns how
    many. A key is slot << 32 | (sample - b) << 16 | (candidate - first). */
 static int haste__score_run(const haste__pass *pass, const uint64_t *key, int64_t n, int64_t b, int64_t first,
@@ -4531,7 +4601,7 @@ static void haste__score_task(void *context, int64_t task, int thread)
             n++;
         }
         if (n == 0) continue;   /* 65,536 samples without candidates */
-        if (n > 64) key = haste__sort_slots(key, buffer + most, n, pass->layer->slots);   /* fewer share no group */
+        if (n > 64) key = haste__sort_slots(key, buffer + most, n, pass->layer->slots, 3);   /* fewer share no group */
         count = haste__score_run(pass, key, n, first_sample, first, &rows[0], run[0]);
         for (i = 0; i < n; i += count, count = next, turn = !turn) {
             next = 0;
@@ -4594,16 +4664,19 @@ static void haste__best_insert(float *score, int32_t *id, int32_t *count, int k,
     id[i] = new_id;
 }
 
-/* Logits of all samples, group->z [B][S], with excluded labels at -inf. */
+/* Logits of all samples, group->z [B][S]. */
 static void haste__group_scores(const haste__pass *pass, haste__group *group)
 {
-    const uint64_t *p;
-    size_t S = (size_t)group->S;
+    const size_t S = (size_t)group->S;
     int tile;
     for (tile = 0; tile < pass->tiles; tile++)
         haste__group_rows(pass, group, tile, group->z + (size_t)tile * HASTE__SAMPLES * S, S);
-    for (p = group->pair; p < group->pair_end; p++)
-        group->z[(size_t)(*p & 0xffffffffu) * S + (size_t)((int64_t)(*p >> 32) - group->slot)] = -HUGE_VALF;
+}
+
+/* The place of a pair's logit there. */
+HASTE__INLINE float *haste__pair_score(const haste__group *group, uint64_t pair)
+{
+    return group->z + (size_t)(pair & 0xffffffffu) * (size_t)group->S + (size_t)((int64_t)(pair >> 32) - group->slot);
 }
 
 /* One label of sample b that top-k, or a search above a threshold, is to see. */
@@ -4639,12 +4712,14 @@ static void haste__search_chunk(void *context, int64_t chunk, int thread)
     const float *floor = pass->scratch.best_floor + (size_t)thread * (size_t)pass->work->batch;
     haste__walk walk = haste__walk_chunk(pass, chunk);
     unsigned char hit[HASTE__SAMPLES];
+    const uint64_t *p;
     int tile, s, b, bad = 0;
     int64_t g;
     while (haste__walk_group(&walk, &g)) {
         haste__group group;
         haste__group_open(&group, pass, walk.number, g, thread);
         haste__group_scores(pass, &group);
+        for (p = group.pair; p < group.pair_end; p++) *haste__pair_score(&group, *p) = -HUGE_VALF;   /* excluded */
         for (tile = 0; tile < pass->tiles; tile++) {
             const int begin = tile * HASTE__SAMPLES, n = haste__tile_samples(pass, tile);
             pass->kernel->scan(group.z + (size_t)begin * (size_t)group.S, n, group.S, floor + begin, hit);
@@ -4664,21 +4739,89 @@ static void haste__search_chunk(void *context, int64_t chunk, int thread)
     pass->scratch.flag[chunk] = bad;
 }
 
+/* Logits of pairs from p on, of 32 labels of one group, at most HASTE__SCORE_RUN: z (=). Returns how many. */
+static int haste__score_pairs(const haste__pass *pass, const haste__group *group, const uint64_t *p, float *z)
+{
+    const int64_t begin = ((int64_t)(*p >> 32) - group->slot) / 32 * 32;
+    haste__candidate run[HASTE__SCORE_RUN];
+    haste__product r;
+    int n, i;
+    memset(&r, 0, sizeof r);
+    r.S = group->S;
+    r.F = group->F;
+    r.bf16 = pass->layer->dtype == HASTE_BF16;
+    r.index = group->index;
+    r.w = (const char *)group->stored + (size_t)begin * haste__sizeof(pass->layer->dtype);
+    r.bias = group->block->bias + group->g * group->S + begin;
+    r.ahead = group->ahead;
+    for (n = 0; n < HASTE__SCORE_RUN && p + n < group->pair_end; n++) {
+        const int64_t s = (int64_t)(p[n] >> 32) - group->slot - begin;
+        if (s >= 32) break;
+        run[n].x = pass->x + (size_t)(p[n] & 0xffffffffu) * (size_t)pass->layer->inputs + group->block->begin;
+        run[n].score = z + n;
+        run[n].s = (int)s;
+    }
+    for (i = n; i % 4 != 0; i++) run[i] = run[0];   /* the kernel takes four at once */
+    pass->kernel->score(&r, run, n);
+    return n;
+}
+
+/* A logit alone takes as long as so many of a whole group's. */
+enum { HASTE__LISTED = 16 };
+
+/* The same where only listed labels count: groups without one are passed over. */
+static void haste__search_listed(void *context, int64_t chunk, int thread)
+{
+    const haste__pass *pass = (const haste__pass *)context;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    float run[HASTE__SCORE_RUN], *z;
+    int many, n, i, bad = 0;
+    while (haste__walk_block(&walk)) {
+        const haste_block *block = &pass->layer->block[walk.number];
+        const int64_t S = block->group_size, first = block->first_slot;
+        const uint64_t *p = haste__pair_find(pass->pair, pass->pair_end, first + walk.g * S, 0);
+        const uint64_t *end = haste__pair_find(p, pass->pair_end, first + walk.last * S, 0);
+        while (p < end) {
+            haste__group group;
+            haste__group_open(&group, pass, walk.number, ((int64_t)(*p >> 32) - first) / S, thread);
+            group.ahead = 0;
+            if (group.pair_end < end)
+                group.ahead = (ptrdiff_t)((((int64_t)(*group.pair_end >> 32) - first) / S - group.g) * S * group.F);
+            many = (group.pair_end - p) * HASTE__LISTED >= S * pass->tiles * pass->pitch;
+            if (many) haste__group_scores(pass, &group);
+            for (; p < group.pair_end; p += n, group.ahead = 0) {
+                z = many ? haste__pair_score(&group, *p) : run;
+                n = many ? 1 : haste__score_pairs(pass, &group, p, run);
+                for (i = 0; i < n; i++)
+                    if (fabsf(z[i]) <= FLT_MAX)
+                        pass->hit(pass, chunk, thread, (int)(p[i] & 0xffffffffu), pass->layer->label_of[p[i] >> 32],
+                                  z[i]);
+                    else bad = 1;
+            }
+        }
+    }
+    pass->scratch.flag[chunk] = bad;
+}
+
 /* Everything that searches check and prepare. Each thread's floor of each sample is `floor`. */
 static haste_status haste__search_begin(haste__pass *pass, const haste_layer *layer, const haste_workspace *work,
-                                        const float *x, int32_t B, const haste_lists *excluded, float floor,
+                                        const float *x, int32_t B, const haste_search_options *options, float floor,
                                         haste_error *error)
 {
+    const haste_lists *only = options ? options->only : NULL, *excluded = options ? options->excluded : NULL;
     size_t i;
     haste_status status = haste__pass_begin(pass, layer, work, HASTE_PREDICTION, x, B, error);
+    if (status == HASTE_OK && only) status = haste__lists_check(layer->labels, B, only, 1, work->ids, "only", error);
     if (status == HASTE_OK && excluded)
         status = haste__lists_check(layer->labels, B, excluded, 1, work->ids, "excluded", error);
     if (status != HASTE_OK || B == 0) return status;
     haste__pass_load_rows(pass);
-    if (excluded) {
-        pass->pair = pass->scratch.pair;
-        pass->pair_end = haste__pairs(layer, excluded, B, pass->scratch.pair);
-    }
+    if (only) {
+        pass->only = 1;
+        pass->dot = 0;
+        haste__lists_sort(pass, only);
+        if (excluded) haste__lists_drop(pass, excluded);
+    } else if (excluded) haste__lists_sort(pass, excluded);
     for (i = 0; i < (size_t)work->threads * (size_t)work->batch; i++) {
         pass->scratch.best_floor[i] = floor;
         pass->scratch.best_count[i] = 0;
@@ -4688,12 +4831,13 @@ static haste_status haste__search_begin(haste__pass *pass, const haste_layer *la
 
 static haste_status haste__search(haste__pass *pass, haste_error *error)
 {
-    haste__parallel(pass->work->chunks, pass->work->threads, haste__search_chunk, pass);
+    haste__parallel(pass->work->chunks, pass->work->threads,
+                    pass->only ? haste__search_listed : haste__search_chunk, pass);
     return haste__flags(pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
 }
 
 haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, int32_t k,
-                         const haste_lists *excluded, int32_t *id, float *score, haste_error *error)
+                         const haste_search_options *options, int32_t *id, float *score, haste_error *error)
 {
     haste__pass pass;
     int b, i, thread;
@@ -4703,7 +4847,7 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
     if (work && k > work->top_k)
         return haste__fail(error, HASTE_ERR_SIZE, "k = %d, expected at most the workspace's top_k = %d", (int)k,
                            (int)work->top_k);
-    status = haste__search_begin(&pass, layer, work, x, B, excluded, -FLT_MAX, error);
+    status = haste__search_begin(&pass, layer, work, x, B, options, -FLT_MAX, error);
     if (status != HASTE_OK || B == 0) return status;
     pass.k = k;
     pass.hit = haste__hit_top_k;
@@ -4728,20 +4872,29 @@ haste_status haste_top_k(const haste_layer *layer, haste_workspace *work, const 
     return HASTE_OK;
 }
 
+/* Where haste_above's results go. */
+static haste_status haste__above_check(const int64_t *offset, const int32_t *id, const float *score, int64_t capacity,
+                                       const int64_t *needed, haste_error *error)
+{
+    if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
+    if (capacity < 0 || (capacity > 0 && (!id || !score)))
+        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
+                           (const void *)id, (const void *)score);
+    return HASTE_OK;
+}
+
 haste_status haste_above(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B, float threshold,
-                         const haste_lists *excluded, int64_t *offset, int32_t *id, float *score, int64_t capacity,
-                         int64_t *needed, haste_error *error)
+                         const haste_search_options *options, int64_t *offset, int32_t *id, float *score,
+                         int64_t capacity, int64_t *needed, haste_error *error)
 {
     haste__pass pass;
     int b, chunk;
     int64_t total = 0;
     haste_status status;
-    if (!offset || !needed) return haste__fail(error, HASTE_ERR_ARG, "offset or needed is NULL");
-    if (capacity < 0 || (capacity > 0 && (!id || !score)))
-        return haste__fail(error, HASTE_ERR_ARG, "capacity = %lld with id = %p, score = %p", (long long)capacity,
-                           (void *)id, (void *)score);
+    status = haste__above_check(offset, id, score, capacity, needed, error);
+    if (status != HASTE_OK) return status;
     if (threshold != threshold) return haste__fail(error, HASTE_ERR_ARG, "threshold is NaN");
-    status = haste__search_begin(&pass, layer, work, x, B, excluded, threshold, error);
+    status = haste__search_begin(&pass, layer, work, x, B, options, threshold, error);
     if (status != HASTE_OK) return status;
     if (B == 0) { offset[0] = *needed = 0; return HASTE_OK; }
     pass.threshold = threshold;
@@ -4767,8 +4920,108 @@ haste_status haste_above(const haste_layer *layer, haste_workspace *work, const 
     pass.offset = offset;
     pass.id = id;
     pass.score = score;
-    haste__parallel(work->chunks, work->threads, haste__search_chunk, &pass);
+    haste__search(&pass, NULL);   /* as before */
     for (b = 0; b < B; b++) haste__sort_labels(score + offset[b], id + offset[b], offset[b + 1] - offset[b]);
+    return HASTE_OK;
+}
+
+/* The whole's id of one that a shard found. */
+static int32_t haste__found_id(const haste_found *found, int64_t i)
+{
+    return found->map ? found->map[found->id[i]] : found->first + found->id[i];
+}
+
+/* Checks shards' lists: of k places each, the last of which may be -1, or, with k = 0, as their offsets say. */
+static haste_status haste__found_check(const haste_found *shards, int32_t count, int32_t B, int32_t k,
+                                       haste_error *error)
+{
+    char name[32];
+    haste_status status = HASTE_OK;
+    int32_t n;
+    int64_t b, i;
+    if (count < 1 || B < 0)
+        return haste__fail(error, HASTE_ERR_ARG, "count = %d, B = %d, expected at least 1 and 0", (int)count, (int)B);
+    if (!shards) return haste__fail(error, HASTE_ERR_ARG, "shards is NULL");
+    for (n = 0; n < count && B > 0; n++) {
+        const haste_found *s = &shards[n];
+        snprintf(name, sizeof name, "shards[%d]", (int)n);
+        if (s->labels < 1 || s->first < 0 || s->first > INT32_MAX - s->labels)
+            return haste__fail(error, HASTE_ERR_ARG, "%s: labels = %d, first = %d, expected numbers from 1 and 0 of "
+                               "which the sum is below 2^31", name, (int)s->labels, (int)s->first);
+        if (k == 0) status = haste__offsets_check(s->offset, B, name, error);
+        if (status != HASTE_OK) return status;
+        if ((k > 0 || s->offset[B] > s->offset[0]) && (!s->id || !s->score))
+            return haste__fail(error, HASTE_ERR_ARG, "%s: id or score is NULL", name);
+        for (b = 0; b < B; b++) {
+            const int64_t first = k > 0 ? b * k : s->offset[b], end = k > 0 ? first + k : s->offset[b + 1];
+            for (i = first; i < end; i++) {
+                if (k > 0 && s->id[i] == -1 && (i + 1 == end || s->id[i + 1] == -1)) continue;
+                if (s->id[i] < 0 || s->id[i] >= s->labels)
+                    return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d, expected 0 to %d, or -1 at the end",
+                                       name, (long long)i, (int)s->id[i], (int)s->labels - 1);
+                if (!(fabsf(s->score[i]) <= FLT_MAX))
+                    return haste__fail(error, HASTE_ERR_DATA, "%s.score[%lld] = %g is not finite", name, (long long)i,
+                                       (double)s->score[i]);
+                if (haste__found_id(s, i) < 0 ||
+                    (i > first && !haste__before(s->score[i - 1], haste__found_id(s, i - 1), s->score[i],
+                                                 haste__found_id(s, i))))
+                    return haste__fail(error, HASTE_ERR_DATA, "%s.id[%lld] = %d is %d in the whole, not behind its "
+                                       "predecessor", name, (long long)i, (int)s->id[i], (int)haste__found_id(s, i));
+            }
+        }
+    }
+    return HASTE_OK;
+}
+
+haste_status haste_top_k_merge(const haste_found *shards, int32_t count, int32_t B, int32_t k, int32_t *id,
+                               float *score, haste_error *error)
+{
+    haste_status status;
+    int32_t n;
+    int64_t b, i;
+    if (k < 1) return haste__fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
+    status = haste__found_check(shards, count, B, k, error);
+    if (status != HASTE_OK) return status;
+    if (B > 0 && (!id || !score)) return haste__fail(error, HASTE_ERR_ARG, "id or score is NULL");
+    for (b = 0; b < B; b++) {
+        int32_t *best_id = id + b * k, found = 0;
+        float *best = score + b * k;
+        for (n = 0; n < count; n++)
+            for (i = b * k; i < (b + 1) * k && shards[n].id[i] >= 0; i++)
+                haste__best_insert(best, best_id, &found, k, shards[n].score[i], haste__found_id(&shards[n], i));
+        for (; found < k; found++) {
+            best_id[found] = -1;
+            best[found] = -HUGE_VALF;
+        }
+    }
+    return HASTE_OK;
+}
+
+haste_status haste_above_merge(const haste_found *shards, int32_t count, int32_t B, int64_t *offset, int32_t *id,
+                               float *score, int64_t capacity, int64_t *needed, haste_error *error)
+{
+    haste_status status = haste__above_check(offset, id, score, capacity, needed, error);
+    int32_t n;
+    int64_t b, i, total = 0;
+    if (status == HASTE_OK) status = haste__found_check(shards, count, B, 0, error);
+    if (status != HASTE_OK) return status;
+    offset[0] = 0;
+    for (b = 0; b < B; b++) {
+        for (n = 0; n < count; n++) total += shards[n].offset[b + 1] - shards[n].offset[b];
+        offset[b + 1] = total;
+    }
+    *needed = total;
+    if (total > capacity)
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %lld, expected at least %lld", (long long)capacity,
+                           (long long)total);
+    for (b = 0, total = 0; b < B; b++) {
+        for (n = 0; n < count; n++)
+            for (i = shards[n].offset[b]; i < shards[n].offset[b + 1]; i++, total++) {
+                id[total] = haste__found_id(&shards[n], i);
+                score[total] = shards[n].score[i];
+            }
+        haste__sort_labels(score + offset[b], id + offset[b], offset[b + 1] - offset[b]);
+    }
     return HASTE_OK;
 }
 
@@ -6331,8 +6584,7 @@ static uint64_t haste__checksum(const void *data, size_t bytes, uint64_t seed)
 }
 
 /* Bytes first .. first + bytes - 1 of a section as they stand in the file: where they lie, or in buffer
-   [HASTE__FILE_PIECE] where memory holds them otherwise. NULL: bfloat16 cannot hold a weight (the last 0.2% of
-   float32's range). */
+   [HASTE__FILE_PIECE] where memory holds them otherwise. */
 static const void *haste__file_piece(const haste__entry *entry, uint64_t first, size_t bytes, unsigned char *buffer)
 {
     const unsigned char *from = (const unsigned char *)entry->data + (size_t)first * (entry->round ? 2 : 1);
@@ -6343,7 +6595,6 @@ static const void *haste__file_piece(const haste__entry *entry, uint64_t first, 
             uint16_t rounded;
             memcpy(&value, from + 2 * i, 4);
             rounded = haste__to_bf16(value);
-            if ((rounded & 0x7f80u) == 0x7f80u) return NULL;
             memcpy(buffer + i, &rounded, 2);
         }
     else if (haste__big_endian() && entry->width > 1) memcpy(buffer, from, bytes);
@@ -6569,10 +6820,9 @@ static const char *haste__file_bad_name(const char *name, const haste__entry *ea
 /* Why a file was not written: 0 it was, above 0 an errno, or one of these. */
 enum {
     HASTE__NO_REASON  = -1,   /* the system gave none */
-    HASTE__BEYOND     = -2,   /* bfloat16 cannot hold a weight */
-    HASTE__ALL_TAKEN  = -3,
-    HASTE__LINK_BLIND = -4,
-    HASTE__TAKEN_AWAY = -5
+    HASTE__ALL_TAKEN  = -2,
+    HASTE__LINK_BLIND = -3,
+    HASTE__TAKEN_AWAY = -4
 };
 
 static int haste__reason(void) { return errno > 0 ? errno : HASTE__NO_REASON; }
@@ -6583,7 +6833,6 @@ static const char *haste__reason_text(int reason)
 {
     switch (reason) {
     case HASTE__NO_REASON:  return "the system gives no reason";
-    case HASTE__BEYOND:     return "a weight is beyond the range of bfloat16";
     case HASTE__ALL_TAKEN:  return "all names for a temporary file are taken (.tmp-haste00 and so on, beside it)";
     case HASTE__LINK_BLIND: return "what its symbolic link leads to has no name that could be replaced";
     case HASTE__TAKEN_AWAY: return "its temporary file was taken away";
@@ -6614,8 +6863,8 @@ static haste_status haste__file_fail(haste_error *error, const char *verb, const
     const char *text = haste__reason_text(reason);
     char number[32];
     snprintf(number, sizeof number, "errno %d", reason);
-    return haste__fail(error, reason == HASTE__BEYOND ? HASTE_ERR_STATE : HASTE_ERR_FILE, "cannot %s %s: %s", verb,
-                       haste__path_tail(path), text ? text : number);
+    return haste__fail(error, HASTE_ERR_FILE, "cannot %s %s: %s", verb, haste__path_tail(path),
+                       text ? text : number);
 }
 
 /* A file being written. */
@@ -6846,15 +7095,23 @@ static int haste__writer_close(haste__writer *w, int reason)
 
 #endif
 
+/* Where the bytes of a file go: to a stream; or, where that is NULL, to memory, from `at` on, which cannot fail. */
+typedef struct haste__sink { FILE *out; unsigned char *at; } haste__sink;
+
 /* 0, or a reason. errno is cleared, as stdio may fail without one. */
-static int haste__write(FILE *out, const void *data, size_t bytes)
+static int haste__write(haste__sink *sink, const void *data, size_t bytes)
 {
-    errno = 0;
-    return fwrite(data, 1, bytes, out) == bytes ? 0 : haste__reason();
+    if (sink->out) {
+        errno = 0;
+        return fwrite(data, 1, bytes, sink->out) == bytes ? 0 : haste__reason();
+    }
+    memcpy(sink->at, data, bytes);
+    sink->at += bytes;
+    return 0;
 }
 
 /* Writes a section and the zeros after it; its checksum is made on the way. Returns 0, or a reason. */
-static int haste__file_write(FILE *out, haste__entry *entry)
+static int haste__file_write(haste__sink *sink, haste__entry *entry)
 {
     static const char zeros[HASTE__ALIGN] = { 0 };
     unsigned char buffer[HASTE__FILE_PIECE];
@@ -6865,12 +7122,11 @@ static int haste__file_write(FILE *out, haste__entry *entry)
         size_t piece = entry->bytes - first < HASTE__FILE_PIECE ? (size_t)(entry->bytes - first) : HASTE__FILE_PIECE;
         const void *from = haste__file_piece(entry, first, piece, buffer);
         int reason;
-        if (!from) return HASTE__BEYOND;
         entry->checksum = haste__checksum(from, piece, entry->checksum);
-        reason = haste__write(out, from, piece);
+        reason = haste__write(sink, from, piece);
         if (reason) return reason;
     }
-    return haste__write(out, zeros, padding);
+    return haste__write(sink, zeros, padding);
 }
 
 /* The header, once the table is complete; out [HASTE__FILE_HEADER] */
@@ -6899,18 +7155,51 @@ static void haste__file_put_header(const haste__entry *table, int count, uint64_
 }
 
 /* The whole file; what stdio still holds goes out with fclose. Returns 0, or a reason. */
-static int haste__file_write_all(FILE *out, haste__entry *table, int count, uint64_t file_bytes)
+static int haste__file_write_all(haste__sink sink, haste__entry *table, int count, uint64_t file_bytes)
 {
     unsigned char header[HASTE__FILE_HEADER] = { 0 };
     const size_t header_bytes = (size_t)table[0].offset;
+    haste__sink begin = sink;
     int i, reason;
     /* Zeros first, the header when the checksums are known: until then it is no model file. */
-    reason = haste__write(out, header, header_bytes);
-    for (i = 0; i < count && !reason; i++) reason = haste__file_write(out, &table[i]);
+    reason = haste__write(&sink, header, header_bytes);
+    for (i = 0; i < count && !reason; i++) reason = haste__file_write(&sink, &table[i]);
     if (reason) return reason;
     haste__file_put_header(table, count, file_bytes, header);
     errno = 0;
-    return fseek(out, 0, SEEK_SET) == 0 ? haste__write(out, header, header_bytes) : haste__reason();
+    if (begin.out && fseek(begin.out, 0, SEEK_SET) != 0) return haste__reason();
+    return haste__write(&begin, header, header_bytes);
+}
+
+/* May this be saved? What is refused when loading must not replace a good file. */
+static haste_status haste__save_check(const haste_layer *layer, haste_dtype dtype, const haste_section *sections,
+                                      int32_t section_count, haste_error *error)
+{
+    haste_status status;
+    int64_t i, n;
+    int k;
+    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
+    if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
+        return haste__fail(error, HASTE_ERR_ARG, "section_count = %ld, expected 0 .. %d", (long)section_count,
+                           HASTE_MAX_SECTIONS);
+    if (section_count > 0 && !sections)
+        return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
+    if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
+        return haste__fail(error, HASTE_ERR_ARG,
+                           "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
+                           (int)layer->dtype);
+    status = haste_layer_check(layer, error);
+    if (status || dtype == layer->dtype) return status;
+    for (k = 0; k < layer->block_count; k++) {   /* the last 0.2% of float32's range would become infinite */
+        const float *weight = (const float *)layer->block[k].weight;
+        n = haste__block_slots(&layer->block[k]) * layer->block[k].fan_in;
+        for (i = 0; i < n; i++)
+            if ((haste__to_bf16(weight[i]) & 0x7f80u) == 0x7f80u)
+                return haste__fail(error, HASTE_ERR_STATE,
+                                   "block[%d].weight[%lld] = %g is beyond the range of bfloat16", k, (long long)i,
+                                   (double)weight[i]);
+    }
+    return HASTE_OK;
 }
 
 /* The layer's sections and the caller's, with their places. scalars [HASTE__FILE_LAYER] becomes haste.layer. */
@@ -6958,32 +7247,52 @@ haste_status haste_save(const char *path, const haste_layer *layer, haste_dtype 
     haste__entry table[HASTE__FILE_TABLE];
     unsigned char scalars[HASTE__FILE_LAYER];
     haste__writer writer;
+    haste__sink sink = { NULL, NULL };
     uint64_t file_bytes = 0;
     const char *kind;
     int count = 0, reason;
     haste_status status;
 
     if (!path || !path[0]) return haste__fail(error, HASTE_ERR_ARG, "path is %s", path ? "empty" : "NULL");
-    if (!layer) return haste__fail(error, HASTE_ERR_ARG, "layer is NULL");
-    if (section_count < 0 || section_count > HASTE_MAX_SECTIONS)
-        return haste__fail(error, HASTE_ERR_ARG, "section_count = %ld, expected 0 .. %d", (long)section_count,
-                           HASTE_MAX_SECTIONS);
-    if (section_count > 0 && !sections)
-        return haste__fail(error, HASTE_ERR_ARG, "sections is NULL, section_count %ld", (long)section_count);
-    if (dtype != layer->dtype && !(dtype == HASTE_BF16 && layer->dtype == HASTE_F32))
-        return haste__fail(error, HASTE_ERR_ARG,
-                           "dtype is %d and the layer's is %d: expected the same, or bfloat16 for float32", (int)dtype,
-                           (int)layer->dtype);
-    status = haste_layer_check(layer, error);   /* what is refused when loading must not replace a good file */
-    if (status) return status;
-    status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    status = haste__save_check(layer, dtype, sections, section_count, error);
+    if (!status)
+        status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
     if (status) return status;
 
     kind = haste__file_kind(path);
     if (kind) return haste__fail(error, HASTE_ERR_FILE, "cannot write %s: it is %s", haste__path_tail(path), kind);
     reason = haste__writer_open(&writer, path);
-    if (!reason) reason = haste__writer_close(&writer, haste__file_write_all(writer.out, table, count, file_bytes));
+    if (!reason) {
+        sink.out = writer.out;
+        reason = haste__writer_close(&writer, haste__file_write_all(sink, table, count, file_bytes));
+    }
     return reason ? haste__file_fail(error, "write", path, reason) : HASTE_OK;
+}
+
+haste_status haste_save_memory(void *memory, size_t capacity, const haste_layer *layer, haste_dtype dtype,
+                               const haste_section *sections, int32_t section_count, size_t *needed,
+                               haste_error *error)
+{
+    haste__entry table[HASTE__FILE_TABLE];
+    unsigned char scalars[HASTE__FILE_LAYER];
+    haste__sink sink = { NULL, NULL };
+    uint64_t file_bytes = 0;
+    int count = 0;
+    haste_status status;
+    if (!needed) return haste__fail(error, HASTE_ERR_ARG, "needed is NULL");
+    if (!memory && capacity > 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory is NULL, capacity %llu", (unsigned long long)capacity);
+    status = haste__save_check(layer, dtype, sections, section_count, error);
+    if (!status)
+        status = haste__save_table(layer, dtype, sections, section_count, scalars, table, &count, &file_bytes, error);
+    if (status) return status;
+    *needed = (size_t)file_bytes;
+    if (capacity < *needed)
+        return haste__fail(error, HASTE_ERR_SIZE, "capacity = %llu, expected at least %llu",
+                           (unsigned long long)capacity, (unsigned long long)file_bytes);
+    sink.at = (unsigned char *)memory;
+    haste__file_write_all(sink, table, count, file_bytes);
+    return HASTE_OK;
 }
 
 /* ---- >>load -------------------------------------------------------------------------------------------------- */
@@ -7257,6 +7566,40 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
     return status;
 }
 
+haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+                               haste_error *error)
+{
+    const char *const name = "the memory";
+    haste_file loaded;
+    haste_status status;
+    char *at = (char *)(uintptr_t)memory;   /* in place, parsing only reads */
+    if (!memory) return haste__fail(error, HASTE_ERR_ARG, "memory is NULL");
+    if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
+    if (in_place != 0 && in_place != 1)
+        return haste__fail(error, HASTE_ERR_ARG, "in_place = %ld, expected 0 or 1", (long)in_place);
+    if (in_place && (uintptr_t)memory % HASTE__ALIGN != 0)
+        return haste__fail(error, HASTE_ERR_ARG, "memory is %d bytes behind a multiple of 64, expected 0 in place",
+                           (int)((uintptr_t)memory % HASTE__ALIGN));
+    if (bytes < HASTE__FILE_PREFIX)
+        return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", name);
+    memset(&loaded, 0, sizeof loaded);
+    loaded.bytes = bytes;
+    loaded.mapped = in_place && !haste__big_endian() ? 2 : 0;
+    status = haste__file_check_prefix((const unsigned char *)memory, bytes, name, error);
+    if (!status && !loaded.mapped) {
+        at = (char *)haste__allocate(bytes);
+        if (at) memcpy(at, memory, bytes);
+        else
+            status = haste__fail(error, HASTE_ERR_MEMORY, "no memory for a copy of %llu bytes",
+                                 (unsigned long long)bytes);
+    }
+    loaded.memory = at;
+    if (!status) status = haste__file_parse(at, bytes, loaded.mapped, name, &loaded, error);
+    if (!status) *file = loaded;
+    else if (at != memory) haste__release(at);
+    return status;
+}
+
 haste_status haste_file_check(const haste_file *file, haste_error *error)
 {
     const char *const name = "the model file";
@@ -7278,7 +7621,7 @@ void haste_file_free(haste_file *file)
 {
     if (!file) return;
 #if defined(HASTE__POSIX)
-    if (file->mapped && file->memory) munmap(file->memory, file->bytes);
+    if (file->mapped == 1 && file->memory) munmap(file->memory, file->bytes);
 #endif
     if (!file->mapped) haste__release(file->memory);
     memset(file, 0, sizeof *file);
@@ -7409,7 +7752,7 @@ static void haste__copy_label(const haste_layer *to, const haste_block *a, int64
         haste__set_number(a->weight, to->dtype, place, haste__number(b->weight, from->dtype, from_place));
         for (k = 0; k < haste__states(to->optimizer); k++)
             haste__set_number(a->weight_state[k], to->state_dtype, place,
-                         haste__number(b->weight_state[k], from->state_dtype, from_place));
+                              haste__number(b->weight_state[k], from->state_dtype, from_place));
     }
 }
 
@@ -7764,20 +8107,27 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
     for (k = 0; k < from->block_count; k++) {
         const haste_block *b = &from->block[k];
         int64_t groups = 0, all = 0;
-        int least = 0;
+        int least = 0, most = 0;
+        haste_block *block = &l.block[l.block_count];
         shortest[k] = -1;
         for (g = 0; g < b->groups; g++) {
             const int remaining = haste__remaining(from, b, g, renamed);
             groups += remaining > 0;
             all += remaining;
+            if (remaining > most) most = remaining;
             if (remaining == 0 || (shortest[k] >= 0 && remaining > least)) continue;
             shortest[k] = g;
             least = remaining;
         }
         if (shortest[k] < 0) continue;
-        l.block[l.block_count] = *b;
-        l.block[l.block_count++].labels =
-            b->fan_in == haste__block_width(b) ? all : (groups - 1) * b->group_size + least;
+        *block = *b;
+        block->labels = all;
+        if (b->fan_in != haste__block_width(b)) {
+            while (all < b->labels && block->group_size % 32 == 0 && most <= block->group_size / 2)
+                block->group_size /= 2;
+            block->labels = (groups - 1) * block->group_size + least;
+        }
+        l.block_count++;
     }
     if (labels == 0)
         status = haste__fail(error, HASTE_ERR_ARG, "all %d labels are removed, expected one left", (int)from->labels);
@@ -7787,7 +8137,7 @@ haste_status haste_labels_remove(haste_layer *to, const haste_layer *from, const
     retired = labels;
     for (k = 0; k < from->block_count; k++) {
         const haste_block *b = &from->block[k], *block = &l.block[a];
-        const int64_t S = b->group_size, F = b->fan_in;
+        const int64_t S = block->group_size, F = b->fan_in;
         int64_t j = 0, next = 0;   /* the next place, the next group */
         if (shortest[k] < 0) continue;
         if (!block->index) haste__move_labels(&l, a, 0, from, k, 0, b->groups, renamed);
@@ -9080,7 +9430,8 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
            groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
-           haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
+           searches take options: without some labels, or among listed ones only; lists of shards are merged;
+           haste_file_check; models in memory; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
            An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
            clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
            Kernels as ordinary text, equally fast under gcc and clang; 32-bit x86 with x87, s390x and others compile and

@@ -269,25 +269,28 @@ static void engine_make(predictor *p, int64_t ids)
 static void engine_search(predictor *p, int64_t first, int32_t B, const haste_lists *excluded)
 {
     struct engine *e = p->engine;
+    haste_search_options options;
     const int32_t k = (int32_t)p->top_k;
     const int64_t D = p->shape.width;
     const float threshold = (float)p->threshold;
     haste_status status;
     haste_error error;
     int32_t b;
+    memset(&options, 0, sizeof options);
+    options.excluded = excluded;
     if (p->shape.dense) memcpy(e->x, p->data.dense + first * D, (size_t)(B * D) * sizeof(float));
     else encoder_forward(&p->bag, &p->data, p->document, B, 0, e->x);
     if (p->by_threshold) {
         int64_t found = 0;
-        status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, excluded, p->offset, p->id, p->score, p->id_room,
+        status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, &options, p->offset, p->id, p->score, p->id_room,
                              &found, &error);
         if (status == HASTE_ERR_SIZE && found > p->id_room) {   /* now it is known how many there are */
             id_room(p, found);
-            status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, excluded, p->offset, p->id, p->score,
+            status = haste_above(&p->file.layer, &e->work, e->x, B, threshold, &options, p->offset, p->id, p->score,
                                  p->id_room, &found, &error);
         }
     } else {
-        status = haste_top_k(&p->file.layer, &e->work, e->x, B, k, excluded, p->id, p->score, &error);
+        status = haste_top_k(&p->file.layer, &e->work, e->x, B, k, &options, p->id, p->score, &error);
         for (b = 0; b <= B; b++) p->offset[b] = (int64_t)b * k;
     }
     if (status != HASTE_OK) die(1, "%s: %s: %s", p->data_path, p->where, error.text);

@@ -39,8 +39,9 @@ static int right(const haste_layer *layer, const float *x, const int32_t *want)
 
 int main(void)
 {
-    static float trained[(L + NEW) * D], x[B * D], best_score[2][B];
-    static int32_t label[B], best[2][B], id[2][L + NEW + 64], gone[L], map[L + NEW];
+    static float trained[(L + NEW) * D], x[B * D], best_score[2][B], merged_score[B];
+    static haste_found found[2];
+    static int32_t label[B], best[2][B], merged[B], id[2][L + NEW + 64], gone[L], map[L + NEW];
     static haste_layer_options options;
     static haste_rows rows;
     haste_layer layer, more, fewer, half[2], joined, small;
@@ -81,7 +82,7 @@ int main(void)
            (int)fewer.labels - (L + NEW - j));
     n[1] = right(&fewer, x, label);
 
-    /* Two slices share the layer's memory. Each finds its best; the better of the two is the best of all. */
+    /* Two slices share the layer's memory. Each finds its best; merged, these are what the whole finds. */
     middle = fewer.slots / 2 / 32 * 32;
     check(haste_layer_slice(&half[0], &fewer, 0, middle, id[0], &error));
     check(haste_layer_slice(&half[1], &fewer, middle, fewer.slots, id[1], &error));
@@ -89,13 +90,15 @@ int main(void)
         check(haste_workspace_create(&work, &half[i], NULL, &error));
         check(haste_top_k(&half[i], &work, x, B, 1, NULL, best[i], best_score[i], &error));
         haste_workspace_free(&work);
+        found[i].id = best[i];
+        found[i].score = best_score[i];
+        found[i].labels = half[i].labels;
+        found[i].map = id[i];
         halves[i] = &half[i];
         ids[i] = id[i];
     }
-    for (i = 0; i < B; i++) {
-        j = best_score[1][i] > best_score[0][i];
-        n[2] += id[j][best[j][i]] == label[i];
-    }
+    check(haste_top_k_merge(found, 2, B, 1, merged, merged_score, &error));
+    for (i = 0; i < B; i++) n[2] += merged[i] == label[i];
 
     /* Joined they are one layer again; a copy in bfloat16, without optimizer state, is there to predict. */
     check(haste_layer_join(&joined, halves, 2, ids, &error));

@@ -310,22 +310,41 @@ static void call_rewire(void)
     unchanged(kept, status, "haste_rewire");
 }
 
+/* What a search may find: everything (0), all but what is listed (1), what is listed and no more (2). */
+static haste_search_options search;
+static int choose_search(void)
+{
+    const int which = below(3);
+    search.excluded = which == 1 ? &lists : NULL;
+    search.only = which == 2 ? &lists : NULL;
+    return which;
+}
+
+static int may_find(int which, int32_t b, int32_t label)
+{
+    int64_t l = offset[b];
+    if (which == 0) return 1;
+    while (l < offset[b + 1] && id[l] != label) l++;
+    return (l < offset[b + 1]) == (which == 2);
+}
+
 static void call_top_k(void)
 {
     const int32_t any = odd(1 + below(MOST_K));
     const int32_t k = any > MOST_K && any <= work.top_k ? MOST_K : any;   /* best has room for MOST_K */
-    const int exclude = below(2);
-    int32_t b, j, l, id_ref[MOST_K];
+    const int which = choose_search();
+    int32_t b, j, l, id_ref[MOST_K], *out;
     double score_ref[MOST_K];
-    haste_status status = said(haste_top_k(&layer, &work, x, B_passed, k, exclude ? &lists : NULL, best, score,
-                                           &error));
+    haste_status status = said(haste_top_k(&layer, &work, x, B_passed, k, &search, best, score, &error));
     if (status != HASTE_OK || B_passed != B) return;
     MUST(k >= 1 && k <= MOST_K);
     if (!references()) return;
+    out = (int32_t *)malloc((size_t)layer.labels * sizeof *out);
+    MUST(out);
     for (b = 0; b < B; b++) {
         const double *z = ref + b * layer.slots;
-        const int32_t *out = exclude ? id + offset[b] : NULL;
-        const int64_t outs = exclude ? offset[b + 1] - offset[b] : 0;
+        int64_t outs = 0;
+        for (l = 0; l < layer.labels; l++) if (!may_find(which, b, l)) out[outs++] = l;
         haste_top_k_ref(&layer, z, k, out, outs, id_ref, score_ref);
         for (j = 0; j < k; j++) {
             const int32_t found = best[b * k + j];
@@ -333,7 +352,7 @@ static void call_top_k(void)
             MUST((found < 0) == (id_ref[j] < 0) && found < layer.labels);
             if (found < 0) { MUST(z_found == -INFINITY); continue; }
             for (l = 0; l < j; l++) MUST(best[b * k + l] != found);
-            for (l = 0; l < outs; l++) MUST(out[l] != found);
+            MUST(may_find(which, b, found));
             if (j > 0)
                 MUST(z_found < score[b * k + j - 1] ||
                      (z_found == score[b * k + j - 1] && found > best[b * k + j - 1]));
@@ -344,6 +363,7 @@ static void call_top_k(void)
                      score_ref[j]);
         }
     }
+    free(out);
 }
 
 static void call_above(void)
@@ -351,15 +371,15 @@ static void call_above(void)
     int64_t begin[MOST_B + 1], needed = -1, j;
     const int64_t capacity = below(2) ? IDS : take();
     const float threshold = number();
-    const int exclude = below(2);
+    const int which = choose_search();
     int32_t found[IDS], b;
-    haste_status status = said(haste_above(&layer, &work, x, B_passed, threshold, exclude ? &lists : NULL, begin, found,
-                                           score, capacity, &needed, &error));
+    haste_status status = said(haste_above(&layer, &work, x, B_passed, threshold, &search, begin, found, score, capacity,
+                                           &needed, &error));
     if (status != HASTE_OK || B_passed != B) return;
     MUST(begin[0] == 0 && begin[B] == needed && needed <= capacity);
     for (b = 0; b < B; b++)
         for (j = begin[b]; j < begin[b + 1]; j++) {
-            MUST(found[j] >= 0 && found[j] < layer.labels && score[j] > threshold);
+            MUST(found[j] >= 0 && found[j] < layer.labels && score[j] > threshold && may_find(which, b, found[j]));
             if (j > begin[b]) MUST(score[j] < score[j - 1] || (score[j] == score[j - 1] && found[j] > found[j - 1]));
         }
     if (!references()) return;
@@ -367,10 +387,34 @@ static void call_above(void)
         for (j = 0; j < layer.labels; j++) {
             const int64_t at = b * layer.slots + layer.slot_of[j];
             int64_t l;
-            int there = !(ref[at] > (double)threshold + allowed(at, 1));
+            int there = !(ref[at] > (double)threshold + allowed(at, 1)) || !may_find(which, b, (int32_t)j);
             for (l = begin[b]; l < begin[b + 1] && !there; l++) there = found[l] == j;
-            for (l = offset[b]; exclude && l < offset[b + 1] && !there; l++) there = id[l] == j;
             if (!there) FAIL("label %ld with %.9g is not among those above %.9g", (long)j, ref[at], (double)threshold);
+        }
+}
+
+/* The same list as that of two shards: each score comes twice. */
+static void call_merge(void)
+{
+    static int32_t both[MOST_B * MOST_K];
+    static float both_score[MOST_B * MOST_K];
+    const int32_t k = 1 + below(MOST_K);
+    haste_found shards[2];
+    haste_status status;
+    int32_t b, j;
+    if (said(haste_top_k(&layer, &work, x, B_passed, k, NULL, best, score, &error)) != HASTE_OK || B_passed != B) return;
+    memset(shards, 0, sizeof shards);
+    shards[0].id = best;
+    shards[0].score = score;
+    shards[0].labels = layer.labels;
+    shards[1] = shards[0];
+    shards[1].first = odd(layer.labels);
+    status = said(haste_top_k_merge(shards, 2, B, k, both, both_score, &error));
+    MUST((status == HASTE_OK) == (B == 0 || (shards[1].first >= 0 && shards[1].first <= INT32_MAX - layer.labels)));
+    for (b = 0; b < B && status == HASTE_OK; b++)
+        for (j = 0; j < k; j++) {
+            MUST(both_score[b * k + j] == score[b * k + j / 2]);
+            MUST((both[b * k + j] < 0) == (best[b * k + j / 2] < 0));
         }
 }
 
@@ -623,7 +667,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static void (*const calls[])(void) = {
         call_step, call_step, call_accumulate, call_apply, call_evaluate, call_rewire, call_rewire, call_top_k, call_above,
-        call_forward, call_score, call_metrics, call_file, poke
+        call_merge, call_forward, call_score, call_metrics, call_file, poke
     };
     int turn;
     if (size < 16) return 0;

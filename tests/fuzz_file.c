@@ -205,6 +205,7 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     haste_workspace_options options;
     haste_step_options step;
     haste_rewire_options rewire;
+    haste_search_options search;
     haste_workspace work;
     haste_lists positives;
     haste_status status;
@@ -215,6 +216,7 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     memset(&options, 0, sizeof options);
     memset(&step, 0, sizeof step);
     memset(&rewire, 0, sizeof rewire);
+    memset(&search, 0, sizeof search);
     options.batch = B;
     options.top_k = K;
     options.threads = 1;
@@ -235,7 +237,11 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     positives.offset = offset;
     positives.id = id;
     haste_forward(layer, &work, x, B, logits, &error);
-    haste_top_k(layer, &work, x, B, K, &positives, best, score, &error);
+    search.excluded = &positives;
+    haste_top_k(layer, &work, x, B, K, &search, best, score, &error);
+    search.only = search.excluded;
+    search.excluded = NULL;
+    haste_top_k(layer, &work, x, B, K, &search, best, score, &error);
     haste_score(layer, &work, x, B, &positives, score, &error);
     if (sound) {
         status = haste_train_step(layer, &work, x, B, &positives, &step, NULL, NULL, &error);
@@ -250,13 +256,30 @@ static void use(haste_layer *layer, int sound, unsigned choices)
     free(logits);
 }
 
+/* Memory is refused where a file is, and loading leaves it as it is. */
+static void from_memory(size_t bytes, int in_place, haste_status of_file)
+{
+    unsigned char *memory = (unsigned char *)malloc(bytes + 64), *at = memory + (64 - (uintptr_t)memory % 64);
+    haste_file file;
+    haste_error error;
+    haste_status status;
+    if (!memory) broken("no memory", NULL);
+    memcpy(at, file_bytes, bytes);
+    status = haste_load_memory(at, bytes, in_place, &file, &error);
+    if (status != of_file) broken("memory and file differ", status ? &error : NULL);
+    if (status == HASTE_OK) haste_file_free(&file);
+    if (memcmp(at, file_bytes, bytes) != 0) broken("loading wrote to the memory", NULL);
+    free(memory);
+}
+
 /* A file of this version follows from its contents: what was loaded and is saved has the same bytes. */
 static void save_again(const haste_file *file, size_t bytes)
 {
     const unsigned char *at = file_bytes + 12;
     haste_error error;
+    unsigned char *memory;
     FILE *in;
-    size_t i;
+    size_t i, needed = 0;
     int c;
     if (haste__get(&at, 4) != HASTE__FILE_VERSION) return;
     at = file_bytes + 36;
@@ -269,6 +292,13 @@ static void save_again(const haste_file *file, size_t bytes)
         if (i >= bytes || c != file_bytes[i]) broken("saved again, the file differs", NULL);
     if (i != bytes) broken("saved again, the file is shorter", NULL);
     fclose(in);
+    memory = (unsigned char *)malloc(bytes);
+    if (!memory) broken("no memory", NULL);
+    if (haste_save_memory(memory, bytes, &file->layer, file->layer.dtype, file->section, file->section_count, &needed,
+                          &error))
+        broken("saving to memory", &error);
+    if (needed != bytes || memcmp(memory, file_bytes, bytes) != 0) broken("saved to memory, the file differs", NULL);
+    free(memory);
 }
 
 /* ---- one input ------------------------------------------------------------------------------------------------ */
@@ -281,6 +311,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t bytes)
 {
     haste_file file, untouched;
     haste_error error;
+    haste_status status;
     unsigned mode, choices;
     int map, sound;
     if (bytes < 2) return 0;
@@ -300,7 +331,9 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t bytes)
     memset(&untouched, 0x5a, sizeof untouched);
     memcpy(&file, &untouched, sizeof file);
     memset(&error, 0, sizeof error);
-    if (haste_load(path, map, &file, &error)) {
+    status = haste_load(path, map, &file, &error);
+    from_memory(bytes, map, status);
+    if (status) {
         if (memcmp(&file, &untouched, sizeof file) != 0) broken("a failed load wrote to *file", &error);
         if (!error.text[0] || !error.status) broken("a failed load does not say why", &error);
         return 0;

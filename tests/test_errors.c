@@ -409,7 +409,7 @@ static void huge_sizes(void)
 
 /* ---- per-batch calls ---- */
 
-static const haste_lists *excluded_lists;
+static haste_search_options search;
 
 #define FORWARD()    haste_forward(&now.layer, &now.work, now.x, B, now.logits, error)
 #define BACKWARD()   haste_backward(&now.layer, &now.work, now.x, B, now.grad_logits, &now.gradient, now.grad_x, error)
@@ -417,8 +417,8 @@ static const haste_lists *excluded_lists;
 #define ACCUMULATE() haste_accumulate(&now.layer, &now.work, now.x, B, &now.lists, &now.step, &now.gradient, &now.loss, now.grad_x, error)
 #define APPLY()      haste_apply(&now.layer, &now.work, &now.gradient, &now.step, error)
 #define SCORE()      haste_score(&now.layer, &now.work, now.x, B, &now.lists, now.score, error)
-#define TOP_K()      haste_top_k(&now.layer, &now.work, now.x, B, K, excluded_lists, now.top_id, now.score, error)
-#define ABOVE()      haste_above(&now.layer, &now.work, now.x, B, 0, excluded_lists, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error)
+#define TOP_K()      haste_top_k(&now.layer, &now.work, now.x, B, K, &search, now.top_id, now.score, error)
+#define ABOVE()      haste_above(&now.layer, &now.work, now.x, B, 0, &search, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error)
 #define EACH_BATCH(wanted, word)                                                                                       \
     do {                                                                                                               \
         REFUSED(FORWARD(), wanted, word); REFUSED(BACKWARD(), wanted, word); REFUSED(STEP(), wanted, word);            \
@@ -473,7 +473,8 @@ static void null_pointers(void)
     /* the insides of structs */
     WITH(const int64_t *, now.lists.offset, NULL, N(SCORE(), "offset"));   /* elsewhere it means one id a sample */
     WITH(const int32_t *, now.lists.id, NULL, N(STEP(), "id"); N(ACCUMULATE(), "id"); N(SCORE(), "id");
-         excluded_lists = &now.lists; N(TOP_K(), "id"); N(ABOVE(), "id"); excluded_lists = NULL);
+         search.excluded = &now.lists; N(TOP_K(), "id"); N(ABOVE(), "id"); search.excluded = NULL;
+         search.only = &now.lists; N(TOP_K(), "id"); N(ABOVE(), "id"); search.only = NULL);
     WITH(float *, now.gradient.weight[1], NULL, N(ACCUMULATE(), "weight"); N(APPLY(), "weight"));
     WITH(float *, now.gradient.bias[0], NULL, N(ACCUMULATE(), "bias"); N(APPLY(), "bias"));
     #undef N
@@ -508,8 +509,8 @@ static void sizes(void)
     A(haste_above(&now.layer, &now.work, now.x, B, HUGE_VALF - HUGE_VALF, NULL, now.above_offset, now.above_id, now.score, CAPACITY, &now.needed, error),
       "threshold");
     /* 21 ids where the workspace has room for 20 */
-    WITH(int64_t, now.offset[B], 2 + 21, S(STEP(), "positives"); S(ACCUMULATE(), "positives"); excluded_lists = &now.lists; S(TOP_K(), "excluded");
-         S(ABOVE(), "excluded"); excluded_lists = NULL);
+    WITH(int64_t, now.offset[B], 2 + 21, S(STEP(), "positives"); S(ACCUMULATE(), "positives"); search.excluded = &now.lists; S(TOP_K(), "excluded");
+         S(ABOVE(), "excluded"); search.excluded = NULL; search.only = &now.lists; S(TOP_K(), "only"); S(ABOVE(), "only"); search.only = NULL);
     #undef S
     #undef A
     free_world();
@@ -528,7 +529,8 @@ static void data(void)
     #define LISTS(wanted, word)                                                                                        \
         do {                                                                                                           \
             REFUSED(STEP(), wanted, word); REFUSED(ACCUMULATE(), wanted, word); REFUSED(SCORE(), wanted, word);        \
-            excluded_lists = &now.lists; REFUSED(TOP_K(), wanted, word); REFUSED(ABOVE(), wanted, word); excluded_lists = NULL; \
+            search.excluded = &now.lists; REFUSED(TOP_K(), wanted, word); REFUSED(ABOVE(), wanted, word); search.excluded = NULL; \
+            search.only = &now.lists; REFUSED(TOP_K(), wanted, word); REFUSED(ABOVE(), wanted, word); search.only = NULL; \
         } while (0)
     WITH(int64_t, now.offset[2], 3, LISTS(HASTE_ERR_DATA, "offset"));
     WITH(int64_t, now.offset[0], -1, LISTS(HASTE_ERR_DATA, "offset"));

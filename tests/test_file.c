@@ -477,20 +477,151 @@ static void resume(void)
     }
 }
 
-/* Loads `data`; HASTE_ERR_FORMAT, or the same layer as `want` if that is given, and nothing stays allocated. */
+/* Loads `data`; HASTE_ERR_FORMAT, or the same layer as `want` if that is given, and nothing stays allocated. From memory,
+   in place or not, it is the same, with the same reason. */
 static int refused(const unsigned char *data, size_t bytes, int map, const haste_layer *want)
 {
     haste_file file;
-    haste_status status;
+    haste_status status, again;
+    haste_error why;
+    unsigned char *memory = (unsigned char *)malloc(bytes + 64), *at = memory + (64 - (uintptr_t)memory % 64);
     int before = held, ok;
+    if (!memory) exit(1);
+    memcpy(at, data, bytes);
+    again = haste_load_memory(at, bytes, map, &file, &why);
+    if (again == HASTE_OK) {
+        ok = want && same_layer(&file.layer, want, !map);
+        haste_file_free(&file);
+    } else ok = again == HASTE_ERR_FORMAT && strncmp(why.text, "the memory", 10) == 0;
+    ok = ok && memcmp(at, data, bytes) == 0;
+    free(memory);
     write_all(other, data, bytes);
     status = haste_load(other, map, &file, &error);
     if (status == HASTE_OK) {
-        ok = want && same_layer(&file.layer, want, !map);
+        ok = ok && want && same_layer(&file.layer, want, !map);
         haste_file_free(&file);
-    } else ok = status == HASTE_ERR_FORMAT && error.text[0];
-    if (!ok) printf("    status %d: %s\n", (int)status, error.text);
-    return ok && held == before;
+    } else ok = ok && status == HASTE_ERR_FORMAT && strcmp(error.text + strlen(other), why.text + 10) == 0;
+    if (!ok || again != status)
+        printf("    status %d: %s; of memory %d: %s\n", (int)status, error.text, (int)again, why.text);
+    return ok && again == status && held == before;
+}
+
+/* A model in memory has the bytes of the file, wherever it is written, and loads wherever it lies. */
+static void in_memory(void)
+{
+    static const char words[] = "one two three";
+    haste_layer layer;
+    haste_section section[2];
+    int kind, optimizer, i;
+    memset(section, 0, sizeof section);
+    strcpy(section[0].name, "words");
+    section[0].data = words;
+    section[0].bytes = 13;
+    strcpy(section[1].name, "empty");
+    for (kind = 0; kind < 5; kind++) for (optimizer = 0; optimizer < 3; optimizer++) {
+        const haste_dtype dtype = kind == 4 ? HASTE_BF16 : (haste_dtype)(kind & 1);   /* 4: float32 as bfloat16 */
+        const int count = (kind + optimizer) % 3;
+        unsigned char *data, *memory, *at;
+        size_t bytes, needed = 7, j;
+        haste_file file, untouched;
+        make_layer(&layer, kind == 4 ? HASTE_F32 : dtype, (haste_dtype)(kind >> 1 & 1), (haste_optimizer)optimizer, kind % 2);
+        CHECK_STATUS(haste_save(path, &layer, dtype, section, count, &error), HASTE_OK, error);
+        data = read_all(path, &bytes);
+        memory = (unsigned char *)malloc(bytes + 256);
+        if (!memory) exit(1);
+        at = memory + 64 + (64 - (uintptr_t)memory % 64);
+        allocations = 0;
+
+        /* The size first; one byte too few writes nothing. */
+        memset(memory, 0x5a, bytes + 256);
+        CHECK_STATUS(haste_save_memory(NULL, 0, &layer, dtype, section, count, &needed, &error), HASTE_ERR_SIZE, error);
+        CHECK(needed == bytes && strstr(error.text, "capacity") != NULL);
+        needed = 7;
+        CHECK_STATUS(haste_save_memory(at, bytes - 1, &layer, dtype, section, count, &needed, &error), HASTE_ERR_SIZE,
+                     error);
+        CHECK(needed == bytes && at[0] == 0x5a && at[bytes - 2] == 0x5a);
+        for (i = 0; i < 3; i++) {   /* anywhere in memory, and nothing around it */
+            static const size_t shift[3] = { 0, 1, 60 };
+            memset(memory, 0x5a, bytes + 256);
+            CHECK_STATUS(haste_save_memory(at + shift[i], bytes + (size_t)i, &layer, dtype, section, count, &needed, &error),
+                         HASTE_OK, error);
+            CHECK(needed == bytes && memcmp(at + shift[i], data, bytes) == 0);
+            CHECK(at[shift[i] - 1] == 0x5a && at[shift[i] + bytes] == 0x5a);
+        }
+        CHECK(allocations == 0);
+
+        /* As a file, by its mapping; as memory, from a file. */
+        write_all(other, at + 60, bytes);
+        CHECK_STATUS(haste_load(other, kind & 1, &file, &error), HASTE_OK, error);
+        CHECK(same_layer(&layer, &file.layer, kind < 4) && file.section_count == count);
+        haste_file_free(&file);
+        memset(&untouched, 0x5a, sizeof untouched);
+        for (i = 0; i < 4; i++) {   /* 0, 1: copied, from two places; 2: in place; 3: in place, where it cannot be */
+            const int in_place = i > 1, before = held;
+            unsigned char *from = at + (i == 1 ? 3 : i == 3 ? 32 : 0);
+            memcpy(from, data, bytes);
+            memcpy(&file, &untouched, sizeof file);
+            if (i == 3) {
+                CHECK_STATUS(haste_load_memory(from, bytes, 1, &file, &error), HASTE_ERR_ARG, error);
+                CHECK(strstr(error.text, "32 bytes behind") != NULL && memcmp(&file, &untouched, sizeof file) == 0);
+                continue;
+            }
+            CHECK_STATUS(haste_load_memory(from, bytes, in_place, &file, &error), HASTE_OK, error);
+            CHECK(same_layer(&layer, &file.layer, kind < 4) && aligned(&file.layer));
+            CHECK(file.section_count == count && file.bytes == bytes);
+            if (count) CHECK(memcmp(haste_file_find(&file, "words")->data, words, 13) == 0);
+            CHECK_STATUS(haste_file_check(&file, &error), HASTE_OK, error);
+            CHECK(haste__big_endian() || (file.memory == (void *)from) == in_place);
+            CHECK(haste__big_endian() || held == before + !in_place);
+            CHECK(trains(&file.layer));
+            CHECK(haste__big_endian() || (memcmp(from, data, bytes) != 0) == in_place);
+            haste_file_free(&file);
+            CHECK(held == before && file.memory == NULL);
+            haste_file_free(&file);
+        }
+        /* What lies in place is saved again, and what is cut or changed refused. */
+        memcpy(at, data, bytes);
+        CHECK_STATUS(haste_load_memory(at, bytes, 1, &file, &error), HASTE_OK, error);
+        CHECK_STATUS(haste_save(other, &file.layer, dtype, file.section, file.section_count, &error), HASTE_OK, error);
+        haste_file_free(&file);
+        free(data);
+        data = read_all(other, &j);
+        CHECK(j == bytes && memcmp(at, data, bytes) == 0);
+        for (j = 0; j < bytes; j += 1 + bytes / 50) CHECK(refused(data, j, (int)(j & 1), NULL));
+        remove(other);
+
+        memcpy(&file, &untouched, sizeof file);
+        fail_at = 0;
+        allocations = 0;
+        CHECK_STATUS(haste_load_memory(at, bytes, 0, &file, &error), HASTE_ERR_MEMORY, error);
+        fail_at = -1;
+        CHECK_STATUS(haste_load_memory(NULL, bytes, 0, &file, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_load_memory(at, bytes, 2, &file, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_load_memory(at, bytes, 0, NULL, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_load_memory(at, bytes, -1, &file, NULL), HASTE_ERR_ARG, error);
+        CHECK(memcmp(&file, &untouched, sizeof file) == 0);
+        memset(memory, 0x5a, bytes + 256);
+        needed = 7;
+        CHECK_STATUS(haste_save_memory(at, bytes, &layer, dtype, section, count, NULL, &error), HASTE_ERR_ARG, error);
+        CHECK(strstr(error.text, "needed") != NULL);
+        CHECK_STATUS(haste_save_memory(NULL, bytes, &layer, dtype, section, count, &needed, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_save_memory(at, bytes, NULL, dtype, section, count, &needed, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_save_memory(at, bytes, &layer, dtype, section, -1, &needed, &error), HASTE_ERR_ARG, error);
+        CHECK_STATUS(haste_save_memory(at, bytes, &layer, dtype, NULL, 1, &needed, &error), HASTE_ERR_ARG, error);
+        if (kind == 4) {   /* the last weight of all, seen before the first byte is written */
+            const haste_block *b = &layer.block[2];
+            ((float *)b->weight)[(b->groups - 1) * b->fan_in * b->group_size] = FLT_MAX;
+            CHECK_STATUS(haste_save_memory(at, bytes, &layer, dtype, section, count, &needed, &error), HASTE_ERR_STATE, error);
+            CHECK(strstr(error.text, "block[2].weight") != NULL);
+        }
+        layer.block[0].bias[0] = INFINITY;
+        CHECK_STATUS(haste_save_memory(at, bytes, &layer, dtype, section, count, &needed, &error), HASTE_ERR_STATE, error);
+        for (j = 0; j < bytes + 256; j++) if (memory[j] != 0x5a) break;
+        CHECK(needed == 7 && j == bytes + 256);
+        free(data);
+        free(memory);
+        haste_layer_free(&layer);
+    }
 }
 
 static void damaged(void)
@@ -828,9 +959,9 @@ static void versions(void)
         section[i].bytes = 0;
     }
     for (i = HASTE_MAX_SECTIONS; i <= HASTE_MAX_SECTIONS + 1; i++) {
-        FILE *out = fopen(other, "wb");
+        haste__sink sink = { fopen(other, "wb"), NULL };
         CHECK(haste__save_table(&layer, HASTE_F32, section, (int32_t)i, scalars, table, &count, &file_bytes, &error) == 0);
-        CHECK(out && haste__file_write_all(out, table, count, file_bytes) == 0 && fclose(out) == 0);
+        CHECK(sink.out && haste__file_write_all(sink, table, count, file_bytes) == 0 && fclose(sink.out) == 0);
         for (map = 0; map < 2; map++) {
             const int fits = i == HASTE_MAX_SECTIONS;
             CHECK_STATUS(haste_load(other, map, &file, &error), fits ? HASTE_OK : HASTE_ERR_FORMAT, error);
@@ -841,9 +972,9 @@ static void versions(void)
     /* A block that says it is dense, without an index, and reads only some inputs of its slice. */
     layer.block[1].index = NULL;
     for (map = 0; map < 2; map++) {
-        FILE *out = fopen(other, "wb");
+        haste__sink sink = { fopen(other, "wb"), NULL };
         CHECK(haste__save_table(&layer, HASTE_F32, NULL, 0, scalars, table, &count, &file_bytes, &error) == 0);
-        CHECK(out && haste__file_write_all(out, table, count, file_bytes) == 0 && fclose(out) == 0);
+        CHECK(sink.out && haste__file_write_all(sink, table, count, file_bytes) == 0 && fclose(sink.out) == 0);
         CHECK_STATUS(haste_load(other, map, &file, &error), HASTE_ERR_FORMAT, error);
         CHECK(strstr(error.text, "dense") != NULL);
     }
@@ -1538,6 +1669,7 @@ int main(int argc, char **argv)
     RUN(export_bf16);
     RUN(resume);
     RUN(gradients_of_orders);
+    RUN(in_memory);
     RUN(damaged);
     RUN(hostile);
     RUN(header_errors);
