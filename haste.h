@@ -1030,16 +1030,17 @@ HASTE_API haste_status haste_layer_join(haste_layer *to, const haste_layer *cons
 HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options,
                                              const haste_rows *rows, double *kept, haste_error *error);
 
-/* haste_choose_inputs: the same choice for a layer that is yet to be trained: groups get the F inputs in which rows of
+/* haste_choose_inputs: such a choice for a layer that is yet to be trained: groups get the F inputs in which rows of
    their labels hold the most energy, in place of drawn ones. Where x is fixed (tf-idf columns, a frozen encoder) it is
    worth many times what drawn inputs are, most where haste_group has put labels together that are alike.
 
      layer     index changes; weights stay as they are (place f was drawn for whatever input stands there)
-     id        [n] the label of each row, in any order; NULL: 0 .. n - 1
+     id        [n] the label of each row, in any order; of one that is repeated all rows count; NULL: 0 .. n - 1
      rows      n of them: such as the mean of a label's examples, scaled to length 1 (haste_embed_dense with E = D, or
-               sparse); bias and frequency are not read
+               sparse). The energy of each counts frequency times; frequency NULL: once, which is worse where some
+               labels of a group are much more frequent than others. bias is not read
      threads   0: as many as OpenMP would use; the result is the same for any number
-     kept      out (=): the share of the rows' energy that the groups' inputs hold; NULL: not wanted
+     kept      out (=): the share of the rows' energy, each counted once, that the groups' inputs hold; NULL: not wanted
 
    Groups that hold none of the labels keep their inputs, so large layers may go by ranges of groups: labels
    layer->label_of[first_slot ..] at a time. Labels that are not named count as 0. Where too few inputs hold any energy,
@@ -2109,6 +2110,7 @@ static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S 
 typedef struct haste__scratch {
     float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     uint16_t *x_bf16;        /* the same                         for bf16_dot */
+    char     *live;          /* [ceil(batch/32)][D]              training: is an input of a block not always 0? */
     float    *grad_x;        /* [chunks][ceil(batch/32)][D][32]  training: input gradients, one per chunk */
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
@@ -2147,6 +2149,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     s->tile_count = (size_t)((tile + 15) / 16 * 16);
     s->x = (float *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x);
     if (work->bf16_dot) s->x_bf16 = (uint16_t *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x_bf16);
+    if (train) s->live = (char *)haste__take(arena, samples / HASTE__SAMPLES * (uint64_t)work->inputs, 1);
     if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
     s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
     s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
@@ -2827,6 +2830,7 @@ typedef struct haste__pass {
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
     int                    dot;             /* these by haste__dot, from scratch.x_bf16 */
+    int                    sparse;          /* many inputs are 0 in whole blocks of samples: see scratch.live */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
@@ -2869,6 +2873,7 @@ typedef struct haste__group {
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
+    uint16_t          *place, *column;      /* [F] each: what haste__group_live finds */
     const uint64_t    *pair, *pair_end;     /* its pairs */
     const uint64_t    *ignored, *ignored_end;
     float              weight;              /* of its loss: above 1 where it stands for groups that are not visited */
@@ -2897,6 +2902,22 @@ static void haste__pass_load(const haste__pass *pass)
             for (; b < pass->pitch; b++) out[b] = 0;
         }
     }
+}
+
+/* For training. Says besides which inputs are 0 in whole blocks of samples, and whether a fourth of all are. */
+static void haste__pass_load_live(haste__pass *pass)
+{
+    const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs;
+    const float *x = pass->scratch.x;
+    size_t i, dead = 0;
+    int b;
+    haste__pass_load(pass);
+    for (i = 0; i < n; i++, x += HASTE__SAMPLES) {
+        for (b = 0; b < HASTE__SAMPLES && x[b] == 0; b++) { }
+        pass->scratch.live[i] = b < HASTE__SAMPLES;
+        dead += b == HASTE__SAMPLES;
+    }
+    pass->sparse = dead >= (n + 3) / 4;
 }
 
 /* Where only logits are wanted, a small batch is packed: an input then takes fewer cache lines. */
@@ -3304,6 +3325,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->copy = group->zt = group->dw = group->db = NULL;
     if (!pass->rows || pass->dot) group->copy = group->z + panel;
     if (!pass->rows) {
+        group->place = (uint16_t *)(group->copy + weights);
+        group->column = group->place + group->F;
         group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
         group->dw = group->zt + panel;
         group->db = group->dw + weights;
@@ -3351,9 +3374,45 @@ static const float *haste__group_x(const haste__pass *pass, const haste__group *
            ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
+/* Is a column of x, where many are 0, not 0 in all samples of tiles `tile` .. end - 1? */
+HASTE__INLINE int haste__column_live(const haste__pass *pass, int column, int tile, int end)
+{
+    const size_t D = (size_t)pass->layer->inputs;
+    int any = !pass->sparse;
+    for (; tile < end; tile++) any |= pass->scratch.live[(size_t)tile * D + (size_t)column];
+    return any;
+}
+
+/* Where x is mostly 0: which of the group's inputs are not 0 in all samples of tiles `tile` .. end - 1, as places and
+   as columns of the slice. Returns how many; F where leaving out the others does not pay. Sums without their terms,
+   which are 0, have the same bits. */
+static int haste__group_live(const haste__pass *pass, const haste__group *group, int tile, int end)
+{
+    int f, n = 0;
+    if (!pass->sparse) return group->F;
+    for (f = 0; f < group->F; f++) {
+        const int column = group->index ? group->index[f] : f;
+        group->place[n] = (uint16_t)f;
+        group->column[n] = (uint16_t)column;
+        n += haste__column_live(pass, group->block->begin + column, tile, end);
+    }
+    return n <= group->F / 4 * 3 ? n : group->F;
+}
+
 /* Logits of a tile to group->z [S][32], as training wants them. */
 static void haste__group_logits(const haste__pass *pass, haste__group *group, int tile)
 {
+    const size_t S = (size_t)group->S;
+    const int n = haste__group_live(pass, group, tile, tile + 1);
+    int i;
+    if (n < group->F) {   /* their weights side by side; dw is free until the gradients */
+        for (i = 0; i < n; i++) memcpy(group->dw + (size_t)i * S, group->w + group->place[i] * S, S * sizeof(float));
+        if (tile == 0 && pass->layer->dtype == HASTE_F32)
+            haste__next_fetch(group, group->block->weight, HASTE_F32, 0, 1);
+        pass->kernel->forward(group->S, n, group->column, group->dw, group->block->bias + group->g * group->S,
+                              haste__group_x(pass, group, tile), group->z + (size_t)tile * S * HASTE__SAMPLES, 0);
+        return;
+    }
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
                           haste__group_x(pass, group, tile),
@@ -3653,9 +3712,17 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
 static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end,
                                      haste__store_mode store)
 {
-    pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
+    const size_t row = (size_t)group->S * sizeof(float);
+    const int F = group->F, n = store == HASTE__SET ? haste__group_live(pass, group, tile, end) : F;
+    int f, i = n;
+    pass->kernel->grad_weight(group->S, n, n < F ? group->column : group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
                               group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
+    for (f = F - 1; f >= i; f--) {   /* rows go to their places, from the last on */
+        float *to = group->dw + (size_t)f * (size_t)group->S;
+        if (i > 0 && group->place[i - 1] == f) memcpy(to, group->dw + (size_t)--i * (size_t)group->S, row);
+        else memset(to, 0, row);
+    }
 }
 
 /* Adds a tile to the chunk's input gradients, those of the group's inputs f .. end - 1, from logit gradients z [S][32].
@@ -4120,7 +4187,7 @@ static haste_status haste__train(haste__pass *pass, const haste_lists *positives
     haste__targets(pass, positives, o);
     pass->want_loss = loss != NULL;
     pass->grad_x = grad_x;
-    haste__pass_load(pass);
+    haste__pass_load_live(pass);
     if (pass->layer->loss == HASTE_SOFTMAX && !o->function) total = haste__softmax_sums(pass);
     haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
     for (chunk = 0; chunk < work->chunks; chunk++) {
@@ -4215,7 +4282,7 @@ haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work
     if (B == 0) return HASTE_OK;
     if (!sums) return haste__fail(error, HASTE_ERR_ARG, "sums is NULL");
     haste__targets(&pass, positives, &plain);
-    haste__pass_load(&pass);
+    haste__pass_load_live(&pass);
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, &pass);
     for (b = 0; b < B; b++) haste__softmax_row(&pass, b, sums + HASTE_SOFTMAX_SUMS * (size_t)b);
     return haste__flags(&pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
@@ -5818,33 +5885,12 @@ static int haste__group_slopes(const haste__pass *pass, haste__group *group)
     return 1;
 }
 
-/* Bytes that say which columns of x are not 0 in the whole batch. They lie behind what haste__batch_scores takes of the
-   first chunk's input gradients, which nobody wants here: 32 floats a column. */
-static char *haste__live(const haste__pass *pass) { return (char *)(pass->scratch.grad_x + 2 * pass->layer->inputs); }
-
-static void haste__live_find(const haste__pass *pass)
-{
-    const size_t D = (size_t)pass->layer->inputs;
-    char *live = haste__live(pass);
-    size_t tile, d;
-    int b;
-    memset(live, 0, D);
-    for (tile = 0; tile < (size_t)pass->tiles; tile++)
-        for (d = 0; d < D; d++) {
-            const float *x = pass->scratch.x + (tile * D + d) * HASTE__SAMPLES;
-            int any = 0;
-            for (b = 0; b < HASTE__SAMPLES; b++) any |= x[b] != 0;
-            live[d] |= (char)any;
-        }
-}
-
 /* Scores [width] of the inputs of an opened group from the batch, in the chunk's scratch; `what`: of which. NULL: a
    logit or a score is not finite. */
 static const float *haste__batch_scores(const haste__pass *pass, haste__group *group, int64_t chunk, int what)
 {
     const haste_block *block = group->block;
     const int F = block->fan_in, width = block->end - block->begin;
-    const char *live = haste__live(pass) + block->begin;
     const uint16_t *own = group->index;
     float *score = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * (size_t)pass->layer->inputs *
                    HASTE__SAMPLES;
@@ -5856,7 +5902,7 @@ static const float *haste__batch_scores(const haste__pass *pass, haste__group *g
         if (!(what & part)) continue;
         for (c = f = n = 0; c < width && part == HASTE__OTHERS; c++)
             if (f < F && own[f] == c) f++;
-            else if (live[c]) input[n++] = (uint16_t)c;
+            else if (haste__column_live(pass, block->begin + c, 0, pass->tiles)) input[n++] = (uint16_t)c;
         if (part == HASTE__OWN) n = F;
         for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
             group->F = count = n - c < F ? n - c : F;
@@ -6165,10 +6211,9 @@ static int64_t haste__rewire_limits(haste__rewire *r)
 /* Makes ready for scores of a batch. */
 static void haste__rewire_load(haste__rewire *r, const haste_lists *positives, const haste_loss_options *o)
 {
-    haste__pass_load(&r->pass);
+    haste__pass_load_live(&r->pass);
     haste__targets(&r->pass, positives, o);
     if (r->pass.layer->loss == HASTE_SOFTMAX && !o->function) haste__softmax_sums(&r->pass);
-    haste__live_find(&r->pass);
 }
 
 /* Where rows were, while none has moved. */
@@ -7882,6 +7927,7 @@ typedef struct haste__choice {
     double   *energy;   /* [D] */
     uint64_t *key;      /* [D] */
     uint64_t *row;      /* slot << 32 | row of each label, ascending, or of one group's the rows alone */
+    int       weigh;    /* 1: rows count by their label's frequency */
 } haste__choice;
 
 static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, int threads, int64_t rows,
@@ -7891,6 +7937,7 @@ static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, int 
     haste_status status = HASTE_OK;
     int walk;
     memset(arena, 0, sizeof *arena);
+    choice->weigh = 0;
     for (walk = 0; walk < 2 && status == HASTE_OK; walk++) {
         choice->energy = (double *)haste__take(arena, n, sizeof *choice->energy);
         choice->key = (uint64_t *)haste__take(arena, n, sizeof *choice->key);
@@ -7909,21 +7956,25 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
     const int32_t F = block->fan_in, width = haste__block_width(block);
     const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
+    double weights = 0;
     int32_t n = 0, f, d, left;
     int64_t i, j;
     memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
     for (i = 0; i < key_count; i++) {
         const int64_t row = (int64_t)(key[i] & 0xffffffffu);
+        const double weight = choice->weigh && rows->frequency ? (double)rows->frequency[row] : 1;
         const float *dense = rows->dense ? rows->dense + row * layer->inputs + block->begin : NULL;
-        for (d = 0; d < width && dense; d++) choice->energy[d] += (double)dense[d] * (double)dense[d];
+        weights += weight;
+        for (d = 0; d < width && dense; d++) choice->energy[d] += weight * ((double)dense[d] * (double)dense[d]);
         for (j = sparse ? sparse->offset[row] : 0; sparse && j < sparse->offset[row + 1]; j++) {
             d = sparse->feature[j] - block->begin;
-            if (d >= 0 && d < width) choice->energy[d] += (double)sparse->value[j] * (double)sparse->value[j];
+            if (d >= 0 && d < width)
+                choice->energy[d] += weight * ((double)sparse->value[j] * (double)sparse->value[j]);
         }
     }
-    /* The root of its mean over the rows: never too large for a float. */
+    /* The root of its weighted mean over the rows: never too large for a float. */
     for (d = 0; d < width; d++)
-        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d] / (double)key_count), d);
+        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d] / weights), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
     /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
@@ -8453,7 +8504,6 @@ haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t 
                            "inputs that it has", (long long)layer->step);
     r = *rows;
     r.bias = NULL;
-    r.frequency = NULL;
     status = haste__rows_check(&r, n, layer->inputs, HASTE_F32, error);
     threads = haste__threads(threads);
     if (status == HASTE_OK) status = haste__choice_reserve(&c.choice, layer->inputs, threads, n, &arena, error);
@@ -8461,6 +8511,7 @@ haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t 
     for (i = 0; i < n; i++)
         c.choice.row[i] = (uint64_t)(uint32_t)layer->slot_of[id ? id[i] : i] << 32 | (uint64_t)i;
     haste__sort(c.choice.row, n);
+    c.choice.weigh = 1;
     c.layer = layer;
     c.rows = &r;
     c.n = n;

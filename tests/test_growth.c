@@ -1,4 +1,5 @@
-/* Inputs chosen from rows of the labels: against energies in double that know nothing of the library's own way. */
+/* Inputs chosen from rows of the labels, against energies in double that know nothing of the library's own way; and x that is
+   mostly 0. */
 #include <stddef.h>
 
 static void *counting_malloc(size_t bytes);
@@ -68,11 +69,13 @@ static int same_indices(const haste_layer *a, const haste_layer *b)
 }
 
 /* What must hold: groups with a row have the F inputs of most energy, and others only where too few have any; groups without keep
-   theirs; nothing but indices differs. row_of [L]: each label's row, or -1. Returns the share of the energy that is held. */
-static double check_chosen(const haste_layer *before, const haste_layer *after, const float *dense, const int64_t *row_of)
+   theirs; nothing but indices differs. row_of [L]: each label's row, or -1; frequency [rows] or NULL: what each counts. Returns the
+   share of the energy that is held. */
+static double check_chosen(const haste_layer *before, const haste_layer *after, const float *dense, const int64_t *row_of,
+                           const int64_t *frequency)
 {
     const int32_t D = before->inputs;
-    double kept = 0, all = 0, *energy = test_doubles((size_t)D);
+    double kept = 0, all = 0, *energy = test_doubles((size_t)D), *plain = test_doubles((size_t)D);
     char *in = (char *)test_alloc((size_t)D);
     haste_layer other = *after;
     int32_t k, d;
@@ -87,12 +90,17 @@ static double check_chosen(const haste_layer *before, const haste_layer *after, 
         double least = HUGE_VAL, most = 0;
         int rows = 0;
         memset(energy, 0, (size_t)D * sizeof *energy);
+        memset(plain, 0, (size_t)D * sizeof *plain);
         memset(in, index ? 0 : 1, (size_t)D);
         for (s = 0; s < labels; s++) {
             const int64_t row = row_of[before->label_of[b->first_slot + g * S + s]];
             if (row < 0) continue;
             rows++;
-            for (d = 0; d < D; d++) energy[d] += (double)dense[row * D + d] * (double)dense[row * D + d];
+            for (d = 0; d < D; d++) {
+                const double square = (double)dense[row * D + d] * (double)dense[row * D + d];
+                plain[d] += square;
+                energy[d] += square * (frequency ? (double)frequency[row] : 1);
+            }
         }
         if (rows == 0) {
             if (index) CHECK(memcmp(index + g * F, b->index + g * F, (size_t)F * 2) == 0);
@@ -100,14 +108,15 @@ static double check_chosen(const haste_layer *before, const haste_layer *after, 
         }
         for (s = 0; s < F && index; s++) in[b->begin + index[g * F + s]] = 1;
         for (d = 0; d < D; d++) {
-            all += energy[d];
+            all += plain[d];
             if (d < b->begin || d >= b->end) continue;
-            if (in[d]) { kept += energy[d]; if (energy[d] < least) least = energy[d]; }
+            if (in[d]) { kept += plain[d]; if (energy[d] < least) least = energy[d]; }
             else if (energy[d] > most) most = energy[d];
         }
         CHECK(least >= most * (1 - 1e-6));
     }
     free(energy);
+    free(plain);
     free(in);
     return all > 0 ? kept / all : 1;
 }
@@ -123,15 +132,21 @@ static void most_energy(void)
         test_rows r = make_rows(L, D, kind == 0 ? D : kind == 1 ? D / 8 + 1 : 2);
         haste_rows rows;
         int64_t *row_of = (int64_t *)test_alloc((size_t)L * sizeof *row_of), slot, first, j;
+        int64_t *frequency = (int64_t *)test_alloc((size_t)L * sizeof *frequency);
         int32_t *id = (int32_t *)test_alloc((size_t)L * sizeof *id), l;
         double kept = -7, share;
         int threads;
         memset(&rows, 0, sizeof rows);
         rows.scale = kind == 2 ? .125f : 0;
         rows.dense = r.dense;
-        for (l = 0; l < L; l++) row_of[l] = l;
+        for (l = 0; l < L; l++) {
+            row_of[l] = l;
+            frequency[l] = check_random() % 3 ? (int64_t)(check_random() % 9u) : 1000000;
+        }
+        rows.frequency = kind == 0 ? NULL : frequency;
+        rows.samples = kind == 0 ? 0 : 1000000;
         OK(haste_choose_inputs(&layer, NULL, L, &rows, 1, &kept, &test_error));
-        share = check_chosen(&before, &layer, r.dense, row_of);
+        share = check_chosen(&before, &layer, r.dense, row_of, rows.frequency);
         CHECK_NEAR(kept, share, 1e-12);
 
         /* The same from sparse rows, by other threads, in another order of the labels, and by ranges of groups. */
@@ -152,13 +167,18 @@ static void most_energy(void)
                 continue;
             {   /* the rows of the labels in slots first .. slot alone */
                 float *part = (float *)test_alloc((size_t)(j + 1) * (size_t)D * sizeof(float));
+                int64_t *times = (int64_t *)test_alloc((size_t)(j + 1) * sizeof *times);
                 int64_t n;
                 haste_rows some;
                 memset(&some, 0, sizeof some);
                 some.dense = part;
+                some.frequency = kind == 0 ? NULL : times;
+                some.samples = rows.samples;
+                for (n = 0; n < j; n++) times[n] = frequency[id[n]];
                 for (n = 0; n < j; n++) for (d = 0; d < D; d++) part[n * D + d] = r.dense[(int64_t)id[n] * D + d];
                 OK(haste_choose_inputs(&other, id, j, &some, 2, NULL, &test_error));
                 free(part);
+                free(times);
             }
             first = slot + 1;
             j = 0;
@@ -174,7 +194,7 @@ static void most_energy(void)
         row_of[L - 1] = 0;
         row_of[L / 3] = L > 3 ? 1 : 0;
         OK(haste_choose_inputs(&other, id, L > 3 ? 2 : 1, &rows, 2, &kept, &test_error));
-        share = check_chosen(&before, &other, r.dense, row_of);
+        share = check_chosen(&before, &other, r.dense, row_of, rows.frequency);
         CHECK_NEAR(kept, share, 1e-12);
         haste_layer_free(&other);
         other = test_copy(&before);
@@ -183,6 +203,7 @@ static void most_energy(void)
 
         free_rows(&r);
         free(row_of);
+        free(frequency);
         free(id);
         haste_layer_free(&layer);
         haste_layer_free(&other);
@@ -319,6 +340,72 @@ static void chosen_inputs_learn(void)
     CHECK(loss[1] < loss[0] / 2);
 }
 
+static int is_sparse(const haste_layer *layer, haste_workspace *work, const test_batch *batch)
+{
+    haste__pass pass;
+    OK(haste__pass_begin(&pass, layer, work, HASTE_TRAINING, batch->x, batch->B, &test_error));
+    haste__pass_load_live(&pass);
+    return pass.sparse;
+}
+
+/* Inputs that are 0 in whole blocks of samples are left out where x is mostly 0. Columns that no block reads decide here whether it
+   is: the bits must be the same. */
+static void zeros_change_no_bits(void)
+{
+    static const haste_path paths[] = { HASTE_PATH_AUTO, HASTE_PATH_PORTABLE, HASTE_PATH_AVX2 };
+    static const int32_t batches[] = { 1, 32, 33, 100 };
+    int path, loss, n, kind;
+    for (path = 0; path < 3; path++) for (loss = 0; loss < 3; loss++) for (n = 0; n < 4; n++) for (kind = 0; kind < 4; kind++) {
+        static const test_shape shape = { "zeros", 150, 100, 3, { { 30, 8, HASTE_DENSE, 0, 40 }, { 60, 16, 24, 0, 40 },
+                                                                  { 0, 40, 9, 5, 35 } }, 1 };
+        haste_layer_options options = test_options(&shape, (haste_loss)loss, (haste_optimizer)((n + kind) % 3),
+                                                   kind % 2 ? HASTE_BF16 : HASTE_F32, HASTE_F32);
+        haste_layer layer, other;
+        haste_workspace work;
+        test_batch batch;
+        haste_step_options step;
+        haste_input_scores scores[2];
+        float *grad_x[2];
+        double sum[2] = { -1, -2 }, first[2] = { -1, -2 };
+        int32_t b, c, k;
+        int which;
+        if (!haste__path_kernels(paths[path] == HASTE_PATH_AUTO ? haste_path_best() : paths[path])) continue;
+        layer = test_layer(&options);
+        other = test_copy(&layer);
+        work = test_workspace(&layer, 100, 2, paths[path]);
+        batch = test_make_batch(&layer, batches[n]);
+        memset(&step, 0, sizeof step);
+        step.lr = .01f;
+        step.loss.negligible = kind > 1 ? .2f : 0;
+        for (c = 0; c < 40; c++) for (b = 0; b < batch.B; b++)
+            if ((b / 32 * 7 + c * 3) % 5 < 2 || b % 3 == 1) batch.x[b * 100 + c] = c % 4 ? 0.0f : -0.0f;
+        for (which = 0; which < 2; which++) {
+            haste_layer *l = which ? &other : &layer;
+            grad_x[which] = (float *)test_zeros((size_t)batch.B * 100 * sizeof(float));
+            OK(haste_input_scores_create(&scores[which], l, 0, 0, &test_error));
+            for (b = 0; b < batch.B; b++) for (c = 40; c < 100; c++) batch.x[b * 100 + c] = (float)!which;
+            CHECK(is_sparse(l, &work, &batch) == which);
+            memset(work.memory, 0xff, work.bytes);
+            OK(haste_evaluate(l, &work, batch.x, batch.B, &batch.positives, &step.loss, &first[which], grad_x[which], &test_error));
+            OK(haste_score_inputs(l, &work, batch.x, batch.B, &batch.positives, &step.loss, &scores[which], &test_error));
+            OK(haste_train_step(l, &work, batch.x, batch.B, &batch.positives, &step, &sum[which], NULL, &test_error));
+        }
+        CHECK(sum[0] == sum[1] && first[0] == first[1] && test_difference(&layer, &other) == NULL);
+        CHECK(memcmp(grad_x[0], grad_x[1], (size_t)batch.B * 100 * sizeof(float)) == 0);
+        for (k = 1; k < 3; k++)
+            CHECK(memcmp(scores[0].score[k], scores[1].score[k], (size_t)(layer.block[k].groups * (layer.block[k].end -
+                         layer.block[k].begin)) * sizeof(float)) == 0);
+        for (which = 0; which < 2; which++) {
+            free(grad_x[which]);
+            haste_input_scores_free(&scores[which]);
+        }
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&other);
+    }
+}
+
 #define REFUSED(call, wanted, words)                                                                                   \
     do {                                                                                                               \
         int before_call = held;                                                                                        \
@@ -366,8 +453,10 @@ static void errors(void)
     calls = fail_at = 0;
     REFUSED(haste_choose_inputs(&layer, id, 2, &rows, 1, &kept, &test_error), HASTE_ERR_MEMORY, "memory");
     fail_at = -1;
+    both.frequency = &r.offset[1];
+    REFUSED(haste_choose_inputs(&layer, id, 2, &both, 1, &kept, &test_error), HASTE_ERR_DATA, "frequency[0]");
+    both.frequency = NULL;
     both.bias = bad_bias;   /* not read */
-    both.frequency = &r.offset[0];
     OK(haste_choose_inputs(&layer, id, 2, &both, 1, NULL, NULL));
     free_rows(&r);
     haste_layer_free(&layer);
@@ -381,6 +470,7 @@ int main(int argc, char **argv)
     RUN(by_hand);
     RUN(as_from_rows);
     RUN(chosen_inputs_learn);
+    RUN(zeros_change_no_bits);
     RUN(errors);
     CHECK(held == 0);
     return check_end();
