@@ -514,9 +514,10 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all
    gradients; the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that
    have no other cost their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever
-   `negligible`.) options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The
-   expectation of loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their
-   logarithms).
+   `negligible`.) Likewise where x is mostly 0, such as tf-idf columns: inputs that are 0 in 32 samples in a row cost
+   neither logits nor weight gradients there, with the same bits. options->loss.share < 1: the cost is that of the
+   groups that are visited; others stay as they are. The expectation of loss and gradients is that of all groups (of
+   softmax: the sums of exponentials are, not their logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -9587,7 +9588,8 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
            groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
            inputs chosen from data (haste_choose_inputs), growth by scores of many batches (haste_score_inputs; inputs
-           of score 0 are drawn, not taken in order), where rows came from (haste_rewire_options.origin);
+           of score 0 are drawn, not taken in order), where rows came from (haste_rewire_options.origin); where x is
+           mostly 0, steps leave out inputs that are 0 in whole blocks of samples;
            haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
            An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
            clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
