@@ -707,6 +707,40 @@ static void scores_of_one_batch(void)
     }
 }
 
+/* With loss.share a group without positives gets nothing, or 1 / share times its scores; the others get theirs. */
+static void scores_of_a_share(void)
+{
+    haste_layer_options options = one_block(200, 8, 6, 30);
+    haste_layer layer = test_layer(&options);
+    haste_workspace work = test_workspace(&layer, 5, 2, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, 5);
+    haste_input_scores scores[2];
+    haste_loss_options share;
+    int which, g, c, visited = 0, without = 0;
+    int64_t j;
+    memset(&share, 0, sizeof share);
+    share.share = .25f;
+    for (which = 0; which < 2; which++) {
+        CHECK_STATUS(haste_input_scores_create(&scores[which], &layer, 0, 0, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, which ? &share : NULL, &scores[which],
+                                        &test_error), HASTE_OK, test_error);
+    }
+    for (g = 0; g < 200; g++) {
+        const float *all = scores[0].score[0] + g * 30, *some = scores[1].score[0] + g * 30;
+        double factor = some[0] > 0 ? 4 : 0;
+        for (j = batch.positives.offset[0]; j < batch.positives.offset[5]; j++)
+            if (layer.slot_of[batch.positives.id[j]] / 8 == g) factor = 1;
+        if (factor != 1) without++;
+        visited += factor == 4;
+        for (c = 0; c < 30; c++) CHECK_NEAR(some[c], factor * (double)all[c], 1e-4 * (double)all[c] + 1e-9);
+    }
+    CHECK(without > 100 && visited > without / 4 - 25 && visited < without / 4 + 25);
+    for (which = 0; which < 2; which++) haste_input_scores_free(&scores[which]);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+}
+
 /* Of x only columns 5 and 20 are not 0: gradient growth takes both, and the rest at random: each of the others as often. */
 static void zero_scores_are_drawn(void)
 {
@@ -1235,6 +1269,7 @@ int main(int argc, char **argv)
     RUN(from_a_batch);
     RUN(scores_of_batches);
     RUN(scores_of_one_batch);
+    RUN(scores_of_a_share);
     RUN(zero_scores_are_drawn);
     RUN(many_times);
     RUN(random_growth_is_uniform);
