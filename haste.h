@@ -95,10 +95,10 @@
        Algorithm 3: prune and regrow       haste_rewire
 
    WHERE WE DIFFER, AND WHY
-       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted). State of moved
-       places is reset. Just-pruned inputs do not return at once; growth may follow the gradient. Groups come from
-       balanced bisection and exchanges, so that none in the middle is short. The step is one pass; logits and weight
-       gradients are never stored.
+       Inputs of a group are distinct (drawn with replacement, 4 to 15% of the weights are wasted), and may be chosen
+       from data. State of moved places is reset. Just-pruned inputs do not return at once; growth may follow the
+       gradient, of one batch or of many. Groups come from balanced bisection and exchanges, so that none in the middle
+       is short. The step is one pass; logits and weight gradients are never stored.
 */
 #ifndef HASTE_H
 #define HASTE_H
@@ -283,7 +283,7 @@ typedef struct haste_layer_options {
 typedef enum haste_purpose {
     HASTE_ANY_PURPOSE = 0,
     HASTE_TRAINING,           /* haste_train_step, _accumulate, _apply, _evaluate, _softmax_begin, _forward, _backward,
-                                 _score, _rewire */
+                                 _score, _score_inputs, _rewire */
     HASTE_PREDICTION          /* haste_forward, _score, _top_k, _above: without the memory that input gradients take */
 } haste_purpose;
 
@@ -327,6 +327,7 @@ typedef struct haste_plan {
     size_t workspace;                           /* what haste_workspace_create allocates */
     size_t gradient;                            /* what haste_gradient_create allocates */
     size_t rewire;                              /* what haste_rewire allocates while it runs */
+    size_t scores;                              /* what haste_input_scores_create allocates for all groups */
     int64_t parameters;                         /* weights and biases of labels, padding not counted */
 } haste_plan;
 
@@ -433,8 +434,8 @@ HASTE_API haste_status haste_check_version(haste_error *error, int version, ...)
     of(haste_error) of(haste_lists) of(haste_sparse) of(haste_block) of(haste_layer) of(haste_block_options)           \
     of(haste_layer_options) of(haste_workspace_options) of(haste_workspace) of(haste_plan) of(haste_gradient)          \
     of(haste_loss_tile) of(haste_loss_options) of(haste_block_rates) of(haste_step_options) of(haste_group_options)    \
-    of(haste_rewire_options) of(haste_metrics) of(haste_metrics_values) of(haste_section) of(haste_file)               \
-    of(haste_rows) of(haste_search_options) of(haste_found)
+    of(haste_input_scores) of(haste_rewire_options) of(haste_metrics) of(haste_metrics_values) of(haste_section)       \
+    of(haste_file) of(haste_rows) of(haste_search_options) of(haste_found)
 #define HASTE__NAME_AND_SIZE(type) #type, sizeof(type),
 
 /* haste_status_text: a short sentence for a status; never NULL. */
@@ -520,9 +521,10 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all
    gradients; the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that
    have no other cost their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever
-   `negligible`.) options->loss.share < 1: the cost is that of the groups that are visited; others stay as they are. The
-   expectation of loss and gradients is that of all groups (of softmax: the sums of exponentials are, not their
-   logarithms).
+   `negligible`.) Likewise where x is mostly 0, such as tf-idf columns: inputs that are 0 in 32 samples in a row cost
+   neither logits nor weight gradients there, with the same bits. options->loss.share < 1: the cost is that of the
+   groups that are visited; others stay as they are. The expectation of loss and gradients is that of all groups (of
+   softmax: the sums of exponentials are, not their logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -737,6 +739,19 @@ typedef enum haste_prune  { HASTE_PRUNE_MAGNITUDE = 0, HASTE_PRUNE_SALIENCY = 1 
 typedef enum haste_scope  { HASTE_SCOPE_BLOCK = 0, HASTE_SCOPE_GROUP = 1 } haste_scope;
 typedef enum haste_growth { HASTE_GROW_RANDOM = 0, HASTE_GROW_GRADIENT = 1 } haste_growth;
 
+/* What each input of x is worth to each group of a range, summed over batches: to a group that has it, the mean over
+   its labels of |w * gradient|, to others that of |gradient|. As large as a dense layer divided by S; large layers go
+   by ranges of groups. Sums of several machines may be added up in place. */
+typedef struct haste_input_scores {
+    int64_t  first_slot, end_slot;      /* the range: whole groups */
+    float   *score[HASTE_MAX_BLOCKS];   /* [groups of the range, end - begin] of each block that can change; or NULL */
+    int64_t  batches;                   /* that were added and not used */
+    int64_t  rewires;                   /* the layer's when the first of them was added */
+    uint64_t layer;                     /* which layers they belong to */
+    void    *memory;                    /* what haste_input_scores_free gives back */
+    size_t   bytes;                     /* its size: 4 * (end - begin) a group, each block rounded up to 64 */
+} haste_input_scores;
+
 typedef struct haste_rewire_options {
     float        share;        /* rho: the share of all (group, input) places to move; 0 .. 1 */
     float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
@@ -744,7 +759,29 @@ typedef struct haste_rewire_options {
     haste_scope  scope;        /* the lowest scores of the whole block, or of each group */
     haste_growth growth;       /* new inputs: uniform at random, or of the largest mean |gradient| (RigL's rule) */
     int32_t      uniform;      /* 1: new weights uniform in +-1/sqrt(F); 0: new weights 0 */
+    haste_input_scores *scores;             /* gradients from these in place of a batch; only their groups move. Then
+                                               they are zeroed. NULL: from the call's batch, all groups */
+    int32_t     *origin[HASTE_MAX_BLOCKS];  /* [G, F] of each block, out (=): where row f of its group stood before; -1:
+                                               it is new. NULL: not wanted */
 } haste_rewire_options;
+
+/* haste_input_scores_create: zeroed scores for the groups from slot first_slot to end_slot (both 0: all groups, with
+   plan.scores bytes); haste_input_scores_free gives them back. HASTE_ERR_ARG for a range that cuts a group.
+
+   haste_score_inputs: adds what a batch says (+=), and changes nothing else; scores->batches += 1.
+
+     options   the loss's; NULL: the defaults. Each batch counts with its loss.scale
+
+   2*B*S*D flops for each group of the range: all of them together cost as much as a dense layer's weight gradient, but
+   that columns of x which are 0 in the whole batch cost nothing. Errors as of haste_train_step (HASTE_ERR_NONFINITE:
+   groups with a logit or score that is not finite got nothing from this batch); HASTE_ERR_STATE for scores of another
+   layer, or from before a haste_rewire. The same bits for any number of threads. */
+HASTE_API haste_status haste_input_scores_create(haste_input_scores *scores, const haste_layer *layer,
+                                                 int64_t first_slot, int64_t end_slot, haste_error *error);
+HASTE_API void         haste_input_scores_free(haste_input_scores *scores);
+HASTE_API haste_status haste_score_inputs(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                          const haste_lists *positives, const haste_loss_options *options,
+                                          haste_input_scores *scores, haste_error *error);
 
 /* haste_rewire: prune the inputs that matter least to their group, and grow others in their place.
 
@@ -752,7 +789,7 @@ typedef struct haste_rewire_options {
                 layer->rewires += 1
      work       scratch; its threads do the work
      x, B, positives   a batch, where saliency or gradient growth needs one (B = 0: nothing is done, and the call does
-                not count); else not read: NULL, 0, NULL
+                not count); else, and with options->scores, not read: NULL, 0, NULL
      moved      out (=): how many places moved; or NULL
 
    Block scope moves the lowest floor(share*G*F) places of each block: of one group at most floor(group_share*F) and
@@ -761,14 +798,21 @@ typedef struct haste_rewire_options {
    position. floor forgives the rounding of a float: what is less than 2^-23 of itself below a whole number counts as
    that number, so that .7f of 10 is 7.
    Regrown inputs were not in the group and were not just pruned from it; their weights are new and their optimizer
-   state is 0; indices stay distinct and ascending. Random growth repeats from (seed, rewires). Gradient growth works
-   group by group from the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array.
+   state is 0; indices stay distinct and ascending. Random growth repeats from (seed, rewires); so does what gradient
+   growth draws where too few scores are above 0. Gradient growth works group by group from the batch, for groups that
+   move something: 2*B*S*D flops each, never an [L, D] array. One batch says little of groups without a positive in it;
+   options->scores are sums over as many as one likes, and range by range they serve layers of any size. Block scope
+   then moves a share of the range's places.
 
-   Gradients that are pending are not applied any more (see haste_accumulate): apply them first.
+   State that is 0: under AdamW the first updates of new rows reach sqrt(10) * lr, as beta1 forgets the past sooner than
+   beta2 does. An optimizer of one's own follows by origin: m[g, f] = origin < 0 ? 0 : old m[g, origin].
+
+   Gradients that are pending are not applied any more (see haste_accumulate): apply them first. So are scores.
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
    bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a
-   logit that is not finite, or a score is not. On any error the layer is unchanged, bit for bit. The same bits for any
+   logit that is not finite, or a score is not; HASTE_ERR_STATE for scores of another layer, from before a haste_rewire,
+   or without a batch. On any error nothing is changed, bit for bit. The same bits for any
    number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
@@ -913,7 +957,7 @@ HASTE_API const haste_section *haste_file_find(const haste_file *file, const cha
    joined, and made from trained rows. Functions with `to` make a new layer (=) of others, which stay as they are; `to`
    must not be one of them, and haste_layer_free gives its memory back. Scratch while they run: haste_labels_add and
    haste_layer_from_rows 16 * D bytes, haste_labels_remove 4 * L. On failure nothing is changed and nothing stays
-   allocated. All run in one thread. examples/surgery.c shows them. */
+   allocated. All but haste_choose_inputs run in one thread. examples/surgery.c shows them. */
 
 /* What labels are to hold, one row each: weights for all D columns, of which a label takes those its group reads. */
 typedef struct haste_rows {
@@ -1046,6 +1090,25 @@ HASTE_API haste_status haste_layer_join(haste_layer *to, const haste_layer *cons
      kept      out (=): the share of the energy that the layer has; NULL: not wanted */
 HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *options,
                                              const haste_rows *rows, double *kept, haste_error *error);
+
+/* haste_choose_inputs: such a choice for a layer that is yet to be trained: groups get the F inputs in which rows of
+   their labels hold the most energy, in place of drawn ones. Where x is fixed (tf-idf columns, a frozen encoder) it is
+   worth many times what drawn inputs are, most where haste_group has put labels together that are alike.
+
+     layer     index changes; weights stay as they are (place f was drawn for whatever input stands there)
+     id        [n] the label of each row, in any order; of one that is repeated all rows count; NULL: 0 .. n - 1
+     rows      n of them: such as the mean of a label's examples, scaled to length 1 (haste_embed_dense with E = D, or
+               sparse). The energy of each counts frequency times; frequency NULL: once, which is worse where some
+               labels of a group are much more frequent than others. bias is not read
+     threads   0: as many as OpenMP would use; the result is the same for any number
+     kept      out (=): the share of the rows' energy, each counted once, that the groups' inputs hold; NULL: not wanted
+
+   Groups that hold none of the labels keep their inputs, so large layers may go by ranges of groups: labels
+   layer->label_of[first_slot ..] at a time. Labels that are not named count as 0. Where too few inputs hold any energy,
+   the rest is drawn, from (seed, group). Scratch: 16 * D bytes a thread, 8 a row. HASTE_ERR_STATE where layer->step is
+   not 0; other errors as of haste_labels_set. */
+HASTE_API haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
+                                           int32_t threads, double *kept, haste_error *error);
 
 /* ---- >>api reference ----------------------------------------------------------------------------------------- */
 
@@ -2113,6 +2176,7 @@ static int haste__panel(int S) { return S > HASTE__PANEL ? S : HASTE__PANEL / S 
 typedef struct haste__scratch {
     float    *x;             /* [ceil(batch/32)][D][32]          the batch, feature-major */
     uint16_t *x_bf16;        /* the same                         for bf16_dot */
+    char     *live;          /* [ceil(batch/32)][D]              training: is an input of a block not always 0? */
     float    *grad_x;        /* [chunks][ceil(batch/32)][D][32]  training: input gradients, one per chunk */
     float    *tile;          /* [threads][tile_count]            a panel's logits, a group's weights; training: their
                                                                  gradients */
@@ -2151,6 +2215,7 @@ static void haste__scratch_arrange(haste__scratch *s, const haste_workspace *wor
     s->tile_count = (size_t)((tile + 15) / 16 * 16);
     s->x = (float *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x);
     if (work->bf16_dot) s->x_bf16 = (uint16_t *)haste__take(arena, packed * (uint64_t)work->inputs, sizeof *s->x_bf16);
+    if (train) s->live = (char *)haste__take(arena, samples / HASTE__SAMPLES * (uint64_t)work->inputs, 1);
     if (train) s->grad_x = (float *)haste__take(arena, samples * (uint64_t)work->inputs * chunks, sizeof *s->grad_x);
     s->tile = (float *)haste__take(arena, (tile + 15) / 16 * 16 * threads, sizeof *s->tile);
     s->pair = (uint64_t *)haste__take(arena, 2 * (uint64_t)work->ids, sizeof *s->pair);
@@ -2230,6 +2295,50 @@ static haste_status haste__workspace_bytes(const haste_workspace *work, size_t *
     return HASTE_OK;
 }
 
+/* The groups of each block, range[k][0] .. range[k][1] - 1, that a range of slots holds. */
+static haste_status haste__slot_range(const haste_layer *layer, int64_t first_slot, int64_t end_slot,
+                                      int64_t range[HASTE_MAX_BLOCKS][2], haste_error *error)
+{
+    int k;
+    if (first_slot < 0 || end_slot <= first_slot || end_slot > layer->slots)
+        return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected a range of %lld slots",
+                           (long long)first_slot, (long long)end_slot, (long long)layer->slots);
+    for (k = 0; k < layer->block_count; k++) {
+        const haste_block *b = &layer->block[k];
+        const int64_t S = b->group_size, end = b->first_slot + haste__block_slots(b);
+        const int64_t first = first_slot > b->first_slot ? first_slot - b->first_slot : 0;
+        const int64_t last = end_slot < end ? end_slot - b->first_slot : haste__block_slots(b);
+        range[k][0] = range[k][1] = 0;
+        if (first >= last) continue;
+        if (first % S != 0 || last % S != 0)
+            return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: a group of block[%d] is cut; "
+                               "from slot %lld on each has %d slots", (long long)first_slot, (long long)end_slot, k,
+                               (long long)b->first_slot, (int)S);
+        range[k][0] = first / S;
+        range[k][1] = last / S;
+    }
+    return HASTE_OK;
+}
+
+/* Lays out the scores of a range. A group that reads its whole slice has nothing to move to. */
+static haste_status haste__scores_arrange(haste_input_scores *scores, const haste_layer *layer, haste__arena *arena,
+                                          haste_error *error)
+{
+    int64_t range[HASTE_MAX_BLOCKS][2];
+    const haste_status status = haste__slot_range(layer, scores->first_slot, scores->end_slot, range, error);
+    int k;
+    if (status != HASTE_OK) return status;
+    for (k = 0; k < layer->block_count; k++) {
+        const haste_block *b = &layer->block[k];
+        const uint64_t groups = (uint64_t)(range[k][1] - range[k][0]), width = (uint64_t)haste__block_width(b);
+        scores->score[k] = NULL;
+        if ((uint64_t)b->fan_in < width && groups > 0)
+            scores->score[k] = (float *)haste__take(arena, groups * width, sizeof(float));
+    }
+    if (arena->overflow) return haste__fail(error, HASTE_ERR_SIZE, "the size of the inputs' scores overflows size_t");
+    return HASTE_OK;
+}
+
 static haste_status haste__gradient_arrange(haste_gradient *gradient, const haste_layer *layer, haste__arena *arena,
                                             haste_error *error)
 {
@@ -2246,10 +2355,11 @@ static haste_status haste__gradient_arrange(haste_gradient *gradient, const hast
 haste_status haste_plan_bytes(const haste_layer_options *options, const haste_workspace_options *work, haste_plan *plan,
                               haste_error *error)
 {
-    haste__arena arena = { NULL, 0, 0 }, gradients = { NULL, 0, 0 };
+    haste__arena arena = { NULL, 0, 0 }, gradients = { NULL, 0, 0 }, inputs = { NULL, 0, 0 };
     haste_layer layer;
     haste_workspace workspace;
     haste_gradient gradient;
+    haste_input_scores scores;
     haste_plan p;
     haste_status status;
     if (!plan) return haste__fail(error, HASTE_ERR_ARG, "plan is NULL");
@@ -2260,7 +2370,12 @@ haste_status haste_plan_bytes(const haste_layer_options *options, const haste_wo
     if (status == HASTE_OK) status = haste__gradient_arrange(&gradient, &layer, &gradients, error);
     if (status == HASTE_OK) status = haste__rewire_bytes(&layer, &workspace, &p.rewire, error);
     if (status != HASTE_OK) return status;
+    scores.first_slot = 0;
+    scores.end_slot = layer.slots;
+    status = haste__scores_arrange(&scores, &layer, &inputs, error);
+    if (status != HASTE_OK) return status;
     p.gradient = gradients.end;
+    p.scores = inputs.end;
     *plan = p;
     return HASTE_OK;
 }
@@ -2843,6 +2958,7 @@ typedef struct haste__pass {
     int                    tiles;           /* ceil(B / 32) blocks of samples */
     int                    rows;            /* only logits are wanted, as rows of labels */
     int                    dot;             /* these by haste__dot, from scratch.x_bf16 */
+    int                    sparse;          /* many inputs are 0 in whole blocks of samples: see scratch.live */
     int                    pitch;           /* floats of an input in a block: 32, or B where only logits are wanted
                                                and B < 32 */
     const uint64_t        *pair, *pair_end; /* (slot << 32 | sample), ascending and distinct */
@@ -2886,6 +3002,7 @@ typedef struct haste__group {
     float             *z, *zt;              /* [tiles][S][32] logits, then their gradients; [tiles][32][S] the same
                                                transposed; each with room for a panel */
     float             *copy, *dw, *db;      /* [F, S], [F, S], a panel of biases */
+    uint16_t          *place, *column;      /* [F] each: what haste__group_live finds */
     const uint64_t    *pair, *pair_end;     /* its pairs */
     const uint64_t    *ignored, *ignored_end;
     float              importance;          /* of its loss: above 1 where it stands for groups that are not visited */
@@ -2914,6 +3031,22 @@ static void haste__pass_load(const haste__pass *pass)
             for (; b < pass->pitch; b++) out[b] = 0;
         }
     }
+}
+
+/* For training. Says besides which inputs are 0 in whole blocks of samples, and whether a fourth of all are. */
+static void haste__pass_load_live(haste__pass *pass)
+{
+    const size_t n = (size_t)pass->tiles * (size_t)pass->layer->inputs;
+    const float *x = pass->scratch.x;
+    size_t i, dead = 0;
+    int b;
+    haste__pass_load(pass);
+    for (i = 0; i < n; i++, x += HASTE__SAMPLES) {
+        for (b = 0; b < HASTE__SAMPLES && x[b] == 0; b++) { }
+        pass->scratch.live[i] = b < HASTE__SAMPLES;
+        dead += b == HASTE__SAMPLES;
+    }
+    pass->sparse = dead >= (n + 3) / 4;
 }
 
 /* Where only logits are wanted, a small batch is packed: an input then takes fewer cache lines. */
@@ -3313,6 +3446,8 @@ static void haste__group_open(haste__group *group, const haste__pass *pass, int 
     group->copy = group->zt = group->dw = group->db = NULL;
     if (!pass->rows || pass->dot) group->copy = group->z + panel;
     if (!pass->rows) {
+        group->place = (uint16_t *)(group->copy + weights);
+        group->column = group->place + group->F;
         group->zt = group->copy + weights + ((size_t)group->F + 1) * (HASTE__SAMPLES / 2);
         group->dw = group->zt + panel;
         group->db = group->dw + weights;
@@ -3360,9 +3495,45 @@ static const float *haste__group_x(const haste__pass *pass, const haste__group *
            ((size_t)tile * (size_t)pass->layer->inputs + (size_t)group->block->begin) * HASTE__SAMPLES;
 }
 
+/* Is a column of x, where many are 0, not 0 in all samples of tiles `tile` .. end - 1? */
+HASTE__INLINE int haste__column_live(const haste__pass *pass, int column, int tile, int end)
+{
+    const size_t D = (size_t)pass->layer->inputs;
+    int any = !pass->sparse;
+    for (; tile < end; tile++) any |= pass->scratch.live[(size_t)tile * D + (size_t)column];
+    return any;
+}
+
+/* Where x is mostly 0: which of the group's inputs are not 0 in all samples of tiles `tile` .. end - 1, as places and
+   as columns of the slice. Returns how many; F where leaving out the others does not pay. Sums without their terms,
+   which are 0, have the same bits. */
+static int haste__group_live(const haste__pass *pass, const haste__group *group, int tile, int end)
+{
+    int f, n = 0;
+    if (!pass->sparse) return group->F;
+    for (f = 0; f < group->F; f++) {
+        const int column = group->index ? group->index[f] : f;
+        group->place[n] = (uint16_t)f;
+        group->column[n] = (uint16_t)column;
+        n += haste__column_live(pass, group->block->begin + column, tile, end);
+    }
+    return n <= group->F / 4 * 3 ? n : group->F;
+}
+
 /* Logits of a tile to group->z [S][32], as training wants them. */
 static void haste__group_logits(const haste__pass *pass, haste__group *group, int tile)
 {
+    const size_t S = (size_t)group->S;
+    const int n = haste__group_live(pass, group, tile, tile + 1);
+    int i;
+    if (n < group->F) {   /* their weights side by side; dw is free until the gradients */
+        for (i = 0; i < n; i++) memcpy(group->dw + (size_t)i * S, group->w + group->place[i] * S, S * sizeof(float));
+        if (tile == 0 && pass->layer->dtype == HASTE_F32)
+            haste__next_fetch(group, group->block->weight, HASTE_F32, 0, 1);
+        pass->kernel->forward(group->S, n, group->column, group->dw, group->block->bias + group->g * group->S,
+                              haste__group_x(pass, group, tile), group->z + (size_t)tile * S * HASTE__SAMPLES, 0);
+        return;
+    }
     /* The kernel adds the bias last: a prior near -14 would cost the sum its last bits. */
     pass->kernel->forward(group->S, group->F, group->index, group->w, group->block->bias + group->g * group->S,
                           haste__group_x(pass, group, tile),
@@ -3662,9 +3833,17 @@ static void haste__group_transpose(const haste__pass *pass, haste__group *group,
 static void haste__group_grad_weight(const haste__pass *pass, haste__group *group, int tile, int end,
                                      haste__store_mode store)
 {
-    pass->kernel->grad_weight(group->S, group->F, group->index, haste__group_x(pass, group, tile),
+    const size_t row = (size_t)group->S * sizeof(float);
+    const int F = group->F, n = store == HASTE__SET ? haste__group_live(pass, group, tile, end) : F;
+    int f, i = n;
+    pass->kernel->grad_weight(group->S, n, n < F ? group->column : group->index, haste__group_x(pass, group, tile),
                               (ptrdiff_t)pass->layer->inputs * HASTE__SAMPLES, end - tile,
                               group->zt + (size_t)tile * HASTE__SAMPLES * (size_t)group->S, group->dw, store);
+    for (f = F - 1; f >= i; f--) {   /* rows go to their places, from the last on */
+        float *to = group->dw + (size_t)f * (size_t)group->S;
+        if (i > 0 && group->place[i - 1] == f) memcpy(to, group->dw + (size_t)--i * (size_t)group->S, row);
+        else memset(to, 0, row);
+    }
 }
 
 /* From logit gradients z [S][32] of a tile: the chunk's input gradients (+=) of the group's inputs f .. end - 1. */
@@ -4125,7 +4304,7 @@ static haste_status haste__train(haste__pass *pass, const haste_lists *positives
     haste__targets(pass, positives, o);
     pass->want_loss = loss != NULL;
     pass->grad_x = grad_x;
-    haste__pass_load(pass);
+    haste__pass_load_live(pass);
     if (pass->layer->loss == HASTE_SOFTMAX && !o->function) total = haste__softmax_sums(pass);
     haste__parallel(work->chunks, work->threads, haste__train_chunk, pass);
     for (chunk = 0; chunk < work->chunks; chunk++) {
@@ -4220,7 +4399,7 @@ haste_status haste_softmax_begin(const haste_layer *layer, haste_workspace *work
     if (B == 0) return HASTE_OK;
     if (!sums) return haste__fail(error, HASTE_ERR_ARG, "sums is NULL");
     haste__targets(&pass, positives, &plain);
-    haste__pass_load(&pass);
+    haste__pass_load_live(&pass);
     haste__parallel(work->chunks, work->threads, haste__softmax_chunk, &pass);
     for (b = 0; b < B; b++) haste__softmax_row(&pass, b, sums + HASTE_SOFTMAX_SUMS * (size_t)b);
     return haste__flags(&pass) ? haste__fail(error, HASTE_ERR_NONFINITE, "a logit is not finite") : HASTE_OK;
@@ -5840,8 +6019,10 @@ haste_status haste_group(const float *embedding, int32_t L, int32_t E, int32_t *
 
 typedef struct haste__rewire {
     haste__pass                 pass;
-    haste_layer                *layer;
+    haste_layer                *layer;                     /* that is rewired */
     const haste_rewire_options *options;
+    haste_input_scores         *scores;                    /* of the groups in question; NULL: all, from a batch */
+    int64_t                     range[HASTE_MAX_BLOCKS][2];   /* these groups of each block */
     uint32_t                   *place[HASTE_MAX_BLOCKS];   /* [G, F] of the blocks that can change, else NULL */
     uint64_t                   *key;                       /* [threads][width]: what is selected from and sorted */
     uint16_t                   *input;                     /* [threads][width]: inputs that are not in the group */
@@ -5890,6 +6071,17 @@ static float haste__row_mean(const haste__pass *pass, const float *a, const floa
     return pass->kernel->sum_abs(a, b, S) / (float)labels;
 }
 
+/* The next group of the range. 0: there is none. */
+static int haste__rewire_walk(const haste__rewire *r, haste__walk *walk, int64_t *g)
+{
+    while (haste__walk_group(walk, g))
+        if (*g >= r->range[walk->number][0] && *g < r->range[walk->number][1]) return 1;
+    return 0;
+}
+
+/* What scores are made of: the means of an input that the group has are |w * gradient|, of others |gradient|. */
+enum { HASTE__OWN = 1, HASTE__OTHERS = 2 };
+
 /* The group's logit gradients, transposed, from the batch. 0: a logit is not finite. */
 static int haste__group_slopes(const haste__pass *pass, haste__group *group)
 {
@@ -5899,9 +6091,76 @@ static int haste__group_slopes(const haste__pass *pass, haste__group *group)
     memset(group->db, 0, (size_t)group->S * sizeof *group->db);
     for (tile = 0; tile < pass->tiles; tile++) {
         haste__group_clear(pass, group, tile);
+        if (pass->negligible > 0)
+            pass->kernel->drop_small(group->z + (size_t)tile * (size_t)group->S * HASTE__SAMPLES,
+                                     group->S * HASTE__SAMPLES, pass->negligible);
         haste__group_transpose(pass, group, tile);
     }
     return 1;
+}
+
+/* Scores [width] of the inputs of an opened group from the batch, in the chunk's scratch; `what`: of which. NULL: a
+   logit or a score is not finite. */
+static const float *haste__batch_scores(const haste__pass *pass, haste__group *group, int64_t chunk, int what)
+{
+    const haste_block *block = group->block;
+    const int F = block->fan_in, width = block->end - block->begin;
+    const uint16_t *own = group->index;
+    float *score = pass->scratch.grad_x + (size_t)chunk * (size_t)pass->tiles * (size_t)pass->layer->inputs *
+                   HASTE__SAMPLES;
+    uint16_t *input = (uint16_t *)(score + width);
+    int part, n, f, c, i, count;
+    if (!haste__group_slopes(pass, group)) return NULL;
+    memset(score, 0, (size_t)width * sizeof *score);
+    for (part = HASTE__OWN; part <= HASTE__OTHERS; part++) {
+        if (!(what & part)) continue;
+        for (c = f = n = 0; c < width && part == HASTE__OTHERS; c++)
+            if (f < F && own[f] == c) f++;
+            else if (haste__column_live(pass, block->begin + c, 0, pass->tiles)) input[n++] = (uint16_t)c;
+        if (part == HASTE__OWN) n = F;
+        for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
+            group->F = count = n - c < F ? n - c : F;
+            group->index = part == HASTE__OWN ? own : input + c;
+            haste__group_grad_weight(pass, group, 0, pass->tiles, HASTE__SET);
+            for (i = 0; i < count; i++) {
+                const size_t row = (size_t)i * (size_t)group->S;
+                const float mean = haste__row_mean(pass, group->dw + row, part == HASTE__OWN ? group->w + row : NULL,
+                                                   group->S, group->labels);
+                if (!(mean <= FLT_MAX)) return NULL;
+                score[group->index[i]] = mean;
+            }
+        }
+    }
+    return score;
+}
+
+/* What accumulated scores say of a group, or NULL: there are none. */
+static float *haste__scores_of(const haste__rewire *r, int number, int64_t g)
+{
+    const haste_block *block = &r->pass.layer->block[number];
+    return r->scores ? r->scores->score[number] + (g - r->range[number][0]) * (block->end - block->begin) : NULL;
+}
+
+/* Adds a batch's scores of the range. */
+static void haste__score_chunk(void *context, int64_t chunk, int thread)
+{
+    const haste__rewire *r = (const haste__rewire *)context;
+    const haste__pass *pass = &r->pass;
+    haste__walk walk = haste__walk_chunk(pass, chunk);
+    int bad = 0;
+    int64_t g;
+    while (haste__rewire_walk(r, &walk, &g)) {
+        haste__group group;
+        const float *score;
+        float importance;
+        if (!r->scores->score[walk.number] || !haste__visited(pass, walk.number, g, &importance)) continue;
+        haste__group_open(&group, pass, walk.number, g, thread);
+        group.importance = importance;
+        score = haste__batch_scores(pass, &group, chunk, HASTE__OWN | HASTE__OTHERS);
+        if (!score) { bad++; continue; }
+        pass->kernel->axpy(haste__scores_of(r, walk.number, g), 1, score, haste__block_width(group.block));
+    }
+    pass->scratch.flag[chunk] = bad;
 }
 
 /* First: scores of the `limit` lowest places of each group. Its others stay, whatever happens elsewhere. */
@@ -5911,28 +6170,33 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
     const haste__pass *pass = &r->pass;
     uint64_t *key = r->key + (size_t)thread * r->width;
     haste__walk walk = haste__walk_chunk(pass, chunk);
-    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, f, bad = 0;
+    int saliency = r->options->prune == HASTE_PRUNE_SALIENCY, F, f, bad = 0;
     int64_t g, i;
-    while (haste__walk_group(&walk, &g)) {
+    while (haste__rewire_walk(r, &walk, &g)) {
         const int number = walk.number;
         haste__group group;
+        const float *score = NULL;
+        const uint16_t *index;
         uint32_t *place;
         if (r->moves[number] == 0) continue;
         haste__group_open(&group, pass, number, g, thread);
+        index = group.index;
+        F = group.F;
         if (saliency) {
-            if (!haste__group_slopes(pass, &group)) { bad = 1; continue; }
-            haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
+            score = haste__scores_of(r, number, g);
+            if (!score) score = haste__batch_scores(pass, &group, chunk, HASTE__OWN);
+            if (!score) { bad = 1; continue; }
         }
-        place = r->place[number] + g * group.F;
-        for (f = 0; f < group.F; f++) {
-            size_t row = (size_t)f * (size_t)group.S;
-            uint32_t bits = haste__bits(haste__row_mean(pass, group.w + row, saliency ? group.dw + row : NULL,
-                                                        group.S, group.labels));
+        place = r->place[number] + g * F;
+        for (f = 0; f < F; f++) {
+            uint32_t bits = haste__bits(saliency ? score[index[f]] :
+                                        haste__row_mean(pass, group.w + (size_t)f * (size_t)group.S, NULL, group.S,
+                                                        group.labels));
             if (bits >= 0x7f800000u) bad = 1;
             key[f] = (uint64_t)bits << 32 | (uint64_t)f;
             place[f] = HASTE__KEEP;
         }
-        haste__select(key, group.F, r->limit[number]);
+        haste__select(key, F, r->limit[number]);
         for (i = 0; i < r->limit[number]; i++) place[key[i] & 0xffffffffu] = (uint32_t)(key[i] >> 32);
     }
     pass->scratch.flag[chunk] = bad;
@@ -5945,18 +6209,19 @@ static void haste__rewire_bound(haste__rewire *r, int number)
     static const int shift[4] = { 32, 21, 10, 0 };
     const haste_block *block = &r->layer->block[number];
     const uint32_t *place = r->place[number];
-    int64_t count[2048], places = block->groups * block->fan_in, left = r->moves[number], p;
+    const int64_t places = r->range[number][1] * block->fan_in;
+    int64_t count[2048], left = r->moves[number], first = r->range[number][0] * block->fan_in, p;
     uint64_t found = 0, bin;
     int level;
     for (level = 0; level < 3; level++) {
         int high = shift[level], low = shift[level + 1];
         memset(count, 0, sizeof count);
-        for (p = 0; p < places; p++)
+        for (p = first; p < places; p++)
             if ((uint64_t)place[p] >> high == found >> high) count[place[p] >> low & ((1u << (high - low)) - 1)]++;
         for (bin = 0; left > count[bin]; bin++) left -= count[bin];
         found |= bin << low;
     }
-    for (p = 0; place[p] != (uint32_t)found || --left > 0; p++) { }
+    for (p = first; place[p] != (uint32_t)found || --left > 0; p++) { }
     r->bound[number] = (uint32_t)found;
     r->last[number] = p;
 }
@@ -5978,31 +6243,34 @@ static void haste__grow_random(const haste__rewire *r, int number, int64_t g, ui
     }
 }
 
-/* input [n] (in, out): those with the largest mean |gradient| over the group's labels come first. 0: a logit or a
-   gradient is not finite. */
+/* input [n] (in, out): those with the highest scores come first; where too few are above 0, others that are drawn
+   follow. 0: a logit or a score is not finite. */
 static int haste__grow_gradient(const haste__rewire *r, int number, int64_t g, uint16_t *input, int n, int wanted,
-                                int thread)
+                                int64_t chunk, int thread)
 {
-    const haste__pass *pass = &r->pass;
     uint64_t *key = r->key + (size_t)thread * r->width;
-    const int F = r->layer->block[number].fan_in;
-    haste__group group;
-    int c, i, count;
-    haste__group_open(&group, pass, number, g, thread);
-    if (!haste__group_slopes(pass, &group)) return 0;
-    for (c = 0; c < n; c += count) {   /* as many at once as the scratch for the group's own gradient holds */
-        group.F = count = n - c < F ? n - c : F;
-        group.index = input + c;
-        haste__group_grad_weight(pass, &group, 0, pass->tiles, HASTE__SET);
-        for (i = 0; i < count; i++) {
-            const float mean = haste__row_mean(pass, group.dw + (size_t)i * (size_t)group.S, NULL, group.S,
-                                               group.labels);
-            if (!(mean <= FLT_MAX)) return 0;
-            key[c + i] = haste__key(mean, input[c + i]);   /* ties to the smaller input */
-        }
+    const float *score = haste__scores_of(r, number, g);
+    int i, found = 0, zeros = 0;
+    if (!score) {
+        haste__group group;
+        haste__group_open(&group, &r->pass, number, g, thread);
+        score = haste__batch_scores(&r->pass, &group, chunk, HASTE__OTHERS);
     }
-    haste__select(key, n, wanted);
-    for (i = 0; i < wanted; i++) input[i] = (uint16_t)haste__key_id(key[i]);
+    if (!score) return 0;
+    for (i = 0; i < n; i++) {
+        const float value = score[input[i]];
+        if (!(value >= 0 && value <= FLT_MAX)) return 0;
+        if (value > 0) key[found++] = haste__key(value, input[i]);   /* ties to the smaller input */
+        else input[zeros++] = input[i];
+    }
+    if (found < wanted) {
+        haste__grow_random(r, number, g, input, zeros, wanted - found);
+        memmove(input + found, input, (size_t)(wanted - found) * sizeof *input);
+    } else {
+        haste__select(key, found, wanted);
+        found = wanted;
+    }
+    for (i = 0; i < found; i++) input[i] = (uint16_t)haste__key_id(key[i]);
     return 1;
 }
 
@@ -6015,7 +6283,7 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int i, f, bad = 0;
     int64_t g;
-    while (haste__walk_group(&walk, &g)) {
+    while (haste__rewire_walk(r, &walk, &g)) {
         const int number = walk.number;
         const haste_block *block = &r->layer->block[number];
         int F = block->fan_in, width = block->end - block->begin, wanted = 0, n = 0, c;
@@ -6034,7 +6302,7 @@ static void haste__rewire_grow_chunk(void *context, int64_t chunk, int thread)
             if (f < F && index[f] == c) f++;
             else input[n++] = (uint16_t)c;
         if (r->options->growth == HASTE_GROW_RANDOM) haste__grow_random(r, number, g, input, n, wanted);
-        else if (!haste__grow_gradient(r, number, g, input, n, wanted, thread)) { bad = 1; continue; }
+        else if (!haste__grow_gradient(r, number, g, input, n, wanted, chunk, thread)) { bad = 1; continue; }
         for (f = i = 0; f < F; f++)
             if (place[f] != HASTE__KEEP) place[f] = input[i++];
     }
@@ -6067,7 +6335,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
     haste__walk walk = haste__walk_chunk(pass, chunk);
     int f, s, k;
     int64_t g;
-    while (haste__walk_group(&walk, &g)) {
+    while (haste__rewire_walk(r, &walk, &g)) {
         const int number = walk.number;
         haste_block *block = &layer->block[number];
         int F = block->fan_in, S = block->group_size, labels = haste__group_labels(block, g), moves = 0;
@@ -6089,8 +6357,11 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
         for (k = 0; k < haste__states(layer->optimizer); k++)
             haste__rewire_rows(block->weight_state[k], first, row, F, key, place, scratch);
         for (f = 0; f < F; f++) {
+            const uint32_t from = (uint32_t)key[f];
             index[f] = (uint16_t)(key[f] >> 32);
-            if (!r->options->uniform || place[key[f] & 0xffffffffu] == HASTE__KEEP) continue;
+            if (r->options->origin[number])
+                r->options->origin[number][first + (size_t)f] = place[from] == HASTE__KEEP ? (int32_t)from : -1;
+            if (!r->options->uniform || place[from] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
                 haste__set_number(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
                              haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
@@ -6138,16 +6409,37 @@ static int64_t haste__rewire_limits(haste__rewire *r)
     int i;
     for (i = 0; i < r->layer->block_count; i++) {
         const haste_block *block = &r->layer->block[i];
-        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = block->groups * F;
+        const int64_t groups = r->range[i][1] - r->range[i][0];
+        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = groups * F;
         int64_t limit = haste__share_of(group_share, F);
         if (limit > spare) limit = spare;
         if (o->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(o->share, wanted);
         else if (limit > haste__share_of(o->share, F)) limit = haste__share_of(o->share, F);
         r->limit[i] = limit;
-        r->moves[i] = wanted < block->groups * limit ? wanted : block->groups * limit;
+        r->moves[i] = wanted < groups * limit ? wanted : groups * limit;
         total += r->moves[i];
     }
     return total;
+}
+
+/* Makes ready for scores of a batch. */
+static void haste__rewire_load(haste__rewire *r, const haste_lists *positives, const haste_loss_options *o)
+{
+    haste__pass_load_live(&r->pass);
+    haste__targets(&r->pass, positives, o);
+    if (r->pass.layer->loss == HASTE_SOFTMAX && !o->function) haste__softmax_sums(&r->pass);
+}
+
+/* Where rows were, while none has moved. */
+static void haste__rewire_stays(const haste__rewire *r)
+{
+    int64_t p;
+    int i;
+    for (i = 0; i < r->layer->block_count; i++) {
+        const haste_block *block = &r->layer->block[i];
+        int32_t *origin = r->options->origin[i];
+        for (p = 0; origin && p < block->groups * block->fan_in; p++) origin[p] = (int32_t)(p % block->fan_in);
+    }
 }
 
 /* The three passes. The layer changes in the last one, which cannot fail. */
@@ -6162,8 +6454,90 @@ static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
         if (r->moves[i] > 0) haste__rewire_bound(r, i);
     haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, r);
     if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
+    haste__rewire_stays(r);
     haste__parallel(work->chunks, work->threads, haste__rewire_apply_chunk, r);
     return HASTE_OK;
+}
+
+haste_status haste_input_scores_create(haste_input_scores *scores, const haste_layer *layer, int64_t first_slot,
+                                       int64_t end_slot, haste_error *error)
+{
+    haste__arena arena = { NULL, 0, 0 };
+    haste_input_scores result;
+    haste_status status;
+    if (!scores) return haste__fail(error, HASTE_ERR_ARG, "scores is NULL");
+    status = haste__layer_quick_check(layer, error);
+    if (status != HASTE_OK) return status;
+    memset(&result, 0, sizeof result);
+    result.first_slot = first_slot;
+    result.end_slot = first_slot == 0 && end_slot == 0 ? layer->slots : end_slot;
+    result.layer = haste__layer_identity(layer);
+    status = haste__scores_arrange(&result, layer, &arena, error);
+    if (status != HASTE_OK) return status;
+    result.bytes = arena.end;
+    if ((status = haste__reserve(&arena, "scores", error)) != HASTE_OK) return status;
+    result.memory = arena.memory;
+    memset(result.memory, 0, result.bytes);
+    haste__scores_arrange(&result, layer, &arena, NULL);
+    *scores = result;
+    return HASTE_OK;
+}
+
+void haste_input_scores_free(haste_input_scores *scores)
+{
+    if (!scores) return;
+    haste__release(scores->memory);
+    memset(scores, 0, sizeof *scores);
+}
+
+/* Makes the scores, if any, those that the rewiring is about. `used`: they must hold a batch. */
+static haste_status haste__scores_begin(haste__rewire *r, const haste_layer *layer, haste_input_scores *scores,
+                                        int used, haste_error *error)
+{
+    haste_status status;
+    int i;
+    r->scores = scores;
+    for (i = 0; i < layer->block_count; i++) {
+        r->range[i][0] = 0;
+        r->range[i][1] = layer->block[i].groups;
+    }
+    if (!scores) return HASTE_OK;
+    if (scores->layer != haste__layer_identity(layer))
+        return haste__fail(error, HASTE_ERR_STATE, "the scores were made for a layer of other blocks or another seed");
+    status = haste__slot_range(layer, scores->first_slot, scores->end_slot, r->range, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < layer->block_count; i++)
+        if (!scores->score[i] && r->range[i][0] < r->range[i][1] &&
+            layer->block[i].fan_in < haste__block_width(&layer->block[i]))
+            return haste__fail(error, HASTE_ERR_ARG, "scores->score[%d] is NULL", i);
+    if (used && scores->batches < 1)
+        return haste__fail(error, HASTE_ERR_STATE, "scores->batches = %lld, expected at least 1: haste_score_inputs "
+                           "adds one", (long long)scores->batches);
+    if (scores->batches != 0 && scores->rewires != layer->rewires)
+        return haste__fail(error, HASTE_ERR_STATE, "the scores hold %lld batches from before a haste_rewire, expected "
+                           "those of the inputs that groups have now", (long long)scores->batches);
+    return HASTE_OK;
+}
+
+haste_status haste_score_inputs(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
+                                const haste_lists *positives, const haste_loss_options *options,
+                                haste_input_scores *scores, haste_error *error)
+{
+    haste__rewire r;
+    haste_loss_options plain;
+    haste_status status;
+    memset(&plain, 0, sizeof plain);
+    memset(&r, 0, sizeof r);
+    if (!options) options = &plain;
+    status = haste__train_begin(&r.pass, layer, work, x, B, positives, options, error);
+    if (status == HASTE_OK && !scores) status = haste__fail(error, HASTE_ERR_ARG, "scores is NULL");
+    if (status == HASTE_OK) status = haste__scores_begin(&r, layer, scores, 0, error);
+    if (status != HASTE_OK || B == 0) return status;
+    haste__rewire_load(&r, positives, options);
+    haste__parallel(work->chunks, work->threads, haste__score_chunk, &r);
+    scores->rewires = layer->rewires;
+    scores->batches++;
+    return haste__bad_groups(&r.pass, error);
 }
 
 haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
@@ -6173,7 +6547,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     haste__arena arena = { NULL, 0, 0 };
     haste_loss_options plain;
     int64_t total;
-    int batch;
+    int batch, i;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
@@ -6181,8 +6555,11 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     memset(&plain, 0, sizeof plain);
     r.layer = layer;
     r.options = options;
-    batch = options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT;
+    status = haste__scores_begin(&r, layer, options->scores, 1, error);
+    if (status != HASTE_OK) return status;
+    batch = !options->scores && (options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT);
     if (batch && B == 0) {   /* nothing to judge by: nothing is done */
+        haste__rewire_stays(&r);
         if (moved) *moved = 0;
         return HASTE_OK;
     }
@@ -6196,18 +6573,20 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
     if (status != HASTE_OK) return status;
     total = haste__rewire_limits(&r);
-    if (total > 0) {
+    if (total == 0) haste__rewire_stays(&r);
+    else {
         if ((status = haste__reserve(&arena, "scratch", error)) != HASTE_OK) return status;
         haste__rewire_arrange(&r, layer, work, &arena, error);
-        if (batch) {
-            haste__pass_load(&r.pass);
-            haste__targets(&r.pass, positives, &plain);
-            if (layer->loss == HASTE_SOFTMAX) haste__softmax_sums(&r.pass);
-        }
+        if (batch) haste__rewire_load(&r, positives, &plain);
         status = haste__rewire_run(&r, error);
         haste__release(arena.memory);
         if (status != HASTE_OK) return status;
     }
+    for (i = 0; r.scores && i < layer->block_count; i++)
+        if (r.scores->score[i])
+            memset(r.scores->score[i], 0, (size_t)(r.range[i][1] - r.range[i][0]) *
+                   (size_t)haste__block_width(&layer->block[i]) * sizeof(float));
+    if (r.scores) r.scores->batches = 0;
     layer->rewires++;
     if (moved) *moved = total;
     return HASTE_OK;
@@ -7840,9 +8219,9 @@ typedef struct haste__energy { double kept, all; } haste__energy;   /* sums of s
 
 static double haste__kept(const haste__energy *energy) { return energy->all > 0 ? energy->kept / energy->all : 1; }
 
-/* Row i becomes the label at place j of a block, with state 0; its energy is added. */
+/* Row i becomes the label at place j of a block, with state 0, unless `write` is 0; its energy is added. */
 static void haste__write_label(const haste_layer *layer, const haste_block *block, int64_t j, const haste_rows *rows,
-                               int64_t i, haste__energy *energy)
+                               int64_t i, int write, haste__energy *energy)
 {
     const int64_t D = layer->inputs;
     const haste_sparse *sparse = rows->sparse;
@@ -7860,59 +8239,70 @@ static void haste__write_label(const haste_layer *layer, const haste_block *bloc
         if (dense) value = dense[column];
         else if (n < end && sparse->feature[n] == column) value = sparse->value[n];
         energy->kept += (double)value * (double)value;
+        if (!write) continue;
         haste__set_number(block->weight, layer->dtype, place, value * scale);
         for (k = 0; k < haste__states(layer->optimizer); k++)
             haste__set_number(block->weight_state[k], layer->state_dtype, place, 0);
     }
+    if (!write) return;
     block->bias[j] = rows->bias ? rows->bias[i] : 0;
     if (!rows->bias && rows->frequency) block->bias[j] = haste__prior(layer->loss, rows->frequency[i], rows->samples);
     for (k = 0; k < haste__states(layer->optimizer); k++) block->bias_state[k][j] = 0;
 }
 
-/* Scratch of haste__choose_inputs. */
+/* Scratch of haste__choose_inputs, the first two of each thread. */
 typedef struct haste__choice {
     double   *energy;   /* [D] */
     uint64_t *key;      /* [D] */
+    uint64_t *row;      /* slot << 32 | row of each label, ascending, or of one group's the rows alone */
+    int       weigh;    /* 1: rows count by their label's frequency */
 } haste__choice;
 
-static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, haste__arena *arena, haste_error *error)
+static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, int threads, int64_t rows,
+                                          haste__arena *arena, haste_error *error)
 {
+    const uint64_t n = (uint64_t)D * (uint64_t)threads;
     haste_status status = HASTE_OK;
     int walk;
     memset(arena, 0, sizeof *arena);
+    choice->weigh = 0;
     for (walk = 0; walk < 2 && status == HASTE_OK; walk++) {
-        choice->energy = (double *)haste__take(arena, (uint64_t)D, sizeof *choice->energy);
-        choice->key = (uint64_t *)haste__take(arena, (uint64_t)D, sizeof *choice->key);
+        choice->energy = (double *)haste__take(arena, n, sizeof *choice->energy);
+        choice->key = (uint64_t *)haste__take(arena, n, sizeof *choice->key);
+        choice->row = (uint64_t *)haste__take(arena, (uint64_t)rows, sizeof *choice->row);
         if (walk == 0) status = haste__reserve(arena, "scratch", error);
     }
     return status;
 }
 
-/* The F inputs of group g in which the rows of its labels hold the most energy; a label's row is its id - first_row,
-   and `group` is g's number in the layer. */
+/* The F inputs of group g in which rows of its labels hold the most energy; the lower halves of key [key_count] are the
+   rows, and `group` is g's number in the layer. */
 static void haste__choose_inputs(const haste_layer *layer, const haste_block *block, int64_t g, int64_t group,
-                                 const haste_rows *rows, int32_t first_row, haste__choice *choice)
+                                 const haste_rows *rows, const uint64_t *key, int64_t key_count,
+                                 const haste__choice *choice)
 {
     const int32_t F = block->fan_in, width = haste__block_width(block);
-    const int labels = haste__group_labels(block, g);
     const haste_sparse *sparse = rows->sparse;
     uint16_t *index = block->index + g * F;
+    double weights = 0;
     int32_t n = 0, f, d, left;
-    int64_t j;
-    int s;
+    int64_t i, j;
     memset(choice->energy, 0, (size_t)width * sizeof *choice->energy);
-    for (s = 0; s < labels; s++) {
-        const int64_t row = layer->label_of[block->first_slot + g * block->group_size + s] - first_row;
+    for (i = 0; i < key_count; i++) {
+        const int64_t row = (int64_t)(key[i] & 0xffffffffu);
+        const double weight = choice->weigh && rows->frequency ? (double)rows->frequency[row] : 1;
         const float *dense = rows->dense ? rows->dense + row * layer->inputs + block->begin : NULL;
-        for (d = 0; d < width && dense; d++) choice->energy[d] += (double)dense[d] * (double)dense[d];
+        weights += weight;
+        for (d = 0; d < width && dense; d++) choice->energy[d] += weight * ((double)dense[d] * (double)dense[d]);
         for (j = sparse ? sparse->offset[row] : 0; sparse && j < sparse->offset[row + 1]; j++) {
             d = sparse->feature[j] - block->begin;
-            if (d >= 0 && d < width) choice->energy[d] += (double)sparse->value[j] * (double)sparse->value[j];
+            if (d >= 0 && d < width)
+                choice->energy[d] += weight * ((double)sparse->value[j] * (double)sparse->value[j]);
         }
     }
-    /* The root of its mean over the labels: never too large for a float. */
+    /* The root of its weighted mean over the rows: never too large for a float. */
     for (d = 0; d < width; d++)
-        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d] / labels), d);
+        if (choice->energy[d] > 0) choice->key[n++] = haste__key((float)sqrt(choice->energy[d] / weights), d);
     if (n > F) { haste__select(choice->key, n, F); n = F; }
 
     /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
@@ -7925,6 +8315,17 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
         f++;
     }
     for (f = d = 0; d < width; d++) if (choice->energy[d] < 0) index[f++] = (uint16_t)d;
+}
+
+/* key [labels of g] (=): the rows of all its labels, where a label's is its id - first_row. Returns how many. */
+static int haste__group_rows_of(const haste_layer *layer, const haste_block *block, int64_t g, int32_t first_row,
+                                uint64_t *key)
+{
+    const int labels = haste__group_labels(block, g);
+    int s;
+    for (s = 0; s < labels; s++)
+        key[s] = (uint64_t)(layer->label_of[block->first_slot + g * block->group_size + s] - first_row);
+    return labels;
 }
 
 /* ---- labels ---- */
@@ -7996,7 +8397,7 @@ haste_status haste_labels_set(haste_layer *layer, const int32_t *id, int64_t n, 
     for (i = 0; i < n; i++) {
         const int64_t slot = layer->slot_of[id ? id[i] : i];
         const haste_block *block = &layer->block[haste__block_of(layer, slot)];
-        haste__write_label(layer, block, slot - block->first_slot, rows, i, &energy);
+        haste__write_label(layer, block, slot - block->first_slot, rows, i, 1, &energy);
     }
     if (kept) *kept = haste__kept(&energy);
     return HASTE_OK;
@@ -8031,7 +8432,7 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     b->labels += n;
     status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) return status;
-    status = haste__choice_reserve(&choice, l.inputs, &arena, error);
+    status = haste__choice_reserve(&choice, l.inputs, 1, 256, &arena, error);
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
 
     for (k = 0; k < l.block_count; k++) {
@@ -8043,11 +8444,13 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     for (j = first; j < b->labels; j++) l.label_of[b->first_slot + j] = from->labels + (int32_t)(j - first);
     haste__layer_finish(&l);
     for (g = from->block[block].groups; g < b->groups && b->index; g++) {
-        if (strongest) haste__choose_inputs(&l, b, g, group + g, rows, from->labels, &choice);
+        if (strongest)
+            haste__choose_inputs(&l, b, g, group + g, rows, choice.row,
+                                 haste__group_rows_of(&l, b, g, from->labels, choice.row), &choice);
         else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
                                (uint64_t)(group + g));
     }
-    for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, &energy);
+    for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, 1, &energy);
     haste__release(arena.memory);
     *to = l;
     if (kept) *kept = haste__kept(&energy);
@@ -8221,26 +8624,19 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
     haste_layer l;
     haste_status status = haste__surgery_check(to, from, error);
     int32_t labels = 0, local = 0, i;
-    int64_t slot;
+    int64_t range[HASTE_MAX_BLOCKS][2], slot;
     int k, n, walk;
     if (status != HASTE_OK) return status;
-    if (first_slot < 0 || end_slot <= first_slot || end_slot > from->slots)
-        return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld, expected a range of %lld slots",
-                           (long long)first_slot, (long long)end_slot, (long long)from->slots);
+    status = haste__slot_range(from, first_slot, end_slot, range, error);
+    if (status != HASTE_OK) return status;
     l = *from;
     memset(l.block, 0, sizeof l.block);
     l.block_count = 0;
     for (k = 0; k < from->block_count; k++) {
         const haste_block *b = &from->block[k];
-        const int64_t S = b->group_size, F = b->fan_in, end = b->first_slot + haste__block_slots(b);
-        const int64_t first = first_slot > b->first_slot ? first_slot - b->first_slot : 0;
-        const int64_t last = end_slot < end ? end_slot - b->first_slot : haste__block_slots(b);
+        const int64_t S = b->group_size, F = b->fan_in, first = range[k][0] * S, last = range[k][1] * S;
         haste_block *block = &l.block[l.block_count];
         if (first >= last) continue;
-        if (first % S != 0 || last % S != 0)
-            return haste__fail(error, HASTE_ERR_ARG, "first_slot = %lld, end_slot = %lld: a group of block[%d] is cut; "
-                               "from slot %lld on each has %d slots", (long long)first_slot, (long long)end_slot, k,
-                               (long long)b->first_slot, (int)S);
         *block = *b;
         block->groups = (last - first) / S;
         block->labels = (last < b->labels ? last : b->labels) - first;
@@ -8373,18 +8769,96 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
     status = haste_layer_create(&l, &o, error);
     if (status != HASTE_OK) return status;
     status = haste__rows_check(&r, l.labels, l.inputs, l.dtype, error);
-    if (status == HASTE_OK) status = haste__choice_reserve(&choice, l.inputs, &arena, error);
+    if (status == HASTE_OK) status = haste__choice_reserve(&choice, l.inputs, 1, 256, &arena, error);
     if (status != HASTE_OK) { haste__release(l.memory); return status; }
     for (k = 0; k < l.block_count; group += l.block[k++].groups) {
         const haste_block *block = &l.block[k];
         for (g = 0; g < block->groups && block->index; g++)
-            haste__choose_inputs(&l, block, g, group + g, &r, 0, &choice);
+            haste__choose_inputs(&l, block, g, group + g, &r, choice.row,
+                                 haste__group_rows_of(&l, block, g, 0, choice.row), &choice);
         for (j = 0; j < block->labels; j++)
-            haste__write_label(&l, block, j, &r, l.label_of[block->first_slot + j], &energy);
+            haste__write_label(&l, block, j, &r, l.label_of[block->first_slot + j], 1, &energy);
     }
     haste__release(arena.memory);
     *to = l;
     if (kept) *kept = haste__kept(&energy);
+    return HASTE_OK;
+}
+
+/* What the tasks of haste_choose_inputs share; each does a run of every block's groups. */
+typedef struct haste__choosing {
+    const haste_layer *layer;
+    const haste_rows  *rows;
+    int64_t            n;
+    haste__choice      choice;
+    haste__energy      energy[HASTE__RUNS];
+} haste__choosing;
+
+static void haste__choose_run(void *context, int64_t run, int thread)
+{
+    haste__choosing *c = (haste__choosing *)context;
+    const haste_layer *layer = c->layer;
+    const uint64_t *key, *end;
+    haste__choice choice = c->choice;
+    int64_t group = 0, g;
+    int k;
+    choice.energy += (size_t)thread * (size_t)layer->inputs;
+    choice.key += (size_t)thread * (size_t)layer->inputs;
+    for (k = 0; k < layer->block_count; group += layer->block[k++].groups) {
+        const haste_block *block = &layer->block[k];
+        for (g = block->groups * run / HASTE__RUNS; g < block->groups * (run + 1) / HASTE__RUNS; g++) {
+            const int64_t slot = block->first_slot + g * block->group_size;
+            key = haste__pair_find(choice.row, choice.row + c->n, slot, 0);
+            end = haste__pair_find(key, choice.row + c->n, slot + block->group_size, 0);
+            if (key < end && block->index)
+                haste__choose_inputs(layer, block, g, group + g, c->rows, key, end - key, &choice);
+            for (; key < end; key++)
+                haste__write_label(layer, block, (int64_t)(*key >> 32) - block->first_slot, c->rows,
+                                   (int64_t)(*key & 0xffffffffu), 0, &c->energy[run]);
+        }
+    }
+}
+
+haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
+                                 int32_t threads, double *kept, haste_error *error)
+{
+    haste__choosing c;
+    haste__arena arena;
+    haste__energy energy = { 0, 0 };
+    haste_rows r;
+    haste_status status = haste__layer_quick_check(layer, error);
+    int64_t i;
+    if (status == HASTE_OK) status = haste__layer_check_ids(layer, error);
+    if (status == HASTE_OK) status = haste__ids_check(layer, id, n, error);
+    if (status == HASTE_OK) status = haste__threads_check(threads, error);
+    if (status == HASTE_OK && !rows) status = haste__fail(error, HASTE_ERR_ARG, "rows is NULL");
+    if (status != HASTE_OK) return status;
+    if (n > UINT32_MAX)
+        return haste__fail(error, HASTE_ERR_SIZE, "n = %lld, expected below 2^32 rows", (long long)n);
+    if (layer->step != 0)
+        return haste__fail(error, HASTE_ERR_STATE, "layer->step = %lld, expected 0: its weights were trained for the "
+                           "inputs that it has", (long long)layer->step);
+    r = *rows;
+    r.bias = NULL;
+    status = haste__rows_check(&r, n, layer->inputs, HASTE_F32, error);
+    threads = haste__threads(threads);
+    if (status == HASTE_OK) status = haste__choice_reserve(&c.choice, layer->inputs, threads, n, &arena, error);
+    if (status != HASTE_OK) return status;
+    for (i = 0; i < n; i++)
+        c.choice.row[i] = (uint64_t)(uint32_t)layer->slot_of[id ? id[i] : i] << 32 | (uint64_t)i;
+    haste__sort(c.choice.row, n);
+    c.choice.weigh = 1;
+    c.layer = layer;
+    c.rows = &r;
+    c.n = n;
+    memset(c.energy, 0, sizeof c.energy);
+    haste__parallel(HASTE__RUNS, threads, haste__choose_run, &c);
+    for (i = 0; i < HASTE__RUNS; i++) {
+        energy.kept += c.energy[i].kept;
+        energy.all += c.energy[i].all;
+    }
+    if (kept) *kept = haste__kept(&energy);
+    haste__release(arena.memory);
     return HASTE_OK;
 }
 
@@ -9430,8 +9904,11 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
            groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
-           searches take options: without some labels, or among listed ones only; lists of shards are merged;
-           haste_file_check; models in memory; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
+           searches take options: without some labels, or among listed ones only; lists of shards are merged; models in
+           memory; inputs chosen from data (haste_choose_inputs), growth by scores of many batches (haste_score_inputs;
+           inputs of score 0 are drawn, not taken in order), where rows came from (haste_rewire_options.origin); where x
+           is mostly 0, steps leave out inputs that are 0 in whole blocks of samples;
+           haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
            An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
            clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
            Kernels as ordinary text, equally fast under gcc and clang; 32-bit x86 with x87, s390x and others compile and

@@ -373,8 +373,9 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
-/* haste_cuda_rewire: haste_rewire, its options and its B = 0. From equal weights and gradients it decides as the CPU does;
-   gradients differ in their last bits, so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch
+/* haste_cuda_rewire: haste_rewire, its options (scores and origin NULL) and its B = 0. From equal weights and gradients it
+   decides as the CPU does, but that inputs of score 0 are taken in order; gradients differ in their last bits, so that
+   those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch
    of `work`, and waits for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could
    take one, is not finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those
    that move something. Then nothing is changed. A shard (or range) ranks its own places only. */
@@ -9449,6 +9450,7 @@ static int64_t haste__cu_share_of(float share, int64_t n)
 
 static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o, haste_error *error)
 {
+    int i;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
     if (!(o->share >= 0 && o->share <= 1))
         return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
@@ -9459,6 +9461,10 @@ static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o
         (unsigned)o->growth > HASTE_GROW_GRADIENT)
         return haste__cu_fail(error, HASTE_ERR_ARG, "prune = %d, scope = %d, growth = %d: one is unknown", (int)o->prune,
                               (int)o->scope, (int)o->growth);
+    for (i = 0; i < HASTE_MAX_BLOCKS; i++)
+        if (o->scores || o->origin[i])
+            return haste__cu_fail(error, HASTE_ERR_ARG, "scores = %p, origin[%d] = %p, expected NULL: haste.h alone has them",
+                                  (void *)o->scores, i, (void *)o->origin[i]);
     return HASTE_OK;
 }
 

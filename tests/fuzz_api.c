@@ -310,6 +310,37 @@ static void call_rewire(void)
     unchanged(kept, status, "haste_rewire");
 }
 
+/* Scores of some groups from one batch or none, and what they move. */
+static void call_scores(void)
+{
+    static int32_t origin[1 << 16];
+    const haste_block *last = &layer.block[layer.block_count - 1];
+    haste_rewire_options options;
+    haste_input_scores scores;
+    int64_t moved = -1, p, F = last->fan_in;
+    haste_status status;
+    void *kept = keep();
+    const int64_t first = below(3) ? 0 : odd(8 * below(8)), end = below(3) ? 0 : odd(8 * below(16));
+    status = said(haste_input_scores_create(&scores, &layer, first, end, &error));
+    if (status == HASTE_OK) {
+        memset(&options, 0, sizeof options);
+        options.share = (float)below(11) / 10;
+        options.prune = (haste_prune)below(2);
+        options.scope = (haste_scope)below(2);
+        options.growth = (haste_growth)below(2);
+        options.scores = &scores;
+        if (last->groups * F <= 1 << 16) options.origin[layer.block_count - 1] = origin;
+        status = said(haste_score_inputs(&layer, &work, x, B_passed, &lists, NULL, &scores, &error));
+        MUST(memcmp((char *)kept + sizeof layer, layer_memory(), layer_bytes()) == 0);
+        status = said(haste_rewire(&layer, &work, &options, NULL, 0, NULL, &moved, &error));
+        if (status == HASTE_OK) MUST(moved >= 0 && scores.batches == 0);
+        for (p = 0; status == HASTE_OK && options.origin[layer.block_count - 1] && p < last->groups * F; p++)
+            MUST(origin[p] >= -1 && origin[p] < F);
+        haste_input_scores_free(&scores);
+    }
+    unchanged(kept, status, "haste_rewire with scores");
+}
+
 /* What a search may find: everything (0), all but what is listed (1), what is listed and no more (2). */
 static haste_search_options search;
 static int choose_search(void)
@@ -666,7 +697,7 @@ static int begin(void)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static void (*const calls[])(void) = {
-        call_step, call_step, call_accumulate, call_apply, call_evaluate, call_rewire, call_rewire, call_top_k, call_above,
+        call_step, call_step, call_accumulate, call_apply, call_evaluate, call_rewire, call_scores, call_top_k, call_above,
         call_merge, call_forward, call_score, call_metrics, call_file, poke
     };
     int turn;

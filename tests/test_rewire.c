@@ -84,7 +84,7 @@ static int64_t limit_of(const haste_block *block, const haste_rewire_options *o)
     return lower((double)o->share, block->fan_in);
 }
 
-/* Mean |w|, or mean |w * gradient|, of every place of a block. gradient: of haste_backward_ref, or NULL. */
+/* Adds mean |w|, or mean |w * gradient|, of every place of a block. gradient: of haste_backward_ref, or NULL. */
 static void place_scores(const haste_layer *layer, int32_t k, const double *gradient, double *score)
 {
     const haste_block *block = &layer->block[k];
@@ -94,7 +94,7 @@ static void place_scores(const haste_layer *layer, int32_t k, const double *grad
         double sum = 0;
         for (s = 0; s < labels; s++)
             sum += fabs((double)test_get(layer->dtype, block->weight, (size_t)(p * S + s)) * (gradient ? gradient[p * S + s] : 1));
-        score[p] = sum / (double)labels;
+        score[p] += sum / (double)labels;
     }
 }
 
@@ -149,14 +149,13 @@ static void check_lowest(const haste_block *block, const haste_rewire_options *o
     CHECK(largest_moved <= smallest_free * (1 + 1e-4) + 1e-9);
 }
 
-/* Mean |gradient| of every input of the slice for one group. */
+/* Adds mean |gradient| of every input of the slice for one group. */
 static void input_scores(const haste_layer *layer, const haste_block *block, int64_t g, const float *x, int32_t B,
                          const double *slope, double *score)
 {
     int64_t S = block->group_size, labels = block->labels - g * S < S ? block->labels - g * S : S, s, b;
     int32_t c;
     for (c = 0; c < block->end - block->begin; c++) {
-        score[c] = 0;
         for (s = 0; s < labels; s++) {
             double sum = 0;
             for (b = 0; b < B; b++)
@@ -166,32 +165,67 @@ static void input_scores(const haste_layer *layer, const haste_block *block, int
     }
 }
 
-/* Everything that must hold between a layer and what one call made of it. */
-static void check_rewired(const haste_layer *before, const haste_layer *after, const haste_rewire_options *o, const test_batch *batch,
-                          int64_t moved)
+/* Adds a batch's scores: saliency[k] [G, F] of places, growth[k] [G, width] of all inputs. */
+static void reference_scores(const haste_layer *layer, const test_batch *batch, const haste_loss_options *options, double **saliency,
+                             double **growth)
 {
-    double *logits = NULL, *slope = NULL, *gradient[HASTE_MAX_BLOCKS], loss;
+    double *logits = test_doubles((size_t)batch->B * (size_t)layer->slots), *slope = test_doubles((size_t)batch->B * (size_t)layer->slots);
+    double *gradient[HASTE_MAX_BLOCKS], loss;
+    int32_t k;
+    int64_t g;
+    memset(gradient, 0, sizeof gradient);
+    for (k = 0; k < layer->block_count; k++) gradient[k] = test_doubles((size_t)test_weights(&layer->block[k]));
+    haste_forward_ref(layer, batch->x, batch->B, logits);
+    haste_loss_ref(layer, logits, batch->B, &batch->positives, options, &loss, slope);
+    haste_backward_ref(layer, batch->x, batch->B, slope, gradient, NULL, NULL);
+    for (k = 0; k < layer->block_count; k++) {
+        const haste_block *b = &layer->block[k];
+        place_scores(layer, k, gradient[k], saliency[k]);
+        for (g = 0; g < b->groups; g++) input_scores(layer, b, g, batch->x, batch->B, slope, growth[k] + g * (b->end - b->begin));
+        free(gradient[k]);
+    }
+    free(logits);
+    free(slope);
+}
+
+static void new_scores(const haste_layer *layer, double **saliency, double **growth)
+{
+    int32_t k;
+    for (k = 0; k < layer->block_count; k++) {
+        const haste_block *b = &layer->block[k];
+        saliency[k] = test_doubles((size_t)(b->groups * b->fan_in));
+        growth[k] = test_doubles((size_t)(b->groups * (b->end - b->begin)));
+    }
+}
+
+static void free_scores(const haste_layer *layer, double **saliency, double **growth)
+{
+    int32_t k;
+    for (k = 0; k < layer->block_count; k++) { free(saliency[k]); free(growth[k]); }
+}
+
+/* Everything that must hold between a layer and what one call made of it, from the scores of `batches` batches. With options->scores
+   only groups of its range may have changed. */
+static void check_rewired(const haste_layer *before, const haste_layer *after, const haste_rewire_options *o, const test_batch *batch,
+                          int batches, int64_t moved)
+{
+    double *saliency[HASTE_MAX_BLOCKS], *growth[HASTE_MAX_BLOCKS];
     int64_t total = 0;
     int32_t k;
-    int state;
+    int state, i;
     CHECK_STATUS(haste_layer_check(after, &test_error), HASTE_OK, test_error);
     CHECK(after->rewires == before->rewires + 1 && after->step == before->step);
     CHECK(memcmp(before->label_of, after->label_of, (size_t)before->slots * 4) == 0);
     CHECK(memcmp(before->slot_of, after->slot_of, (size_t)before->labels * 4) == 0);
-    memset(gradient, 0, sizeof gradient);
-    if (batch) {
-        logits = test_doubles((size_t)batch->B * (size_t)before->slots);
-        slope = test_doubles((size_t)batch->B * (size_t)before->slots);
-        for (k = 0; k < before->block_count; k++) gradient[k] = test_doubles((size_t)test_weights(&before->block[k]));
-        haste_forward_ref(before, batch->x, batch->B, logits);
-        haste_loss_ref(before, logits, batch->B, &batch->positives, 0, &loss, slope);
-        haste_backward_ref(before, batch->x, batch->B, slope, gradient, NULL, NULL);
-    }
+    new_scores(before, saliency, growth);
+    for (i = 0; i < batches; i++) reference_scores(before, batch + i, NULL, saliency, growth);
     for (k = 0; k < before->block_count; k++) {
         const haste_block *b = &before->block[k], *a = &after->block[k];
         int64_t S = b->group_size, F = b->fan_in, places = b->groups * F, g, f, p, wanted, n = 0;
         int32_t width = b->end - b->begin, c;
-        double *score = test_doubles((size_t)places), *input_score = test_doubles((size_t)width);
+        int64_t first = 0, last = b->groups;
+        haste_block part = *b;
+        double *score = o->prune == HASTE_PRUNE_SALIENCY ? saliency[k] : test_doubles((size_t)places);
         char *moves = (char *)test_zeros((size_t)places), *expected = (char *)test_zeros((size_t)places);
         CHECK(a->fan_in == b->fan_in && a->groups == b->groups);
         CHECK(memcmp(a->bias, b->bias, (size_t)test_places(b) * 4) == 0);
@@ -202,17 +236,27 @@ static void check_rewired(const haste_layer *before, const haste_layer *after, c
             n += moves[p];
         }
         total += n;
-        place_scores(before, k, o->prune == HASTE_PRUNE_SALIENCY ? gradient[k] : NULL, score);
-        wanted = expected_moves(b, o, score, expected);
+        if (o->prune == HASTE_PRUNE_MAGNITUDE) place_scores(before, k, NULL, score);
+        if (o->scores) {
+            int64_t from = o->scores->first_slot - b->first_slot, to = o->scores->end_slot - b->first_slot;
+            first = from <= 0 ? 0 : from / S < b->groups ? from / S : b->groups;
+            last = to <= 0 ? 0 : to / S < b->groups ? to / S : b->groups;
+            if (last < first) last = first;
+        }
+        part.groups = last - first;
+        wanted = part.groups > 0 ? expected_moves(&part, o, score + first * F, expected + first * F) : 0;
         CHECK(n == wanted);
         if (o->prune == HASTE_PRUNE_MAGNITUDE) CHECK(memcmp(moves, expected, (size_t)places) == 0);
-        else check_lowest(b, o, score, moves);
+        else check_lowest(&part, o, score + first * F, moves + first * F);
+        for (p = 0; p < places; p++) if (moves[p]) CHECK(p / F >= first && p / F < last);
 
         for (g = 0; g < b->groups; g++) {
             int64_t labels = b->labels - g * S < S ? b->labels - g * S : S, s, grown = 0, went = 0;
             double smallest_grown = HUGE_VAL, largest_left = 0, largest = 0;
+            const double *input_score = growth[k] + g * width;
             for (f = 0; f < F; f++) {
                 int from = b->index ? place_of(b, g, a->index[g * F + f]) : (int)f;
+                if (o->origin[k]) CHECK(o->origin[k][g * F + f] == from);
                 went += moves[g * F + f];
                 for (state = -1; state < 2; state++) {
                     const char *to = (const char *)(state < 0 ? a->weight : a->weight_state[state]);
@@ -235,7 +279,6 @@ static void check_rewired(const haste_layer *before, const haste_layer *after, c
             }
             CHECK(grown == went);
             if (o->growth == HASTE_GROW_RANDOM || grown == 0) continue;
-            input_scores(before, b, g, batch->x, batch->B, slope, input_score);
             for (c = 0; c < width; c++) {
                 if (input_score[c] > largest) largest = input_score[c];
                 if (place_of(b, g, c) >= 0) continue;
@@ -244,26 +287,44 @@ static void check_rewired(const haste_layer *before, const haste_layer *after, c
             }
             CHECK(smallest_grown >= largest_left - 1e-5 * largest);
         }
-        free(score);
-        free(input_score);
+        if (score != saliency[k]) free(score);
         free(moves);
         free(expected);
     }
     CHECK(moved == total);
-    free(logits);
-    free(slope);
-    for (k = 0; k < before->block_count; k++) free(gradient[k]);
+    free_scores(before, saliency, growth);
+}
+
+/* Room for origins, poisoned. */
+static void new_origin(const haste_layer *layer, haste_rewire_options *o)
+{
+    int32_t k;
+    int64_t p;
+    for (k = 0; k < layer->block_count; k++) {
+        const int64_t places = layer->block[k].groups * layer->block[k].fan_in;
+        o->origin[k] = (int32_t *)test_alloc((size_t)places * sizeof(int32_t));
+        for (p = 0; p < places; p++) o->origin[k][p] = -77;
+    }
+}
+
+static void free_origin(haste_rewire_options *o)
+{
+    int k;
+    for (k = 0; k < HASTE_MAX_BLOCKS; k++) { free(o->origin[k]); o->origin[k] = NULL; }
 }
 
 /* One call on a copy, checked. The copy takes the layer's place. */
-static int64_t rewire_checked(haste_layer *layer, haste_workspace *work, const haste_rewire_options *o, const test_batch *batch)
+static int64_t rewire_checked(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options, const test_batch *batch)
 {
     haste_layer before = test_copy(layer);
+    haste_rewire_options o = *options;
     int64_t moved = -1;
-    int needed = o->prune == HASTE_PRUNE_SALIENCY || o->growth == HASTE_GROW_GRADIENT;
-    CHECK_STATUS(haste_rewire(layer, work, o, needed ? batch->x : NULL, needed ? batch->B : 0, needed ? &batch->positives : NULL,
+    int needed = o.prune == HASTE_PRUNE_SALIENCY || o.growth == HASTE_GROW_GRADIENT;
+    new_origin(layer, &o);
+    CHECK_STATUS(haste_rewire(layer, work, &o, needed ? batch->x : NULL, needed ? batch->B : 0, needed ? &batch->positives : NULL,
                               &moved, &test_error), HASTE_OK, test_error);
-    check_rewired(&before, layer, o, needed ? batch : NULL, moved);
+    check_rewired(&before, layer, &o, batch, needed, moved);
+    free_origin(&o);
     haste_layer_free(&before);
     return moved;
 }
@@ -499,6 +560,231 @@ static void repeatable(void)
     }
 }
 
+/* Scores summed over batches, against sums in double, for all groups or a range; the layer stays as it is. Then they move what sums
+   in double would move. Some columns of x are 0 throughout. */
+static void scores_of_batches(void)
+{
+    static const int shapes[] = { 0, 1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14 };
+    static const int32_t batches[3] = { 5, 33, 70 };
+    static const haste_path paths[] = { HASTE_PATH_AUTO, HASTE_PATH_PORTABLE, HASTE_PATH_AVX2 };
+    int i, loss, path;
+    for (path = 0; path < 3; path++) for (i = 0; i < 12; i++) for (loss = 0; loss < 3; loss++) {
+        const int mode = (i + loss + path) % 6, type = (i + loss) % 2;
+        haste_layer_options options = test_options(&test_shapes[shapes[i]], losses[loss], (haste_optimizer)((i + path) % 3),
+                                                   type ? HASTE_BF16 : HASTE_F32, path ? HASTE_BF16 : HASTE_F32);
+        haste_layer layer, before;
+        haste_workspace work;
+        haste_input_scores scores;
+        haste_rewire_options o = rewire_options(.3f, (haste_prune)(mode % 2), (haste_scope)(mode / 2 % 2),
+                                                mode < 3 ? HASTE_GROW_GRADIENT : HASTE_GROW_RANDOM);
+        haste_loss_options extra;
+        float weight[70];
+        test_batch batch[3];
+        double *saliency[HASTE_MAX_BLOCKS], *growth[HASTE_MAX_BLOCKS];
+        int64_t first = 0, end = 0, moved = -1, g, n;
+        int32_t k, c, b;
+        int with, changing = 0;
+        if (!haste__path_kernels(paths[path] == HASTE_PATH_AUTO ? haste_path_best() : paths[path])) continue;
+        layer = test_layer(&options);
+        work = test_workspace(&layer, 70, 1 + loss, paths[path]);
+        if (loss == 1 && layer.block[0].groups > 1) {   /* a range: from the second group into the last block */
+            const haste_block *last = &layer.block[layer.block_count - 1];
+            first = layer.block[0].group_size;
+            end = last->first_slot + (last->groups + 1) / 2 * last->group_size;
+            if (end <= first) end = layer.slots;
+        }
+        for (k = 0; k < layer.block_count; k++)
+            changing |= layer.block[k].index && layer.block[k].fan_in < layer.block[k].end - layer.block[k].begin;
+        new_scores(&layer, saliency, growth);
+        CHECK_STATUS(haste_input_scores_create(&scores, &layer, first, end, &test_error), HASTE_OK, test_error);
+        CHECK(scores.first_slot == first && scores.end_slot == (end ? end : layer.slots) && scores.batches == 0);
+        before = test_copy(&layer);
+        memset(&extra, 0, sizeof extra);
+        for (b = 0; b < 70; b++) weight[b] = (float)(b % 4) / 2;
+        extra.sample_weight = weight;
+        extra.scale = .05;
+        if (loss == 2) extra.smoothing = .1f;
+        else extra.negligible = .01f;
+        with = i % 2;   /* options in the second batch */
+        for (n = 0; n < 3; n++) {
+            batch[n] = test_make_batch(&layer, batches[n]);
+            for (b = 0; b < batches[n]; b++)
+                for (c = (int32_t)(n == 1); c < layer.inputs; c += 3) batch[n].x[b * layer.inputs + c] = 0;
+            memset(work.memory, 0xff, work.bytes);
+            CHECK_STATUS(haste_score_inputs(&layer, &work, batch[n].x, batch[n].B, &batch[n].positives, n == 1 && with ? &extra : NULL,
+                                            &scores, &test_error), HASTE_OK, test_error);
+            reference_scores(&layer, &batch[n], n == 1 && with ? &extra : NULL, saliency, growth);
+        }
+        CHECK_STATUS(haste_score_inputs(&layer, &work, NULL, 0, NULL, NULL, &scores, &test_error), HASTE_OK, test_error);
+        CHECK(scores.batches == 3 && test_difference(&layer, &before) == NULL);
+        for (k = 0; k < layer.block_count; k++) {
+            const haste_block *block = &layer.block[k];
+            const int32_t width = block->end - block->begin;
+            const float *row = scores.score[k];
+            if (block->fan_in == width) { CHECK(row == NULL); continue; }
+            for (g = 0; g < block->groups; g++) {
+                const int64_t slot = block->first_slot + g * block->group_size;
+                double largest = 0;
+                if (slot < scores.first_slot || slot >= scores.end_slot) continue;
+                for (c = 0; c < width; c++) if (growth[k][g * width + c] > largest) largest = growth[k][g * width + c];
+                for (c = 0; c < width; c++) {
+                    const int place = place_of(block, g, c);
+                    const double wanted = place < 0 ? growth[k][g * width + c] : saliency[k][g * block->fan_in + place];
+                    if (wanted == 0) CHECK(row[c] == 0);
+                    else CHECK_NEAR(row[c], wanted, 2e-5 * (largest + wanted) + 1e-12);
+                }
+                row += width;
+            }
+        }
+
+        /* The same bits for other threads; a range has those of the whole; garbage in the workspace is nobody's business. */
+        {
+            haste_input_scores again;
+            haste_workspace other = test_workspace(&layer, 70, 3, paths[path]);
+            CHECK_STATUS(haste_input_scores_create(&again, &layer, 0, layer.slots, &test_error), HASTE_OK, test_error);
+            for (n = 0; n < 3; n++) {
+                CHECK_STATUS(haste_score_inputs(&layer, &other, batch[n].x, batch[n].B, &batch[n].positives,
+                                                n == 1 && with ? &extra : NULL, &again, &test_error), HASTE_OK, test_error);
+            }
+            for (k = 0; k < layer.block_count; k++) {
+                const haste_block *block = &layer.block[k];
+                const int64_t width = block->end - block->begin;
+                int64_t skip = (scores.first_slot - block->first_slot) / block->group_size, last;
+                if (!scores.score[k]) continue;
+                if (skip < 0 || scores.first_slot < block->first_slot) skip = 0;
+                last = (scores.end_slot - block->first_slot) / block->group_size;
+                if (last > block->groups) last = block->groups;
+                CHECK(memcmp(scores.score[k], again.score[k] + skip * width, (size_t)((last - skip) * width) * sizeof(float)) == 0);
+            }
+            haste_input_scores_free(&again);
+            haste_workspace_free(&other);
+        }
+        if (!with) {
+            o.scores = &scores;
+            new_origin(&layer, &o);
+            CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, -5, NULL, &moved, &test_error), HASTE_OK, test_error);
+            check_rewired(&before, &layer, &o, batch, 3, moved);
+            CHECK(scores.batches == 0 && (moved > 0 || !changing || options.labels < 10 || i > 9));
+            for (k = 0; k < layer.block_count; k++)
+                for (n = 0; scores.score[k] && n < layer.block[k].end - layer.block[k].begin; n++) CHECK(scores.score[k][n] == 0);
+            free_origin(&o);
+        }
+        for (n = 0; n < 3; n++) test_free_batch(&batch[n]);
+        free_scores(&layer, saliency, growth);
+        haste_input_scores_free(&scores);
+        CHECK(scores.memory == NULL);
+        haste_workspace_free(&work);
+        haste_layer_free(&before);
+        haste_layer_free(&layer);
+    }
+}
+
+/* The scores of one batch move what that batch moves by itself: bit for bit. */
+static void scores_of_one_batch(void)
+{
+    int mode, loss;
+    for (loss = 0; loss < 3; loss++) for (mode = 1; mode < 8; mode++) {
+        haste_layer_options options = test_options(&test_shapes[11], losses[loss], HASTE_ADAMW, mode % 2 ? HASTE_BF16 : HASTE_F32,
+                                                   HASTE_F32);
+        haste_layer layer = test_layer(&options), other = test_copy(&layer);
+        haste_workspace work = test_workspace(&layer, 40, 2, HASTE_PATH_AUTO);
+        test_batch batch = test_make_batch(&layer, 40);
+        haste_rewire_options o = rewire_options(.3f, (haste_prune)(mode % 2), (haste_scope)(mode / 2 % 2), (haste_growth)(mode / 4));
+        haste_input_scores scores;
+        int64_t moved = 0, again = -1;
+        o.uniform = mode % 2;
+        CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 40, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_input_scores_create(&scores, &other, 0, 0, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_score_inputs(&other, &work, batch.x, 40, &batch.positives, NULL, &scores, &test_error), HASTE_OK, test_error);
+        o.scores = &scores;
+        CHECK_STATUS(haste_rewire(&other, &work, &o, NULL, 0, NULL, &again, &test_error), HASTE_OK, test_error);
+        CHECK(moved > 0 && again == moved && test_difference(&layer, &other) == NULL);
+        haste_input_scores_free(&scores);
+        test_free_batch(&batch);
+        haste_workspace_free(&work);
+        haste_layer_free(&layer);
+        haste_layer_free(&other);
+    }
+}
+
+/* With loss.share a group without positives gets nothing, or 1 / share times its scores; the others get theirs. */
+static void scores_of_a_share(void)
+{
+    haste_layer_options options = one_block(200, 8, 6, 30);
+    haste_layer layer = test_layer(&options);
+    haste_workspace work = test_workspace(&layer, 5, 2, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, 5);
+    haste_input_scores scores[2];
+    haste_loss_options share;
+    int which, g, c, visited = 0, without = 0;
+    int64_t j;
+    memset(&share, 0, sizeof share);
+    share.share = .25f;
+    for (which = 0; which < 2; which++) {
+        CHECK_STATUS(haste_input_scores_create(&scores[which], &layer, 0, 0, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, which ? &share : NULL, &scores[which],
+                                        &test_error), HASTE_OK, test_error);
+    }
+    for (g = 0; g < 200; g++) {
+        const float *all = scores[0].score[0] + g * 30, *some = scores[1].score[0] + g * 30;
+        double factor = some[0] > 0 ? 4 : 0;
+        for (j = batch.positives.offset[0]; j < batch.positives.offset[5]; j++)
+            if (layer.slot_of[batch.positives.id[j]] / 8 == g) factor = 1;
+        if (factor != 1) without++;
+        visited += factor == 4;
+        for (c = 0; c < 30; c++) CHECK_NEAR(some[c], factor * (double)all[c], 1e-4 * (double)all[c] + 1e-9);
+    }
+    CHECK(without > 100 && visited > without / 4 - 25 && visited < without / 4 + 25);
+    for (which = 0; which < 2; which++) haste_input_scores_free(&scores[which]);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+}
+
+/* Of x only columns 5 and 20 are not 0: gradient growth takes both, and the rest at random: each of the others as often. */
+static void zero_scores_are_drawn(void)
+{
+    haste_layer_options options = one_block(1000, 8, 8, 40);
+    haste_layer layer = test_layer(&options), before = test_copy(&layer), other = test_copy(&layer);
+    haste_workspace work = test_workspace(&layer, 3, 1, HASTE_PATH_AUTO), threads = test_workspace(&layer, 3, 3, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, 3);
+    haste_rewire_options o = rewire_options(.5f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_GROUP, HASTE_GROW_GRADIENT);
+    double count[40], free_places[40], chi = 0;
+    int64_t moved = 0;
+    int g, c, b;
+    memset(count, 0, sizeof count);
+    memset(free_places, 0, sizeof free_places);
+    for (b = 0; b < 3; b++) for (c = 0; c < 40; c++) if (c != 5 && c != 20) batch.x[b * 40 + c] = 0;
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 3, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
+    CHECK(moved == 4000);
+    check_rewired(&before, &layer, &o, &batch, 1, moved);
+    CHECK_STATUS(haste_rewire(&other, &threads, &o, batch.x, 3, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
+    CHECK(test_difference(&layer, &other) == NULL);
+    for (g = 0; g < 1000; g++) {
+        int live = 0, n = 0;
+        for (c = 5; c <= 20; c += 15) {
+            if (place_of(&before.block[0], g, c) >= 0) continue;
+            CHECK(place_of(&layer.block[0], g, c) >= 0);
+            live++;
+        }
+        for (c = 0; c < 40; c++) n += place_of(&before.block[0], g, c) < 0;
+        for (c = 0; c < 40; c++) {
+            if (c == 5 || c == 20 || place_of(&before.block[0], g, c) >= 0) continue;
+            free_places[c] += (4 - live) / (double)(n - live);
+            count[c] += place_of(&layer.block[0], g, c) >= 0;
+        }
+    }
+    for (c = 0; c < 40; c++)
+        if (c != 5 && c != 20) chi += (count[c] - free_places[c]) * (count[c] - free_places[c]) / free_places[c];
+    CHECK(chi < 37 + 5 * sqrt(74.0));
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_workspace_free(&threads);
+    haste_layer_free(&layer);
+    haste_layer_free(&before);
+    haste_layer_free(&other);
+}
+
 /* A call that must fail and leave everything as it was. */
 #define REFUSED(call, status_wanted)                                                                                   \
     do {                                                                                                               \
@@ -603,6 +889,116 @@ static void errors(void)
     haste_layer_free(&layer);
     haste_layer_free(&before);
     haste_layer_free(&small);
+}
+
+/* Scores that do not fit, or that nothing was added to. */
+static void score_errors(void)
+{
+    haste_layer_options options = test_options(&test_shapes[11], HASTE_SOFTMAX, HASTE_MOMENTUM, HASTE_F32, HASTE_F32);
+    haste_layer layer = test_layer(&options), before = test_copy(&layer), other;
+    haste_workspace work = test_workspace(&layer, 10, 1, HASTE_PATH_AUTO);
+    test_batch batch = test_make_batch(&layer, 10);
+    haste_rewire_options o = rewire_options(.3f, HASTE_PRUNE_SALIENCY, HASTE_SCOPE_BLOCK, HASTE_GROW_GRADIENT);
+    haste_input_scores scores, made, keep;
+    haste_loss_options bad;
+    static int32_t origin[4096];
+    float *weight;
+    int64_t moved, n;
+    int held_before = held, i;
+    memset(&made, 0x5a, sizeof made);
+    keep = made;
+    REFUSED(haste_input_scores_create(NULL, &layer, 0, 0, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_input_scores_create(&made, NULL, 0, 0, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_input_scores_create(&made, &layer, -8, 8, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_input_scores_create(&made, &layer, 8, 8, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_input_scores_create(&made, &layer, 8, layer.slots + 8, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_input_scores_create(&made, &layer, 4, layer.slots, &test_error), HASTE_ERR_ARG);
+    CHECK(strstr(test_error.text, "first_slot = 4") && strstr(test_error.text, "cut"));
+    calls = fail_at = 0;
+    REFUSED(haste_input_scores_create(&made, &layer, 0, 0, &test_error), HASTE_ERR_MEMORY);
+    fail_at = -1;
+    CHECK(memcmp(&made, &keep, sizeof keep) == 0);
+
+    CHECK_STATUS(haste_input_scores_create(&scores, &layer, 0, 0, &test_error), HASTE_OK, test_error);
+    held_before = held;
+    o.scores = &scores;
+    for (i = 0; i < layer.block_count; i++) o.origin[i] = origin;
+    for (i = 0; i < 4096; i++) origin[i] = -77;
+    REFUSED(haste_rewire(&layer, &work, &o, batch.x, 10, &batch.positives, &moved, &test_error), HASTE_ERR_STATE);
+    CHECK(strstr(test_error.text, "batches = 0"));
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, NULL, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_score_inputs(&layer, &work, NULL, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 11, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_SIZE);
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, NULL, NULL, &scores, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_score_inputs(NULL, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_ARG);
+    REFUSED(haste_score_inputs(&layer, NULL, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_ARG);
+    memset(&bad, 0, sizeof bad);
+    bad.smoothing = 2;
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, &bad, &scores, &test_error), HASTE_ERR_ARG);
+    scores.layer++;
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_STATE);
+    scores.layer--;
+    keep = scores;
+    scores.score[1] = NULL;
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_ARG);
+    CHECK(strstr(test_error.text, "score[1]"));
+    scores = keep;
+    for (i = 1; i < 3; i++)
+        for (n = 0; n < layer.block[i].groups * (layer.block[i].end - layer.block[i].begin); n++) CHECK(scores.score[i][n] == 0);
+
+    /* One that is not finite, or below 0, moves nothing; neither do those from before a rewiring. */
+    CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_OK, test_error);
+    for (i = 0; i < 4; i++) {
+        const haste_block *block = &layer.block[2];
+        const int input = i < 2 ? block->index[3] : block->index[0] + 1 < block->index[1] ? block->index[0] + 1 : block->index[1] + 1;
+        float *score = &scores.score[2][input], was = *score;
+        *score = i % 2 ? -1 : HUGE_VALF;
+        o.group_share = 1;
+        o.scope = HASTE_SCOPE_GROUP;
+        REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_NONFINITE);
+        CHECK(scores.batches == 1 && (*score == HUGE_VALF || *score == -1));
+        *score = was;
+    }
+    layer.rewires++;
+    before.rewires++;
+    REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_STATE);
+    CHECK(strstr(test_error.text, "1 batches from before"));
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_STATE);
+    layer.rewires--;
+    before.rewires--;
+    calls = fail_at = 0;
+    REFUSED(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_MEMORY);
+    fail_at = -1;
+    for (i = 0; i < 4096; i++) CHECK(origin[i] == -77);
+
+    /* A group that is not finite adds nothing, the others do; then the layer of another seed. */
+    {
+        haste_input_scores sum;
+        const haste_block *block = &layer.block[2];
+        const int64_t width = block->end - block->begin;
+        layer.loss = before.loss = HASTE_BCE;
+        CHECK_STATUS(haste_input_scores_create(&sum, &layer, 0, 0, &test_error), HASTE_OK, test_error);
+        held_before = held;
+        weight = (float *)block->weight + (int64_t)block->fan_in * block->group_size;   /* group 1 */
+        weight[0] = ((float *)before.block[2].weight)[block->fan_in * block->group_size] = HUGE_VALF;
+        REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &sum, &test_error), HASTE_ERR_NONFINITE);
+        CHECK(sum.batches == 1);
+        for (n = 0; n < width; n++) CHECK(sum.score[2][width + n] == 0);
+        for (i = 0, n = 0; n < width; n++) i += sum.score[2][n] > 0;
+        CHECK(i == width);
+        haste_input_scores_free(&sum);
+    }
+    options.seed = 12345;
+    other = test_layer(&options);
+    CHECK_STATUS(haste_rewire(&other, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_STATE, test_error);
+    CHECK(other.rewires == 0);
+    haste_input_scores_free(NULL);
+    haste_input_scores_free(&scores);
+    test_free_batch(&batch);
+    haste_workspace_free(&work);
+    haste_layer_free(&layer);
+    haste_layer_free(&before);
+    haste_layer_free(&other);
 }
 
 /* One group overflows: nothing changes anywhere, whichever part meets it. */
@@ -745,6 +1141,16 @@ static void plan_is_what_is_allocated(void)
         calls = 0;
         last_bytes = 0;
         CHECK_STATUS(haste_rewire(&layer, &work, &o, batch.x, 2, &batch.positives, &moved, &test_error), HASTE_OK, test_error);
+        {
+            haste_input_scores scores;
+            int allocated = calls;
+            size_t bytes = last_bytes;
+            CHECK_STATUS(haste_input_scores_create(&scores, &layer, 0, 0, &test_error), HASTE_OK, test_error);
+            CHECK(calls == allocated + 1 && scores.bytes == plan.scores && last_bytes == plan.scores + 64 + sizeof(void *));
+            haste_input_scores_free(&scores);
+            calls = allocated;
+            last_bytes = bytes;
+        }
         if (moved == 0) CHECK(calls == 0 && plan.rewire == 0);
         else CHECK(calls == 1 && last_bytes == plan.rewire + 64 + sizeof(void *));   /* what alignment takes */
         haste_workspace_free(&work);
@@ -861,10 +1267,15 @@ int main(int argc, char **argv)
     RUN(magnitude_exactly);
     RUN(by_hand);
     RUN(from_a_batch);
+    RUN(scores_of_batches);
+    RUN(scores_of_one_batch);
+    RUN(scores_of_a_share);
+    RUN(zero_scores_are_drawn);
     RUN(many_times);
     RUN(random_growth_is_uniform);
     RUN(repeatable);
     RUN(errors);
+    RUN(score_errors);
     RUN(overflow_changes_nothing);
     RUN(gradient_overflow);
     RUN(nothing_to_move);
