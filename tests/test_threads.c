@@ -116,10 +116,12 @@ typedef struct {
 static void *read_all(void *argument)
 {
     reader *mine = (reader *)argument;
+    const haste_search_options search = { &lists, NULL };
     haste_workspace_options options;
     haste_workspace work;
     haste_file file;
-    char path[80];
+    const char *folder = getenv("TMPDIR");
+    char path[200];
     int i;
     memset(&options, 0, sizeof options);
     options.batch = B;
@@ -127,11 +129,11 @@ static void *read_all(void *argument)
     options.chunks = 7;
     mine->ok = haste_workspace_create(&work, mine->layer, &options, NULL) == HASTE_OK;
     if (!mine->ok) return NULL;
-    snprintf(path, sizeof path, "/tmp/haste_test_threads_%ld_%d", (long)getpid(), mine->number);
+    snprintf(path, sizeof path, "%s/haste_test_threads_%ld_%d", folder ? folder : "/tmp", (long)getpid(), mine->number);
     for (i = 0; i < 2; i++) {
         haste_error error = { HASTE_OK, "" };   /* what the system says of a file, in each thread's own words */
         mine->ok &= haste_load("/dev/null/model", i, &file, &error) == HASTE_ERR_FILE && strstr(error.text, "directory");
-        mine->ok &= haste_top_k(mine->layer, &work, x, B, K, &lists, mine->best, NULL, NULL) == HASTE_OK;
+        mine->ok &= haste_top_k(mine->layer, &work, x, B, K, &search, mine->best, NULL, NULL) == HASTE_OK;
         mine->ok &= haste_forward(mine->layer, &work, x, B, mine->logits, NULL) == HASTE_OK;
         mine->ok &= haste_above(mine->layer, &work, x, B, 0, NULL, mine->begin, mine->above, mine->above_score, B * L,
                                 &mine->needed, NULL) == HASTE_OK;
