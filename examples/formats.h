@@ -378,10 +378,10 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
         if (!(fabsf(value[i]) <= FLT_MAX))
             return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path,
                              (long long)line, (long)feature[i]);
-    if (v->learnt) {   /* what the vocabulary does not know is at the end now */
-        if (v->grows && !named && labels > 0 && label[labels - 1] >= v->shape.labels) v->shape.labels = label[labels - 1] + 1;
-        if (v->grows && v->words.count == 0 && features > 0 && feature[features - 1] >= v->shape.features)
-            v->shape.features = feature[features - 1] + 1;
+    if (v->grows) {
+        if (labels > 0 && label[labels - 1] >= v->shape.labels) v->shape.labels = label[labels - 1] + 1;
+        if (features > 0 && feature[features - 1] >= v->shape.features) v->shape.features = feature[features - 1] + 1;
+    } else if (v->learnt) {   /* what the vocabulary does not know is at the end now */
         for (; features > 0 && feature[features - 1] >= v->shape.features; features--) d->skipped.features++;
         for (; labels > 0 && label[labels - 1] >= v->shape.labels; labels--) d->skipped.labels++;
     } else if (features > 0) {

@@ -208,9 +208,11 @@ static inline void page_curves(const page *p, FILE *out)
 {
     static const char *const name[] = { "P@5", "P@3", "P@1" }, *const loss[] = { "loss" }, *const rate[] = { "rate" };
     const int n = p->points;
-    double *x = (double *)malloc(((size_t)n * 5 + 1) * sizeof(double)), *y = x + n, *one = y + 3 * n;
+    double *x = n > 0 ? (double *)calloc((size_t)n * 5, sizeof(double)) : NULL, *y, *one;
     int i, j;
     if (!x) return;
+    y = x + n;
+    one = y + 3 * n;
     for (i = 0; i < n; i++) { x[i] = p->point[i].epoch; one[i] = p->point[i].loss; }
     page_chart(out, "Loss of training", "epochs", n, x, 1, loss, one);
     for (i = 0; i < n; i++) for (j = 0; j < 3; j++) y[j * n + i] = p->point[i].valid[2 - j];

@@ -46,7 +46,7 @@ static inline int plan_seconds(const haste_layer_options *options, const haste_w
     if (ok && !frequency) ok = data_fail(error, "out of memory");
     for (i = 0; i < small.labels && ok; i++) frequency[i] = PLAN_LABELS;
     small.frequency = frequency;
-    small.samples = options->labels;
+    small.samples = (int64_t)options->labels + PLAN_LABELS;
     if (ok && (haste_plan_bytes(&small, NULL, &plan, &why) != HASTE_OK ||
                haste_layer_create(&layer, &small, &why) != HASTE_OK ||
                haste_workspace_create(&scratch, &layer, work, &why) != HASTE_OK)) ok = data_fail(error, "%s", why.text);

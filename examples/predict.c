@@ -30,6 +30,9 @@
     #define PREDICT_TOP_K 1000   /* the most that --top-k takes */
 #endif
 
+#define PROGRAM_NAME PREDICT_NAME
+#include "program.h"
+
 enum { NAMES_CHOSEN, NAMES_IDS, NAMES_NAMES };
 
 typedef struct predictor {
@@ -61,37 +64,10 @@ typedef struct predictor {
     int64_t         id_room, score_room;
 } predictor;
 
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) { stop_signal = number; }
-
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-/* Ends the program: 2 for a mistake on the command line, 1 for anything else. */
-#if defined(__GNUC__)
-__attribute__((format(printf, 2, 3), noreturn))
-#endif
-static void die(int code, const char *format, ...)
-{
-    va_list arguments;
-    fflush(stdout);
-    fprintf(stderr, PREDICT_NAME ": ");
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    exit(code);
-}
-
-static void *need(size_t count, size_t width)
-{
-    void *memory = count <= SIZE_MAX / width ? malloc(count * width + 1) : NULL;
-    if (!memory) die(1, "out of memory (%.0f MiB)", (double)count * (double)width / 1048576);
-    return memory;
 }
 
 static void read_options(predictor *p, int argc, char **argv)

@@ -27,8 +27,6 @@
 #include "synthetic.h"
 #include "system.h"
 
-#include <unistd.h>
-
 #define TOP       5
 #define MANY      100000   /* labels, above which other settings are chosen: see choose_settings */
 
@@ -41,6 +39,9 @@
     #define TRAIN_ROOM  256         /* documents scored at a time; more where --batch says so */
 #endif
 
+#define PROGRAM_NAME TRAIN_NAME
+#include "program.h"
+
 /* ---- >>settings ---------------------------------------------------------------------------------------------- */
 
 typedef struct settings {
@@ -48,7 +49,7 @@ typedef struct settings {
     double      rewire_share, rewire_end;
     int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
     int64_t     ngrams, hash_bits, min_count;
-    double      save_every, save_wait;
+    double      save_every, save_wait, rates;
     int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
     int         dense, uniform, eval_test, export_bf16, deterministic, help, help_all, version;
     const char *label_names, *features, *test_features, *save, *resume, *export_path, *log, *report, *plan;
@@ -92,6 +93,7 @@ static settings settings_default(void)
     s.dropout      = -1;
     s.warmup       = 0.05;
     s.floor        = 0;
+    s.rates        = 1;
     s.seed         = 1;
     /* rewiring */
     s.rewire_share = 0.1;
@@ -137,7 +139,7 @@ static int settings_options(settings *s, option *table)
           TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
                                      "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: 3 to 15, fewer for more documents", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: 3 to 15, fewer for more documents, and with --resume on other documents a third of that", 0 },
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
@@ -151,6 +153,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 2, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 2, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 2, "of the learning rate that is left at the end", 0 },
+        { OPTION_REAL, "rates", "SHARE", &s->rates, 0, 1000, 2, "of both rates that is in use; with --resume on other documents 1/3 unless it is given", 0 },
         { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Rewiring:", 0 },
         { OPTION_REAL, "rewire-share", "RHO", &s->rewire_share, 0, 1, 2, "of inputs moved at first, falling to 0; 0: never", 0 },
@@ -189,57 +192,12 @@ static int settings_options(settings *s, option *table)
     return (int)(sizeof all / sizeof all[0]);
 }
 
-/* ---- >>small things ------------------------------------------------------------------------------------------ */
-
-static volatile sig_atomic_t stop_signal;
-static int progress_shown;
-
-static void on_signal(int number) { stop_signal = number; }
-
-static double mib(size_t bytes) { return (double)bytes / 1048576; }
-
-/* The size of a file as it lies there, compressed or not; 0 if there is none, or it is a pipe. */
-static double file_bytes(const char *path)
-{
-    struct stat s;
-    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode) ? (double)s.st_size : 0;
-}
-
-static void clear_progress(void)
-{
-    terminal_clear(&progress_shown);
-}
-
-/* Ends the program: 2 for a mistake on the command line, 1 for anything else. */
-#if defined(__GNUC__)
-__attribute__((format(printf, 2, 3), noreturn))
-#endif
-static void die(int code, const char *format, ...)
-{
-    va_list arguments;
-    clear_progress();
-    fflush(stdout);
-    fprintf(stderr, TRAIN_NAME ": ");
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    exit(code);
-}
-
-static void *need(size_t count, size_t width)
-{
-    void *memory = count <= SIZE_MAX / width ? malloc(count * width + 1) : NULL;
-    if (!memory) die(1, "out of memory (%.0f MiB)", (double)count * (double)width / 1048576);
-    return memory;
-}
-
 /* ---- >>the run ----------------------------------------------------------------------------------------------- */
 
 typedef struct trainer {
     settings        s;
     option          table[OPTION_ROOM];
-    int             options, epochs_given;
+    int             options, epochs_given, rates_given;
     int             argc;
     char          **argv;
     const char     *name, *train_path, *test_path;   /* name: of the program, as it was called */
@@ -409,7 +367,7 @@ static int save(trainer *t)
     const int before = t->unkept;
     t->unkept = !save_to(t, t->s.save, 0, why);
     t->tried_at = now();
-    clear_progress();
+    terminal_clear(&progress_shown);
     if (t->unkept && !before) fprintf(stderr, TRAIN_NAME ": %s; training goes on, and this is tried again\n", why);
     if (before && !t->unkept) fprintf(stderr, TRAIN_NAME ": %s is kept again\n", t->s.save);
     return !t->unkept;
@@ -593,7 +551,7 @@ static void recognise_documents(trainer *t)
         die(1, "%s was trained on other documents than %s; to train it on these, too, give --save", t->s.resume, these);
     if (!t->s.resume || t->anew || !t->run[0]) report_run(t->run, hash ^ (uint64_t)(now() * 1e6));
     if (!t->anew) return;
-    if (!t->epochs_given) t->s.epochs = 0;
+    if (!t->rates_given) t->s.rates = 1. / 3;
     t->progress.step = t->progress.moved = t->points = 0;
     t->progress.loss = t->progress.seconds = 0;
 }
@@ -723,9 +681,9 @@ static void make_model(trainer *t)
     memset(&plan, 0, sizeof plan);
     head = describe_layer(s, L, D, &layer);
     if (t->anew) {
-        say(t, "anew       %s on other documents: its %ld labels%s and %ld new ones, its %lld features and %lld new ones\n",
+        say(t, "anew       %s on other documents: its %ld labels%s and %ld new ones, its %lld features and %lld new ones; rates x %.3g\n",
             s->resume, (long)t->layer.labels, t->words.shape.named ? " by name" : "", (long)(L - t->layer.labels), (long long)t->known,
-            (long long)(t->shape.features - t->known));
+            (long long)(t->shape.features - t->known), s->rates);
         if (!grow_layer(&t->layer, L - t->layer.labels, t->frequency + t->layer.labels, t->count, text)) die(1, "%s", text);
     }
     if (s->resume)   /* as it was made, whatever the rules are now */
@@ -842,7 +800,7 @@ static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
     int has_valid, has_test;
     char error[DATA_ERROR], *text;
     const report_point *point;
-    clear_progress();
+    terminal_clear(&progress_shown);
     printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
     has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid, NULL);
     if (has_valid) report_scores("valid", &valid);
@@ -927,7 +885,7 @@ static void train(trainer *t)
     while (t->progress.step < last && !stop_signal) {
         const int64_t epoch = t->progress.step / batches, batch = t->progress.step % batches;
         const int32_t B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
-        const double factor = haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
+        const double factor = s->rates * haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
         double end, loss;
         if (shuffled != epoch) {
             split_shuffle(t->document, t->count, (uint64_t)s->seed, epoch, order);
@@ -949,7 +907,7 @@ static void train(trainer *t)
         } else look_after(t, (double)t->progress.step / (double)batches, loss, s->lr * factor, terminal);
     }
     free(order);
-    clear_progress();
+    terminal_clear(&progress_shown);
     if (stop_signal && t->progress.step < last) {
         const int kept = s->save && save(t);
         printf("stopped    after %lld of %lld steps; ", (long long)t->progress.step, (long long)total);
@@ -1042,11 +1000,12 @@ static void print_plan(settings *s)
     int64_t number[3] = { 0, 0, 0 }, L, N;
     const char *at = s->plan;
     char error[DATA_ERROR];
-    int n = 0;
-    while (n < 3 && (number[n] = data_id(&at)) > 0 && (n++, *at == ',')) at++;
+    int n = 0, ok;
+    do ok = (number[n] = data_id(&at)) > 0;
+    while (ok && ++n < 3 && *at++ == ',');
     L = number[0];
     N = n > 1 ? number[1] : L;
-    if (n < 1 || *at || L > INT32_MAX - 1 || N > MODEL_MOST || number[2] > INT32_MAX - 1)
+    if (!ok || at[n < 3 ? -1 : 0] || L > INT32_MAX - 1 || N > MODEL_MOST || number[2] > INT32_MAX - 1)
         die(2, "--plan %s: expected labels, or labels,documents, or labels,documents,features", s->plan);
     choose_settings(s, N, L, s->hidden);
     memset(&work, 0, sizeof work);
@@ -1121,8 +1080,10 @@ int main(int argc, char **argv)
     t.name = argv[0];
     t.train_path = file[0];
     t.test_path = file[1];
-    for (i = 0; i < t.options; i++)
+    for (i = 0; i < t.options; i++) {
         if (strcmp(t.table[i].name, "epochs") == 0) t.epochs_given = t.table[i].given;
+        if (strcmp(t.table[i].name, "rates") == 0) t.rates_given = t.table[i].given;
+    }
     if (!t.train_path && !t.epochs_given && !t.s.plan) t.s.epochs = 8;   /* enough for made-up data */
     if (t.s.threads == 0) t.s.threads = useful_threads();
     check_settings(&t);
@@ -1141,7 +1102,9 @@ int main(int argc, char **argv)
     read_data(&t);
     recognise_documents(&t);
     if (!t.s.save) t.s.save = t.s.resume;
+    if (t.anew && !t.epochs_given) t.s.epochs = 0;
     choose_settings(&t.s, t.count, t.train.labels, t.train.dense ? t.train.width : t.s.hidden);   /* a resumed run has its choices already */
+    if (t.anew && !t.epochs_given) t.s.epochs = (t.s.epochs + 2) / 3;   /* on win32-seealso as good as all of them */
     learn_statistics(&t);
     make_model(&t);
     train(&t);
