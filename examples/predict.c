@@ -12,7 +12,7 @@
    documents have labels, how good the predictions were stands on standard error, and so does the time per query, and
    what the model does not know.
 
-   cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
+   mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"

@@ -8,7 +8,7 @@
    layer. What is learnt from data (feature weights, frequencies, groups) is learnt from the training split only, and TEST is
    scored but decides nothing.
 
-   cc -std=c99 -O3 -fopenmp -I. examples/train.c -o build/haste-train -lm [-DHASTE_ZLIB -lz] */
+   mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/train.c -o build/haste-train -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
@@ -264,14 +264,6 @@ static haste_lists gather_labels(trainer *t, const data_set *data, const int64_t
     lists.offset = t->label_offset;
     lists.id = t->label;
     return lists;
-}
-
-/* The dense features of B documents, one row after the other. */
-static void gather_rows(const data_set *data, const int64_t *document, int32_t B, float *x)
-{
-    int32_t b;
-    for (b = 0; b < B; b++)
-        memcpy(x + (int64_t)b * data->width, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
 }
 
 /* ---- >>engine ------------------------------------------------------------------------------------------------ */
@@ -851,7 +843,8 @@ static void show_progress(trainer *t, int64_t batch, int64_t batches, double los
     snprintf(text[0], 48, "epoch %lld/%lld", (long long)(t->progress.step / batches) + (t->progress.step % batches != 0), (long long)t->s.epochs);
     snprintf(text[1], 48, "batch %lld/%lld", (long long)batch, (long long)batches);
     snprintf(text[2], 48, "loss %.4f", loss);
-    snprintf(text[3], 48, t->glance > 0 ? "P@1 %.1f" : "", t->glance);
+    text[3][0] = 0;
+    if (t->glance > 0) snprintf(text[3], 48, "P@1 %.1f", t->glance);
     snprintf(text[4], 48, "%.0f documents/s", rate);
     snprintf(text[5], 48, left < 3600 ? "%lld:%02lld left" : "%lld h %02lld left", (long long)(left < 3600 ? left / 60 : left / 3600),
              (long long)(left < 3600 ? left % 60 : left % 3600 / 60));

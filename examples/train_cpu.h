@@ -41,6 +41,14 @@ static void engine_make(trainer *t, const haste_layer_options *options)
            e->work.threads == 1 ? "" : "s");
 }
 
+/* The dense features of B documents, one row after the other. */
+static void gather_rows(const data_set *data, const int64_t *document, int32_t B, float *x)
+{
+    int32_t b;
+    for (b = 0; b < B; b++)
+        memcpy(x + (int64_t)b * data->width, data->dense + document[b] * data->width, (size_t)data->width * sizeof(float));
+}
+
 static void encode(trainer *t, const data_set *data, const int64_t *document, int32_t B, int training)
 {
     float *x = t->engine->x;
