@@ -19,7 +19,7 @@ static inline uint16_t export_round(float value)
 static inline int export_model(const char *path, const haste_layer *layer, const haste_section *sections, int32_t count,
                                int bf16, char *error)
 {
-    static const char *const training[] = { "encoder.moment", "encoder.seen", "progress" };
+    static const char *const training[] = { "encoder.moment", "encoder.seen", "progress", "history" };
     haste_section section[HASTE_MAX_SECTIONS];
     haste_layer plain = *layer;
     haste_error why;
@@ -29,8 +29,8 @@ static inline int export_model(const char *path, const haste_layer *layer, const
     size_t k;
     for (i = 0; i < count; i++) {
         haste_section *s = &section[kept];
-        for (k = 0; k < 3 && strcmp(sections[i].name, training[k]) != 0; k++) { }
-        if (k < 3) continue;
+        for (k = 0; k < 4 && strcmp(sections[i].name, training[k]) != 0; k++) { }
+        if (k < 4) continue;
         *s = sections[i];
         kept++;
         if (!bf16 || strcmp(s->name, "encoder") != 0) continue;

@@ -272,9 +272,9 @@ static inline int data_label_name(data_documents *d, int32_t *label, int64_t *la
     while (p < end && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r' || end[-1] == '\n')) end--;
     if (p == end) return 1;
     for (q = p; q < end; q++) if (*q == '\n' || *q == '\r' || *q == 0) *q = ' ';
-    id = v->learnt ? data_find(&v->labels, p, end - p) : data_add(&v->labels, p, end - p);
+    id = v->learnt && !v->grows ? data_find(&v->labels, p, end - p) : data_add(&v->labels, p, end - p);
     if (id >= 0) label[(*labels)++] = id;
-    else if (v->learnt) d->skipped.labels++;
+    else if (v->learnt && !v->grows) d->skipped.labels++;
     else return data_fail(error, "%s:%lld: out of memory for the names of labels", d->stream.path,
                           (long long)d->record);
     return 1;
@@ -306,12 +306,12 @@ static inline int data_named_labels(data_documents *d, int32_t *label, int64_t *
     return 1;
 }
 
-/* The id that a feature has here; -1: none. Where only the ids that occur are numbered, they are names. */
-static inline int32_t data_feature_id(const vocabulary *v, int64_t id)
+/* The id that a feature has where only the ids that occur are numbered, and are names; -1: none. */
+static inline int32_t data_feature_id(vocabulary *v, int64_t id)
 {
     char text[24];
-    if (v->words.count == 0) return id < v->shape.features ? (int32_t)id : -1;
-    return data_find(&v->words, text, snprintf(text, sizeof text, "%lld", (long long)id));
+    const int n = snprintf(text, sizeof text, "%lld", (long long)id);
+    return v->grows ? data_add(&v->words, text, n) : data_find(&v->words, text, n);
 }
 
 /* One document from the line [p, end), *end == '\n', into arrays that have room for it. */
@@ -320,7 +320,7 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
     int32_t *label = data->label + data->label_offset[data->documents];
     int32_t *feature = data->feature + data->feature_offset[data->documents];
     float *value = data->value + data->feature_offset[data->documents];
-    const vocabulary *v = d->words;
+    vocabulary *v = d->words;
     const int64_t V = d->promises ? d->header[1] : FORMAT_MAX_ID, L = d->promises ? d->header[2] : FORMAT_MAX_ID;
     const int named = v->learnt ? v->shape.named != 0 : !d->promises;
     int64_t labels = 0, features = 0, id, line = d->record, i;
@@ -378,7 +378,10 @@ static inline int data_numbers(data_documents *d, data_set *data, char *p, char 
         if (!(fabsf(value[i]) <= FLT_MAX))
             return data_fail(error, "%s:%lld: the values of feature %ld add up to more than a float holds", path,
                              (long long)line, (long)feature[i]);
-    if (v->learnt) {   /* what the vocabulary does not know is at the end now */
+    if (v->grows) {
+        if (labels > 0 && label[labels - 1] >= v->shape.labels) v->shape.labels = label[labels - 1] + 1;
+        if (features > 0 && feature[features - 1] >= v->shape.features) v->shape.features = feature[features - 1] + 1;
+    } else if (v->learnt) {   /* what the vocabulary does not know is at the end now */
         for (; features > 0 && feature[features - 1] >= v->shape.features; features--) d->skipped.features++;
         for (; labels > 0 && label[labels - 1] >= v->shape.labels; labels--) d->skipped.labels++;
     } else if (features > 0) {
@@ -615,8 +618,8 @@ static inline int data_renumber(data_names *names, const int64_t *offset, int64_
     return 1;
 }
 
-/* Takes the words out that fewer than `least` documents have. */
-static inline int data_prune(vocabulary *v, data_set *data, int64_t least, char *error)
+/* Takes the words out, from word `first` on, that fewer than `least` documents have. */
+static inline int data_prune(vocabulary *v, data_set *data, int64_t first, int64_t least, char *error)
 {
     const int64_t pairs = data->feature_offset[data->documents];
     int32_t *number = (int32_t *)calloc((size_t)v->words.count + 1, sizeof(int32_t)), k;
@@ -628,7 +631,7 @@ static inline int data_prune(vocabulary *v, data_set *data, int64_t least, char 
     for (k = 0; k < v->words.count && ok; k++) {
         int64_t length;
         const char *word = data_name(&v->words, k, &length);
-        if (number[k] < least) { number[k] = -1; continue; }
+        if (k >= first && number[k] < least) { number[k] = -1; continue; }
         number[k] = data_add(&kept, word, length);
         ok = number[k] >= 0;
     }
@@ -659,7 +662,7 @@ static inline int data_learn(vocabulary *v, data_set *data, const data_documents
     const char *path = d->stream.path;
     int ok = 1;
     if (v->shape.text) {
-        if (!v->shape.hash_bits && least > 1 && !data_prune(v, data, least, error)) return 0;
+        if (!v->shape.hash_bits && least > 1 && !data_prune(v, data, 0, least, error)) return 0;
         v->shape.features = v->shape.hash_bits ? INT64_C(1) << v->shape.hash_bits : v->words.count;
     } else {
         v->shape.features = d->promises ? d->header[1] : d->largest >= 0 ? d->largest + 1 : 1;
@@ -680,6 +683,28 @@ static inline int data_learn(vocabulary *v, data_set *data, const data_documents
     return 1;
 }
 
+/* After the last document of a file in which features and labels could be new, which `before` tells. Labels have names
+   where all have. */
+static inline int data_grown(vocabulary *v, data_set *data, const vocabulary_shape *before, int64_t least, const char *path,
+                             char *error)
+{
+    const int64_t labels = data->label_offset[data->documents], pairs = data->feature_offset[data->documents];
+    char text[24];
+    v->grows = 0;
+    if (v->shape.text && !v->shape.hash_bits && least > 1 && !data_prune(v, data, before->features, least, error)) return 0;
+    if (v->words.count > 0) v->shape.features = v->words.count;
+    if (v->shape.named) v->shape.labels = v->labels.count;
+    if ((v->shape.labels > before->labels + 16 * labels + 65536 && !v->shape.named) ||
+        (v->shape.features > before->features + 16 * pairs + 65536 && v->words.count == 0))
+        return data_fail(error, "%s: ids up to %lld and %lld in lists of %lld labels and %lld features: too far apart",
+                         path, (long long)v->shape.labels - 1, (long long)v->shape.features - 1, (long long)labels,
+                         (long long)pairs);
+    while (v->labels.count > 0 && v->labels.count < v->shape.labels)
+        if (!data_append(&v->labels, text, snprintf(text, sizeof text, "%ld", (long)v->labels.count)))
+            return data_fail(error, "%s: out of memory for the names of labels", path);
+    return 1;
+}
+
 /* How to read a file. */
 typedef struct data_reading {
     int     format;        /* FORMAT_AUTO, or what it has to be */
@@ -689,11 +714,14 @@ typedef struct data_reading {
     int64_t min_count;
 } data_reading;
 
-/* Reads a whole file. A vocabulary that is not fixed yet is learnt from it. data (=) is empty after a failure. about
+/* Reads a whole file. A vocabulary that is not fixed yet is learnt from it; one that grows (and then does no more) gets
+   its new features and labels. data (=) is empty after a failure. about
    (=): what the file is, and what was skipped. */
 static inline int data_read(data_set *data, vocabulary *v, const char *path, const data_reading *how,
                             data_documents *about, char *error)
 {
+    const vocabulary_shape before = v->shape;
+    int64_t least = how->min_count;
     int got = 1;
     memset(data, 0, sizeof *data);
     if (!data_documents_open(about, v, path, how->format, how->query, error)) return 0;
@@ -701,8 +729,9 @@ static inline int data_read(data_set *data, vocabulary *v, const char *path, con
     if (got >= 0 && data->documents == 0)   /* a header or a heading, and nothing else */
         got = data_fail(error, "%s:%lld: the file ends before its first document", path,
                         (long long)about->stream.line + 1) - 1;
-    if (got >= 0 && !v->learnt &&
-        !data_learn(v, data, about, how->min_count ? how->min_count : data->documents < 10000 ? 1 : 2, error)) got = -1;
+    if (least == 0) least = data->documents < 10000 ? 1 : 2;
+    if (got >= 0 && !v->learnt && !data_learn(v, data, about, least, error)) got = -1;
+    if (got >= 0 && v->grows && !data_grown(v, data, &before, least, path, error)) got = -1;
     data_documents_close(about);
     if (got < 0) {
         data_free(data);

@@ -1,6 +1,6 @@
 /* minimal.c: the library in one page. Vectors with planted labels are learnt, kept in a file, read back and searched.
 
-   cc -std=c99 -O3 -fopenmp -I. examples/minimal.c -o build/haste-minimal -lm
+   mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/minimal.c -o build/haste-minimal -lm
 
    Prints the loss going down, and at the end `right: 64 of 64` or nearly so. */
 #define HASTE_IMPLEMENTATION

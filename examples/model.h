@@ -11,7 +11,9 @@
        labels           the labels' names, each with a newline, where they have some
        frequency        [L] int64: training documents of each label
        settings         the options that made the model, as text
-       progress         a model_progress */
+       progress         a model_progress
+       run              the name of the training run, as text; absent in models of version 0.1
+       history          report_points (report.h) of the run so far; likewise */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -20,6 +22,7 @@
 #include "vocabulary.h"
 
 #define MODEL_VERSION 1
+#define MODEL_MOST    (INT64_C(1) << 53)   /* documents or steps: far more than anybody has, and no sum overflows */
 
 typedef struct model_shape {
     int64_t version;
@@ -78,10 +81,50 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
     if (shape->version != MODEL_VERSION)
         return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version,
                          MODEL_VERSION);
+    if ((shape->dense | 1) != 1 || (shape->relu | 1) != 1 || (shape->tfidf | 1) != 1 || (shape->unit | 1) != 1)
+        return data_fail(error, "%s: an encoder whose switches are neither 0 nor 1", path);
     if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs ||
-        shape->documents < 1)
+        shape->documents < 1 || shape->documents > MODEL_MOST)
         return data_fail(error, "%s: an encoder of %lld features and width %lld does not fit a layer of %ld inputs",
                          path, (long long)shape->features, (long long)shape->width, (long)file->layer.inputs);
+    return 1;
+}
+
+/* What training goes on from, checked: checksums are right in a file that was forged, too. */
+static inline int model_read_progress(const haste_file *file, const char *path, model_progress *progress, char *error)
+{
+    const void *bytes = model_section(file, "progress", sizeof *progress, path, error);
+    if (!bytes) return 0;
+    memcpy(progress, bytes, sizeof *progress);
+    if (progress->step < 0 || progress->step > MODEL_MOST || progress->encoder_step < 0 ||
+        progress->encoder_step > MODEL_MOST || progress->moved < 0 || progress->moved > INT64_MAX / 2 ||
+        !(progress->loss >= 0 && progress->loss <= 1e300) || !(progress->seconds >= 0 && progress->seconds <= 1e300))
+        return data_fail(error, "%s: progress that makes no sense: step %lld, encoder %lld, %g seconds", path,
+                         (long long)progress->step, (long long)progress->encoder_step, progress->seconds);
+    return 1;
+}
+
+/* The encoder to train on: rows, moments and steps in the file, which the caller changes there, checked likewise. */
+static inline int model_read_training(const haste_file *file, const char *path, const model_shape *shape, int64_t step,
+                                      encoder *bag, char *error)
+{
+    const size_t bytes = encoder_bytes((int32_t)shape->features, (int32_t)shape->width);
+    const size_t rows = (size_t)shape->features + 1;
+    size_t i;
+    bag->row = (float *)(uintptr_t)model_section(file, "encoder", bytes, path, error);
+    if (!bag->row) return 0;
+    bag->moment = (float *)(uintptr_t)model_section(file, "encoder.moment", bytes, path, error);
+    if (!bag->moment) return 0;
+    bag->seen = (int64_t *)(uintptr_t)model_section(file, "encoder.seen", rows * sizeof(int64_t), path, error);
+    if (!bag->seen) return 0;
+    for (i = 0; i < bytes / sizeof(float); i++)
+        if (!(bag->row[i] - bag->row[i] == 0) || !(bag->moment[i] >= 0 && bag->moment[i] <= 1e38f))
+            return data_fail(error, "%s: number %lld of the encoder is not finite, or its moment negative", path,
+                             (long long)i);
+    for (i = 0; i < rows; i++)
+        if (bag->seen[i] < 0 || bag->seen[i] > step)
+            return data_fail(error, "%s: row %lld of the encoder changed in step %lld of %lld", path,
+                             (long long)i, (long long)bag->seen[i], (long long)step);
     return 1;
 }
 

@@ -1,4 +1,5 @@
-/* options.h: command-line options from one table: parsing, --help with the defaults, and keeping them in a model file. */
+/* options.h: command-line options from one table: parsing, --help with the defaults, keeping them in a model file, and a
+   command line that can be pasted into a shell. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -19,7 +20,8 @@ typedef struct option {
     const char *word;         /* what --help shows for the value; for a choice: all words, separated by | */
     void       *target;       /* where it goes; what is there before parsing is the default */
     double      least, most;  /* the range of a count or real */
-    int         kept;         /* 1: part of the model: kept in its file, and fixed when training is resumed */
+    int         kept;         /* 1: part of the model: kept in its file, and fixed when training is resumed; 2: kept,
+                                 and what the command line says counts */
     const char *help;
     int         given;        /* (out) named on the command line */
 } option;
@@ -95,14 +97,17 @@ static inline int options_parse(option *table, int count, int argc, char **argv,
     return 1;
 }
 
-/* The value of an option in words: exact, so that it can be read back. */
+/* The value of an option in words: exact, so that it can be read back, with as few digits as that takes. */
 static inline const char *option_value(const option *o, int exact, char text[64])
 {
     text[0] = 0;
     if (o->kind == OPTION_FLAG) snprintf(text, 64, "%d", *(const int *)o->target);
     if (o->kind == OPTION_COUNT) snprintf(text, 64, "%lld", (long long)*(const int64_t *)o->target);
-    if (o->kind == OPTION_REAL && !isnan(*(const double *)o->target))   /* NaN: there is no default */
-        snprintf(text, 64, exact ? "%.17g" : "%g", *(const double *)o->target);
+    if (o->kind == OPTION_REAL && !isnan(*(const double *)o->target)) {   /* NaN: there is no default */
+        int digits = exact ? 1 : 6;
+        do snprintf(text, 64, "%.*g", digits, *(const double *)o->target);
+        while (exact && digits++ < 17 && strtod(text, NULL) != *(const double *)o->target);
+    }
     if (o->kind == OPTION_CHOICE) {
         char word[32];
         snprintf(text, 64, "%s", option_word(o, *(const int *)o->target, word));
@@ -110,18 +115,60 @@ static inline const char *option_value(const option *o, int exact, char text[64]
     return text;
 }
 
-static inline void options_help(const option *table, int count, FILE *out)
+/* --help: all of them in their groups, in so many columns. */
+static inline void options_help(const option *table, int count, int columns, FILE *out)
 {
+    const int indent = 34;
     int i;
     for (i = 0; i < count; i++) {
         const option *o = &table[i];
-        char left[96], value[64];
+        char left[96], value[64], text[400], *p = text;
+        int at;
         if (o->kind == OPTION_HEADING) { fprintf(out, "\n%s\n", o->help); continue; }
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->word ? " " : "", o->word ? o->word : "");
-        fprintf(out, "  %-32s%s%s", left, strlen(left) > 31 ? "\n                                  " : "", o->help);
-        if ((o->kind == OPTION_CHOICE || o->kind == OPTION_COUNT || o->kind == OPTION_REAL) && option_value(o, 0, value)[0])
-            fprintf(out, " [%s]", value);
+        option_value(o, 0, value);
+        if (o->kind == OPTION_TEXT || o->kind == OPTION_FLAG) value[0] = 0;
+        snprintf(text, sizeof text, "%s%s%s%s", o->help, value[0] ? " [" : "", value, value[0] ? "]" : "");
+        fprintf(out, "  %-31s", left);
+        at = strlen(left) > 31 ? columns : indent - 1;
+        while (*p) {   /* word by word */
+            const int n = (int)strcspn(p, " ");
+            if (at + 1 + n > columns && at > indent) { fprintf(out, "\n%*s", indent - 1, ""); at = indent - 1; }
+            fprintf(out, " %.*s", n, p);
+            at += 1 + n;
+            p += n + (p[n] == ' ');
+        }
         fputc('\n', out);
+    }
+}
+
+/* A word as a POSIX shell takes it back. */
+static inline void option_quote(const char *word, FILE *out)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+    if (*word && strspn(word, plain) == strlen(word)) { fputs(word, out); return; }
+    fputc('\'', out);
+    for (; *word; word++) {
+        if (*word == '\'') fputs("'\\''", out);
+        else fputc(*word, out);
+    }
+    fputc('\'', out);
+}
+
+/* The options of this run that no model keeps, as a shell takes them back, but for those named in `without` (words, each
+   with a space behind it). */
+static inline void options_command(const option *table, int count, const char *without, FILE *out)
+{
+    char value[64], name[64];
+    int i;
+    for (i = 0; i < count; i++) {
+        const option *o = &table[i];
+        snprintf(name, sizeof name, "%s ", o->name);
+        if (o->kind == OPTION_HEADING || !o->given || o->kept || strstr(without, name)) continue;
+        fprintf(out, " --%s", o->name);
+        if (o->kind == OPTION_FLAG) continue;
+        fputc(' ', out);
+        option_quote(o->kind == OPTION_TEXT ? *(const char *const *)o->target : option_value(o, 0, value), out);
     }
 }
 
@@ -137,7 +184,8 @@ static inline char *options_write(const option *table, int count)
     return text;
 }
 
-/* Takes kept options back from such lines. One that was also given on the command line, with another value, is a mistake. */
+/* Takes kept options back from such lines. One that was also given on the command line, with another value, is a
+   mistake, unless it may change: then the command line counts. */
 static inline int options_read(option *table, int count, const char *text, size_t bytes, const char *path, char *error)
 {
     const char *end = text + bytes;
@@ -158,7 +206,8 @@ static inline int options_read(option *table, int count, const char *text, size_
         option_value(&table[k], 1, before);
         if (!option_set(&table[k], value, error)) return 0;
         option_value(&table[k], 1, after);
-        if (table[k].given && strcmp(before, after) != 0)
+        if (table[k].given && table[k].kept == 2) option_set(&table[k], before, error);
+        else if (table[k].given && strcmp(before, after) != 0)
             return data_fail(error, "--%s %s: %s was trained with %s, which cannot change on the way", table[k].name, before, path, after);
     }
     return 1;

@@ -12,7 +12,7 @@
    documents have labels, how good the predictions were stands on standard error, and so does the time per query, and
    what the model does not know.
 
-   cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
+   mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/predict.c -o build/haste-predict -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
@@ -29,6 +29,9 @@
     #define PREDICT_HELP  "instructions to use"
     #define PREDICT_TOP_K 1000   /* the most that --top-k takes */
 #endif
+
+#define PROGRAM_NAME PREDICT_NAME
+#include "program.h"
 
 enum { NAMES_CHOSEN, NAMES_IDS, NAMES_NAMES };
 
@@ -67,34 +70,11 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Ends the program: 2 for a mistake on the command line, 1 for anything else. */
-#if defined(__GNUC__)
-__attribute__((format(printf, 2, 3), noreturn))
-#endif
-static void die(int code, const char *format, ...)
-{
-    va_list arguments;
-    fflush(stdout);
-    fprintf(stderr, PREDICT_NAME ": ");
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-    exit(code);
-}
-
-static void *need(size_t count, size_t width)
-{
-    void *memory = count <= SIZE_MAX / width ? malloc(count * width + 1) : NULL;
-    if (!memory) die(1, "out of memory (%.0f MiB)", (double)count * (double)width / 1048576);
-    return memory;
-}
-
 static void read_options(predictor *p, int argc, char **argv)
 {
     char text[DATA_ERROR];
     const char *name[2] = { NULL, NULL };
-    int names, help = 0;
+    int names, help = 0, version = 0;
     option table[] = {
         { OPTION_REAL, "threshold", "P", &p->threshold, -1e9, 1e9, 0, "only labels above this probability (a logit unless the model was trained with bce), all of them unless --top-k; without it the best K", 0 },
         { OPTION_COUNT, "top-k", "K", &p->top_k, 1, PREDICT_TOP_K, 0, "labels of each document", 0 },
@@ -107,6 +87,7 @@ static void read_options(predictor *p, int argc, char **argv)
         { OPTION_COUNT, "threads", "N", &p->threads, 0, 1024, 0, "0: all", 0 },
         { OPTION_FLAG, "verify", NULL, &p->verify, 0, 1, 0, "first compare MODEL, weights too, with its checksums", 0 },
         { OPTION_CHOICE, "path", PREDICT_PATHS, &p->path, 0, 0, 0, PREDICT_HELP, 0 },
+        { OPTION_FLAG, "version", NULL, &version, 0, 1, 0, "of program and library", 0 },
         { OPTION_FLAG, "help", NULL, &help, 0, 1, 0, "this text", 0 }
     };
     const int count = (int)(sizeof table / sizeof table[0]);
@@ -114,15 +95,23 @@ static void read_options(predictor *p, int argc, char **argv)
     p->batch = 32;
     p->threshold = NAN;
     if (!options_parse(table, count, argc, argv, name, &names, 2, text)) die(2, "%s", text);
+    if (version) printf(PREDICT_NAME " %s\n", version_text(text));
     if (help) {
+        const int columns = terminal_columns(1);
         printf("usage: " PREDICT_NAME " MODEL DOCUMENTS [options]\n\n"
-               "Writes the best labels of each document, best first, as label:score. DOCUMENTS is a file as for\n"
-               "haste-train, with or without labels, or a .npy file where the model was trained on one. - is standard\n"
-               "input: each line is answered as it comes. Defaults stand in brackets.\n\n");
-        options_help(table, count, stdout);
+               "Writes the best labels of each document, best first, as label:score. DOCUMENTS\n"
+               "is a file as for haste-train, with or without labels, or a .npy file where the\n"
+               "model was trained on one. - is standard input: each line is answered as it\n"
+               "comes. Defaults stand in brackets.\n\n");
+        options_help(table, count, columns >= 60 && columns < 120 ? columns : columns ? 120 : 80, stdout);
+        printf("\nEnds with 0, 1 (something went wrong, or a line of standard input was), 2 (a\n"
+               "mistake on the command line), or 128 + the signal that stopped it.\n");
+    }
+    if (help || version) {
         if (fflush(stdout) != 0) die(1, "cannot write: %s", strerror(errno));
         exit(0);
     }
+    if (p->threads == 0) p->threads = useful_threads();
     if (names < 2) die(2, "expected a model and a file of documents; see --help");
     p->cut = table[0].given && table[1].given;
     p->by_threshold = table[0].given && !p->cut;
@@ -191,6 +180,7 @@ static void open_documents(predictor *p)
         if (p->features || data_ends_with(path, ".npy")) die(1, "%s: %s wants sparse documents", dense, p->model_path);
         if (!data_documents_open(&p->documents, &p->words, path, p->format, 1, error)) die(1, "%s", error);
         p->streams = 1;
+        p->documents.stream.stop = &stop_signal;
     }
     if (p->exclude) read_labels(p, &p->excluded, p->exclude);
 }
@@ -200,8 +190,9 @@ static void open_documents(predictor *p)
 static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
 {
     char error[DATA_ERROR];
-    int got = 1;
+    int got = !stop_signal;
     *first = p->streams ? 0 : done;
+    if (!got) return 0;
     if (!p->streams) return (int32_t)(p->data.documents - done < p->batch ? p->data.documents - done : p->batch);
     p->data.documents = 0;
     while (got > 0 && p->data.documents < p->batch && (p->data.documents == 0 || data_ready(&p->documents.stream))) {
@@ -401,7 +392,7 @@ static void predict(predictor *p)
         done += B;
     }
     if (fflush(stdout) != 0 || ferror(stdout)) die(1, "cannot write: %s", strerror(errno));
-    if (p->exclude && done < p->excluded.documents)
+    if (p->exclude && done < p->excluded.documents && !stop_signal)
         die(1, "%s: %lld documents; %s has %lld", p->exclude, (long long)p->excluded.documents, p->data_path,
             (long long)done);
 
@@ -418,7 +409,7 @@ static void predict(predictor *p)
         qsort(times, (size_t)batches, sizeof times[0], by_value);
         fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %s%lld; %.0f documents/s; %s\n",
                 times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3,
-                batches * p->batch > done + p->batch ? "up to " : "", (long long)p->batch,
+                batches * p->batch > done + (batches > 1 ? p->batch : 0) ? "up to " : "", (long long)p->batch,
                 (double)done / seconds, engine_text(p, text));
     }
     free(times);
@@ -427,11 +418,16 @@ static void predict(predictor *p)
 int main(int argc, char **argv)
 {
     static predictor p;   /* zeroed */
+    wait_without_spinning(argv);
     read_options(&p, argc, argv);
     open_model(&p);
     engine_check();
     open_documents(&p);
     make_engine(&p);
+    catch_signals(on_signal);   /* what is known by then is said at the end */
+#ifdef SIGPIPE
+    signal(SIGPIPE, SIG_DFL);   /* nobody reads on: as other filters do */
+#endif
     predict(&p);
     free(p.document);
     free(p.unanswered);
@@ -446,5 +442,5 @@ int main(int argc, char **argv)
     vocabulary_free(&p.words);
     engine_free(&p);
     haste_file_free(&p.file);
-    return p.spoilt > 0;
+    return stop_signal ? 128 + stop_signal : p.spoilt > 0;
 }

@@ -4,7 +4,7 @@
        haste-predict-cuda model.haste test.txt > predictions.txt
        haste-predict-cuda model.haste test.txt --batch 1           latency of single queries
 
-   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/predict_cuda.cu -o build/haste-predict-cuda
+   mkdir -p build && nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/predict_cuda.cu -o build/haste-predict-cuda
        [-DHASTE_ZLIB -lz] */
 #define PREDICT_CUDA
 #define PREDICT_NAME  "haste-predict-cuda"

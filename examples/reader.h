@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <float.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -77,6 +78,7 @@ typedef struct data_stream {
     char          *buffer;                  /* [capacity + 1]: room for the newline that a last line may lack */
     size_t         capacity, begin, end;    /* not yet used: buffer[begin] .. buffer[end - 1] */
     int            started, finished;       /* something was read; all was read */
+    const volatile sig_atomic_t *stop;      /* not 0 there: a signal ends what is read. Or NULL */
     int64_t        line;                    /* number of the last line given out */
 #ifdef HASTE_ZLIB
     int            compressed, complete;    /* complete: at the end of a compressed part; another may follow */
@@ -121,7 +123,10 @@ static inline int data_open(data_stream *stream, const char *path, char *error)
 static inline int64_t data_raw(data_stream *stream, void *to, size_t room, char *error)
 {
     int64_t got;
-    do got = (int64_t)read(stream->file, to, (unsigned)room); while (got < 0 && errno == EINTR);
+    do {
+        if (stream->stop && *stream->stop) return 0;
+        got = (int64_t)read(stream->file, to, (unsigned)room);
+    } while (got < 0 && errno == EINTR);
     if (got < 0) data_fail(error, "%s: cannot read: %s", stream->path, strerror(errno));
     return got;
 }

@@ -1,7 +1,7 @@
 /* surgery.c: layers taken apart and put together. A trained dense matrix becomes a sparse layer, labels come and go,
    two slices are searched as two machines would, and a small copy is made to predict with.
 
-   cc -std=c99 -O3 -fopenmp -I. examples/surgery.c -o build/haste-surgery -lm
+   mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/surgery.c -o build/haste-surgery -lm
 
    Prints what each operation kept, and at the end `right: 64 of 64 64 64 64` or nearly so. */
 #define HASTE_IMPLEMENTATION

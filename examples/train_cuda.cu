@@ -7,7 +7,7 @@
    While the device works on one batch the host packs the next and sends it, in training and in scoring; losses are read when
    their buffers are wanted again, two steps later. Weights are bfloat16 unless --dtype f32.
 
-   nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_cuda.cu -o build/haste-train-cuda
+   mkdir -p build && nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_cuda.cu -o build/haste-train-cuda
        [-DHASTE_ZLIB -lz] */
 #define TRAIN_CUDA
 #define TRAIN_NAME  "haste-train-cuda"
@@ -89,19 +89,19 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     if (!t->shape.dense) e->bytes += 2 * encoder_bytes(t->bag.features, t->bag.width);
     t->engine = e;
 
-    printf("memory     on the GPU: layer %.1f MiB, workspace %.1f, rewiring %.1f, encoder %.1f; here: data %.1f\n",
+    say(t, "memory     on the GPU: layer %.1f MiB, workspace %.1f, rewiring %.1f, encoder %.1f; here: data %.1f\n",
            mib(plan.layer), mib(plan.workspace), mib(plan.rewire),
            t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)), data_bytes(t) / 1048576);
     cuda_ok(cudaGetDeviceProperties(&device, e->layer.device), "cudaGetDeviceProperties");
-    printf("runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
+    say(t, "runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");
     for (i = 0; i < e->layer.block_count; i++) {
         const char *why;   /* not a faster path */
         const haste_cuda_path path = haste_cuda_path_of(&e->layer, &e->work, i, (int32_t)t->s.batch, &why);
-        printf("; %s %s%s%s%s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups", haste_cuda_path_text(path),
+        say(t, "; %s %s%s%s%s", options->block[i].fan_in == HASTE_DENSE ? "head" : "groups", haste_cuda_path_text(path),
                why[0] ? " (" : "", why, why[0] ? ")" : "");
     }
-    putchar('\n');
+    say(t, "\n");
 }
 
 /* What only the device could see so far. Waits. */

@@ -306,6 +306,7 @@ typedef struct vocabulary_shape {
 typedef struct vocabulary {
     vocabulary_shape shape;
     int              learnt;
+    int              grows;      /* what is not known gets a number of its own, though it is learnt */
     /* [V] of text that is not hashed; of ids where only few of very many occur; else empty */
     data_names       words;
     data_names       labels;     /* [L], or empty: labels are ids without names */
@@ -374,7 +375,7 @@ static inline int32_t vocabulary_feature(vocabulary *v, int64_t i, int length)
     const int64_t n = v->word[i + length] - 1 - v->word[i];
     int32_t id;
     if (v->shape.hash_bits) return (int32_t)(data_hash(text, n) & ((UINT64_C(1) << v->shape.hash_bits) - 1));
-    if (v->learnt) return data_find(&v->words, text, n);
+    if (v->learnt && !v->grows) return data_find(&v->words, text, n);
     id = data_add(&v->words, text, n);
     return id < 0 ? -2 : id;
 }

@@ -99,9 +99,21 @@ if begin copies; then
 fi
 
 if begin options; then
-    run 0 $train --help
-    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size format ngrams label-names export; do says out "^  --$option "; done
+    run 0 $train --help                               # one screen
+    ok [ "$(wc -l <out)" -le 24 ]
+    ok [ "$(awk 'length > 80' out | wc -l)" = 0 ]
+    for option in save resume export valid epochs ngrams log report threads help-all; do says out "^  --$option "; done
+    run 0 $train --help-all
+    for option in valid epochs save resume eval-test dense threads seed log head fan-in group-size format ngrams label-names export \
+                  save-every save-wait report plan version; do says out "^  --$option "; done
+    for group in Data Model Training Rewiring "The run"; do says out "^$group:$"; done
+    for option in $(grep -o '^  --[a-z0-9-]*' out); do ok grep -q -e "\"${option#--}\"" "$root/examples/train.c"; done
+    run 0 $train --version
+    says out '^haste-train [0-9]+\.[0-9]+\.[0-9]+, '
+    run 0 $predict --version
+    says out '^haste-predict [0-9]+\.[0-9]+\.[0-9]+, '
     run 0 $predict --help
+    ok [ "$(awk 'length > 80' out | wc -l)" = 0 ]
     for option in top-k threshold batch exclude threads names format verify; do says out "^  --$option "; done
     fails 2 "unknown option --bogus" $train --bogus
     fails 2 "--epochs needs a value" $train --epochs
@@ -112,6 +124,7 @@ if begin options; then
     fails 2 "--group-size 12: expected a multiple of 8" $train --group-size 12
     fails 2 "one file name too many" $train train.txt test.txt more.txt
     fails 2 "more than the 32 inputs of --hidden" $train train.txt --hidden 32 --fan-in 64
+    if [ -w /dev/full ]; then fails 1 "cannot write" sh -c "$train --help >/dev/full"; fi
     fails 2 "expected a model and a file of documents" $predict train.txt
     fails 2 "unknown option --bogus" $predict --bogus
 fi
@@ -123,8 +136,10 @@ if begin training; then
     says out "^epoch 8/8  loss $number  valid P@1 $number .*  test P@1 $number"
     ok [ ! -s err ]                                   # no terminal, so no progress line
     ok [ "$(wc -l <log.csv)" = 9 ]
-    says log.csv '^epoch,step,seconds,loss,lr,moved,valid_P@1'
-    ok [ "$(awk -F , '{ print NF }' log.csv | sort -u | wc -l)" = 1 ]
+    says log.csv '^run,epoch,step,seconds,loss,lr,moved,valid_P@1.*,train,settings$'
+    says log.csv ',8,56,.*,"train\.txt",".* hidden=32 .* lr=0\.02 .*"$'
+    ok [ "$(sed 1d log.csv | cut -d , -f 1 | sort -u | grep -Ec '^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$')" = 1 ]
+    ok [ "$(awk -F , '{ print NF }' log.csv | sort -u)" = 23 ]
     ok [ "$(ls | grep -c 'model\.haste')" = 1 ]       # no temporary file is left
     says out 'moved [1-9]'                            # inputs were rewired on the way
 
@@ -217,21 +232,220 @@ if begin export; then   # a model only to predict: smaller, and what it predicts
     same out whole.out
 fi
 
+# wait_for FILE PATTERN: until a line of a file matches; false where the program `pid` is gone, or after a minute.
+wait_for() {
+    tries=0
+    until grep -Eq -e "$2" "$1" 2>/dev/null; do
+        tries=$((tries + 1))
+        kill -0 $pid 2>/dev/null && [ $tries -lt 600 ] || return 1
+        sleep .1
+    done
+}
+long="--hidden 32 --fan-in 16 --batch 1 --epochs 100000 --rewire-share 0"   # a run that does not end by itself
+
 if begin signal; then
-    for signal in INT TERM; do
-        rm -f stopped.haste
+    mkdir -p "with space"
+    cp train.txt "with space/it's.txt"
+    for signal in INT TERM HUP PIPE; do
+        name="signal $signal"
+        rm -f "with space/stopped.haste" out
         # A background job of sh ignores SIGINT, and so would its child: the trainer sets its own handlers.
-        $train train.txt test.txt --hidden 32 --fan-in 16 --batch 1 --epochs 100000 --rewire-share 0 --save stopped.haste >out 2>err &
+        $train "with space/it's.txt" test.txt $long --save "with space/stopped.haste" --log "with space/log.csv" >out 2>err &
         pid=$!
-        tries=0
-        while [ ! -e stopped.haste ] && [ $tries -lt 100 ]; do sleep .1; tries=$((tries + 1)); done
+        ok wait_for out '^epoch 2/'
         kill -$signal $pid
         wait $pid
         got=$?
-        if [ $signal = INT ]; then ok [ $got = 130 ]; else ok [ $got = 143 ]; fi
-        says out '^stopped +after .* --resume stopped\.haste$'
+        case $signal in INT) want=130 ;; TERM) want=143 ;; HUP) want=129 ;; PIPE) want=141 ;; esac
+        ok [ $got = $want ]
+        says out '^stopped +after [0-9]+ of 12000000 steps; go on with$'
+        ok [ ! -s err ]
     done
-    run 0 $predict stopped.haste test.txt
+    name=signal
+    run 0 $predict "with space/stopped.haste" test.txt
+    # What it says works when it is pasted.
+    $train "with space/it's.txt" test.txt $long --save "with space/stopped.haste" --threads 1 --eval-test >out 2>err &
+    pid=$!
+    ok wait_for out '^epoch 2/'
+    kill -TERM $pid
+    wait $pid
+    tail -n 1 out >command
+    after=$(sed -n 's/^stopped *after \([0-9]*\) .*/\1/p' out)
+    says command " 'with space/it'.''s\.txt' test\.txt --eval-test --threads 1 --resume 'with space/stopped\.haste'$"
+    run 0 sh -c "$(cat command) --stop-after $((after / 120 + 1))"
+    says out "^resumed +after $after of 12000000 steps$"
+    says out ' test P@1 '
+    # Nobody reads what it prints: the model is kept all the same.
+    rm -f piped.haste
+    sh -c "$train train.txt $long --save piped.haste; echo \$? >code" 2>err | head -n 8 >out
+    ok [ "$(cat code)" = 141 ]
+    run 0 $predict piped.haste test.txt
+    # Before a model is kept the first time nothing is lost; nohup stays nohup.
+    rm -f out
+    (trap '' HUP; exec $train train.txt $long >out 2>err) &
+    pid=$!
+    ok wait_for out '^epoch 2/'
+    kill -HUP $pid
+    epoch=$(grep -c '^epoch' out)
+    ok wait_for out "^epoch $((epoch + 5))/"
+    kill -TERM $pid
+    wait $pid
+    says out '; nothing is kept without --save$'
+fi
+
+if begin keeping; then   # what is there and is no model is left alone, and what cannot be written is tried again
+    cp test.txt precious.txt
+    cp log.csv precious.csv 2>/dev/null || echo 'epoch,loss' >precious.csv
+    fails 2 "--save precious.txt: is there, and is no model" $train train.txt --save precious.txt
+    fails 2 "--export precious.txt: is there, and is no model" $train train.txt --export precious.txt
+    fails 2 "--log precious.txt: is there, and is no log" $train train.txt --log precious.txt
+    fails 2 "--report precious.txt: cannot make this folder" $train train.txt --report precious.txt
+    fails 2 "--log x.haste: --save writes there, too" $train train.txt --save x.haste --log x.haste
+    fails 2 "--export x.haste: --save writes there, too" $train train.txt --save x.haste --export x.haste
+    same test.txt precious.txt
+    ok [ ! -e x.haste ]
+    fails 1 "no/such/folder/x.haste" $train train.txt --save no/such/folder/x.haste
+    run 0 $train train.txt $small --epochs 1
+    says out '^kept +nowhere: '
+    run 0 $train train.txt $small --epochs 1 --save kept.haste
+    ok sh -c '! grep -q "^kept" out'
+    run 0 $train train.txt $small --epochs 1 --save kept.haste   # a model may be replaced
+    : >empty.haste
+    run 0 $train train.txt $small --epochs 1 --save empty.haste  # as by mktemp
+
+    # A folder that goes away and comes back is a disk that is full for a while.
+    rm -rf place away out err
+    mkdir place
+    $train train.txt $long --save place/m.haste --threads 1 >out 2>err &
+    pid=$!
+    ok wait_for out '^epoch 2/'
+    mv place away
+    ok wait_for err 'cannot write place/m\.haste: .*; training goes on, and this is tried again$'
+    before=$(grep -c '^epoch' out)
+    ok wait_for out "^epoch $((before + 3))/"
+    rm -f away/m.haste
+    mv away place
+    ok wait_for err 'place/m\.haste is kept again$'
+    ok [ "$(wc -l <err)" = 2 ]
+    kill -TERM $pid
+    wait $pid
+    ok [ $? = 143 ]
+    run 0 $predict place/m.haste test.txt
+    # At the end it waits, and says what is lost.
+    rm -rf place away out err
+    mkdir place
+    $train train.txt $small --batch 1 --epochs 400 --save place/m.haste --save-wait .02 --threads 1 >out 2>err &
+    pid=$!
+    ok wait_for out '^epoch 1/'
+    mv place away
+    wait $pid
+    ok [ $? = 1 ]
+    says err 'what came after it was last kept is lost$'
+    says out '^result '
+    run 0 $predict away/m.haste test.txt
+    # Within an epoch.
+    rm -f often.haste out
+    awk 'BEGIN { print 200000, 4, 4; for (i = 0; i < 200000; i++) print i % 4 " " i % 4 ":1" }' >many.txt
+    $train many.txt --hidden 16 --fan-in 8 --batch 1 --epochs 100000 --save often.haste --save-every .001 --valid .01 >out 2>err &
+    pid=$!
+    first=$( (ok wait_for out '^runs on'; tries=0; while [ ! -s often.haste ] && [ $tries -lt 300 ]; do sleep .1; tries=$((tries + 1)); done; cksum often.haste) 2>/dev/null)
+    tries=0
+    while [ "$(cksum often.haste)" = "$first" ] && [ $tries -lt 300 ]; do sleep .1; tries=$((tries + 1)); done
+    ok [ "$(cksum often.haste)" != "$first" ]
+    kill -KILL $pid
+    wait $pid 2>/dev/null
+    run 0 $train many.txt --resume often.haste --stop-after 1
+    says out '^resumed +after [1-9][0-9]* of '
+fi
+
+if begin longer; then   # a model's life after its end
+    run 0 $train train.txt test.txt $small --epochs 4 --save life.haste --log life.csv
+    run 0 $train train.txt test.txt --resume life.haste --epochs 8 --log life.csv
+    says out '^resumed +after 32 of 64 steps$'
+    says out '^epoch 5/8 '
+    ok [ "$(precision out)" -ge 95 ]
+    ok [ "$(sed 1d life.csv | cut -d , -f 1,2 | sort -u | wc -l)" = 8 ]          # one run, epochs 1 to 8
+    ok [ "$(sed 1d life.csv | cut -d , -f 1 | sort -u | wc -l)" = 1 ]
+    fails 1 "life.haste: 64 steps are done, and 5 epochs have 40" $train train.txt --resume life.haste --epochs 5
+    run 0 $train train.txt test.txt --resume life.haste                          # at its end it is only scored
+    ok sh -c '! grep -q "^epoch" out'
+    fails 2 "name them, too: haste-train TRAIN" $train --resume life.haste
+    fails 1 "life.haste was trained on other documents than test.txt; to train it on these, too, give --save" $train test.txt --resume life.haste
+
+    # Other documents, with labels, words and names that are new. What was known is found by name, in any order.
+    for kind in fasttext libsvm xmc; do
+        name="longer $kind"
+        awk -v kind=$kind 'BEGIN { for (f = 0; f < 2; f++) {
+            file = f ? "after.txt" : "before.txt"; L = f ? 8 : 6; V = f ? 40 : 32
+            if (kind == "xmc") print 240, V, L >file
+            for (i = 0; i < 240; i++) {
+                l = f ? (L - 1 - i % L) : i % L
+                if (kind == "fasttext") print "__label__name" l " W" l " v" l " n" i % 7 >file
+                else print l " " 2 * l + 1 ":1 " 2 * l + 2 ":1 " 20 + i % 7 ":1" >file
+            } } }'
+        run 0 $train before.txt before.txt $small --epochs 15 --save before.haste --min-count 1
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $predict before.haste before.txt && mv out before.out
+        run 0 $train after.txt after.txt --resume before.haste --save after.haste --epochs 15
+        says out '^anew +before\.haste on other documents: its 6 labels( by name)? and 2 new ones, its [0-9]+ features and [0-9]+ new ones; rates x 0\.333$'
+        if [ $kind = fasttext ]; then says out ' features and 4 new ones;'; fi
+        says out '^epoch 15/15 '
+        ok [ "$(precision out)" -ge 95 ]
+        run 0 $predict after.haste before.txt --top-k 1
+        says err '^at 1 +P (9[5-9]|100)\.'                                       # the old ones were among the new documents
+        ok [ "$(sed 's/:[0-9.e-]*$//' out | sort -u | wc -l)" = 6 ]
+        run 0 $train after.txt after.txt --resume after.haste --epochs 16        # and that model goes on with them
+        says out '^resumed +after 225 of 240 steps$'
+        ok sh -c '! grep -q "^anew" out'
+    done
+fi
+
+if begin report; then
+    rm -rf report report.csv
+    run 0 $train train.txt test.txt $small --valid .2 --eval-test --report report
+    says out '^report +report/report\.html$'
+    for word in 'P@5' '<svg' 'Held-out documents' 'Test documents' 'recall@5' 'peak\|memory' 'group-size<td>8' 'train\.txt test\.txt' 'training 0\.[0-9]* s'; do
+        ok grep -q -e "$word" report/report.html
+    done
+    ok sh -c '! grep -Eq "(src|href)=|nan|inf" report/report.html'               # it needs nothing else
+    ok [ "$(wc -l <report/curves.csv)" = 9 ]
+    ok [ "$(awk -F , 'NR > 1 { n += $2; wanted += $3; right += $5 } END { print n, wanted, right == 120 }' report/frequency.csv)" = "12 120 1" ]
+    if command -v gnuplot >/dev/null 2>&1; then
+        ok grep -q '</svg>' report/curves.svg
+        ok grep -q '</svg>' report/frequency.svg
+    fi
+    run 0 $train train.txt test.txt $small --save part.haste --valid .2 --stop-after 3
+    run 0 $train train.txt test.txt --resume part.haste --report report          # all of the run, from its beginning
+    ok [ "$(wc -l <report/curves.csv)" = 9 ]
+    run 0 $train train.txt $small --report "report/it's one"                     # nothing to score
+    ok [ -s "report/it's one/report.html" ]
+fi
+
+if begin plan; then
+    run 0 $train --plan 3000,5000,1000 --hidden 64 --fan-in 16 --batch 16
+    says out '^dense +1024 of 3000 labels$'
+    says out '^memory +layer [0-9.]+ MiB \(weights [0-9.]+\), workspace [0-9.]+, encoder 0\.5: '
+    says out '^step +[0-9.]+ ms for 16 documents'
+    says out '^training +15 epochs of 313 steps: '
+    plan=$(sed -n 's/^memory *layer \([0-9.]* MiB (weights [0-9.]*)\).*/\1/p' out)
+    awk 'BEGIN { print 5000, 1000, 3000; for (i = 0; i < 5000; i++) print i % 3000 " " i % 1000 ":1" }' >planned.txt
+    run 0 $train planned.txt --hidden 64 --fan-in 16 --batch 16 --epochs 1
+    ok grep -Fq "layer $plan" out                                                # what was planned is what it takes
+    fails 2 "--plan x: expected labels" $train --plan x
+    fails 2 "--plan 3,: expected labels" $train --plan 3,
+    fails 2 "--plan 3,4,5,6: expected labels" $train --plan 3,4,5,6
+    fails 2 "--plan 99999999999: expected labels" $train --plan 99999999999
+fi
+
+if command -v script >/dev/null 2>&1 && script --version >/dev/null 2>&1 && [ -z "$RUN" ] && begin terminal; then
+    # The progress line: in 100 columns all of it, in 40 what fits, in 20 still no line that wraps.
+    for columns in 100 40 20; do
+        rm -f typescript
+        ok script -qec "stty cols $columns; $train train.txt --hidden 32 --fan-in 16 --batch 1 --epochs 4000 --rewire-share 0 --valid .2" typescript </dev/null
+        ok [ "$(tr '\n' '\r' <typescript | tr '\r' '\n' | grep -a 'left *$' | awk -v most=$columns 'length >= most' | wc -l)" = 0 ]
+        if [ $columns = 100 ]; then ok grep -aEq 'epoch [0-9]+/4000  batch [0-9]+/96  loss [0-9.]+  (P@1 [0-9.]+  )?[0-9]+ documents/s  [0-9]+:[0-9]+ left' typescript; fi
+        if [ $columns = 40 ]; then ok grep -aEq 'epoch [0-9]+/4000  loss [0-9.]+  [0-9]+:[0-9]+ left' typescript; fi
+    done
 fi
 
 if begin predict; then
@@ -449,6 +663,21 @@ if begin service; then   # each line is answered before the next one comes
     ok awk 'NR == 2 ? NF != 0 : NF != 1 { exit 1 } END { exit NR != 3 }' out
     fails 1 "wrong.txt:2: the value of feature 2" $predict model.haste wrong.txt
     fails 1 "-:1: is UTF-16" sh -c "printf '\377\376a' | $predict text-fasttext.haste -"
+    for signal in TERM INT HUP; do                                # who is asked to end says how fast it was
+        rm -f out err
+        $predict text-fasttext.haste - --top-k 1 <ask >out 2>err &
+        pid=$!
+        exec 3>ask
+        echo "w1 v1" >&3
+        wait_for out '^name1:'
+        kill -$signal $pid
+        wait $pid
+        got=$?
+        exec 3>&-
+        case $signal in INT) want=130 ;; TERM) want=143 ;; HUP) want=129 ;; esac
+        ok [ $got = $want ]
+        says err '^latency +median [0-9.]+ ms, p99 [0-9.]+ ms'
+    done
 fi
 
 # Dense features: document i is the unit vector of its label. A .npy file is a header of 128 bytes, then little-endian floats.
@@ -489,7 +718,7 @@ fi
 # The programs of `make cuda`, where they have been built. What needs no GPU; with one, that models go both ways.
 if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin cuda; then
     train_cuda="$RUN $bin/haste-train-cuda" predict_cuda="$RUN $bin/haste-predict-cuda"
-    run 0 $train_cuda --help
+    run 0 $train_cuda --help-all
     for option in epochs save resume dtype path deterministic; do says out "^  --$option "; done
     run 0 $predict_cuda --help
     fails 2 "unknown option --bogus" $train_cuda --bogus
@@ -552,7 +781,8 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
         wait $pid
         got=$?
         ok [ $got = 130 ]
-        says out '^stopped +after .* --resume stopped\.haste$'
+        says out '^stopped +after .*; go on with$'
+        says out ' --resume stopped\.haste$'
         run 0 $predict_cuda stopped.haste test.txt
 
         make_dense
