@@ -836,6 +836,57 @@ class TestHeader(unittest.TestCase):
                           "layer.loss": member["layer.loss"][1], "plan.layer": "Q", "lists.id": "P"})
 
 
+NVCC = shutil.which(os.environ.get("NVCC") or "nvcc")
+OBJECT = ROOT / (os.environ.get("BUILD") or "build") / "haste_cuda.o"
+
+
+@unittest.skipUnless(NVCC and OBJECT.exists(), f"no nvcc, or no {OBJECT.name} (make cuda)")
+class TestCuda(unittest.TestCase):
+    """What needs no device: the library links, its functions and structs are known."""
+
+    def test_library(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([os.environ.get("CC", "cc"), "-std=c99", "-O0", "-DHASTE_NO_SIMD", "-fPIC", "-DHASTE_DLL",
+                            "-DHASTE_PYTHON_CUDA", f"-I{ROOT}", "-c", ROOT / "examples/python/haste/shim.c", "-o",
+                            f"{folder}/shim.o"], check=True)
+            subprocess.run([NVCC, "-shared", "-o", f"{folder}/cuda.so", f"{folder}/shim.o", OBJECT, "-lm"], check=True)
+            p = python(f"""
+import haste, re
+from haste import library
+cuda = library.library(cuda=True)
+text = open({str(ROOT / "haste_cuda.cuh")!r}).read()
+names = set(re.findall(r"^HASTE_API\\s[^;]*?\\b(haste_\\w+)\\(", text, re.M))
+print(sorted(names - set(cuda.function)), len(names) > 25)
+plan = [haste.plan_bytes(labels, 128, fan_in=16, optimizer="adamw", cuda=True) for labels in (32000, 64000)]
+host = haste.plan_bytes(32000, 128, fan_in=16, optimizer="adamw")
+print(1 <= plan[0]["layer"] / host["layer"] < 1.1, 1.9 < plan[1]["layer"] / plan[0]["layer"] < 2.1, plan[0]["pinned"] > 0)
+try:
+    haste.plan_bytes(0, 128, cuda=True)
+except haste.Error as error:
+    print(error)
+""", HASTE_LIBRARY=f"{folder}/cuda.so")
+            out = p.communicate()[0].splitlines()
+            self.assertEqual(out[:2], ["['haste_cuda_kernels_of'] True", "True True True"])   # it returns a struct
+            self.assertIn("labels = 0", out[2])
+
+
+class TestReadme(unittest.TestCase):
+    """The examples of examples/python/README.md, as they stand there."""
+
+    def test_examples(self):
+        text = (ROOT / "examples/python/README.md").read_text(encoding="utf-8")
+        blocks = [code for code in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if ("torch" in code) == False]
+        self.assertGreaterEqual(len(blocks), 2)
+        here = os.getcwd()
+        for code in blocks:
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+                try:
+                    exec(compile(code, "README.md", "exec"), {})
+                finally:
+                    os.chdir(here)
+
+
 # ---- how it is built: small flags, since nothing but building is looked at -------------------------------------------
 
 QUICK = "-O0 -DHASTE_NO_SIMD"
@@ -920,7 +971,7 @@ class TestBuild(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    result = unittest.main(exit=False, verbosity=1).result
+    result = unittest.main(exit=False, warnings="ignore").result
     failed = len(result.failures) + len(result.errors)
     if result.skipped:
         print("skipped:", "; ".join(f"{test}: {why}" for test, why in result.skipped))

@@ -5,6 +5,7 @@ import copy
 import io
 import os
 import pickle
+import re
 import socket
 import sys
 import tempfile
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as functional
 from torch.utils.checkpoint import checkpoint
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples/python"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples/python"))
 import haste
 import haste.torch
 from haste.torch import Layer
@@ -634,6 +636,23 @@ class TestProcesses(Case):
             for n in (1, 2):
                 step(batch()[0], *csr(batch()[1])).backward()
                 self.assertEqual(layer.core.step, n)
+
+
+class TestReadme(unittest.TestCase):
+    """The examples of examples/python/README.md, as they stand there."""
+
+    def test_examples(self):
+        text = (ROOT / "examples/python/README.md").read_text(encoding="utf-8")
+        blocks = [code for code in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if ("torch" in code) == True]
+        self.assertGreaterEqual(len(blocks), 1)
+        here = os.getcwd()
+        for code in blocks:
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+                try:
+                    exec(compile(code, "README.md", "exec"), {})
+                finally:
+                    os.chdir(here)
 
 
 if __name__ == "__main__":

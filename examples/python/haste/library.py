@@ -45,7 +45,7 @@ STATUS = ("HASTE_OK", "HASTE_ERR_ARG", "HASTE_ERR_SIZE", "HASTE_ERR_MEMORY", "HA
 def header(cuda=False):
     """haste.h or haste_cuda.cuh: in this folder (installed), or in one above it (copied, or a checkout)."""
     name = "haste_cuda.cuh" if cuda else "haste.h"
-    for folder in (HERE, *HERE.parents[:3]):
+    for folder in (HERE, *list(HERE.parents)[:3]):
         if (folder / name).is_file():
             return folder / name
     raise Error(f"{name} is neither in {HERE} nor in the three folders above it: put it beside them")
@@ -212,15 +212,15 @@ def library(cuda=False):
 
 # ---- threads after fork ----------------------------------------------------------------------------------------------
 
-# GCC's OpenMP hangs in a forked child of a process that has used several threads. Such a child works with one; the numbers
-# are the same.
+# GCC's OpenMP hangs in a forked child of a process that has used several threads, here or in torch. Such a child works with
+# one; the numbers are the same.
 _used_threads = False
 _forked = False
 
 
 def _after_fork():
     global _forked
-    _forked = _forked or _used_threads
+    _forked = _forked or _used_threads or "torch" in sys.modules
 
 
 if hasattr(os, "register_at_fork"):

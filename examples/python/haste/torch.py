@@ -85,7 +85,7 @@ class Look(torch.autograd.Function):
         if grad_x is not None:
             ctx.save_for_backward(grad_x)
         ctx.dtype = x.dtype
-        return torch.tensor(loss)
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
     @staticmethod
     @once_differentiable
@@ -100,7 +100,7 @@ class Fused(torch.autograd.Function):
         if grad_x is not None:
             ctx.save_for_backward(grad_x)
         ctx.dtype, ctx.layer = x.dtype, call.layer
-        return torch.tensor(loss)
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
     @staticmethod
     @once_differentiable
@@ -120,7 +120,7 @@ class Exact(torch.autograd.Function):
         loss, _ = call.run(call.core.evaluate, single(x), call.loss_options, False)
         ctx.save_for_backward(x)
         ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
-        return torch.tensor(loss)
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
     @staticmethod
     @once_differentiable
@@ -185,7 +185,7 @@ class Layer(torch.nn.Module):
                         if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
 
         def allocate(size):
-            self._keep(torch.empty(size, dtype=torch.uint8))
+            self._keep(torch.empty(size, dtype=torch.uint8, device="cpu"))
             return self.memory.numpy()
 
         self._core = plain.Layer(labels, inputs, blocks, allocate=allocate, **options)
@@ -274,7 +274,7 @@ class Layer(torch.nn.Module):
             raise Error(f"mode {self.mode!r} in one of {torch.distributed.get_world_size()} processes: replicas would drift "
                         f"apart. Take mode \"parameters\" with DistributedDataParallel, or shard=True where each process "
                         f"has labels of its own", "HASTE_ERR_STATE")
-        anchor = torch.empty(0, requires_grad=True)   # backward must come by also where x needs no gradient
+        anchor = torch.empty(0, requires_grad=True, device="cpu")   # backward must come by also where x needs no gradient
         if self.mode != "fused":
             return Exact.apply(x, anchor, call, *self.parameters(recurse=False))
         if torch._C._current_graph_task_id() != -1:   # inside a backward pass
