@@ -320,6 +320,24 @@ class TestSemantics(Case):
         with self.assertRaisesRegex(RuntimeError, "modified by an inplace operation"):
             loss.backward()
 
+    def test_between_forward_and_backward(self):
+        layer = make("parameters")
+        for forward in (lambda: layer(*batch()), lambda: layer.logits(batch()[0]).sum()):
+            loss = forward()
+            with torch.no_grad():
+                layer.weight1.mul_(2)
+            with self.assertRaisesRegex(RuntimeError, "modified by an inplace operation"):
+                loss.backward()
+        for mode in ("exact", "accumulate", "parameters"):
+            layer, other = make(mode), make(mode)
+            x = batch()[0].requires_grad_()
+            y = x.detach().clone().requires_grad_()
+            loss, same = layer(x, batch()[1]), other(y, batch()[1])
+            layer.share_memory()   # moves it
+            loss.backward()
+            same.backward()
+            self.assertTrue((x.grad == y.grad).all() and (weights(layer) == weights(other)).all())
+
     def test_grad_scaler(self):
         whole = self.change("fused")
         for mode in ("exact", "accumulate", "fused", "parameters"):

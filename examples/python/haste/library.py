@@ -57,9 +57,9 @@ def flags(openmp=True):
 
 
 def cuda_flags():
-    arch = os.environ.get("GPU_ARCH", "sm_90a").replace("sm_", "")
-    return [*shlex.split(os.environ.get("NVCC", "nvcc")), "-std=c++17", "-O3", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-            "-Xcompiler", "-fPIC", "-DHASTE_DLL", "-DHASTE_CUDA_IMPLEMENTATION"]
+    archs = (os.environ.get("GPU_ARCH") or "sm_90a").replace("sm_", "").split()
+    return [*shlex.split(os.environ.get("NVCC") or "nvcc"), "-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-DHASTE_DLL",
+            "-DHASTE_CUDA_IMPLEMENTATION", *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs)]
 
 
 def commands(to, openmp=True, cuda=False):
@@ -72,13 +72,16 @@ def commands(to, openmp=True, cuda=False):
              *(["-lgomp"] if openmp else []), "-lm"]]
 
 
-def cache():
-    """The folder for what is compiled: the first that can be written to."""
+def folders():
+    """Where the compiled library may lie."""
     if "HASTE_CACHE" in os.environ:
-        folders = [Path(os.environ["HASTE_CACHE"])]
-    else:
-        folders = [HERE / "cache", Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haste"]
-    for folder in folders:
+        return [Path(os.environ["HASTE_CACHE"])]
+    return [HERE / "cache", Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haste"]
+
+
+def writable():
+    """The first of them that can be written to."""
+    for folder in folders():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
@@ -89,16 +92,17 @@ def cache():
 
 
 def compile_library(cuda=False):
-    """The path of the library, compiled unless the cache has it. Processes that start at once wait for the first one
+    """The path of the library, compiled unless a cache has it. Processes that start at once wait for the first one
     where the file system has locks, else each compiles for itself; the file appears whole or not at all, by renaming."""
     sources = b"".join(file.read_bytes() for file in (header(), HERE / "shim.c", *([header(cuda)] if cuda else [])))
     what = [flags(), cuda_flags() if cuda else "", sys.platform, platform.machine(), struct.calcsize("P")]
     if any("native" in flag for flag in flags()):   # a folder may be shared by machines
         what.append(platform.node())
-    key = hashlib.sha256(sources + repr(what).encode()).hexdigest()[:20]
-    path = cache() / f"haste-{'cuda-' * cuda}{key}.so"
-    if path.exists():
-        return path
+    name = f"haste-{'cuda-' * cuda}{hashlib.sha256(sources + repr(what).encode()).hexdigest()[:20]}.so"
+    for folder in folders():
+        if (folder / name).exists():
+            return folder / name
+    path = writable() / name
     with open(path.with_suffix(".lock"), "w") as lock:
         try:
             import fcntl

@@ -118,7 +118,7 @@ class Exact(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, anchor, call, *parameters):
         loss, _ = call.run(call.core.evaluate, single(x), call.loss_options, False)
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *parameters)   # for torch's look whether somebody has changed them
         ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
         return torch.tensor(loss, dtype=torch.float32, device="cpu")
 
@@ -126,7 +126,7 @@ class Exact(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, call = ctx.saved_tensors[0], ctx.call
-        core, layer = call.core, call.layer
+        core, layer = call.layer._bound(), call.layer
         if ctx.moment != (core.step, core.rewires):
             raise Error("the layer's weights have changed between forward and backward: one backward for each forward, or "
                         "mode \"accumulate\"", "HASTE_ERR_STATE")
@@ -149,14 +149,14 @@ class Exact(torch.autograd.Function):
 class Logits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, layer, *parameters):
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, *parameters)
         ctx.layer = layer
         return torch.from_numpy(layer._core.forward(single(x).numpy()))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, core = ctx.saved_tensors[0], ctx.layer._core
+        x, core = ctx.saved_tensors[0], ctx.layer._bound()
         gradients = [torch.zeros_like(p) for p in ctx.layer.parameters(recurse=False)]
         grad_x = torch.zeros(x.shape) if ctx.needs_input_grad[0] else None
         each = [g.numpy() for g in gradients]
