@@ -225,8 +225,9 @@ class TestTraining(unittest.TestCase):
         for first in range(0, 12, 4):
             parts.accumulate(x[first:first + 4], rows[first:first + 4], scale=1 / 12)
         self.assertEqual(parts.pending, 3)
-        with self.assertRaisesRegex(haste.Error, "pending"):
-            pickle.dumps(parts)
+        for call in (lambda: pickle.dumps(parts), lambda: copy.deepcopy(parts)):
+            with self.assertRaisesRegex(haste.Error, "pending"):
+                call()
         parts.apply(lr=.01)
         close(self, parts.labels_get()[0], whole.labels_get()[0], 1e-5)
         with self.assertRaises(haste.Error) as caught:
@@ -735,6 +736,8 @@ class TestErrors(unittest.TestCase):
             (lambda: layer.top_k(x, 1, excluded=[[L]] + [[]] * 3), "excluded.id|lists.id"),
             (lambda: make(batch=1).top_k(x, 1, ([0, 10**9, 1, 3, 4], [1, 2, 3, 4])), r"excluded.offset\[2\] = 1 is below"),
             (lambda: layer.score(x, [[0], [], [], [L]]), f"{L}"),
+            (lambda: layer.weight(3), "block 3, expected 0 to 2"),
+            (lambda: layer.bias_state(-1, 0), "block -1, expected 0 to 2"),
             (lambda: layer.backward(x, np.zeros((4, 3), f)), "grad_logits has shape"),
             (lambda: layer.accumulate(x, rows, gradient=[]), "gradient has 0 blocks"),
             (lambda: layer.accumulate(x, rows, gradient=[(np.zeros(3, f),) * 2] * 3), r"gradient\[0\].weight has shape"),

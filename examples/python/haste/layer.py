@@ -175,26 +175,31 @@ class Layer:
         memory.owner = self._s, self._memory
         return numpy.frombuffer(memory, dtype).reshape(shape)
 
+    def _pointer(self, i, name):
+        if not 0 <= i < self._s["layer.block_count"]:
+            raise Error(f"block {i}, expected 0 to {self._s['layer.block_count'] - 1}")
+        return self._s[f"layer.block[{i}].{name}"]
+
     def _shape(self, i):
         s = self._s
         return tuple(s[f"layer.block[{i}].{name}"] for name in ("groups", "fan_in", "group_size"))
 
     # Views, no copies: [G, F, S], [G, F], [G, S] of block i. bfloat16 comes as its bits, uint16.
     def weight(self, i=0):
-        return self._view(self._s[f"layer.block[{i}].weight"], self._bits(self.dtype), self._shape(i))
+        return self._view(self._pointer(i, "weight"), self._bits(self.dtype), self._shape(i))
 
     def index(self, i=0):
-        return self._view(self._s[f"layer.block[{i}].index"], numpy.uint16, self._shape(i)[:2])
+        return self._view(self._pointer(i, "index"), numpy.uint16, self._shape(i)[:2])
 
     def bias(self, i=0):
-        return self._view(self._s[f"layer.block[{i}].bias"], numpy.float32, self._shape(i)[::2])
+        return self._view(self._pointer(i, "bias"), numpy.float32, self._shape(i)[::2])
 
     def weight_state(self, i, which):
-        return self._view(self._s[f"layer.block[{i}].weight_state[{which}]"], self._bits(self.state_dtype),
+        return self._view(self._pointer(i, f"weight_state[{which}]"), self._bits(self.state_dtype),
                           self._shape(i))
 
     def bias_state(self, i, which):
-        return self._view(self._s[f"layer.block[{i}].bias_state[{which}]"], numpy.float32, self._shape(i)[::2])
+        return self._view(self._pointer(i, f"bias_state[{which}]"), numpy.float32, self._shape(i)[::2])
 
     @staticmethod
     def _bits(dtype):
@@ -242,12 +247,15 @@ class Layer:
     def to_memory(self):
         """The layer's memory, copied as an array of uint8: with options(), step and rewires it is the layer."""
         with self._lock:
-            if self._s["gradient.pending"]:
-                raise Error("gradients are pending, and would be lost: apply them first", "HASTE_ERR_STATE")
+            self._nothing_pending()
             if self._memory is not None:
                 return self._memory.copy()
             layer = self if self._s["layer.memory"] else self.copy()
             return layer._view(layer._s["layer.memory"], numpy.uint8, (layer._s["layer.bytes"],)).copy()
+
+    def _nothing_pending(self):
+        if self.pending:
+            raise Error("gradients are pending, and would be lost: apply them first", "HASTE_ERR_STATE")
 
     def __getstate__(self):
         with self._lock:
@@ -261,10 +269,11 @@ class Layer:
         self.attach(memory, state["options"], state["step"], state["rewires"])
 
     def __copy__(self):
+        self._nothing_pending()
         return self.copy()
 
     def __deepcopy__(self, memo):
-        return self.copy()
+        return self.__copy__()
 
     # ---- training
 

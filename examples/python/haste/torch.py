@@ -355,8 +355,7 @@ class Layer(torch.nn.Module):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         """`memory` is all of it: parameters lie in there, and torch.save would refuse the same bytes under two types."""
-        if self._core._s["gradient.pending"]:
-            raise Error("gradients are pending, and would be lost: apply() first", "HASTE_ERR_STATE")
+        self._core._nothing_pending()
         self._bound()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self._parameters:
@@ -391,8 +390,7 @@ class Layer(torch.nn.Module):
             self.set_extra_state(extra)
 
     def __getstate__(self):
-        if self._core._s["gradient.pending"]:
-            raise Error("gradients are pending, and would be lost: apply() first", "HASTE_ERR_STATE")
+        self._core._nothing_pending()
         self._bound()
         state = {**self.__dict__, "_core": None, "_extra": (self.get_extra_state(), self._core._work)}
         if self._parameters:   # as above
