@@ -144,7 +144,8 @@ TYPES = {"int": ctypes.c_int, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int
 def declarations(text):
     """name -> (result, arguments) as ctypes, of the functions that pass no struct by value."""
     found = {}
-    types = {**TYPES, **dict.fromkeys(re.findall(r"typedef enum (haste_\w+)", text), ctypes.c_int)}
+    types = {**TYPES, **dict.fromkeys(re.findall(r"typedef enum (haste_\w+)", text), ctypes.c_int),
+             **dict.fromkeys(re.findall(r"typedef struct \w+ \*(haste_\w+);", text), ctypes.c_void_p)}
 
     def ctype(words):
         if "char *" in words and words.count("*") == 1:
