@@ -617,6 +617,15 @@ def replica(rank, port, folder):
         model(x[rank * 4:rank * 4 + 4], rows[rank * 4:rank * 4 + 4]).backward()
         optimizer.step()
     np.save(f"{folder}/{rank}.npy", layer.core.labels_get()[0])
+    layer = make("accumulate", shard=True, threads=1, optimizer="adamw", lr=.01)
+    for step in range(2):
+        x, rows = batch(step, 8)
+        layer(x[rank * 4:rank * 4 + 4], rows[rank * 4:rank * 4 + 4]).backward()
+        for array in (array for pair in layer.core.gradient for array in pair):
+            torch.distributed.all_reduce(torch.from_numpy(array))
+            array /= 2
+        layer.apply()
+    np.save(f"{folder}/summed{rank}.npy", layer.core.labels_get()[0])
     torch.distributed.destroy_process_group()
 
 
@@ -637,7 +646,12 @@ class TestProcesses(Case):
         with tempfile.TemporaryDirectory() as folder:
             torch.multiprocessing.spawn(replica, (port, folder), nprocs=2)
             a, b = (np.load(f"{folder}/{rank}.npy") for rank in range(2))
-        self.assertTrue((a == b).all())
+            c, d = (np.load(f"{folder}/summed{rank}.npy") for rank in range(2))
+        self.assertTrue((a == b).all() and (c == d).all())
+        layer = make("exact", optimizer="adamw", lr=.01)
+        for step in range(2):
+            layer(*batch(step, 8)).backward()
+        self.close(c, weights(layer), 3e-5)
         layer = make("parameters")
         optimizer = torch.optim.AdamW(layer.parameters(), lr=.01)
         for step in range(2):

@@ -171,8 +171,9 @@ class Layer(torch.nn.Module):
     labels, inputs, blocks, order, frequency, samples, loss, optimizer, dtype, ...: as of haste.Layer
     lr, weight_decay, negligible, scale, ...: options of every step; `options` is a dict that may change between steps
     mode        "fused", "exact", "accumulate" or "parameters", see above
-    shard       True: this process has labels of its own. Else a layer that updates itself is refused where
-                torch.distributed has several processes, since replicas would drift apart: take "parameters" with DDP
+    shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
+                updates itself is refused where torch.distributed has several processes, since replicas would drift apart:
+                take "parameters" with DDP
     loss_scale  an attribute: the factor by which the loss is multiplied before backward (GradScaler's get_scale())"""
 
     def __init__(self, labels, inputs, blocks=None, *, mode="fused", device="cpu", shard=False, **options):
