@@ -5,6 +5,7 @@
 #   GPU_ARCH   one or more, "sm_80 sm_90a"; without it: that of the GPU found here, else sm_90a
 #   only=NAMES make units: only tests whose name contains one of the words
 #   JOBS=N     so many tests at a time (default 1)
+#   PYTHON     that of make test-python: one with numpy, and torch where that is to be tested
 #   RUN=...    put before every program that is run, such as "qemu-aarch64 -L /usr/aarch64-linux-gnu"
 
 BUILD    ?= build
@@ -13,6 +14,7 @@ PREFIX   ?= /usr/local
 LIBDIR   ?= $(PREFIX)/lib
 CFLAGS   ?= -O3 -fno-math-errno
 CXXFLAGS ?= $(CFLAGS)
+PYTHON   ?= python3
 NVCC     ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc) nvcc)
 
 WARN     := -Wall -Wextra -Wpedantic -Wconversion -Wshadow $(if $(filter 1,$(werror)),-Werror)
@@ -78,11 +80,12 @@ examples: $(EXAMPLES)                  ## build/haste-train, haste-predict; hast
 run_tests = @$(SETTINGS) JOBS=$(JOBS) sh tests/run.sh $(1)
 
 SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(HAVE_NVCC)) GPU_ARCH=$(call quote,$(firstword $(GPU_ARCH))) \
-           OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN))
+           OPENMP=$(call quote,$(OPENMP)) ZLIB=$(call quote,$(ZLIB)) BUILD=$(call quote,$(BUILD)) RUN=$(call quote,$(RUN)) \
+           PYTHON=$(call quote,$(PYTHON))
 
-test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines
+test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines, Python where numpy is
 	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
-	$(call run_tests,tests/compile.sh tests/compile_cuda.sh $(TESTS) tests/programs.sh)
+	$(call run_tests,tests/compile.sh tests/compile_cuda.sh tests/python.sh $(TESTS) tests/programs.sh)
 
 units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
 	@echo $(call quote,$(FOUND))
@@ -94,10 +97,13 @@ programs: $(EXAMPLES)                  ## only the tests of the programs
 compile:                               ## only the tests of how haste.h compiles
 	$(call run_tests,tests/compile.sh)
 
+test-python:                           ## only the tests of examples/python, with PYTHON, which must have numpy
+	$(call run_tests,tests/python.sh:need)
+
 disassembly:                           ## the kernels under every compiler found: vectors of the path's width, no spills
 	BUILD=$(call quote,$(BUILD)) sh tests/disassembly.sh
 
-.PHONY: found programs compile disassembly
+.PHONY: found programs compile test-python disassembly
 
 cxx: $(UNITS:tests/%.c=$(BUILD)/cxx/%) $(EXAMPLES:$(BUILD)/%=$(BUILD)/cxx/%)   ## tests and programs as C++17
 	$(call run_tests,$(UNITS:tests/%.c=$(BUILD)/cxx/%) $(BUILD)/cxx/haste-minimal $(BUILD)/cxx/haste-own_loss $(BUILD)/cxx/haste-surgery)

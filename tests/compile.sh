@@ -35,6 +35,10 @@ files() { echo "$1 -M $2 | tr ' ' '\\n' | grep '^/' | grep -v 'two\\.c\$' | sort
 check "API only: what is read" "$(files "$CC -std=c99" "$t"_api.c) >$out/api.list; $(files "$CC -std=c99" "$out/two.c") | diff - $out/api.list"
 check "API only, C99" "$CC $c ${t}_api.c -o $out/api && $RUN $out/api"
 
+# The C side of examples/python. Compiled by whoever imports it; here without a warning, also with the structs of CUDA.
+check "shim.c" "$CC $c -I. -fsyntax-only examples/python/haste/shim.c"
+check "shim.c, CUDA" "$CC $c -I. -DHASTE_PYTHON_CUDA -fsyntax-only examples/python/haste/shim.c"
+
 check "included twice, C99" "$CC $c ${t}_twice.c -o $out/twice -lm && $RUN $out/twice"
 check "included twice, C99 without optimization" "$CC $c -O0 ${t}_twice.c -o $out/twice -lm && $RUN $out/twice"
 check "included twice, C11" "$CC $c -std=c11 ${t}_twice.c -o $out/twice -lm && $RUN $out/twice"

@@ -1,0 +1,14 @@
+"""haste: an output layer for hundreds of thousands of labels and more, on numpy arrays; haste.torch has it for PyTorch.
+
+    layer = haste.Layer(labels=670091, inputs=768, optimizer="adamw", frequency=frequency, samples=N)
+    loss = layer.train_step(x, positives, lr=.007, grad_x=grad_x)
+    id, score = layer.top_k(x, 5)
+    layer.save("model.haste")
+
+README.md beside this package tells the rest, haste.h what each function does."""
+from .functions import (Metrics, cohesion, embed_dense, embed_finish, embed_sparse, group, inverse_propensity, moved_rows,
+                        order_by_frequency, order_random, rewire_share, schedule, softmax_merge)
+from .layer import DENSE, RETIRED, Layer, layer_from_rows, plan_bytes
+from .library import Error
+
+load = Layer.load

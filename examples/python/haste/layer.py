@@ -1,0 +1,717 @@
+"""A layer and its companions, on numpy arrays. What the functions do stands in haste.h, under the same names."""
+import ctypes
+import os
+import threading
+
+import numpy
+
+from . import library
+from .arrays import aligned, array, choice, count, integers, lists, put_lists, put_sparse, sparse, with_offsets
+from .library import Error, Structs
+
+LOSSES = ("bce", "squared_hinge", "softmax")
+OPTIMIZERS = ("sgd", "momentum", "adamw")
+DTYPES = ("float32", "bfloat16")
+PATHS = ("auto", "portable", "avx2", "avx512", "neon")
+DENSE = -1   # fan_in of a dense block
+RETIRED = -1e9   # bias of a label that is out of use, see haste_labels_set
+MAX_BLOCKS, MAX_SECTIONS, SOFTMAX_SUMS = 8, 32, 5
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+def put_layer_options(s, labels, inputs, blocks=None, *, group_size=0, fan_in=0, order=None, frequency=None, samples=0,
+                      loss="bce", optimizer="sgd", dtype="float32", state_dtype="float32", zero_weights=False, threads=0,
+                      seed=0):
+    """The members of haste_layer_options. Returns the arrays that must stay alive until they have been read."""
+    if blocks is None:
+        blocks = [{"group_size": group_size, "fan_in": fan_in}]
+    elif group_size or fan_in:
+        raise Error("group_size and fan_in are said in blocks, where these are given")
+    if not 1 <= len(blocks) <= MAX_BLOCKS:
+        raise Error(f"{len(blocks)} blocks, expected 1 to {MAX_BLOCKS}")
+    s.clear("options")
+    s["options.labels"], s["options.inputs"], s["options.block_count"] = labels, inputs, len(blocks)
+    for i, block in enumerate(blocks):
+        for name, value in block.items():
+            s[f"options.block[{i}].{name}"] = value
+    s["options.samples"], s["options.seed"] = samples, seed
+    s["options.loss"] = choice(loss, "loss", LOSSES)
+    s["options.optimizer"] = choice(optimizer, "optimizer", OPTIMIZERS)
+    s["options.dtype"] = choice(dtype, "dtype", DTYPES)
+    s["options.state_dtype"] = choice(state_dtype, "state_dtype", DTYPES)
+    s["options.zero_weights"], s["options.threads"] = bool(zero_weights), library.threads(threads)
+    keep = []
+    for name, value, width in (("order", order, numpy.int32), ("frequency", frequency, numpy.int64)):
+        if value is not None:
+            value = integers(value, name, width)
+            if len(value) != labels:
+                raise Error(f"{name} has {len(value)} numbers, expected labels = {labels}")
+            s[f"options.{name}"] = value
+            keep.append(value)
+    return keep
+
+
+def plan_bytes(labels, inputs, blocks=None, *, batch=0, ids=0, top_k=0, chunks=0, cuda=False, **options):
+    """haste_plan_bytes, or haste_cuda_plan_bytes, which needs nvcc but no device: the bytes that a layer and its companions
+    will take, by name."""
+    s = Structs(cuda)
+    keep = put_layer_options(s, labels, inputs, blocks, **options)
+    work = "cuda_work_options" if cuda else "work_options"
+    s[f"{work}.batch"], s[f"{work}.ids"], s[f"{work}.top_k"], s[f"{work}.chunks"] = batch, ids, top_k, chunks
+    if cuda:
+        s.call("haste_cuda_plan_bytes", s.at("options"), s.at(work), None, s.at("cuda_plan"))
+        names = "layer", "workspace", "pinned", "gradient", "rewire"
+    else:
+        s.call("haste_plan_bytes", s.at("options"), s.at(work), s.at("plan"))
+        names = "weight", "index", "bias", "state", "order", "layer", "workspace", "gradient", "rewire", "parameters"
+    del keep
+    return {name: s[f"{'cuda_' * cuda}plan.{name}"] for name in names}
+
+
+# ---- the layer -------------------------------------------------------------------------------------------------------
+
+# Options of a step. Where haste.h gives 0 the meaning of a default, Python says None, or nothing: 0 is 0, or an error.
+NONE = ("momentum", "beta1", "beta2")                                        # 0 is said as HASTE_NONE
+NOT_ZERO = ("eps", "scale", "logit_scale", "positive_weight", "share")       # 0 cannot be said
+LOSS_NUMBERS = ("scale", "logit_scale", "margin", "positive_weight", "smoothing", "negligible", "share")
+STEP_NUMBERS = ("lr", "momentum", "beta1", "beta2", "eps", "weight_decay", "clip")
+
+
+def number(name, value):
+    if value == 0 and name in NOT_ZERO:
+        raise Error(f"{name} = 0 would mean the default: leave it out")
+    return -1 if value == 0 and name in NONE else value
+
+
+class Layer:
+    """haste_layer, with its workspace and gradient. Calls on one layer wait for each other; each uses all threads.
+
+    labels, inputs    L, D
+    blocks            list of dicts with labels, group_size, fan_in, begin, end: haste_block_options. Without it one
+                      block, of group_size and fan_in
+    order, frequency, samples, loss, optimizer, dtype, state_dtype, zero_weights, seed: haste_layer_options; enumerations
+                      by their names in lower case: "bce", "adamw", "bfloat16"
+    batch, chunks, threads, path, bf16_dot: haste_workspace_options. Training takes larger batches than `batch` (memory
+                      grows), predictions work on so many samples at a time
+    allocate          a function of a number of bytes that returns an array of so many uint8, aligned to 64 bytes, in
+                      which the layer will lie"""
+
+    def __init__(self, labels, inputs, blocks=None, *, batch=128, chunks=0, threads=0, path="auto", bf16_dot=False,
+                 allocate=None, **options):
+        self._begin(batch=batch, chunks=chunks, threads=threads, path=path, bf16_dot=bf16_dot)
+        s = self._s
+        keep = put_layer_options(s, labels, inputs, blocks, threads=threads, **options)
+        if allocate is None:
+            s.call("haste_layer_create", s.at("layer"), s.at("options"))
+        else:
+            s.call("haste_plan_bytes", s.at("options"), None, s.at("plan"))
+            self._memory = allocate(s["plan.layer"])
+            s.call("haste_layer_init", s.at("layer"), s.at("options"), self._memory, self._memory.nbytes)
+        del keep
+
+    def _begin(self, **work):
+        if not 1 <= work["batch"] < 2**31:
+            raise Error(f"batch = {work['batch']}, expected a number of samples from 1")
+        self._s = Structs()
+        self._work = work
+        self._lock = threading.RLock()
+        self._memory = None     # where the layer lies, if not in memory of its own
+        self.sections = {}      # of the file it was loaded from
+        self.grad_norm = None   # of the last call with grad_norm=True
+
+    def _another(self):
+        """An empty layer with the same workspace options."""
+        other = Layer.__new__(Layer)
+        other._begin(**self._work)
+        return other
+
+    # ---- what it is
+
+    labels, inputs, slots, seed, step, rewires = (
+        property(lambda self, name=name: self._s[f"layer.{name}"])
+        for name in ("labels", "inputs", "slots", "seed", "step", "rewires"))
+    loss = property(lambda self: LOSSES[self._s["layer.loss"]])
+    optimizer = property(lambda self: OPTIMIZERS[self._s["layer.optimizer"]])
+    dtype = property(lambda self: DTYPES[self._s["layer.dtype"]])
+    state_dtype = property(lambda self: DTYPES[self._s["layer.state_dtype"]])
+    batch = property(lambda self: self._work["batch"])
+
+    @property
+    def path(self):
+        with self._lock:
+            self._reserve()
+            return PATHS[self._s["work.path"]]
+
+    @property
+    def blocks(self):
+        return [{name: self._s[f"layer.block[{i}].{name}"] for name in
+                 ("labels", "group_size", "fan_in", "begin", "end")} for i in range(self._s["layer.block_count"])]
+
+    @property
+    def nbytes(self):
+        return self.plan()["layer"]
+
+    def plan(self):
+        return plan_bytes(batch=self.batch, chunks=self._work["chunks"], **self.options())
+
+    def options(self):
+        """What a layer with the same memory is made with."""
+        return {"labels": self.labels, "inputs": self.inputs, "blocks": self.blocks, "loss": self.loss,
+                "optimizer": self.optimizer, "dtype": self.dtype, "state_dtype": self.state_dtype, "seed": self.seed}
+
+    def __repr__(self):
+        blocks = ", ".join("{labels} x {0}".format("dense" if b["fan_in"] == b["end"] - b["begin"] else
+                                                   f"{b['fan_in']} (S {b['group_size']})", **b) for b in self.blocks)
+        return (f"haste.Layer(labels={self.labels}, inputs={self.inputs}, blocks: {blocks}, {self.loss}, "
+                f"{self.optimizer}, {self.dtype}, step={self.step})")
+
+    def _view(self, pointer, dtype, shape):
+        """An array over memory of the layer's, which stays alive with it."""
+        if not pointer:
+            return None
+        size = int(numpy.prod(shape, dtype=numpy.int64)) * numpy.dtype(dtype).itemsize
+        memory = (ctypes.c_char * size).from_address(pointer)
+        memory.owner = self._s, self._memory
+        return numpy.frombuffer(memory, dtype).reshape(shape)
+
+    def _pointer(self, i, name):
+        if not 0 <= i < self._s["layer.block_count"]:
+            raise Error(f"block {i}, expected 0 to {self._s['layer.block_count'] - 1}")
+        return self._s[f"layer.block[{i}].{name}"]
+
+    def _shape(self, i):
+        s = self._s
+        return tuple(s[f"layer.block[{i}].{name}"] for name in ("groups", "fan_in", "group_size"))
+
+    # Views, no copies: [G, F, S], [G, F], [G, S] of block i. bfloat16 comes as its bits, uint16.
+    def weight(self, i=0):
+        return self._view(self._pointer(i, "weight"), self._bits(self.dtype), self._shape(i))
+
+    def index(self, i=0):
+        return self._view(self._pointer(i, "index"), numpy.uint16, self._shape(i)[:2])
+
+    def bias(self, i=0):
+        return self._view(self._pointer(i, "bias"), numpy.float32, self._shape(i)[::2])
+
+    def weight_state(self, i, which):
+        return self._view(self._pointer(i, f"weight_state[{which}]"), self._bits(self.state_dtype),
+                          self._shape(i))
+
+    def bias_state(self, i, which):
+        return self._view(self._pointer(i, f"bias_state[{which}]"), numpy.float32, self._shape(i)[::2])
+
+    @staticmethod
+    def _bits(dtype):
+        return numpy.float32 if dtype == "float32" else numpy.uint16
+
+    @property
+    def label_of(self):
+        return self._view(self._s["layer.label_of"], numpy.int32, (self.slots,))
+
+    @property
+    def slot_of(self):
+        return self._view(self._s["layer.slot_of"], numpy.int32, (self.labels,))
+
+    def check(self):
+        self._s.call("haste_layer_check", self._s.at("layer"))
+
+    # ---- its memory: copies, pickles, other places
+
+    def attach(self, memory, options=None, step=0, rewires=0):
+        """haste_layer_attach: from now on the layer lies in `memory`, uint8. Without options memory holds this layer,
+        moved; with options(), step and rewires of one, any. An error leaves all as it was."""
+        array(memory, "memory", "uint8", (None,), written=True)
+        s = self._s
+        with self._lock:
+            if s["layer.memory"] or s["file.memory"]:
+                raise Error("a layer in memory of its own does not move", "HASTE_ERR_STATE")
+            if options is not None:
+                put_layer_options(s, **options)
+            s.call("haste_layer_attach", s.at("layer"), s.at("options") if options else None, memory, memory.nbytes)
+            if options is not None:
+                s["layer.step"], s["layer.rewires"] = step, rewires
+                s.library.function["haste_gradient_free"](s.at("gradient"))
+            self._memory = memory
+
+    def copy(self, dtype=None, state_dtype=None, optimizer=None):
+        """haste_layer_copy."""
+        with self._lock:
+            to = self._another()
+            to._s.call("haste_layer_copy", to._s.at("layer"), self._s.at("layer"),
+                       choice(dtype or self.dtype, "dtype", DTYPES),
+                       choice(state_dtype or self.state_dtype, "state_dtype", DTYPES),
+                       choice(optimizer or self.optimizer, "optimizer", OPTIMIZERS))
+            return to
+
+    def to_memory(self):
+        """The layer's memory, copied as an array of uint8: with options(), step and rewires it is the layer."""
+        with self._lock:
+            self._nothing_pending()
+            if self._memory is not None:
+                return self._memory.copy()
+            layer = self if self._s["layer.memory"] else self.copy()
+            return layer._view(layer._s["layer.memory"], numpy.uint8, (layer._s["layer.bytes"],)).copy()
+
+    def _nothing_pending(self):
+        if self.pending:
+            raise Error("gradients are pending, and would be lost: apply them first", "HASTE_ERR_STATE")
+
+    def __getstate__(self):
+        with self._lock:
+            return {"options": self.options(), "step": self.step, "rewires": self.rewires, "work": self._work,
+                    "memory": self.to_memory()}
+
+    def __setstate__(self, state):
+        self._begin(**state["work"])
+        memory = aligned(state["memory"].nbytes)
+        memory[:] = state["memory"]
+        self.attach(memory, state["options"], state["step"], state["rewires"])
+
+    def __copy__(self):
+        self._nothing_pending()
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.__copy__()
+
+    # ---- training
+
+    def _reserve(self, B=0, ids=0, k=0):
+        """Sees to a workspace of at least that size."""
+        s = self._s
+        threads = library.threads(self._work["threads"])
+        made = s["work.bytes"]
+        if made and B <= s["work.batch"] and ids <= s["work.ids"] and k <= s["work.top_k"] and \
+                (threads != 1 or s["work.threads"] == 1):
+            return
+        s.clear("work_options")
+        s["work_options.batch"] = max(B, self.batch, s["work.batch"])
+        s["work_options.ids"] = max(ids, 64 * self.batch, s["work.ids"])
+        s["work_options.top_k"] = max(k, 16, s["work.top_k"])
+        s["work_options.chunks"], s["work_options.threads"] = self._work["chunks"], threads
+        s["work_options.path"] = choice(self._work["path"], "path", PATHS)
+        s["work_options.bf16_dot"] = bool(self._work["bf16_dot"])
+        s.library.function["haste_workspace_free"](s.at("work"))
+        s.clear("work")
+        s.call("haste_workspace_create", s.at("work"), s.at("layer"), s.at("work_options"))
+
+    def _x(self, x, name="x"):
+        return array(x, name, "float32", (None, self.inputs))
+
+    def _put_step(self, B, positives, ids, grad_x, x, sample_weight=None, positive_value=None, label_weight=None,
+                  label_scale=None, label_offset=None, ignored=None, softmax=None, blocks=None, grad_norm=False,
+                  **numbers):
+        """Options of a call, and its lists. Returns what must stay alive until it ends."""
+        s = self._s
+        s.clear("step", "rates", "lists", "ignored")
+        positives = lists(positives, "positives", B, ids)
+        keep = [positives]
+        put_lists(s, "lists", positives)
+        for name, value in numbers.items():
+            if name not in LOSS_NUMBERS + STEP_NUMBERS:
+                raise TypeError(f"haste has no option {name!r} here")
+            if value is not None:
+                s[f"step.{'loss.' * (name in LOSS_NUMBERS)}{name}"] = number(name, value)
+        for name, value, shape in (("sample_weight", sample_weight, (B,)), ("label_weight", label_weight, (self.labels,)),
+                                   ("positive_value", positive_value, (len(positives[1]),)),
+                                   ("label_scale", label_scale, (self.labels,)),
+                                   ("label_offset", label_offset, (self.labels,))):
+            if value is not None:
+                s[f"step.loss.{name}"] = array(value, name, "float32", shape)
+        if softmax is not None:
+            s["step.loss.softmax"] = array(softmax, "softmax", "float64", (B, SOFTMAX_SUMS))
+        most = count(positives, 0, B)
+        if ignored is not None:
+            ignored = lists(ignored, "ignored", B)
+            keep.append(ignored)
+            s["step.loss.ignored"] = put_lists(s, "ignored", ignored)
+            most = max(most, count(ignored, 0, B))
+        if blocks is not None:
+            if len(blocks) != s["layer.block_count"]:
+                raise Error(f"blocks has {len(blocks)} rates, expected one for each of {s['layer.block_count']}, or None")
+            for i, rates in enumerate(blocks):
+                for name, value in (rates or {}).items():
+                    s[f"rates[{i}].{name}"] = -1 if value == 0 and name != "frozen" else value
+            s["step.block"] = s.at("rates")
+        if grad_norm:
+            s["step.grad_norm"] = s.at("grad_norm")
+        if grad_x is not None:
+            array(grad_x, "grad_x", "float32", (B, self.inputs), written=True)
+            if numpy.may_share_memory(grad_x, x):
+                raise Error("grad_x overlaps x")
+        self._reserve(B, most)
+        return keep
+
+    def train_step(self, x, positives, ids=None, *, grad_x=None, loss=True, **options):
+        """haste_train_step. Returns the loss (None with loss=False, which saves its logarithms).
+
+        x           float32 [B, inputs], contiguous
+        positives   B lists of labels, see `lists`; or offsets, with ids
+        grad_x      float32 [B, inputs] to which the gradient is added (+=)
+        options     of haste_step_options and its loss, by name: lr, momentum, weight_decay, clip, scale, sample_weight,
+                    negligible, ...; blocks=[None, dict(frozen=1)] are rates of blocks; grad_norm=True leaves the norm in
+                    `grad_norm`. None is the default"""
+        return self._train("haste_train_step", x, positives, ids, grad_x, loss, options)
+
+    def accumulate(self, x, positives, ids=None, *, grad_x=None, loss=True, gradient=None, **options):
+        """haste_accumulate: adds gradients to `gradient`, or, without it, to the layer's own, which `apply` takes.
+
+        gradient    [(weight, bias), ...] of each block, float32 [G, F, S] and [G, S]: (+=)"""
+        return self._train("haste_accumulate", x, positives, ids, grad_x, loss, options, gradient)
+
+    def _train(self, function, x, positives, ids, grad_x, loss, options, gradient=None):
+        s = self._s
+        x = self._x(x)
+        B = len(x)
+        out = ctypes.c_double()
+        with self._lock:
+            keep = self._put_step(B, positives, ids, grad_x, x, **options)
+            extra = []
+            if function == "haste_accumulate":
+                own = gradient is None
+                extra = [self._own_gradient() if own else self._gradient_over(gradient)]
+            try:
+                s.call(function, s.at("layer"), s.at("work"), x, B, s.at("lists"), s.at("step"), *extra,
+                       ctypes.addressof(out) if loss else None, grad_x)
+            finally:
+                if extra and not own:
+                    s.clear("gradient")
+            del keep
+            if options.get("grad_norm"):
+                self.grad_norm = ctypes.c_double.from_address(s.at("grad_norm")).value
+        return out.value if loss else None
+
+    def _own_gradient(self):
+        s = self._s
+        if not s["gradient.memory"]:
+            s.call("haste_gradient_create", s.at("gradient"), s.at("layer"))
+        return s.at("gradient")
+
+    def _gradient_over(self, gradient):
+        """haste_gradient_init"""
+        s, n = self._s, self._s["layer.block_count"]
+        if s["gradient.pending"]:
+            raise Error("the layer's own gradient is pending: apply it first", "HASTE_ERR_STATE")
+        if len(gradient) != n:
+            raise Error(f"gradient has {len(gradient)} blocks, expected {n}")
+        s.library.function["haste_gradient_free"](s.at("gradient"))
+        pointers = (ctypes.c_void_p * n)(), (ctypes.c_void_p * n)()
+        for i, pair in enumerate(gradient):
+            for to, name, a, shape in zip(pointers, ("weight", "bias"), pair, (self._shape(i), self._shape(i)[::2])):
+                to[i] = library.address(array(a, f"gradient[{i}].{name}", "float32", shape, written=True))
+        s.call("haste_gradient_init", s.at("gradient"), s.at("layer"), *map(ctypes.addressof, pointers))
+        return s.at("gradient")
+
+    @property
+    def gradient(self):
+        """Views of the layer's own gradient: [(weight, bias), ...] of each block. Who fills it says pending = 1."""
+        with self._lock:
+            self._own_gradient()
+            return [(self._view(self._s[f"gradient.weight[{i}]"], numpy.float32, self._shape(i)),
+                     self._view(self._s[f"gradient.bias[{i}]"], numpy.float32, self._shape(i)[::2]))
+                    for i in range(self._s["layer.block_count"])]
+
+    @property
+    def pending(self):
+        return self._s["gradient.pending"]
+
+    @pending.setter
+    def pending(self, value):
+        self._own_gradient()
+        self._s["gradient.pending"], self._s["gradient.rewires"] = value, self.rewires
+
+    def gradient_zero(self):
+        with self._lock:
+            self._own_gradient()
+            self._s.call("haste_gradient_zero", self._s.at("gradient"), self._s.at("layer"))
+
+    def apply(self, **options):
+        """haste_apply: one update from what was accumulated. Options as of train_step, but for the loss's."""
+        s = self._s
+        with self._lock:
+            empty = numpy.zeros((0, self.inputs), numpy.float32)
+            self._put_step(0, [], None, None, empty, **options)
+            s.call("haste_apply", s.at("layer"), s.at("work"), self._own_gradient(), s.at("step"))
+            if options.get("grad_norm"):
+                self.grad_norm = ctypes.c_double.from_address(s.at("grad_norm")).value
+
+    def evaluate(self, x, positives, ids=None, *, grad_x=None, loss=True, **options):
+        """haste_evaluate: the loss, and grad_x (+=), without an update. Options: the loss's."""
+        s = self._s
+        x = self._x(x)
+        out = ctypes.c_double()
+        with self._lock:
+            keep = self._put_step(len(x), positives, ids, grad_x, x, **options)
+            s.call("haste_evaluate", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
+                   ctypes.addressof(out) if loss else None, grad_x)
+            del keep
+        return out.value if loss else None
+
+    def softmax_begin(self, x, positives, ids=None, **options):
+        """haste_softmax_begin: float64 [B, 5]; softmax_merge adds those of other shards, then softmax=sums."""
+        s = self._s
+        x = self._x(x)
+        sums = numpy.empty((len(x), SOFTMAX_SUMS))
+        with self._lock:
+            keep = self._put_step(len(x), positives, ids, None, x, **options)
+            s.call("haste_softmax_begin", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"), sums)
+            del keep
+        return sums
+
+    def forward(self, x):
+        """haste_forward: logits [B, slots] in slot order: label_of names the label of a slot (-1: padding)."""
+        s = self._s
+        x = self._x(x)
+        logits = numpy.empty((len(x), self.slots), numpy.float32)
+        with self._lock:
+            self._reserve(len(x))
+            s.call("haste_forward", s.at("layer"), s.at("work"), x, len(x), logits)
+        return logits
+
+    def backward(self, x, grad_logits, *, grad_x=None, gradient=None):
+        """haste_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply; and grad_x (+=)."""
+        s = self._s
+        x = self._x(x)
+        array(grad_logits, "grad_logits", "float32", (len(x), self.slots))
+        if grad_x is not None:
+            array(grad_x, "grad_x", "float32", x.shape, written=True)
+        with self._lock:
+            self._reserve(len(x))
+            to = self._own_gradient() if gradient is None else self._gradient_over(gradient)
+            try:
+                s.call("haste_backward", s.at("layer"), s.at("work"), x, len(x), grad_logits, to, grad_x)
+            finally:
+                if gradient is not None:
+                    s.clear("gradient")
+
+    def rewire(self, share, *, group_share=None, prune="magnitude", scope="block", growth="random", uniform=False, x=None,
+               positives=None, ids=None):
+        """haste_rewire. Returns how many places moved. saliency and gradient need a batch, x and positives."""
+        s = self._s
+        moved = ctypes.c_int64()
+        with self._lock:
+            s.clear("rewire", "lists")
+            s["rewire.share"] = share
+            if group_share is not None:
+                s["rewire.group_share"] = -1 if group_share == 0 else group_share
+            s["rewire.prune"] = choice(prune, "prune", ("magnitude", "saliency"))
+            s["rewire.scope"] = choice(scope, "scope", ("block", "group"))
+            s["rewire.growth"] = choice(growth, "growth", ("random", "gradient"))
+            s["rewire.uniform"] = bool(uniform)
+            B, pair = 0, None
+            if x is None and (prune == "saliency" or growth == "gradient"):
+                raise Error(f"prune = {prune!r}, growth = {growth!r} needs a batch, x and positives")
+            if x is not None:
+                x = self._x(x)
+                B, pair = len(x), lists(positives, "positives", len(x), ids)
+                put_lists(s, "lists", pair)
+            self._reserve(B, count(pair, 0, B) if pair else 0)
+            s.call("haste_rewire", s.at("layer"), s.at("work"), s.at("rewire"), x, B, s.at("lists") if pair else None,
+                   ctypes.addressof(moved))
+        return moved.value
+
+    # ---- prediction
+
+    def _batches(self, x, pair, k=0):
+        """Samples first .. first + n - 1 and their lists, so many at a time, with a workspace for them."""
+        for first in range(0, len(x), self.batch):
+            n = min(self.batch, len(x) - first)
+            self._reserve(n, count(pair, first, n) if pair else 0, k)
+            yield first, n, put_lists(self._s, "lists", pair, first) if pair else None
+
+    def top_k(self, x, k, excluded=None):
+        """haste_top_k: (id, score), int32 and float32 [B, k]. Any B."""
+        s = self._s
+        x = self._x(x)
+        id = numpy.empty((len(x), max(k, 0)), numpy.int32)
+        score = numpy.empty(id.shape, numpy.float32)
+        pair = None if excluded is None else lists(excluded, "excluded", len(x))
+        with self._lock:
+            for first, n, excluded in self._batches(x, pair, k):
+                s.call("haste_top_k", s.at("layer"), s.at("work"), x[first:], n, k, excluded, id[first:], score[first:])
+        return id, score
+
+    def above(self, x, threshold, excluded=None):
+        """haste_above: (offset, id, score), int64 [B + 1], int32 and float32: sample b has
+        id[offset[b]:offset[b + 1]], best first. Any B."""
+        s = self._s
+        x = self._x(x)
+        pair = None if excluded is None else lists(excluded, "excluded", len(x))
+        offset = numpy.zeros(len(x) + 1, numpy.int64)
+        ids, scores = [numpy.zeros(0, numpy.int32)], [numpy.zeros(0, numpy.float32)]
+        needed = ctypes.c_int64()
+        with self._lock:
+            for first, n, excluded in self._batches(x, pair):
+                at, capacity = numpy.empty(n + 1, numpy.int64), 64 * n
+                while True:
+                    id, score = numpy.empty(capacity, numpy.int32), numpy.empty(capacity, numpy.float32)
+                    try:
+                        s.call("haste_above", s.at("layer"), s.at("work"), x[first:], n, threshold, excluded, at, id, score,
+                               capacity, ctypes.addressof(needed))
+                        break
+                    except Error as error:
+                        if error.status != "HASTE_ERR_SIZE" or needed.value <= capacity:
+                            raise
+                        capacity = needed.value
+                offset[first + 1:first + n + 1] = offset[first] + at[1:]
+                ids.append(id[:needed.value])
+                scores.append(score[:needed.value])
+        return offset, numpy.concatenate(ids), numpy.concatenate(scores)
+
+    def score(self, x, candidates, ids=None):
+        """haste_score: logits of given labels, float32, in the order of the candidates' ids."""
+        s = self._s
+        x = self._x(x)
+        pair = lists(candidates, "candidates", len(x), ids)
+        if pair[0] is None:
+            pair = with_offsets(pair)
+        score = numpy.empty(max(count(pair, 0, len(x)), 0), numpy.float32)
+        with self._lock:
+            self._reserve()
+            s.call("haste_score", s.at("layer"), s.at("work"), x, len(x), put_lists(s, "lists", pair), score)
+        return score
+
+    # ---- files
+
+    def save(self, path, *, dtype=None, sections=None):
+        """haste_save, with sections {name: bytes}. dtype "bfloat16" rounds, for prediction."""
+        s = self._s
+        sections = {name: numpy.frombuffer(data, numpy.uint8) for name, data in (sections or {}).items()}
+        if len(sections) > MAX_SECTIONS:
+            raise Error(f"{len(sections)} sections, expected at most {MAX_SECTIONS}")
+        with self._lock:
+            s.clear("section")
+            for i, (name, data) in enumerate(sections.items()):
+                text = name.encode()
+                if len(text) > 23:
+                    raise Error(f"section {name!r} has a name of {len(text)} bytes, expected at most 23")
+                ctypes.memmove(s.at(f"section[{i}].name"), text, len(text))
+                s[f"section[{i}].data"], s[f"section[{i}].bytes"] = data, data.nbytes
+            s.call("haste_save", os.fsencode(path), s.at("layer"), choice(dtype or self.dtype, "dtype", DTYPES),
+                   s.at("section"), len(sections))
+
+    @classmethod
+    def load(cls, path, *, map=False, **work):
+        """haste_load. map=True maps the file, to predict. The caller's sections come as `sections`, bytes by name."""
+        layer = cls.__new__(cls)
+        layer._begin(**{"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False, **work})
+        s = layer._s
+        s.call("haste_load", os.fsencode(path), bool(map), s.at("file"))
+        s.library.function["haste_python_file_layer"](s.base)
+        for i in range(s["file.section_count"]):
+            name = ctypes.string_at(s.at(f"file.section[{i}].name")).decode(errors="replace")
+            layer.sections[name] = ctypes.string_at(s[f"file.section[{i}].data"] or s.base, s[f"file.section[{i}].bytes"])
+        return layer
+
+    def file_check(self):
+        """haste_file_check, of a layer that was loaded."""
+        self._s.call("haste_file_check", self._s.at("file"))
+
+    # ---- surgery
+
+    def _put_rows(self, n, weight=None, scale=None, bias=None, frequency=None, samples=0):
+        s = self._s
+        s.clear("rows", "sparse")
+        keep = []
+        if isinstance(weight, numpy.ndarray):
+            s["rows.dense"] = array(weight, "weight", "float32", (n, self.inputs))
+        elif weight is not None:
+            keep.append(sparse(weight, "weight", n))
+            s["rows.sparse"] = put_sparse(s, keep[0])
+        if scale is not None:
+            if scale == 0:
+                raise Error("scale = 0 would mean 1: leave the weights out")
+            s["rows.scale"] = scale
+        if bias is not None:
+            s["rows.bias"] = array(bias, "bias", "float32", (n,))
+        if frequency is not None:
+            keep.append(integers(frequency, "frequency", numpy.int64))
+            if len(keep[-1]) != n:
+                raise Error(f"frequency has {len(keep[-1])} numbers, expected {n}")
+            s["rows.frequency"] = keep[-1]
+        s["rows.samples"] = samples
+        return keep
+
+    def _ids(self, id):
+        """Given labels, or all: (their array or None, how many)."""
+        if id is None:
+            return None, self.labels
+        id = integers(id, "id", numpy.int32)
+        return id, len(id)
+
+    def labels_get(self, id=None):
+        """haste_labels_get: (weight [n, inputs], bias [n]) of given labels, or of all."""
+        id, n = self._ids(id)
+        weight, bias = numpy.empty((n, self.inputs), numpy.float32), numpy.empty(n, numpy.float32)
+        with self._lock:
+            self._s.call("haste_labels_get", self._s.at("layer"), id, n, weight, bias)
+        return weight, bias
+
+    def labels_get_sparse(self, id=None):
+        """haste_labels_get_sparse: the weights as CSR, (offset, column, value)."""
+        s = self._s
+        id, n = self._ids(id)
+        offset, needed = numpy.empty(n + 1, numpy.int64), ctypes.c_int64()
+        column, value = numpy.empty(0, numpy.int32), numpy.empty(0, numpy.float32)
+        with self._lock:
+            while True:
+                try:
+                    s.call("haste_labels_get_sparse", s.at("layer"), id, n, offset, column if len(column) else None,
+                           value if len(column) else None, len(column), ctypes.addressof(needed))
+                    return offset, column, value
+                except Error as error:
+                    if error.status != "HASTE_ERR_SIZE" or needed.value <= len(column):
+                        raise
+                    column, value = numpy.empty(needed.value, numpy.int32), numpy.empty(needed.value, numpy.float32)
+
+    def labels_set(self, id=None, weight=None, **rows):
+        """haste_labels_set: writes labels in place. Returns the share of energy that was kept.
+
+        weight    float32 [n, inputs], or sparse rows (offset, column, value)
+        rows      scale, bias, frequency, samples: haste_rows"""
+        s = self._s
+        id, n = self._ids(id)
+        kept = ctypes.c_double()
+        with self._lock:
+            keep = self._put_rows(n, weight, **rows)
+            s.call("haste_labels_set", s.at("layer"), id, n, s.at("rows"), ctypes.addressof(kept))
+            del keep
+        return kept.value
+
+    def labels_add(self, n, weight=None, *, block=None, strongest=False, **rows):
+        """haste_labels_add: (a layer with n more labels, the share of energy that was kept). block: the last."""
+        s = self._s
+        kept = ctypes.c_double()
+        to = self._another()
+        with self._lock:
+            keep = self._put_rows(n, weight, **rows)
+            s.call("haste_labels_add", to._s.at("layer"), s.at("layer"), s["layer.block_count"] - 1 if block is None else
+                   block, n, s.at("rows"), bool(strongest), ctypes.addressof(kept))
+            del keep
+        return to, kept.value
+
+    def labels_remove(self, id):
+        """haste_labels_remove: (a layer without these labels, map [labels]: new ids, -1 removed)."""
+        id, n = self._ids(id)
+        map = numpy.empty(self.labels, numpy.int32)
+        to = self._another()
+        with self._lock:
+            self._s.call("haste_labels_remove", to._s.at("layer"), self._s.at("layer"), id, n, map)
+        return to, map
+
+
+def layer_from_rows(labels, inputs, blocks=None, *, weight, bias=None, work=None, **options):
+    """haste_layer_from_rows: (a sparse layer from a trained dense one, the share of energy that it has).
+
+    weight    float32 [labels, inputs]: that of nn.Linear; bias float32 [labels]"""
+    layer = Layer.__new__(Layer)
+    layer._begin(**{"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False, **(work or {})})
+    s = layer._s
+    keep = put_layer_options(s, labels, inputs, blocks, **options)
+    s["rows.dense"] = array(weight, "weight", "float32", (labels, inputs))
+    s["rows.bias"] = None if bias is None else array(bias, "bias", "float32", (labels,))
+    kept = ctypes.c_double()
+    s.call("haste_layer_from_rows", s.at("layer"), s.at("options"), s.at("rows"), ctypes.addressof(kept))
+    del keep
+    return layer, kept.value

@@ -1,0 +1,428 @@
+"""The layer as a torch.nn.Module, on the CPU. It lies in a tensor, `memory`, and nothing is copied on the way.
+
+    layer = haste.torch.Layer(labels=670091, inputs=768, optimizer="adamw", lr=.007, frequency=frequency, samples=N)
+    loss = layer(encoder(batch), offsets, ids)    # mode "fused": the update has happened
+    loss.backward()                               # the encoder's gradients
+
+mode says when weights change, if the module is in training mode and gradients are enabled (else they never do):
+
+    fused        in forward, in one pass. The loss must not be scaled on its way to backward; an error says so
+    exact        forward looks, backward trains, with the gradient that reaches the loss as its scale
+    accumulate   forward looks, backward adds gradients to a buffer as large as the weights, apply() makes the update
+    parameters   weights and biases are Parameters with .grad, for optimizers, clipping and DDP of torch's. float32
+"""
+import numpy
+import torch
+from torch.autograd.function import once_differentiable
+
+from . import arrays
+from . import functions
+from . import layer as plain
+from . import library
+from .library import Error
+
+MODES = ("fused", "exact", "accumulate", "parameters")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def plain_array(value):
+    """Tensors as the numpy arrays that share their memory; all else stays what it is."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.device.type != "cpu":
+        raise Error(f"a tensor is on {value.device}, and the layer on the CPU", "HASTE_ERR_DEVICE")
+    return value.detach().contiguous().numpy()
+
+
+def plain_lists(value, name, B, ids=None):
+    """Lists of labels as arrays.lists takes them, from tensors too: offsets and ids, CSR, one label each, rows."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.sparse_csr:
+        value, ids = value.crow_indices(), value.col_indices()
+    if isinstance(value, tuple):
+        value = tuple(plain_array(part) for part in value)
+    elif isinstance(value, list) and any(isinstance(row, torch.Tensor) and row.dim() for row in value):
+        value = [plain_array(row) for row in value]
+    return arrays.lists(plain_array(value), name, B, plain_array(ids))
+
+
+class Call:
+    """One call of the layer: x as C reads it, the lists, the options."""
+
+    def __init__(self, layer, x, positives, ids, options):
+        self.layer, self.core = layer, layer._core
+        self.lists = plain_lists(positives, "positives", len(x), ids)
+        self.options = {name: plain_array(value) for name, value in options.items()}
+        if self.options.get("ignored") is not None:
+            self.options["ignored"] = plain_lists(options["ignored"], "ignored", len(x))
+        self.loss_options = {name: value for name, value in self.options.items() if name not in plain.STEP_NUMBERS
+                             and name not in ("blocks", "grad_norm")}
+
+    def scaled(self, options, B, factor):
+        """The options with a loss so many times as large."""
+        options = dict(options)
+        if factor == 0:   # a scale of 0 would mean the default: decay and momentum go on, nothing else does
+            return {**options, "sample_weight": numpy.zeros(B, numpy.float32)}
+        return {**options, "scale": (options.get("scale") or 1 / max(B, 1)) * factor}
+
+    def run(self, function, x, options, wanted, **extra):
+        """(loss, gradient for x or None)"""
+        grad_x = torch.zeros_like(x) if wanted else None
+        loss = function(x.numpy(), self.lists, grad_x=plain_array(grad_x), **options, **extra)
+        return loss, grad_x
+
+
+def single(x):
+    """x as float32 rows, without a copy where it is that."""
+    return x.detach().to(torch.float32).contiguous()
+
+
+class Look(torch.autograd.Function):
+    """Loss and gradient for x, no update: eval mode."""
+
+    @staticmethod
+    def forward(ctx, x, call):
+        loss, grad_x = call.run(call.core.evaluate, single(x), call.loss_options, ctx.needs_input_grad[0])
+        if grad_x is not None:
+            ctx.save_for_backward(grad_x)
+        ctx.dtype = x.dtype
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return (ctx.saved_tensors[0] * grad).to(ctx.dtype), None
+
+
+class Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, anchor, call):
+        loss, grad_x = call.run(call.core.train_step, single(x), call.options, ctx.needs_input_grad[0])
+        if grad_x is not None:
+            ctx.save_for_backward(grad_x)
+        ctx.dtype, ctx.layer = x.dtype, call.layer
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if float(grad) != ctx.layer.loss_scale:
+            raise Error(f"the loss was multiplied by {float(grad):g} after the layer had been updated for it as it was "
+                        f"(mode \"fused\"): give the factor to the layer (scale=..., for GradScaler loss_scale), or take "
+                        f"mode \"exact\"", "HASTE_ERR_STATE")
+        return (ctx.saved_tensors[0] * grad).to(ctx.dtype) if ctx.saved_tensors else None, None, None
+
+
+class Exact(torch.autograd.Function):
+    """Modes exact, accumulate and parameters: all but what backward does with the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, anchor, call, *parameters):
+        loss, _ = call.run(call.core.evaluate, single(x), call.loss_options, False)
+        ctx.save_for_backward(x, *parameters)   # for torch's look whether somebody has changed them
+        ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
+        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, call = ctx.saved_tensors[0], ctx.call
+        core, layer = call.layer._bound(), call.layer
+        if ctx.moment != (core.step, core.rewires):
+            raise Error("the layer's weights have changed between forward and backward: one backward for each forward, or "
+                        "mode \"accumulate\"", "HASTE_ERR_STATE")
+        mode, wanted, x32 = layer.mode, ctx.needs_input_grad[0], single(x)
+        function = core.train_step if mode == "exact" else core.accumulate
+        gradients, extra, unscale = [], {}, layer.loss_scale
+        if mode == "parameters":   # .grad stays multiplied by GradScaler's factor: its step divides
+            unscale = 1.
+            gradients = [torch.zeros_like(p) for p in layer.parameters(recurse=False)]
+            each = [g.numpy() for g in gradients]
+            extra = {"gradient": list(zip(each[::2], each[1::2]))}
+        options = call.options if mode == "exact" else call.loss_options
+        options = call.scaled(options, len(x), float(grad) / unscale)
+        _, grad_x = call.run(function, x32, options, wanted, loss=False, **extra)
+        if grad_x is not None:
+            grad_x = (grad_x * unscale).to(x.dtype)
+        return grad_x, None, None, *gradients
+
+
+class Logits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layer, *parameters):
+        ctx.save_for_backward(x, *parameters)
+        ctx.layer = layer
+        return torch.from_numpy(layer._core.forward(single(x).numpy()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, core = ctx.saved_tensors[0], ctx.layer._bound()
+        gradients = [torch.zeros_like(p) for p in ctx.layer.parameters(recurse=False)]
+        grad_x = torch.zeros(x.shape) if ctx.needs_input_grad[0] else None
+        each = [g.numpy() for g in gradients]
+        core.backward(single(x).numpy(), single(grad).numpy(), grad_x=plain_array(grad_x),
+                      gradient=list(zip(each[::2], each[1::2])) or None)
+        return None if grad_x is None else grad_x.to(x.dtype), None, *gradients
+
+
+class Layer(torch.nn.Module):
+    """haste_layer as a module.
+
+    labels, inputs, blocks, order, frequency, samples, loss, optimizer, dtype, ...: as of haste.Layer
+    lr, weight_decay, negligible, scale, ...: options of every step; `options` is a dict that may change between steps
+    mode        "fused", "exact", "accumulate" or "parameters", see above
+    shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
+                updates itself is refused where torch.distributed has several processes, since replicas would drift apart:
+                take "parameters" with DDP
+    loss_scale  an attribute: the factor by which the loss is multiplied before backward (GradScaler's get_scale())"""
+
+    def __init__(self, labels, inputs, blocks=None, *, mode="fused", device="cpu", shard=False, **options):
+        super().__init__()
+        arrays.choice(mode, "mode", MODES)
+        if torch.device(device).type != "cpu":
+            raise Error(f"device = {str(device)!r}: this package runs on the CPU", "HASTE_ERR_DEVICE")
+        self.mode, self.shard, self.loss_scale = mode, shard, 1.
+        self.options = {name: options.pop(name) for name in list(options)
+                        if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
+
+        def allocate(size):
+            self._keep(torch.empty(size, dtype=torch.uint8, device="cpu"))
+            return self.memory.numpy()
+
+        self._core = plain.Layer(labels, inputs, blocks, allocate=allocate, **options)
+        self._ready()
+
+    def _keep(self, memory):
+        """The tensor that the layer lies in: a buffer. Where parameters are views of it, they are what torch knows: whoever
+        copies or averages buffers besides would undo what he did to them."""
+        if self.mode == "parameters":
+            self.memory = memory
+        else:
+            self.register_buffer("memory", memory)
+
+    def _ready(self):
+        if self.mode == "parameters":
+            if self._core.dtype != "float32" or self._core.optimizer != "sgd":
+                raise Error("mode \"parameters\": the optimizer is torch's: dtype float32, and no optimizer of haste's")
+            for name, view in self._views():
+                if name not in self._parameters:
+                    self.register_parameter(name, torch.nn.Parameter(view))
+        elif "lr" not in self.options:
+            raise Error(f"mode {self.mode!r} needs lr: without it nothing would ever change")
+
+    def _views(self):
+        """(name, tensor over `memory`) of each block's weights and biases."""
+        base = self.memory.data_ptr()
+        for i in range(len(self._core.blocks)):
+            for name, there in (("weight", self._core.weight(i)), ("bias", self._core.bias(i))):
+                first = library.address(there) - base
+                view = self.memory[first:first + there.nbytes].view(torch.float32).view(there.shape)
+                yield f"{name}{i}", view
+
+    def _bound(self):
+        """The layer, after a look whether torch has moved its memory (share_memory, load_state_dict(assign=True))."""
+        if self.memory.device.type != "cpu":
+            raise Error(f"the layer was moved to {self.memory.device}, and this package runs on the CPU",
+                        "HASTE_ERR_DEVICE")
+        core = self._core
+        if self.memory.data_ptr() != library.address(core._memory):
+            if self.memory.data_ptr() % 64:
+                self.memory = self.memory.clone()
+            core.attach(self.memory.numpy())
+        for name, p in self._parameters.items():
+            if p.data_ptr() != core._s[f"layer.block[{name[-1]}].{name[:-1]}"]:   # somebody gave it another place
+                if p.dtype != torch.float32 or p.device.type != "cpu":
+                    raise Error(f"{name} is {p.dtype} on {p.device}, expected torch.float32 on the CPU")
+                self._lay(copy=True)
+                break
+        return core
+
+    def _lay(self, copy):
+        """Makes parameters views of `memory`, which takes their values or gives them its own."""
+        for name, view in self._views() if self._parameters else ():
+            if copy:
+                view.copy_(self._parameters[name].data)
+            self._parameters[name].data = view
+
+    def extra_repr(self):
+        return f"{self._core!r}, mode={self.mode!r}"
+
+    # Numbers and views of the layer: haste.Layer has them all, as `core`.
+    core = property(_bound)
+    labels = property(lambda self: self._core.labels)
+    inputs = property(lambda self: self._core.inputs)
+
+    # ---- training
+
+    def _x(self, x):
+        if not isinstance(x, torch.Tensor) or x.dim() != 2 or x.shape[1] != self.inputs or x.dtype not in FLOATS:
+            what = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise Error(f"x is {what}, expected a tensor [B, {self.inputs}] of float32, bfloat16 or float16")
+        if x.device.type != "cpu":
+            raise Error(f"x is on {x.device}, and the layer on the CPU", "HASTE_ERR_DEVICE")
+        return x
+
+    @torch.compiler.disable
+    def forward(self, x, positives, ids=None, **options):
+        """The loss. positives: B lists of labels (see arrays.lists; tensors too), or offsets, with ids. options: of this
+        call alone: sample_weight, ignored, scale, lr, ..."""
+        self._bound()
+        call = Call(self, self._x(x), positives, ids, {**self.options, **options})
+        if not (self.training and torch.is_grad_enabled()):
+            return Look.apply(x, call)
+        if self.mode != "parameters" and not self.shard and torch.distributed.is_available() and \
+                torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            raise Error(f"mode {self.mode!r} in one of {torch.distributed.get_world_size()} processes: replicas would drift "
+                        f"apart. Take mode \"parameters\" with DistributedDataParallel, or shard=True where each process "
+                        f"has labels of its own", "HASTE_ERR_STATE")
+        anchor = torch.empty(0, requires_grad=True, device="cpu")   # backward must come by also where x needs no gradient
+        if self.mode != "fused":
+            return Exact.apply(x, anchor, call, *self.parameters(recurse=False))
+        if torch._C._current_graph_task_id() != -1:   # inside a backward pass
+            raise Error("mode \"fused\" cannot be computed again in a backward pass (gradient checkpointing): it would train "
+                        "twice: mode \"exact\"", "HASTE_ERR_STATE")
+        return Fused.apply(x, anchor, call)
+
+    def apply(self, *function, **options):
+        """Mode accumulate: haste_apply, one update from what backward has added up. With grad_norm=True it leaves the norm
+        in core.grad_norm. (With a function: that of torch.nn.Module.)"""
+        if function:
+            return super().apply(*function)
+        if self.mode != "accumulate":
+            raise Error(f"apply() is for mode \"accumulate\", and the layer's is {self.mode!r}", "HASTE_ERR_STATE")
+        own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS}
+        self._bound().apply(**{**own, **options})
+
+    def rewire(self, share, *, x=None, positives=None, ids=None, optimizer=None, **options):
+        """haste_rewire; returns how many places moved. In mode parameters give the optimizer: its state of places that
+        stayed goes along, that of new ones becomes 0."""
+        core = self._bound()
+        for p in self.parameters(recurse=False):
+            if p.grad is not None:
+                raise Error("gradients belong to inputs that are about to move: optimizer.step() and zero_grad() first",
+                            "HASTE_ERR_STATE")
+        if x is not None:
+            positives, x = plain_lists(positives, "positives", len(x), ids), single(self._x(x)).numpy()
+        before = [None if core.index(i) is None else core.index(i).copy() for i in range(len(core.blocks))]
+        moved = core.rewire(share, x=x, positives=positives, **options)
+        for i, old in enumerate(before):
+            p = self._parameters.get(f"weight{i}")
+            if optimizer is None or old is None or p not in optimizer.state:
+                continue
+            row = torch.from_numpy(functions.moved_rows(old, core.index(i)))[:, :, None]
+            for value in optimizer.state[p].values():
+                if isinstance(value, torch.Tensor) and value.shape == p.shape:
+                    value.copy_(torch.where(row < 0, 0, torch.take_along_dim(value, row.clamp(min=0), 1)))
+        return moved
+
+    # ---- prediction
+
+    def logits(self, x):
+        """haste_forward: [B, slots] in slot order (core.label_of), for a loss of one's own, which trains in mode
+        parameters alone."""
+        self._bound()
+        if self.training and torch.is_grad_enabled() and self.mode != "parameters":
+            raise Error(f"a loss of one's own over logits trains in mode \"parameters\", and this is {self.mode!r}: there "
+                        f"under no_grad, or in eval mode", "HASTE_ERR_STATE")
+        return Logits.apply(self._x(x), self, *self.parameters(recurse=False))
+
+    def top_k(self, x, k, excluded=None):
+        """haste_top_k: (id, score) [B, k]"""
+        excluded = None if excluded is None else plain_lists(excluded, "excluded", len(x))
+        return tuple(map(torch.from_numpy, self._bound().top_k(single(self._x(x)).numpy(), k, excluded)))
+
+    def above(self, x, threshold, excluded=None):
+        """haste_above: (offset, id, score)"""
+        excluded = None if excluded is None else plain_lists(excluded, "excluded", len(x))
+        return tuple(map(torch.from_numpy, self._bound().above(single(self._x(x)).numpy(), threshold, excluded)))
+
+    def score(self, x, candidates, ids=None):
+        """haste_score, in the order of the candidates' ids"""
+        candidates = plain_lists(candidates, "candidates", len(x), ids)
+        return torch.from_numpy(self._bound().score(single(self._x(x)).numpy(), candidates))
+
+    # ---- state
+
+    def get_extra_state(self):
+        core = self._core
+        return {"haste": library.library().function["haste_version"](), "options": core.options(), "step": core.step,
+                "rewires": core.rewires}
+
+    def set_extra_state(self, state):
+        if self.memory.data_ptr() % 64:
+            self.memory = self.memory.clone()
+        self._core.attach(self.memory.numpy(), state["options"], state["step"], state["rewires"])
+        self._lay(copy=False)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        """`memory` is all of it: parameters lie in there, and torch.save would refuse the same bytes under two types."""
+        self._core._nothing_pending()
+        self._bound()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._parameters:
+            del destination[prefix + name]
+        destination[prefix + "memory"] = self.memory
+
+    def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors):
+        """Says what does not fit before anything is overwritten."""
+        memory, extra = state.get(prefix + "memory"), state.get(prefix + "_extra_state")
+        if memory is None or extra is None:
+            missing += [prefix + name for name in ("memory", "_extra_state") if prefix + name not in state]
+            return
+        ours, theirs = self._core.options(), extra["options"]
+        differ = [f"{name} = {theirs.get(name)!r}, here {ours[name]!r}" for name in ours
+                  if name != "seed" and ours[name] != theirs.get(name)]
+        if extra["haste"] // 100 != library.library().function["haste_version"]() // 100:
+            differ.append(f"it is of version {extra['haste']} of haste (files, save and load, go between versions)")
+        if not differ:
+            try:
+                memory = memory.detach().cpu().contiguous()
+                memory = memory.clone() if memory.data_ptr() % 64 else memory
+                self._core._another().attach(memory.numpy(), theirs)
+            except Error as error:
+                differ.append(str(error))
+        if differ:
+            errors.append(f"haste.torch.Layer {prefix.rstrip('.')!r}: the state has another layer: {'; '.join(differ)}")
+        elif metadata.get("assign_to_params_buffers"):
+            self.memory = memory
+            self.set_extra_state(extra)
+        else:
+            self.memory.copy_(memory)
+            self.set_extra_state(extra)
+
+    def __getstate__(self):
+        self._core._nothing_pending()
+        self._bound()
+        state = {**self.__dict__, "_core": None, "_extra": (self.get_extra_state(), self._core._work)}
+        if self._parameters:   # as above
+            state["memory"] = self.memory.clone()
+        return state
+
+    def __setstate__(self, state):
+        extra, work = state.pop("_extra")
+        super().__setstate__(state)
+        self._core = plain.Layer.__new__(plain.Layer)
+        self._core._begin(**work)
+        self.set_extra_state(extra)
+
+    # ---- files
+
+    def save(self, path, **options):
+        """haste_save: the model file of haste.h, for any program of haste's."""
+        self._bound().save(path, **options)
+
+    @classmethod
+    def load(cls, path, *, mode="fused", shard=False, **options):
+        """haste_load. The file says what the layer is; options: lr, ... of steps, batch, threads, ... of the workspace."""
+        steps = {name: options.pop(name) for name in list(options) if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
+        core = plain.Layer.load(path, map=True, **options)
+        layer = cls.__new__(cls)
+        torch.nn.Module.__init__(layer)
+        layer.mode, layer.shard, layer.loss_scale, layer.options = mode, shard, 1., steps
+        if mode == "parameters":
+            core = core.copy(optimizer="sgd")
+        layer._keep(torch.from_numpy(core.to_memory()).clone())
+        layer._core = core._another()
+        layer._core.attach(layer.memory.numpy(), core.options(), core.step, core.rewires)
+        layer._ready()
+        return layer
