@@ -125,6 +125,13 @@ class Dense:
             w -= lr * g
 
 
+def parts(layer):
+    """W and b of any layer, as Dense has them."""
+    dense = Dense.__new__(Dense)
+    dense.W, dense.b = (a.astype(np.float64) for a in layer.labels_get())
+    return dense
+
+
 def close(test, got, want, tolerance=3e-6):
     """Relative to the largest number."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
@@ -385,6 +392,26 @@ class TestPrediction(unittest.TestCase):
             self.assertEqual(list(id[b]), list(np.argsort(-z)[:5]))
         self.assertEqual(self.layer.top_k(self.x[:0], 5)[0].shape, (0, 5))
 
+    def test_only(self):
+        """Among listed labels alone, some of which are excluded, some listed twice; lists of every form."""
+        random = np.random.default_rng(4)
+        only = [list(random.integers(0, L, random.integers(0, 30))) for _ in self.rows]
+        only[3] = only[3] + only[3] + [5, 5]
+        for excluded in (None, self.rows):
+            id, score = self.layer.top_k(self.x, 10, excluded=excluded, only=only)
+            offset, above, _ = self.layer.above(self.x, .2, excluded, only)
+            for b, row in enumerate(only):
+                allowed = sorted(set(row) - set(excluded[b] if excluded else ()), key=lambda l: -self.z[b, l])
+                self.assertEqual([l for l in id[b] if l >= 0], allowed[:10])
+                self.assertTrue((score[b, len(allowed):] == -np.inf).all())
+                close(self, score[b, :len(allowed)], self.z[b, allowed[:10]])
+                self.assertEqual(list(above[offset[b]:offset[b + 1]]), [l for l in allowed if self.z[b, l] > .2])
+        one = np.arange(29)
+        self.assertEqual(list(self.layer.top_k(self.x, 1, only=one)[0][:, 0]), list(one))
+        self.assertTrue((self.layer.top_k(self.x, 5)[0] == self.layer.top_k(self.x, 5, only=[range(L)] * 29)[0]).all())
+        many = [[l for l in range(L) for _ in range(20)]] * 29   # more than a workspace of this batch is made for
+        self.assertTrue((self.layer.top_k(self.x, 5, [[]] * 29, many)[0] == self.layer.top_k(self.x, 5)[0]).all())
+
     def test_above(self):
         for threshold in (1.5, -.2, 99):
             offset, id, score = self.layer.above(self.x, threshold)
@@ -398,6 +425,25 @@ class TestPrediction(unittest.TestCase):
         self.assertEqual(list(np.diff(offset)), [3000] * 9)
         offset, id, _ = wide.above(self.x[:9], -100., excluded=[[1, 2]] * 9)
         self.assertEqual(list(np.diff(offset)), [2998] * 9)
+
+    def test_shards(self):
+        """Lists of two layers, by numbers in a row and by numbers that alternate."""
+        shards = [haste.Layer(53, D, seed=1, fan_in=5), haste.Layer(L - 53, D, seed=2, fan_in=5)]
+        z = [Dense.logits(d, self.x) for d in map(parts, shards)]
+        for labels in ([range(53), range(53, L)], [np.arange(1, L, 2), np.arange(0, L, 2)]):
+            whole = np.empty((29, L))
+            for part, where in zip(z, labels):
+                whole[:, where] = part
+            order = np.argsort(-whole, 1)
+            for k in (1, 5, 60):   # more than a shard has
+                id, score = haste.top_k_merge([layer.top_k(self.x, k) for layer in shards], labels)
+                self.assertTrue((id == order[:, :k]).all())
+                close(self, score, np.take_along_axis(whole, order[:, :k], 1))
+            offset, id, score = haste.above_merge([layer.above(self.x, .3) for layer in shards], labels)
+            for b in range(29):
+                want = [l for l in order[b] if whole[b, l] > .3]
+                self.assertEqual(list(id[offset[b]:offset[b + 1]]), want)
+                close(self, score[offset[b]:offset[b + 1]], whole[b, want])
 
     def test_score(self):
         got = self.layer.score(self.x, self.rows)
@@ -452,32 +498,118 @@ class TestRewire(unittest.TestCase):
                 layer = make(optimizer="adamw")
                 x, rows = batch(20)
                 layer.train_step(x, rows, lr=.01)
-                before = [(layer.index(i).copy(), layer.weight(i).copy(), layer.weight_state(i, 0).copy()) for i in (1, 2)]
+                before = [(layer.weight(i).copy(), layer.weight_state(i, 0).copy()) for i in range(3)]
+                index = [None, *(layer.index(i).copy() for i in (1, 2))]
                 needs = {"x": x, "positives": rows} if "growth" in options else {}
-                moved = layer.rewire(.3, **needs, **options)
+                moved = layer.rewire(.3, origin=True, **needs, **options)
                 layer.check()
                 self.assertGreater(moved, 0)
                 self.assertEqual(layer.rewires, 1)
                 grown = 0
-                for i, (index, weight, state) in zip((1, 2), before):
-                    row = haste.moved_rows(index, layer.index(i))
+                for i, (weight, state) in enumerate(before):
+                    row = layer.origin[i]
+                    self.assertEqual((row.dtype, row.shape), (np.int32, weight.shape[:2]))
                     grown += (row < 0).sum()
-                    for g in range(len(index)):
-                        for f in range(index.shape[1]):
+                    for g in range(len(row)):
+                        for f in range(row.shape[1]):
                             if row[g, f] >= 0:
-                                self.assertEqual(index[g, row[g, f]], layer.index(i)[g, f])
                                 self.assertTrue((weight[g, row[g, f]] == layer.weight(i)[g, f]).all())
                                 self.assertTrue((state[g, row[g, f]] == layer.weight_state(i, 0)[g, f]).all())
+                                if i > 0:
+                                    self.assertEqual(index[i][g, row[g, f]], layer.index(i)[g, f])
                             else:
-                                self.assertNotIn(layer.index(i)[g, f], index[g])
+                                self.assertNotIn(layer.index(i)[g, f], index[i][g])
                                 self.assertTrue((layer.weight_state(i, 0)[g, f] == 0).all())
                 self.assertEqual(grown, moved)
+                before = layer.origin
+                layer.rewire(.1)
+                self.assertIs(layer.origin, before)
+                if not options:
+                    layer.rewire(0, origin=True)
+                    self.assertTrue(all((rows == np.arange(rows.shape[1])).all() for rows in layer.origin))
         self.assertEqual(make().rewire(.3, group_share=0), 0)
         one, same = make(), make()   # one label each
         x, _ = batch(8)
         self.assertEqual(one.rewire(.3, growth="gradient", x=x, positives=np.arange(8)),
                          same.rewire(.3, growth="gradient", x=x, positives=[[l] for l in range(8)]))
         self.assertTrue(content(one) == content(same))
+
+    def test_scores(self):
+        """Summed over batches of several sizes, against the reference; a range; what rewiring does with them."""
+        layer = make()
+        dense = Dense(layer)
+        scores = haste.InputScores(layer)
+        some = haste.InputScores(layer, 24, 24 + 48 + 16)   # all of block 1 and two groups of block 2
+        self.assertEqual([None if a is None else a.shape for a in scores.score], [None, (3, 19), (7, 16)])
+        self.assertEqual([None if a is None else a.shape for a in some.score], [None, (3, 19), (2, 16)])
+        self.assertEqual(sum(a.nbytes for a in scores.score[1:]), 4 * (3 * 19 + 7 * 16))
+        self.assertGreaterEqual(layer.plan()["scores"], 4 * (3 * 19 + 7 * 16))
+        want = [np.zeros((3, 19)), np.zeros((7, 16))]
+        before = content(layer)
+        for seed, B in enumerate((5, 33, 8)):
+            x, rows = batch(B, seed)
+            for s in (scores, some):
+                layer.score_inputs(s, x, rows, positive_weight=2.)
+            dz = dense.loss(dense.logits(x), rows, positive_weight=2.)[1]
+            full = np.abs(dz.T @ x.astype(np.float64))
+            full = np.where(dense.mask > 0, np.abs(dense.W) * full, full)
+            for to, first, size, begin in ((want[0], 24, 16, 0), (want[1], 72, 8, 7)):
+                for g in range(len(to)):
+                    labels = layer.label_of[first + g * size:first + (g + 1) * size]
+                    to[g] += full[labels[labels >= 0]][:, begin:begin + to.shape[1]].mean(0)
+        self.assertEqual((scores.batches, some.batches), (3, 3))
+        self.assertTrue(content(layer) == before)
+        for got, all_of_it in zip(scores.score[1:], want):
+            close(self, got, all_of_it, 1e-5)
+        self.assertTrue((some.score[1] == scores.score[1]).all() and (some.score[2] == scores.score[2][:2]).all())
+
+        kept, index = [a.copy() for a in scores.score[1:]], [layer.index(i).copy() for i in (1, 2)]
+        moved = layer.rewire(.3, growth="gradient", prune="saliency", scope="group", scores=scores, origin=True)
+        self.assertEqual(moved, 3 * 2 + 7 * 1)
+        for i, score in enumerate(kept, 1):   # what has grown was worth most of what was not there
+            for g, new in enumerate(layer.origin[i] < 0):
+                others = np.setdiff1d(np.arange(score.shape[1]), np.concatenate([layer.index(i)[g], index[i - 1][g]]))
+                self.assertGreaterEqual(score[g, layer.index(i)[g][new]].min(), score[g, others].max())
+        self.assertTrue(scores.batches == 0 and all((a == 0).all() for a in scores.score[1:]))
+        for wrong, text in ((lambda: layer.score_inputs(some, x, rows), "rewire"),
+                            (lambda: layer.rewire(.1, growth="gradient", scores=scores), "batches = 0")):
+            with self.assertRaisesRegex(haste.Error, text):
+                wrong()
+        view = haste.InputScores(layer).score[1]   # it outlives the object
+        self.assertTrue((view == 0).all())
+
+    def test_choose_inputs(self):
+        """Labels of a group whose rows lie in F columns of the slice: those are chosen, from dense and sparse rows."""
+        random = np.random.default_rng(8)
+        for form in ("dense", "sparse"):
+            layer = make()
+            rows = np.zeros((L, D), np.float32)
+            chosen = {}
+            for i, first, size, begin, end, F in ((1, 24, 16, 0, 19, 9), (2, 72, 8, 7, 23, 5)):
+                for g in range(len(layer.index(i))):
+                    labels = layer.label_of[first + g * size:first + (g + 1) * size]
+                    chosen[i, g] = np.sort(random.permutation(end - begin)[:F])
+                    for l in labels[labels >= 0]:
+                        rows[l, begin + chosen[i, g]] = random.random(F) + .5
+            rows[layer.label_of[:20]] = 1   # of the dense block
+            id = random.permutation(L)
+            weight = rows[id]
+            if form == "sparse":
+                at = [np.flatnonzero(row) for row in weight]
+                weight = (np.cumsum([0] + [len(a) for a in at]), np.concatenate(at), weight[weight != 0])
+            weights = [layer.weight(i).copy() for i in range(3)]
+            kept = layer.choose_inputs(id, weight, frequency=np.ones(L, int), samples=5)
+            self.assertAlmostEqual(kept, 1)
+            for (i, g), columns in chosen.items():
+                self.assertEqual(list(layer.index(i)[g]), list(columns))
+            self.assertTrue(all((layer.weight(i) == weights[i]).all() for i in range(3)))
+            layer.check()
+            self.assertLess(make().choose_inputs(weight=random.random((L, D)).astype(np.float32)), 1)   # all, by id
+            x, lists = batch(4)
+            layer.train_step(x, lists, lr=.1)
+            with self.assertRaises(haste.Error) as caught:
+                layer.choose_inputs(id, weight)
+            self.assertEqual(caught.exception.status, "HASTE_ERR_STATE")
 
     def test_pending(self):
         layer = make()
@@ -620,6 +752,35 @@ class TestMemory(unittest.TestCase):
             with self.assertRaisesRegex(haste.Error, "haste."):
                 self.layer.save(path, sections={"haste.x": b""})
 
+    def test_in_memory(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.haste"
+            self.layer.save(path, sections={"encoder": b"abc"})
+            data = self.layer.save_memory(sections={"encoder": b"abc"})
+            self.assertEqual(data.tobytes(), path.read_bytes())
+            self.same(haste.load_memory(path.read_bytes()))
+            self.assertEqual(haste.load_memory(data, batch=3).batch, 3)
+            mapped = haste.load_memory(np.memmap(path, mode="r"), in_place=True)
+            self.assertTrue((mapped.top_k(self.x, 3)[0] == self.layer.top_k(self.x, 3)[0]).all())
+        self.assertEqual(haste.load_memory(self.layer.save_memory(dtype="bfloat16")).dtype, "bfloat16")
+        layer = haste.load_memory(data, in_place=True)
+        self.assertIn(library.address(layer.weight(2)) - library.address(data), range(data.nbytes))
+        before = data.copy()
+        weight, sections = layer.weight(0), layer.sections
+        self.same(layer)
+        self.assertEqual(sections, {"encoder": b"abc"})
+        self.assertTrue((data != before).any())   # it lies there
+        del layer, data
+        self.assertTrue(np.isfinite(weight).all())
+        again = pickle.loads(pickle.dumps(haste.load_memory(before)))
+        self.assertEqual(again.sections, {"encoder": b"abc"})
+        self.same(again)
+        before[300:] = 0
+        for wrong in (before, before[:-64], b"abc", b""):
+            with self.assertRaises(haste.Error) as caught:
+                haste.load_memory(wrong)
+            self.assertEqual(caught.exception.status, "HASTE_ERR_FORMAT")
+
     def test_plan(self):
         plan = haste.plan_bytes(L, D, BLOCKS, optimizer="adamw")
         self.assertEqual(plan["layer"], self.layer.to_memory().nbytes)
@@ -733,7 +894,23 @@ class TestErrors(unittest.TestCase):
             (lambda: layer.top_k(x, 0), "k = 0"),
             (lambda: layer.top_k(x, -1), "k = -1"),
             (lambda: layer.top_k(x.astype(np.float16), 1), "x holds float16"),
-            (lambda: layer.top_k(x, 1, excluded=[[L]] + [[]] * 3), "excluded.id|lists.id"),
+            (lambda: layer.top_k(x, 1, excluded=[[L]] + [[]] * 3), "excluded.id"),
+            (lambda: layer.top_k(x, 1, only=[[L]] + [[]] * 3), "only.id"),
+            (lambda: layer.above(x, 0, only=[[]] * 3), "only has 3 lists, expected B = 4"),
+            (lambda: haste.top_k_merge([layer.top_k(x, 2)], []), "labels has 0 shards, expected 1"),
+            (lambda: haste.top_k_merge([layer.top_k(x, 2)], [range(3)]), r"shards\[0\].id\[\d\] = "),
+            (lambda: haste.top_k_merge([layer.top_k(x, 2), layer.top_k(x, 3)], [range(L)] * 2), r"found\[1\].id has shape"),
+            (lambda: haste.top_k_merge([layer.top_k(x, 2)], [np.ones(L)]), r"labels\[0\] holds float64"),
+            (lambda: haste.top_k_merge([layer.top_k(x, 2)], [range(2**31 - 5, 2**31 + L - 5)]), "below 2\^31"),
+            (lambda: haste.top_k_merge([], []), "k = 0|count = 0"),
+            (lambda: haste.above_merge([([0, 1, 2, 3, 9], np.zeros(4, np.int32), np.zeros(4, f))], [range(L)]),
+             "goes from 0 to 9, but there are 4 ids"),
+            (lambda: haste.above_merge([], []), "count = 0"),
+            (lambda: haste.InputScores(layer, 1, 24), "1"),
+            (lambda: layer.score_inputs(haste.InputScores(haste.Layer(50, D)), x, rows), "scores"),
+            (lambda: layer.choose_inputs([L], np.ones((1, D), f)), f"{L}"),
+            (lambda: layer.choose_inputs([1], np.ones((1, D + 1), f)), "weight has shape"),
+            (lambda: layer.choose_inputs([1], np.ones((1, D), f), threads=-1), "threads = -1"),
             (lambda: make(batch=1).top_k(x, 1, ([0, 10**9, 1, 3, 4], [1, 2, 3, 4])), r"excluded.offset\[2\] = 1 is below"),
             (lambda: layer.score(x, [[0], [], [], [L]]), f"{L}"),
             (lambda: layer.weight(3), "block 3, expected 0 to 2"),

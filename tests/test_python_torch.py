@@ -550,14 +550,18 @@ class TestRewire(Case):
         with self.assertRaisesRegex(haste.Error, "zero_grad"):
             layer.rewire(.3)
         optimizer.zero_grad()
-        index, state = layer.core.index(1).copy(), optimizer.state[layer.weight1]["exp_avg"].clone()
+        index = layer.core.index(1).copy()
+        dense, state = (optimizer.state[p]["exp_avg"].clone() for p in (layer.weight0, layer.weight1))
         moved = layer.rewire(.3, optimizer=optimizer)
-        row, now = haste.moved_rows(index, layer.core.index(1)), optimizer.state[layer.weight1]["exp_avg"]
+        row, now = layer.core.origin[1], optimizer.state[layer.weight1]["exp_avg"]
         self.assertEqual((row < 0).sum(), moved)
         self.assertGreater(moved, 0)
         for g in range(len(index)):
             for f in range(index.shape[1]):
                 self.assertTrue((now[g, f] == (state[g, row[g, f]] if row[g, f] >= 0 else 0)).all())
+                if row[g, f] >= 0:
+                    self.assertEqual(layer.core.index(1)[g, f], index[g, row[g, f]])
+        self.assertTrue((optimizer.state[layer.weight0]["exp_avg"] == dense).all())
         self.assertTrue((layer.weight1.detach().numpy() == layer.core.weight(1)).all())
         layer(x, rows).backward()
         optimizer.step()
@@ -566,6 +570,14 @@ class TestRewire(Case):
     def test_from_gradients(self):
         x, rows = batch()
         self.assertGreater(make().rewire(.3, growth="gradient", prune="saliency", x=x, positives=rows), 0)
+        layer, core = make(positive_weight=2.), make().core   # the module's options count
+        scores, same = haste.InputScores(layer.core), haste.InputScores(core)
+        for step in range(3):
+            x, rows = batch(step)
+            layer.score_inputs(scores, x, *csr(rows))
+            core.score_inputs(same, x.numpy(), rows, positive_weight=2.)
+        self.assertTrue((scores.score[1] == same.score[1]).all() and scores.score[1].any())
+        self.assertGreater(layer.rewire(.3, growth="gradient", scores=scores), 0)
 
 
 class TestPrediction(Case):
@@ -584,6 +596,9 @@ class TestPrediction(Case):
         self.close(layer.score(x, *csr(rows)), torch.cat([z[b, row] for b, row in enumerate(rows)]))
         excluded, _ = layer.top_k(x, 5, excluded=csr(rows))
         self.assertFalse(any(set(row) & set(got.tolist()) for row, got in zip(rows, excluded)))
+        id, _ = layer.top_k(x, 5, only=csr(rows))
+        self.assertEqual([set(got.tolist()) - {-1} for got in id], list(map(set, rows)))
+        self.assertEqual(layer.above(x, -99., csr(rows), [torch.arange(L)] * len(rows))[0][-1], len(rows) * L - sum(map(len, rows)))
 
 
 class Asks(torch.utils.data.Dataset):

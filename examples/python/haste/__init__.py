@@ -6,9 +6,10 @@
     layer.save("model.haste")
 
 README.md beside this package tells the rest, haste.h what each function does."""
-from .functions import (Metrics, cohesion, embed_dense, embed_finish, embed_sparse, group, inverse_propensity, moved_rows,
-                        order_by_frequency, order_random, rewire_share, schedule, softmax_merge)
-from .layer import DENSE, RETIRED, Layer, layer_from_rows, plan_bytes
+from .functions import (Metrics, above_merge, cohesion, embed_dense, embed_finish, embed_sparse, group,
+                        inverse_propensity, order_by_frequency, order_random, rewire_share, schedule, softmax_merge,
+                        top_k_merge)
+from .layer import DENSE, RETIRED, InputScores, Layer, layer_from_rows, plan_bytes
 from .library import Error
 
-load = Layer.load
+load, load_memory = Layer.load, Layer.load_memory

@@ -1,13 +1,15 @@
-"""What of haste.h needs no layer: grouping, schedules, metrics; and how rows moved in a rewiring."""
+"""What of haste.h needs no layer: lists and sums of shards, grouping, schedules, metrics."""
 import ctypes
 
 import numpy
 
 from . import library
-from .arrays import array, integers, lists, put_lists, put_sparse, sparse, with_offsets
+from .arrays import aligned, array, integers, lists, offsets, put_lists, put_sparse, sparse, with_offsets
 from .layer import SOFTMAX_SUMS
-from .library import Structs
+from .library import Error, Structs
 
+
+# ---- shards ----------------------------------------------------------------------------------------------------------
 
 def softmax_merge(sums, other):
     """haste_softmax_merge: sums (in, out) takes those of another shard."""
@@ -16,14 +18,59 @@ def softmax_merge(sums, other):
     Structs().call("haste_softmax_merge", sums, other, len(sums))
 
 
-def moved_rows(before, after):
-    """Where rows of a block went in a rewiring, for optimizer state of one's own: [G, F], the old row of each place, or
-    -1 where it was grown. before, after: copies of index(i), [G, F]."""
-    groups = numpy.arange(len(before), dtype=numpy.int64)[:, None] << 16
-    old, new = (groups + before).ravel(), (groups + after).ravel()   # both ascend
-    place = numpy.searchsorted(old, new).clip(max=len(old) - 1)
-    row = place % before.shape[1]
-    return numpy.where(old[place] == new, row, -1).reshape(before.shape)
+def _found(found, labels):
+    """The structs, an array of haste_found in them, and what must stay alive. found: (offset or None, id, score) each."""
+    if len(found) != len(labels):
+        raise Error(f"labels has {len(labels)} shards, expected {len(found)}")
+    s, keep, structs = Structs(), [], b""
+    for i, ((offset, id, score), whole) in enumerate(zip(found, labels)):
+        s.clear("found")
+        if isinstance(whole, range) and whole.step == 1:
+            s["found.first"] = whole.start
+        else:
+            whole = integers(whole, f"labels[{i}]", numpy.int32)
+            s["found.map"] = whole
+        s["found.labels"] = len(whole)
+        s["found.offset"], s["found.id"], s["found.score"] = offset, id, score
+        keep.append(whole)
+        structs += ctypes.string_at(s.at("found"), s.library.member["found"][2])
+    structs = numpy.frombuffer(structs, numpy.uint8)
+    memory = aligned(structs.nbytes)
+    memory[:] = structs
+    return s, memory, keep
+
+
+def top_k_merge(found, labels):
+    """haste_top_k_merge: (id, score) [B, k] of all shards.
+
+    found     [(id, score), ...] of each shard's top_k
+    labels    of each shard its labels in the whole: range(first, end), or ascending numbers"""
+    shape = numpy.shape(found[0][0]) if len(found) else (0, 0)
+    for i, (id, score) in enumerate(found):
+        array(id, f"found[{i}].id", "int32", shape if i else (None, None))
+        array(score, f"found[{i}].score", "float32", shape)
+    s, structs, keep = _found([(None, id, score) for id, score in found], labels)
+    id, score = numpy.empty(shape, numpy.int32), numpy.empty(shape, numpy.float32)
+    s.call("haste_top_k_merge", structs, len(found), *shape, id, score)
+    del keep
+    return id, score
+
+
+def above_merge(found, labels):
+    """haste_above_merge: (offset, id, score) of all shards, from [(offset, id, score), ...] of each shard's above."""
+    B = len(found[0][0]) - 1 if len(found) else 0
+    rows = []
+    for i, (offset, id, score) in enumerate(found):
+        array(id, f"found[{i}].id", "int32", (None,))
+        array(score, f"found[{i}].score", "float32", id.shape)
+        rows.append((offsets(offset, f"found[{i}]", B, len(id)), id, score))
+    s, structs, keep = _found(rows, labels)
+    total = sum(int(offset[B] - offset[0]) for offset, _, _ in rows)
+    offset, needed = numpy.zeros(B + 1, numpy.int64), ctypes.c_int64()
+    id, score = numpy.empty(total, numpy.int32), numpy.empty(total, numpy.float32)
+    s.call("haste_above_merge", structs, len(found), B, offset, id, score, total, ctypes.addressof(needed))
+    del keep
+    return offset, id, score
 
 
 # ---- grouping, schedules, metrics ------------------------------------------------------------------------------------

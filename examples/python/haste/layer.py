@@ -64,12 +64,15 @@ def plan_bytes(labels, inputs, blocks=None, *, batch=0, ids=0, top_k=0, chunks=0
         names = "layer", "workspace", "pinned", "gradient", "rewire"
     else:
         s.call("haste_plan_bytes", s.at("options"), s.at(work), s.at("plan"))
-        names = "weight", "index", "bias", "state", "order", "layer", "workspace", "gradient", "rewire", "parameters"
+        names = ("weight", "index", "bias", "state", "order", "layer", "workspace", "gradient", "rewire", "scores",
+                 "parameters")
     del keep
     return {name: s[f"{'cuda_' * cuda}plan.{name}"] for name in names}
 
 
 # ---- the layer -------------------------------------------------------------------------------------------------------
+
+WORK = {"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False}   # options of the workspace
 
 # Options of a step. Where haste.h gives 0 the meaning of a default, Python says None, or nothing: 0 is 0, or an error.
 NONE = ("momentum", "beta1", "beta2")                                        # 0 is said as HASTE_NONE
@@ -82,6 +85,16 @@ def number(name, value):
     if value == 0 and name in NOT_ZERO:
         raise Error(f"{name} = 0 would mean the default: leave it out")
     return -1 if value == 0 and name in NONE else value
+
+
+def view(owner, pointer, dtype, shape):
+    """An array over C's memory, which its owner keeps alive; None for NULL."""
+    if not pointer:
+        return None
+    size = int(numpy.prod(shape, dtype=numpy.int64)) * numpy.dtype(dtype).itemsize
+    memory = (ctypes.c_char * size).from_address(pointer)
+    memory.owner = owner
+    return numpy.frombuffer(memory, dtype).reshape(shape)
 
 
 class Layer:
@@ -119,12 +132,17 @@ class Layer:
         self._memory = None     # where the layer lies, if not in memory of its own
         self.sections = {}      # of the file it was loaded from
         self.grad_norm = None   # of the last call with grad_norm=True
+        self.origin = None      # of the last rewire with origin=True
+
+    @classmethod
+    def _empty(cls, **work):
+        layer = cls.__new__(cls)
+        layer._begin(**{**WORK, **work})
+        return layer
 
     def _another(self):
         """An empty layer with the same workspace options."""
-        other = Layer.__new__(Layer)
-        other._begin(**self._work)
-        return other
+        return Layer._empty(**self._work)
 
     # ---- what it is
 
@@ -167,13 +185,7 @@ class Layer:
                 f"{self.optimizer}, {self.dtype}, step={self.step})")
 
     def _view(self, pointer, dtype, shape):
-        """An array over memory of the layer's, which stays alive with it."""
-        if not pointer:
-            return None
-        size = int(numpy.prod(shape, dtype=numpy.int64)) * numpy.dtype(dtype).itemsize
-        memory = (ctypes.c_char * size).from_address(pointer)
-        memory.owner = self._s, self._memory
-        return numpy.frombuffer(memory, dtype).reshape(shape)
+        return view((self._s, self._memory), pointer, dtype, shape)
 
     def _pointer(self, i, name):
         if not 0 <= i < self._s["layer.block_count"]:
@@ -259,14 +271,12 @@ class Layer:
 
     def __getstate__(self):
         with self._lock:
-            return {"options": self.options(), "step": self.step, "rewires": self.rewires, "work": self._work,
-                    "memory": self.to_memory()}
+            self._nothing_pending()
+            return {"work": self._work, "file": self.save_memory(sections=self.sections)}
 
     def __setstate__(self, state):
         self._begin(**state["work"])
-        memory = aligned(state["memory"].nbytes)
-        memory[:] = state["memory"]
-        self.attach(memory, state["options"], state["step"], state["rewires"])
+        self._loaded("haste_load_memory", state["file"], state["file"].nbytes, False)
 
     def __copy__(self):
         self._nothing_pending()
@@ -485,9 +495,21 @@ class Layer:
                 if gradient is not None:
                     s.clear("gradient")
 
+    def score_inputs(self, scores, x, positives, ids=None, **options):
+        """haste_score_inputs: adds what a batch says to InputScores of this layer. Options: the loss's."""
+        s = self._s
+        x = self._x(x)
+        with self._lock:
+            keep = self._put_step(len(x), positives, ids, None, x, **options)
+            s.call("haste_score_inputs", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
+                   scores._s.at("scores"))
+            del keep
+
     def rewire(self, share, *, group_share=None, prune="magnitude", scope="block", growth="random", uniform=False, x=None,
-               positives=None, ids=None):
-        """haste_rewire. Returns how many places moved. saliency and gradient need a batch, x and positives."""
+               positives=None, ids=None, scores=None, origin=False):
+        """haste_rewire. Returns how many places moved. saliency and gradient need a batch, x and positives, or scores,
+        InputScores that batches were added to. origin=True leaves in `origin` where rows came from: of each block int32
+        [G, F], the row's old place in its group, or -1: it is new."""
         s = self._s
         moved = ctypes.c_int64()
         with self._lock:
@@ -500,8 +522,14 @@ class Layer:
             s["rewire.growth"] = choice(growth, "growth", ("random", "gradient"))
             s["rewire.uniform"] = bool(uniform)
             B, pair = 0, None
-            if x is None and (prune == "saliency" or growth == "gradient"):
-                raise Error(f"prune = {prune!r}, growth = {growth!r} needs a batch, x and positives")
+            if x is None and scores is None and (prune == "saliency" or growth == "gradient"):
+                raise Error(f"prune = {prune!r}, growth = {growth!r} needs a batch, x and positives, or scores")
+            if scores is not None:
+                s["rewire.scores"] = scores._s.at("scores")
+            if origin:
+                origin = [numpy.empty(self._shape(i)[:2], numpy.int32) for i in range(s["layer.block_count"])]
+                for i, rows in enumerate(origin):
+                    s[f"rewire.origin[{i}]"] = rows
             if x is not None:
                 x = self._x(x)
                 B, pair = len(x), lists(positives, "positives", len(x), ids)
@@ -509,46 +537,53 @@ class Layer:
             self._reserve(B, count(pair, 0, B) if pair else 0)
             s.call("haste_rewire", s.at("layer"), s.at("work"), s.at("rewire"), x, B, s.at("lists") if pair else None,
                    ctypes.addressof(moved))
+            if origin:
+                self.origin = origin
         return moved.value
 
     # ---- prediction
 
-    def _batches(self, x, pair, k=0):
-        """Samples first .. first + n - 1 and their lists, so many at a time, with a workspace for them."""
+    def _search(self, x, excluded, only, k=0):
+        """Samples first .. first + n - 1, so many at a time, with a workspace and haste_search_options for them."""
+        s = self._s
+        options = [(name, where, lists(value, name, len(x))) for name, where, value in
+                   (("excluded", "lists", excluded), ("only", "only", only)) if value is not None]
         for first in range(0, len(x), self.batch):
             n = min(self.batch, len(x) - first)
-            self._reserve(n, count(pair, first, n) if pair else 0, k)
-            yield first, n, put_lists(self._s, "lists", pair, first) if pair else None
+            self._reserve(n, max((count(pair, first, n) for _, _, pair in options), default=0), k)
+            s.clear("search")
+            for name, where, pair in options:
+                s[f"search.{name}"] = put_lists(s, where, pair, first)
+            yield first, n
 
-    def top_k(self, x, k, excluded=None):
-        """haste_top_k: (id, score), int32 and float32 [B, k]. Any B."""
+    def top_k(self, x, k, excluded=None, only=None):
+        """haste_top_k: (id, score), int32 and float32 [B, k]. Any B. excluded, only: B lists of labels, see `lists`: which
+        may not be found, and which alone may."""
         s = self._s
         x = self._x(x)
         id = numpy.empty((len(x), max(k, 0)), numpy.int32)
         score = numpy.empty(id.shape, numpy.float32)
-        pair = None if excluded is None else lists(excluded, "excluded", len(x))
         with self._lock:
-            for first, n, excluded in self._batches(x, pair, k):
-                s.call("haste_top_k", s.at("layer"), s.at("work"), x[first:], n, k, excluded, id[first:], score[first:])
+            for first, n in self._search(x, excluded, only, k):
+                s.call("haste_top_k", s.at("layer"), s.at("work"), x[first:], n, k, s.at("search"), id[first:], score[first:])
         return id, score
 
-    def above(self, x, threshold, excluded=None):
+    def above(self, x, threshold, excluded=None, only=None):
         """haste_above: (offset, id, score), int64 [B + 1], int32 and float32: sample b has
         id[offset[b]:offset[b + 1]], best first. Any B."""
         s = self._s
         x = self._x(x)
-        pair = None if excluded is None else lists(excluded, "excluded", len(x))
         offset = numpy.zeros(len(x) + 1, numpy.int64)
         ids, scores = [numpy.zeros(0, numpy.int32)], [numpy.zeros(0, numpy.float32)]
         needed = ctypes.c_int64()
         with self._lock:
-            for first, n, excluded in self._batches(x, pair):
+            for first, n in self._search(x, excluded, only):
                 at, capacity = numpy.empty(n + 1, numpy.int64), 64 * n
                 while True:
                     id, score = numpy.empty(capacity, numpy.int32), numpy.empty(capacity, numpy.float32)
                     try:
-                        s.call("haste_above", s.at("layer"), s.at("work"), x[first:], n, threshold, excluded, at, id, score,
-                               capacity, ctypes.addressof(needed))
+                        s.call("haste_above", s.at("layer"), s.at("work"), x[first:], n, threshold, s.at("search"), at, id,
+                               score, capacity, ctypes.addressof(needed))
                         break
                     except Error as error:
                         if error.status != "HASTE_ERR_SIZE" or needed.value <= capacity:
@@ -576,6 +611,22 @@ class Layer:
 
     def save(self, path, *, dtype=None, sections=None):
         """haste_save, with sections {name: bytes}. dtype "bfloat16" rounds, for prediction."""
+        self._save("haste_save", [os.fsencode(path)], [], dtype, sections)
+
+    def save_memory(self, *, dtype=None, sections=None):
+        """haste_save_memory: the bytes of the file, as uint8."""
+        memory, needed = aligned(0), ctypes.c_size_t()
+        with self._lock:
+            while True:
+                try:
+                    self._save("haste_save_memory", [memory, memory.nbytes], [ctypes.addressof(needed)], dtype, sections)
+                    return memory
+                except Error as error:
+                    if error.status != "HASTE_ERR_SIZE" or needed.value <= memory.nbytes:
+                        raise
+                    memory = aligned(needed.value)
+
+    def _save(self, function, to, after, dtype, sections):
         s = self._s
         sections = {name: numpy.frombuffer(data, numpy.uint8) for name, data in (sections or {}).items()}
         if len(sections) > MAX_SECTIONS:
@@ -588,21 +639,33 @@ class Layer:
                     raise Error(f"section {name!r} has a name of {len(text)} bytes, expected at most 23")
                 ctypes.memmove(s.at(f"section[{i}].name"), text, len(text))
                 s[f"section[{i}].data"], s[f"section[{i}].bytes"] = data, data.nbytes
-            s.call("haste_save", os.fsencode(path), s.at("layer"), choice(dtype or self.dtype, "dtype", DTYPES),
-                   s.at("section"), len(sections))
+            s.call(function, *to, s.at("layer"), choice(dtype or self.dtype, "dtype", DTYPES), s.at("section"),
+                   len(sections), *after)
 
     @classmethod
     def load(cls, path, *, map=False, **work):
         """haste_load. map=True maps the file, to predict. The caller's sections come as `sections`, bytes by name."""
-        layer = cls.__new__(cls)
-        layer._begin(**{"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False, **work})
-        s = layer._s
-        s.call("haste_load", os.fsencode(path), bool(map), s.at("file"))
+        layer = cls._empty(**work)
+        layer._loaded("haste_load", os.fsencode(path), bool(map))
+        return layer
+
+    @classmethod
+    def load_memory(cls, memory, *, in_place=False, **work):
+        """haste_load_memory, of bytes or uint8. in_place=True: the layer lies there, and training writes to it."""
+        layer = cls._empty(**work)
+        memory = numpy.frombuffer(memory, numpy.uint8)
+        layer._loaded("haste_load_memory", memory, memory.nbytes, bool(in_place))
+        if in_place:
+            layer._s.file_bytes = memory   # there it lives as long as the layer's views
+        return layer
+
+    def _loaded(self, function, *source):
+        s = self._s
+        s.call(function, *source, s.at("file"))
         s.library.function["haste_python_file_layer"](s.base)
         for i in range(s["file.section_count"]):
             name = ctypes.string_at(s.at(f"file.section[{i}].name")).decode(errors="replace")
-            layer.sections[name] = ctypes.string_at(s[f"file.section[{i}].data"] or s.base, s[f"file.section[{i}].bytes"])
-        return layer
+            self.sections[name] = ctypes.string_at(s[f"file.section[{i}].data"] or s.base, s[f"file.section[{i}].bytes"])
 
     def file_check(self):
         """haste_file_check, of a layer that was loaded."""
@@ -679,6 +742,19 @@ class Layer:
             del keep
         return kept.value
 
+    def choose_inputs(self, id=None, weight=None, *, threads=None, **rows):
+        """haste_choose_inputs, of a layer that was not trained: groups get the inputs in which rows of their labels hold
+        the most energy. Returns the share of energy that these hold. Arguments as of labels_set."""
+        s = self._s
+        id, n = self._ids(id)
+        kept = ctypes.c_double()
+        with self._lock:
+            keep = self._put_rows(n, weight, **rows)
+            s.call("haste_choose_inputs", s.at("layer"), id, n, s.at("rows"),
+                   library.threads(self._work["threads"] if threads is None else threads), ctypes.addressof(kept))
+            del keep
+        return kept.value
+
     def labels_add(self, n, weight=None, *, block=None, strongest=False, **rows):
         """haste_labels_add: (a layer with n more labels, the share of energy that was kept). block: the last."""
         s = self._s
@@ -701,12 +777,36 @@ class Layer:
         return to, map
 
 
+class InputScores:
+    """haste_input_scores of a layer, for the groups from first_slot to end_slot, or for all: what each input of x is worth
+    to each group. layer.score_inputs(scores, x, positives) adds a batch, layer.rewire(share, growth="gradient",
+    scores=scores) uses them up."""
+
+    def __init__(self, layer, first_slot=0, end_slot=0):
+        s = self._s = Structs()
+        with layer._lock:
+            s.call("haste_input_scores_create", s.at("scores"), layer._s.at("layer"), first_slot, end_slot)
+            self._shapes = []
+            for i, block in enumerate(layer.blocks):
+                first, size = layer._s[f"layer.block[{i}].first_slot"], block["group_size"]
+                end = first + layer._s[f"layer.block[{i}].groups"] * size
+                slots = min(end, s["scores.end_slot"]) - max(first, s["scores.first_slot"])
+                self._shapes.append((max(slots, 0) // size, block["end"] - block["begin"]))
+
+    batches = property(lambda self: self._s["scores.batches"])
+
+    @property
+    def score(self):
+        """Views of the sums, float32 [groups of the range, end - begin] of each block; None: nothing of it can change.
+        Those of several machines may be added up in place."""
+        return [view(self._s, self._s[f"scores.score[{i}]"], numpy.float32, shape) for i, shape in enumerate(self._shapes)]
+
+
 def layer_from_rows(labels, inputs, blocks=None, *, weight, bias=None, work=None, **options):
     """haste_layer_from_rows: (a sparse layer from a trained dense one, the share of energy that it has).
 
     weight    float32 [labels, inputs]: that of nn.Linear; bias float32 [labels]"""
-    layer = Layer.__new__(Layer)
-    layer._begin(**{"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False, **(work or {})})
+    layer = Layer._empty(**(work or {}))
     s = layer._s
     keep = put_layer_options(s, labels, inputs, blocks, **options)
     s["rows.dense"] = array(weight, "weight", "float32", (labels, inputs))

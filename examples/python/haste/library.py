@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy
 
-VERSION = 1   # HASTE_PYTHON_VERSION of shim.c
+VERSION = 2   # HASTE_PYTHON_VERSION of shim.c
 HERE = Path(__file__).resolve().parent
 
 
@@ -261,8 +261,9 @@ class Structs:
 
     def __del__(self):
         if hasattr(self, "base"):
-            for name in ("gradient", "workspace", "layer", "file"):
-                self.library.function[f"haste_{name}_free"](self.at("work" if name == "workspace" else name))
+            for name, member in (("gradient", "gradient"), ("input_scores", "scores"), ("workspace", "work"),
+                                 ("layer", "layer"), ("file", "file")):
+                self.library.function[f"haste_{name}_free"](self.at(member))
 
     def at(self, name):
         """The address of a struct or array."""

@@ -30,10 +30,13 @@ typedef struct haste_python {
     haste_block_rates       rates[HASTE_MAX_BLOCKS];
     double                  grad_norm;
     haste_rewire_options    rewire;
+    haste_input_scores      scores;
     haste_group_options     group;
     haste_rows              rows;
     haste_sparse            sparse;
-    haste_lists             lists, ignored;
+    haste_lists             lists, ignored, only;
+    haste_search_options    search;
+    haste_found             found;             /* one shard's, to be copied behind those of others */
     haste_section           section[HASTE_MAX_SECTIONS];
     haste_metrics           metrics;
     haste_metrics_values    values;
@@ -49,7 +52,7 @@ typedef struct haste_python {
 } haste_python;
 
 /* Changes whenever library.py could no longer work with a library that was built before. */
-#define HASTE_PYTHON_VERSION 1
+#define HASTE_PYTHON_VERSION 2
 
 HASTE_API int     haste_python_version(void);
 HASTE_API int64_t haste_python_size(void);
@@ -97,8 +100,8 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
 {
     ADDRESS(layer) ADDRESS(work) ADDRESS(gradient) ADDRESS(file) ADDRESS(error) ADDRESS(options) ADDRESS(work_options)
     ADDRESS(plan) ADDRESS(step) ADDRESS(step.loss) ADDRESS(rates) ADDRESS(grad_norm) ADDRESS(rewire) ADDRESS(group)
-    ADDRESS(rows) ADDRESS(sparse) ADDRESS(lists) ADDRESS(ignored) ADDRESS(section) ADDRESS(metrics) ADDRESS(values)
-    ADDRESS(error.text) ADDRESS(file.layer)
+    ADDRESS(rows) ADDRESS(sparse) ADDRESS(lists) ADDRESS(ignored) ADDRESS(only) ADDRESS(search) ADDRESS(found)
+    ADDRESS(scores) ADDRESS(section) ADDRESS(metrics) ADDRESS(values) ADDRESS(error.text) ADDRESS(file.layer)
 
     NUMBER(layer.labels) NUMBER(layer.inputs) NUMBER(layer.slots) NUMBER(layer.dtype) NUMBER(layer.state_dtype)
     NUMBER(layer.loss) NUMBER(layer.optimizer) NUMBER(layer.block_count) NUMBER(layer.seed) NUMBER(layer.step)
@@ -130,7 +133,8 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
     NUMBER(work.bytes)
 
     NUMBER(plan.weight) NUMBER(plan.index) NUMBER(plan.bias) NUMBER(plan.state) NUMBER(plan.order) NUMBER(plan.layer)
-    NUMBER(plan.workspace) NUMBER(plan.gradient) NUMBER(plan.rewire) NUMBER(plan.parameters)
+    NUMBER(plan.workspace) NUMBER(plan.gradient) NUMBER(plan.rewire) NUMBER(plan.scores)
+    NUMBER(plan.parameters)
 
     NUMBER(step.loss.scale) NUMBER(step.loss.logit_scale) NUMBER(step.loss.margin) NUMBER(step.loss.positive_weight)
     NUMBER(step.loss.smoothing) NUMBER(step.loss.negligible) NUMBER(step.loss.share)
@@ -142,18 +146,23 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
     POINTER(step.block) POINTER(step.grad_norm)
 #define ROWS(i)                                                                                                        \
     NUMBER(rates[i].lr) NUMBER(rates[i].weight_decay) NUMBER(rates[i].momentum) NUMBER(rates[i].beta1)                 \
-    NUMBER(rates[i].beta2) NUMBER(rates[i].frozen) POINTER(gradient.weight[i]) POINTER(gradient.bias[i])
+    NUMBER(rates[i].beta2) NUMBER(rates[i].frozen) POINTER(gradient.weight[i]) POINTER(gradient.bias[i])               \
+    POINTER(scores.score[i]) POINTER(rewire.origin[i])
     EACH_BLOCK(ROWS)
 #undef ROWS
     NUMBER(gradient.pending) NUMBER(gradient.rewires) POINTER(gradient.memory)
 
     NUMBER(rewire.share) NUMBER(rewire.group_share) NUMBER(rewire.prune) NUMBER(rewire.scope) NUMBER(rewire.growth)
-    NUMBER(rewire.uniform)
+    NUMBER(rewire.uniform) POINTER(rewire.scores)
+    NUMBER(scores.first_slot) NUMBER(scores.end_slot) NUMBER(scores.batches)
     NUMBER(group.group_size) NUMBER(group.iterations) NUMBER(group.threads) NUMBER(group.seed)
     POINTER(rows.dense) POINTER(rows.sparse) POINTER(rows.bias) POINTER(rows.frequency)
     NUMBER(rows.scale) NUMBER(rows.samples)
     POINTER(sparse.offset) POINTER(sparse.feature) POINTER(sparse.value)
-    POINTER(lists.offset) POINTER(lists.id) POINTER(ignored.offset) POINTER(ignored.id)
+    POINTER(lists.offset) POINTER(lists.id) POINTER(ignored.offset) POINTER(ignored.id) POINTER(only.offset)
+    POINTER(only.id) POINTER(search.excluded) POINTER(search.only)
+    POINTER(found.offset) POINTER(found.id) POINTER(found.score) NUMBER(found.labels) POINTER(found.map)
+    NUMBER(found.first)
 
     NUMBER(file.section_count) NUMBER(file.mapped) POINTER(file.memory)
 #define ROWS(i)                                                                                                        \

@@ -16,7 +16,6 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from . import arrays
-from . import functions
 from . import layer as plain
 from . import library
 from .library import Error
@@ -293,6 +292,11 @@ class Layer(torch.nn.Module):
         own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS}
         self._bound().apply(**{**own, **options})
 
+    def score_inputs(self, scores, x, positives, ids=None, **options):
+        """haste_score_inputs: adds what a batch says to haste.InputScores(layer.core)."""
+        call = Call(self, self._x(x), positives, ids, {**self.options, **options})
+        self._bound().score_inputs(scores, single(x).numpy(), call.lists, **call.loss_options)
+
     def rewire(self, share, *, x=None, positives=None, ids=None, optimizer=None, **options):
         """haste_rewire; returns how many places moved. In mode parameters give the optimizer: its state of places that
         stayed goes along, that of new ones becomes 0."""
@@ -303,14 +307,12 @@ class Layer(torch.nn.Module):
                             "HASTE_ERR_STATE")
         if x is not None:
             positives, x = plain_lists(positives, "positives", len(x), ids), single(self._x(x)).numpy()
-        before = [None if core.index(i) is None else core.index(i).copy() for i in range(len(core.blocks))]
-        moved = core.rewire(share, x=x, positives=positives, **options)
-        for i, old in enumerate(before):
-            p = self._parameters.get(f"weight{i}")
-            if optimizer is None or old is None or p not in optimizer.state:
-                continue
-            row = torch.from_numpy(functions.moved_rows(old, core.index(i)))[:, :, None]
-            for value in optimizer.state[p].values():
+        if optimizer is None:
+            return core.rewire(share, x=x, positives=positives, **options)
+        moved = core.rewire(share, x=x, positives=positives, **{**options, "origin": True})
+        for i, origin in enumerate(core.origin):
+            p, row = self._parameters.get(f"weight{i}"), torch.from_numpy(origin).long()[:, :, None]
+            for value in optimizer.state[p].values() if p in optimizer.state else ():
                 if isinstance(value, torch.Tensor) and value.shape == p.shape:
                     value.copy_(torch.where(row < 0, 0, torch.take_along_dim(value, row.clamp(min=0), 1)))
         return moved
@@ -326,15 +328,18 @@ class Layer(torch.nn.Module):
                         f"under no_grad, or in eval mode", "HASTE_ERR_STATE")
         return Logits.apply(self._x(x), self, *self.parameters(recurse=False))
 
-    def top_k(self, x, k, excluded=None):
-        """haste_top_k: (id, score) [B, k]"""
-        excluded = None if excluded is None else plain_lists(excluded, "excluded", len(x))
-        return tuple(map(torch.from_numpy, self._bound().top_k(single(self._x(x)).numpy(), k, excluded)))
+    def _found(self, search, x, what, excluded, only):
+        options = (None if value is None else plain_lists(value, name, len(x))
+                   for name, value in (("excluded", excluded), ("only", only)))
+        return tuple(map(torch.from_numpy, search(single(self._x(x)).numpy(), what, *options)))
 
-    def above(self, x, threshold, excluded=None):
+    def top_k(self, x, k, excluded=None, only=None):
+        """haste_top_k: (id, score) [B, k]"""
+        return self._found(self._bound().top_k, x, k, excluded, only)
+
+    def above(self, x, threshold, excluded=None, only=None):
         """haste_above: (offset, id, score)"""
-        excluded = None if excluded is None else plain_lists(excluded, "excluded", len(x))
-        return tuple(map(torch.from_numpy, self._bound().above(single(self._x(x)).numpy(), threshold, excluded)))
+        return self._found(self._bound().above, x, threshold, excluded, only)
 
     def score(self, x, candidates, ids=None):
         """haste_score, in the order of the candidates' ids"""
