@@ -245,8 +245,8 @@ typedef struct haste_layer {
     int32_t        *slot_of;                  /* [L]     its inverse */
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
-    int64_t         rewires;                  /* calls of haste_rewire so far */
-    uint64_t        order;                    /* of the labels, as a number by which gradients know it; 0 in a struct
+    int64_t         rewires;                  /* calls of haste_rewire and haste_choose_inputs so far */
+    uint64_t        order_id;                 /* a number by which gradients know the order of labels; 0 in a struct
                                                  that the caller has filled in */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
     size_t          bytes;                    /* its size */
@@ -521,10 +521,11 @@ HASTE_API void         haste_gradient_free(haste_gradient *gradient);
    options->loss.negligible > 0: slopes (sigmoid(z) - y under BCE) that are smaller in magnitude count as 0 in all
    gradients; the loss counts everything. With many labels nearly all slopes are small, and 32 samples of a group that
    have no other cost their logits alone, a third of the step. (So do those whose hinge losses are all 0, whatever
-   `negligible`.) Likewise where x is mostly 0, such as tf-idf columns: inputs that are 0 in 32 samples in a row cost
-   neither logits nor weight gradients there, with the same bits. options->loss.share < 1: the cost is that of the
-   groups that are visited; others stay as they are. The expectation of loss and gradients is that of all groups (of
-   softmax: the sums of exponentials are, not their logarithms).
+   `negligible`.) Likewise where x is mostly 0, such as tf-idf columns: once a fourth of all inputs are 0 in 32 samples
+   in a row, a group of which more than a fourth are leaves those out, of logits, and of weight gradients where they are
+   0 in the whole batch; with the same bits. options->loss.share < 1: the cost is that of the groups that are visited;
+   others stay as they are. The expectation of loss and gradients is that of all groups (of softmax: the sums of
+   exponentials are, not their logarithms).
 
    SGD: g += wd*w; w -= lr*g. Momentum: g += wd*w; v = mu*v + g; w -= lr*v. AdamW: w -= lr*wd*w, then Adam with bias
    correction. bfloat16 weights and state are rounded stochastically, from (seed, step, slot, place).
@@ -666,7 +667,8 @@ typedef struct haste_found {
    HASTE_ERR_DATA: lists in another order, ids out of range, a score that is not finite. At most O(count * B * k^2).
    Thread-safe.
 
-   haste_above_merge: the same for haste_above; offset, capacity and needed as there. O(n log n). */
+   haste_above_merge: the same for haste_above; offset (not that of a shard either), capacity and needed as there.
+   O(n log n). */
 HASTE_API haste_status haste_top_k_merge(const haste_found *shards, int32_t count, int32_t B, int32_t k, int32_t *id,
                                          float *score, haste_error *error);
 HASTE_API haste_status haste_above_merge(const haste_found *shards, int32_t count, int32_t B, int64_t *offset,
@@ -766,18 +768,23 @@ typedef struct haste_rewire_options {
 } haste_rewire_options;
 
 /* haste_input_scores_create: zeroed scores for the groups from slot first_slot to end_slot (both 0: all groups, with
-   plan.scores bytes); haste_input_scores_free gives them back. HASTE_ERR_ARG for a range that cuts a group.
+   plan.scores bytes); haste_input_scores_zero zeroes them again, for the layer as it is now; haste_input_scores_free
+   gives them back. HASTE_ERR_ARG for a range that cuts a group.
 
-   haste_score_inputs: adds what a batch says (+=), and changes nothing else; scores->batches += 1.
+   haste_score_inputs: adds what a batch says (+=), and changes nothing else; scores->batches += 1 (B = 0: nothing).
 
-     options   the loss's; NULL: the defaults. Each batch counts with its loss.scale
+     options   the loss's; NULL: the defaults. Each batch counts with its scale; share must be 0 or 1, since all groups
+               are to be seen
 
    2*B*S*D flops for each group of the range: all of them together cost as much as a dense layer's weight gradient, but
-   that columns of x which are 0 in the whole batch cost nothing. Errors as of haste_train_step (HASTE_ERR_NONFINITE:
-   groups with a logit or score that is not finite got nothing from this batch); HASTE_ERR_STATE for scores of another
-   layer, or from before a haste_rewire. The same bits for any number of threads. */
+   that columns of x which are 0 in the whole batch may be left out (see haste_train_step). Softmax adds the logits of
+   all groups, 2*B*L*F, whatever the range. Errors as of haste_train_step (HASTE_ERR_NONFINITE: groups with a logit or
+   score that is not finite got nothing from this batch); HASTE_ERR_STATE for scores of another layer, or with batches
+   from before a haste_rewire. The same bits for any number of threads. */
 HASTE_API haste_status haste_input_scores_create(haste_input_scores *scores, const haste_layer *layer,
                                                  int64_t first_slot, int64_t end_slot, haste_error *error);
+HASTE_API haste_status haste_input_scores_zero(haste_input_scores *scores, const haste_layer *layer,
+                                               haste_error *error);
 HASTE_API void         haste_input_scores_free(haste_input_scores *scores);
 HASTE_API haste_status haste_score_inputs(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
                                           const haste_lists *positives, const haste_loss_options *options,
@@ -796,24 +803,23 @@ HASTE_API haste_status haste_score_inputs(const haste_layer *layer, haste_worksp
    width - F, and where a group has reached that, the next lowest elsewhere take their turn. Group scope moves the
    lowest floor(share*F) of each group, with the same limit. So dense blocks never change. Ties go to the smaller
    position. floor forgives the rounding of a float: what is less than 2^-23 of itself below a whole number counts as
-   that number, so that .7f of 10 is 7.
-   Regrown inputs were not in the group and were not just pruned from it; their weights are new and their optimizer
-   state is 0; indices stay distinct and ascending. Random growth repeats from (seed, rewires); so does what gradient
-   growth draws where too few scores are above 0. Gradient growth works group by group from the batch, for groups that
-   move something: 2*B*S*D flops each, never an [L, D] array. One batch says little of groups without a positive in it;
-   options->scores are sums over as many as one likes, and range by range they serve layers of any size. Block scope
-   then moves a share of the range's places.
+   that number, so that .7f of 10 is 7. Regrown inputs were not in the group and were not just pruned from it; their
+   weights are new and their optimizer state is 0; indices stay distinct and ascending. Random growth repeats from
+   (seed, rewires); so does what gradient growth draws where too few scores are above 0. Gradient growth works group by
+   group from the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array. One batch says
+   little of groups without a positive in it; options->scores are sums over as many as one likes. Large layers go range
+   by range, each scored and rewired before the next is scored; block scope then moves a share of the range's places.
 
    State that is 0: under AdamW the first updates of new rows reach sqrt(10) * lr, as beta1 forgets the past sooner than
    beta2 does. An optimizer of one's own follows by origin: m[g, f] = origin < 0 ? 0 : old m[g, origin].
 
-   Gradients that are pending are not applied any more (see haste_accumulate): apply them first. So are scores.
+   Gradients that are pending, and scores, are not used any more (see haste_accumulate): apply them first.
 
    Returns HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA as haste_train_step; HASTE_ERR_MEMORY: it allocates plan.rewire
    bytes, 4 a place and a little for each thread; HASTE_ERR_NONFINITE where a group whose gradient was needed has a
    logit that is not finite, or a score is not; HASTE_ERR_STATE for scores of another layer, from before a haste_rewire,
-   or without a batch. On any error nothing is changed, bit for bit. The same bits for any
-   number of threads. Paper: Algorithm 3; it draws with replacement, prunes globally and grows at random. */
+   or without a batch. On any error nothing is changed, bit for bit. The same bits for any number of threads. Paper:
+   Algorithm 3; it draws with replacement, prunes globally and grows at random. */
 HASTE_API haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste_rewire_options *options,
                                     const float *x, int32_t B, const haste_lists *positives, int64_t *moved,
                                     haste_error *error);
@@ -1023,10 +1029,10 @@ HASTE_API haste_status haste_labels_set(haste_layer *layer, const int32_t *id, i
      new_id   [L] (=): of each label; -1: removed
 
    A group keeps its inputs and what is left of its labels; in dense blocks, where all groups read the same, labels move
-   up. Groups and blocks without labels vanish, and S of a block is halved, down to 16, while no group has more labels
-   left. Only the last group of a block may be short: the shortest becomes the last, and gaps in others are filled with
-   retired labels, whose ids come after those of all others: to->labels minus the labels that are left. HASTE_ERR_ARG
-   where no label is left.
+   up. Groups and blocks without labels vanish, and S of a sparse block that lost some is halved while it is a multiple
+   of 32 and no group has more labels left. Only the last group of a block may be short: the shortest becomes the last,
+   and gaps in others are filled with retired labels, whose ids come after those of all others: to->labels minus the
+   labels that are left. HASTE_ERR_ARG where no label is left.
    Groups are not put together, since each reads inputs of its own: a layer with S 32 that loses labels at random keeps
    its memory until about a fifth of them is left, and from then on half of it. Smaller, but not exact (see kept) and
    without state, is a new layer of the rows that are left: haste_labels_get_sparse, then haste_layer_from_rows. */
@@ -1099,14 +1105,15 @@ HASTE_API haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_
      id        [n] the label of each row, in any order; of one that is repeated all rows count; NULL: 0 .. n - 1
      rows      n of them: such as the mean of a label's examples, scaled to length 1 (haste_embed_dense with E = D, or
                sparse). The energy of each counts frequency times; frequency NULL: once, which is worse where some
-               labels of a group are much more frequent than others. bias is not read
+               labels of a group are much more frequent than others; 0: not at all. bias and samples are not read
      threads   0: as many as OpenMP would use; the result is the same for any number
      kept      out (=): the share of the rows' energy, each counted once, that the groups' inputs hold; NULL: not wanted
 
    Groups that hold none of the labels keep their inputs, so large layers may go by ranges of groups: labels
    layer->label_of[first_slot ..] at a time. Labels that are not named count as 0. Where too few inputs hold any energy,
-   the rest is drawn, from (seed, group). Scratch: 16 * D bytes a thread, 8 a row. HASTE_ERR_STATE where layer->step is
-   not 0; other errors as of haste_labels_set. */
+   the rest is drawn, from (seed, group). layer->rewires += 1. Scratch: 16 * D bytes a thread, 8 a row. HASTE_ERR_STATE
+   where layer->step is not 0. Weights that were set and not trained (haste_labels_set, haste_layer_from_rows, an
+   attached layer) mean other inputs afterwards: choose first. Other errors as of haste_labels_set. */
 HASTE_API haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t n, const haste_rows *rows,
                                            int32_t threads, double *kept, haste_error *error);
 
@@ -1118,11 +1125,9 @@ HASTE_API haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id
 
    haste_forward_ref    logits [B, slots] (=)
    haste_loss_ref       from logits: loss (=), grad_logits [B, slots] (=; padding 0); options NULL: the defaults; it
-                        does not
-                        look at function, share and softmax. What is smaller than negligible * scale is zeroed last
+                        does not look at function, share and softmax. Last, what is below negligible * scale is zeroed
    haste_backward_ref   grad_weight, grad_bias: one array per block as in haste_gradient (=); grad_x [B, D] (=). Each
-                        may be
-                        NULL
+                        may be NULL
    haste_update_ref     one parameter w with gradient g and state m, v (in, out), for update number t = 1, 2, ...
    haste_top_k_ref      of one sample's logits [slots]: id [k], score [k] (=) */
 HASTE_API void   haste_forward_ref(const haste_layer *layer, const float *x, int32_t B, double *logits);
@@ -2468,7 +2473,7 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
             for (f = 0; f < F && !options->zero_weights; f++)
                 for (s = 0; s < labels; s++)
                     haste__set_number(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
-                                 haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
+                                      haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
             for (s = 0; s < labels && options->frequency; s++)
                 block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]],
                                                       options->samples);
@@ -2488,13 +2493,14 @@ static haste_status haste__memory_check(const void *memory, size_t bytes, size_t
     return HASTE_OK;
 }
 
-/* From label_of: layer->order, which is not kept in files. */
+/* From label_of: layer->order_id, which is not kept in files. */
 static void haste__layer_know_order(haste_layer *layer)
 {
     int64_t slot;
-    layer->order = 0;
+    layer->order_id = 0;
     for (slot = 0; slot < layer->slots; slot++)
-        layer->order = haste__mix(layer->order * UINT64_C(0x9e3779b97f4a7c15) + (uint32_t)layer->label_of[slot]);
+        layer->order_id =
+            haste__mix(layer->order_id * UINT64_C(0x9e3779b97f4a7c15) + (uint32_t)layer->label_of[slot]);
 }
 
 /* Which label sits where: order [L], or NULL: 0, 1, ... */
@@ -2720,7 +2726,7 @@ void haste_workspace_free(haste_workspace *work)
    arrangement of blocks. */
 static uint64_t haste__layer_identity(const haste_layer *layer)
 {
-    uint64_t identity = haste__mix(layer->seed + haste__mix(layer->order) + (uint64_t)layer->block_count);
+    uint64_t identity = haste__mix(layer->seed + haste__mix(layer->order_id) + (uint64_t)layer->block_count);
     int i, k;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
@@ -2881,6 +2887,7 @@ static void haste__sort_any(uint64_t *key, float *score, int32_t *id, int64_t n)
 
 static void haste__sort(uint64_t *key, int64_t n) { haste__sort_any(key, NULL, NULL, n); }
 static void haste__sort_labels(float *score, int32_t *id, int64_t n) { haste__sort_any(NULL, score, id, n); }
+
 /* Sorts keys by slot >> low alone, from the lowest digit up: those of equal slots stay in the order that they have.
    haste__sort takes 37 ns a key where this takes 3.
    Returns the array that holds the result, a or b. */
@@ -3233,7 +3240,7 @@ static int haste__in(double value, double least, double most) { return value >= 
 
 /* An array of the loss's options, or NULL. */
 static haste_status haste__option_check(const float *array, int64_t n, double least, const char *name,
-                                         haste_error *error)
+                                        haste_error *error)
 {
     int64_t i;
     for (i = 0; array && i < n; i++)
@@ -4287,7 +4294,8 @@ static haste_status haste__pending_check(const haste_layer *layer, const haste_g
 {
     if (gradient->pending == 0 || gradient->rewires == layer->rewires) return HASTE_OK;
     return haste__fail(error, HASTE_ERR_STATE,
-                       "the gradient holds %d micro-batches from before a haste_rewire: apply or zero it first",
+                       "the gradient holds %d micro-batches from before a haste_rewire or haste_choose_inputs: apply "
+                       "or zero it first",
                        (int)gradient->pending);
 }
 
@@ -6141,24 +6149,27 @@ static float *haste__scores_of(const haste__rewire *r, int number, int64_t g)
     return r->scores ? r->scores->score[number] + (g - r->range[number][0]) * (block->end - block->begin) : NULL;
 }
 
-/* Adds a batch's scores of the range. */
-static void haste__score_chunk(void *context, int64_t chunk, int thread)
+/* Adds a batch's scores of the range, of which the chunks are shares. */
+static void haste__input_scores_chunk(void *context, int64_t chunk, int thread)
 {
     const haste__rewire *r = (const haste__rewire *)context;
     const haste__pass *pass = &r->pass;
-    haste__walk walk = haste__walk_chunk(pass, chunk);
-    int bad = 0;
-    int64_t g;
-    while (haste__rewire_walk(r, &walk, &g)) {
-        haste__group group;
-        const float *score;
-        float importance;
-        if (!r->scores->score[walk.number] || !haste__visited(pass, walk.number, g, &importance)) continue;
-        haste__group_open(&group, pass, walk.number, g, thread);
-        group.importance = importance;
-        score = haste__batch_scores(pass, &group, chunk, HASTE__OWN | HASTE__OTHERS);
-        if (!score) { bad++; continue; }
-        pass->kernel->axpy(haste__scores_of(r, walk.number, g), 1, score, haste__block_width(group.block));
+    const int64_t chunks = pass->work->chunks;
+    int64_t all = 0, before = 0, n;
+    int i, bad = 0;
+    for (i = 0; i < pass->layer->block_count; i++) all += r->range[i][1] - r->range[i][0];
+    for (i = 0; i < pass->layer->block_count; before += r->range[i][1] - r->range[i][0], i++) {
+        if (!r->scores->score[i]) continue;
+        for (n = r->range[i][0]; n < r->range[i][1]; n++) {
+            const int64_t at = before + n - r->range[i][0];
+            haste__group group;
+            const float *score;
+            if (at < all * chunk / chunks || at >= all * (chunk + 1) / chunks) continue;
+            haste__group_open(&group, pass, i, n, thread);
+            score = haste__batch_scores(pass, &group, chunk, HASTE__OWN | HASTE__OTHERS);
+            if (!score) { bad++; continue; }
+            pass->kernel->axpy(haste__scores_of(r, i, n), 1, score, haste__block_width(group.block));
+        }
     }
     pass->scratch.flag[chunk] = bad;
 }
@@ -6364,7 +6375,7 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
             if (!r->options->uniform || place[from] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
                 haste__set_number(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
-                             haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
+                                  haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
         }
     }
 }
@@ -6503,7 +6514,8 @@ static haste_status haste__scores_begin(haste__rewire *r, const haste_layer *lay
     }
     if (!scores) return HASTE_OK;
     if (scores->layer != haste__layer_identity(layer))
-        return haste__fail(error, HASTE_ERR_STATE, "the scores were made for a layer of other blocks or another seed");
+        return haste__fail(error, HASTE_ERR_STATE,
+                           "the scores were made for a layer of other blocks, another seed or order of labels");
     status = haste__slot_range(layer, scores->first_slot, scores->end_slot, r->range, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer->block_count; i++)
@@ -6514,9 +6526,32 @@ static haste_status haste__scores_begin(haste__rewire *r, const haste_layer *lay
         return haste__fail(error, HASTE_ERR_STATE, "scores->batches = %lld, expected at least 1: haste_score_inputs "
                            "adds one", (long long)scores->batches);
     if (scores->batches != 0 && scores->rewires != layer->rewires)
-        return haste__fail(error, HASTE_ERR_STATE, "the scores hold %lld batches from before a haste_rewire, expected "
-                           "those of the inputs that groups have now", (long long)scores->batches);
+        return haste__fail(error, HASTE_ERR_STATE, "the scores hold %lld batches from before a haste_rewire or "
+                           "haste_choose_inputs: haste_input_scores_zero begins anew", (long long)scores->batches);
     return HASTE_OK;
+}
+
+/* The scores' arrays, and that no batch is in them. */
+static void haste__scores_clear(haste_input_scores *scores, const haste_layer *layer, int64_t range[][2])
+{
+    int i;
+    for (i = 0; i < layer->block_count; i++)
+        if (scores->score[i])
+            memset(scores->score[i], 0, (size_t)(range[i][1] - range[i][0]) *
+                   (size_t)haste__block_width(&layer->block[i]) * sizeof(float));
+    scores->batches = 0;
+}
+
+haste_status haste_input_scores_zero(haste_input_scores *scores, const haste_layer *layer, haste_error *error)
+{
+    haste__rewire r;
+    haste_status status = haste__layer_quick_check(layer, error);
+    if (status == HASTE_OK && !scores) status = haste__fail(error, HASTE_ERR_ARG, "scores is NULL");
+    if (status != HASTE_OK) return status;
+    scores->batches = 0;
+    status = haste__scores_begin(&r, layer, scores, 0, error);
+    if (status == HASTE_OK) haste__scores_clear(scores, layer, r.range);
+    return status;
 }
 
 haste_status haste_score_inputs(const haste_layer *layer, haste_workspace *work, const float *x, int32_t B,
@@ -6531,10 +6566,13 @@ haste_status haste_score_inputs(const haste_layer *layer, haste_workspace *work,
     if (!options) options = &plain;
     status = haste__train_begin(&r.pass, layer, work, x, B, positives, options, error);
     if (status == HASTE_OK && !scores) status = haste__fail(error, HASTE_ERR_ARG, "scores is NULL");
+    if (status == HASTE_OK && options->share != 0 && options->share != 1)
+        status = haste__fail(error, HASTE_ERR_ARG, "options->share = %g, expected 0 or 1: all groups are scored",
+                             (double)options->share);
     if (status == HASTE_OK) status = haste__scores_begin(&r, layer, scores, 0, error);
     if (status != HASTE_OK || B == 0) return status;
     haste__rewire_load(&r, positives, options);
-    haste__parallel(work->chunks, work->threads, haste__score_chunk, &r);
+    haste__parallel(work->chunks, work->threads, haste__input_scores_chunk, &r);
     scores->rewires = layer->rewires;
     scores->batches++;
     return haste__bad_groups(&r.pass, error);
@@ -6547,7 +6585,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     haste__arena arena = { NULL, 0, 0 };
     haste_loss_options plain;
     int64_t total;
-    int batch, i;
+    int batch;
     haste_status status = haste__work_check(layer, work, HASTE_TRAINING, error);
     if (status == HASTE_OK) status = haste__rewire_options_check(options, error);
     if (status != HASTE_OK) return status;
@@ -6582,11 +6620,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         haste__release(arena.memory);
         if (status != HASTE_OK) return status;
     }
-    for (i = 0; r.scores && i < layer->block_count; i++)
-        if (r.scores->score[i])
-            memset(r.scores->score[i], 0, (size_t)(r.range[i][1] - r.range[i][0]) *
-                   (size_t)haste__block_width(&layer->block[i]) * sizeof(float));
-    if (r.scores) r.scores->batches = 0;
+    if (r.scores) haste__scores_clear(r.scores, layer, r.range);
     layer->rewires++;
     if (moved) *moved = total;
     return HASTE_OK;
@@ -8277,7 +8311,7 @@ static haste_status haste__choice_reserve(haste__choice *choice, int32_t D, int 
 
 /* The F inputs of group g in which rows of its labels hold the most energy; the lower halves of key [key_count] are the
    rows, and `group` is g's number in the layer. */
-static void haste__choose_inputs(const haste_layer *layer, const haste_block *block, int64_t g, int64_t group,
+static void haste__group_choose(const haste_layer *layer, const haste_block *block, int64_t g, int64_t group,
                                  const haste_rows *rows, const uint64_t *key, int64_t key_count,
                                  const haste__choice *choice)
 {
@@ -8318,7 +8352,7 @@ static void haste__choose_inputs(const haste_layer *layer, const haste_block *bl
 }
 
 /* key [labels of g] (=): the rows of all its labels, where a label's is its id - first_row. Returns how many. */
-static int haste__group_rows_of(const haste_layer *layer, const haste_block *block, int64_t g, int32_t first_row,
+static int haste__choice_rows(const haste_layer *layer, const haste_block *block, int64_t g, int32_t first_row,
                                 uint64_t *key)
 {
     const int labels = haste__group_labels(block, g);
@@ -8445,8 +8479,8 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
     haste__layer_finish(&l);
     for (g = from->block[block].groups; g < b->groups && b->index; g++) {
         if (strongest)
-            haste__choose_inputs(&l, b, g, group + g, rows, choice.row,
-                                 haste__group_rows_of(&l, b, g, from->labels, choice.row), &choice);
+            haste__group_choose(&l, b, g, group + g, rows, choice.row,
+                                 haste__choice_rows(&l, b, g, from->labels, choice.row), &choice);
         else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
                                (uint64_t)(group + g));
     }
@@ -8774,8 +8808,8 @@ haste_status haste_layer_from_rows(haste_layer *to, const haste_layer_options *o
     for (k = 0; k < l.block_count; group += l.block[k++].groups) {
         const haste_block *block = &l.block[k];
         for (g = 0; g < block->groups && block->index; g++)
-            haste__choose_inputs(&l, block, g, group + g, &r, choice.row,
-                                 haste__group_rows_of(&l, block, g, 0, choice.row), &choice);
+            haste__group_choose(&l, block, g, group + g, &r, choice.row,
+                                 haste__choice_rows(&l, block, g, 0, choice.row), &choice);
         for (j = 0; j < block->labels; j++)
             haste__write_label(&l, block, j, &r, l.label_of[block->first_slot + j], 1, &energy);
     }
@@ -8811,7 +8845,7 @@ static void haste__choose_run(void *context, int64_t run, int thread)
             key = haste__pair_find(choice.row, choice.row + c->n, slot, 0);
             end = haste__pair_find(key, choice.row + c->n, slot + block->group_size, 0);
             if (key < end && block->index)
-                haste__choose_inputs(layer, block, g, group + g, c->rows, key, end - key, &choice);
+                haste__group_choose(layer, block, g, group + g, c->rows, key, end - key, &choice);
             for (; key < end; key++)
                 haste__write_label(layer, block, (int64_t)(*key >> 32) - block->first_slot, c->rows,
                                    (int64_t)(*key & 0xffffffffu), 0, &c->energy[run]);
@@ -8840,6 +8874,7 @@ haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t 
                            "inputs that it has", (long long)layer->step);
     r = *rows;
     r.bias = NULL;
+    r.samples = INT64_MAX;
     status = haste__rows_check(&r, n, layer->inputs, HASTE_F32, error);
     threads = haste__threads(threads);
     if (status == HASTE_OK) status = haste__choice_reserve(&c.choice, layer->inputs, threads, n, &arena, error);
@@ -8857,6 +8892,7 @@ haste_status haste_choose_inputs(haste_layer *layer, const int32_t *id, int64_t 
         energy.kept += c.energy[i].kept;
         energy.all += c.energy[i].all;
     }
+    layer->rewires++;   /* gradients and scores of the inputs before do not belong to these */
     if (kept) *kept = haste__kept(&energy);
     haste__release(arena.memory);
     return HASTE_OK;
@@ -9897,9 +9933,10 @@ static const haste__kernels HASTE__KERNEL(kernels) =
 /* ---- >>history -------------------------------------------------------------------------------------------------
 
    0.2.0   One interface to stay; nothing of 0.1 that is named here remains as it was.
-           Objects know what they were made for: gradients their layer, their pending micro-batches and its rewires;
-           metrics are told k. Workspaces are opaque, and for training, prediction or both. Lists go by pointer, B = 0
-           is no error, HASTE_NONE says 0 where 0 means a default, haste_loss_options.scale replaces divisor.
+           Objects know what they were made for: gradients their layer, its labels' order, their pending micro-batches
+           and its rewires; metrics are told k. Workspaces are opaque, and for training, prediction or both. Lists go by
+           pointer, B = 0 is no error, HASTE_NONE says 0 where 0 means a default, haste_loss_options.scale replaces
+           divisor.
            haste_inverse_propensity (haste_propensity), haste_metrics_values (haste_scores), haste_cohesion without
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the

@@ -707,35 +707,53 @@ static void scores_of_one_batch(void)
     }
 }
 
-/* With loss.share a group without positives gets nothing, or 1 / share times its scores; the others get theirs. */
-static void scores_of_a_share(void)
+/* Scores of another range, and gradients, are not used once a range was rewired or inputs were chosen; zeroed, scores count anew. */
+static void stale_scores(void)
 {
     haste_layer_options options = one_block(200, 8, 6, 30);
     haste_layer layer = test_layer(&options);
     haste_workspace work = test_workspace(&layer, 5, 2, HASTE_PATH_AUTO);
     test_batch batch = test_make_batch(&layer, 5);
-    haste_input_scores scores[2];
-    haste_loss_options share;
-    int which, g, c, visited = 0, without = 0;
-    int64_t j;
-    memset(&share, 0, sizeof share);
-    share.share = .25f;
-    for (which = 0; which < 2; which++) {
-        CHECK_STATUS(haste_input_scores_create(&scores[which], &layer, 0, 0, &test_error), HASTE_OK, test_error);
-        CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, which ? &share : NULL, &scores[which],
-                                        &test_error), HASTE_OK, test_error);
+    haste_input_scores scores[2], fresh;
+    haste_gradient gradient;
+    haste_rewire_options o = rewire_options(.3f, HASTE_PRUNE_MAGNITUDE, HASTE_SCOPE_BLOCK, HASTE_GROW_GRADIENT);
+    haste_step_options step;
+    haste_rows rows;
+    static float row[30] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 };
+    int64_t moved;
+    int i;
+    memset(&step, 0, sizeof step);
+    memset(&rows, 0, sizeof rows);
+    step.lr = .1f;
+    rows.dense = row;
+    CHECK_STATUS(haste_gradient_create(&gradient, &layer, &test_error), HASTE_OK, test_error);
+    for (i = 0; i < 2; i++) {
+        CHECK_STATUS(haste_input_scores_create(&scores[i], &layer, i * 800, 800 + i * 800, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, NULL, &scores[i], &test_error), HASTE_OK, test_error);
     }
-    for (g = 0; g < 200; g++) {
-        const float *all = scores[0].score[0] + g * 30, *some = scores[1].score[0] + g * 30;
-        double factor = some[0] > 0 ? 4 : 0;
-        for (j = batch.positives.offset[0]; j < batch.positives.offset[5]; j++)
-            if (layer.slot_of[batch.positives.id[j]] / 8 == g) factor = 1;
-        if (factor != 1) without++;
-        visited += factor == 4;
-        for (c = 0; c < 30; c++) CHECK_NEAR(some[c], factor * (double)all[c], 1e-4 * (double)all[c] + 1e-9);
-    }
-    CHECK(without > 100 && visited > without / 4 - 25 && visited < without / 4 + 25);
-    for (which = 0; which < 2; which++) haste_input_scores_free(&scores[which]);
+    o.scores = &scores[0];
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_OK, test_error);
+    o.scores = &scores[1];
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_STATE, test_error);
+    CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, NULL, &scores[1], &test_error), HASTE_ERR_STATE,
+                 test_error);
+    CHECK_STATUS(haste_input_scores_zero(&scores[1], &layer, &test_error), HASTE_OK, test_error);
+    CHECK(scores[1].batches == 0);
+    CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, NULL, &scores[1], &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_input_scores_create(&fresh, &layer, 800, 1600, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_score_inputs(&layer, &work, batch.x, 5, &batch.positives, NULL, &fresh, &test_error), HASTE_OK, test_error);
+    CHECK(memcmp(fresh.score[0], scores[1].score[0], 100 * 30 * sizeof(float)) == 0);
+
+    CHECK_STATUS(haste_accumulate(&layer, &work, batch.x, 5, &batch.positives, &step, &gradient, NULL, NULL, &test_error), HASTE_OK,
+                 test_error);
+    CHECK_STATUS(haste_choose_inputs(&layer, NULL, 1, &rows, 1, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_rewire(&layer, &work, &o, NULL, 0, NULL, &moved, &test_error), HASTE_ERR_STATE, test_error);
+    CHECK_STATUS(haste_apply(&layer, &work, &gradient, &step, &test_error), HASTE_ERR_STATE, test_error);
+    CHECK_STATUS(haste_input_scores_zero(NULL, &layer, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK_STATUS(haste_input_scores_zero(&fresh, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    for (i = 0; i < 2; i++) haste_input_scores_free(&scores[i]);
+    haste_input_scores_free(&fresh);
+    haste_gradient_free(&gradient);
     test_free_batch(&batch);
     haste_workspace_free(&work);
     haste_layer_free(&layer);
@@ -935,6 +953,10 @@ static void score_errors(void)
     memset(&bad, 0, sizeof bad);
     bad.smoothing = 2;
     REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, &bad, &scores, &test_error), HASTE_ERR_ARG);
+    bad.smoothing = 0;
+    bad.share = .5f;
+    REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, &bad, &scores, &test_error), HASTE_ERR_ARG);
+    CHECK(strstr(test_error.text, "share = 0.5"));
     scores.layer++;
     REFUSED(haste_score_inputs(&layer, &work, batch.x, 10, &batch.positives, NULL, &scores, &test_error), HASTE_ERR_STATE);
     scores.layer--;
@@ -1269,7 +1291,7 @@ int main(int argc, char **argv)
     RUN(from_a_batch);
     RUN(scores_of_batches);
     RUN(scores_of_one_batch);
-    RUN(scores_of_a_share);
+    RUN(stale_scores);
     RUN(zero_scores_are_drawn);
     RUN(many_times);
     RUN(random_growth_is_uniform);
