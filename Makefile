@@ -197,6 +197,8 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 
 knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
 .PHONY: knn
+fixed: $(BUILD)/haste-fixed            ## build/haste-fixed TRAIN: what chosen inputs, grouping and rewiring are worth where x is fixed
+.PHONY: fixed
 
 # Libraries, for programs that do not compile the implementation themselves. The name of the shared one changes with MAJOR.MINOR:
 # see HASTE_CHECK_VERSION in haste.h.
@@ -274,7 +276,7 @@ $(CUDA_LIBRARY): $(BUILD)/haste_cuda.o $(BUILD)/lib/libhaste.so.$(SERIES)
 	$(NVCC) -shared -Xlinker -soname,$(notdir $@) $< -o $@ -L$(BUILD)/lib -lhaste
 	ln -sf $(notdir $@) $(BUILD)/lib/libhaste_cuda.so
 
-$(BUILD)/haste-knn: bench/knn.c $(wildcard examples/*.h) $(BUILD)/command
+$(BUILD)/haste-knn $(BUILD)/haste-fixed: $(BUILD)/haste-%: bench/%.c haste.h $(wildcard examples/*.h) $(BUILD)/command
 	$(CC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
 
 # The benchmark's own code as its user would build it; what it is compared with gets all that the compiler can do.
