@@ -3,9 +3,10 @@
        encoder.shape    a model_shape
        encoder          [V + 1, D] embeddings, the last row the bias; absent with dense inputs.
                         Or encoder.bf16, the same rounded
-       encoder.moment   their second moments, and the step each row last changed in, to go on training
-       encoder.seen     [V + 1] int64
+       encoder.moment   [V + 1] their second moments, to go on training; [V + 1, D] in models of version 0.1
+       encoder.seen     [V + 1] int64: the step each row last changed in
        idf              [V] weights of features
+       mean             [V] their means, where values are standardised
        vocabulary       a vocabulary_shape; absent in models of version 0.1, where documents are numbered features
        words            the features' words, each with a newline, where documents are text that is not hashed
        labels           the labels' names, each with a newline, where they have some
@@ -17,16 +18,18 @@
 
 #include "haste.h"
 #include "encoder.h"
+#include "schedule.h"
 #include "vocabulary.h"
 
-#define MODEL_VERSION 1
+#define MODEL_VERSION 2      /* 1 where values are not standardised */
+#define MODEL_STANDARD 2
 
 typedef struct model_shape {
     int64_t version;
     int64_t features, width;     /* V, D */
     int64_t dense;               /* 1: inputs come as dense rows; there is no encoder */
     int64_t relu;
-    int64_t tfidf, unit;         /* how values are weighted: data_weigh */
+    int64_t tfidf, unit;         /* how values are weighted: data_weigh; tfidf MODEL_STANDARD: data_standardise */
     int64_t documents;           /* of the training split */
 } model_shape;
 
@@ -36,7 +39,14 @@ typedef struct model_progress {
     uint64_t fingerprint;        /* of the training documents */
     double   loss;               /* sum over the samples of this epoch so far */
     double   seconds;            /* of training so far */
+    /* since version 0.2 */
+    int64_t  epoch, seen;        /* epochs done; samples of this one so far */
+    int64_t  watch;              /* 1: the documents held out say how long to train */
+    int64_t  joined;             /* the step from which they are trained on too; 0: not yet */
+    schedule plan;
 } model_progress;
+
+#define MODEL_PROGRESS_OLD offsetof(model_progress, epoch)
 
 /* One section more to save. */
 static inline void model_add(haste_section *section, int32_t *count, const char *name, const void *data, size_t bytes)
@@ -75,8 +85,8 @@ static inline int model_read_shape(const haste_file *file, const char *path, mod
     const void *bytes = model_section(file, "encoder.shape", sizeof *shape, path, error);
     if (!bytes) return 0;
     memcpy(shape, bytes, sizeof *shape);
-    if (shape->version != MODEL_VERSION)
-        return data_fail(error, "%s: encoder of version %lld; expected %d", path, (long long)shape->version,
+    if (shape->version < 1 || shape->version > MODEL_VERSION)
+        return data_fail(error, "%s: encoder of version %lld; expected 1 to %d", path, (long long)shape->version,
                          MODEL_VERSION);
     if (shape->features < 0 || shape->features > INT32_MAX || shape->width != file->layer.inputs ||
         shape->documents < 1)
@@ -111,6 +121,23 @@ static inline int model_read_encoder(const haste_file *file, const char *path, c
     return bag->row != NULL;
 }
 
+/* The moments of an encoder, one for a row: of a model of version 0.1 the means of its elements', which are left in the
+   section. */
+static inline float *model_read_moment(const haste_file *file, const char *path, const model_shape *shape, char *error)
+{
+    const haste_section *section = haste_file_find(file, "encoder.moment");
+    const size_t old = encoder_bytes((int32_t)shape->features, (int32_t)shape->width);
+    const int is_old = section && section->bytes == old;
+    float *moment = (float *)(uintptr_t)model_section(file, "encoder.moment", is_old ? old : encoder_moment_bytes((int32_t)shape->features), path, error);
+    int64_t r, d;
+    for (r = 0; moment && is_old && shape->width > 1 && r <= shape->features; r++) {
+        double sum = 0;
+        for (d = 0; d < shape->width; d++) sum += moment[r * shape->width + d];
+        moment[r] = (float)(sum / (double)shape->width);
+    }
+    return moment;
+}
+
 /* The vocabulary, checked against the layer and the encoder. */
 static inline int model_read_vocabulary(const haste_file *file, const char *path, const model_shape *shape,
                                         vocabulary *v, char *error)
@@ -133,11 +160,17 @@ static inline int model_read_vocabulary(const haste_file *file, const char *path
                            labels ? (const char *)labels->data : NULL, labels ? labels->bytes : 0, path, error);
 }
 
-/* Brings documents into the form that the model was trained on. */
-static inline void model_weigh(data_set *data, const model_shape *shape, const float *weight)
+/* Brings documents into the form that the model was trained on. mean: NULL unless values are standardised. 0: out of memory. */
+static inline int model_weigh(data_set *data, const model_shape *shape, const float *weight, const float *mean)
 {
-    if (!shape->dense) data_weigh(data, weight, (int)shape->tfidf, (int)shape->unit);
-    else if (shape->unit) data_unit_rows(data);
+    if (shape->dense) {
+        if (shape->unit) data_unit_rows(data);
+        return 1;
+    }
+    data->features = (int32_t)shape->features;
+    if (shape->tfidf == MODEL_STANDARD) return data_standardise(data, weight, mean);
+    data_weigh(data, weight, (int)shape->tfidf, (int)shape->unit);
+    return 1;
 }
 
 #endif /* MODEL_H */

@@ -18,6 +18,7 @@
 #include "model.h"
 #include "options.h"
 #include "report.h"
+#include "schedule.h"
 #include "split.h"
 #include "synthetic.h"
 #include "system.h"
@@ -27,7 +28,9 @@
 
 #define TOP       5
 #define EMBEDDING 256   /* dimensions of label embeddings for grouping */
-#define MANY      100000   /* labels, above which other settings are chosen: see choose_settings */
+#define HELD_OUT  5000     /* documents held out at most where --valid is left to us */
+#define FEW       3000     /* documents, below which none are */
+#define LOOK      150000   /* documents between two looks at them, at most */
 
 /* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
 #ifndef TRAIN_CUDA
@@ -38,143 +41,7 @@
     #define TRAIN_ROOM  256         /* documents scored at a time; more where --batch says so */
 #endif
 
-/* ---- >>settings ---------------------------------------------------------------------------------------------- */
-
-typedef struct settings {
-    double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
-    double      rewire_share, rewire_end;
-    int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
-    int64_t     ngrams, hash_bits, min_count;
-    int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
-    int         dense, uniform, eval_test, export_bf16, deterministic, help;
-    const char *label_names, *features, *test_features, *save, *resume, *export_path, *log;
-} settings;
-
-enum { GROUPING_RANDOM, GROUPING_FREQUENCY, GROUPING_SEMANTIC };
-enum { VALUES_TFIDF, VALUES_UNIT, VALUES_RAW };
-enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer, --dtype: CHOSEN, or their number in haste.h + 1 */
-
-/* Every default stands here. What is "chosen" (0, or -1 where 0 means something) is worked out from the training split's size in
-   choose_settings. */
-static settings settings_default(void)
-{
-    settings s;
-    memset(&s, 0, sizeof s);
-    /* data */
-    s.format       = FORMAT_AUTO;
-    s.separator    = SEPARATOR_AUTO;
-    s.ngrams       = 1;
-    s.hash_bits    = 0;
-    s.min_count    = 0;
-    /* model */
-    s.hidden       = 512;
-    s.activation   = CHOSEN;
-    s.values       = VALUES_TFIDF;
-    s.head         = -1;
-    s.fan_in       = 0;
-    s.group_size   = 32;
-    s.grouping     = GROUPING_FREQUENCY;
-    s.dtype        = CHOSEN;
-    /* training */
-    s.epochs       = 0;
-    s.batch        = 0;
-    s.loss         = HASTE_BCE;
-    s.optimizer    = CHOSEN;
-    s.lr           = 0;
-    s.encoder_lr   = 0;
-    s.encoder_init = 0.1;
-    s.momentum     = 0.9;
-    s.weight_decay = 0;
-    s.negligible   = -1;
-    s.dropout      = -1;
-    s.warmup       = 0.05;
-    s.floor        = 0;
-    s.seed         = 1;
-    /* rewiring */
-    s.rewire_share = 0.1;
-    s.rewire_every = 300;
-    s.rewire_end   = 0.7;
-    s.growth       = HASTE_GROW_GRADIENT;
-    s.prune        = HASTE_PRUNE_MAGNITUDE;
-    s.scope        = HASTE_SCOPE_BLOCK;
-    /* the run */
-    s.chunks       = 16;
-    s.path         = HASTE_PATH_AUTO;
-    return s;
-}
-
-#define OPTION_ROOM 64
-static int settings_options(settings *s, option *table)
-{
-    const option all[] = {
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Data:", 0 },
-        { OPTION_CHOICE, "format", FORMAT_WORDS, &s->format, 0, 0, 0, "of TRAIN and TEST; auto: seen from their first lines", 0 },
-        { OPTION_CHOICE, "label-separator", SEPARATOR_WORDS, &s->separator, 0, 0, 0, "in a column of labels; auto: the first of ; | , in use", 0 },
-        { OPTION_TEXT, "label-names", "FILE", &s->label_names, 0, 0, 0, "names of labels that are ids: line i for label i", 0 },
-        { OPTION_COUNT, "ngrams", "N", &s->ngrams, 1, VOCABULARY_NGRAMS, 1, "of text: runs of up to N words are features, too", 0 },
-        { OPTION_COUNT, "min-count", "N", &s->min_count, 0, 1e9, 1, "of text: words of fewer documents are left out; 0: 2 from 10,000 documents on", 0 },
-        { OPTION_COUNT, "hash-bits", "BITS", &s->hash_bits, 0, VOCABULARY_BITS, 1, "of text: hash words into 2^BITS features; 0: keep a vocabulary", 0 },
-        { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
-        { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
-        { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
-        { OPTION_REAL, "valid", "SHARE", &s->valid, 0, .9, 1, "share of TRAIN held out, copies together, and scored after each epoch", 0 },
-        { OPTION_COUNT, "limit-train", "N", &s->limit_train, 0, 1e15, 1, "only the first N documents of TRAIN; 0: all", 0 },
-        { OPTION_FLAG, "eval-test", NULL, &s->eval_test, 0, 1, 0, "score TEST after each epoch too (it decides nothing)", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Model:", 0 },
-        { OPTION_COUNT, "hidden", "D", &s->hidden, 1, 65536, 1, "width of the encoder: inputs of the layer", 0 },
-        { OPTION_CHOICE, "activation", "chosen|relu|none", &s->activation, 0, 0, 1, "of the encoder; chosen: none with a tail of rare labels, else relu", 0 },
-        { OPTION_FLAG, "dense", NULL, &s->dense, 0, 1, 1, "the dense layer of the same model, to see what sparsity costs", 0 },
-        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 2%, at least 1024; 20% above 100,000", 0 },
-        { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 16 above 100,000 labels", 0 },
-        { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
-        { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },
-        { OPTION_CHOICE, "dtype", "chosen|f32|bf16", &s->dtype, 0, 0, 1,
-          TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
-                                     "weights and optimizer state of the layer; chosen: bf16", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 1, "passes over TRAIN; 0: 3 to 15, fewer for more documents", 0 },
-        { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
-        { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
-        { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
-        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 1, "learning rate of the layer; 0: adamw .007 with a tail, .01 with many labels, else .002; others 5", 0 },
-        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 1, "learning rate of the encoder; 0: .003 with a tail, .0012 with many labels, else .005", 0 },
-        { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
-        { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
-        { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 1, "of the layer", 0 },
-        { OPTION_REAL, "negligible", "G", &s->negligible, -1, 1, 1,
-          "smaller d loss / d logit count as 0, which saves time; -1: .003 with bce above 100,000 labels, else 0", 0 },
-        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 1, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
-        { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 1, "steps of rising learning rate; below 1: share of training", 0 },
-        { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 1, "of the learning rate that is left at the end", 0 },
-        { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Rewiring:", 0 },
-        { OPTION_REAL, "rewire-share", "RHO", &s->rewire_share, 0, 1, 1, "of inputs moved at first, falling to 0; 0: never", 0 },
-        { OPTION_COUNT, "rewire-every", "STEPS", &s->rewire_every, 1, 1e15, 1, "steps between two moves", 0 },
-        { OPTION_REAL, "rewire-end", "SHARE", &s->rewire_end, 0, 1, 1, "share of training after which nothing moves", 0 },
-        { OPTION_CHOICE, "growth", "random|gradient", &s->growth, 0, 0, 1, "new inputs", 0 },
-        { OPTION_CHOICE, "prune", "magnitude|saliency", &s->prune, 0, 0, 1, "what is given up", 0 },
-        { OPTION_CHOICE, "scope", "block|group", &s->scope, 0, 0, 1, "the lowest scores of all groups together, or of each", 0 },
-        { OPTION_FLAG, "uniform", NULL, &s->uniform, 0, 1, 1, "new inputs begin with small random weights instead of 0", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
-        { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here: at once (what stands there is replaced), after each epoch, and when stopped by a signal", 0 },
-        { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save", 0 },
-        { OPTION_TEXT, "export", "FILE", &s->export_path, 0, 0, 0, "write the model here at the end, only to predict; with --resume and no TRAIN: at once", 0 },
-        { OPTION_FLAG, "export-bf16", NULL, &s->export_bf16, 0, 1, 0, "with weights rounded to bfloat16: half the size", 0 },
-        { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
-        { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
-        { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
-        { OPTION_COUNT, "chunks", "N", &s->chunks, 1, 1024, 1, "parts that the layer's work is cut into", 0 },
-#ifdef TRAIN_CUDA
-        { OPTION_FLAG, "deterministic", NULL, &s->deterministic, 0, 1, 0, "the same bits each time, slower", 0 },
-        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "kernels for the labels in groups", 0 },
-#else
-        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
-#endif
-        { OPTION_FLAG, "help", NULL, &s->help, 0, 1, 0, "this text", 0 }
-    };
-    memcpy(table, all, sizeof all);
-    return (int)(sizeof all / sizeof all[0]);
-}
+#include "settings.h"
 
 /* ---- >>small things ------------------------------------------------------------------------------------------ */
 
@@ -233,9 +100,11 @@ typedef struct trainer {
     vocabulary      words;                  /* what TRAIN taught: words, and names of labels */
     data_set        train, test;            /* test.documents = 0: none */
     int64_t        *document, *test_document; /* the training split, then the held-out documents; all of TEST */
-    int64_t         count, held_out;
+    int64_t         count, held_out;        /* of these two kinds now */
+    int64_t         learn;                  /* documents that weights of features and frequencies come from */
+    double          score[SCHEDULE_PARTS];  /* of the last evaluation */
     double          best;                   /* P@1 that is possible on made-up data; 0: not known */
-    float          *weight;                 /* [V] of features */
+    float          *weight, *mean;          /* [V] of features */
     int64_t        *frequency;              /* [L] */
     double         *inverse_propensity;     /* [L] */
 
@@ -333,7 +202,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     e->seconds = 0;
     t->engine = e;
     printf("memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer),
-           mib(plan.weight), mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)),
+           mib(plan.weight), mib(plan.workspace), t->shape.dense ? 0 : mib(encoder_bytes(t->bag.features, t->bag.width) + encoder_moment_bytes(t->bag.features)),
            data_bytes(t) / 1048576);
     printf("runs on    %s, %ld thread%s\n", haste_path_text(e->work.path), (long)e->work.threads,
            e->work.threads == 1 ? "" : "s");
@@ -412,6 +281,12 @@ static void engine_free(trainer *t)
 
 #endif /* TRAIN_CUDA */
 
+/* Slots of the head; all where there is only one part. */
+static int64_t head_slots(const trainer *t)
+{
+    return t->layer.block_count > 1 ? t->layer.block[1].first_slot : t->layer.slots;
+}
+
 /* ---- >>scores ------------------------------------------------------------------------------------------------ */
 
 /* Scores n documents. 0: a signal came first. An engine may still work on one batch while the one before is judged. */
@@ -424,6 +299,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     int32_t B = 0, before;
     int turn = 0, stopped = 0;
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
+    memset(t->score, 0, sizeof t->score);
     for (i = 0; i == 0 || B > 0; i += t->room, turn = 1 - turn) {
         stopped |= i < n && stop_signal != 0;
         before = B;
@@ -432,6 +308,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
         if (before == 0) continue;
         top = engine_best_done(t, 1 - turn);
         truth = gather_labels(t, data, document + i - t->room, before);
+        schedule_score(t->score, top, before, TOP, &truth, t->layer.slot_of, head_slots(t));
         if (haste_metrics_add(metrics, top, before, TOP, t->layer.labels, &truth, t->inverse_propensity, NULL,
                               &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
@@ -444,7 +321,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
 /* To path, with all that training needs, or (exported) without. */
 static void save_to(trainer *t, const char *path, int exported)
 {
-    haste_section section[12];
+    haste_section section[13];
     haste_error error;
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
@@ -455,9 +332,10 @@ static void save_to(trainer *t, const char *path, int exported)
     model_add(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
         model_add(section, &count, "encoder", t->bag.row, bytes);
-        model_add(section, &count, "encoder.moment", t->bag.moment, bytes);
+        model_add(section, &count, "encoder.moment", t->bag.moment, encoder_moment_bytes(t->bag.features));
         model_add(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
         model_add(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
+        if (t->mean) model_add(section, &count, "mean", t->mean, (size_t)t->shape.features * sizeof(float));
     }
     model_add_vocabulary(section, &count, &t->words);
     model_add(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
@@ -496,11 +374,13 @@ static void open_resumed(trainer *t)
     if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
     if (haste_file_find(&t->file, "encoder.shape") && !haste_file_find(&t->file, "progress"))
         die(1, "%s: was exported to predict, without what training needs", t->s.resume);
-    progress = model_section(&t->file, "progress", sizeof t->progress, t->s.resume, text);
+    progress = model_section(&t->file, "progress", 0, t->s.resume, text);
+    section = haste_file_find(&t->file, "progress");
+    if (progress && section->bytes != sizeof t->progress && section->bytes != MODEL_PROGRESS_OLD) progress = NULL, data_fail(text, "%s: section 'progress' has %llu bytes", t->s.resume, (unsigned long long)section->bytes);
     if (!progress || !model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
         !model_section(&t->file, "settings", 0, t->s.resume, text))
         die(1, "%s", text);
-    memcpy(&t->progress, progress, sizeof t->progress);
+    memcpy(&t->progress, progress, (size_t)section->bytes);
     section = haste_file_find(&t->file, "settings");
     if (!options_read(t->table, t->options, (const char *)section->data, (size_t)section->bytes, t->s.resume, text))
         die(2, "%s", text);
@@ -544,7 +424,7 @@ static void read_data(trainer *t)
 {
     char error[DATA_ERROR];
     double begin = now(), bytes = 0, seconds, ignored;
-    int64_t i;
+    int64_t i, held;
     bytes += file_bytes(t->train_path) + file_bytes(t->s.features);
     bytes += file_bytes(t->test_path) + file_bytes(t->s.test_features);
     if (!t->train_path) {
@@ -576,14 +456,33 @@ static void read_data(trainer *t)
     putchar('\n');
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
-    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed,
-                                 t->document);
+    /* Held out for a while only (valid stays -1) where there is something to choose from it, or a resumed run has. */
+    if (t->s.valid < 0 && !t->s.resume && (t->s.epochs > 0 || t->train.documents < FEW)) t->s.valid = 0;
+    if (!t->s.resume) t->progress.watch = t->s.valid != 0 && t->s.epochs == 0;
+    held = (int64_t)((t->s.valid < 0 ? .05 : t->s.valid) * (double)t->train.documents);
+    if (t->s.valid < 0) held = held > HELD_OUT ? HELD_OUT : held < 400 ? 400 : held;
+    t->held_out = split_hold_out(&t->train, held, (uint64_t)t->s.seed, t->document);
+    if (t->held_out == -1 && t->s.valid < 0) {   /* copies of one document */
+        t->s.valid = 0;
+        t->progress.watch = 0;
+        t->held_out = 0;
+    }
     if (t->held_out == -1)
         die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
     if (t->held_out == -2) die(1, "out of memory");
     t->count = t->train.documents - t->held_out;
+    t->learn = t->s.valid < 0 ? t->train.documents : t->count;
+    if (t->held_out > 0 && !t->progress.joined)
+        printf("held out   %lld documents%s%s\n", (long long)t->held_out, t->progress.watch ? ", which say how long to train" : "",
+               t->s.valid < 0 ? ", and are trained on at the end (--valid 0: none)" : "");
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
+}
+
+/* Do documents have most features, as where these are measurements? */
+static int shape_standard(const data_set *data)
+{
+    return !data->dense && (double)data->feature_offset[data->documents] >= .5 * (double)data->documents * data->features;
 }
 
 /* Feature weights, label frequencies and propensities, all from the training split. */
@@ -596,14 +495,16 @@ static void learn_statistics(trainer *t)
     int64_t i;
     for (i = t->count; i < t->train.documents; i++) hash = split_hash(hash, (uint64_t)t->document[i]);   /* the split */
     memset(&shape, 0, sizeof shape);
-    shape.version = MODEL_VERSION;
+    if (t->s.values == VALUES_CHOSEN)
+        t->s.values = shape_standard(&t->train) ? VALUES_STANDARD : has_tail(t->train.labels) || t->train.dense ? VALUES_TFIDF : VALUES_UNIT;
+    shape.version = t->s.values == VALUES_STANDARD ? MODEL_VERSION : 1;
     shape.dense = t->train.dense != NULL;
     shape.features = t->train.features;
     shape.width = shape.dense ? t->train.width : t->s.hidden;
     shape.relu = t->s.activation == ACTIVATION_RELU;
-    shape.tfidf = t->s.values == VALUES_TFIDF;
-    shape.unit = t->s.values != VALUES_RAW;
-    shape.documents = t->count;
+    shape.tfidf = t->s.values == VALUES_TFIDF ? 1 : t->s.values == VALUES_STANDARD ? MODEL_STANDARD : 0;
+    shape.unit = t->s.values != VALUES_RAW && t->s.values != VALUES_STANDARD;
+    shape.documents = t->learn;
     if (t->s.resume && (hash != t->progress.fingerprint || memcmp(&shape, &t->shape, sizeof shape) != 0 ||
                         t->layer.labels != t->train.labels))
         die(1, "%s was trained on other documents than %s", t->s.resume, t->train_path ? t->train_path : "these");
@@ -613,11 +514,12 @@ static void learn_statistics(trainer *t)
     t->weight = (float *)need((size_t)shape.features, sizeof(float));
     t->frequency = (int64_t *)need((size_t)t->train.labels, sizeof(int64_t));
     t->inverse_propensity = (double *)need((size_t)t->train.labels, sizeof(double));
-    if (!data_feature_weights(&t->train, t->document, t->count, (int)shape.tfidf, t->weight, error)) die(1, "%s", error);
-    model_weigh(&t->train, &shape, t->weight);
-    model_weigh(&t->test, &shape, t->weight);
-    data_label_frequency(&t->train, t->document, t->count, t->frequency);
-    if (haste_inverse_propensity(t->frequency, t->train.labels, t->count, 0, 0, t->inverse_propensity, &why) != HASTE_OK)
+    t->mean = shape.tfidf == MODEL_STANDARD ? (float *)need((size_t)shape.features, sizeof(float)) : NULL;
+    if (!(t->mean ? data_standard(&t->train, t->document, t->learn, t->weight, t->mean, error)
+                  : data_feature_weights(&t->train, t->document, t->learn, (int)shape.tfidf, t->weight, error))) die(1, "%s", error);
+    if (!model_weigh(&t->train, &shape, t->weight, t->mean) || !model_weigh(&t->test, &shape, t->weight, t->mean)) die(1, "out of memory");
+    data_label_frequency(&t->train, t->document, t->learn, t->frequency);
+    if (haste_inverse_propensity(t->frequency, t->train.labels, t->learn, 0, 0, t->inverse_propensity, &why) != HASTE_OK)
         die(1, "%s", why.text);
 }
 
@@ -705,41 +607,6 @@ static double data_bytes(const trainer *t)
            8.0 * (double)data->feature_offset[data->documents] + 4.0 * (double)data->width * (double)data->documents;
 }
 
-static int64_t head_labels(double head, int64_t L)
-{
-    if (head < 0) head = L > MANY ? .2 : .02 * (double)L > 1024 ? .02 : 1024;
-    if (head < 1) head *= (double)L;
-    return head < (double)L ? (int64_t)head : L;
-}
-
-/* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
-   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. With many labels, weights
-   do more good in the dense head than in the tail, and small slopes cost more time than they are worth. */
-static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
-{
-    const double n = (double)(documents > 0 ? documents : 1);
-    const int tail = head_labels(-1, labels) < labels, many = labels > MANY, most = many ? 512 : 256;
-    if (s->batch == 0) for (s->batch = 32; s->batch < most && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? (many ? 3 : 4) : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
-    if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
-    if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
-    /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
-       relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */
-    if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
-    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : many ? .01 : tail ? .007 : .002;
-    if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .0012 : tail ? .003 : .005;
-    /* Found with BCE; under softmax all slopes of negatives are small. A model kept before there was such an option had none. */
-    if (s->negligible < 0) s->negligible = many && s->loss == HASTE_BCE && !s->resume ? .003 : 0;
-    if (s->dropout < 0) {
-        s->dropout = many ? .15 : tail ? .3 : .7 - .45 * log10(n / 5000);
-        s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
-    }
-    if (s->fan_in == 0) {
-        s->fan_in = many ? 16 : 128;
-        if (s->fan_in > inputs) s->fan_in = inputs;
-    }
-}
-
 static void make_model(trainer *t)
 {
     settings *s = &t->s;
@@ -778,7 +645,7 @@ static void make_model(trainer *t)
         layer.block[layer.block_count++].group_size = (int32_t)s->group_size;
     }
     layer.frequency = t->frequency;
-    layer.samples = t->count;
+    layer.samples = t->learn;
     layer.loss = (haste_loss)s->loss;
     layer.optimizer = (haste_optimizer)(s->optimizer - 1);
     layer.dtype = layer.state_dtype = (haste_dtype)(s->dtype - 1);
@@ -803,7 +670,7 @@ static void make_model(trainer *t)
             die(1, "%s: the layer is not what the settings beside it say", s->resume);
         if (!t->shape.dense) {
             t->bag.row = (float *)(uintptr_t)model_section(&t->file, "encoder", bytes, s->resume, text);
-            if (t->bag.row) t->bag.moment = (float *)(uintptr_t)model_section(&t->file, "encoder.moment", bytes, s->resume, text);
+            if (t->bag.row) t->bag.moment = model_read_moment(&t->file, s->resume, &t->shape, text);
             if (t->bag.moment) t->bag.seen = (int64_t *)(uintptr_t)model_section(&t->file, "encoder.seen", ((size_t)t->bag.features + 1) * sizeof(int64_t), s->resume, text);
             if (!t->bag.seen) die(1, "%s", text);
             if (!encoder_scratch(&t->bag)) die(1, "out of memory");
@@ -813,7 +680,7 @@ static void make_model(trainer *t)
         int32_t *order = order_labels(t, head);
         layer.order = order;
         if (!t->shape.dense && !encoder_create(&t->bag, s->encoder_init))
-            die(1, "out of memory for the encoder (%.0f MiB)", mib(2 * encoder_bytes(t->train.features, D)));
+            die(1, "out of memory for the encoder (%.0f MiB)", mib(encoder_bytes(t->train.features, D)));
         if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
         free(order);
     }
@@ -825,7 +692,7 @@ static void make_model(trainer *t)
     if (head < L) printf("; %lld in groups of %lld with %lld of %ld inputs", (long long)(L - head), (long long)s->group_size,
                          (long long)s->fan_in, (long)D);
     printf("; %.2f million parameters\n", (double)plan.parameters / 1e6);
-    printf("training   %lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", (long long)s->epochs,
+    printf("training   %s%lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", t->progress.watch ? "up to " : "", (long long)s->epochs,
            (long long)((t->count + s->batch - 1) / s->batch), (long long)s->batch, loss_name[s->loss], optimizer_name[s->optimizer - 1],
            s->lr, s->encoder_lr);
     engine_make(t, &layer);
@@ -833,20 +700,31 @@ static void make_model(trainer *t)
 
 /* ---- >>training ---------------------------------------------------------------------------------------------- */
 
-/* One step on B documents, of `total` steps in all. */
-static void train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
+/* One step on B documents. */
+static void train_batch(trainer *t, const int64_t *document, int32_t B)
 {
     const settings *s = &t->s;
+    const schedule *plan = &t->progress.plan;
     const int64_t number = t->progress.step + 1;
-    const double share = haste_rewire_share(number, (int64_t)(s->rewire_end * (double)total), s->rewire_share);
+    const double share = haste_rewire_share(number, (int64_t)(s->rewire_end * (double)plan->total), s->rewire_share);
+    const double factor = schedule_largest(plan, t->progress.step, s->floor);
+    haste_block_rates rates[HASTE_MAX_BLOCKS];
     haste_step_options step;
     haste_rewire_options rewire;
+    int i;
 
     memset(&step, 0, sizeof step);
+    memset(rates, 0, sizeof rates);
     step.lr = (float)(s->lr * factor);
     step.momentum = (float)s->momentum;
     step.weight_decay = (float)s->weight_decay;
     step.loss.negligible = (float)s->negligible;
+    for (i = 0; i < t->layer.block_count && t->layer.block_count > 1; i++) {
+        const double lr = s->lr * schedule_factor(plan, i > 0, t->progress.step, s->floor);
+        rates[i].lr = lr > 0 ? (float)lr : (float)HASTE_NONE;
+        if (i == 0) rates[i].weight_decay = (float)(s->weight_decay + s->head_decay);
+        step.block = rates;
+    }
     memset(&rewire, 0, sizeof rewire);
     rewire.share = (float)share;
     rewire.prune = (haste_prune)s->prune;
@@ -858,24 +736,40 @@ static void train_batch(trainer *t, const int64_t *document, int32_t B, double f
     t->progress.step = number;
 }
 
-static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
+/* Looks at the documents held out, where there are some. 0: there are none, or a signal came first. */
+static int look(trainer *t, haste_metrics *metrics)
+{
+    if (t->held_out == 0 || !evaluate(t, &t->train, t->document + t->count, t->held_out, metrics)) return 0;
+    if (t->progress.watch && !t->progress.joined) schedule_look(&t->progress.plan, t->progress.step, t->layer.block_count > 1 ? SCHEDULE_PARTS : 1, t->score);
+    return 1;
+}
+
+/* From here on the documents held out are trained on. */
+static void join(trainer *t)
+{
+    t->count = t->train.documents;
+    t->held_out = 0;
+}
+
+static void end_epoch(trainer *t, double lr, double seconds)
 {
     haste_metrics valid, test;
-    double loss = t->progress.loss / (double)t->count;
+    double loss = t->progress.loss / (double)(t->progress.seen > 0 ? t->progress.seen : 1);
     int has_valid, has_test;
     char error[DATA_ERROR];
     clear_progress();
-    printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
-    has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid);
+    has_valid = look(t, &valid);
+    printf("epoch %lld/%lld  loss %.4f", (long long)++t->progress.epoch, (long long)t->s.epochs, loss);
     if (has_valid) report_scores("valid", &valid);
     has_test = t->s.eval_test && t->test.documents > 0 && evaluate(t, &t->test, t->test_document, t->test.documents, &test);
     if (has_test) report_scores("test", &test);
     if (t->progress.moved > 0) printf("  moved %lld", (long long)t->progress.moved);
     printf("  %.1f s\n", seconds);
     fflush(stdout);
-    if (t->s.log && !report_log(t->s.log, epoch, t->progress.step, t->progress.seconds, loss, lr, t->progress.moved,
+    if (t->s.log && !report_log(t->s.log, t->progress.epoch, t->progress.step, t->progress.seconds, loss, lr, t->progress.moved,
                                 has_valid ? &valid : NULL, has_test ? &test : NULL, error)) die(1, "%s", error);
     t->progress.loss = 0;
+    t->progress.seen = 0;
     t->progress.moved = 0;
     if (t->s.save) save(t);
 }
@@ -883,55 +777,77 @@ static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
 static void train(trainer *t)
 {
     settings *s = &t->s;
-    const int64_t batches = (t->count + s->batch - 1) / s->batch, total = batches * s->epochs;
-    const int64_t last = s->stop_after > 0 && s->stop_after < s->epochs ? batches * s->stop_after : total;
-    const int64_t warmup = (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), first_step = t->progress.step;
+    model_progress *p = &t->progress;
+    schedule *plan = &p->plan;
+    const int64_t first_step = p->step, looks = (LOOK + s->batch - 1) / s->batch;
+    int64_t batches = (t->count + s->batch - 1) / s->batch;
     const int terminal = isatty(2);
     char error[DATA_ERROR] = "";
-    int64_t *order = (int64_t *)need((size_t)t->count, sizeof(int64_t)), shuffled = -1;
-    double shown = now(), epoch_begin = t->progress.seconds, run_begin = t->progress.seconds;
+    int64_t *order = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t)), shuffled = -1;
+    double shown = now(), epoch_begin = p->seconds, run_begin = p->seconds;
 
+    if (plan->total == 0) {   /* a new run, or one that began before there were plans */
+        const double most = schedule_passes((double)t->learn, has_tail(t->train.labels)), given = (double)s->epochs;
+        const double passes = p->watch && most < given ? most : given;
+        const int64_t total = (int64_t)((double)batches * passes);
+        schedule_begin(plan, total, (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup));
+        p->epoch = p->step / batches;
+        p->seen = p->step % batches * s->batch;
+    }
+    if (p->joined) join(t);
     if (s->log) {
         FILE *log = report_open_log(s->log, error);
         if (!log || fclose(log) != 0) die(1, "%s", error);
     }
     if (s->save && !s->resume) save(t);   /* a path that cannot be written shows now, not after the first epoch */
-    if (t->progress.step > 0) printf("resumed    after %lld of %lld steps\n", (long long)t->progress.step, (long long)total);
+    if (p->step > 0) printf("resumed    after %lld of %lld steps\n", (long long)p->step, (long long)schedule_end(plan));
     fflush(stdout);
     catch_signals(on_signal);
-    while (t->progress.step < last && !stop_signal) {
-        const int64_t epoch = t->progress.step / batches, batch = t->progress.step % batches;
-        const int32_t B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
-        const double factor = haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
+    while (p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after) && !stop_signal) {
+        int64_t epoch, batch;
+        int32_t B;
+        const double begin = now();
         double end;
+        batches = (t->count + s->batch - 1) / s->batch;
+        epoch = (p->step - p->joined) / batches + (p->joined ? INT64_C(1) << 31 : 0);   /* of other documents: in another order */
+        batch = (p->step - p->joined) % batches;
+        B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
         if (shuffled != epoch) {
             split_shuffle(t->document, t->count, (uint64_t)s->seed, epoch, order);
             shuffled = epoch;
         }
-        train_batch(t, order + batch * s->batch, B, factor, total);
-        if (t->progress.step % batches == 0) engine_wait(t);
+        train_batch(t, order + batch * s->batch, B);
+        p->seen += B;
+        if (batch + 1 == batches || p->step == schedule_end(plan)) engine_wait(t);
         end = now();
-        t->progress.seconds += end - begin;
+        p->seconds += end - begin;
         if (terminal && end - shown > .2) {
-            double run = t->progress.seconds - run_begin, rate = (double)(t->progress.step - first_step) / run;
-            int64_t left = (int64_t)((double)(last - t->progress.step) / rate);
-            int64_t seen = (batch + 1) * s->batch < t->count ? (batch + 1) * s->batch : t->count;
-            fprintf(stderr, "\repoch %lld/%lld  batch %lld/%lld  loss %.4f  %.0f samples/s  %lld:%02lld left   ", (long long)epoch + 1,
-                    (long long)s->epochs, (long long)batch + 1, (long long)batches, t->progress.loss / (double)seen,
+            double run = p->seconds - run_begin, rate = (double)(p->step - first_step) / run;
+            int64_t left = (int64_t)((double)(schedule_end(plan) - p->step) / rate);
+            fprintf(stderr, "\repoch %lld/%lld  batch %lld/%lld  loss %.4f  %.0f samples/s  %lld:%02lld left   ", (long long)p->epoch + 1,
+                    (long long)s->epochs, (long long)batch + 1, (long long)batches, p->loss / (double)p->seen,
                     rate * (double)s->batch, (long long)(left / 60), (long long)(left % 60));
             progress_shown = 1;
             shown = end;
         }
-        if (t->progress.step % batches == 0) {
-            end_epoch(t, epoch + 1, s->lr * factor, t->progress.seconds - epoch_begin);
-            epoch_begin = t->progress.seconds;
+        if (batch + 1 == batches || p->step == schedule_end(plan)) {
+            end_epoch(t, s->lr * schedule_largest(plan, p->step - 1, s->floor), p->seconds - epoch_begin);
+            epoch_begin = p->seconds;
+        } else if (p->watch && !p->joined && (batch + 1) % looks == 0) {
+            haste_metrics ignored;
+            engine_wait(t);
+            look(t, &ignored);
+        }
+        if (s->valid < 0 && !p->joined && schedule_chosen(plan, p->step)) {
+            p->joined = p->step;
+            join(t);
         }
     }
     free(order);
     clear_progress();
-    if (stop_signal && t->progress.step < last) {
+    if (stop_signal && p->step < schedule_end(plan)) {
         if (s->save) save(t);
-        printf("stopped    after %lld of %lld steps; ", (long long)t->progress.step, (long long)total);
+        printf("stopped    after %lld of %lld steps; ", (long long)p->step, (long long)schedule_end(plan));
         if (s->save) printf("go on with --resume %s\n", s->save);
         else printf("nothing is kept without --save\n");
         fflush(stdout);
@@ -948,7 +864,6 @@ static void finish(trainer *t)
     const int tested = t->test.documents > 0;
     const char *name = tested ? "test" : "valid";
     const double begin = now();
-    const int64_t batches = (t->count + t->s.batch - 1) / t->s.batch;
     int64_t n = tested ? t->test.documents : t->held_out;
     if (tested) evaluate(t, &t->test, t->test_document, n, &metrics);
     else if (n > 0) evaluate(t, &t->train, t->document + t->count, n, &metrics);
@@ -975,7 +890,7 @@ static void finish(trainer *t)
     }
     printf("result");
     if (n > 0) report_result(&metrics);
-    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds,
+    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)t->progress.epoch, t->progress.seconds,
            peak_mib());
     engine_result(t);
     putchar('\n');

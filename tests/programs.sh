@@ -62,7 +62,7 @@ make_data 0 >train.txt
 make_data 3 >test.txt
 # many N: test.txt N times over, which is scored in several batches.
 many() { awk -v n="$1" 'NR == 1 { print $1 * n, $2, $3; next } { for (i = 0; i < n; i++) print }' test.txt; }
-small="--head 0 --hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-every 5"
+small="--head 0 --hidden 32 --fan-in 16 --group-size 8 --batch 16 --lr 0.02 --encoder-lr 0.02 --epochs 8 --dropout 0.1 --rewire-share .1 --rewire-every 5"
 number='[0-9]+\.[0-9]+'
 
 if begin minimal; then
@@ -134,7 +134,7 @@ if begin training; then
                   "--path portable" "--values raw" "--activation none" "--rewire-share 0" "--hidden 10" "--batch 1 --epochs 2" "--uniform"; do
         name="training $option"
         run 0 $train train.txt test.txt --head 0 --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 --dropout 0 \
-              --rewire-every 5 $option
+              --rewire-share .1 --rewire-every 5 $option
         ok [ "$(precision out)" -ge 90 ]
     done
 fi
@@ -507,7 +507,7 @@ if [ -x "$bin/haste-train-cuda" ] && [ -x "$bin/haste-predict-cuda" ] && begin c
         for option in "--dtype bf16" "--dtype f32" --dense "--loss softmax" "--loss hinge" "--optimizer momentum --lr .5" "--head 4" --deterministic; do
             name="cuda $option"
             run 0 $train_cuda train.txt test.txt --head 0 --hidden 32 --group-size 8 --batch 16 --lr .02 --encoder-lr .02 --epochs 12 \
-                  --dropout 0 --rewire-every 5 $option
+                  --dropout 0 --rewire-share .1 --rewire-every 5 $option
             ok [ "$(precision out)" -ge 90 ]
         done
         name=cuda
