@@ -33,6 +33,16 @@ static inline void schedule_begin(schedule *s, int64_t total, int64_t warmup)
     for (part = 0; part < SCHEDULE_PARTS; part++) s->fall[part] = s->stay;
 }
 
+/* Can these numbers, read from a file, be a plan, or all 0: none yet? */
+static inline int schedule_good(const schedule *s)
+{
+    const int64_t most = INT64_C(1) << 60;
+    int part, good = s->total >= 0 && s->total < most && s->warmup >= 0 && s->stay >= 0 && s->stay <= s->total;
+    for (part = 0; part < SCHEDULE_PARTS; part++)
+        good = good && s->fall[part] >= 0 && s->fall[part] <= s->stay && s->worse[part] >= 0 && s->worse[part] < most;
+    return good;
+}
+
 /* The step behind the last one. */
 static inline int64_t schedule_end(const schedule *s)
 {

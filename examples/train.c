@@ -6,7 +6,7 @@
 
    Sparse documents go through an embedding bag (encoder.h) into the layer (haste.h); dense .npy features go straight into the
    layer. What is learnt from data (feature weights, frequencies, groups) is learnt from the training split only, and TEST is
-   scored but decides nothing.
+   scored but decides nothing. How long to train is seen from a part of TRAIN (schedule.h); settings.h has the defaults.
 
    cc -std=c99 -O3 -fopenmp -I. examples/train.c -o build/haste-train -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
@@ -376,11 +376,16 @@ static void open_resumed(trainer *t)
         die(1, "%s: was exported to predict, without what training needs", t->s.resume);
     progress = model_section(&t->file, "progress", 0, t->s.resume, text);
     section = haste_file_find(&t->file, "progress");
-    if (progress && section->bytes != sizeof t->progress && section->bytes != MODEL_PROGRESS_OLD) progress = NULL, data_fail(text, "%s: section 'progress' has %llu bytes", t->s.resume, (unsigned long long)section->bytes);
+    if (progress && section->bytes != sizeof t->progress && section->bytes != MODEL_PROGRESS_OLD)
+        die(1, "%s: section 'progress' has %llu bytes; expected %llu", t->s.resume, (unsigned long long)section->bytes,
+            (unsigned long long)sizeof t->progress);
     if (!progress || !model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
         !model_section(&t->file, "settings", 0, t->s.resume, text))
         die(1, "%s", text);
     memcpy(&t->progress, progress, (size_t)section->bytes);
+    if (t->progress.step < 0 || t->progress.joined < 0 || t->progress.joined > t->progress.step || t->progress.epoch < 0 ||
+        t->progress.seen < 0 || !schedule_good(&t->progress.plan))
+        die(1, "%s: section 'progress' holds numbers that are out of range", t->s.resume);
     section = haste_file_find(&t->file, "settings");
     if (!options_read(t->table, t->options, (const char *)section->data, (size_t)section->bytes, t->s.resume, text))
         die(2, "%s", text);
