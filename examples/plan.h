@@ -107,7 +107,7 @@ static inline int plan_print(const haste_layer_options *layer, const haste_works
     fflush(stdout);
     if (!plan_seconds(layer, &most, step, B, &seconds, error)) return 0;
     printf("step       %.2f ms for %ld documents, measured, without the encoder\n", seconds * 1e3, (long)B);
-    printf("training   %lld epochs of %lld steps: %.1f minutes\n", (long long)epochs, (long long)steps,
+    printf("training   at most %lld epochs of %lld steps: %.1f minutes\n", (long long)epochs, (long long)steps,
            seconds * (double)epochs * (double)steps / 60);
     return 1;
 }

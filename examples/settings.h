@@ -101,7 +101,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_COUNT, "hidden", "D", &s->hidden, 1, 65536, 1, "width of the encoder: inputs of the layer", 0 },
         { OPTION_CHOICE, "activation", "chosen|relu|none", &s->activation, 0, 0, 1, "of the encoder; chosen: none with a tail of rare labels, else relu", 0 },
         { OPTION_FLAG, "dense", NULL, &s->dense, 0, 1, 1, "the dense layer of the same model, to see what sparsity costs", 0 },
-        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 4096 where that leaves others, else 1024; 20% above 100,000", 0 },
+        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 4096 where there are twice as many, else 1024; 20% above 100,000", 0 },
         { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 16 above 100,000 labels", 0 },
         { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
         { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },

@@ -951,7 +951,7 @@ static void print_help(void)
            "  --save FILE        keep the model, also when stopped by a signal\n"
            "  --resume FILE      go on with a kept model: stopped, for more --epochs, or\n"
            "                     (with --save) on other documents, with new labels\n"
-           "  --export FILE      write the model at the end, only to predict: half the size\n"
+           "  --export FILE      write the model at the end, only to predict: smaller\n"
            "  --valid SHARE      hold out a part of TRAIN and score it while training\n"
            "  --epochs N         passes over TRAIN\n"
            "  --ngrams N         of text: runs of up to N words are features, too\n"

@@ -519,7 +519,7 @@ if begin plan; then
     says out '^dense +1024 of 3000 labels$'
     says out '^memory +layer [0-9.]+ MiB \(weights [0-9.]+\), workspace [0-9.]+, encoder 0\.2: '
     says out '^step +[0-9.]+ ms for 16 documents'
-    says out '^training +14 epochs of 313 steps: '
+    says out '^training +at most 14 epochs of 313 steps: '
     plan=$(sed -n 's/^memory *layer \([0-9.]* MiB (weights [0-9.]*)\).*/\1/p' out)
     awk 'BEGIN { print 5000, 1000, 3000; for (i = 0; i < 5000; i++) print i % 3000 " " i % 1000 ":1" }' >planned.txt
     run 0 $train planned.txt --hidden 64 --fan-in 16 --batch 16 --epochs 1
