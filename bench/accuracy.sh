@@ -13,7 +13,7 @@ echo "|---|---|---|---|---|---|---|---|---|---|---|---|"
 row() {   # what stands in the first four columns, then options
     cells="| $1 | $2 | $3 | $4"
     shift 4
-    $train "$folder/train.txt" "$folder/test.txt" "$@" | awk -v cells="$cells" '
+    $train "$folder/train.txt" "$folder/test.txt" --rewire-share .1 "$@" | awk -v cells="$cells" '
         /^result/ { for (i = 2; i <= NF; i++) { split($i, a, "="); v[a[1]] = a[2] }
                     printf "%s | %s | %s | %s | %s | %s | %s | %.1f | %s |\n", cells, v["P@1"], v["P@3"], v["P@5"], v["PSP@1"], v["PSP@3"],
                            v["PSP@5"], v["seconds"] / v["epochs"], v["peak_mib"] }'

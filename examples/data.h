@@ -151,6 +151,66 @@ static inline void data_weigh(data_set *data, const float *weight, int tfidf, in
     }
 }
 
+/* For features that most documents have, as measurements are: weight [V] and mean [V] (=) such that (value - mean) * weight has mean 0
+   and variance 1 / V over the n documents named; a feature that is always the same gets weight 0. 0 with error. */
+static inline int data_standard(const data_set *data, const int64_t *document, int64_t n, float *weight, float *mean, char *error)
+{
+    double *sum = (double *)calloc(2 * (size_t)data->features + 1, sizeof(double)), *square = sum ? sum + data->features : NULL;
+    int64_t i, j;
+    if (!sum) return data_fail(error, "out of memory");
+    for (i = 0; i < n; i++)
+        for (j = data->feature_offset[document[i]]; j < data->feature_offset[document[i] + 1]; j++) sum[data->feature[j]] += data->value[j];
+    for (i = 0; i < data->features; i++) {
+        mean[i] = (float)(sum[i] / (double)n);
+        square[i] = (double)n * mean[i] * mean[i];   /* as if all values were 0; corrected for those that are not */
+    }
+    for (i = 0; i < n; i++)
+        for (j = data->feature_offset[document[i]]; j < data->feature_offset[document[i] + 1]; j++) {
+            const double m = mean[data->feature[j]], off = data->value[j] - m;
+            square[data->feature[j]] += off * off - m * m;
+        }
+    for (i = 0; i < data->features; i++) {
+        const double deviation = sqrt((square[i] > 0 ? square[i] : 0) / (double)n);
+        weight[i] = deviation > 1e-6 * fabs(mean[i]) ? (float)(1 / (deviation * sqrt((double)data->features))) : 0;
+    }
+    free(sum);
+    return 1;
+}
+
+/* Applies them. Features that a document does not name have the value 0, which is one like others: every document has all features
+   then. 0: out of memory, nothing changed. */
+static inline int data_standardise(data_set *data, const float *weight, const float *mean)
+{
+    const uint64_t V = (uint64_t)data->features, count = (uint64_t)data->documents * V;
+    int32_t *feature = count < SIZE_MAX / 8 ? (int32_t *)malloc((size_t)count * sizeof(int32_t) + 1) : NULL;
+    float *value = feature ? (float *)malloc((size_t)count * sizeof(float) + 1) : NULL;
+    int64_t i, j, at = 0;
+    int32_t f;
+    if (!value) {
+        free(feature);
+        return 0;
+    }
+    for (i = 0; i < data->documents; i++) {
+        const int64_t begin = at;
+        for (f = 0; f < data->features; f++, at++) {
+            feature[at] = f;
+            value[at] = -mean[f] * weight[f];
+        }
+        for (j = data->feature_offset[i]; j < data->feature_offset[i + 1]; j++) {
+            f = data->feature[j];
+            value[begin + f] = (data->value[j] - mean[f]) * weight[f];
+        }
+        data->feature_offset[i] = begin;
+    }
+    if (data->documents > 0) data->feature_offset[data->documents] = at;
+    free(data->feature);
+    free(data->value);
+    data->feature = feature;
+    data->value = value;
+    data->feature_room = data->value_room = at;
+    return 1;
+}
+
 /* Scales the rows of dense features to length 1. */
 static inline void data_unit_rows(data_set *data)
 {

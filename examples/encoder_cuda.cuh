@@ -176,7 +176,8 @@ static __device__ float dropped(drop_cuda drop, int32_t sample, int32_t d, float
 /* ---- >>kernels ----------------------------------------------------------------------------------------------- */
 
 /* Threads of a block that works on one row of D. */
-static inline unsigned row_threads(int32_t D) { return D > 512 ? 512 : (unsigned)(D + 31) / 32 * 32; }
+#define ROW_THREADS 512
+static inline unsigned row_threads(int32_t D) { return D > ROW_THREADS ? ROW_THREADS : (unsigned)(D + 31) / 32 * 32; }
 
 /* Block: one document. Thread: every blockDim-th element of its h (=). */
 static __global__ void encoder_forward_kernel(const float *__restrict__ row, int32_t features, int32_t D,
@@ -220,26 +221,34 @@ static __global__ void encoder_update_kernel(float *row, float *moment, int64_t 
                                              const float *__restrict__ weight, const float *__restrict__ grad_h,
                                              int64_t step, float lr, float correct)
 {
-    __shared__ float shared_decay;
-    const int32_t i = (int32_t)blockIdx.x;
+    __shared__ float part[ROW_THREADS], rate;
+    const int32_t i = (int32_t)blockIdx.x, me = (int32_t)threadIdx.x;
     const int64_t r = i == rows ? features : touched[i];
-    if (threadIdx.x == 0) {
-        shared_decay = (float)pow(.999, (double)(step - seen[r]));
-        seen[r] = step;
-    }
-    __syncthreads();
-    for (int32_t d = (int32_t)threadIdx.x; d < D; d += (int32_t)blockDim.x) {
-        float g = 0, v;
-        if (i == rows) {   /* in every document, with value 1 */
-            #pragma unroll 8
-            for (int32_t b = 0; b < B; b++) g += grad_h[(int64_t)b * D + d];
-        } else {
-            #pragma unroll 8
-            for (int32_t j = start[i]; j < start[i + 1]; j++) g += weight[j] * grad_h[(int64_t)sample[j] * D + d];
+    float square = 0;
+    for (int pass = 0; pass < 2; pass++) {   /* the gradient is summed twice: for its length, then for the step */
+        for (int32_t d = me; d < D; d += (int32_t)blockDim.x) {
+            float g = 0;
+            if (i == rows) {   /* in every document, with value 1 */
+                #pragma unroll 8
+                for (int32_t b = 0; b < B; b++) g += grad_h[(int64_t)b * D + d];
+            } else {
+                #pragma unroll 8
+                for (int32_t j = start[i]; j < start[i + 1]; j++) g += weight[j] * grad_h[(int64_t)sample[j] * D + d];
+            }
+            if (pass == 0) square += g * g;
+            else row[r * D + d] -= rate * g;
         }
-        v = shared_decay * moment[r * D + d] + .001f * (g * g);
-        moment[r * D + d] = v;
-        row[r * D + d] -= lr * g / (sqrtf(v * correct) + 1e-8f);
+        if (pass > 0) break;
+        part[me] = square;
+        __syncthreads();
+        if (me == 0) {
+            double total = 0;
+            for (int32_t k = 0; k < (int32_t)blockDim.x; k++) total += part[k];
+            moment[r] = (float)(pow(.999, (double)(step - seen[r])) * moment[r] + .001 * total / D);
+            seen[r] = step;
+            rate = lr / (sqrtf(moment[r] * correct) + 1e-8f);
+        }
+        __syncthreads();
     }
 }
 
@@ -247,27 +256,30 @@ static __global__ void encoder_update_kernel(float *row, float *moment, int64_t 
 
 /* The arrays of an encoder on the device; shape, dropout and step stay those of the encoder on the host. */
 typedef struct encoder_cuda {
-    float   *row, *moment;   /* [V + 1, D] */
-    int64_t *seen;           /* [V + 1] */
+    float   *row;       /* [V + 1, D] */
+    float   *moment;    /* [V + 1] */
+    int64_t *seen;      /* [V + 1] */
 } encoder_cuda;
 
 static inline void encoder_upload(encoder_cuda *cuda, const encoder *e, int training)
 {
     const size_t bytes = encoder_bytes(e->features, e->width), steps = ((size_t)e->features + 1) * sizeof(int64_t);
+    const size_t moments = encoder_moment_bytes(e->features);
     cuda->row = (float *)cuda_need(bytes, "the encoder");
     cuda_ok(cudaMemcpy(cuda->row, e->row, bytes, cudaMemcpyHostToDevice), "copying the encoder");
     if (!training) return;
-    cuda->moment = (float *)cuda_need(bytes, "the encoder's moments");
+    cuda->moment = (float *)cuda_need(moments, "the encoder's moments");
     cuda->seen = (int64_t *)cuda_need(steps, "the encoder's steps");
-    cuda_ok(cudaMemcpy(cuda->moment, e->moment, bytes, cudaMemcpyHostToDevice), "copying the encoder");
+    cuda_ok(cudaMemcpy(cuda->moment, e->moment, moments, cudaMemcpyHostToDevice), "copying the encoder");
     cuda_ok(cudaMemcpy(cuda->seen, e->seen, steps, cudaMemcpyHostToDevice), "copying the encoder");
 }
 
 static inline void encoder_download(const encoder_cuda *cuda, encoder *e)
 {
     const size_t bytes = encoder_bytes(e->features, e->width), steps = ((size_t)e->features + 1) * sizeof(int64_t);
+    const size_t moments = encoder_moment_bytes(e->features);
     cuda_ok(cudaMemcpy(e->row, cuda->row, bytes, cudaMemcpyDeviceToHost), "copying the encoder");
-    cuda_ok(cudaMemcpy(e->moment, cuda->moment, bytes, cudaMemcpyDeviceToHost), "copying the encoder");
+    cuda_ok(cudaMemcpy(e->moment, cuda->moment, moments, cudaMemcpyDeviceToHost), "copying the encoder");
     cuda_ok(cudaMemcpy(e->seen, cuda->seen, steps, cudaMemcpyDeviceToHost), "copying the encoder");
 }
 

@@ -15,10 +15,10 @@ static inline int grow_encoder(encoder *e, int32_t features, double scale)
     if (features == e->features) return 1;
     if (!encoder_create(&grown, scale)) return 0;
     memcpy(grown.row, e->row, old * D * sizeof(float));
-    memcpy(grown.moment, e->moment, old * D * sizeof(float));
+    memcpy(grown.moment, e->moment, old * sizeof(float));
     memcpy(grown.seen, e->seen, old * sizeof(int64_t));
     memcpy(grown.row + V * D, e->row + old * D, D * sizeof(float));
-    memcpy(grown.moment + V * D, e->moment + old * D, D * sizeof(float));
+    grown.moment[V] = e->moment[old];
     grown.seen[V] = e->seen[old];
     *e = grown;
     return 1;

@@ -90,7 +90,7 @@ static inline int plan_print(const haste_layer_options *layer, const haste_works
                              const haste_step_options *step, int32_t B, int64_t N, int32_t V, int64_t epochs, char *error)
 {
     const int64_t steps = (N + B - 1) / B;
-    const double bag = V > 0 ? 2 * (double)encoder_bytes(V, layer->inputs) : 0;   /* and its moments */
+    const double bag = V > 0 ? (double)encoder_bytes(V, layer->inputs) + (double)encoder_moment_bytes(V) : 0;
     haste_workspace_options most = *work;
     haste_plan plan;
     haste_error why;
@@ -103,11 +103,11 @@ static inline int plan_print(const haste_layer_options *layer, const haste_works
            (double)plan.weight / 1048576, (double)plan.workspace / 1048576);
     if (V > 0) printf(", encoder %.1f: %.1f in all, and the data\n", bag / 1048576,
                       ((double)plan.layer + (double)plan.workspace + bag) / 1048576);
-    else printf("; the encoder %.4f MiB a feature, and the data\n", 2 * (double)layer->inputs * sizeof(float) / 1048576);
+    else printf("; the encoder %.4f MiB a feature, and the data\n", ((double)layer->inputs + 1) * sizeof(float) / 1048576);
     fflush(stdout);
     if (!plan_seconds(layer, &most, step, B, &seconds, error)) return 0;
     printf("step       %.2f ms for %ld documents, measured, without the encoder\n", seconds * 1e3, (long)B);
-    printf("training   %lld epochs of %lld steps: %.1f minutes\n", (long long)epochs, (long long)steps,
+    printf("training   at most %lld epochs of %lld steps: %.1f minutes\n", (long long)epochs, (long long)steps,
            seconds * (double)epochs * (double)steps / 60);
     return 1;
 }

@@ -47,7 +47,7 @@ typedef struct predictor {
     model_shape     shape;
     encoder         bag;
     float          *rows;                   /* of the encoder, where the model keeps them in bfloat16 */
-    const float    *weight;                 /* [V] of features */
+    const float    *weight, *mean;          /* [V] of features */
     double         *inverse_propensity;     /* [L] */
     vocabulary      words;
     data_documents  documents;              /* what is read */
@@ -132,7 +132,10 @@ static void open_model(predictor *p)
     if (!p->shape.dense) {
         p->weight = (const float *)model_section(&p->file, "idf", (uint64_t)p->shape.features * sizeof(float),
                                                  p->model_path, text);
-        if (!p->weight) die(1, "%s", text);
+        if (p->weight && p->shape.tfidf == MODEL_STANDARD)
+            p->mean = (const float *)model_section(&p->file, "mean", (uint64_t)p->shape.features * sizeof(float),
+                                                   p->model_path, text);
+        if (!p->weight || (p->shape.tfidf == MODEL_STANDARD && !p->mean)) die(1, "%s", text);
     }
     frequency = model_section(&p->file, "frequency", (uint64_t)p->file.layer.labels * sizeof(int64_t), p->model_path, text);
     if (!frequency) die(1, "%s", text);
@@ -175,7 +178,7 @@ static void open_documents(predictor *p)
         if (p->data.width != p->shape.width)
             die(1, "%s: %s wants dense features (.npy) of %lld inputs", dense, p->model_path,
                 (long long)p->shape.width);
-        model_weigh(&p->data, &p->shape, NULL);
+        if (!model_weigh(&p->data, &p->shape, NULL, NULL)) die(1, "out of memory");
     } else {
         if (p->features || data_ends_with(path, ".npy")) die(1, "%s: %s wants sparse documents", dense, p->model_path);
         if (!data_documents_open(&p->documents, &p->words, path, p->format, 1, error)) die(1, "%s", error);
@@ -210,7 +213,7 @@ static int32_t next_batch(predictor *p, int64_t done, int64_t *first)
         fflush(stdout);
         die(1, "%s", error);
     }
-    model_weigh(&p->data, &p->shape, p->weight);
+    if (!model_weigh(&p->data, &p->shape, p->weight, p->mean)) die(1, "out of memory");
     return (int32_t)p->data.documents;
 }
 

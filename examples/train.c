@@ -6,7 +6,7 @@
 
    Sparse documents go through an embedding bag (encoder.h) into the layer (haste.h); dense .npy features go straight into the
    layer. What is learnt from data (feature weights, frequencies, groups) is learnt from the training split only, and TEST is
-   scored but decides nothing.
+   scored but decides nothing. How long to train is seen from a part of TRAIN (schedule.h); settings.h has the defaults.
 
    mkdir -p build && cc -std=c99 -O3 -fopenmp -I. examples/train.c -o build/haste-train -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
@@ -23,12 +23,15 @@
 #include "page.h"
 #include "plan.h"
 #include "report.h"
+#include "schedule.h"
 #include "split.h"
 #include "synthetic.h"
 #include "system.h"
 
 #define TOP       5
-#define MANY      100000   /* labels, above which other settings are chosen: see choose_settings */
+#define HELD_OUT  5000     /* documents held out at most where --valid is left to us */
+#define FEW       3000     /* documents, below which none are */
+#define LOOK      150000   /* documents between two looks at them, at most */
 
 /* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
 #ifndef TRAIN_CUDA
@@ -41,163 +44,14 @@
 
 #define PROGRAM_NAME TRAIN_NAME
 #include "program.h"
-
-/* ---- >>settings ---------------------------------------------------------------------------------------------- */
-
-typedef struct settings {
-    double      valid, head, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
-    double      rewire_share, rewire_end;
-    int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
-    int64_t     ngrams, hash_bits, min_count;
-    double      save_every, save_wait, rates;
-    int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
-    int         dense, uniform, eval_test, export_bf16, deterministic, help, help_all, version;
-    const char *label_names, *features, *test_features, *save, *resume, *export_path, *log, *report, *plan;
-} settings;
-
-enum { VALUES_TFIDF, VALUES_UNIT, VALUES_RAW };
-enum { CHOSEN, ACTIVATION_RELU = 1, ACTIVATION_NONE };   /* --optimizer, --dtype: CHOSEN, or their number in haste.h + 1 */
-
-/* Every default stands here. What is "chosen" (0, or -1 where 0 means something) is worked out from the training split's size in
-   choose_settings. */
-static settings settings_default(void)
-{
-    settings s;
-    memset(&s, 0, sizeof s);
-    /* data */
-    s.format       = FORMAT_AUTO;
-    s.separator    = SEPARATOR_AUTO;
-    s.ngrams       = 1;
-    s.hash_bits    = 0;
-    s.min_count    = 0;
-    /* model */
-    s.hidden       = 512;
-    s.activation   = CHOSEN;
-    s.values       = VALUES_TFIDF;
-    s.head         = -1;
-    s.fan_in       = 0;
-    s.group_size   = 32;
-    s.grouping     = GROUPING_FREQUENCY;
-    s.dtype        = CHOSEN;
-    /* training */
-    s.epochs       = 0;
-    s.batch        = 0;
-    s.loss         = HASTE_BCE;
-    s.optimizer    = CHOSEN;
-    s.lr           = 0;
-    s.encoder_lr   = 0;
-    s.encoder_init = 0.1;
-    s.momentum     = 0.9;
-    s.weight_decay = 0;
-    s.negligible   = -1;
-    s.dropout      = -1;
-    s.warmup       = 0.05;
-    s.floor        = 0;
-    s.rates        = 1;
-    s.seed         = 1;
-    /* rewiring */
-    s.rewire_share = 0.1;
-    s.rewire_every = 300;
-    s.rewire_end   = 0.7;
-    s.growth       = HASTE_GROW_GRADIENT;
-    s.prune        = HASTE_PRUNE_MAGNITUDE;
-    s.scope        = HASTE_SCOPE_BLOCK;
-    /* the run */
-    s.chunks       = 16;
-    s.path         = HASTE_PATH_AUTO;
-    s.save_every   = 30;
-    s.save_wait    = 10;
-    return s;
-}
-
-#define OPTION_ROOM 64
-static int settings_options(settings *s, option *table)
-{
-    const option all[] = {
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Data:", 0 },
-        { OPTION_CHOICE, "format", FORMAT_WORDS, &s->format, 0, 0, 0, "of TRAIN and TEST; auto: seen from their first lines", 0 },
-        { OPTION_CHOICE, "label-separator", SEPARATOR_WORDS, &s->separator, 0, 0, 0, "in a column of labels; auto: the first of ; | , in use", 0 },
-        { OPTION_TEXT, "label-names", "FILE", &s->label_names, 0, 0, 0, "names of labels that are ids: line i for label i", 0 },
-        { OPTION_COUNT, "ngrams", "N", &s->ngrams, 1, VOCABULARY_NGRAMS, 1, "of text: runs of up to N words are features, too", 0 },
-        { OPTION_COUNT, "min-count", "N", &s->min_count, 0, 1e9, 1, "of text: words of fewer documents are left out; 0: 2 from 10,000 documents on", 0 },
-        { OPTION_COUNT, "hash-bits", "BITS", &s->hash_bits, 0, VOCABULARY_BITS, 1, "of text: hash words into 2^BITS features; 0: keep a vocabulary", 0 },
-        { OPTION_TEXT, "features", "FILE", &s->features, 0, 0, 0, "dense features of TRAIN (.npy); TRAIN then gives the labels", 0 },
-        { OPTION_TEXT, "test-features", "FILE", &s->test_features, 0, 0, 0, "dense features of TEST (.npy)", 0 },
-        { OPTION_CHOICE, "values", "tfidf|unit|raw", &s->values, 0, 0, 1, "features: tf-idf of unit length, unit length, or as they are", 0 },
-        { OPTION_REAL, "valid", "SHARE", &s->valid, 0, .9, 1, "share of TRAIN held out, copies together, and scored after each epoch", 0 },
-        { OPTION_COUNT, "limit-train", "N", &s->limit_train, 0, 1e15, 2, "only the first N documents of TRAIN; 0: all", 0 },
-        { OPTION_FLAG, "eval-test", NULL, &s->eval_test, 0, 1, 0, "score TEST after each epoch too (it decides nothing)", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Model:", 0 },
-        { OPTION_COUNT, "hidden", "D", &s->hidden, 1, 65536, 1, "width of the encoder: inputs of the layer", 0 },
-        { OPTION_CHOICE, "activation", "chosen|relu|none", &s->activation, 0, 0, 1, "of the encoder; chosen: none with a tail of rare labels, else relu", 0 },
-        { OPTION_FLAG, "dense", NULL, &s->dense, 0, 1, 1, "the dense layer of the same model, to see what sparsity costs", 0 },
-        { OPTION_REAL, "head", "H", &s->head, -1, 2147483647, 1, "most frequent labels with dense weights; below 1: a share; -1: 2%, at least 1024; 20% above 100,000", 0 },
-        { OPTION_COUNT, "fan-in", "F", &s->fan_in, 0, 65536, 1, "inputs of each group of labels; 0: 128, or 16 above 100,000 labels", 0 },
-        { OPTION_COUNT, "group-size", "S", &s->group_size, 8, 256, 1, "labels in a group: a multiple of 8", 0 },
-        { OPTION_CHOICE, "grouping", "random|frequency|semantic", &s->grouping, 0, 0, 1, "which labels share a group", 0 },
-        { OPTION_CHOICE, "dtype", "chosen|f32|bf16", &s->dtype, 0, 0, 1,
-          TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
-                                     "weights and optimizer state of the layer; chosen: bf16", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: 3 to 15, fewer for more documents, and with --resume on other documents a third of that", 0 },
-        { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
-        { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
-        { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
-        { OPTION_REAL, "lr", "RATE", &s->lr, 0, 1e6, 2, "learning rate of the layer; 0: adamw .007 with a tail, .01 with many labels, else .002; others 5", 0 },
-        { OPTION_REAL, "encoder-lr", "RATE", &s->encoder_lr, 0, 1e6, 2, "learning rate of the encoder; 0: .003 with a tail, .0012 with many labels, else .005", 0 },
-        { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
-        { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
-        { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 2, "of the layer", 0 },
-        { OPTION_REAL, "negligible", "G", &s->negligible, -1, 1, 1,
-          "smaller d loss / d logit count as 0, which saves time; -1: .003 with bce above 100,000 labels, else 0", 0 },
-        { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 2, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
-        { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 2, "steps of rising learning rate; below 1: share of training", 0 },
-        { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 2, "of the learning rate that is left at the end", 0 },
-        { OPTION_REAL, "rates", "SHARE", &s->rates, 0, 1000, 2, "of both rates that is in use; with --resume on other documents 1/3 unless it is given", 0 },
-        { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Rewiring:", 0 },
-        { OPTION_REAL, "rewire-share", "RHO", &s->rewire_share, 0, 1, 2, "of inputs moved at first, falling to 0; 0: never", 0 },
-        { OPTION_COUNT, "rewire-every", "STEPS", &s->rewire_every, 1, 1e15, 1, "steps between two moves", 0 },
-        { OPTION_REAL, "rewire-end", "SHARE", &s->rewire_end, 0, 1, 1, "share of training after which nothing moves", 0 },
-        { OPTION_CHOICE, "growth", "random|gradient", &s->growth, 0, 0, 1, "new inputs", 0 },
-        { OPTION_CHOICE, "prune", "magnitude|saliency", &s->prune, 0, 0, 1, "what is given up", 0 },
-        { OPTION_CHOICE, "scope", "block|group", &s->scope, 0, 0, 1, "the lowest scores of all groups together, or of each", 0 },
-        { OPTION_FLAG, "uniform", NULL, &s->uniform, 0, 1, 1, "new inputs begin with small random weights instead of 0", 0 },
-        { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "The run:", 0 },
-        { OPTION_TEXT, "save", "FILE", &s->save, 0, 0, 0, "keep the model here: at once (a model that is there is replaced), after each epoch, and when stopped by a signal", 0 },
-        { OPTION_REAL, "save-every", "MINUTES", &s->save_every, 0, 1e6, 0, "and so often within an epoch; 0: not", 0 },
-        { OPTION_REAL, "save-wait", "MINUTES", &s->save_wait, 0, 1e6, 0, "where it cannot be written, training goes on and it is tried again, at the end for so long", 0 },
-        { OPTION_TEXT, "resume", "FILE", &s->resume, 0, 0, 0, "go on from a kept model" TRAIN_SAME "; keeps it there unless --save; a higher --epochs makes it learn more; with --save it takes other documents, and new labels", 0 },
-        { OPTION_TEXT, "export", "FILE", &s->export_path, 0, 0, 0, "write the model here at the end, only to predict; with --resume and no TRAIN: at once", 0 },
-        { OPTION_FLAG, "export-bf16", NULL, &s->export_bf16, 0, 1, 0, "with weights rounded to bfloat16: half the size", 0 },
-        { OPTION_COUNT, "stop-after", "EPOCHS", &s->stop_after, 0, 1e6, 0, "stop after so many epochs of --epochs; 0: no", 0 },
-        { OPTION_TEXT, "log", "FILE", &s->log, 0, 0, 0, "append a line of CSV per epoch", 0 },
-        { OPTION_TEXT, "report", "FOLDER", &s->report, 0, 0, 0, "write a page (report.html): curves, labels by frequency, memory, time, settings", 0 },
-        { OPTION_COUNT, "threads", "N", &s->threads, 0, 1024, 0, "changes no result; 0: all", 0 },
-        { OPTION_COUNT, "chunks", "N", &s->chunks, 1, 1024, 1, "parts that the layer's work is cut into", 0 },
-#ifdef TRAIN_CUDA
-        { OPTION_FLAG, "deterministic", NULL, &s->deterministic, 0, 1, 0, "the same bits each time, slower", 0 },
-        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "kernels for the labels in groups", 0 },
-#else
-        { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
-#endif
-#ifndef TRAIN_CUDA
-        { OPTION_TEXT, "plan", "L[,N[,V]]", &s->plan, 0, 0, 0, "reads nothing: memory and time of a step for L labels, N documents, V features, and the options above", 0 },
-#endif
-        { OPTION_FLAG, "version", NULL, &s->version, 0, 1, 0, "of program and library", 0 },
-        { OPTION_FLAG, "help", NULL, &s->help, 0, 1, 0, "what is most needed", 0 },
-        { OPTION_FLAG, "help-all", NULL, &s->help_all, 0, 1, 0, "this text", 0 }
-    };
-    memcpy(table, all, sizeof all);
-    return (int)(sizeof all / sizeof all[0]);
-}
+#include "settings.h"
 
 /* ---- >>the run ----------------------------------------------------------------------------------------------- */
 
 typedef struct trainer {
     settings        s;
     option          table[OPTION_ROOM];
-    int             options, epochs_given, rates_given;
+    int             options, epochs_given, warmup_given, rates_given;
     int             argc;
     char          **argv;
     const char     *name, *train_path, *test_path;   /* name: of the program, as it was called */
@@ -208,9 +62,11 @@ typedef struct trainer {
     vocabulary      words;                  /* what TRAIN taught: words, and names of labels */
     data_set        train, test;            /* test.documents = 0: none */
     int64_t        *document, *test_document; /* the training split, then the held-out documents; all of TEST */
-    int64_t         count, held_out;
+    int64_t         count, held_out;        /* of these two kinds now */
+    int64_t         learn;                  /* documents that weights of features and frequencies come from */
+    double          score[SCHEDULE_PARTS];  /* of the last evaluation */
     double          best;                   /* P@1 that is possible on made-up data; 0: not known */
-    float          *weight;                 /* [V] of features */
+    float          *weight, *mean;          /* [V] of features */
     int64_t        *frequency;              /* [L] */
     double         *inverse_propensity;     /* [L] */
 
@@ -290,9 +146,16 @@ static double  data_bytes(const trainer *t);
     #include "train_cpu.h"
 #endif
 
+/* Slots of the head; all where there is only one part. */
+static int64_t head_slots(const trainer *t)
+{
+    return t->layer.block_count > 1 ? t->layer.block[1].first_slot : t->layer.slots;
+}
+
 /* ---- >>scores ------------------------------------------------------------------------------------------------ */
 
-/* Scores n documents; bins: counts labels by frequency, too, or NULL. 0: a signal came first. An engine may still work on one batch while the one before is judged. */
+/* Scores n documents; bins: counts labels by frequency, too, or NULL. 0: a signal came first, which waits where it depends on the
+   scores how training goes on. An engine may still work on one batch while the one before is judged. */
 static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics,
                     report_bins *bins)
 {
@@ -301,16 +164,19 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     const int32_t *top;
     int64_t i;
     int32_t B = 0, before;
+    const int needed = data == &t->train && t->progress.watch && !t->progress.joined;
     int turn = 0, stopped = 0;
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
+    memset(t->score, 0, sizeof t->score);
     for (i = 0; i == 0 || B > 0; i += t->room, turn = 1 - turn) {
-        stopped |= i < n && stop_signal != 0;
+        stopped |= i < n && stop_signal != 0 && !needed;
         before = B;
         B = stopped || i >= n ? 0 : (int32_t)(n - i < t->room ? n - i : t->room);
         if (B > 0) engine_best(t, data, document + i, B, turn);
         if (before == 0) continue;
         top = engine_best_done(t, 1 - turn);
         truth = gather_labels(t, data, document + i - t->room, before);
+        schedule_score(t->score, top, before, TOP, &truth, t->layer.slot_of, head_slots(t));
         if (haste_metrics_add(metrics, top, before, TOP, t->layer.labels, &truth, t->inverse_propensity, NULL,
                               &error) != HASTE_OK)
             die(1, "scoring documents: %s", error.text);
@@ -324,7 +190,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
 /* To path, with all that training needs, or (exported) without. 0 with why. */
 static int save_to(trainer *t, const char *path, int exported, char *why)
 {
-    haste_section section[14];
+    haste_section section[15];
     haste_error error;
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
@@ -336,9 +202,10 @@ static int save_to(trainer *t, const char *path, int exported, char *why)
     model_add(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
         model_add(section, &count, "encoder", t->bag.row, bytes);
-        model_add(section, &count, "encoder.moment", t->bag.moment, bytes);
+        model_add(section, &count, "encoder.moment", t->bag.moment, encoder_moment_bytes(t->bag.features));
         model_add(section, &count, "encoder.seen", t->bag.seen, ((size_t)t->bag.features + 1) * sizeof(int64_t));
         model_add(section, &count, "idf", t->weight, (size_t)t->shape.features * sizeof(float));
+        if (t->mean) model_add(section, &count, "mean", t->mean, (size_t)t->shape.features * sizeof(float));
     }
     model_add_vocabulary(section, &count, &t->words);
     model_add(section, &count, "frequency", t->frequency, (size_t)t->layer.labels * sizeof(int64_t));
@@ -479,6 +346,24 @@ static void read_documents(trainer *t, data_set *data, const char *path, const c
         die(1, "%s: no document has a feature", path);
 }
 
+/* Which documents of TRAIN are held out. */
+static void split_documents(trainer *t)
+{
+    int64_t held = (int64_t)((t->s.valid < 0 ? .05 : t->s.valid) * (double)t->train.documents);
+    if (t->s.valid < 0) held = held > HELD_OUT ? HELD_OUT : held < 400 ? 400 : held;
+    t->held_out = split_hold_out(&t->train, held, (uint64_t)t->s.seed, t->document);
+    if (t->held_out == -1 && t->s.valid < 0) {   /* copies of one document */
+        t->s.valid = 0;
+        t->progress.watch = 0;
+        t->held_out = 0;
+    }
+    if (t->held_out == -1)
+        die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
+    if (t->held_out == -2) die(1, "out of memory");
+    t->count = t->train.documents - t->held_out;
+    t->learn = t->s.valid < 0 ? t->train.documents : t->count;
+}
+
 static void read_data(trainer *t)
 {
     char error[DATA_ERROR];
@@ -514,14 +399,21 @@ static void read_data(trainer *t)
     else say(t, "read in    %.1f s\n", seconds);
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
-    t->held_out = split_hold_out(&t->train, (int64_t)(t->s.valid * (double)t->train.documents), (uint64_t)t->s.seed,
-                                 t->document);
-    if (t->held_out == -1)
-        die(1, "--valid %g: no document is left to train on: too many have the same features", t->s.valid);
-    if (t->held_out == -2) die(1, "out of memory");
-    t->count = t->train.documents - t->held_out;
+    /* Held out for a while only (valid stays -1) where there is something to choose from it, or a resumed run has. */
+    if (t->s.valid < 0 && (t->train.documents < FEW || (!t->s.resume && t->s.epochs > 0))) t->s.valid = 0;
+    if (!t->s.resume) t->progress.watch = t->s.valid != 0 && t->s.epochs == 0;
+    split_documents(t);
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;
+}
+
+/* A number for TRAIN and its split. */
+static uint64_t fingerprint(const trainer *t)
+{
+    uint64_t hash = split_fingerprint(&t->train);
+    int64_t i;
+    for (i = t->count; i < t->train.documents; i++) hash = split_hash(hash, (uint64_t)t->document[i]);
+    return hash;
 }
 
 /* Which documents these are. A model goes on with those that it knows, or, where --save says that this is meant, anew with
@@ -529,11 +421,8 @@ static void read_data(trainer *t)
 static void recognise_documents(trainer *t)
 {
     const char *these = t->train_path ? t->train_path : "these";
-    uint64_t hash = split_fingerprint(&t->train);
-    int64_t i;
-    for (i = t->count; i < t->train.documents; i++) hash = split_hash(hash, (uint64_t)t->document[i]);   /* the split */
-    t->anew = t->s.resume && (hash != t->progress.fingerprint || t->layer.labels != t->train.labels || t->shape.documents != t->count);
-    t->progress.fingerprint = hash;
+    uint64_t hash = fingerprint(t);
+    t->anew = t->s.resume && (hash != t->progress.fingerprint || t->layer.labels != t->train.labels || t->shape.documents != t->learn);
     if (t->anew && !t->train_path)
         die(2, "%s was trained on documents: name them, too: " TRAIN_NAME " TRAIN [TEST] --resume ...", t->s.resume);
     if (t->anew && (t->shape.dense != 0) != (t->train.dense != NULL))
@@ -541,11 +430,30 @@ static void recognise_documents(trainer *t)
             t->shape.dense ? "on dense features (--features)" : "on sparse features");
     if (t->anew && !t->s.save)
         die(1, "%s was trained on other documents than %s; to train it on these, too, give --save", t->s.resume, these);
+    if (t->anew && t->s.valid < 0) {   /* few epochs: nothing is chosen */
+        t->s.valid = 0;
+        split_documents(t);
+        hash = fingerprint(t);
+    }
+    if (t->anew) {
+        const int64_t encoder_step = t->progress.encoder_step;
+        memset(&t->progress, 0, sizeof t->progress);
+        t->progress.encoder_step = encoder_step;
+        t->points = 0;
+        if (!t->rates_given) t->s.rates = 1. / 3;
+    }
+    t->progress.fingerprint = hash;
     if (!t->s.resume || t->anew || !t->run[0]) report_run(t->run, hash ^ (uint64_t)(now() * 1e6));
-    if (!t->anew) return;
-    if (!t->rates_given) t->s.rates = 1. / 3;
-    t->progress.step = t->progress.moved = t->points = 0;
-    t->progress.loss = t->progress.seconds = 0;
+    if (t->s.resume && t->epochs_given) t->progress.watch = 0;
+    if (t->held_out > 0 && !t->progress.joined)
+        say(t, "held out   %lld documents%s%s\n", (long long)t->held_out, t->progress.watch ? ", which say how long to train" : "",
+            t->s.valid < 0 ? ", and are trained on at the end (--valid 0: none)" : "");
+}
+
+/* Do documents have most features, as where these are measurements? */
+static int has_measurements(const data_set *data)
+{
+    return !data->dense && (double)data->feature_offset[data->documents] >= .5 * (double)data->documents * data->features;
 }
 
 /* Feature weights, label frequencies and propensities, all from the training split. */
@@ -554,17 +462,20 @@ static void learn_statistics(trainer *t)
     char error[DATA_ERROR];
     haste_error why;
     model_shape shape;
-    const float *kept;
+    const float *kept, *mean = NULL;
     int64_t i;
     memset(&shape, 0, sizeof shape);
-    shape.version = MODEL_VERSION;
+    if (t->s.values == VALUES_CHOSEN)
+        t->s.values = has_measurements(&t->train) ? VALUES_STANDARD :
+                      has_tail(t->train.labels) || t->train.dense ? VALUES_TFIDF : VALUES_UNIT;
+    shape.version = t->s.values == VALUES_STANDARD ? MODEL_VERSION : 1;
     shape.dense = t->train.dense != NULL;
     shape.features = t->train.features;
     shape.width = shape.dense ? t->train.width : t->s.hidden;
     shape.relu = t->s.activation == ACTIVATION_RELU;
-    shape.tfidf = t->s.values == VALUES_TFIDF;
-    shape.unit = t->s.values != VALUES_RAW;
-    shape.documents = t->count;
+    shape.tfidf = t->s.values == VALUES_TFIDF ? 1 : t->s.values == VALUES_STANDARD ? MODEL_STANDARD : 0;
+    shape.unit = t->s.values != VALUES_RAW && t->s.values != VALUES_STANDARD;
+    shape.documents = t->learn;
     t->known = t->shape.features;
     if (t->anew) t->shape.documents = shape.documents;
     if (t->anew) t->shape.features = shape.features;
@@ -575,17 +486,23 @@ static void learn_statistics(trainer *t)
     t->weight = (float *)need((size_t)shape.features, sizeof(float));
     t->frequency = (int64_t *)need((size_t)t->train.labels, sizeof(int64_t));
     t->inverse_propensity = (double *)need((size_t)t->train.labels, sizeof(double));
-    if (!data_feature_weights(&t->train, t->document, t->count, (int)shape.tfidf, t->weight, error)) die(1, "%s", error);
+    t->mean = shape.tfidf == MODEL_STANDARD ? (float *)need((size_t)shape.features, sizeof(float)) : NULL;
+    if (!(t->mean ? data_standard(&t->train, t->document, t->learn, t->weight, t->mean, error)
+                  : data_feature_weights(&t->train, t->document, t->learn, (int)shape.tfidf, t->weight, error))) die(1, "%s", error);
     if (t->anew && !shape.dense) {   /* the encoder knows words by these weights */
         kept = (const float *)model_section(&t->file, "idf", (uint64_t)t->known * sizeof(float), t->s.resume, error);
-        if (!kept) die(1, "%s", error);
-        for (i = 0; i < t->known; i++)   /* 0: a feature that no document had */
-            if (kept[i] > 0 && kept[i] <= 1e30f) t->weight[i] = kept[i];
+        if (kept && t->mean) mean = (const float *)model_section(&t->file, "mean", (uint64_t)t->known * sizeof(float), t->s.resume, error);
+        if (!kept || (t->mean && !mean)) die(1, "%s", error);
+        for (i = 0; i < t->known; i++) {   /* 0: a feature that no document had, or all the same */
+            if (!(kept[i] > 0 && kept[i] <= 1e30f && (!mean || fabsf(mean[i]) <= 1e30f))) continue;
+            t->weight[i] = kept[i];
+            if (mean) t->mean[i] = mean[i];
+        }
     }
-    model_weigh(&t->train, &shape, t->weight);
-    model_weigh(&t->test, &shape, t->weight);
-    data_label_frequency(&t->train, t->document, t->count, t->frequency);
-    if (haste_inverse_propensity(t->frequency, t->train.labels, t->count, 0, 0, t->inverse_propensity, &why) != HASTE_OK)
+    if (!model_weigh(&t->train, &shape, t->weight, t->mean) || !model_weigh(&t->test, &shape, t->weight, t->mean))
+        die(1, "out of memory");
+    data_label_frequency(&t->train, t->document, t->learn, t->frequency);
+    if (haste_inverse_propensity(t->frequency, t->train.labels, t->learn, 0, 0, t->inverse_propensity, &why) != HASTE_OK)
         die(1, "%s", why.text);
 }
 
@@ -595,65 +512,6 @@ static double data_bytes(const trainer *t)
     const data_set *data = &t->train;
     return 16.0 * (double)(data->documents + t->test.documents) + 4.0 * (double)data->label_offset[data->documents] +
            8.0 * (double)data->feature_offset[data->documents] + 4.0 * (double)data->width * (double)data->documents;
-}
-
-static int64_t head_labels(double head, int64_t L)
-{
-    if (head < 0) head = L > MANY ? .2 : .02 * (double)L > 1024 ? .02 : 1024;
-    if (head < 1) head *= (double)L;
-    return head < (double)L ? (int64_t)head : L;
-}
-
-/* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
-   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. With many labels, weights
-   do more good in the dense head than in the tail, and small slopes cost more time than they are worth. */
-static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
-{
-    const double n = (double)(documents > 0 ? documents : 1);
-    const int tail = head_labels(-1, labels) < labels, many = labels > MANY, most = many ? 512 : 256;
-    if (s->batch == 0) for (s->batch = 32; s->batch < most && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = n * 4 > 2.4e6 ? (many ? 3 : 4) : n * 15 < 2.4e6 ? 15 : (int64_t)(2.4e6 / n + .5);
-    if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
-    if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
-    /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and
-       relu would hide half of them. Where all labels are frequent, relu is better by 1 point, with much dropout in small data. */
-    if (s->activation == CHOSEN) s->activation = tail ? ACTIVATION_NONE : ACTIVATION_RELU;
-    if (!(s->lr > 0)) s->lr = s->optimizer != 1 + HASTE_ADAMW ? 5 : many ? .01 : tail ? .007 : .002;
-    if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .0012 : tail ? .003 : .005;
-    /* Found with BCE; under softmax all slopes of negatives are small. A model kept before there was such an option had none. */
-    if (s->negligible < 0) s->negligible = many && s->loss == HASTE_BCE && !s->resume ? .003 : 0;
-    if (s->dropout < 0) {
-        s->dropout = many ? .15 : tail ? .3 : .7 - .45 * log10(n / 5000);
-        s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
-    }
-    if (s->fan_in == 0) {
-        s->fan_in = many ? 16 : 128;
-        if (s->fan_in > inputs) s->fan_in = inputs;
-    }
-}
-
-/* The layer that settings ask for: returns the labels of its head. */
-static int64_t describe_layer(const settings *s, int32_t L, int32_t D, haste_layer_options *layer)
-{
-    const int64_t head = s->dense ? L : head_labels(s->head, L);
-    memset(layer, 0, sizeof *layer);
-    layer->labels = L;
-    layer->inputs = D;
-    if (head > 0) {
-        layer->block[layer->block_count].labels = head;
-        layer->block[layer->block_count].fan_in = HASTE_DENSE;
-        layer->block[layer->block_count++].group_size = (int32_t)s->group_size;
-    }
-    if (head < L) {
-        layer->block[layer->block_count].labels = L - head;
-        layer->block[layer->block_count].fan_in = (int32_t)s->fan_in;
-        layer->block[layer->block_count++].group_size = (int32_t)s->group_size;
-    }
-    layer->loss = (haste_loss)s->loss;
-    layer->optimizer = (haste_optimizer)(s->optimizer - 1);
-    layer->dtype = layer->state_dtype = (haste_dtype)(s->dtype - 1);
-    layer->seed = (uint64_t)s->seed;
-    return head;
 }
 
 static void make_model(trainer *t)
@@ -676,7 +534,7 @@ static void make_model(trainer *t)
         say(t, "anew       %s on other documents: its %ld labels%s and %ld new ones, its %lld features and %lld new ones; rates x %.3g\n",
             s->resume, (long)t->layer.labels, t->words.shape.named ? " by name" : "", (long)(L - t->layer.labels), (long long)t->known,
             (long long)(t->shape.features - t->known), s->rates);
-        if (!grow_layer(&t->layer, L - t->layer.labels, t->frequency + t->layer.labels, t->count, text)) die(1, "%s", text);
+        if (!grow_layer(&t->layer, L - t->layer.labels, t->frequency + t->layer.labels, t->learn, text)) die(1, "%s", text);
     }
     if (s->resume)   /* as it was made, whatever the rules are now */
         for (i = 0, head = 0, layer.block_count = t->layer.block_count; i < t->layer.block_count; i++) {
@@ -687,7 +545,7 @@ static void make_model(trainer *t)
             if (!block->index) head = block->labels;
         }
     layer.frequency = t->frequency;
-    layer.samples = t->count;
+    layer.samples = t->learn;
     if (haste_plan_bytes(&layer, NULL, &plan, &error) != HASTE_OK) die(1, "%s", error.text);
 
     t->bag.features = t->train.features;
@@ -723,7 +581,7 @@ static void make_model(trainer *t)
         if (after >= 0) say(t, "grouping   semantic: cohesion %.3f (by frequency %.3f), %.1f s\n", after, before, now() - begin);
         layer.order = order;
         if (!t->shape.dense && !encoder_create(&t->bag, s->encoder_init))
-            die(1, "out of memory for the encoder (%.0f MiB)", mib(2 * encoder_bytes(t->train.features, D)));
+            die(1, "out of memory for the encoder (%.0f MiB)", mib(encoder_bytes(t->train.features, D)));
         if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
         free(order);
     }
@@ -735,7 +593,7 @@ static void make_model(trainer *t)
     if (head < L) say(t, "; %lld in groups of %lld with %lld of %ld inputs", (long long)(L - head), (long long)s->group_size,
                          (long long)s->fan_in, (long)D);
     say(t, "; %.2f million parameters\n", (double)plan.parameters / 1e6);
-    say(t, "training   %lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", (long long)s->epochs,
+    say(t, "training   %s%lld epochs of %lld steps of %lld documents, %s, %s %g, encoder %g\n", t->progress.watch ? "up to " : "", (long long)s->epochs,
            (long long)((t->count + s->batch - 1) / s->batch), (long long)s->batch, loss_name[s->loss], optimizer_name[s->optimizer - 1],
            s->lr, s->encoder_lr);
     engine_make(t, &layer);
@@ -743,20 +601,31 @@ static void make_model(trainer *t)
 
 /* ---- >>training ---------------------------------------------------------------------------------------------- */
 
-/* One step on B documents, of `total` steps in all. */
-static void train_batch(trainer *t, const int64_t *document, int32_t B, double factor, int64_t total)
+/* One step on B documents. */
+static void train_batch(trainer *t, const int64_t *document, int32_t B)
 {
     const settings *s = &t->s;
+    const schedule *plan = &t->progress.plan;
     const int64_t number = t->progress.step + 1;
-    const double share = haste_rewire_share(number, (int64_t)(s->rewire_end * (double)total), s->rewire_share);
+    const double share = haste_rewire_share(number, (int64_t)(s->rewire_end * (double)plan->total), s->rewire_share);
+    const double factor = s->rates * schedule_largest(plan, t->progress.step, s->floor);
+    haste_block_rates rates[HASTE_MAX_BLOCKS];
     haste_step_options step;
     haste_rewire_options rewire;
+    int i;
 
     memset(&step, 0, sizeof step);
+    memset(rates, 0, sizeof rates);
     step.lr = (float)(s->lr * factor);
     step.momentum = (float)s->momentum;
     step.weight_decay = (float)s->weight_decay;
     step.loss.negligible = (float)s->negligible;
+    for (i = 0; i < t->layer.block_count && t->layer.block_count > 1; i++) {
+        const float lr = (float)(s->lr * s->rates * schedule_factor(plan, i > 0, t->progress.step, s->floor));
+        rates[i].lr = lr > 0 ? lr : (float)HASTE_NONE;
+        if (i == 0) rates[i].weight_decay = (float)(s->weight_decay + s->head_decay);
+        step.block = rates;
+    }
     memset(&rewire, 0, sizeof rewire);
     rewire.share = (float)share;
     rewire.prune = (haste_prune)s->prune;
@@ -785,23 +654,39 @@ static report_point *add_point(trainer *t, double epoch, double loss, double lr,
     return point;
 }
 
-static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
+/* Looks at the documents held out, where there are some. 0: there are none, or a signal came first. */
+static int look(trainer *t, haste_metrics *metrics)
+{
+    if (t->held_out == 0 || !evaluate(t, &t->train, t->document + t->count, t->held_out, metrics, NULL)) return 0;
+    if (t->progress.watch && !t->progress.joined)
+        schedule_look(&t->progress.plan, t->progress.step, t->layer.block_count > 1 ? SCHEDULE_PARTS : 1, t->score);
+    return 1;
+}
+
+/* From here on the documents held out are trained on. */
+static void join(trainer *t)
+{
+    t->count = t->train.documents;
+    t->held_out = 0;
+}
+
+static void end_epoch(trainer *t, double lr, double seconds)
 {
     haste_metrics valid, test;
-    double loss = t->progress.loss / (double)t->count;
+    double loss = t->progress.loss / (double)(t->progress.seen > 0 ? t->progress.seen : 1);
     int has_valid, has_test;
     char error[DATA_ERROR], *text;
     const report_point *point;
     terminal_clear(&progress_shown);
-    printf("epoch %lld/%lld  loss %.4f", (long long)epoch, (long long)t->s.epochs, loss);
-    has_valid = t->held_out > 0 && evaluate(t, &t->train, t->document + t->count, t->held_out, &valid, NULL);
+    has_valid = look(t, &valid);
+    printf("epoch %lld/%lld  loss %.4f", (long long)++t->progress.epoch, (long long)t->s.epochs, loss);
     if (has_valid) report_scores("valid", &valid);
     has_test = t->s.eval_test && t->test.documents > 0 && evaluate(t, &t->test, t->test_document, t->test.documents, &test, NULL);
     if (has_test) report_scores("test", &test);
     if (t->progress.moved > 0) printf("  moved %lld", (long long)t->progress.moved);
     printf("  %.1f s\n", seconds);
     fflush(stdout);
-    point = add_point(t, (double)epoch, loss, lr, has_valid ? &valid : NULL, has_test ? &test : NULL);
+    point = add_point(t, (double)t->progress.epoch, loss, lr, has_valid ? &valid : NULL, has_test ? &test : NULL);
     if (t->s.log) {
         text = options_write(t->table, t->options);
         if (!text) die(1, "out of memory");
@@ -810,6 +695,7 @@ static void end_epoch(trainer *t, int64_t epoch, double lr, double seconds)
         free(text);
     }
     t->progress.loss = 0;
+    t->progress.seen = 0;
     t->progress.moved = 0;
     if (t->s.save) save(t);
 }
@@ -840,7 +726,7 @@ static void show_progress(trainer *t, int64_t batch, int64_t batches, double los
     char text[6][48];
     const char *const part[] = { text[0], text[1], text[2], text[3], text[4], text[5] };
     static const int last[] = { 0, 5, 1, 4, 3, 2 };
-    snprintf(text[0], 48, "epoch %lld/%lld", (long long)(t->progress.step / batches) + (t->progress.step % batches != 0), (long long)t->s.epochs);
+    snprintf(text[0], 48, "epoch %lld/%lld", (long long)t->progress.epoch + 1, (long long)t->s.epochs);
     snprintf(text[1], 48, "batch %lld/%lld", (long long)batch, (long long)batches);
     snprintf(text[2], 48, "loss %.4f", loss);
     text[3][0] = 0;
@@ -851,20 +737,39 @@ static void show_progress(trainer *t, int64_t batch, int64_t batches, double los
     terminal_show(part, last, 6, &progress_shown);
 }
 
+/* The plan of a new run; of one that goes on to a number of epochs that is given now; of one that began before there were plans. */
+static void begin_plan(trainer *t)
+{
+    const settings *s = &t->s;
+    model_progress *p = &t->progress;
+    const int64_t batches = (t->count + s->batch - 1) / s->batch;
+    const double most = schedule_passes((double)t->learn, has_tail(t->train.labels));
+    int64_t total;
+    if (p->plan.total == 0) {
+        p->epoch = p->step / batches;
+        p->seen = p->step % batches * s->batch;
+    }
+    total = p->step - (p->step - p->joined) % batches + (s->epochs - p->epoch) * batches;
+    if (p->watch && most < (double)s->epochs) total = (int64_t)((double)batches * most);
+    if (s->epochs == p->epoch && total < p->step) total = p->step;   /* the last epoch was a part of one */
+    if (p->step > total)
+        die(1, "%s: %lld steps are done, and %lld epochs have %lld", s->resume, (long long)p->step, (long long)s->epochs, (long long)total);
+    schedule_begin(&p->plan, total, (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup));
+}
+
 static void train(trainer *t)
 {
     settings *s = &t->s;
-    const int64_t batches = (t->count + s->batch - 1) / s->batch, total = batches * s->epochs;
-    const int64_t last = s->stop_after > 0 && s->stop_after < s->epochs ? batches * s->stop_after : total;
-    const int64_t warmup = (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), first_step = t->progress.step;
+    model_progress *p = &t->progress;
+    schedule *plan = &p->plan;
+    const int64_t first_step = p->step, looks = (LOOK + s->batch - 1) / s->batch;
     const int terminal = isatty(2);
     char error[DATA_ERROR] = "";
-    int64_t *order = (int64_t *)need((size_t)t->count, sizeof(int64_t)), shuffled = -1;
-    double shown = now(), epoch_begin = t->progress.seconds, run_begin = t->progress.seconds;
+    int64_t *order = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t)), shuffled = -1;
+    double shown = now(), epoch_begin = p->seconds, run_begin = p->seconds;
 
-    if (t->progress.step > total)
-        die(1, "%s: %lld steps are done, and %lld epochs have %lld", s->resume, (long long)t->progress.step, (long long)s->epochs,
-            (long long)total);
+    if (p->joined) join(t);
+    if (plan->total == 0 || t->epochs_given || (t->warmup_given && !p->watch && !p->joined)) begin_plan(t);
     if (s->log) {
         FILE *log = report_open_log(s->log, error);
         if (!log || fclose(log) != 0) die(1, "%s", error);
@@ -873,37 +778,57 @@ static void train(trainer *t)
     t->tried_at = t->glanced_at = now();
     if (s->save && !s->resume && !save_to(t, s->save, 0, error)) die(1, "%s", error);   /* shows now, not after the first epoch */
     if (!s->save && !s->export_path) printf("kept       nowhere: the model is lost at the end without --save or --export\n");
-    if (t->progress.step > 0) printf("resumed    after %lld of %lld steps\n", (long long)t->progress.step, (long long)total);
+    if (p->step > 0) printf("resumed    after %lld of %lld steps\n", (long long)p->step, (long long)schedule_end(plan));
     fflush(stdout);
-    while (t->progress.step < last && !stop_signal) {
-        const int64_t epoch = t->progress.step / batches, batch = t->progress.step % batches;
-        const int32_t B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
-        const double factor = s->rates * haste_schedule(t->progress.step, warmup, total, s->floor), begin = now();
-        double end, loss;
+    while (p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after) && !stop_signal) {
+        const double begin = now();
+        int64_t batches, epoch, batch;
+        int32_t B;
+        double end, loss, lr;
+        if (s->valid < 0 && !p->joined && schedule_chosen(plan, p->step)) {
+            p->joined = p->step;
+            join(t);
+        }
+        batches = (t->count + s->batch - 1) / s->batch;
+        epoch = (p->step - p->joined) / batches + (p->joined ? INT64_C(1) << 31 : 0);   /* of other documents: in another order */
+        batch = (p->step - p->joined) % batches;
+        B = (int32_t)(t->count - batch * s->batch < s->batch ? t->count - batch * s->batch : s->batch);
         if (shuffled != epoch) {
             split_shuffle(t->document, t->count, (uint64_t)s->seed, epoch, order);
             shuffled = epoch;
         }
-        train_batch(t, order + batch * s->batch, B, factor, total);
-        if (t->progress.step % batches == 0) engine_wait(t);
+        lr = s->lr * s->rates * schedule_largest(plan, p->step, s->floor);
+        train_batch(t, order + batch * s->batch, B);
+        p->seen += B;
+        if (batch + 1 == batches || p->step == schedule_end(plan)) engine_wait(t);
         end = now();
-        t->progress.seconds += end - begin;
-        loss = t->progress.loss / (double)(batch * s->batch + B);
+        p->seconds += end - begin;
+        loss = p->loss / (double)p->seen;
         if (terminal && end - shown > .2) {
-            const double rate = (double)(t->progress.step - first_step) / (t->progress.seconds - run_begin);
-            show_progress(t, batch + 1, batches, loss, rate * (double)s->batch, (int64_t)((double)(last - t->progress.step) / rate));
+            const double rate = (double)(p->step - first_step) / (p->seconds - run_begin);
+            int64_t left = schedule_end(plan) - p->step;
+            if (s->stop_after > 0 && left > (s->stop_after - p->epoch) * batches - batch - 1) left = (s->stop_after - p->epoch) * batches - batch - 1;
+            show_progress(t, batch + 1, batches, loss, rate * (double)s->batch, (int64_t)((double)left / rate));
             shown = end;
         }
-        if (t->progress.step % batches == 0) {
-            end_epoch(t, epoch + 1, s->lr * factor, t->progress.seconds - epoch_begin);
-            epoch_begin = t->progress.seconds;
-        } else look_after(t, (double)t->progress.step / (double)batches, loss, s->lr * factor, terminal);
+        if (batch + 1 == batches || p->step == schedule_end(plan)) {
+            end_epoch(t, lr, p->seconds - epoch_begin);
+            epoch_begin = p->seconds;
+        } else {
+            const double at = (double)p->epoch + (double)(batch + 1) / (double)batches;
+            haste_metrics valid;
+            if (p->watch && !p->joined && (batch + 1) % looks == 0) {
+                engine_wait(t);
+                if (look(t, &valid)) t->glance = add_point(t, at, loss, lr, &valid, NULL)->valid[0];
+            }
+            look_after(t, at, loss, lr, terminal);
+        }
     }
     free(order);
     terminal_clear(&progress_shown);
-    if (stop_signal && t->progress.step < last) {
+    if (stop_signal && p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after)) {
         const int kept = s->save && save(t);
-        printf("stopped    after %lld of %lld steps; ", (long long)t->progress.step, (long long)total);
+        printf("stopped    after %lld of %lld steps; ", (long long)p->step, (long long)schedule_end(plan));
         printf(kept ? "go on with\n" : s->save ? "what came after it was last kept is lost\n" : "nothing is kept without --save\n");
         if (kept) print_command(t, stdout);
         fflush(stdout);
@@ -948,7 +873,6 @@ static void finish(trainer *t)
     const int tested = t->test.documents > 0;
     const char *name = tested ? "test" : "valid";
     const double begin = now();
-    const int64_t batches = (t->count + t->s.batch - 1) / t->s.batch;
     int64_t n = tested ? t->test.documents : t->held_out;
     static report_bins bins;
     if (tested) evaluate(t, &t->test, t->test_document, n, &metrics, &bins);
@@ -977,7 +901,7 @@ static void finish(trainer *t)
     if (t->s.report) write_report(t, n > 0 ? &metrics : NULL, &bins, tested, now() - begin);
     printf("result");
     if (n > 0) report_result(&metrics);
-    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)(t->progress.step / batches), t->progress.seconds,
+    printf(" epochs=%lld seconds=%.1f peak_mib=%.0f", (long long)t->progress.epoch, t->progress.seconds,
            peak_mib());
     engine_result(t);
     putchar('\n');
@@ -1027,7 +951,7 @@ static void print_help(void)
            "  --save FILE        keep the model, also when stopped by a signal\n"
            "  --resume FILE      go on with a kept model: stopped, for more --epochs, or\n"
            "                     (with --save) on other documents, with new labels\n"
-           "  --export FILE      write the model at the end, only to predict: half the size\n"
+           "  --export FILE      write the model at the end, only to predict: smaller\n"
            "  --valid SHARE      hold out a part of TRAIN and score it while training\n"
            "  --epochs N         passes over TRAIN\n"
            "  --ngrams N         of text: runs of up to N words are features, too\n"
@@ -1075,6 +999,7 @@ int main(int argc, char **argv)
     t.test_path = file[1];
     for (i = 0; i < t.options; i++) {
         if (strcmp(t.table[i].name, "epochs") == 0) t.epochs_given = t.table[i].given;
+        if (strcmp(t.table[i].name, "warmup") == 0) t.warmup_given = t.table[i].given;
         if (strcmp(t.table[i].name, "rates") == 0) t.rates_given = t.table[i].given;
     }
     if (!t.train_path && !t.epochs_given && !t.s.plan) t.s.epochs = 8;   /* enough for made-up data */

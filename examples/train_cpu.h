@@ -35,7 +35,8 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     e->seconds = 0;
     t->engine = e;
     say(t, "memory     layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer),
-           mib(plan.weight), mib(plan.workspace), t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)),
+           mib(plan.weight), mib(plan.workspace),
+           t->shape.dense ? 0 : mib(encoder_bytes(t->bag.features, t->bag.width) + encoder_moment_bytes(t->bag.features)),
            data_bytes(t) / 1048576);
     say(t, "runs on    %s, %ld thread%s\n", haste_path_text(e->work.path), (long)e->work.threads,
            e->work.threads == 1 ? "" : "s");

@@ -86,12 +86,12 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     }
     e->rewire_bytes = plan.rewire;
     e->bytes = plan.layer + plan.workspace + 2 * inputs * sizeof(float);
-    if (!t->shape.dense) e->bytes += 2 * encoder_bytes(t->bag.features, t->bag.width);
+    if (!t->shape.dense) e->bytes += encoder_bytes(t->bag.features, t->bag.width) + encoder_moment_bytes(t->bag.features);
     t->engine = e;
 
     say(t, "memory     on the GPU: layer %.1f MiB, workspace %.1f, rewiring %.1f, encoder %.1f; here: data %.1f\n",
            mib(plan.layer), mib(plan.workspace), mib(plan.rewire),
-           t->shape.dense ? 0 : mib(2 * encoder_bytes(t->bag.features, t->bag.width)), data_bytes(t) / 1048576);
+           t->shape.dense ? 0 : mib(encoder_bytes(t->bag.features, t->bag.width) + encoder_moment_bytes(t->bag.features)), data_bytes(t) / 1048576);
     cuda_ok(cudaGetDeviceProperties(&device, e->layer.device), "cudaGetDeviceProperties");
     say(t, "runs on    %s, compute capability %d.%d; %s", device.name, device.major, device.minor,
            t->layer.dtype == HASTE_BF16 ? "bfloat16" : "float32");

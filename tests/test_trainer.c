@@ -37,11 +37,11 @@ static const char *text_of(FILE *file)
 static struct {
     model_shape    shape;
     model_progress progress;
-    float          row[6 * 4], moment[6 * 4];
+    float          row[6 * 4], moment[6 * 4];   /* moments of version 0.1: one for each number, and now the first six */
     int64_t        seen[6];
 } kept;
 
-static void honest(haste_file *file)
+static void honest(haste_file *file, int is_old)
 {
     int i;
     memset(file, 0, sizeof *file);
@@ -56,12 +56,18 @@ static void honest(haste_file *file)
     kept.progress.step = 7;
     kept.progress.encoder_step = 7;
     kept.progress.seconds = 1;
+    kept.progress.epoch = 2;
+    kept.progress.seen = 3;
+    kept.progress.watch = 1;
+    kept.progress.joined = 5;
+    schedule_begin(&kept.progress.plan, 9, 1);
     for (i = 0; i < 24; i++) { kept.row[i] = (float)i - 12; kept.moment[i] = (float)i; }
     for (i = 0; i < 6; i++) kept.seen[i] = i + 2;
     model_add(file->section, &file->section_count, "encoder.shape", &kept.shape, sizeof kept.shape);
-    model_add(file->section, &file->section_count, "progress", &kept.progress, sizeof kept.progress);
+    model_add(file->section, &file->section_count, "progress", &kept.progress,
+              is_old ? MODEL_PROGRESS_OLD : sizeof kept.progress);
     model_add(file->section, &file->section_count, "encoder", kept.row, sizeof kept.row);
-    model_add(file->section, &file->section_count, "encoder.moment", kept.moment, sizeof kept.moment);
+    model_add(file->section, &file->section_count, "encoder.moment", kept.moment, (is_old ? 24 : 6) * sizeof(float));
     model_add(file->section, &file->section_count, "encoder.seen", kept.seen, sizeof kept.seen);
 }
 
@@ -76,20 +82,45 @@ static int reads(const haste_file *file)
            model_read_training(file, "m", &shape, progress.encoder_step, &bag, message);
 }
 
+/* A model of version 0.1 had no plans, and a moment for each number: a row gets their mean. */
+static void older(void)
+{
+    model_shape shape;
+    model_progress progress;
+    encoder bag;
+    haste_file file;
+    int i;
+    memset(&bag, 0, sizeof bag);
+    memset(&progress, 1, sizeof progress);
+    honest(&file, 1);
+    kept.shape.version = 1;
+    CHECK(model_read_shape(&file, "m", &shape, message) && model_read_progress(&file, "m", &progress, message));
+    CHECK(model_read_training(&file, "m", &shape, 7, &bag, message));
+    CHECK(progress.step == 7 && progress.seconds == 1 && progress.epoch == 0 && progress.watch == 0 && progress.plan.total == 0);
+    for (i = 0; i < 6; i++) CHECK(bag.moment[i] == (float)(4 * i) + 1.5f);
+    honest(&file, 0);
+    CHECK(model_read_progress(&file, "m", &progress, message) && model_read_training(&file, "m", &shape, 7, &bag, message));
+    CHECK(progress.epoch == 2 && progress.joined == 5 && progress.plan.total == 9 && bag.moment[5] == 5);
+}
+
 /* Each number of a model's own sections, with values that training would trip over. */
 static void forged(void)
 {
     static const int64_t wild[] = { -1, -1000, INT64_MIN, INT64_MAX, INT64_C(9000000000000000000) };
     haste_file file;
     size_t i, k;
-    honest(&file);
+    honest(&file, 0);
     CHECK(reads(&file));
     for (i = 0; i < sizeof wild / sizeof wild[0]; i++) {
         int64_t *const number[] = { &kept.shape.version, &kept.shape.features, &kept.shape.width, &kept.shape.dense, &kept.shape.relu,
                                     &kept.shape.tfidf, &kept.shape.unit, &kept.shape.documents, &kept.progress.step,
-                                    &kept.progress.encoder_step, &kept.progress.moved, &kept.seen[0], &kept.seen[5] };
+                                    &kept.progress.encoder_step, &kept.progress.moved, &kept.seen[0], &kept.seen[5],
+                                    &kept.progress.epoch, &kept.progress.seen, &kept.progress.watch, &kept.progress.joined,
+                                    &kept.progress.plan.warmup, &kept.progress.plan.stay, &kept.progress.plan.total,
+                                    &kept.progress.plan.fall[0], &kept.progress.plan.fall[1], &kept.progress.plan.worse[0],
+                                    &kept.progress.plan.worse[1] };
         for (k = 0; k < sizeof number / sizeof number[0]; k++) {
-            honest(&file);
+            honest(&file, 0);
             *number[k] = wild[i];
             if (!CHECK(!reads(&file))) printf("    number %d is %lld\n", (int)k, (long long)wild[i]);
             CHECK(strncmp(message, "m: ", 3) == 0);
@@ -97,27 +128,44 @@ static void forged(void)
     }
     for (i = 0; i < 4; i++) {
         static const float odd[] = { NAN, INFINITY, -INFINITY, -1 };
-        honest(&file);
+        honest(&file, 0);
         kept.moment[3] = odd[i];
-        CHECK(!reads(&file) && strstr(message, "number 3 of the encoder"));
-        honest(&file);
+        CHECK(!reads(&file) && strstr(message, "moment 3 of the encoder"));
+        honest(&file, 1);
+        kept.moment[23] = odd[i];
+        CHECK(!reads(&file) && strstr(message, "moment 23 of the encoder"));
+        honest(&file, 0);
         kept.row[23] = odd[i];
         CHECK(reads(&file) == (i == 3));
-        honest(&file);
+        honest(&file, 0);
         kept.progress.loss = odd[i];
         CHECK(!reads(&file) && strstr(message, "progress that makes no sense"));
-        honest(&file);
+        honest(&file, 0);
         kept.progress.seconds = odd[i];
         CHECK(!reads(&file));
+        honest(&file, 0);
+        kept.progress.plan.best[i % 2] = odd[i];
+        CHECK(!reads(&file) && strstr(message, "a plan of training that makes no sense"));
     }
-    honest(&file);
+    honest(&file, 0);
+    kept.progress.joined = 8;   /* behind the last step */
+    CHECK(!reads(&file));
+    for (i = 0; i < 6; i++) {   /* standardised values have a version of their own, no unit length, and no dense inputs */
+        honest(&file, 0);
+        kept.shape.tfidf = i == 5 ? 3 : MODEL_STANDARD;
+        kept.shape.version = i == 1 ? 1 : 2;
+        kept.shape.unit = i == 2;
+        kept.shape.dense = i == 3;
+        CHECK(reads(&file) == (i == 0 || i == 4));
+    }
+    honest(&file, 0);
     kept.seen[2] = 8;
     CHECK(!reads(&file) && strcmp(message, "m: row 2 of the encoder changed in step 8 of 7") == 0);
     for (i = 0; i < 5; i++) {   /* and sections that are too short */
-        honest(&file);
+        honest(&file, 0);
         file.section[i].bytes--;
         CHECK(!reads(&file));
-        honest(&file);
+        honest(&file, 0);
         file.section[i].name[0] = 'x';
         CHECK(!reads(&file) && strstr(message, "no section"));
     }
@@ -250,7 +298,7 @@ static void vocabularies_grow(void)
 static void models_grow(void)
 {
     encoder bag;
-    float row[6 * 4], moment[6 * 4];
+    float row[6 * 4], moment[6];
     int64_t seen[6], frequency[40];
     haste_layer_options options;
     haste_layer layer, before;
@@ -263,15 +311,15 @@ static void models_grow(void)
     bag.row = row;
     bag.moment = moment;
     bag.seen = seen;
-    for (i = 0; i < 24; i++) { row[i] = (float)i; moment[i] = (float)(100 + i); }
-    for (i = 0; i < 6; i++) seen[i] = 10 + i;
+    for (i = 0; i < 24; i++) row[i] = (float)i;
+    for (i = 0; i < 6; i++) { seen[i] = 10 + i; moment[i] = (float)(100 + i); }
     CHECK(grow_encoder(&bag, 5, .1) && bag.row == row);
     CHECK(grow_encoder(&bag, 8, .1) && bag.row != row && bag.features == 8);
-    CHECK(memcmp(bag.row, row, 20 * sizeof(float)) == 0 && memcmp(bag.moment, moment, 20 * sizeof(float)) == 0);
-    CHECK(memcmp(bag.row + 32, row + 20, 4 * sizeof(float)) == 0 && memcmp(bag.moment + 32, moment + 20, 4 * sizeof(float)) == 0);
+    CHECK(memcmp(bag.row, row, 20 * sizeof(float)) == 0 && memcmp(bag.moment, moment, 5 * sizeof(float)) == 0);
+    CHECK(memcmp(bag.row + 32, row + 20, 4 * sizeof(float)) == 0 && bag.moment[8] == 105);
     CHECK(memcmp(bag.seen, seen, 5 * sizeof(int64_t)) == 0 && bag.seen[8] == 15);
-    for (i = 20; i < 32; i++) CHECK(bag.row[i] != 0 && fabsf(bag.row[i]) <= .1f && bag.moment[i] == 0);
-    for (i = 5; i < 8; i++) CHECK(bag.seen[i] == 0);
+    for (i = 20; i < 32; i++) CHECK(bag.row[i] != 0 && fabsf(bag.row[i]) <= .1f);
+    for (i = 5; i < 8; i++) CHECK(bag.seen[i] == 0 && bag.moment[i] == 0);
     encoder_free(&bag);
 
     memset(&options, 0, sizeof options);
@@ -570,6 +618,7 @@ int main(int argc, char **argv)
 {
     check_begin(argc, argv);
     RUN(forged);
+    RUN(older);
     RUN(left_alone);
     RUN(vocabularies_grow);
     RUN(models_grow);
