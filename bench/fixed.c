@@ -9,7 +9,6 @@
 #define _POSIX_C_SOURCE 200809L
 #define HASTE_IMPLEMENTATION
 #include "examples/formats.h"
-#include "examples/encoder.h"
 #include "examples/options.h"
 #include "examples/order.h"
 #include "examples/split.h"

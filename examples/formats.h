@@ -691,6 +691,7 @@ static inline int data_grown(vocabulary *v, data_set *data, const vocabulary_sha
     const int64_t labels = data->label_offset[data->documents], pairs = data->feature_offset[data->documents];
     char text[24];
     v->grows = 0;
+    if (labels == 0) return data_fail(error, "%s: no document has a label", path);
     if (v->shape.text && !v->shape.hash_bits && least > 1 && !data_prune(v, data, before->features, least, error)) return 0;
     if (v->words.count > 0) v->shape.features = v->words.count;
     if (v->shape.named) v->shape.labels = v->labels.count;

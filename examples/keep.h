@@ -29,11 +29,31 @@ static inline int keep_may_write(const char *option, const char *path, const cha
                      option, path, what);
 }
 
+/* Is it one file, under whatever name? Of one that is not there yet its name in its folder counts. */
+static inline int keep_same(const char *a, const char *b)
+{
+    const char *const path[2] = { a, b }, *name[2];
+    char folder[2][4096];
+    struct stat about[2];
+    int i, there;
+    if (strcmp(a, b) == 0) return 1;
+    there = stat(a, &about[0]) == 0;
+    if (there != (stat(b, &about[1]) == 0)) return 0;
+    for (i = 0; i < 2 && !there; i++) {
+        name[i] = strrchr(path[i], '/');
+        name[i] = name[i] ? name[i] + 1 : path[i];
+        if (snprintf(folder[i], sizeof folder[i], "%.*s.", (int)(name[i] - path[i]), path[i]) >= (int)sizeof folder[i] ||
+            stat(folder[i], &about[i]) != 0) return 0;
+    }
+    return about[0].st_dev == about[1].st_dev && about[0].st_ino == about[1].st_ino &&
+           about[0].st_ino != 0 /* of Windows */ && (there || strcmp(name[0], name[1]) == 0);
+}
+
 /* Two options that write must not name the same file. NULL: not given. */
 static inline int keep_differ(const char *option, const char *path, const char *other, const char *same, char *error)
 {
-    if (!path || !same || strcmp(path, same) != 0) return 1;
-    return data_fail(error, "--%s %s: --%s writes there, too", option, path, other);
+    if (!path || !same || !keep_same(path, same)) return 1;
+    return data_fail(error, "--%s %s: that is the file of --%s", option, path, other);
 }
 
 #endif /* KEEP_H */

@@ -117,7 +117,7 @@ static inline int model_read_progress(const haste_file *file, const char *path, 
         !(progress->loss >= 0 && progress->loss <= 1e300) || !(progress->seconds >= 0 && progress->seconds <= 1e300))
         return data_fail(error, "%s: progress that makes no sense: step %lld, encoder %lld, %g seconds", path,
                          (long long)progress->step, (long long)progress->encoder_step, progress->seconds);
-    if (progress->epoch < 0 || progress->epoch > INT32_MAX || progress->seen < 0 || progress->seen > MODEL_MOST ||
+    if (progress->epoch < 0 || progress->epoch > 1000000 || progress->seen < 0 || progress->seen > MODEL_MOST ||
         (progress->watch | 1) != 1 || progress->joined < 0 || progress->joined > progress->step || !schedule_good(plan))
         return data_fail(error, "%s: a plan of training that makes no sense: epoch %lld, %lld steps of %lld", path,
                          (long long)progress->epoch, (long long)progress->step, (long long)plan->total);

@@ -82,7 +82,10 @@ static inline int options_parse(option *table, int count, int argc, char **argv,
         for (k = 0; k < count; k++)
             if (table[k].kind != OPTION_HEADING && length > 2 && name[1] == '-' && strlen(table[k].name) == length - 2 &&
                 memcmp(table[k].name, name + 2, length - 2) == 0) break;
-        if (k == count) return data_fail(error, "unknown option %.*s; --help lists them all", (int)length, name);
+        if (k == count) {
+            for (k = 0; k < count && strcmp(table[k].name, "help-all") != 0; k++) { }
+            return data_fail(error, "unknown option %.*s; --help%s lists them all", (int)length, name, k < count ? "-all" : "");
+        }
         if (table[k].kind == OPTION_FLAG) {
             if (value) return data_fail(error, "--%s takes no value", table[k].name);
             *(int *)table[k].target = 1;
@@ -190,7 +193,7 @@ static inline int options_read(option *table, int count, const char *text, size_
 {
     const char *end = text + bytes;
     while (text < end) {
-        char line[128], before[64], after[64];
+        char line[128], before[64], after[64], why[DATA_ERROR];
         size_t n = 0;
         char *value;
         int k;
@@ -204,7 +207,7 @@ static inline int options_read(option *table, int count, const char *text, size_
         for (k = 0; k < count; k++) if (table[k].kept && strcmp(table[k].name, line) == 0) break;
         if (k == count) return data_fail(error, "%s: has an option --%s that this program does not know", path, line);
         option_value(&table[k], 1, before);
-        if (!option_set(&table[k], value, error)) return 0;
+        if (!option_set(&table[k], value, why)) return data_fail(error, "%s: settings: %s", path, why);
         option_value(&table[k], 1, after);
         if (table[k].given && table[k].kept == 2) option_set(&table[k], before, error);
         else if (table[k].given && strcmp(before, after) != 0)

@@ -1,6 +1,7 @@
 /* page.h: a page about a training run that needs nothing but a browser, for haste-train --report: curves and bars drawn
    as SVG, tables, settings. FOLDER/report.html is the page, FOLDER/curves.csv and FOLDER/frequency.csv what it draws,
-   and where there is gnuplot, FOLDER/curves.svg and FOLDER/frequency.svg are the same for a paper. */
+   and where there is gnuplot, FOLDER/curves.svg and FOLDER/frequency.svg, made by FOLDER/report.gp, are the same for a
+   paper. */
 #ifndef PAGE_H
 #define PAGE_H
 
@@ -52,7 +53,7 @@ static inline void page_chart(FILE *out, const char *title, const char *across, 
     }
     if (!any) return;
     if (!(most_x > 0)) most_x = 1;
-    if (!(most > least)) { least *= .9; most = most * 1.1 + 1e-9; }
+    if (!(most - least > 1e-9 * most)) { least *= .9; most = most * 1.1 + 1e-9; }
     step = page_step(most - least, 5);
     least = floor(least / step) * step;
     most = ceil(most / step) * step;
@@ -61,13 +62,13 @@ static inline void page_chart(FILE *out, const char *title, const char *across, 
     fprintf(out, "</title><text x=\"%d\" y=\"14\" class=\"t\">", PAGE_LEFT);
     page_text(out, title);
     fputs("</text>\n", out);
-    for (v = least; v <= most + step / 2; v += step) {
+    for (i = 0; i < 20 && (v = least + i * step) <= most + step / 2; i++) {
         const double at = 30 + height * (1 - (v - least) / (most - least));
         fprintf(out, "<path d=\"M%d %.1fh%.0f\" class=\"g\"/><text x=\"%d\" y=\"%.1f\" class=\"r\">%g</text>\n", PAGE_LEFT,
                 at, width, PAGE_LEFT - 6, at + 4, fabs(v) < step / 2 ? 0 : v);
     }
     step = page_step(most_x, 8);
-    for (v = 0; v <= most_x + step / 100; v += step)
+    for (i = 0; i < 20 && (v = i * step) <= most_x + step / 100; i++)
         fprintf(out, "<text x=\"%.1f\" y=\"%d\" class=\"m\">%g</text>\n", PAGE_LEFT + width * v / most_x,
                 PAGE_HEIGHT - PAGE_BOTTOM + 16, v);
     fprintf(out, "<text x=\"%.1f\" y=\"%d\" class=\"m\">", PAGE_LEFT + width / 2, PAGE_HEIGHT - 4);

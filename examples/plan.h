@@ -56,7 +56,7 @@ static inline int plan_seconds(const haste_layer_options *options, const haste_w
         if (haste_plan_bytes(options, NULL, &whole, &why) == HASTE_OK)
             share = (double)plan.parameters / (double)whole.parameters;
     }
-    for (i = 0; i < B * D && ok; i++) {
+    for (i = 0; i < (int64_t)B * D && ok; i++) {
         random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
         x[i] = (float)(random >> 40) / 8388608.0f - 1;
     }

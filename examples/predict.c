@@ -411,7 +411,7 @@ static void predict(predictor *p)
     if (batches > 0) {
         qsort(times, (size_t)batches, sizeof times[0], by_value);
         fprintf(stderr, "latency    median %.3f ms, p99 %.3f ms a batch of %s%lld; %.0f documents/s; %s\n",
-                times[batches / 2] * 1e3, times[(batches - 1) * 99 / 100] * 1e3,
+                times[batches / 2] * 1e3, times[(batches * 99 + 99) / 100 - 1] * 1e3,
                 batches * p->batch > done + (batches > 1 ? p->batch : 0) ? "up to " : "", (long long)p->batch,
                 (double)done / seconds, engine_text(p, text));
     }

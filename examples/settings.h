@@ -109,7 +109,7 @@ static int settings_options(settings *s, option *table)
           TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
                                      "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: up to 2 to 60, fewer for more documents, as what is held out says; with --resume on other documents a third of that", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: at most 60 for little data to 2 for much, and documents held out may end it sooner; with --resume on other documents a third of that", 0 },
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
@@ -124,7 +124,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 2, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
         { OPTION_REAL, "warmup", "STEPS", &s->warmup, 0, 1e15, 2, "steps of rising learning rate; below 1: share of training", 0 },
         { OPTION_REAL, "floor", "SHARE", &s->floor, 0, 1, 2, "of the learning rate that is left at the end", 0 },
-        { OPTION_REAL, "rates", "SHARE", &s->rates, 0, 1000, 2, "of both rates that is in use; with --resume on other documents 1/3 unless it is given", 0 },
+        { OPTION_REAL, "rates", "SHARE", &s->rates, 0, 1000, 2, "what both learning rates are multiplied by; with --resume on other documents 1/3 unless it is given", 0 },
         { OPTION_COUNT, "seed", "N", &s->seed, 0, 9e15, 1, "of all random decisions", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Rewiring:", 0 },
         { OPTION_REAL, "rewire-share", "RHO", &s->rewire_share, 0, 1, 2, "of inputs moved at first, falling to 0; 0: never", 0 },

@@ -1,6 +1,6 @@
 /* haste-train: trains an extreme classifier on documents and says how good it is.
 
-       haste-train                                      a made-up data set, half a minute
+       haste-train                                      a made-up data set, under a minute
        haste-train TRAIN TEST --save model.haste        text, or numbers of features: formats.h lists what it reads
        haste-train --help
 
@@ -237,13 +237,12 @@ static int save_at_last(trainer *t)
 {
     char why[DATA_ERROR];
     const double end = now() + 60 * t->s.save_wait;
-    while (t->unkept && !save_to(t, t->s.save, 0, why)) {
+    while ((t->unkept = !save_to(t, t->s.save, 0, why)) != 0) {
         const double left = end - now();
         if (left <= 0 || stop_signal) break;
         fprintf(stderr, TRAIN_NAME ": %s; waiting for room, %.1f minutes more (--save-wait)\n", why, left / 60);
         wait_seconds(left < 10 ? left : 10);
     }
-    t->unkept = t->unkept && !save_to(t, t->s.save, 0, why);
     if (t->unkept) fprintf(stderr, TRAIN_NAME ": %s; what came after it was last kept is lost\n", why);
     return !t->unkept;
 }
@@ -283,6 +282,7 @@ static void open_resumed(trainer *t)
     char text[DATA_ERROR];
     haste_error error;
     const haste_section *section;
+    int64_t i;
     if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
     if (haste_file_find(&t->file, "encoder.shape") && !haste_file_find(&t->file, "progress"))
         die(1, "%s: was exported to predict, without what training needs", t->s.resume);
@@ -295,6 +295,8 @@ static void open_resumed(trainer *t)
         die(2, "%s", text);
     t->layer = t->file.layer;
     if (!model_read_vocabulary(&t->file, t->s.resume, &t->shape, &t->words, text)) die(1, "%s", text);
+    if (t->words.shape.text && (t->words.shape.ngrams != t->s.ngrams || t->words.shape.hash_bits != t->s.hash_bits))
+        die(1, "%s: its vocabulary is not what the settings beside it say", t->s.resume);
     t->words.grows = 1;   /* while TRAIN is read */
     section = haste_file_find(&t->file, "run");
     if (section && section->bytes < sizeof t->run) memcpy(t->run, section->data, (size_t)section->bytes);
@@ -304,6 +306,8 @@ static void open_resumed(trainer *t)
     t->points = (int64_t)(section->bytes / sizeof t->point[0]);
     if (!data_reserve((void **)&t->point, &t->point_room, t->points, sizeof t->point[0])) die(1, "out of memory");
     memcpy(t->point, section->data, (size_t)section->bytes);
+    for (i = 0; i < t->points * (int64_t)(sizeof t->point[0] / sizeof(double)); i++)   /* a forged one is left out */
+        if (!(fabs(((const double *)t->point)[i]) <= 1e15)) t->points = 0;
 }
 
 /* ---- >>preparation ------------------------------------------------------------------------------------------- */
@@ -322,10 +326,13 @@ static void check_settings(const trainer *t)
         (s->export_path && !keep_may_write("export", s->export_path, KEEP_MODEL, "model", error)) ||
         (s->log && !keep_may_write("log", s->log, REPORT_LOG, "log of this version", error)) ||
         !keep_differ("export", s->export_path, "save", s->save, error) ||
+        !keep_differ("export", s->export_path, "resume", s->resume, error) ||
         !keep_differ("log", s->log, "save", s->save ? s->save : s->resume, error) ||
         !keep_differ("log", s->log, "export", s->export_path, error) ||
-        (s->report && !page_folder(s->report, error)))
+        (s->report && !s->plan && !page_folder(s->report, error)))
         die(2, "%s", error);
+    if (s->export_bf16 && !s->export_path) die(2, "--export-bf16 needs --export FILE");
+    if (s->plan && t->train_path) die(2, "--plan reads no file, and not %s", t->train_path);
 }
 
 /* TRAIN or TEST; features: its dense ones, or NULL. */
@@ -378,9 +385,11 @@ static void read_data(trainer *t)
             !synthetic_make(&t->test, (uint64_t)t->s.seed, n, 5000, &t->best)) die(1, "out of memory");
         vocabulary_ids(&t->words, t->train.features, t->train.labels);
     } else {
-        t->words.shape.ngrams = t->s.ngrams;
-        t->words.shape.hash_bits = t->s.hash_bits;
-        if (!t->s.resume) t->words.shape.separator = t->s.separator;
+        if (!t->s.resume) {
+            t->words.shape.ngrams = t->s.ngrams;
+            t->words.shape.hash_bits = t->s.hash_bits;
+            t->words.shape.separator = t->s.separator;
+        }
         read_documents(t, &t->train, t->train_path, t->s.features, t->s.limit_train);
         if (t->s.label_names && !data_read_names(&t->words, t->s.label_names, error)) die(1, "%s", error);
     }
@@ -769,14 +778,18 @@ static void train(trainer *t)
     double shown = now(), epoch_begin = p->seconds, run_begin = p->seconds;
 
     if (p->joined) join(t);
-    if (plan->total == 0 || t->epochs_given || (t->warmup_given && !p->watch && !p->joined)) begin_plan(t);
+    if (s->resume && t->warmup_given && !t->epochs_given && plan->total > 0 && (p->watch || p->joined))
+        die(2, "--warmup %g: %s is trained as documents held out say, by a plan that began before; --epochs begins one anew", s->warmup,
+            s->resume);
+    if (plan->total == 0 || t->epochs_given || t->warmup_given) begin_plan(t);
     if (s->log) {
         FILE *log = report_open_log(s->log, error);
         if (!log || fclose(log) != 0) die(1, "%s", error);
     }
     catch_signals(on_signal);
     t->tried_at = t->glanced_at = now();
-    if (s->save && !s->resume && !save_to(t, s->save, 0, error)) die(1, "%s", error);   /* shows now, not after the first epoch */
+    if (s->save && (!s->resume || !keep_same(s->save, s->resume)) && !save_to(t, s->save, 0, error))
+        die(1, "%s", error);   /* shows now, not after the first epoch */
     if (!s->save && !s->export_path) printf("kept       nowhere: the model is lost at the end without --save or --export\n");
     if (p->step > 0) printf("resumed    after %lld of %lld steps\n", (long long)p->step, (long long)schedule_end(plan));
     fflush(stdout);

@@ -300,8 +300,11 @@ if begin keeping; then   # what is there and is no model is left alone, and what
     fails 2 "--export precious.txt: is there, and is no model" $train train.txt --export precious.txt
     fails 2 "--log precious.txt: is there, and is no log" $train train.txt --log precious.txt
     fails 2 "--report precious.txt: cannot make this folder" $train train.txt --report precious.txt
-    fails 2 "--log x.haste: --save writes there, too" $train train.txt --save x.haste --log x.haste
-    fails 2 "--export x.haste: --save writes there, too" $train train.txt --save x.haste --export x.haste
+    fails 2 "--log x.haste: that is the file of --save" $train train.txt --save x.haste --log x.haste
+    fails 2 "--export ./x.haste: that is the file of --save" $train train.txt --save x.haste --export ./x.haste
+    fails 2 "--export-bf16 needs --export" $train train.txt --export-bf16
+    fails 2 "--plan reads no file" $train --plan 1000 train.txt
+    fails 2 "unknown option --nope; --help-all lists them all" $train --nope
     same test.txt precious.txt
     ok [ ! -e x.haste ]
     fails 1 "no/such/folder/x.haste" $train train.txt --save no/such/folder/x.haste
@@ -310,6 +313,14 @@ if begin keeping; then   # what is there and is no model is left alone, and what
     run 0 $train train.txt $small --epochs 1 --save kept.haste
     ok sh -c '! grep -q "^kept" out'
     run 0 $train train.txt $small --epochs 1 --save kept.haste   # a model may be replaced
+    cp kept.haste again.haste
+    fails 2 "--export kept.haste: that is the file of --resume" $train --resume kept.haste --export kept.haste
+    fails 2 "--export $PWD/kept.haste: that is the file of --resume" $train train.txt --resume kept.haste --export "$PWD/kept.haste" --save new.haste
+    same kept.haste again.haste
+    fails 1 "no/such/folder/x.haste" $train train.txt --resume kept.haste --epochs 2 --save no/such/folder/x.haste
+    printf '1 x\n2 y\n' >nothing.txt
+    fails 1 "nothing.txt: no document has a label" $train nothing.txt --resume kept.haste --save kept.haste
+    same kept.haste again.haste
     : >empty.haste
     run 0 $train train.txt $small --epochs 1 --save empty.haste  # as by mktemp
 
@@ -749,6 +760,7 @@ if begin service; then   # each line is answered before the next one comes
     ok [ "$(wc -l <out)" = 6 ]
     ok awk '{ if (index($1, "name" NR - 1 ":") != 1) exit 1 }' out
     says err '^latency +median [0-9.]+ ms, p99 [0-9.]+ ms'
+    ok awk '/^latency/ { exit !($6 >= $3) }' err
     [ -e model.haste ] || $train train.txt test.txt $small --save model.haste >/dev/null
     printf '0 1:1\n1 2:x\n3 6:1 7:.5\n' >wrong.txt                # a wrong line does not end a service
     run 1 sh -c "$predict model.haste - --top-k 1 <wrong.txt"
@@ -770,6 +782,7 @@ if begin service; then   # each line is answered before the next one comes
         case $signal in INT) want=130 ;; TERM) want=143 ;; HUP) want=129 ;; esac
         ok [ $got = $want ]
         says err '^latency +median [0-9.]+ ms, p99 [0-9.]+ ms'
+        ok awk '/^latency/ { exit !($6 >= $3) }' err
     done
 fi
 
