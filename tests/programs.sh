@@ -318,7 +318,7 @@ if begin keeping; then   # what is there and is no model is left alone, and what
     fails 2 "--export $PWD/kept.haste: that is the file of --resume" $train train.txt --resume kept.haste --export "$PWD/kept.haste" --save new.haste
     same kept.haste again.haste
     fails 1 "no/such/folder/x.haste" $train train.txt --resume kept.haste --epochs 2 --save no/such/folder/x.haste
-    printf '1 x\n2 y\n' >nothing.txt
+    { sed -n '1s/^[0-9]*/2/p' train.txt; printf ' 1:1\n 2:1\n'; } >nothing.txt
     fails 1 "nothing.txt: no document has a label" $train nothing.txt --resume kept.haste --save kept.haste
     same kept.haste again.haste
     : >empty.haste
