@@ -38,7 +38,12 @@ extern int *stub_errno(void);
 #define EACCES 13
 #define EEXIST 17
 #define ENODEV 19
+#define EIO 5
+#define ENOMEM 12
+#define ENOTDIR 20
 #define EISDIR 21
+#define ENFILE 23
+#define EMFILE 24
 #define EFBIG 27
 #define EINVAL 22
 #define ENOSPC 28
