@@ -3505,9 +3505,9 @@ static const float *haste__group_x(const haste__pass *pass, const haste__group *
 /* Is a column of x, where many are 0, not 0 in all samples of tiles `tile` .. end - 1? */
 HASTE__INLINE int haste__column_live(const haste__pass *pass, int column, int tile, int end)
 {
-    const size_t D = (size_t)pass->layer->inputs;
+    const char *live = pass->scratch.live + column;
     int any = !pass->sparse;
-    for (; tile < end; tile++) any |= pass->scratch.live[(size_t)tile * D + (size_t)column];
+    for (; tile < end && !any; tile++) any = live[(size_t)tile * (size_t)pass->layer->inputs];
     return any;
 }
 
