@@ -936,7 +936,7 @@ typedef struct haste_file {
 
      memory    saving: [capacity] bytes (=), anywhere, none of them the layer's or a section's; NULL where capacity is 0
      needed    (=): the bytes of the file. Where needed > capacity: HASTE_ERR_SIZE, with needed set and memory untouched
-     in_place  0: what is loaded lies in a copy; memory may lie anywhere. 1 (on big-endian machines as 0): it lies where
+     borrow    0: what is loaded lies in a copy; memory may lie anywhere. 1 (on big-endian machines as 0): it lies where
                it is, without a copy, as of a file that is mapped; memory is 64-byte aligned, must outlive *file, and is
                written to only by who trains the layer. haste_file_free leaves it alone
 
@@ -951,7 +951,7 @@ HASTE_API haste_status haste_load(const char *path, int32_t map, haste_file *fil
 HASTE_API haste_status haste_save_memory(void *memory, size_t capacity, const haste_layer *layer, haste_dtype dtype,
                                          const haste_section *sections, int32_t section_count, size_t *needed,
                                          haste_error *error);
-HASTE_API haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+HASTE_API haste_status haste_load_memory(const void *memory, size_t bytes, int32_t borrow, haste_file *file,
                                          haste_error *error);
 HASTE_API haste_status haste_file_check(const haste_file *file, haste_error *error);
 HASTE_API void         haste_file_free(haste_file *file);
@@ -7979,7 +7979,7 @@ haste_status haste_load(const char *path, int32_t map, haste_file *file, haste_e
     return status;
 }
 
-haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_place, haste_file *file,
+haste_status haste_load_memory(const void *memory, size_t bytes, int32_t borrow, haste_file *file,
                                haste_error *error)
 {
     const char *const name = "the memory";
@@ -7988,16 +7988,16 @@ haste_status haste_load_memory(const void *memory, size_t bytes, int32_t in_plac
     char *at = (char *)(uintptr_t)memory;   /* in place, parsing only reads */
     if (!memory) return haste__fail(error, HASTE_ERR_ARG, "memory is NULL");
     if (!file) return haste__fail(error, HASTE_ERR_ARG, "file is NULL");
-    if (in_place != 0 && in_place != 1)
-        return haste__fail(error, HASTE_ERR_ARG, "in_place = %ld, expected 0 or 1", (long)in_place);
-    if (in_place && (uintptr_t)memory % HASTE__ALIGN != 0)
+    if (borrow != 0 && borrow != 1)
+        return haste__fail(error, HASTE_ERR_ARG, "borrow = %ld, expected 0 or 1", (long)borrow);
+    if (borrow && (uintptr_t)memory % HASTE__ALIGN != 0)
         return haste__fail(error, HASTE_ERR_ARG, "memory is %d bytes behind a multiple of 64, expected 0 in place",
                            (int)((uintptr_t)memory % HASTE__ALIGN));
     if (bytes < HASTE__FILE_PREFIX)
         return haste__fail(error, HASTE_ERR_FORMAT, "%s is shorter than the header of a model file", name);
     memset(&loaded, 0, sizeof loaded);
     loaded.bytes = bytes;
-    loaded.mapped = in_place && !haste__big_endian() ? 2 : 0;
+    loaded.mapped = borrow && !haste__big_endian() ? 2 : 0;
     status = haste__file_check_prefix((const unsigned char *)memory, bytes, name, error);
     if (!status && !loaded.mapped) {
         at = (char *)haste__allocate(bytes);

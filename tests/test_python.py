@@ -760,10 +760,10 @@ class TestMemory(unittest.TestCase):
             self.assertEqual(data.tobytes(), path.read_bytes())
             self.same(haste.load_memory(path.read_bytes()))
             self.assertEqual(haste.load_memory(data, batch=3).batch, 3)
-            mapped = haste.load_memory(np.memmap(path, mode="r"), in_place=True)
+            mapped = haste.load_memory(np.memmap(path, mode="r"), borrow=True)
             self.assertTrue((mapped.top_k(self.x, 3)[0] == self.layer.top_k(self.x, 3)[0]).all())
         self.assertEqual(haste.load_memory(self.layer.save_memory(dtype="bfloat16")).dtype, "bfloat16")
-        layer = haste.load_memory(data, in_place=True)
+        layer = haste.load_memory(data, borrow=True)
         self.assertIn(library.address(layer.weight(2)) - library.address(data), range(data.nbytes))
         before = data.copy()
         weight, sections = layer.weight(0), layer.sections

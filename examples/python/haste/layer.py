@@ -650,12 +650,12 @@ class Layer:
         return layer
 
     @classmethod
-    def load_memory(cls, memory, *, in_place=False, **work):
-        """haste_load_memory, of bytes or uint8. in_place=True: the layer lies there, and training writes to it."""
+    def load_memory(cls, memory, *, borrow=False, **work):
+        """haste_load_memory, of bytes or uint8. borrow=True: the layer lies there, and training writes to it."""
         layer = cls._empty(**work)
         memory = numpy.frombuffer(memory, numpy.uint8)
-        layer._loaded("haste_load_memory", memory, memory.nbytes, bool(in_place))
-        if in_place:
+        layer._loaded("haste_load_memory", memory, memory.nbytes, bool(borrow))
+        if borrow:
             layer._s.file_bytes = memory   # there it lives as long as the layer's views
         return layer
 
