@@ -959,8 +959,8 @@ static void print_help(void)
            "Trains an extreme classifier on TRAIN and scores it on TEST. They are text with\n"
            "labels (fastText's lines, TSV or CSV with labels in the first column) or\n"
            "numbered features (LIBSVM, or with the header of the Extreme Classification\n"
-           "Repository), also as .gz%s or from a pipe; - is standard input.\n"
-           "Without files it learns a made-up data set. Everything has a default.\n\n"
+           "Repository), also as .gz or from a pipe; - is standard input.\n"
+           "Without files it learns a made-up data set. Everything has a default.\n%s\n"
            "  --save FILE        keep the model, also when stopped by a signal\n"
            "  --resume FILE      go on with a kept model: stopped, for more --epochs, or\n"
            "                     (with --save) on other documents, with new labels\n"
@@ -978,7 +978,7 @@ static void print_help(void)
 #ifdef HASTE_ZLIB
            ""
 #else
-           " (not in this build: no zlib)"
+           "This build reads no .gz: it was made without zlib.\n"
 #endif
            );
 }
