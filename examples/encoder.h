@@ -89,7 +89,7 @@ static inline void encoder_free(encoder *e)
     memset(e, 0, sizeof *e);
 }
 
-/* Scratch for training; the embeddings are e->row already, or made by encoder_create. */
+/* Scratch for training, beside embeddings that were made (encoder_create) or read. 0: out of memory. */
 static inline int encoder_scratch(encoder *e)
 {
     if (e->threads < 1) e->threads = 1;
@@ -98,14 +98,15 @@ static inline int encoder_scratch(encoder *e)
     return e->count && e->gradient;
 }
 
-/* Embeddings uniform in +-scale, bias and moments 0. features, width, seed, threads etc. are set by the caller. 0: out of memory. */
+/* Embeddings uniform in +-scale, bias and moments 0, without scratch. features, width, seed, threads etc. are set by the caller.
+   0: out of memory. */
 static inline int encoder_create(encoder *e, double scale)
 {
     size_t bytes = encoder_bytes(e->features, e->width), rows = (size_t)e->features + 1, count = bytes / sizeof(float), i;
     e->row = bytes ? (float *)malloc(bytes) : NULL;
     e->moment = (float *)calloc(rows, sizeof(float));
     e->seen = (int64_t *)calloc(rows, sizeof(int64_t));
-    if (!e->row || !e->moment || !e->seen || !encoder_scratch(e)) { encoder_free(e); return 0; }
+    if (!e->row || !e->moment || !e->seen) { encoder_free(e); return 0; }
     for (i = 0; i < count - (size_t)e->width; i++)
         e->row[i] = (float)(scale * ((double)(encoder_random(e->seed, 1, (uint64_t)i) >> 40) / 8388608.0 - 1));
     for (; i < count; i++) e->row[i] = 0;

@@ -6,7 +6,7 @@
 #include "encoder.h"
 
 /* Embeddings of `features` in all, the new ones as those of a new encoder, in memory of their own. The bias stays the
-   last row. Scratch is still to be made. 0: out of memory, nothing changed. */
+   last row. 0: out of memory, nothing changed. */
 static inline int grow_encoder(encoder *e, int32_t features, double scale)
 {
     encoder grown = *e;

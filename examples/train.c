@@ -579,7 +579,6 @@ static void make_model(trainer *t)
             t->bag.features = (int32_t)t->known;
             if (!model_read_training(&t->file, s->resume, &kept, t->bag.step, &t->bag, text)) die(1, "%s", text);
             if (!grow_encoder(&t->bag, t->train.features, s->encoder_init)) die(1, "out of memory for the encoder");
-            if (!encoder_scratch(&t->bag)) die(1, "out of memory");
         }
         t->bag.step = t->progress.encoder_step;
     } else {
@@ -594,6 +593,7 @@ static void make_model(trainer *t)
         if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
         free(order);
     }
+    if (!t->shape.dense && !encoder_scratch(&t->bag)) die(1, "out of memory");
     if (t->shape.dense) say(t, "inputs     %ld dense\n", (long)D);
     else say(t, "encoder    %ld features x %ld, %s, dropout %g\n", (long)t->train.features, (long)D,
                 t->shape.relu ? "relu" : "linear", s->dropout);

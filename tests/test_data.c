@@ -202,7 +202,7 @@ static void seed_encoder(encoder *e, int threads, double dropout)
     e->dropout = dropout;
     e->seed = 3;
     e->threads = threads;
-    if (!encoder_create(e, .5)) { printf("out of memory\n"); exit(1); }
+    if (!encoder_create(e, .5) || !encoder_scratch(e)) { printf("out of memory\n"); exit(1); }
 }
 
 /* The gradient of sum(h * c) by differences: Adam's first step moves a row by lr times its gradient, divided by the root of the

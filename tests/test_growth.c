@@ -135,7 +135,7 @@ static void most_energy(void)
         haste_rows rows;
         int64_t *row_of = (int64_t *)test_alloc((size_t)L * sizeof *row_of), slot, first, j;
         int64_t *frequency = (int64_t *)test_alloc((size_t)L * sizeof *frequency);
-        int32_t *id = (int32_t *)test_alloc((size_t)L * sizeof *id), l;
+        int32_t *id = (int32_t *)test_alloc(((size_t)L + 1) * sizeof *id), l;   /* L may be 1; two are named below */
         double kept = -7, share;
         int threads;
         memset(&rows, 0, sizeof rows);
