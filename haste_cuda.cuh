@@ -433,6 +433,12 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
     #warning "haste_cuda.cuh: sm_90 lacks the instructions of the wide and given kernels; compile for sm_90a"
 #endif
 
+/* What a kernel is for the runtime; its dynamic shared memory. tests/emulator has others. */
+#ifndef HASTE__CU_KERNEL
+    #define HASTE__CU_KERNEL(...) ((const void *)(__VA_ARGS__))
+    #define HASTE__CU_SHARED(name, alignment) extern __shared__ __align__(alignment) unsigned char name[]
+#endif
+
 /* Launches a kernel. The launch's own error is returned: the one that cudaGetLastError gives may be another library's. */
 template <typename T> struct haste__cu_same { typedef T type; };   /* arguments are converted to the kernel's types */
 template <typename... P>
@@ -440,19 +446,21 @@ static cudaError_t haste__cu_launch(void (*kernel)(P...), dim3 grid, dim3 thread
                                     typename haste__cu_same<P>::type... values)
 {
     void *arguments[] = { (void *)&values... };
-    return cudaLaunchKernel((const void *)kernel, grid, threads, arguments, shared, stream);
+    return cudaLaunchKernel(HASTE__CU_KERNEL(kernel), grid, threads, arguments, shared, stream);
 }
 
 /* The same in a function that has a `launched`; HASTE__CU_LAUNCHED says what failed. */
 #define HASTE__CU_LAUNCH(kernel, grid, threads, shared, stream, ...) \
     launched = haste__cu_launch(kernel, dim3((unsigned)(grid)), dim3((unsigned)(threads)), (shared), (stream), __VA_ARGS__)
-#define HASTE__CU_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
 /* ---- >>instructions ------------------------------------------------------------------------------------------
 
    A line of PTX or two each. Addresses of shared memory are 32-bit numbers. volatile keeps instructions in the order in
    which they are written, which is the order that was measured; those without it the compiler may move. */
 
+#ifdef HASTE__CU_INSTRUCTIONS   /* the same functions, for something else than a GPU */
+    #include HASTE__CU_INSTRUCTIONS
+#else
 static __device__ __forceinline__ uint32_t haste__cu_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 /* 16 bytes from global to shared memory, zeros where they are not wanted; and without that question. Copies up to a
@@ -566,7 +574,7 @@ static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float 
     return two;
 }
 
-/* 2 to the x, and 1 / x: the device's short forms, as is the logarithm below. */
+/* 2 to the x, 1 / x and the root: the device's short forms, as is the logarithm below. */
 static __device__ __forceinline__ float haste__cu_exp2(float x)
 {
     float y;
@@ -577,6 +585,12 @@ static __device__ __forceinline__ float haste__cu_inverse(float x)
 {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+static __device__ __forceinline__ float haste__cu_root(float x)
+{
+    float y;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
@@ -663,7 +677,193 @@ static __device__ __forceinline__ void haste__cu_barrier_wait(uint32_t barrier, 
                  " @!done bra again_%=;\n}"
                  :: "r"(barrier), "r"(parity) : "memory");
 }
+/* d[16 x 8] = a[16 x 16] b[16 x 8] + c */
+static __device__ __forceinline__ void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                                         uint32_t b0, uint32_t b1, float c0, float c1, float c2, float c3)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
+}
+
+/* As haste__cu_transpose8, but kept in its place among the loads. */
+static __device__ __forceinline__ uint32_t haste__narrow_transpose(uint32_t piece)
+{
+    uint32_t out;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(piece));
+    return out;
+}
+
+/* In a cluster of two blocks: barriers and shared memory of the other one. */
+static __device__ __forceinline__ void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
+{
+    asm volatile("{\n .reg .pred done;\n again_%=:\n"
+                 " mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 " @!done bra again_%=;\n}" :: "r"(barrier), "r"(parity) : "memory");
+}
+static __device__ __forceinline__ uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the other block's */
+{
+    uint32_t out;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank ^ 1));
+    return out;
+}
+static __device__ __forceinline__ void haste__narrow_arrive_other(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
+}
+static __device__ __forceinline__ void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
+                 :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier) : "memory");
+}
+static __device__ __forceinline__ void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
+                 :: "r"(to), "f"(v), "r"(barrier) : "memory");
+}
+static __device__ __forceinline__ void haste__narrow_cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
+}
+
+/* Keeps v in a register: reading the lane's number again takes 50 cycles. */
+static __device__ __forceinline__ void haste__narrow_keep(int &v) { asm volatile("" : "+r"(v)); }
+
+/* Two bfloat16: check += 0 * w. It becomes NaN where one is not finite. */
+static __device__ __forceinline__ void haste__narrow_collect(uint32_t &check, uint32_t w)
+{
+    asm volatile("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(check) : "r"(w), "r"(0));
+}
 #endif
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)   /* of the wide and given kernels */
+/* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies (then a barrier). */
+static __device__ __forceinline__ void haste__wide_fence_async(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ void haste__wide_sts32(uint32_t at, uint32_t v)
+{
+    asm volatile("st.shared.b32 [%0], %1;" :: "r"(at), "r"(v) : "memory");
+}
+static __device__ __forceinline__ void haste__wide_bar(int id)
+{
+    asm volatile("bar.sync %0, 128;" :: "r"(id) : "memory");
+}
+
+/* Bulk copies. in: to shared memory; `barrier` counts the bytes. out: from it, in batches that bulk_batch closes; bulk_read
+   waits until all have been read (their memory may be overwritten), bulk_wait until all have been written. */
+static __device__ __forceinline__ void haste__wide_bulk_in(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+static __device__ __forceinline__ void haste__wide_bulk_out(void *to, uint32_t from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" :: "l"(to), "r"(from), "r"(bytes) : "memory");
+}
+static __device__ __forceinline__ void haste__wide_bulk_batch()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+static __device__ __forceinline__ void haste__wide_bulk_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+static __device__ __forceinline__ void haste__wide_bulk_wait()
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+/* Four 8x8 matrices to shared memory; lane 8j + r gives the address of row r of matrix j. */
+static __device__ __forceinline__ void haste__wide_stmatrix(uint32_t row, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 :: "r"(row), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+/* wgmma's view of a matrix in shared memory that begins at `at`. MODE 1, 2, 3: rows of 128, 64, 32 bytes, swizzled; EIGHT:
+   bytes from one unit of 8 rows to the next; the next 64 columns (S = 128) lie 1024 bytes further. The low bits are the
+   address in units of 16 bytes: steps are added to it. */
+template <int EIGHT, int MODE> static __device__ __forceinline__ uint64_t haste__wide_matrix(uint32_t at)
+{
+    return (uint64_t)((at >> 4) + (64u << 16)) | (uint64_t)((uint32_t)EIGHT >> 4 | (uint32_t)MODE << 30) << 32;
+}
+
+static __device__ __forceinline__ void haste__wide_wgmma_fence(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ void haste__wide_wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> static __device__ __forceinline__ void haste__wide_wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
+}
+
+#define HASTE__WIDE_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define HASTE__WIDE_D16(i) HASTE__WIDE_D4(i), HASTE__WIDE_D4(i + 4), HASTE__WIDE_D4(i + 8), HASTE__WIDE_D4(i + 12)
+
+/* d [64, N] (+)= A [64, 16] B [16, N]; TA, TB: that operand lies with its M or N side along the rows. add = 0: = */
+template <int N, int TA, int TB>
+static __device__ __forceinline__ void haste__wide_wgmma(float *d, uint64_t a, uint64_t b, int add)
+{
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    if constexpr (N == 32)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, %19, %20; }"
+                     : HASTE__WIDE_D16(0) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+    else if constexpr (N == 64)
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+                     "%32, %33, p, 1, 1, %35, %36; }"
+                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+    else
+        asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                     "%64, %65, p, 1, 1, %67, %68; }"
+                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16), HASTE__WIDE_D16(32), HASTE__WIDE_D16(48)
+                     : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
+#else
+    (void)d; (void)a; (void)b; (void)add;
+#endif
+}
+
+/* 4, 8, 16 bytes that nobody else reads, zeros where they are not wanted; the rest of the 128 bytes will be wanted soon. */
+static __device__ __forceinline__ uint32_t haste__cu_given_load4(const void *p, bool wanted)
+{
+    uint32_t v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %2, 0; mov.b32 %0, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.b32 %0, [%1]; }"
+                 : "=&r"(v) : "l"(p), "r"((int)wanted));
+    return v;
+}
+static __device__ __forceinline__ uint2 haste__cu_given_load8(const void *p, bool wanted)
+{
+    uint2 v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.v2.b32 {%0,%1}, [%2]; }"
+                 : "=&r"(v.x), "=&r"(v.y) : "l"(p), "r"((int)wanted));
+    return v;
+}
+static __device__ __forceinline__ uint4 haste__cu_given_load16(const void *p, bool wanted)
+{
+    uint4 v;
+    asm volatile("{ .reg .pred w; setp.ne.b32 w, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
+                 " @w ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {%0,%1,%2,%3}, [%4]; }"
+                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w) : "l"(p), "r"((int)wanted));
+    return v;
+}
+#endif
+#endif   /* HASTE__CU_INSTRUCTIONS */
 
 enum {
     HASTE__CU_TILE    = 64,     /* samples in a tile: one row of x */
@@ -790,7 +990,7 @@ haste_status haste_cuda_supported(haste_error *error)
     if (major < 8)
         return haste__cu_fail(error, HASTE_ERR_DEVICE, "device %d has compute capability %d.%d, expected at least 8.0",
                               device, major, minor);
-    result = cudaFuncGetAttributes(&about, haste__cu_draw_index_kernel);   /* any kernel will do */
+    result = cudaFuncGetAttributes(&about, HASTE__CU_KERNEL(haste__cu_draw_index_kernel));   /* any kernel will do */
     if (result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction) {
         cudaGetLastError();
         return haste__cu_fail(error, HASTE_ERR_DEVICE, "haste_cuda.cuh was not compiled for device %d, of compute "
@@ -1839,7 +2039,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
                                          (haste__cu_group_blocks<T, SP>::N)) haste__cu_group_kernel(const haste__cu_pass p)
 {
     typedef haste__cu_tile<T, SP> tile;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
     float *dw = (float *)(memory + tile::X), *db = (float *)(memory + tile::DB);
     const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, chunks = (p.F + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
@@ -2010,7 +2210,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_forward_ke
 {
     typedef haste__cu_tile<T, SP> tile;
     typedef haste__cu_forward_tile<T, SP> layout;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     float *z = (float *)(memory + layout::Z), *limit = (float *)(memory + layout::LIMIT);
     uint32_t *y = (uint32_t *)(memory + layout::Y);
     int32_t *label = (int32_t *)(memory + layout::LABEL);
@@ -2819,7 +3019,7 @@ static __device__ __forceinline__ void haste__few_product(const haste__cu_stream
 template <int COLUMNS>
 static __global__ void __launch_bounds__(32 * HASTE__FEW_WARPS, 1) haste__few_kernel(const haste__cu_stream_args a)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     __shared__ uint32_t floor[HASTE__CU_FEW];
     __shared__ int counts[HASTE__CU_FEW];
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
@@ -3033,7 +3233,7 @@ static __device__ __forceinline__ void haste__cu_scatter_sum(float *v, int first
 template <typename T, int N>
 static __global__ void __launch_bounds__(HASTE__CU_STREAM_THREADS, 1) haste__cu_stream_kernel(const haste__cu_stream_args a)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     __shared__ uint32_t floor[HASTE__CU_FEW];
     __shared__ int counts[HASTE__CU_FEW];
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, stages = a.stages, size = a.stage;
@@ -3527,7 +3727,7 @@ static __global__ void __launch_bounds__(32 * HASTE__PANEL_WARPS(UNIT, MODE), 1)
 {
     enum { STAGE = HASTE__PANEL_STAGE(UNIT), LABELS = UNIT / 4 };
     constexpr bool SEARCH = MODE == HASTE__CU_TOP_K;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4, quad = lane % 4;
     const int tile = (int)blockIdx.y, part = plan.part + (int)blockIdx.x, sample0 = tile * HASTE__CU_TILE + row * 8;
     const int samples = p.B - sample0 < 0 ? 0 : p.B - sample0 < 8 ? p.B - sample0 : 8;
@@ -3710,7 +3910,7 @@ static cudaError_t haste__panel_launch(const haste__cu_pass *p, const haste__pan
                                        cudaStream_t stream)
 {
     int most;
-    const cudaError_t error = haste__cu_allow_all((const void *)haste__panel_kernel<UNIT, NARROW, MODE>, &most);
+    const cudaError_t error = haste__cu_allow_all(HASTE__CU_KERNEL(haste__panel_kernel<UNIT, NARROW, MODE>), &most);
     if (error != cudaSuccess) return error;
     return haste__cu_launch(haste__panel_kernel<UNIT, NARROW, MODE>, dim3(parts, (unsigned)p->tiles),
                             32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *plan);
@@ -3819,7 +4019,7 @@ static __global__ void haste__cu_score_kernel(haste__cu_stream_args a, haste__cu
 static __global__ void haste__cu_draw_index_kernel(uint16_t *index, int64_t groups, int64_t group_base, int F, int width,
                                                    uint64_t key)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     uint32_t *bitmap = (uint32_t *)memory;
     const int words = (width + 31) / 32, lane = (int)threadIdx.x;
     for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
@@ -3875,7 +4075,7 @@ static int haste__cu_strip(int path, int F) { return path == HASTE_CUDA_WIDE && 
 template <typename T> static __global__ void haste__cu_reorder_kernel(T *array, int64_t groups, int S, int F, int strip,
                                                                       int path)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     T *copy = (T *)memory;
     const int strips = (F + strip - 1) / strip;
     for (int64_t item = blockIdx.x; item < groups * strips; item += gridDim.x) {
@@ -3961,7 +4161,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
                                                                                    const haste__cu_rewire r, int growth)
 {
     typedef haste__cu_tile<T, SP> tile;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     __shared__ int wanted;
     __shared__ float best_key[4];
     __shared__ int32_t best_at[4];
@@ -4074,7 +4274,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
    scores come to shared memory; of more than HASTE__CU_FEW_PLACES only a bit a place: does it stay? */
 static __global__ void haste__cu_limit_kernel(haste__cu_rewire r, int64_t groups, int F)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int threads = (int)blockDim.x, few = F <= HASTE__CU_FEW_PLACES;
     uint32_t *stays = (uint32_t *)memory;
     uint4 *score = (uint4 *)memory;   /* four at a time; the last ones may be no scores */
@@ -4199,7 +4399,7 @@ static __device__ __forceinline__ int haste__cu_missing(const uint16_t *index, i
    written: a position holds what the last swap put there. Warp: one group after the other. */
 static __global__ void haste__cu_grow_kernel(haste__cu_rewire r, int64_t groups, int F, int width, const uint16_t *all_index)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int lane = (int)threadIdx.x % 32, warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, n = width - F;
     uint64_t *grow = F <= HASTE__CU_FEW_PLACES ? (uint64_t *)memory + warp * F
                                                : r.grow + ((int64_t)blockIdx.x * warps + warp) * F;
@@ -4294,7 +4494,7 @@ static __host__ __device__ __forceinline__ int haste__cu_rewire_shared(int64_t F
 template <typename T> static __global__ void haste__cu_rewire_kernel(const haste__cu_pass p, const haste__cu_rewire r,
                                                                      uint16_t *all_index)
 {
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int F = p.F, S = p.S, threads = (int)blockDim.x, padded = (F + 3) / 4 * 4, shared = r.rows == NULL;
     uint32_t *input = shared ? (uint32_t *)memory : r.order + (size_t)blockIdx.x * 2 * (size_t)padded;
     int32_t *from = (int32_t *)input + padded;
@@ -4416,104 +4616,12 @@ typedef struct haste__wide_plan {
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies (then a barrier). */
-static __device__ __forceinline__ void haste__wide_fence_async(void)
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-static __device__ __forceinline__ void haste__wide_sts32(uint32_t at, uint32_t v)
-{
-    asm volatile("st.shared.b32 [%0], %1;" :: "r"(at), "r"(v) : "memory");
-}
-static __device__ __forceinline__ void haste__wide_bar(int id)
-{
-    asm volatile("bar.sync %0, 128;" :: "r"(id) : "memory");
-}
-
-/* Bulk copies. in: to shared memory; `barrier` counts the bytes. out: from it, in batches that bulk_batch closes; bulk_read
-   waits until all have been read (their memory may be overwritten), bulk_wait until all have been written. */
-static __device__ __forceinline__ void haste__wide_bulk_in(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                 :: "r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
-}
-static __device__ __forceinline__ void haste__wide_bulk_out(void *to, uint32_t from, uint32_t bytes)
-{
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" :: "l"(to), "r"(from), "r"(bytes) : "memory");
-}
-static __device__ __forceinline__ void haste__wide_bulk_batch()
-{
-    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-static __device__ __forceinline__ void haste__wide_bulk_read()
-{
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-static __device__ __forceinline__ void haste__wide_bulk_wait()
-{
-    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
 /* A 32-bit mixer: each output bit depends on all input bits. */
 static __host__ __device__ __forceinline__ uint32_t haste__wide_mix32(uint32_t x)
 {
     x ^= x >> 16; x *= 0x7feb352du;
     x ^= x >> 15; x *= 0x846ca68bu;
     return x ^ x >> 16;
-}
-
-/* wgmma's view of a matrix in shared memory that begins at `at`. MODE 1, 2, 3: rows of 128, 64, 32 bytes, swizzled; EIGHT:
-   bytes from one unit of 8 rows to the next; the next 64 columns (S = 128) lie 1024 bytes further. The low bits are the
-   address in units of 16 bytes: steps are added to it. */
-template <int EIGHT, int MODE> static __device__ __forceinline__ uint64_t haste__wide_matrix(uint32_t at)
-{
-    return (uint64_t)((at >> 4) + (64u << 16)) | (uint64_t)((uint32_t)EIGHT >> 4 | (uint32_t)MODE << 30) << 32;
-}
-
-static __device__ __forceinline__ void haste__wide_wgmma_fence(void)
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-static __device__ __forceinline__ void haste__wide_wgmma_commit(void)
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int N> static __device__ __forceinline__ void haste__wide_wgmma_wait(void)
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory");
-}
-
-#define HASTE__WIDE_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define HASTE__WIDE_D16(i) HASTE__WIDE_D4(i), HASTE__WIDE_D4(i + 4), HASTE__WIDE_D4(i + 8), HASTE__WIDE_D4(i + 12)
-
-/* d [64, N] (+)= A [64, 16] B [16, N]; TA, TB: that operand lies with its M or N side along the rows. add = 0: = */
-template <int N, int TA, int TB>
-static __device__ __forceinline__ void haste__wide_wgmma(float *d, uint64_t a, uint64_t b, int add)
-{
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    if constexpr (N == 32)
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, %19, %20; }"
-                     : HASTE__WIDE_D16(0) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-    else if constexpr (N == 64)
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                     "%32, %33, p, 1, 1, %35, %36; }"
-                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16) : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-    else
-        asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-                     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-                     "%64, %65, p, 1, 1, %67, %68; }"
-                     : HASTE__WIDE_D16(0), HASTE__WIDE_D16(16), HASTE__WIDE_D16(32), HASTE__WIDE_D16(48)
-                     : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB));
-#else
-    (void)d; (void)a; (void)b; (void)add;
-#endif
 }
 
 /* ---- pieces of the step ---- */
@@ -4684,13 +4792,13 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr int EIGHT = 16 * S, MODE = S == 32 ? 2 : 1, XB = CHUNK * 128, WB = CHUNK * S * 2, ZB = 128 * S;
     constexpr int N = S / 2, WORDS = (N + 31) / 32, HALVES = CHUNK / 64;   /* logits of a thread; blocks of 64 inputs */
-    extern __shared__ __align__(1024) char haste__wide_shared[];
+    HASTE__CU_SHARED(haste__wide_shared, 1024);
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
     const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
     const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
     const int bar = 1 + worker;
     const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
-    char *slab = haste__wide_shared + worker * plan.slab;
+    char *slab = (char *)haste__wide_shared + worker * plan.slab;
     const uint32_t xs = haste__cu_address(slab), ws = xs + 2 * XB, zs = ws + 2 * WB, states = zs + plan.kept * ZB;
     const int state_arrays = PLAIN || !plan.state_bytes ? 0 : p.state[1] ? 2 : 1;
     const uint32_t small = states + (MULTI && plan.borrow ? 0 : state_arrays * plan.state_bytes);
@@ -4700,7 +4808,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     /* bad[0]: a logit of the group is not finite; bad[1]: a gradient. Two words, because one warp may set bad[1] while
        another still reads bad[0] to decide about grad_x. */
     volatile uint32_t *bad = (volatile uint32_t *)(sums + 4 * S);
-    char *shared_at = haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
+    char *shared_at = (char *)haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
     const uint32_t resident = haste__cu_address(shared_at) + 4 * HASTE__WIDE_LOCKS;
     const int G = (int)p.groups, tiles = p.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
@@ -4881,9 +4989,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int j = 0; j < S / 8; j += 2) {
             const uint32_t at = za + haste__wide_offset<S>(warp * 16 + (lane & 15), 8 * j + 8 * (lane >> 4));
             const float *v = z + 4 * j;
-            asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
-                         :: "r"(at), "r"(haste__cu_pack_fast(v[0], v[1])), "r"(haste__cu_pack_fast(v[2], v[3])),
-                            "r"(haste__cu_pack_fast(v[4], v[5])), "r"(haste__cu_pack_fast(v[6], v[7])) : "memory");
+            haste__wide_stmatrix(at, haste__cu_pack_fast(v[0], v[1]), haste__cu_pack_fast(v[2], v[3]),
+                                 haste__cu_pack_fast(v[4], v[5]), haste__cu_pack_fast(v[6], v[7]));
         }
         #pragma unroll
         for (int i = 0; i < N / 2; i++) {
@@ -5253,7 +5360,7 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
 static int haste__wide_compiled(void)
 {
     cudaFuncAttributes kernel;
-    if (cudaFuncGetAttributes(&kernel, haste__wide_kernel<32, 64, false, false, 5, true>) == cudaSuccess)
+    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__wide_kernel<32, 64, false, false, 5, true>)) == cudaSuccess)
         return kernel.numRegs > 64;
     cudaGetLastError();
     return 0;
@@ -5287,9 +5394,9 @@ static cudaError_t haste__wide_launch_one(const haste__cu_pass *p, const haste__
     haste__wide_plan own = *plan;
     void *arguments[2] = { &pass, &own };
     int most;
-    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
+    const cudaError_t error = haste__cu_allow_all(HASTE__CU_KERNEL(kernel), &most);
     if (error != cudaSuccess) return error;
-    return haste__cu_early((const void *)kernel, dim3((unsigned)plan->grid), 128 * plan->workers, plan->shared, 1, 1,
+    return haste__cu_early(HASTE__CU_KERNEL(kernel), dim3((unsigned)plan->grid), 128 * plan->workers, plan->shared, 1, 1,
                            arguments, stream);
 }
 
@@ -5394,58 +5501,6 @@ typedef struct haste__narrow_plan {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 
-/* -- more instructions -- */
-
-/* d[16 x 8] = a[16 x 16] b[16 x 8] + c */
-static __device__ __forceinline__ void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                                         uint32_t b0, uint32_t b1, float c0, float c1, float c2, float c3)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
-                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3));
-}
-
-/* As haste__cu_transpose8, but kept in its place among the loads. */
-static __device__ __forceinline__ uint32_t haste__narrow_transpose(uint32_t piece)
-{
-    uint32_t out;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(piece));
-    return out;
-}
-
-/* In a cluster of two blocks: barriers and shared memory of the other one. */
-static __device__ __forceinline__ void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
-{
-    asm volatile("{\n .reg .pred done;\n again_%=:\n"
-                 " mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-                 " @!done bra again_%=;\n}" :: "r"(barrier), "r"(parity) : "memory");
-}
-static __device__ __forceinline__ uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the other block's */
-{
-    uint32_t out;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank ^ 1));
-    return out;
-}
-static __device__ __forceinline__ void haste__narrow_arrive_other(uint32_t barrier)
-{
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
-}
-static __device__ __forceinline__ void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
-{
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
-                 :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier) : "memory");
-}
-static __device__ __forceinline__ void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
-{
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
-                 :: "r"(to), "f"(v), "r"(barrier) : "memory");
-}
-static __device__ __forceinline__ void haste__narrow_cluster_sync(void)
-{
-    asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
-}
-
 /* -- pieces of the step -- */
 
 /* A 32-bit number for each counter. */
@@ -5510,15 +5565,14 @@ static __device__ __forceinline__ float haste__narrow_hinge(float (&z)[4][4])
 static __device__ __forceinline__ float haste__narrow_rule(const haste__cu_pass &pass, int adam, float decay, float w,
                                                            float g, float *m, float *v)
 {
-    float root;
     if (!adam) {
         *m = pass.momentum * *m + (g + decay * w);
         return w - pass.lr * *m;
     }
     *m = pass.beta1 * *m + (1 - pass.beta1) * g;
     *v = pass.beta2 * *v + (1 - pass.beta2) * g * g;
-    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(*v * pass.correction2));
-    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m * haste__cu_inverse(root + pass.eps);
+    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m *
+           haste__cu_inverse(haste__cu_root(*v * pass.correction2) + pass.eps);
 }
 
 /* The four numbers of a strip that a lane owns: out of the warp's copy of a state, float or bfloat16; and to global memory,
@@ -5727,7 +5781,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     constexpr int CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2, CHUNKS = TILES <= 4 ? 1 : 2;   /* tiles that x is held for */
     constexpr int HOIST = TILES * HALVES <= 4;   /* are there registers to keep w transposed? */
     constexpr int AHEAD = HALVES == 1 ? 2 : 2 * CHUNK;   /* rows of the gradient read before the first is written */
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
 
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;   /* shuffled: known to be uniform */
     const int rank = CLUSTER == 2 ? (int)blockIdx.x & 1 : 0;
@@ -5742,7 +5796,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     const uint32_t filled = turns + (uint32_t)(4 * warps + warp) * 8, emptied = filled + (uint32_t)warps * 8;
     int lane = threadIdx.x & 31, round = 0, unit = cluster + clusters * warp;
     float loss = 0;
-    asm volatile("" : "+r"(lane));   /* keeps it in a register; reading it again takes 50 cycles */
+    haste__narrow_keep(lane);
     const int row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);   /* its labels: label and label + 2 */
 
     /* The gradient to 0, then the batch and the first units in. */
@@ -5974,7 +6028,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                     w[h][r][k] = haste__cu_round2(fmaf(-rate, dw[h][r][2 * k], keep * haste__cu_from_bf16(w[h][r][k])),
                                                   fmaf(-rate, dw[h][r][2 * k + 1], keep * haste__cu_high(w[h][r][k])),
                                                   noise * haste__narrow_odd((r & 1) * 2 + k));
-                    asm volatile("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(check) : "r"(w[h][r][k]), "r"(0));
+                    haste__narrow_collect(check, w[h][r][k]);
                 }
             }
             bad |= __any_sync(~0u, (check & 0x7fff7fffu) != 0);
@@ -6077,7 +6131,7 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     constexpr int STRIPS = 2 * TILES, CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int lane = threadIdx.x & 31, row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, tile = (int)blockIdx.y;
     const uint32_t x_base = haste__cu_address(memory);
@@ -6191,10 +6245,10 @@ static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int sta
 {
     #define HASTE__NARROW_STEP(T, H) \
         if (plan->tiles == T && plan->halves == H) { \
-            if (plan->cluster == 1 && !state) return (const void *)haste__narrow_step_kernel<T, H, 1, 0>; \
-            if (plan->cluster == 1)           return (const void *)haste__narrow_step_kernel<T, H, 1, 1>; \
-            if (!state)                       return (const void *)haste__narrow_step_kernel<T, H, 2, 0>; \
-            return (const void *)haste__narrow_step_kernel<T, H, 2, 1>; \
+            if (plan->cluster == 1 && !state) return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 1, 0>); \
+            if (plan->cluster == 1)           return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 1, 1>); \
+            if (!state)                       return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 2, 0>); \
+            return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 2, 1>); \
         }
     HASTE__NARROW_STEP(1, 1) HASTE__NARROW_STEP(2, 1) HASTE__NARROW_STEP(3, 1) HASTE__NARROW_STEP(4, 1)
     HASTE__NARROW_STEP(6, 1) HASTE__NARROW_STEP(8, 1)
@@ -6207,7 +6261,7 @@ static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int sta
 static int haste__narrow_compiled(void)
 {
     cudaFuncAttributes kernel;
-    if (cudaFuncGetAttributes(&kernel, (const void *)haste__narrow_step_kernel<4, 1, 1, 0>) == cudaSuccess)
+    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__narrow_step_kernel<4, 1, 1, 0>)) == cudaSuccess)
         return kernel.ptxVersion >= 90;
     cudaGetLastError();
     return 0;
@@ -6241,7 +6295,7 @@ static cudaError_t haste__narrow_forward(const haste__cu_pass *pass, const haste
     const void *kernel = NULL;
     void *arguments[5] = {&copy, &plan, &copy.logits, &f32, &copy.slots};
     copy.head = NULL;   /* no positives */
-    #define HASTE__NARROW_FORWARD(T) if (plan.tiles == T) kernel = (const void *)haste__narrow_forward_kernel<T>;
+    #define HASTE__NARROW_FORWARD(T) if (plan.tiles == T) kernel = HASTE__CU_KERNEL(haste__narrow_forward_kernel<T>);
     HASTE__NARROW_FORWARD(1) HASTE__NARROW_FORWARD(2) HASTE__NARROW_FORWARD(3) HASTE__NARROW_FORWARD(4)
     HASTE__NARROW_FORWARD(6) HASTE__NARROW_FORWARD(8)
     #undef HASTE__NARROW_FORWARD
@@ -6304,32 +6358,6 @@ typedef struct haste__cu_given_plan {
 #define HASTE__CU_GIVEN_X_WARPS(k, tiles)  ((k) == 32 && (tiles) == 4 ? 12 : 16)
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/* 4, 8, 16 bytes that nobody else reads, zeros where they are not wanted; the rest of the 128 bytes will be wanted soon. */
-static __device__ __forceinline__ uint32_t haste__cu_given_load4(const void *p, bool wanted)
-{
-    uint32_t v;
-    asm volatile("{ .reg .pred w; setp.ne.b32 w, %2, 0; mov.b32 %0, 0;"
-                 " @w ld.global.nc.L1::no_allocate.L2::128B.b32 %0, [%1]; }"
-                 : "=&r"(v) : "l"(p), "r"((int)wanted));
-    return v;
-}
-static __device__ __forceinline__ uint2 haste__cu_given_load8(const void *p, bool wanted)
-{
-    uint2 v;
-    asm volatile("{ .reg .pred w; setp.ne.b32 w, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
-                 " @w ld.global.nc.L1::no_allocate.L2::128B.v2.b32 {%0,%1}, [%2]; }"
-                 : "=&r"(v.x), "=&r"(v.y) : "l"(p), "r"((int)wanted));
-    return v;
-}
-static __device__ __forceinline__ uint4 haste__cu_given_load16(const void *p, bool wanted)
-{
-    uint4 v;
-    asm volatile("{ .reg .pred w; setp.ne.b32 w, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;"
-                 " @w ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {%0,%1,%2,%3}, [%4]; }"
-                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w) : "l"(p), "r"((int)wanted));
-    return v;
-}
 
 /* Row `row` of strip k is this input of a group, in ascending order: row_input + k * strip_input. The narrow path has the
    inputs of a row side by side, the others those of a strip. */
@@ -6400,7 +6428,7 @@ haste__cu_given_weights_kernel(const __grid_constant__ haste__cu_pass p, const _
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr int RUN = HASTE__CU_GIVEN_RUN(SPANS, BF16), EARLY = HASTE__CU_GIVEN_EARLY(SPANS, BF16);
     constexpr int ROW = SPANS * 64, SIZE = BF16 ? 2 : 4;   /* ROW: bytes of an input in x */
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3;
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;
     const int F = p.F, S = p.S, of_group = S / 16, units = (int)p.groups * of_group;
@@ -6520,7 +6548,7 @@ haste__cu_given_inputs_kernel(const __grid_constant__ haste__cu_pass p, const __
 {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     constexpr int STRIPS = 2 * TILES, WORDS = K / 8, SIZE = BF16 ? 2 : 4;   /* WORDS: of a lane's labels of a row */
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int lane = (int)threadIdx.x & 31, row = lane >> 2, quad = lane & 3, column = (row >> 1) * 4 + (row & 1);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps, slices = plan.rows / 16;
     const int part = (int)(blockIdx.x / (unsigned)plan.tiles), parts = (int)(gridDim.x / (unsigned)plan.tiles);
@@ -6711,12 +6739,12 @@ static const void *haste__cu_given_kernel(const haste__cu_pass *p, int rows, int
     const int tiles = haste__cu_given_tiles(p->F);
     #define HASTE__CU_GIVEN_WEIGHTS(spans, t) \
         if (weights && tiles == t && rows == 32 * spans) \
-            return p->given_bf16 ? (const void *)haste__cu_given_weights_kernel<spans, 2 * t, true> \
-                                 : (const void *)haste__cu_given_weights_kernel<spans, 2 * t, false>;
+            return p->given_bf16 ? HASTE__CU_KERNEL(haste__cu_given_weights_kernel<spans, 2 * t, true>) \
+                                 : HASTE__CU_KERNEL(haste__cu_given_weights_kernel<spans, 2 * t, false>);
     #define HASTE__CU_GIVEN_INPUTS(k, t) \
         if (!weights && tiles == t && (p->S % 32 == 0) == (k == 32)) \
-            return p->given_bf16 ? (const void *)haste__cu_given_inputs_kernel<k, t, true> \
-                                 : (const void *)haste__cu_given_inputs_kernel<k, t, false>;
+            return p->given_bf16 ? HASTE__CU_KERNEL(haste__cu_given_inputs_kernel<k, t, true>) \
+                                 : HASTE__CU_KERNEL(haste__cu_given_inputs_kernel<k, t, false>);
     HASTE__CU_GIVEN_WEIGHTS(1, 1) HASTE__CU_GIVEN_WEIGHTS(1, 2) HASTE__CU_GIVEN_WEIGHTS(1, 4)
     HASTE__CU_GIVEN_WEIGHTS(2, 1) HASTE__CU_GIVEN_WEIGHTS(2, 2) HASTE__CU_GIVEN_WEIGHTS(2, 4)
     HASTE__CU_GIVEN_WEIGHTS(4, 1) HASTE__CU_GIVEN_WEIGHTS(4, 2) HASTE__CU_GIVEN_WEIGHTS(4, 4)
@@ -6814,7 +6842,7 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
                             const __grid_constant__ haste__cu_candidates_plan plan)
 {
     constexpr int HALVES = RUN / 16, N = RUN / 8;
-    HASTE__CU_SHARED(memory);
+    HASTE__CU_SHARED(memory, 128);
     const int warp = __shfl_sync(~0u, (int)threadIdx.x / 32, 0), lane = (int)threadIdx.x % 32;
     const int row = lane >> 2, quad = lane & 3, F = p.F, S = p.S, strips = F / 8, half = plan.half;
     const bool narrow = p.path == HASTE_CUDA_NARROW, same_order = narrow || (p.path == HASTE_CUDA_WIDE && S == RUN);
@@ -7081,7 +7109,7 @@ static cudaError_t haste__cu_candidates_launch(const haste__cu_pass *p, const ha
                                           plan->spans == 2 ? haste__cu_candidates_kernel<32, 2>
                                                            : haste__cu_candidates_kernel<32, 4>;
     int most;
-    const cudaError_t error = haste__cu_allow_all((const void *)kernel, &most);
+    const cudaError_t error = haste__cu_allow_all(HASTE__CU_KERNEL(kernel), &most);
     if (error != cudaSuccess) return error;
     return haste__cu_launch(kernel, (unsigned)plan->grid, 32 * (unsigned)plan->warps, (size_t)plan->shared, stream, *p, *r,
                             *plan);
@@ -8508,7 +8536,7 @@ static haste_status haste__cu_launch_group(const haste__cu_pass *p, int workers,
 {
     cudaError_t launched;
     int grid = 1;
-    haste_status status = haste__cu_resident((const void *)haste__cu_group_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
+    haste_status status = haste__cu_resident(HASTE__CU_KERNEL(haste__cu_group_kernel<T, SP>), haste__cu_tile<T, SP>::BYTES,
                                              &grid, error);
     if (status != HASTE_OK) return status;
     if (grid > workers) grid = workers;
@@ -8539,7 +8567,7 @@ static haste_status haste__cu_launch_forward(const haste__cu_pass *p, int *resid
     cudaError_t launched;
     size_t shared = haste__cu_forward_tile<T, SP>::LIST +
         (MODE == HASTE__CU_TOP_K ? (size_t)HASTE__CU_TILE * (size_t)p->k * 8 : 0);
-    haste_status status = haste__cu_resident((const void *)haste__cu_forward_kernel<T, SP, MODE>, shared, resident, error);
+    haste_status status = haste__cu_resident(HASTE__CU_KERNEL(haste__cu_forward_kernel<T, SP, MODE>), shared, resident, error);
     if (status != HASTE_OK || p->parts == 0) return status;   /* parts 0: only a question */
     HASTE__CU_LAUNCH((haste__cu_forward_kernel<T, SP, MODE>), (unsigned)p->parts * (unsigned)p->tiles, HASTE__CU_THREADS,
                      shared, stream, *p);
@@ -9198,7 +9226,7 @@ static void haste__cu_stream_cut(haste__cu_stream_args *a, const haste__cu_strea
 
 #define HASTE__CU_STREAM_LAUNCH(kernel)                                                                               \
     do {                                                                                                               \
-        const haste_status allowed = haste__cu_allow((const void *)kernel, shared, error);                             \
+        const haste_status allowed = haste__cu_allow(HASTE__CU_KERNEL(kernel), shared, error);                             \
         if (allowed != HASTE_OK) return allowed;                                                                       \
         HASTE__CU_LAUNCH((kernel), grid, 32 * (unsigned)a->warps, shared, stream, *a);                                 \
     } while (0)
@@ -9405,7 +9433,7 @@ static haste_status haste__cu_launch_probe(const haste__cu_pass *p, const haste_
 {
     cudaError_t launched;
     int grid = 1;
-    haste_status status = haste__cu_resident((const void *)haste__cu_probe_kernel<T, SP>, haste__cu_tile<T, SP>::BYTES,
+    haste_status status = haste__cu_resident(HASTE__CU_KERNEL(haste__cu_probe_kernel<T, SP>), haste__cu_tile<T, SP>::BYTES,
                                              &grid, error);
     if (status != HASTE_OK) return status;
     if (grid > workers) grid = workers;
