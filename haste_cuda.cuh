@@ -154,7 +154,7 @@ typedef struct haste_cuda_layer {
                                                        count them */
     int32_t        *label_of;                 /* [slots], device */
     int32_t        *slot_of;                  /* [L], device: slots of the whole layer */
-    uint64_t        seed;
+    uint64_t        seed, order_id;           /* as in haste_layer, of the whole layer */
     int64_t         step, rewires;
     int32_t         device;
     void           *memory;                   /* device memory that haste_cuda_layer_free gives back; NULL: a view, or in
@@ -7305,6 +7305,7 @@ static void haste__cu_shape_of(haste_cuda_layer *layer, const haste_layer *from,
     layer->loss = from->loss;
     layer->optimizer = from->optimizer;
     layer->seed = from->seed;
+    layer->order_id = from->order_id;
     layer->step = from->step;
     layer->rewires = from->rewires;
     layer->label_of = from->label_of;
@@ -7710,6 +7711,7 @@ haste_status haste_cuda_download(const haste_cuda_layer *layer, haste_layer *hos
     host->step = layer->step;
     host->rewires = layer->rewires;
     host->seed = layer->seed;
+    host->order_id = layer->order_id;
     return HASTE_OK;
 }
 
@@ -7774,9 +7776,9 @@ static haste_status haste__cu_layer_fill(haste_cuda_layer *layer, void *base, co
     return haste__cu_wait(status, "making the layer", stream, error);
 }
 
-/* Checks order and frequency, and turns the order into label_of and slot_of. */
+/* Checks order and frequency, and turns the order into label_of and slot_of, and into order_id, as haste.h does. */
 static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_layer_options *o, int32_t *label_of,
-                                    int32_t *slot_of, haste_error *error)
+                                    int32_t *slot_of, uint64_t *order_id, haste_error *error)
 {
     int64_t j, placed = 0;
     int i;
@@ -7795,6 +7797,9 @@ static haste_status haste__cu_order(const haste_cuda_layer *whole, const haste_l
             slot_of[id] = (int32_t)(whole->block[i].first_slot + j);
             label_of[whole->block[i].first_slot + j] = id;
         }
+    *order_id = 0;
+    for (j = 0; j < whole->slots; j++)
+        *order_id = haste__cu_mix(*order_id * HASTE__CU_GOLDEN + (uint32_t)label_of[j]);
     return HASTE_OK;
 }
 
@@ -7823,7 +7828,7 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     order = (int32_t *)HASTE_MALLOC(((size_t)whole.slots + (size_t)whole.labels) * sizeof *order);
     bias = (float *)HASTE_MALLOC((size_t)l.slots * sizeof *bias);
     if (!order || !bias) status = haste__cu_fail(error, HASTE_ERR_MEMORY, "no memory for the label order");
-    if (status == HASTE_OK) status = haste__cu_order(&whole, options, order, order + whole.slots, error);
+    if (status == HASTE_OK) status = haste__cu_order(&whole, options, order, order + whole.slots, &l.order_id, error);
     if (status == HASTE_OK) status = haste__cu_layer_alloc(&l, part_dense, cuda, &base, error);
     if (status == HASTE_OK) {
         status = haste__cu_layer_fill(&l, base, options, order, order + whole.slots, bias, (cudaStream_t)stream, error);
@@ -8055,11 +8060,11 @@ static haste_status haste__cu_gradient_arrange(haste_cuda_gradient *gradient, co
     return HASTE_OK;
 }
 
-/* Which layers a gradient belongs to, as in haste.h: those of one seed and one arrangement of blocks; of a shard or a range,
-   those that begin at the same slot. */
+/* Which layers a gradient belongs to, as in haste.h: those of one seed, one order of labels and one arrangement of blocks; of
+   a shard or a range, those that begin at the same slot. */
 static uint64_t haste__cu_layer_identity(const haste_cuda_layer *layer)
 {
-    uint64_t identity = haste__cu_mix(layer->seed + (uint64_t)layer->block_count);
+    uint64_t identity = haste__cu_mix(layer->seed + haste__cu_mix(layer->order_id) + (uint64_t)layer->block_count);
     int i, k;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
