@@ -23,8 +23,12 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <functional>
+#include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -407,8 +411,9 @@ static inline size_t __cvta_generic_to_shared(const void *p) { return emulator::
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct emulated_event *cudaEvent_t;
-typedef struct emulated_graph *cudaGraph_t;
-typedef struct emulated_graph *cudaGraphExec_t;
+typedef struct emulated_graph *cudaGraph_t, *cudaGraphExec_t;
+struct emulated_graph { std::vector<std::function<void()>> work; };
+inline emulated_graph *emulated_capture;   // what is captured goes there instead of being done
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation, cudaErrorInvalidConfiguration, cudaErrorMisalignedAddress,
                    cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction, cudaErrorNotSupported, cudaErrorUnknown, cudaErrorNotReady };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
@@ -442,8 +447,10 @@ EMULATED_DOES_NOTHING(cudaEventDestroy, cudaEvent_t)
 EMULATED_DOES_NOTHING(cudaEventRecord, cudaEvent_t, cudaStream_t = NULL)
 EMULATED_DOES_NOTHING(cudaEventSynchronize, cudaEvent_t)
 EMULATED_DOES_NOTHING(cudaStreamWaitEvent, cudaStream_t, cudaEvent_t, unsigned = 0)
-EMULATED_DOES_NOTHING(cudaGetLastError)
-EMULATED_DOES_NOTHING(cudaPeekAtLastError)
+inline cudaError_t emulated_error;   // the last one
+static inline cudaError_t emulated_result(cudaError_t e) { if (e != cudaSuccess) emulated_error = e; return e; }
+static inline cudaError_t cudaPeekAtLastError() { return emulated_error; }
+static inline cudaError_t cudaGetLastError() { const cudaError_t e = emulated_error; emulated_error = cudaSuccess; return e; }
 template <typename K> static inline cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) { return cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }
 static inline cudaError_t cudaGetDeviceCount(int *devices) { *devices = 1; return cudaSuccess; }
@@ -451,6 +458,7 @@ static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaSu
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
 {
     const int capability = emulated_setting("HASTE_EMULATED_CAPABILITY", 90);
+    if (what < 0 || what > cudaDevAttrL2CacheSize) return emulated_result(cudaErrorInvalidValue);
     *value = what == cudaDevAttrMultiProcessorCount ? emulated_setting("HASTE_EMULATED_PROCESSORS", 3)
            : what == cudaDevAttrMaxSharedMemoryPerBlockOptin ? emulated_setting("HASTE_EMULATED_SHARED", 232448)
            : what == cudaDevAttrComputeCapabilityMajor ? capability / 10
@@ -480,34 +488,52 @@ template <typename T> static inline cudaError_t cudaMalloc(T **p, size_t n)
 {
     *p = n > (size_t)1 << 36 ? NULL : (T *)aligned_alloc(512, (n + 511) / 512 * 512 + 512);
     if (*p) memset((void *)*p, 0xee, n);
-    return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+    return emulated_result(*p ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 template <typename T> static inline cudaError_t cudaMallocHost(T **p, size_t n) { return cudaMalloc(p, n); }
 static inline cudaError_t cudaFree(void *p) { free(p); return cudaSuccess; }
 static inline cudaError_t cudaFreeHost(void *p) { free(p); return cudaSuccess; }
 static inline cudaError_t cudaMemGetInfo(size_t *left, size_t *all) { *left = *all = (size_t)1 << 33; return cudaSuccess; }
 static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind) { memmove(to, from, n); return cudaSuccess; }
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) { memmove(to, from, n); return cudaSuccess; }
+template <typename F> static inline cudaError_t emulated_do(F work)
+{
+    if (emulated_capture) emulated_capture->work.push_back(work); else work();
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t)
+{
+    return emulated_do([=] { memmove(to, from, n); });
+}
 static inline cudaError_t cudaMemset(void *p, int v, size_t n) { memset(p, v, n); return cudaSuccess; }
-static inline cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t) { memset(p, v, n); return cudaSuccess; }
+static inline cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t) { return emulated_do([=] { memset(p, v, n); }); }
 static inline cudaError_t cudaStreamCreate(cudaStream_t *s) { *s = NULL; return cudaSuccess; }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { *s = NULL; return cudaSuccess; }
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { *e = NULL; return cudaSuccess; }
-static inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *s) { *s = cudaStreamCaptureStatusNone; return cudaSuccess; }
-static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return cudaErrorNotSupported; }
-static inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *) { return cudaErrorNotSupported; }
-static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long = 0) { return cudaErrorNotSupported; }
-static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaErrorNotSupported; }
-static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaErrorNotSupported; }
-static inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaErrorNotSupported; }
+static inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *s)
+{
+    *s = emulated_capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { emulated_capture = new emulated_graph; return cudaSuccess; }
+static inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *g) { *g = emulated_capture; emulated_capture = NULL; return cudaSuccess; }
+static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t g, unsigned long long = 0) { *ready = new emulated_graph(*g); return cudaSuccess; }
+static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t) { for (const auto &work : g->work) work(); return cudaSuccess; }
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g) { delete g; return cudaSuccess; }
+static inline cudaError_t cudaGraphDestroy(cudaGraph_t g) { delete g; return cudaSuccess; }
 
 // A kernel for the runtime: its function, and how to call it.
 namespace emulator {
-struct kernel { void (*function)(); void (*call)(const kernel *, void **); kernel *next; };
+struct kernel {
+    void (*function)();
+    std::function<void()> (*bind)(const kernel *, void **);   // the call, with arguments of its own
+    kernel *next;
+};
 inline kernel *kernels;
-template <typename... P, size_t... I> inline void call_kernel(const kernel *k, void **arguments, std::index_sequence<I...>)
+template <typename... P, size_t... I> inline std::function<void()> bind_kernel(const kernel *k, void **arguments, std::index_sequence<I...>)
 {
-    ((void (*)(P...))k->function)(*(typename std::remove_reference<P>::type *)arguments[I]...);
+    const auto function = (void (*)(P...))k->function;
+    const auto values = std::make_shared<std::tuple<typename std::decay<P>::type...>>(*(typename std::decay<P>::type *)arguments[I]...);
+    return [=] { function(std::get<I>(*values)...); };
 }
 template <typename... P> inline const void *kernel_of(void (*function)(P...))
 {
@@ -515,7 +541,7 @@ template <typename... P> inline const void *kernel_of(void (*function)(P...))
     while (k && k->function != (void (*)())function) k = k->next;
     if (!k) {
         k = new kernel { (void (*)())function, [](const kernel *self, void **arguments) {
-            call_kernel<P...>(self, arguments, std::index_sequence_for<P...>()); }, kernels };
+            return bind_kernel<P...>(self, arguments, std::index_sequence_for<P...>()); }, kernels };
         kernels = k;
     }
     return k;
@@ -525,12 +551,12 @@ inline const void *kernel_of(const void *kernel) { return kernel; }
 
 static inline cudaError_t emulated_launch(const void *kernel, dim3 grid, dim3 threads, void **arguments, size_t shared, unsigned cluster)
 {
-    struct call { const emulator::kernel *kernel; void **arguments; } what = { (const emulator::kernel *)kernel, arguments };
+    const emulator::kernel *k = (const emulator::kernel *)kernel;
     int most;
     cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-    if (shared > (size_t)most || threads.x == 0 || threads.x > 1024 || grid.x == 0 || grid.y == 0 || grid.y > 65535) return cudaErrorInvalidConfiguration;
-    emulator::run_grid([](void *p) { ((call *)p)->kernel->call(((call *)p)->kernel, ((call *)p)->arguments); }, &what, grid, threads, cluster);
-    return cudaSuccess;
+    if (shared > (size_t)most || threads.x == 0 || threads.x > 1024 || grid.x == 0 || grid.y == 0 || grid.y > 65535) return emulated_result(cudaErrorInvalidConfiguration);
+    std::function<void()> call = k->bind(k, arguments);
+    return emulated_do([=]() mutable { emulator::run_grid([](void *p) { (*(std::function<void()> *)p)(); }, &call, grid, threads, cluster); });
 }
 static inline cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 threads, void **arguments, size_t shared, cudaStream_t)
 {
