@@ -85,7 +85,7 @@ SETTINGS = CC=$(call quote,$(CC)) CXX=$(call quote,$(CXX)) NVCC=$(call quote,$(H
 
 test: $(TESTS) $(EXAMPLES)             ## all tests: units, how it compiles, the programs' command lines, Python where numpy is
 	@echo $(call quote,$(FOUND))$(if $(HAVE_NVCC),, '[no nvcc: haste.h in a .cu file is not tried]')
-	$(call run_tests,tests/compile.sh tests/compile_cuda.sh tests/python.sh $(TESTS) tests/programs.sh)
+	$(call run_tests,tests/programs.sh tests/compile.sh tests/compile_cuda.sh tests/python.sh $(TESTS))
 
 units: $(TESTS)                        ## only tests/test_*.c (only=NAMES: some of them)
 	@echo $(call quote,$(FOUND))
@@ -113,7 +113,7 @@ SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sa
 sanitize:                              ## units and programs under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/sanitize CFLAGS='$(SANITIZE)' sanitized
 sanitized: $(TESTS) $(EXAMPLES)
-	$(call run_tests,$(TESTS) tests/programs.sh)
+	$(call run_tests,tests/programs.sh $(TESTS))
 .PHONY: sanitized
 
 # CUDA. One object holds the implementation of haste_cuda.cuh; a C program links against it, haste.o and the CUDA runtime.
@@ -170,6 +170,20 @@ $(BUILD)/haste_cuda_racecheck.o: haste_cuda.cuh haste.h $(BUILD)/cuda_command
 
 $(BUILD)/tests/racecheck_cuda_%: tests/test_cuda_%.cu $(CUDA_SHARED) $(BUILD)/haste_cuda_racecheck.o
 	$(NVCC) $(CUDA_FLAGS) -Xcompiler -pthread $< $(BUILD)/haste_cuda_racecheck.o -o $@
+
+# The kernels on a CPU: tests/emulator.
+EMULATE    = $(CXX) -x c++ -std=c++17 -O1 -g1 -w -D__CUDACC__ -D__CUDA_ARCH__=900 -D__CUDA_ARCH_FEAT_SM90_ALL -I tests/emulator -I.
+EMULATED  ?= step errors layer shards   # the tests that are built; of them tests/emulated.sh takes what needs seconds
+EMULATOR   = tests/cuda.h tests/check.h tests/layers.h haste_cuda.cuh haste.h $(wildcard tests/emulator/*.h)
+test-emulated: $(EMULATED:%=$(BUILD)/emulated/test_cuda_%)   ## tests of the CUDA kernels on this CPU, a minute (EMULATED=NAMES: other ones)
+	BUILD=$(call quote,$(BUILD)) sh tests/emulated.sh $(if $(filter file,$(origin EMULATED)),,$(EMULATED))
+$(BUILD)/emulated/haste_cuda.o: $(EMULATOR)
+	@mkdir -p $(BUILD)/emulated
+	$(EMULATE) -DHASTE_CUDA_IMPLEMENTATION -c haste_cuda.cuh -o $@
+$(BUILD)/emulated/test_cuda_%: tests/test_cuda_%.cu $(BUILD)/emulated/haste_cuda.o
+	$(EMULATE) -c $< -o $@.o
+	$(CXX) $@.o $(BUILD)/emulated/haste_cuda.o -o $@ -lm
+.PHONY: test-emulated
 
 $(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -c $< -o $@.o
