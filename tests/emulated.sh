@@ -1,29 +1,30 @@
 #!/bin/sh
 # The kernels of haste_cuda.cuh on a CPU (tests/emulator), where there is no GPU. Called by make test-emulated with BUILD:
 #     sh tests/emulated.sh [TEST[:SUBJECT] ...]     of tests/test_cuda_TEST.cu, those already built; all: everything, an hour
-# As a device of compute capability 9.0, and the steps once more as one of 8.6 with 99 KiB of shared memory.
+# As a device of compute capability 9.0; steps with threads in another order too, and as one of 8.6 with 99 KiB of shared memory.
 set -u
 BUILD=${BUILD:-build}
 passed=0
 failed=0
 log=$BUILD/emulated/log
-run() {   # CAPABILITY BYTES TEST[:SUBJECT]
+run() {   # CAPABILITY BYTES ORDER TEST[:SUBJECT]
     subject=
-    case $3 in *:*) subject=${3#*:} ;; esac
-    if HASTE_EMULATED_CAPABILITY=$1 HASTE_EMULATED_SHARED=$2 "$BUILD/emulated/test_cuda_${3%%:*}" $subject >"$log" 2>&1; then
+    case $4 in *:*) subject=${4#*:} ;; esac
+    if HASTE_EMULATED_CAPABILITY=$1 HASTE_EMULATED_SHARED=$2 HASTE_EMULATED_ORDER=$3 \
+        "$BUILD/emulated/test_cuda_${4%%:*}" $subject >"$log" 2>&1; then
         passed=$((passed + 1))
-        echo "$3 at $1: $(tail -n 1 "$log")"
+        echo "$4 at $1, order $3: $(tail -n 1 "$log")"
     else
         failed=$((failed + 1))
-        echo "$3 at $1 FAILED"
+        echo "$4 at $1, order $3 FAILED"
         tail -n 30 "$log"
     fi
 }
 [ $# != 0 ] || set -- step:small step:accumulate step:gradients step:rates_of_none errors layer shards:shards shards:part_softmax
 [ "$1" != all ] || set -- backward deterministic errors finite forward layer predict rewire rounding shards step whole
 for one in "$@"; do
-    run 90 232448 "$one"
-    case $one in step*) run 86 101376 "$one" ;; esac
+    run 90 232448 0 "$one"
+    case $one in step*) run 90 232448 1 "$one"; run 86 101376 2 "$one" ;; esac
 done
 echo "tests: $passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed != 0 ]

@@ -8,8 +8,9 @@
 // of a cluster together. What never comes true is reported as a deadlock. Asynchronous copies to shared memory are made when
 // they are waited for, and until then their target holds NaN: a wait that is missing shows.
 //
-// EMULATED_CAPABILITY (90), EMULATED_SHARED (227 KiB) and EMULATED_PROCESSORS (3) say what device this is; the environment variables
-// HASTE_EMULATED_CAPABILITY, _SHARED, _PROCESSORS say otherwise.
+// The environment says what device this is: HASTE_EMULATED_CAPABILITY (90), _SHARED (bytes for a thread block: 232448),
+// _PROCESSORS (3); and HASTE_EMULATED_ORDER, a number, lets threads run in an order drawn from it instead of in turn: what comes
+// out then differs where a barrier is missing.
 #ifndef EMULATOR_CUDA_RUNTIME_H
 #define EMULATOR_CUDA_RUNTIME_H
 
@@ -108,6 +109,7 @@ inline const char *running = "";
 inline void     (*body)(void *);
 inline void      *body_arguments;
 inline long       idle;
+inline uint64_t   order;                  // of threads: 0: in turn
 
 inline unsigned char *shared() { return self->home->shared; }
 
@@ -157,7 +159,7 @@ inline void yield()
 template <typename F> inline void wait_until(F ready)
 {
     while (!ready()) {
-        if (++idle > (long)count * 64) die("deadlock");
+        if (++idle > (long)count * (order ? 4096 : 64)) die("deadlock");
         yield();
     }
     idle = 0;
@@ -210,7 +212,8 @@ inline void run_cluster(unsigned per_block)
     self = NULL;
     if (_setjmp(scheduler) != 0 && self->ended) left--;
     if (left == 0) { self = NULL; return; }
-    int i = next;
+    if (order) order = order * 6364136223846793005u + 1442695040888963407u;
+    int i = order ? (int)((order >> 33) % (uint64_t)count) : next;
     while (threads[i].ended) i = i + 1 < count ? i + 1 : 0;
     next = i + 1 < count ? i + 1 : 0;
     resume(&threads[i]);
@@ -222,6 +225,8 @@ inline void run_cluster(unsigned per_block)
 inline void run_grid(void (*call)(void *), void *arguments, dim3 grid, dim3 per_block, unsigned cluster)
 {
     if (!stacks) {
+        const char *seed = getenv("HASTE_EMULATED_ORDER");
+        order = seed ? strtoull(seed, NULL, 10) : 0;
         stacks = (char *)mmap(NULL, (size_t)STACK * MOST_THREADS * MOST_CLUSTER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         for (int i = 0; i < MOST_CLUSTER; i++) blocks[i].shared = (unsigned char *)aligned_alloc(1024, (SHARED + 1023) / 1024 * 1024);
     }
