@@ -159,7 +159,7 @@ inline void yield()
 template <typename F> inline void wait_until(F ready)
 {
     while (!ready()) {
-        if (++idle > (long)count * (order ? 4096 : 64)) die("deadlock");
+        if (++idle > (long)count * (order ? 65536 : 64)) die("deadlock");
         yield();
     }
     idle = 0;
@@ -212,8 +212,17 @@ inline void run_cluster(unsigned per_block)
     self = NULL;
     if (_setjmp(scheduler) != 0 && self->ended) left--;
     if (left == 0) { self = NULL; return; }
-    if (order) order = order * 6364136223846793005u + 1442695040888963407u;
-    int i = order ? (int)((order >> 33) % (uint64_t)count) : next;
+    int i = next;
+    if (order) {   // a warp runs for a while, and so gets far ahead of others
+        static int warp, left_of_burst;
+        if (left_of_burst-- <= 0 || warp >= (count + 31) / 32) {
+            order = order * 6364136223846793005u + 1442695040888963407u;
+            warp = (int)((order >> 33) % (uint64_t)((count + 31) / 32));
+            left_of_burst = (int)(order >> 20 & 1023);
+        }
+        i = warp * 32 + (next & 31);
+        if (i >= count) i = count - 1;
+    }
     while (threads[i].ended) i = i + 1 < count ? i + 1 : 0;
     next = i + 1 < count ? i + 1 : 0;
     resume(&threads[i]);
