@@ -170,9 +170,9 @@ typedef struct haste_cuda_workspace_options {
     int32_t       deterministic;   /* 1: grad_x in a fixed order */
     int32_t       chunks;     /* deterministic: how many runs of groups are worked on side by side, each with a grad_x of
                                  its own, at most 1024; 0: 64 */
-    haste_purpose purpose;    /* what it is for; other calls are refused. HASTE_TRAINING: haste_cuda_train_step, _accumulate,
-                                 _apply, _forward, _backward, _score, _rewire. HASTE_PREDICTION: haste_cuda_forward, _score,
-                                 _top_k, _above */
+    haste_purpose purpose;    /* what it is for; other calls are refused. HASTE_TRAINING: haste_cuda_train_step, _evaluate,
+                                 _accumulate, _apply, _forward, _backward, _score, _rewire. HASTE_PREDICTION:
+                                 haste_cuda_forward, _score, _top_k, _above */
     void         *memory;     /* the caller's device memory, plan.workspace bytes, 256-byte aligned, which must outlive the
                                  workspace; NULL: allocated. Pinned memory, and two events, are taken either way */
     size_t        bytes;      /* of `memory` */
@@ -332,12 +332,18 @@ HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda
                                              const haste_step_options *options, double *loss, void *grad_x,
                                              haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
 
-/* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply, HASTE_ERR_STATE included. */
+/* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply, HASTE_ERR_STATE included.
+   haste_cuda_evaluate: as haste_evaluate: loss and grad_x of haste_cuda_train_step, without an update. options NULL: the
+     defaults. By the general kernels, on any path; not in a capture. */
 HASTE_API haste_status haste_cuda_accumulate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                              haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                              const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                              void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream,
                                              haste_error *error);
+HASTE_API haste_status haste_cuda_evaluate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                           haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
+                                           const haste_loss_options *options, double *loss, void *grad_x,
+                                           haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *work, haste_cuda_gradient *gradient,
                                         const haste_step_options *options, haste_cuda_stream stream, haste_error *error);
 
@@ -8123,7 +8129,8 @@ static haste_status haste__cu_gradient_check(const haste_cuda_layer *layer, cons
     int i;
     if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
     if (gradient->layer != haste__cu_layer_identity(layer))
-        return haste__cu_fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks or another seed");
+        return haste__cu_fail(error, HASTE_ERR_STATE, "the gradient was made for a layer of other blocks, "
+                              "another seed or another order of labels");
     for (i = 0; i < layer->block_count; i++) {
         if (all && (!gradient->weight[i] || !gradient->bias[i]))
             return haste__cu_fail(error, HASTE_ERR_ARG, "gradient->weight[%d] or bias[%d] is NULL", i, i);
@@ -8947,7 +8954,7 @@ static haste_status haste__cu_loss_check(const haste_cuda_layer *layer, haste_er
                           (int)layer->labels);
 }
 
-/* train_step and accumulate; gradient NULL: update. */
+/* train_step, accumulate and evaluate: `update`, or into `gradient`, or neither. */
 static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_workspace *own, const void *x,
                                     haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                     const haste_step_options *options, haste_cuda_gradient *gradient, int update,
@@ -8965,8 +8972,8 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     if (status == HASTE_OK) status = haste__cu_rules_check(&p, layer, options, B, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, &work, B, positives, "positives", stream, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
-    if (status == HASTE_OK && !update) status = haste__cu_gradient_check(layer, gradient, 1, error);
-    if (status == HASTE_OK && !update) status = haste__cu_pending_check(layer, gradient, error);
+    if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 1, error);
+    if (status == HASTE_OK && gradient) status = haste__cu_pending_check(layer, gradient, error);
     if (status == HASTE_OK) status = haste__cu_not_captured(stream, "training", error);
     if (status != HASTE_OK) return status;
     if (B == 0) {
@@ -8981,7 +8988,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     if (status != HASTE_OK) return status;
     p.update = update;
     p.add = 1;
-    return haste__cu_train(layer, &work, &p, options, update ? NULL : gradient, loss, grad_x, grad_x_type, stream, error);
+    return haste__cu_train(layer, &work, &p, options, gradient, loss, grad_x, grad_x_type, stream, error);
 }
 
 haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
@@ -8995,13 +9002,27 @@ haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace
     return status;
 }
 
+haste_status haste_cuda_evaluate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
+                                 haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
+                                 const haste_loss_options *options, double *loss, void *grad_x,
+                                 haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
+{
+    haste_step_options o;
+    memset(&o, 0, sizeof o);
+    if (options) o.loss = *options;
+    return haste__cu_learn(layer, work, x, x_type, B, positives, &o, NULL, 0, loss, grad_x, grad_x_type,
+                           (cudaStream_t)stream, error);
+}
+
 haste_status haste_cuda_accumulate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                    haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                    const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
                                    void *grad_x, haste_cuda_type grad_x_type, haste_cuda_stream stream, haste_error *error)
 {
-    const haste_status status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, 0, loss, grad_x,
-                                                grad_x_type, (cudaStream_t)stream, error);
+    haste_status status;
+    if (!gradient) return haste__cu_fail(error, HASTE_ERR_ARG, "gradient is NULL");
+    status = haste__cu_learn(layer, work, x, x_type, B, positives, options, gradient, 0, loss, grad_x, grad_x_type,
+                             (cudaStream_t)stream, error);
     if (status == HASTE_OK && B > 0) {
         gradient->rewires = layer->rewires;
         gradient->pending++;

@@ -122,6 +122,11 @@ static void no_samples()
                                        &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_accumulate(&dev, &work, NULL, HASTE_CUDA_F32, 0, NULL, &o, &gradient, loss + 1, NULL,
                                        HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+    CHECK_STATUS(haste_cuda_accumulate(&dev, &work, NULL, HASTE_CUDA_F32, 0, NULL, &o, NULL, loss + 1, NULL,
+                                       HASTE_CUDA_F32, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK(strstr(test_error.text, "gradient is NULL") != NULL);
+    CHECK_STATUS(haste_cuda_evaluate(&dev, &work, NULL, HASTE_CUDA_F32, 0, NULL, NULL, loss + 1, NULL, HASTE_CUDA_F32, NULL,
+                                     &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_apply(&dev, &work, &gradient, &o, NULL, &test_error), HASTE_ERR_STATE, test_error);
     CHECK(strstr(test_error.text, "nothing is pending") != NULL);
     CHECK_STATUS(haste_cuda_forward(&dev, &work, NULL, HASTE_CUDA_F32, 0, NULL, HASTE_CUDA_F32, NULL, &test_error),
@@ -229,6 +234,8 @@ static void purposes()
                                            NULL,
                                            HASTE_CUDA_F32, NULL, &test_error), train ? HASTE_OK : HASTE_ERR_ARG,
                                            test_error);
+        CHECK_STATUS(haste_cuda_evaluate(&dev, &work, x, HASTE_CUDA_F32, B, lists_of(host_lists(&batch)), NULL, NULL, NULL,
+                                         HASTE_CUDA_F32, NULL, &test_error), train ? HASTE_OK : HASTE_ERR_ARG, test_error);
         CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
         CHECK(dev.step == (train ? 2 : 0));
         if (train) CHECK_STATUS(haste_cuda_download(&dev, &after[purpose], NULL, &test_error), HASTE_OK, test_error);
@@ -304,6 +311,8 @@ static void captured()
                                   &test_error));
     REFUSED(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, &there, &o, &gradient, NULL, NULL, HASTE_CUDA_F32,
                                   stream, &test_error));
+    REFUSED(haste_cuda_evaluate(&dev, &work, x, HASTE_CUDA_F32, B, &there, NULL, NULL, NULL, HASTE_CUDA_F32, stream,
+                                &test_error));
     REFUSED(haste_cuda_apply(&dev, &work, &gradient, &o, stream, &test_error));
     REFUSED(haste_cuda_gradient_zero(&gradient, &dev, stream, &test_error));
     REFUSED(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, NULL, NULL, stream, &test_error));

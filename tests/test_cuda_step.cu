@@ -139,6 +139,25 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
     CHECK(gradient.pending == 1 && gradient.rewires == dev.rewires && dev.step == 0);
     gx = take_numbers(dev_gx, d, gx_type);
+    {   // the same loss and gradient without an update
+        void *dev_same = device_bytes(d * (gx_type ? 2 : 4)), *same_loss = device_bytes(8);
+        const double slack = (gx_type ? 1. / 128 : 0) + 1e-3;
+        double evaluated, accumulated;
+        float *same;
+        MUST(cudaMemset(dev_same, 0, d * (gx_type ? 2 : 4)));
+        CHECK_STATUS(haste_cuda_evaluate(&dev, &work, x, x_type, B, &lists, &o.loss, (double *)same_loss, dev_same, gx_type,
+                                         NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(&evaluated, same_loss, 8, cudaMemcpyDeviceToHost));
+        MUST(cudaMemcpy(&accumulated, dev_loss, 8, cudaMemcpyDeviceToHost));
+        CHECK_NEAR(evaluated, accumulated, 1e-6 * fabs(accumulated));
+        same = take_numbers(dev_same, d, gx_type);
+        for (i = 0; i < d; i++) bad += !(fabs((double)same[i] - (double)gx[i]) <= slack * fabs((double)gx[i]) + 1e-5);
+        CHECK(bad == 0 && dev.step == 0 && gradient.pending == 1);
+        bad = 0;
+        free(same);
+        MUST(cudaFree(same_loss));
+    }
     judge_gradients(&layer, &gradient, &want, gx, want_x, naive_gx, B, test_loss_name(loss));
     CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, x_type, B, &lists, &o, (double *)dev_loss + 1, dev_gx2,
                                        gx2_type, NULL,
