@@ -845,6 +845,7 @@ class TestCompile(Case):
 
     def test_eval(self):
         for mode in haste.torch.MODES:
+            torch._dynamo.reset()
             layer = make(mode)
             before = weights(layer)
             step = torch.compile(lambda x, o, i: layer(x, o, i), backend="aot_eager", fullgraph=True)
@@ -910,14 +911,15 @@ class TestCompile(Case):
             self.assertEqual(layer.core.step, n)
 
     def test_sentences(self):
-        x, (o, i) = batch()[0], csr(batch()[1])
+        x, rows = batch()
+        o, i = csr(rows)
         layer = make("fused")
         with self.assertRaisesRegex(haste.Error, "multiplied by 0.3 after"):
             torch.compile(lambda: layer(x, o, i) * .3, backend="aot_eager", fullgraph=True)().backward()
         with self.assertRaisesRegex(Exception, "from lists that are tensors"):
-            torch.compile(lambda: layer(x, batch()[1]), backend="aot_eager", fullgraph=True)()
+            torch.compile(lambda: layer(x, rows), backend="aot_eager", fullgraph=True)()
         step = layer.core.step
-        torch.compile(lambda: layer(x, batch()[1]), backend="aot_eager")().backward()   # a break in the graph
+        torch.compile(lambda: layer(x, rows), backend="aot_eager")().backward()   # a break in the graph
         self.assertEqual(layer.core.step, step + 1)
         id = torch.compile(lambda: layer.top_k(x * 2, 3)[0] + 0, backend="aot_eager")()
         self.assertTrue((id == layer.top_k(x * 2, 3)[0]).all())
@@ -970,19 +972,19 @@ class TestTrain(Case):
 
     def test_layers(self):
         log = self.folder / "runs.csv"
-        common = ("--epochs", 3, "--inputs", 48, "--batch", 20, "--head", 8, "--fan-in", 24, "--group-size", 8, "--log", log)
+        common = ("--epochs", 4, "--lr", .03, "--inputs", 48, "--batch", 20, "--head", 8, "--fan-in", 24, "--group-size", 8, "--log", log)
         model = self.folder / "model.pt"
         for options in (("--layer", "dense"), ("--save", model), ("--groups", "semantic", "--rewire", "gradient", "--rewire-every", 20),
                         ("--groups", "random", "--rewire", "random", "--rewire-every", 20, "--run", "moved")):
             values, said = self.run_main(*common, *options)
             self.assertIsNotNone(values, said)
-            self.assertGreater(values[0], 90)
-            self.assertIn("epoch   3", said)
+            self.assertGreater(values[0], 85)
+            self.assertIn("epoch   4", said)
         again, said = self.run_main("--load", model, files=("test.txt",))
         self.assertEqual([f"{v:.2f}" for v in again], [f"{v:.2f}" for v in self.run_main(*common)[0]])
         with open(log) as file:
             lines = file.read().splitlines()
-        self.assertEqual(len(lines), 1 + 5 * 3)
+        self.assertEqual(len(lines), 1 + 5 * 4)
         self.assertEqual({line.count(",") for line in lines}, {len(train.LOG) - 1})
         self.assertEqual(self.run_main(*common)[0], self.run_main(*common, files=("train.tsv", "test.tsv"))[0])
         _, said = self.run_main(*common, "--plot", self.folder / "runs.png")

@@ -248,7 +248,7 @@ class Dense(torch.nn.Module):
         loss.backward()
         self.own.param_groups[0]["lr"] = lr
         self.own.step()
-        return float(loss)
+        return loss.item()
 
     def top_k(self, h, k):
         return self.linear(h).topk(min(k, self.linear.out_features)).indices.int().cpu()
@@ -271,7 +271,7 @@ class Sparse(torch.nn.Module):
         self.layer.options["lr"] = lr
         loss = self.layer(h, offset, ids)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def rewire(self, h, offset, ids, total):
         """Every so many steps, with a share that falls; gradients are scored in the ten batches before."""
