@@ -8,7 +8,9 @@ import io
 import os
 import pickle
 import re
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -1021,6 +1023,22 @@ class TestTrain(Case):
             self.assertIsNotNone(values, said)
             self.assertGreater(values[0], 50)
             self.assertEqual(self.run_main("--load", self.folder / "bert.pt", files=("test.txt",))[0], values)
+
+
+@unittest.skipUnless(shutil.which(os.environ.get("CXX", "c++")), "no C++ compiler")
+class TestLibtorch(unittest.TestCase):
+    def test_example(self):
+        """libtorch.cpp, as its opening says it is compiled, but for -O0."""
+        with tempfile.TemporaryDirectory() as folder:
+            T = Path(torch.__path__[0])
+            run = subprocess.run([os.environ.get("CXX", "c++"), "-std=c++20", "-O0", "-fopenmp", f"-I{ROOT}", f"-I{T}/include",
+                                  f"-I{T}/include/torch/csrc/api/include", ROOT / "examples/python/libtorch.cpp", f"-L{T}/lib",
+                                  f"-Wl,-rpath,{T}/lib", "-ltorch", "-ltorch_cpu", "-lc10", "-o", f"{folder}/libtorch"],
+                                 capture_output=True, text=True)
+            self.assertEqual(run.returncode, 0, run.stderr[-3000:])
+            run = subprocess.run([f"{folder}/libtorch"], capture_output=True, text=True)
+            self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+            self.assertRegex(run.stdout, r"step   0  loss [^$]*\nright: \d+ of 64\n")
 
 
 class TestReadme(unittest.TestCase):

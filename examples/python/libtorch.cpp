@@ -60,7 +60,7 @@ struct Loss : torch::autograd::Function<Loss> {
 
 int main()
 {
-    const int64_t labels = 1000, words = 20, D = 64, B = 64;
+    const int64_t labels = 200, words = 20, D = 64, B = 64;
     torch::manual_seed(1);
     Output output((int32_t)labels, (int32_t)D);
     torch::nn::Sequential encoder(torch::nn::Linear(words, 2 * D), torch::nn::ReLU(), torch::nn::Linear(2 * D, D));
