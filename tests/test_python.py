@@ -1176,7 +1176,7 @@ class TestErrors(unittest.TestCase):
             (lambda: haste.layer_attach(layer.to_memory()[:64], layer.options()), "bytes = 64|64 bytes"),
             (lambda: haste.layer_attach(haste.aligned(layer.nbytes + 8)[8:], layer.options()), "aligned"),
             (lambda: haste.layer_attach(bytes(layer.nbytes), layer.options()), "memory is a bytes, expected a numpy array of uint8"),
-            (lambda: haste.load_memory(bytes(haste.aligned(1024)), borrow=True), r"memory is \d+ bytes behind a multiple of 64|not a model file"),
+            (lambda: haste.load_memory(haste.aligned(1032)[8:], borrow=True), "memory is 8 bytes behind a multiple of 64"),
             (lambda: haste.Layer(L, D, purpose="fun").path, "purpose = 'fun', expected one of any, training, prediction"),
             (lambda: make(purpose="prediction").train_step(x, rows, lr=.1), "made for prediction alone"),
             (lambda: layer.choose_inputs([L], np.ones((1, D), f)), f"{L}"),
