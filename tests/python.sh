@@ -10,6 +10,7 @@ what=${1:-all}
 out=${BUILD:-build}/python
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 export HASTE_CACHE="$out/cache" PYTHONDONTWRITEBYTECODE=1 CC="${CC:-cc}" TMPDIR="$out"
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"   # threads that spin would wait for each other where others work too
 unset HASTE_LIBRARY CFLAGS
 failed=0
 

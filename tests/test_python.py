@@ -3,6 +3,7 @@
     python3 tests/test_python.py [TestClass[.test]]     (make test-python chooses a cache under build/)"""
 import copy
 import ctypes
+import importlib.util
 import os
 import pickle
 import re
@@ -321,6 +322,87 @@ class TestTraining(unittest.TestCase):
         close(self, losses[0], losses[1])
 
 
+class TestOwnLoss(unittest.TestCase):
+    """loss=function: binary cross-entropy once more, with weights that tell labels and samples apart."""
+
+    def setUp(self):
+        random = np.random.default_rng(6)
+        self.B = 70   # three tiles, the last with 6 samples
+        self.x, self.rows = batch(self.B, 3)
+        self.label_weight, self.sample_weight = (random.random(n).astype(np.float32) + .5 for n in (L, self.B))
+        self.tiles = 0
+
+    def bce(self, logit, target, label, first):
+        self.assertEqual((logit.dtype, target.dtype, label.dtype, logit.shape), (np.float32, np.float32, np.int32, target.shape))
+        self.assertEqual((len(label), first % 32, min(32, self.B - first)), (len(logit), 0, logit.shape[1]))
+        self.tiles += 1
+        weight = self.label_weight[label][:, None] * self.sample_weight[first:first + logit.shape[1]]
+        return ((np.logaddexp(0, logit) - target * logit) * weight).sum(0), (1 / (1 + np.exp(-logit)) - target) * weight
+
+    def test_as_the_built_in_one(self):
+        weights = dict(label_weight=self.label_weight, sample_weight=self.sample_weight)
+        for threads in (1, 2):
+            ours, theirs = make(threads=threads), make(threads=threads)
+            grad_x, want_x = np.zeros((2, self.B, D), np.float32)
+            for step in range(2):
+                close(self, ours.evaluate(self.x, self.rows, function=self.bce), theirs.evaluate(self.x, self.rows, **weights))
+                got = ours.train_step(self.x, self.rows, lr=.3, grad_x=grad_x, function=self.bce)
+                close(self, got, theirs.train_step(self.x, self.rows, lr=.3, grad_x=want_x, **weights))
+                close(self, grad_x, want_x, 1e-5)
+                close(self, ours.labels_get()[0], theirs.labels_get()[0], 1e-5)
+        self.assertGreater(self.tiles, 3 * ours.slots // 16)
+
+    def test_compiled(self):
+        """A haste_loss_function of C's, as ctypes's function and as an address: half the squared distance to the target."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "own.c"
+            source.write_text("""
+#include "haste.h"
+void squares(void *context, const haste_loss_tile *tile)
+{
+    int s, b;
+    (void)context;
+    for (s = 0; s < tile->labels; s++)
+        for (b = 0; b < tile->samples; b++) {
+            float *z = &tile->logit[s * 32 + b], d = *z - tile->target[s * 32 + b];
+            tile->loss[b] += d * d / 2;
+            *z = d;
+        }
+}""")
+            subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", f"-I{ROOT}", source, "-o", f"{folder}/own.so"],
+                           check=True)
+            own = ctypes.CDLL(f"{folder}/own.so").squares
+            layer = make()
+            W, b = (a.astype(float) for a in layer.labels_get())
+            y = np.zeros((self.B, L))
+            for i, row in enumerate(self.rows):
+                y[i, row] = 1
+            z = self.x @ W.T + b
+            want = ((z - y)**2).sum() / 2 / self.B
+            python = lambda logit, target, label, first: (((logit - target)**2).sum(0) / 2, logit - target)
+            for function in (own, ctypes.cast(own, ctypes.c_void_p).value, python):
+                close(self, layer.evaluate(self.x, self.rows, function=function), want)
+                close(self, layer.evaluate(self.x, self.rows, function=function, sample_weight=np.full(self.B, 2, np.float32)),
+                      2 * want)
+
+    def test_what_it_raises(self):
+        layer = make()
+        before = content(layer)
+
+        def wrong(logit, target, label, first):
+            raise KeyError("of the loss")
+        for function, error, text in ((wrong, KeyError, "of the loss"), (lambda *a: (1, np.zeros((2, 3))), ValueError, "broadcast"),
+                                      (lambda *a: None, TypeError, "unpack")):
+            for call in (layer.evaluate, lambda *a, **k: layer.train_step(*a, lr=.1, **k),
+                         lambda *a, **k: layer.score_inputs(haste.InputScores(layer), *a, **k)):
+                with self.assertRaisesRegex(error, text):
+                    call(self.x, self.rows, function=function)
+        self.assertEqual(content(layer)[:-3], before[:-3])
+        with self.assertRaisesRegex(haste.Error, "are its own"):
+            layer.evaluate(self.x, self.rows, function=wrong, smoothing=.1)
+        self.assertTrue(np.isfinite(layer.evaluate(self.x, self.rows)))
+
+
 class TestLists(unittest.TestCase):
     def test_forms(self):
         x, rows = batch(7, 1)
@@ -575,6 +657,13 @@ class TestRewire(unittest.TestCase):
                             (lambda: layer.rewire(.1, growth="gradient", scores=scores), "batches = 0")):
             with self.assertRaisesRegex(haste.Error, text):
                 wrong()
+        layer.score_inputs(scores, x, rows)
+        layer.rewire(.1)
+        with self.assertRaises(haste.Error):
+            layer.score_inputs(scores, x, rows)
+        scores.zero(layer)
+        layer.score_inputs(scores, x, rows)
+        self.assertEqual(scores.batches, 1)
         view = haste.InputScores(layer).score[1]   # it outlives the object
         self.assertTrue((view == 0).all())
 
@@ -642,6 +731,7 @@ class TestGrouping(unittest.TestCase):
             loose = haste.cohesion(embedding, order, group_size=8)
             haste.group(embedding, order, group_size=8)
             self.assertGreater(haste.cohesion(embedding, order, group_size=8), max(loose, .9))
+            self.assertEqual(haste.cohesion(embedding, order, group_size=8, empty=True)[1], 0)
             self.assertTrue((kind[order].reshape(8, 8) == kind[order].reshape(8, 8)[:, :1]).all())
         self.assertEqual(list(haste.order_by_frequency([3, 9, 3, 0])), [1, 0, 2, 3])
 
@@ -724,6 +814,85 @@ class TestMemory(unittest.TestCase):
         with self.assertRaisesRegex(haste.Error, "aligned"):
             layer.attach(arrays.aligned(memory.nbytes + 8)[8:])
 
+    def test_wherever_it_lies(self):
+        """A layer that was unpickled, loaded, borrowed, attached, cut or joined is one like any other."""
+        data, shared = self.layer.save_memory(), haste.aligned(self.layer.nbytes)
+        shared[:] = self.layer.to_memory()
+        options = self.layer.options()
+        cuts = [0, 16, 24 + 16, 24 + 48, 24 + 48 + 24, self.layer.slots]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.haste"
+            self.layer.save(path)
+            places = {"unpickled": pickle.loads(pickle.dumps(self.layer)), "loaded": haste.load(path),
+                      "mapped": haste.load(path, map=True), "from memory": haste.load_memory(data),
+                      "borrowed": haste.load_memory(data, borrow=True),
+                      "attached": haste.layer_attach(shared, options, step=self.layer.step, rewires=self.layer.rewires, batch=8),
+                      "slice": self.layer.copy().slice(0, self.layer.slots)[0],
+                      "joined": haste.layer_join([self.layer.slice(*cut)[0] for cut in zip(cuts, cuts[1:])],
+                                                 [self.layer.slice(*cut)[1] for cut in zip(cuts, cuts[1:])])}
+        self.assertIn(library.address(places["attached"].weight(2)) - library.address(shared), range(shared.nbytes))
+        random = np.random.default_rng(1)
+        new = random.standard_normal((3, D)).astype(np.float32)
+        for name, layer in places.items():
+            with self.subTest(place=name):
+                self.same(layer)
+                like = layer.copy()
+                self.assertTrue(content(like) == content(layer))
+                for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), haste.load_memory(layer.save_memory())):
+                    self.assertTrue(content(other) == content(like))
+                moved = haste.aligned(layer.nbytes)
+                moved[:] = layer.to_memory()
+                there = haste.layer_attach(moved, layer.options(), step=layer.step, rewires=layer.rewires)
+                self.assertTrue(content(there) == content(like))
+                for a in (layer, like):
+                    a.labels_set([3, 50, 99], new)
+                    a.accumulate(self.x, self.rows)
+                    a.apply(lr=.01)
+                    scores = haste.InputScores(a)
+                    a.score_inputs(scores, self.x, self.rows)
+                    a.rewire(.1, growth="gradient", scores=scores)
+                self.assertTrue(content(layer) == content(like))
+                for make_another in (lambda a: a.labels_add(3, new)[0], lambda a: a.labels_remove([5, 60])[0],
+                                     lambda a: a.slice(24, 88)[0].copy(), lambda a: a.copy(dtype="bfloat16")):
+                    self.assertTrue(content(make_another(layer)) == content(make_another(like)))
+
+    def test_read_only(self):
+        """Memory that cannot be written to: no write, no crash."""
+        data = self.layer.save_memory()
+        data.flags.writeable = False
+        layer = haste.load_memory(data, borrow=True)
+        part, _ = layer.slice(0, 24)
+        for a in (layer, part):
+            x, rows = self.x[:, :a.inputs], [[0]] * 8
+            for call in (lambda: a.train_step(x, rows, lr=.1), lambda: a.apply(lr=.1), lambda: a.rewire(.1),
+                         lambda: a.labels_set([1]), lambda: a.choose_inputs([1], np.ones((1, D), np.float32))):
+                with self.assertRaisesRegex(haste.Error, "read-only: it predicts, and copy.. trains"):
+                    call()
+            with self.assertRaises(ValueError):
+                a.weight(0)[:] = 0
+            a.copy().train_step(x, rows, lr=.1)
+            a.evaluate(x, rows)
+        self.assertTrue((layer.top_k(self.x, 3)[0] == self.layer.top_k(self.x, 3)[0]).all())
+
+    def test_shared_between_processes(self):
+        """As the example of README.md, in two processes: what the child trains, the parent has."""
+        with tempfile.TemporaryDirectory() as folder:
+            memory = np.memmap(f"{folder}/layer", np.uint8, "w+", shape=self.layer.nbytes)
+            memory[:] = self.layer.to_memory()
+            here = haste.layer_attach(memory, self.layer.options(), step=self.layer.step, rewires=self.layer.rewires)
+            code = f"""
+import numpy, haste
+memory = numpy.memmap({folder + "/layer"!r}, numpy.uint8, "r+")
+layer = haste.layer_attach(memory, {self.layer.options()!r}, step={here.step}, rewires={here.rewires})
+x = numpy.arange(3 * layer.inputs, dtype="f4").reshape(3, layer.inputs) / 50
+print(layer.train_step(x, [[1], [2, 60], []], lr=.1))"""
+            child = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "examples/python", capture_output=True, text=True)
+            self.assertEqual(child.returncode, 0, child.stderr)
+            x = np.arange(3 * D, dtype=np.float32).reshape(3, D) / 50
+            self.assertEqual(self.layer.train_step(x, [[1], [2, 60], []], lr=.1), float(child.stdout.split()[0]))
+            self.assertTrue(content(here)[:-3] == content(self.layer)[:-3])
+            del here, memory
+
     def test_views_outlive_the_layer(self):
         weight = make().weight(0)
         self.assertTrue(np.isfinite(weight).all())
@@ -797,6 +966,12 @@ class TestSurgery(unittest.TestCase):
         for l in range(L):
             dense[l, column[offset[l]:offset[l + 1]]] = value[offset[l]:offset[l + 1]]
         self.assertTrue((dense == W).all())
+        for one in (5, np.int64(5), [5]):
+            self.assertTrue((layer.labels_get(one)[0] == W[5:6]).all() and (layer.labels_get(one)[1] == b[5]).all())
+        self.assertEqual(layer.labels_get_sparse(5)[0][1], offset[6] - offset[5])
+        layer.labels_set(5, W[5:6] * 2, bias=b[5:6])
+        self.assertTrue((layer.labels_get(5)[0] == W[5:6] * 2).all())
+        layer.labels_set(5, W[5:6], bias=b[5:6])
         some, bias = layer.labels_get([5, 2, 5])
         self.assertTrue((some == W[[5, 2, 5]]).all() and (bias == b[[5, 2, 5]]).all())
 
@@ -841,6 +1016,85 @@ class TestSurgery(unittest.TestCase):
         self.assertTrue((layer.labels_get()[0] == W).all() and (layer.labels_get()[1] == b).all())
         layer, kept = haste.layer_from_rows(L, D, fan_in=8, weight=W)
         self.assertTrue(8 / D < kept < 1)
+        rows = np.arange(L + 1) * D, np.tile(np.arange(D), L), W.ravel()   # the same as sparse rows
+        same, kept_too = haste.layer_from_rows(L, D, fan_in=8, weight=rows)
+        self.assertTrue(kept == kept_too and content(same) == content(layer))
+        twice, _ = haste.layer_from_rows(L, D, fan_in=8, weight=W, scale=2)
+        self.assertTrue((twice.labels_get()[0] == 2 * layer.labels_get()[0]).all())
+
+    def test_slice(self):
+        """Labels 16 .. of the dense block to the second group of the last: logits, training, ids; and what keeps it alive."""
+        layer = make(optimizer="adamw")
+        x, rows = batch(8)
+        layer.train_step(x, rows, lr=.01)
+        part, id = layer.slice(16, 24 + 48 + 16)
+        slots = np.arange(16, 24 + 48 + 16)
+        there = np.sort(layer.label_of[slots][layer.label_of[slots] >= 0])
+        self.assertEqual((id.dtype, list(id)), (np.int32, list(there)))
+        self.assertEqual((part.labels, part.slots, [b["labels"] for b in part.blocks]), (len(id), len(slots), [4, 37, 16]))
+        self.assertTrue(np.shares_memory(part.weight(1), layer.weight(1)))
+        self.assertTrue((part.labels_get()[0] == layer.labels_get(id)[0]).all())
+        close(self, part.forward(x), layer.forward(x)[:, slots])
+        found, score = part.top_k(x, 4)
+        self.assertTrue((id[found] == layer.top_k(x, 4, only=[id] * 8)[0]).all())
+        whole, alone = layer.copy(), part.copy()
+        W = layer.labels_get()[0]
+        for a in (part, alone):
+            a.train_step(x, np.arange(8), lr=.01)
+        self.assertTrue((part.labels_get()[0] == alone.labels_get()[0]).all())   # state went along
+        changed = (layer.labels_get()[0] != W).any(1)
+        self.assertEqual(list(np.flatnonzero(changed)), list(id))   # and nobody else
+        self.assertEqual((layer.step, part.step), (1, 2))
+        weight = part.weight(0)
+        del layer, part
+        self.assertTrue(np.isfinite(weight).all())
+        self.assertTrue((whole.labels_get()[0] == W).all())
+        self.assertEqual(pickle.loads(pickle.dumps(whole.slice(0, 24)[0])).labels, 20)
+
+    def test_join(self):
+        layer = make(optimizer="momentum")
+        x, rows = batch(8)
+        layer.train_step(x, rows, lr=.1)
+        parts = [layer.slice(*cut) for cut in ((0, 8), (8, 40), (40, layer.slots))]
+        again = haste.layer_join([part for part, _ in parts], [id for _, id in parts], batch=3)
+        self.assertTrue(content(again) == content(layer))
+        self.assertEqual(again.batch, 3)
+        other = haste.Layer(30, D, group_size=8, fan_in=3, optimizer="momentum", seed=4)
+        both = haste.layer_join([layer, other])
+        self.assertEqual((both.labels, len(both.blocks)), (L + 30, 4))
+        self.assertTrue((both.labels_get(np.arange(L))[0] == layer.labels_get()[0]).all())
+        self.assertTrue((both.labels_get(np.arange(L, L + 30))[0] == other.labels_get()[0]).all())
+        turned = haste.layer_join([layer, other], [np.arange(30, L + 30), range(30)])
+        self.assertTrue((turned.labels_get(np.arange(30))[0] == other.labels_get()[0]).all())
+        both.train_step(x, [[L + 29]] * 8, lr=.1)
+        both.check()
+
+
+@unittest.skipUnless(importlib.util.find_spec("jax"), "no jax")
+class TestJax(unittest.TestCase):
+    def test_loss(self):
+        """Under jit, with an encoder before it: the loss looks, its gradient trains."""
+        import haste.jax
+        import jax
+        layer, same = make(optimizer="adamw"), make(optimizer="adamw")
+        options = {"lr": .01}
+        loss = haste.jax.loss_of(layer, options)
+        x, rows = batch(8)
+        offset, ids = np.cumsum([0] + [len(row) for row in rows]), np.array([l for row in rows for l in row])
+        encoder = np.random.default_rng(1).standard_normal((D, D)).astype(np.float32)
+        step = jax.jit(jax.value_and_grad(lambda encoder: loss(jax.numpy.tanh(x @ encoder), offset, ids)))
+        look = jax.jit(lambda encoder: loss(jax.numpy.tanh(x @ encoder), offset, ids))
+        for n in range(3):
+            options["lr"] = .01 / (n + 1)
+            h = np.tanh(x @ encoder)
+            grad_h = np.zeros_like(h)
+            close(self, look(encoder), same.evaluate(h, rows))
+            self.assertEqual(layer.step, n)
+            value, grad = step(encoder)
+            close(self, value, same.train_step(h, rows, lr=.01 / (n + 1), grad_x=grad_h))
+            close(self, grad, x.T @ (grad_h * (1 - h**2)), 1e-5)
+            self.assertEqual(layer.step, n + 1)
+            close(self, layer.labels_get()[0], same.labels_get()[0], 1e-5)
 
 
 class TestErrors(unittest.TestCase):
@@ -908,6 +1162,23 @@ class TestErrors(unittest.TestCase):
             (lambda: haste.above_merge([], []), "count = 0"),
             (lambda: haste.InputScores(layer, 1, 24), "1"),
             (lambda: layer.score_inputs(haste.InputScores(haste.Layer(50, D)), x, rows), "scores"),
+            (lambda: layer.slice(1, 24), "first_slot = 1"),
+            (lambda: layer.slice(24, 25), "end_slot = 25"),
+            (lambda: layer.slice(24, 24), "24"),
+            (lambda: layer.slice(0, 2**40), "end_slot = 1099511627776"),
+            (lambda: layer.slice(-8, 24), "first_slot = -8"),
+            (lambda: haste.layer_join([]), "count is below 1"),
+            (lambda: haste.layer_join([layer, 3]), r"layers\[1\] is a int, expected a haste.Layer"),
+            (lambda: haste.layer_join([layer, haste.Layer(30, D + 1)]), r"from\[1\] differs from from\[0\] in inputs"),
+            (lambda: haste.layer_join([layer, layer], [range(L)]), rf"ids has \[{L}\] numbers, and the layers \[{L}, {L}\] labels"),
+            (lambda: haste.layer_join([layer, layer], [range(L), range(L)]), r"id\[1\]\[\d+\] = \d+: this id stood before"),
+            (lambda: haste.layer_join([layer], [np.arange(L) * 1.5]), r"ids\[0\] holds float64"),
+            (lambda: haste.layer_attach(layer.to_memory()[:64], layer.options()), "bytes = 64|64 bytes"),
+            (lambda: haste.layer_attach(haste.aligned(layer.nbytes + 8)[8:], layer.options()), "aligned"),
+            (lambda: haste.layer_attach(bytes(layer.nbytes), layer.options()), "memory is a bytes, expected a numpy array of uint8"),
+            (lambda: haste.load_memory(haste.aligned(1032)[8:], borrow=True), "memory is 8 bytes behind a multiple of 64"),
+            (lambda: haste.Layer(L, D, purpose="fun").path, "purpose = 'fun', expected one of any, training, prediction"),
+            (lambda: make(purpose="prediction").train_step(x, rows, lr=.1), "made for prediction alone"),
             (lambda: layer.choose_inputs([L], np.ones((1, D), f)), f"{L}"),
             (lambda: layer.choose_inputs([1], np.ones((1, D + 1), f)), "weight has shape"),
             (lambda: layer.choose_inputs([1], np.ones((1, D), f), threads=-1), "threads = -1"),
@@ -990,10 +1261,24 @@ class TestHeader(unittest.TestCase):
         p = ctypes.c_void_p
         self.assertEqual(above, [p, p, p, ctypes.c_int32, ctypes.c_float, p, p, p, p, ctypes.c_int64, p, p])
 
+    def test_every_function_is_offered(self):
+        """By the classes and functions of the package, or for a reason not."""
+        names = set(re.findall(r"^HASTE_API\s[^;]*?\b(haste_\w+)\(", (ROOT / "haste.h").read_text(), re.M))
+        text = "".join((ROOT / f"examples/python/haste/{file}.py").read_text()
+                       for file in ("layer", "functions", "library", "__main__"))
+        freed = {f"haste_{name}_free" for name in ("gradient", "input_scores", "workspace", "layer", "file")}
+        self.assertEqual({name for name in names if f'"{name}"' not in text} - freed,
+                         {name for name in names if name.endswith("_ref")} |   # for tests in C
+                         {"haste_workspace_init",    # workspaces have memory of their own
+                          "haste_file_find",         # `sections` is a dict
+                          "haste_metrics_get",       # shim.c calls it
+                          "haste_check_version"})    # library.py compares versions itself
+
     def test_enumerations(self):
         text = re.sub(r"/\*.*?\*/", "", (ROOT / "haste.h").read_text(), flags=re.S)
         for name, prefix, words in (("loss", "HASTE_", plain.LOSSES), ("optimizer", "HASTE_", plain.OPTIMIZERS),
                                     ("path", "HASTE_PATH_", plain.PATHS), ("status", "", library.STATUS),
+                                    ("purpose", "HASTE_", ("any_purpose", *plain.PURPOSES[1:])),
                                     ("prune", "HASTE_PRUNE_", ("magnitude", "saliency")),
                                     ("scope", "HASTE_SCOPE_", ("block", "group")),
                                     ("growth", "HASTE_GROW_", ("random", "gradient"))):

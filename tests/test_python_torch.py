@@ -1,12 +1,16 @@
 """haste.torch: every mode against dense masked layers of torch's in float64, and what people do to modules.
 
     python3 tests/test_python_torch.py [TestClass[.test]]"""
+import contextlib
 import copy
+import importlib.util
 import io
 import os
 import pickle
 import re
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -21,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples/python"))
 import haste
 import haste.torch
+import train
+from haste.shards import LabelShards
 from haste.torch import Layer
 
 L, D, B = 101, 24, 9
@@ -528,6 +534,26 @@ class TestState(Case):
             other(*batch()).backward()
             self.assertTrue((haste.load(path).top_k(batch()[0].numpy(), 3)[0] == layer.top_k(batch()[0], 3)[0].numpy()).all())
 
+    def test_from_core(self):
+        """A module from a numpy layer, which stays as it is."""
+        core = make("exact", optimizer="adamw").core.copy()
+        wider, _ = core.labels_add(7)
+        for mode in haste.torch.MODES:
+            for source in (core, wider, core.slice(0, 24 + 32)[0], haste.load_memory(core.save_memory())):
+                before = source.to_memory()
+                layer = Layer.from_core(source, mode=mode, **({} if mode == "parameters" else {"lr": .1}))
+                self.assertTrue((layer.core.labels_get()[0] == source.labels_get()[0]).all())
+                layer(batch()[0], torch.arange(B)).backward()
+                self.assertTrue((source.to_memory() == before).all())
+        self.assertEqual((layer.labels, layer.core.loss), (L, "bce"))
+        with self.assertRaisesRegex(haste.Error, "mode = 'lazy'"):
+            Layer.from_core(core, mode="lazy", lr=.1)
+        with self.assertRaisesRegex(TypeError, "batches"):
+            Layer.from_core(core, lr=.1, batches=3)
+        with self.assertRaisesRegex(haste.Error, "pending"):
+            core.accumulate(batch()[0].numpy(), batch()[1])
+            Layer.from_core(core, lr=.1)
+
     def test_average(self):
         for use_buffers in (False, True):
             layer = make("parameters")
@@ -612,16 +638,37 @@ class Asks(torch.utils.data.Dataset):
         return self.layer.top_k(batch(i)[0], 2)[0]
 
 
-def replica(rank, port, folder):
-    """Two processes with half of the samples each, in one of DDP's."""
+def begin(rank, port):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        make("exact")(*batch())
-        raise AssertionError("a layer that updates itself was not refused")
-    except haste.Error as error:
-        assert "replicas would drift apart" in str(error)
+
+
+def spawn(function, folder):
+    """function(rank, port, folder) in two processes."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    torch.multiprocessing.spawn(function, (port, folder), nprocs=2)
+
+
+def replica(rank, port, folder):
+    """Two processes with half of the samples each, in one of DDP's."""
+    begin(rank, port)
+
+    class Model(torch.nn.Module):
+        def __init__(self, mode):
+            super().__init__()
+            self.encoder, self.layer = torch.nn.Linear(D, D), make(mode)
+
+        def forward(self, x, rows):
+            return self.layer(self.encoder(x), rows)
+    for model in (*map(make, haste.torch.MODES[:3]), *(torch.nn.parallel.DistributedDataParallel(Model(m)) for m in haste.torch.MODES[:3])):
+        try:
+            model(*batch())
+            raise AssertionError("a layer that updates itself was not refused")
+        except haste.Error as error:
+            assert "replicas would drift apart" in str(error)
     make("exact", shard=True)(*batch()).backward()
     layer = make("parameters", threads=1)
     model = torch.nn.parallel.DistributedDataParallel(layer)
@@ -655,11 +702,8 @@ class TestProcesses(Case):
             self.assertTrue((got[0] == layer.top_k(batch(i)[0], 2)[0]).all())
 
     def test_replicas(self):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
         with tempfile.TemporaryDirectory() as folder:
-            torch.multiprocessing.spawn(replica, (port, folder), nprocs=2)
+            spawn(replica, folder)
             a, b = (np.load(f"{folder}/{rank}.npy") for rank in range(2))
             c, d = (np.load(f"{folder}/summed{rank}.npy") for rank in range(2))
         self.assertTrue((a == b).all() and (c == d).all())
@@ -675,14 +719,326 @@ class TestProcesses(Case):
             optimizer.step()
         self.close(a, weights(layer), 3e-5)
 
-    def test_compile(self):
-        """torch.compile goes round the layer (a graph break), which trains once a call."""
+    def test_shared(self):
+        """share_memory: what a child trains, the parent has."""
         for mode in ("fused", "exact"):
-            layer, encoder = make(mode), torch.nn.Linear(D, D)
-            step = torch.compile(lambda x, o, i: layer(torch.relu(encoder(x)), o, i) * 1., backend="eager")
-            for n in (1, 2):
-                step(batch()[0], *csr(batch()[1])).backward()
-                self.assertEqual(layer.core.step, n)
+            layer, other = make(mode), make(mode)
+            layer.share_memory()
+            torch.multiprocessing.spawn(child, (layer,), nprocs=1)
+            other(*batch()).backward()
+            self.assertTrue((weights(layer) == weights(other)).all())
+            self.assertEqual(layer.core.step, 0)   # that stays in each process
+
+    def test_label_shards(self):
+        """Two processes with half of the labels each, and 5 and 4 samples, against one layer with all."""
+        with tempfile.TemporaryDirectory() as folder:
+            spawn(sharded, folder)
+            for name, options in SHARDED.items():
+                layer, encoder, (x, rows) = make(**options), encoder_of(), batch()
+                with torch.no_grad():
+                    want = layer.top_k(encoder(x), 4)
+                loss = layer(encoder(x), rows, sample_weight=torch.arange(1., B + 1))
+                loss.backward()
+                for rank, own in ((0, slice(0, 5)), (1, slice(5, B))):
+                    with np.load(f"{folder}/{name}{rank}.npz") as got:
+                        self.close(got["loss"], loss)
+                        self.close(got["grad"], encoder.weight.grad, 1e-5)
+                        self.close(got["weight"], weights(layer)[got["id"]], 3e-5)
+                        self.assertTrue((got["top"] == want[0][own].numpy()).all())
+                        self.close(got["score"], want[1][own])
+                joined = haste.load(f"{folder}/{name}.haste")
+                self.close(joined.labels_get()[0], weights(layer), 3e-5)
+
+
+SHARDED = {"bce": {}, "softmax": {"loss": "softmax", "mode": "exact"}, "hinge": {"loss": "squared_hinge", "optimizer": "adamw", "lr": .01}}
+
+
+def encoder_of():
+    torch.manual_seed(3)
+    return torch.nn.Linear(D, D)
+
+
+def child(rank, layer):
+    torch.set_num_threads(1)
+    layer(*batch()).backward()
+
+
+def sharded(rank, port, folder):
+    begin(rank, port)
+    for name, options in SHARDED.items():
+        whole = make(**options)
+        slots = (0, 24 + 32, whole.core.slots)[rank:rank + 2]
+        part, labels = whole.core.slice(*slots)
+        layer = Layer.from_core(part, mode=whole.mode, shard=True, lr=whole.options["lr"])
+        shards = LabelShards(layer, labels)
+        encoder = torch.nn.parallel.DistributedDataParallel(encoder_of())
+        x, rows = batch()
+        own = slice(0, 5) if rank == 0 else slice(5, B)
+        with torch.no_grad():
+            id, score = shards.top_k(encoder(x[own]), 4)
+        loss = shards(encoder(x[own]), *csr(rows[own]), sample_weight=torch.arange(1., B + 1)[own])
+        loss.backward()
+        np.savez(f"{folder}/{name}{rank}.npz", loss=loss.detach().numpy(), grad=encoder.module.weight.grad.numpy(), id=labels,
+                 weight=layer.core.labels_get()[0], top=id.numpy(), score=score.numpy())
+        joined = shards.join()
+        if rank == 0:
+            joined.save(f"{folder}/{name}.haste")
+        else:
+            assert joined is None
+    for call, text in ((lambda: LabelShards(Layer.from_core(part, lr=.1), labels), "shard=True"),
+                       (lambda: LabelShards(layer, labels[:-1]), "ascending"),
+                       (lambda: LabelShards(layer, range(layer.labels)), "not 0 .. L - 1"),
+                       (lambda: shards(x, [[L]] * B), f"positives hold {L} to {L}"),
+                       (lambda: shards(x, torch.full((B,), -1)), "positives hold -1")):
+        try:
+            call()
+            raise AssertionError(f"no error: {text}")
+        except haste.Error as error:
+            assert text in str(error), error
+    torch.distributed.destroy_process_group()
+
+
+class TestCompile(Case):
+    """torch.compile, fullgraph: the layer is one operator in the graph."""
+
+    def setUp(self):
+        torch._dynamo.reset()
+
+    def pair(self, mode, **options):
+        """(layer, encoder, step) compiled and not, equal."""
+        for backend in ("aot_eager", None):
+            layer, encoder = make(mode, **options), encoder_of()
+
+            def step(x, o, i, layer=layer, encoder=encoder, **more):
+                return layer(torch.relu(encoder(x)), o, i, **more) * 1.
+            yield layer, encoder, torch.compile(step, backend=backend, fullgraph=True) if backend else step
+
+    def test_modes(self):
+        for mode in haste.torch.MODES:
+            with self.subTest(mode=mode):
+                got = []
+                for layer, encoder, step in self.pair(mode):
+                    numbers = []
+                    optimizer = torch.optim.SGD([*encoder.parameters(), *layer.parameters()], .1)
+                    for n in range(3):
+                        x, rows = batch(n, 9 + (n == 2))
+                        optimizer.zero_grad()
+                        loss = step(x, *csr(rows))
+                        loss.backward()
+                        optimizer.step()
+                        if mode == "accumulate":
+                            layer.apply()
+                        numbers += [loss.detach(), encoder.weight.grad.clone()]
+                        layer.options["lr"] = .1 / (n + 2)
+                    got.append([*numbers, weights(layer)])
+                    self.assertEqual(layer.core.step, 0 if mode == "parameters" else 3)
+                self.assertTrue(all((a == b).all() for a, b in zip(*got)))
+
+    def test_no_gradient_for_x(self):
+        for mode in haste.torch.MODES[:3]:
+            layer, other = make(mode), make(mode)
+            step = torch.compile(lambda x, o, i: layer(x, o, i), backend="aot_eager", fullgraph=True)
+            step(batch()[0], *csr(batch()[1])).backward()
+            other(*batch()).backward()
+            if mode == "accumulate":
+                layer.apply(), other.apply()
+            self.assertEqual(layer.core.step, 1)
+            self.assertTrue((weights(layer) == weights(other)).all())
+
+    def test_eval(self):
+        for mode in haste.torch.MODES:
+            torch._dynamo.reset()
+            layer = make(mode)
+            before = weights(layer)
+            step = torch.compile(lambda x, o, i: layer(x, o, i), backend="aot_eager", fullgraph=True)
+            x, rows = batch()
+            with torch.no_grad():
+                want = layer(x, rows)
+                self.assertEqual(step(x, *csr(rows)), want)
+            layer.eval()
+            y, z = (x.clone().requires_grad_() for _ in range(2))
+            (step(y, *csr(rows)) * .5).backward()
+            (layer(z, rows) * .5).backward()
+            self.assertTrue((y.grad == z.grad).all() and (weights(layer) == before).all())
+            self.assertFalse(step(x, *csr(rows)).requires_grad)
+
+    def test_options_and_lists(self):
+        x, rows = batch()
+        weight, one = torch.rand(B), torch.arange(B)
+        got = []
+        for layer, _, step in self.pair("exact"):
+            numbers = []
+            for more in ({"sample_weight": weight}, {"scale": .2}, {"ignored": (one + 50) % L}):
+                loss = step(x, *csr(rows), **more)
+                loss.backward()
+                numbers.append(loss.detach())
+            loss = step(x, one, None)
+            loss.backward()
+            loss = step(x, csr(rows), None)
+            got.append([*numbers, loss.detach(), weights(layer)])
+        self.assertTrue(all((a == b).all() for a, b in zip(*got)))
+
+    def test_compiled_once(self):
+        """A rate that falls, and a step counter, are no part of the graph."""
+        counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+        layer = make("fused")
+        step = torch.compile(lambda x, o, i: layer(x, o, i), backend=counter, fullgraph=True)
+        x, (o, i) = batch()[0], csr(batch()[1])
+        for n in range(4):
+            layer.options["lr"] = .1 / (n + 1)
+            step(x, o, i).backward()
+        self.assertEqual((counter.frame_count, layer.core.step), (1, 4))
+
+    def test_neither_dropped_nor_merged(self):
+        x, (o, i) = batch()[0], csr(batch()[1])
+        layer = make("fused")
+        torch.compile(lambda: (layer(x, o, i), x + 1)[1], backend="aot_eager", fullgraph=True)()
+        self.assertEqual(layer.core.step, 1)
+        torch.compile(lambda: layer(x, o, i) + layer(x, o, i), backend="aot_eager", fullgraph=True)().backward()
+        self.assertEqual(layer.core.step, 3)
+        layer = make("accumulate")
+        torch.compile(lambda: layer(x, o, i) + layer(x, o, i), backend="aot_eager", fullgraph=True)().backward()
+        self.assertEqual(layer.core.pending, 2)
+        layer = make("exact")
+        with self.assertRaisesRegex(haste.Error, "mode \"accumulate\""):
+            torch.compile(lambda: layer(x, o, i) + layer(x, o, i), backend="aot_eager", fullgraph=True)().backward()
+
+    def test_two_layers(self):
+        """One function, a layer and its copy."""
+        a = make("fused")
+        b = copy.deepcopy(a)
+        step = torch.compile(lambda layer, x, o, i: layer(x, o, i), backend="aot_eager", fullgraph=True)
+        for layer, n in ((a, 1), (b, 1), (a, 2)):
+            step(layer, batch()[0], *csr(batch()[1])).backward()
+            self.assertEqual(layer.core.step, n)
+
+    def test_sentences(self):
+        x, rows = batch()
+        o, i = csr(rows)
+        layer = make("fused")
+        with self.assertRaisesRegex(haste.Error, "multiplied by 0.3 after"):
+            torch.compile(lambda: layer(x, o, i) * .3, backend="aot_eager", fullgraph=True)().backward()
+        with self.assertRaisesRegex(Exception, "from lists that are tensors"):
+            torch.compile(lambda: layer(x, rows), backend="aot_eager", fullgraph=True)()
+        step = layer.core.step
+        torch.compile(lambda: layer(x, rows), backend="aot_eager")().backward()   # a break in the graph
+        self.assertEqual(layer.core.step, step + 1)
+        id = torch.compile(lambda: layer.top_k(x * 2, 3)[0] + 0, backend="aot_eager")()
+        self.assertTrue((id == layer.top_k(x * 2, 3)[0]).all())
+        with self.assertRaisesRegex(haste.Error, "expected a tensor"):
+            torch.compile(lambda x: layer(x, o, i), backend="aot_eager")(x[:, :5])
+
+    def test_checkpointing(self):
+        got = []
+        for layer, encoder, step in self.pair("exact"):
+            x, (o, i) = batch()[0], csr(batch()[1])
+            run = lambda x: checkpoint(lambda x: layer(torch.relu(encoder(x)), o, i), x, use_reentrant=False)
+            run = run if got else torch.compile(run, backend="aot_eager")
+            run(x).backward()
+            self.assertEqual(layer.core.step, 1)
+            got.append([encoder.weight.grad, weights(layer)])
+        self.assertTrue(all((a == b).all() for a, b in zip(*got)))
+
+    def test_operators(self):
+        """What torch asks of operators: schema, fakes, autograd."""
+        for mode in haste.torch.MODES:
+            layer = make(mode).eval()
+            x, (o, i) = batch()[0].requires_grad_(), csr(batch()[1])
+            torch.library.opcheck(torch.ops.haste.loss, (x, torch.empty(0), [], layer._token, o, i, "", [], layer._number, mode, False,
+                                                         True))
+
+
+class TestTrain(Case):
+    """examples/python/train.py on a text of its own: 40 labels with three words each, and noise."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        random = np.random.default_rng(0)
+        for name, n in (("train", 600), ("test", 100)):
+            with open(cls.folder / f"{name}.txt", "w") as fast, open(cls.folder / f"{name}.tsv", "w") as tsv:
+                for _ in range(n):
+                    labels = [f"l{int(l)}" for l in random.integers(0, 40, random.integers(1, 3))]
+                    text = " ".join(f"{label}w{random.integers(3)}" for label in labels * 2) + f" noise{random.integers(50)}"
+                    fast.write("".join(f"__label__{label} " for label in labels) + text + "\n")
+                    tsv.write(";".join(labels) + "\t" + text + "\n")
+
+    def run_main(self, *options, files=("train.txt", "test.txt")):
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()) as wrong:
+            try:
+                return train.main([*(str(self.folder / file) for file in files), *map(str, options)]), said.getvalue()
+            except SystemExit as end:
+                return None, f"{wrong.getvalue()}{end}"
+
+    def test_layers(self):
+        log = self.folder / "runs.csv"
+        common = ("--epochs", 4, "--lr", .03, "--inputs", 48, "--batch", 20, "--head", 8, "--fan-in", 24, "--group-size", 8, "--log", log)
+        model = self.folder / "model.pt"
+        for options in (("--layer", "dense"), ("--save", model), ("--groups", "semantic", "--rewire", "gradient", "--rewire-every", 20),
+                        ("--groups", "random", "--rewire", "random", "--rewire-every", 20, "--run", "moved")):
+            values, said = self.run_main(*common, *options)
+            self.assertIsNotNone(values, said)
+            self.assertGreater(values[0], 85)
+            self.assertIn("epoch   4", said)
+        again, said = self.run_main("--load", model, files=("test.txt",))
+        self.assertEqual([f"{v:.2f}" for v in again], [f"{v:.2f}" for v in self.run_main(*common)[0]])
+        with open(log) as file:
+            lines = file.read().splitlines()
+        self.assertEqual(len(lines), 1 + 5 * 4)
+        self.assertEqual({line.count(",") for line in lines}, {len(train.LOG) - 1})
+        self.assertEqual(self.run_main(*common)[0], self.run_main(*common, files=("train.tsv", "test.tsv"))[0])
+        _, said = self.run_main(*common, "--plot", self.folder / "runs.png")
+        self.assertTrue((self.folder / "runs.png").exists() if importlib.util.find_spec("matplotlib") else "needs matplotlib" in said)
+
+    def test_sentences(self):
+        (self.folder / "bad.txt").write_text("__label__a word\nno label\n")
+        (self.folder / "empty.txt").write_text("")
+        for options, files, text in ((("--device", "cuda"), ("train.txt", "test.txt"), "no CUDA module here yet"),
+                                     ((), ("train.txt",), "expected TRAIN and TEST"),
+                                     (("--load", "x"), ("train.txt", "test.txt"), "TEST alone"),
+                                     ((), ("bad.txt", "test.txt"), "bad.txt, line 2: no label"),
+                                     ((), ("empty.txt", "test.txt"), "no documents"),
+                                     (("--plot", "x.png"), ("train.txt", "test.txt"), "--log FILE")):
+            values, said = self.run_main(*options, files=files)
+            self.assertIsNone(values)
+            self.assertIn(text, said)
+
+    @unittest.skipUnless(importlib.util.find_spec("transformers"), "no transformers")
+    def test_transformer(self):
+        """A small BERT with random weights, from a folder."""
+        import transformers
+        words = sorted({word for line in (self.folder / "train.txt").read_text().split() for word in [line.lower()]})
+        (self.folder / "bert").mkdir()
+        (self.folder / "bert/vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+        transformers.BertTokenizer(str(self.folder / "bert/vocab.txt")).save_pretrained(self.folder / "bert")
+        config = transformers.BertConfig(vocab_size=len(words) + 5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                                         intermediate_size=32)
+        transformers.BertModel(config).save_pretrained(self.folder / "bert")
+        common = ("--epochs", 6, "--batch", 20, "--head", 8, "--group-size", 8, "--encoder", self.folder / "bert", "--encoder-lr", .01,
+                  "--dropout", 0, "--lr", .01)
+        for layer in ("haste", "dense"):
+            values, said = self.run_main(*common, "--layer", layer, "--save", self.folder / "bert.pt")
+            self.assertIsNotNone(values, said)
+            self.assertGreater(values[0], 50)
+            self.assertEqual(self.run_main("--load", self.folder / "bert.pt", files=("test.txt",))[0], values)
+
+
+@unittest.skipUnless(shutil.which(os.environ.get("CXX", "c++")), "no C++ compiler")
+class TestLibtorch(unittest.TestCase):
+    def test_example(self):
+        """libtorch.cpp, as its opening says it is compiled, but for -O0."""
+        with tempfile.TemporaryDirectory() as folder:
+            T = Path(torch.__path__[0])
+            run = subprocess.run([os.environ.get("CXX", "c++"), "-std=c++20", "-O0", "-fopenmp", f"-I{ROOT}", f"-I{T}/include",
+                                  f"-I{T}/include/torch/csrc/api/include", ROOT / "examples/python/libtorch.cpp", f"-L{T}/lib",
+                                  f"-Wl,-rpath,{T}/lib", "-ltorch", "-ltorch_cpu", "-lc10", "-o", f"{folder}/libtorch"],
+                                 capture_output=True, text=True)
+            self.assertEqual(run.returncode, 0, run.stderr[-3000:])
+            run = subprocess.run([f"{folder}/libtorch"], capture_output=True, text=True)
+            self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+            self.assertRegex(run.stdout, r"step   0  loss [^$]*\nright: \d+ of 64\n")
 
 
 class TestReadme(unittest.TestCase):

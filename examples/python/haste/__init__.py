@@ -6,10 +6,11 @@
     layer.save("model.haste")
 
 README.md beside this package tells the rest, haste.h what each function does."""
-from .functions import (Metrics, above_merge, cohesion, embed_dense, embed_finish, embed_sparse, group,
+from .arrays import aligned
+from .functions import (Metrics, above_merge, cohesion, embed_dense, embed_finish, embed_sparse, group, has_bf16_dot,
                         inverse_propensity, order_by_frequency, order_random, rewire_share, schedule, softmax_merge,
                         top_k_merge)
-from .layer import DENSE, RETIRED, InputScores, Layer, layer_from_rows, plan_bytes
+from .layer import (DENSE, RETIRED, InputScores, Layer, layer_attach, layer_from_rows, layer_join, plan_bytes)
 from .library import Error
 
 load, load_memory = Layer.load, Layer.load_memory

@@ -128,14 +128,20 @@ def group(embedding, order, *, group_size=32, iterations=None, threads=0, seed=0
     s.call("haste_group", embedding, *embedding.shape, order, len(order), s.at("group"))
 
 
-def cohesion(embedding, order, *, group_size=32, threads=0):
-    """haste_cohesion: the mean cosine of labels to the centroid of their group."""
+def cohesion(embedding, order, *, group_size=32, threads=0, empty=False):
+    """haste_cohesion: the mean cosine of labels to the centroid of their group. empty=True: (that, how many of the labels
+    have no embedding)."""
     array(embedding, "embedding", "float32", (None, None))
     array(order, "order", "int32", (None,))
-    out = ctypes.c_double()
+    out, without = ctypes.c_double(), ctypes.c_int64()
     Structs().call("haste_cohesion", embedding, *embedding.shape, order, len(order), group_size,
-                   library.threads(threads), ctypes.addressof(out), None)
-    return out.value
+                   library.threads(threads), ctypes.addressof(out), ctypes.addressof(without))
+    return (out.value, without.value) if empty else out.value
+
+
+def has_bf16_dot():
+    """haste_has_bf16_dot: whether bf16_dot=True can be had."""
+    return bool(library.library().function["haste_has_bf16_dot"]())
 
 
 def schedule(step, warmup, total, floor=0.):

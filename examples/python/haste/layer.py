@@ -1,6 +1,8 @@
 """A layer and its companions, on numpy arrays. What the functions do stands in haste.h, under the same names."""
+import contextlib
 import ctypes
 import os
+import struct
 import threading
 
 import numpy
@@ -13,6 +15,7 @@ LOSSES = ("bce", "squared_hinge", "softmax")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 DTYPES = ("float32", "bfloat16")
 PATHS = ("auto", "portable", "avx2", "avx512", "neon")
+PURPOSES = ("any", "training", "prediction")
 DENSE = -1   # fan_in of a dense block
 RETIRED = -1e9   # bias of a label that is out of use, see haste_labels_set
 MAX_BLOCKS, MAX_SECTIONS, SOFTMAX_SUMS = 8, 32, 5
@@ -52,13 +55,14 @@ def put_layer_options(s, labels, inputs, blocks=None, *, group_size=0, fan_in=0,
     return keep
 
 
-def plan_bytes(labels, inputs, blocks=None, *, batch=0, ids=0, top_k=0, chunks=0, cuda=False, **options):
+def plan_bytes(labels, inputs, blocks=None, *, batch=0, ids=0, top_k=0, chunks=0, purpose="any", cuda=False, **options):
     """haste_plan_bytes, or haste_cuda_plan_bytes, which needs nvcc but no device: the bytes that a layer and its companions
     will take, by name."""
     s = Structs(cuda)
     keep = put_layer_options(s, labels, inputs, blocks, **options)
     work = "cuda_work_options" if cuda else "work_options"
     s[f"{work}.batch"], s[f"{work}.ids"], s[f"{work}.top_k"], s[f"{work}.chunks"] = batch, ids, top_k, chunks
+    s[f"{work}.purpose"] = choice(purpose, "purpose", PURPOSES)
     if cuda:
         s.call("haste_cuda_plan_bytes", s.at("options"), s.at(work), None, s.at("cuda_plan"))
         names = "layer", "workspace", "pinned", "gradient", "rewire"
@@ -72,7 +76,7 @@ def plan_bytes(labels, inputs, blocks=None, *, batch=0, ids=0, top_k=0, chunks=0
 
 # ---- the layer -------------------------------------------------------------------------------------------------------
 
-WORK = {"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False}   # options of the workspace
+WORK = {"batch": 128, "chunks": 0, "threads": 0, "path": "auto", "bf16_dot": False, "purpose": "any"}   # of the workspace
 
 # Options of a step. Where haste.h gives 0 the meaning of a default, Python says None, or nothing: 0 is 0, or an error.
 NONE = ("momentum", "beta1", "beta2")                                        # 0 is said as HASTE_NONE
@@ -97,6 +101,32 @@ def view(owner, pointer, dtype, shape):
     return numpy.frombuffer(memory, dtype).reshape(shape)
 
 
+TILE = 32   # samples of a haste_loss_tile, and numbers of its rows
+TILE_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def tile_function(function, failed):
+    """A loss of the caller's own, for C: `function` as a haste_loss_function. What it raises goes to the list `failed`, and
+    NaN to C, which then leaves the group as it was."""
+    member = library.library().member
+    base = member["tile"][0]
+
+    def call(context, tile):
+        tile = {name: struct.unpack(member[f"tile.{name}"][1], ctypes.string_at(
+            tile + member[f"tile.{name}"][0] - base, member[f"tile.{name}"][2]))[0]
+            for name in ("samples", "labels", "first_sample", "label", "target", "logit", "loss")}
+        n, shape = tile["samples"], (tile["labels"], TILE)
+        logit, target = (view(None, tile[name], numpy.float32, shape)[:, :n] for name in ("logit", "target"))
+        try:
+            loss, slope = function(logit, target, view(None, tile["label"], numpy.int32, shape[:1]), tile["first_sample"])
+            view(None, tile["loss"], numpy.float32, (n,))[:] += loss
+            logit[:] = slope
+        except BaseException as error:   # C cannot pass it on
+            failed.append(error)
+            logit[:] = numpy.nan
+    return TILE_FUNCTION(call)
+
+
 class Layer:
     """haste_layer, with its workspace and gradient. Calls on one layer wait for each other; each uses all threads.
 
@@ -105,16 +135,15 @@ class Layer:
                       block, of group_size and fan_in
     order, frequency, samples, loss, optimizer, dtype, state_dtype, zero_weights, seed: haste_layer_options; enumerations
                       by their names in lower case: "bce", "adamw", "bfloat16"
-    batch, chunks, threads, path, bf16_dot: haste_workspace_options. Training takes larger batches than `batch` (memory
-                      grows), predictions work on so many samples at a time
+    batch, chunks, threads, path, bf16_dot, purpose: haste_workspace_options. Training takes larger batches than `batch`
+                      (memory grows), predictions work on so many samples at a time
     allocate          a function of a number of bytes that returns an array of so many uint8, aligned to 64 bytes, in
                       which the layer will lie"""
 
-    def __init__(self, labels, inputs, blocks=None, *, batch=128, chunks=0, threads=0, path="auto", bf16_dot=False,
-                 allocate=None, **options):
-        self._begin(batch=batch, chunks=chunks, threads=threads, path=path, bf16_dot=bf16_dot)
+    def __init__(self, labels, inputs, blocks=None, *, allocate=None, **options):
+        self._begin(**{name: options.pop(name) for name in WORK if name in options})
         s = self._s
-        keep = put_layer_options(s, labels, inputs, blocks, threads=threads, **options)
+        keep = put_layer_options(s, labels, inputs, blocks, threads=self._work["threads"], **options)
         if allocate is None:
             s.call("haste_layer_create", s.at("layer"), s.at("options"))
         else:
@@ -124,12 +153,18 @@ class Layer:
         del keep
 
     def _begin(self, **work):
+        for name in work:
+            if name not in WORK:
+                raise TypeError(f"haste has no option {name!r} here")
+        work = {**WORK, **work}
         if not 1 <= work["batch"] < 2**31:
             raise Error(f"batch = {work['batch']}, expected a number of samples from 1")
         self._s = Structs()
         self._work = work
         self._lock = threading.RLock()
         self._memory = None     # where the layer lies, if not in memory of its own
+        self._read_only = False
+        self._failed = []       # what a loss of the caller's own has raised
         self.sections = {}      # of the file it was loaded from
         self.grad_norm = None   # of the last call with grad_norm=True
         self.origin = None      # of the last rewire with origin=True
@@ -137,7 +172,7 @@ class Layer:
     @classmethod
     def _empty(cls, **work):
         layer = cls.__new__(cls)
-        layer._begin(**{**WORK, **work})
+        layer._begin(**work)
         return layer
 
     def _another(self):
@@ -171,7 +206,7 @@ class Layer:
         return self.plan()["layer"]
 
     def plan(self):
-        return plan_bytes(batch=self.batch, chunks=self._work["chunks"], **self.options())
+        return plan_bytes(batch=self.batch, chunks=self._work["chunks"], purpose=self._work["purpose"], **self.options())
 
     def options(self):
         """What a layer with the same memory is made with."""
@@ -185,7 +220,14 @@ class Layer:
                 f"{self.optimizer}, {self.dtype}, step={self.step})")
 
     def _view(self, pointer, dtype, shape):
-        return view((self._s, self._memory), pointer, dtype, shape)
+        there = view((self._s, self._memory), pointer, dtype, shape)
+        if there is not None and self._read_only:
+            there.flags.writeable = False
+        return there
+
+    def _written(self):
+        if self._read_only:
+            raise Error("the layer lies in memory that is read-only: it predicts, and copy() trains", "HASTE_ERR_STATE")
 
     def _pointer(self, i, name):
         if not 0 <= i < self._s["layer.block_count"]:
@@ -237,7 +279,8 @@ class Layer:
         s = self._s
         with self._lock:
             if s["layer.memory"] or s["file.memory"]:
-                raise Error("a layer in memory of its own does not move", "HASTE_ERR_STATE")
+                raise Error("a layer in memory of its own does not move: to_memory() copies it, layer_attach makes a layer "
+                            "of that", "HASTE_ERR_STATE")
             if options is not None:
                 put_layer_options(s, **options)
             s.call("haste_layer_attach", s.at("layer"), s.at("options") if options else None, memory, memory.nbytes)
@@ -262,7 +305,7 @@ class Layer:
             self._nothing_pending()
             if self._memory is not None:
                 return self._memory.copy()
-            layer = self if self._s["layer.memory"] else self.copy()
+            layer = self if self._s["layer.memory"] and not hasattr(self._s, "of") else self.copy()
             return layer._view(layer._s["layer.memory"], numpy.uint8, (layer._s["layer.bytes"],)).copy()
 
     def _nothing_pending(self):
@@ -302,6 +345,7 @@ class Layer:
         s["work_options.chunks"], s["work_options.threads"] = self._work["chunks"], threads
         s["work_options.path"] = choice(self._work["path"], "path", PATHS)
         s["work_options.bf16_dot"] = bool(self._work["bf16_dot"])
+        s["work_options.purpose"] = choice(self._work["purpose"], "purpose", PURPOSES)
         s.library.function["haste_workspace_free"](s.at("work"))
         s.clear("work")
         s.call("haste_workspace_create", s.at("work"), s.at("layer"), s.at("work_options"))
@@ -310,8 +354,8 @@ class Layer:
         return array(x, name, "float32", (None, self.inputs))
 
     def _put_step(self, B, positives, ids, grad_x, x, sample_weight=None, positive_value=None, label_weight=None,
-                  label_scale=None, label_offset=None, ignored=None, softmax=None, blocks=None, grad_norm=False,
-                  **numbers):
+                  label_scale=None, label_offset=None, ignored=None, softmax=None, function=None, blocks=None,
+                  grad_norm=False, **numbers):
         """Options of a call, and its lists. Returns what must stay alive until it ends."""
         s = self._s
         s.clear("step", "rates", "lists", "ignored")
@@ -329,6 +373,11 @@ class Layer:
                                    ("label_offset", label_offset, (self.labels,))):
             if value is not None:
                 s[f"step.loss.{name}"] = array(value, name, "float32", shape)
+        if function is not None:
+            if callable(function):
+                keep.append(function if isinstance(function, ctypes._CFuncPtr) else tile_function(function, self._failed))
+                function = ctypes.cast(keep[-1], ctypes.c_void_p).value
+            s["step.loss.function"] = function
         if softmax is not None:
             s["step.loss.softmax"] = array(softmax, "softmax", "float64", (B, SOFTMAX_SUMS))
         most = count(positives, 0, B)
@@ -353,6 +402,15 @@ class Layer:
         self._reserve(B, most)
         return keep
 
+    def _called(self, *arguments):
+        """A call that may reach a loss of the caller's own: what that has raised comes first."""
+        self._failed.clear()
+        try:
+            self._s.call(*arguments)
+        finally:
+            if self._failed:
+                raise self._failed.pop(0)
+
     def train_step(self, x, positives, ids=None, *, grad_x=None, loss=True, **options):
         """haste_train_step. Returns the loss (None with loss=False, which saves its logarithms).
 
@@ -361,7 +419,13 @@ class Layer:
         grad_x      float32 [B, inputs] to which the gradient is added (+=)
         options     of haste_step_options and its loss, by name: lr, momentum, weight_decay, clip, scale, sample_weight,
                     negligible, ...; blocks=[None, dict(frozen=1)] are rates of blocks; grad_norm=True leaves the norm in
-                    `grad_norm`. None is the default"""
+                    `grad_norm`. None is the default
+        function    a loss of one's own: function(logit, target, label, first) is called for tiles of a group's labels by
+                    at most 32 samples, from several threads, with float32 [labels, samples] of logits and targets, the
+                    labels' ids int32, and the number of the first sample; it returns (the samples' losses, summed over
+                    these labels; d loss / d logit [labels, samples]). Or a haste_loss_function: a function of ctypes's, or
+                    the address of one that is compiled (numba's cfunc has it), which needs no turn with Python"""
+        self._written()
         return self._train("haste_train_step", x, positives, ids, grad_x, loss, options)
 
     def accumulate(self, x, positives, ids=None, *, grad_x=None, loss=True, gradient=None, **options):
@@ -382,8 +446,8 @@ class Layer:
                 own = gradient is None
                 extra = [self._own_gradient() if own else self._gradient_over(gradient)]
             try:
-                s.call(function, s.at("layer"), s.at("work"), x, B, s.at("lists"), s.at("step"), *extra,
-                       ctypes.addressof(out) if loss else None, grad_x)
+                self._called(function, s.at("layer"), s.at("work"), x, B, s.at("lists"), s.at("step"), *extra,
+                             ctypes.addressof(out) if loss else None, grad_x)
             finally:
                 if extra and not own:
                     s.clear("gradient")
@@ -438,6 +502,7 @@ class Layer:
 
     def apply(self, **options):
         """haste_apply: one update from what was accumulated. Options as of train_step, but for the loss's."""
+        self._written()
         s = self._s
         with self._lock:
             empty = numpy.zeros((0, self.inputs), numpy.float32)
@@ -453,8 +518,8 @@ class Layer:
         out = ctypes.c_double()
         with self._lock:
             keep = self._put_step(len(x), positives, ids, grad_x, x, **options)
-            s.call("haste_evaluate", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
-                   ctypes.addressof(out) if loss else None, grad_x)
+            self._called("haste_evaluate", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
+                         ctypes.addressof(out) if loss else None, grad_x)
             del keep
         return out.value if loss else None
 
@@ -501,8 +566,8 @@ class Layer:
         x = self._x(x)
         with self._lock:
             keep = self._put_step(len(x), positives, ids, None, x, **options)
-            s.call("haste_score_inputs", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
-                   scores._s.at("scores"))
+            self._called("haste_score_inputs", s.at("layer"), s.at("work"), x, len(x), s.at("lists"), s.at("step.loss"),
+                         scores._s.at("scores"))
             del keep
 
     def rewire(self, share, *, group_share=None, prune="magnitude", scope="block", growth="random", uniform=False, x=None,
@@ -510,6 +575,7 @@ class Layer:
         """haste_rewire. Returns how many places moved. saliency and gradient need a batch, x and positives, or scores,
         InputScores that batches were added to. origin=True leaves in `origin` where rows came from: of each block int32
         [G, F], the row's old place in its group, or -1: it is new."""
+        self._written()
         s = self._s
         moved = ctypes.c_int64()
         with self._lock:
@@ -651,12 +717,14 @@ class Layer:
 
     @classmethod
     def load_memory(cls, memory, *, borrow=False, **work):
-        """haste_load_memory, of bytes or uint8. borrow=True: the layer lies there, and training writes to it."""
+        """haste_load_memory, of bytes or uint8. borrow=True: the layer lies there, and training writes to it; in memory
+        that is read-only (bytes, a memmap of mode "r") it only predicts."""
         layer = cls._empty(**work)
         memory = numpy.frombuffer(memory, numpy.uint8)
         layer._loaded("haste_load_memory", memory, memory.nbytes, bool(borrow))
         if borrow:
             layer._s.file_bytes = memory   # there it lives as long as the layer's views
+            layer._read_only = not memory.flags.writeable
         return layer
 
     def _loaded(self, function, *source):
@@ -673,38 +741,17 @@ class Layer:
 
     # ---- surgery
 
-    def _put_rows(self, n, weight=None, scale=None, bias=None, frequency=None, samples=0):
-        s = self._s
-        s.clear("rows", "sparse")
-        keep = []
-        if isinstance(weight, numpy.ndarray):
-            s["rows.dense"] = array(weight, "weight", "float32", (n, self.inputs))
-        elif weight is not None:
-            keep.append(sparse(weight, "weight", n))
-            s["rows.sparse"] = put_sparse(s, keep[0])
-        if scale is not None:
-            if scale == 0:
-                raise Error("scale = 0 would mean 1: leave the weights out")
-            s["rows.scale"] = scale
-        if bias is not None:
-            s["rows.bias"] = array(bias, "bias", "float32", (n,))
-        if frequency is not None:
-            keep.append(integers(frequency, "frequency", numpy.int64))
-            if len(keep[-1]) != n:
-                raise Error(f"frequency has {len(keep[-1])} numbers, expected {n}")
-            s["rows.frequency"] = keep[-1]
-        s["rows.samples"] = samples
-        return keep
-
     def _ids(self, id):
-        """Given labels, or all: (their array or None, how many)."""
+        """Given labels, one alone, or all: (their array or None, how many)."""
         if id is None:
             return None, self.labels
+        if isinstance(id, (int, numpy.integer)):
+            id = [id]
         id = integers(id, "id", numpy.int32)
         return id, len(id)
 
     def labels_get(self, id=None):
-        """haste_labels_get: (weight [n, inputs], bias [n]) of given labels, or of all."""
+        """haste_labels_get: (weight [n, inputs], bias [n]) of given labels, of one, or of all."""
         id, n = self._ids(id)
         weight, bias = numpy.empty((n, self.inputs), numpy.float32), numpy.empty(n, numpy.float32)
         with self._lock:
@@ -712,7 +759,8 @@ class Layer:
         return weight, bias
 
     def labels_get_sparse(self, id=None):
-        """haste_labels_get_sparse: the weights as CSR, (offset, column, value)."""
+        """haste_labels_get_sparse: the weights as CSR, (offset, column, value). For scipy:
+        csr_array((value, column, offset), (n, inputs))."""
         s = self._s
         id, n = self._ids(id)
         offset, needed = numpy.empty(n + 1, numpy.int64), ctypes.c_int64()
@@ -733,11 +781,12 @@ class Layer:
 
         weight    float32 [n, inputs], or sparse rows (offset, column, value)
         rows      scale, bias, frequency, samples: haste_rows"""
+        self._written()
         s = self._s
         id, n = self._ids(id)
         kept = ctypes.c_double()
         with self._lock:
-            keep = self._put_rows(n, weight, **rows)
+            keep = put_rows(s, n, self.inputs, weight, **rows)
             s.call("haste_labels_set", s.at("layer"), id, n, s.at("rows"), ctypes.addressof(kept))
             del keep
         return kept.value
@@ -745,11 +794,12 @@ class Layer:
     def choose_inputs(self, id=None, weight=None, *, threads=None, **rows):
         """haste_choose_inputs, of a layer that was not trained: groups get the inputs in which rows of their labels hold
         the most energy. Returns the share of energy that these hold. Arguments as of labels_set."""
+        self._written()
         s = self._s
         id, n = self._ids(id)
         kept = ctypes.c_double()
         with self._lock:
-            keep = self._put_rows(n, weight, **rows)
+            keep = put_rows(s, n, self.inputs, weight, **rows)
             s.call("haste_choose_inputs", s.at("layer"), id, n, s.at("rows"),
                    library.threads(self._work["threads"] if threads is None else threads), ctypes.addressof(kept))
             del keep
@@ -761,7 +811,7 @@ class Layer:
         kept = ctypes.c_double()
         to = self._another()
         with self._lock:
-            keep = self._put_rows(n, weight, **rows)
+            keep = put_rows(s, n, self.inputs, weight, **rows)
             s.call("haste_labels_add", to._s.at("layer"), s.at("layer"), s["layer.block_count"] - 1 if block is None else
                    block, n, s.at("rows"), bool(strongest), ctypes.addressof(kept))
             del keep
@@ -775,6 +825,42 @@ class Layer:
         with self._lock:
             self._s.call("haste_labels_remove", to._s.at("layer"), self._s.at("layer"), id, n, map)
         return to, map
+
+    def slice(self, first_slot, end_slot):
+        """haste_layer_slice: (a range of whole groups as a layer on this one's memory, int32: the ids of its labels here).
+        Who trains one trains the other, but for step and rewires; copy() cuts it loose."""
+        s = self._s
+        id = numpy.empty(min(max(end_slot - first_slot, 0), self.slots), numpy.int32)
+        to = self._another()
+        with self._lock:
+            to._s.call("haste_layer_slice", to._s.at("layer"), s.at("layer"), first_slot, end_slot, id)
+        to._lock, to._read_only = self._lock, self._read_only
+        to._s.of = s, self._memory   # they stay as long as the slice's views
+        return to, id[:to.labels]
+
+
+def put_rows(s, n, inputs, weight=None, scale=None, bias=None, frequency=None, samples=0):
+    """haste_rows: n of them. Returns what must stay alive until they have been read."""
+    s.clear("rows", "sparse")
+    keep = []
+    if isinstance(weight, numpy.ndarray):
+        s["rows.dense"] = array(weight, "weight", "float32", (n, inputs))
+    elif weight is not None:
+        keep.append(sparse(weight, "weight", n))
+        s["rows.sparse"] = put_sparse(s, keep[0])
+    if scale is not None:
+        if scale == 0:
+            raise Error("scale = 0 would mean 1: leave the weights out")
+        s["rows.scale"] = scale
+    if bias is not None:
+        s["rows.bias"] = array(bias, "bias", "float32", (n,))
+    if frequency is not None:
+        keep.append(integers(frequency, "frequency", numpy.int64))
+        if len(keep[-1]) != n:
+            raise Error(f"frequency has {len(keep[-1])} numbers, expected {n}")
+        s["rows.frequency"] = keep[-1]
+    s["rows.samples"] = samples
+    return keep
 
 
 class InputScores:
@@ -795,6 +881,10 @@ class InputScores:
 
     batches = property(lambda self: self._s["scores.batches"])
 
+    def zero(self, layer):
+        """haste_input_scores_zero: for the layer as it is now."""
+        self._s.call("haste_input_scores_zero", self._s.at("scores"), layer._s.at("layer"))
+
     @property
     def score(self):
         """Views of the sums, float32 [groups of the range, end - begin] of each block; None: nothing of it can change.
@@ -802,16 +892,46 @@ class InputScores:
         return [view(self._s, self._s[f"scores.score[{i}]"], numpy.float32, shape) for i, shape in enumerate(self._shapes)]
 
 
-def layer_from_rows(labels, inputs, blocks=None, *, weight, bias=None, work=None, **options):
+def layer_from_rows(labels, inputs, blocks=None, *, weight, bias=None, scale=None, work=None, **options):
     """haste_layer_from_rows: (a sparse layer from a trained dense one, the share of energy that it has).
 
-    weight    float32 [labels, inputs]: that of nn.Linear; bias float32 [labels]"""
+    weight    float32 [labels, inputs]: that of nn.Linear; or sparse rows, (offset, column, value); bias float32 [labels]"""
     layer = Layer._empty(**(work or {}))
     s = layer._s
-    keep = put_layer_options(s, labels, inputs, blocks, **options)
-    s["rows.dense"] = array(weight, "weight", "float32", (labels, inputs))
-    s["rows.bias"] = None if bias is None else array(bias, "bias", "float32", (labels,))
+    keep = put_layer_options(s, labels, inputs, blocks, **options), put_rows(s, labels, inputs, weight, scale, bias)
     kept = ctypes.c_double()
     s.call("haste_layer_from_rows", s.at("layer"), s.at("options"), s.at("rows"), ctypes.addressof(kept))
     del keep
     return layer, kept.value
+
+
+def layer_join(layers, ids=None, **work):
+    """haste_layer_join: one layer of several, copied, their blocks one after another. ids: of each layer its labels in the
+    whole, as slice() gives them; without them the first's stay, and the others follow."""
+    layers = list(layers)
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise Error(f"layers[{i}] is a {type(layer).__name__}, expected a haste.Layer")
+    if ids is not None:
+        ids = [integers(part, f"ids[{i}]", numpy.int32) for i, part in enumerate(ids)]
+        if [len(part) for part in ids] != [layer.labels for layer in layers]:
+            raise Error(f"ids has {[len(part) for part in ids]} numbers, and the layers "
+                        f"{[layer.labels for layer in layers]} labels")
+    to = Layer._empty(**(work or (layers[0]._work if layers else {})))
+    pointers = ctypes.c_void_p * len(layers)
+    with contextlib.ExitStack() as held:
+        for lock in sorted({layer._lock for layer in layers}, key=id):   # always in the same order
+            held.enter_context(lock)
+        parts = pointers(*(layer._s.at("layer") for layer in layers))
+        maps = None if ids is None else pointers(*map(library.address, ids))
+        to._s.call("haste_layer_join", to._s.at("layer"), ctypes.addressof(parts), len(layers),
+                   None if ids is None else ctypes.addressof(maps))
+    return to
+
+
+def layer_attach(memory, options, *, step=0, rewires=0, **work):
+    """haste_layer_attach: a layer over memory that holds one, uint8 as of to_memory() and aligned to 64 bytes (aligned()),
+    say shared between processes. options, step and rewires are those of the layer that it came from."""
+    layer = Layer._empty(**work)
+    layer.attach(memory, options, step, rewires)
+    return layer

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy
 
-VERSION = 2   # HASTE_PYTHON_VERSION of shim.c
+VERSION = 3   # HASTE_PYTHON_VERSION of shim.c
 HERE = Path(__file__).resolve().parent
 
 

@@ -29,6 +29,7 @@ typedef struct haste_python {
     haste_step_options      step;              /* its block and grad_norm, where wanted, are these: */
     haste_block_rates       rates[HASTE_MAX_BLOCKS];
     double                  grad_norm;
+    haste_loss_tile         tile;              /* for its layout only: a loss of the caller's own is handed others */
     haste_rewire_options    rewire;
     haste_input_scores      scores;
     haste_group_options     group;
@@ -52,7 +53,7 @@ typedef struct haste_python {
 } haste_python;
 
 /* Changes whenever library.py could no longer work with a library that was built before. */
-#define HASTE_PYTHON_VERSION 2
+#define HASTE_PYTHON_VERSION 3
 
 HASTE_API int     haste_python_version(void);
 HASTE_API int64_t haste_python_size(void);
@@ -101,6 +102,7 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
     ADDRESS(layer) ADDRESS(work) ADDRESS(gradient) ADDRESS(file) ADDRESS(error) ADDRESS(options) ADDRESS(work_options)
     ADDRESS(plan) ADDRESS(step) ADDRESS(step.loss) ADDRESS(rates) ADDRESS(grad_norm) ADDRESS(rewire) ADDRESS(group)
     ADDRESS(rows) ADDRESS(sparse) ADDRESS(lists) ADDRESS(ignored) ADDRESS(only) ADDRESS(search) ADDRESS(found)
+    ADDRESS(tile)
     ADDRESS(scores) ADDRESS(section) ADDRESS(metrics) ADDRESS(values) ADDRESS(error.text) ADDRESS(file.layer)
 
     NUMBER(layer.labels) NUMBER(layer.inputs) NUMBER(layer.slots) NUMBER(layer.dtype) NUMBER(layer.state_dtype)
@@ -140,7 +142,9 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
     NUMBER(step.loss.smoothing) NUMBER(step.loss.negligible) NUMBER(step.loss.share)
     POINTER(step.loss.sample_weight) POINTER(step.loss.positive_value) POINTER(step.loss.label_weight)
     POINTER(step.loss.label_scale) POINTER(step.loss.label_offset) POINTER(step.loss.ignored)
-    POINTER(step.loss.softmax)
+    POINTER(step.loss.softmax) POINTER(step.loss.function) POINTER(step.loss.context)
+    NUMBER(tile.samples) NUMBER(tile.labels) NUMBER(tile.first_sample)
+    POINTER(tile.label) POINTER(tile.target) POINTER(tile.logit) POINTER(tile.loss)
     NUMBER(step.lr) NUMBER(step.momentum) NUMBER(step.beta1) NUMBER(step.beta2) NUMBER(step.eps)
     NUMBER(step.weight_decay) NUMBER(step.clip)
     POINTER(step.block) POINTER(step.grad_norm)

@@ -18,10 +18,20 @@ from torch.autograd.function import once_differentiable
 from . import arrays
 from . import layer as plain
 from . import library
+from . import ops
 from .library import Error
 
 MODES = ("fused", "exact", "accumulate", "parameters")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def apart(function):
+    """Not to be had in a graph of torch.compile's, which breaks there, or says why it cannot."""
+    try:
+        return torch.compiler.disable(function, reason="a graph can hold haste.torch.Layer's loss, from lists that are tensors "
+                                                       "(offsets and ids, or one label each), and nothing else of it")
+    except TypeError:   # torch before 2.7 gives no reasons
+        return torch.compiler.disable(function)
 
 
 def plain_array(value):
@@ -95,7 +105,7 @@ class Look(torch.autograd.Function):
 class Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, anchor, call):
-        loss, grad_x = call.run(call.core.train_step, single(x), call.options, ctx.needs_input_grad[0])
+        loss, grad_x = call.layer._forward_of(call, x, True, ctx.needs_input_grad[0])
         if grad_x is not None:
             ctx.save_for_backward(grad_x)
         ctx.dtype, ctx.layer = x.dtype, call.layer
@@ -104,10 +114,7 @@ class Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        if float(grad) != ctx.layer.loss_scale:
-            raise Error(f"the loss was multiplied by {float(grad):g} after the layer had been updated for it as it was "
-                        f"(mode \"fused\"): give the factor to the layer (scale=..., for GradScaler loss_scale), or take "
-                        f"mode \"exact\"", "HASTE_ERR_STATE")
+        ctx.layer._unscaled(float(grad))
         return (ctx.saved_tensors[0] * grad).to(ctx.dtype) if ctx.saved_tensors else None, None, None
 
 
@@ -116,7 +123,7 @@ class Exact(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, anchor, call, *parameters):
-        loss, _ = call.run(call.core.evaluate, single(x), call.loss_options, False)
+        loss, _ = call.layer._forward_of(call, x, True, False)
         ctx.save_for_backward(x, *parameters)   # for torch's look whether somebody has changed them
         ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
         return torch.tensor(loss, dtype=torch.float32, device="cpu")
@@ -124,24 +131,8 @@ class Exact(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        x, call = ctx.saved_tensors[0], ctx.call
-        core, layer = call.layer._bound(), call.layer
-        if ctx.moment != (core.step, core.rewires):
-            raise Error("the layer's weights have changed between forward and backward: one backward for each forward, or "
-                        "mode \"accumulate\"", "HASTE_ERR_STATE")
-        mode, wanted, x32 = layer.mode, ctx.needs_input_grad[0], single(x)
-        function = core.train_step if mode == "exact" else core.accumulate
-        gradients, extra, unscale = [], {}, layer.loss_scale
-        if mode == "parameters":   # .grad stays multiplied by GradScaler's factor: its step divides
-            unscale = 1.
-            gradients = [torch.zeros_like(p) for p in layer.parameters(recurse=False)]
-            each = [g.numpy() for g in gradients]
-            extra = {"gradient": list(zip(each[::2], each[1::2]))}
-        options = call.options if mode == "exact" else call.loss_options
-        options = call.scaled(options, len(x), float(grad) / unscale)
-        _, grad_x = call.run(function, x32, options, wanted, loss=False, **extra)
-        if grad_x is not None:
-            grad_x = (grad_x * unscale).to(x.dtype)
+        grad_x, gradients = ctx.call.layer._backward_of(ctx.call, ctx.saved_tensors[0], float(grad), ctx.moment,
+                                                        ctx.needs_input_grad[0])
         return grad_x, None, None, *gradients
 
 
@@ -193,13 +184,21 @@ class Layer(torch.nn.Module):
 
     def _keep(self, memory):
         """The tensor that the layer lies in: a buffer. Where parameters are views of it, they are what torch knows: whoever
-        copies or averages buffers besides would undo what he did to them."""
-        if self.mode == "parameters":
+        copies or averages buffers besides would undo what he did to them. And DistributedDataParallel broadcasts buffers:
+        a shard would get another's labels."""
+        if self.mode == "parameters" or self.shard:
             self.memory = memory
         else:
             self.register_buffer("memory", memory)
 
+    def _numbered(self):
+        """What compiled functions need: see ops.py."""
+        self._number = ops.number(self)
+        self._token = torch.zeros(2, dtype=torch.int64, device="cpu")
+        self._anchor = torch.empty(0, requires_grad=True, device="cpu")   # backward comes by also where x needs no gradient
+
     def _ready(self):
+        self._numbered()
         if self.mode == "parameters":
             if self._core.dtype != "float32" or self._core.optimizer != "sgd":
                 raise Error("mode \"parameters\": the optimizer is torch's: dtype float32, and no optimizer of haste's")
@@ -261,26 +260,85 @@ class Layer(torch.nn.Module):
             raise Error(f"x is on {x.device}, and the layer on the CPU", "HASTE_ERR_DEVICE")
         return x
 
-    @torch.compiler.disable
     def forward(self, x, positives, ids=None, **options):
         """The loss. positives: B lists of labels (see arrays.lists; tensors too), or offsets, with ids. options: of this
         call alone: sample_weight, ignored, scale, lr, ..."""
+        if ops.there and torch.compiler.is_compiling():
+            if ids is None and isinstance(positives, tuple):
+                positives, ids = positives
+            if isinstance(positives, torch.Tensor) and (ids is None or isinstance(ids, torch.Tensor)) and \
+                    all(isinstance(value, (torch.Tensor, int, float)) for value in options.values()):
+                return self._compiled(x, positives, ids, options)
+        return self._plain(x, positives, ids, options)
+
+    def _call(self, x, positives, ids, options):
         self._bound()
-        call = Call(self, self._x(x), positives, ids, {**self.options, **options})
+        return Call(self, self._x(x), positives, ids, {**self.options, **options})
+
+    @apart
+    def _plain(self, x, positives, ids, options):
+        call = self._call(x, positives, ids, options)
         if not (self.training and torch.is_grad_enabled()):
             return Look.apply(x, call)
+        if self.mode != "fused":
+            return Exact.apply(x, self._anchor, call, *self.parameters(recurse=False))
+        return Fused.apply(x, self._anchor, call)
+
+    def _compiled(self, x, offset, ids, options):
+        """The same as an operator in a graph. Lists: offsets and ids, or one label each."""
+        if ids is None:
+            offset, ids = None, offset
+        train = self.training and torch.is_grad_enabled()
+        values = [value if isinstance(value, torch.Tensor) else torch.full((), value, dtype=torch.float64, device="cpu")
+                  for value in options.values()]
+        loss, _, token = torch.ops.haste.loss(
+            x, self._anchor if train else self._anchor.detach(), list(self.parameters(recurse=False)) if train else [],
+            self._token, offset, ids, " ".join(options), values, self._number, self.mode, train,
+            x.requires_grad and torch.is_grad_enabled())
+        if train:
+            self._token.copy_(token)
+        return loss
+
+    # What forward and backward do, in eager mode and in a graph.
+    def _forward_of(self, call, x, train, wanted):
+        """(loss, gradient for x if it is known and wanted)"""
+        core = self._core
+        if not train:
+            return call.run(core.evaluate, single(x), call.loss_options, wanted)
         if self.mode != "parameters" and not self.shard and torch.distributed.is_available() and \
                 torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise Error(f"mode {self.mode!r} in one of {torch.distributed.get_world_size()} processes: replicas would drift "
                         f"apart. Take mode \"parameters\" with DistributedDataParallel, or shard=True where each process "
                         f"has labels of its own", "HASTE_ERR_STATE")
-        anchor = torch.empty(0, requires_grad=True, device="cpu")   # backward must come by also where x needs no gradient
         if self.mode != "fused":
-            return Exact.apply(x, anchor, call, *self.parameters(recurse=False))
+            return call.run(core.evaluate, single(x), call.loss_options, False)
         if torch._C._current_graph_task_id() != -1:   # inside a backward pass
             raise Error("mode \"fused\" cannot be computed again in a backward pass (gradient checkpointing): it would train "
                         "twice: mode \"exact\"", "HASTE_ERR_STATE")
-        return Fused.apply(x, anchor, call)
+        return call.run(core.train_step, single(x), call.options, wanted)
+
+    def _unscaled(self, factor):
+        if factor != self.loss_scale:
+            raise Error(f"the loss was multiplied by {factor:g} after the layer had been updated for it as it was "
+                        f"(mode \"fused\"): give the factor to the layer (scale=..., for GradScaler loss_scale), or take "
+                        f"mode \"exact\"", "HASTE_ERR_STATE")
+
+    def _backward_of(self, call, x, factor, moment, wanted):
+        """Modes exact, accumulate and parameters: (gradient for x, those for the parameters)"""
+        core = self._bound()
+        if moment != (core.step, core.rewires):
+            raise Error("the layer's weights have changed between forward and backward: one backward for each forward, or "
+                        "mode \"accumulate\"", "HASTE_ERR_STATE")
+        function = core.train_step if self.mode == "exact" else core.accumulate
+        gradients, extra, unscale = [], {}, self.loss_scale
+        if self.mode == "parameters":   # .grad stays multiplied by GradScaler's factor: its step divides
+            unscale = 1.
+            gradients = [torch.zeros_like(p) for p in self.parameters(recurse=False)]
+            each = [g.numpy() for g in gradients]
+            extra = {"gradient": list(zip(each[::2], each[1::2]))}
+        options = call.scaled(call.options if self.mode == "exact" else call.loss_options, len(x), factor / unscale)
+        _, grad_x = call.run(function, single(x), options, wanted, loss=False, **extra)
+        return grad_x if grad_x is None else (grad_x * unscale).to(x.dtype), gradients
 
     def apply(self, *function, **options):
         """Mode accumulate: haste_apply, one update from what backward has added up. With grad_norm=True it leaves the norm
@@ -319,6 +377,7 @@ class Layer(torch.nn.Module):
 
     # ---- prediction
 
+    @apart
     def logits(self, x):
         """haste_forward: [B, slots] in slot order (core.label_of), for a loss of one's own, which trains in mode
         parameters alone."""
@@ -328,6 +387,7 @@ class Layer(torch.nn.Module):
                         f"under no_grad, or in eval mode", "HASTE_ERR_STATE")
         return Logits.apply(self._x(x), self, *self.parameters(recurse=False))
 
+    @apart
     def _found(self, search, x, what, excluded, only):
         options = (None if value is None else plain_lists(value, name, len(x))
                    for name, value in (("excluded", excluded), ("only", only)))
@@ -341,6 +401,7 @@ class Layer(torch.nn.Module):
         """haste_above: (offset, id, score)"""
         return self._found(self._bound().above, x, threshold, excluded, only)
 
+    @apart
     def score(self, x, candidates, ids=None):
         """haste_score, in the order of the candidates' ids"""
         candidates = plain_lists(candidates, "candidates", len(x), ids)
@@ -401,6 +462,8 @@ class Layer(torch.nn.Module):
         state = {**self.__dict__, "_core": None, "_extra": (self.get_extra_state(), self._core._work)}
         if self._parameters:   # as above
             state["memory"] = self.memory.clone()
+        for name in ("_number", "_token", "_anchor"):
+            del state[name]
         return state
 
     def __setstate__(self, state):
@@ -408,6 +471,7 @@ class Layer(torch.nn.Module):
         super().__setstate__(state)
         self._core = plain.Layer.__new__(plain.Layer)
         self._core._begin(**work)
+        self._numbered()
         self.set_extra_state(extra)
 
     # ---- files
@@ -419,10 +483,18 @@ class Layer(torch.nn.Module):
     @classmethod
     def load(cls, path, *, mode="fused", shard=False, **options):
         """haste_load. The file says what the layer is; options: lr, ... of steps, batch, threads, ... of the workspace."""
-        steps = {name: options.pop(name) for name in list(options) if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
-        core = plain.Layer.load(path, map=True, **options)
+        work = {name: options.pop(name) for name in list(options) if name in plain.WORK}
+        return cls.from_core(plain.Layer.load(path, map=True, **work), mode=mode, shard=shard, **options)
+
+    @classmethod
+    def from_core(cls, core, *, mode="fused", shard=False, **steps):
+        """A module from a haste.Layer, copied: of layer_from_rows, labels_add, slice, ... steps: lr, ... of every step."""
+        for name in steps:
+            if name not in plain.STEP_NUMBERS + plain.LOSS_NUMBERS:
+                raise TypeError(f"haste has no option {name!r} here")
         layer = cls.__new__(cls)
         torch.nn.Module.__init__(layer)
+        arrays.choice(mode, "mode", MODES)
         layer.mode, layer.shard, layer.loss_scale, layer.options = mode, shard, 1., steps
         if mode == "parameters":
             core = core.copy(optimizer="sgd")
