@@ -361,21 +361,30 @@ HASTE_API haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_
 
 /* ---- >>api prediction ---------------------------------------------------------------------------------------- */
 
+/* As haste_search_options. */
+typedef struct haste_cuda_search_options {
+    const haste_cuda_lists *excluded;   /* B lists of labels; or NULL: none */
+    const haste_cuda_lists *only;       /* not on the device yet: NULL, else HASTE_ERR_ARG; haste_cuda_score scores listed
+                                           labels */
+} haste_cuda_search_options;
+
 /* haste_cuda_score: score[j - offset[0]] (=), device. Any B and any number of candidates where they lie on the device. A
      shard leaves the places of other shards' labels as they are.
-   haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. `excluded` NULL: none.
+   haste_cuda_top_k: id [B, k] (=), score [B, k] (=) or NULL, device; 1 <= k <= work->top_k. options NULL: all labels.
    haste_cuda_above: offset [B+1], id and score [capacity], all on the device; *needed on the host. Waits for the stream.
      Where *needed > capacity: HASTE_ERR_SIZE, offset set, id and score untouched. With B = 0 offset[0] = 0 too. */
 HASTE_API haste_status haste_cuda_score(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                         haste_cuda_type x_type, int32_t B, const haste_cuda_lists *candidates, float *score,
                                         haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                                        haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded,
-                                        int32_t *id, float *score, haste_cuda_stream stream, haste_error *error);
+                                        haste_cuda_type x_type, int32_t B, int32_t k,
+                                        const haste_cuda_search_options *options, int32_t *id, float *score,
+                                        haste_cuda_stream stream, haste_error *error);
 HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                         haste_cuda_type x_type, int32_t B, float threshold,
-                                        const haste_cuda_lists *excluded, int64_t *offset, int32_t *id, float *score,
-                                        int64_t capacity, int64_t *needed, haste_cuda_stream stream, haste_error *error);
+                                        const haste_cuda_search_options *options, int64_t *offset, int32_t *id,
+                                        float *score, int64_t capacity, int64_t *needed, haste_cuda_stream stream,
+                                        haste_error *error);
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
@@ -9319,18 +9328,29 @@ static haste_status haste__cu_stream(const haste__cu_stream_args *all, haste_dty
     return HASTE_OK;
 }
 
+/* What a search leaves out: *excluded, or NULL. */
+static haste_status haste__cu_search_check(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
+                                           const haste_cuda_search_options *options, const haste_cuda_lists **excluded,
+                                           cudaStream_t stream, haste_error *error)
+{
+    *excluded = options ? options->excluded : NULL;
+    if (options && options->only) return haste__cu_fail(error, HASTE_ERR_ARG, "options.only: not on the device");
+    return *excluded ? haste__cu_lists_check(layer, work, B, *excluded, "options.excluded", stream, error) : HASTE_OK;
+}
+
 haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_lists *excluded, int32_t *id,
-                              float *score, haste_cuda_stream stream, haste_error *error)
+                              haste_cuda_type x_type, int32_t B, int32_t k, const haste_cuda_search_options *options,
+                              int32_t *id, float *score, haste_cuda_stream stream, haste_error *error)
 {
     cudaError_t launched;
     haste__cu_work w;
     haste__cu_pass p;
     haste_cuda_lists lists;
+    const haste_cuda_lists *excluded;
     cudaStream_t s = (cudaStream_t)stream;
     int streamed = 0;
     haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_PREDICTION, x, x_type, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, &w, B, excluded, "excluded", s, error);
+    if (status == HASTE_OK) status = haste__cu_search_check(layer, &w, B, options, &excluded, s, error);
     if (status != HASTE_OK) return status;
     if (!id && B > 0) return haste__cu_fail(error, HASTE_ERR_ARG, "id is NULL");
     if (k < 1) return haste__cu_fail(error, HASTE_ERR_ARG, "k = %d, expected at least 1", (int)k);
@@ -9371,17 +9391,18 @@ haste_status haste_cuda_top_k(const haste_cuda_layer *layer, haste_cuda_workspac
 }
 
 haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
-                              haste_cuda_type x_type, int32_t B, float threshold, const haste_cuda_lists *excluded,
-                              int64_t *offset, int32_t *id, float *score, int64_t capacity, int64_t *needed,
-                              haste_cuda_stream stream, haste_error *error)
+                              haste_cuda_type x_type, int32_t B, float threshold,
+                              const haste_cuda_search_options *options, int64_t *offset, int32_t *id, float *score,
+                              int64_t capacity, int64_t *needed, haste_cuda_stream stream, haste_error *error)
 {
     cudaError_t launched;
     haste__cu_work w;
     haste__cu_pass p;
+    const haste_cuda_lists *excluded;
     cudaStream_t s = (cudaStream_t)stream;
     int64_t total = 0;
     haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_PREDICTION, x, x_type, B, 1, error);
-    if (status == HASTE_OK && excluded) status = haste__cu_lists_check(layer, &w, B, excluded, "excluded", s, error);
+    if (status == HASTE_OK) status = haste__cu_search_check(layer, &w, B, options, &excluded, s, error);
     if (status == HASTE_OK) status = haste__cu_not_captured(s, "haste_cuda_above", error);
     if (status != HASTE_OK) return status;
     if (!offset || !needed) return haste__cu_fail(error, HASTE_ERR_ARG, "offset or needed is NULL");

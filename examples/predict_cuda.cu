@@ -96,32 +96,34 @@ static void engine_search(predictor *p, int64_t first, int32_t B, const haste_li
     const haste_cuda_stream stream = e->stream;
     const int32_t k = (int32_t)p->top_k;
     const float threshold = (float)p->threshold;
-    haste_cuda_lists without, *exclude = NULL;
+    haste_cuda_lists without;
+    haste_cuda_search_options options;
     haste_status status;
     haste_error error;
     int64_t found = (int64_t)B * k;
     int32_t b;
     (void)first;
+    memset(&options, 0, sizeof options);
     if (excluded) {
         without.offset = excluded->offset;
         without.id = excluded->id;
         without.on_host = 1;
-        exclude = &without;
+        options.excluded = &without;
     }
     batch_pack(&e->batch, p->shape.dense ? NULL : &p->bag, &p->data, p->document, B, NULL, 0);
     batch_send(&e->batch, e->copies, e->stream);
     encoder_cuda_forward(&e->bag, &p->bag, &e->batch, 0, e->x, e->stream);
     if (p->by_threshold) {
-        status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, exclude, e->offset, e->id,
+        status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, &options, e->offset, e->id,
                                   e->score, e->room, &found, stream, &error);
         if (status == HASTE_ERR_SIZE && found > e->room) {   /* now it is known how many there are */
             found_room(p, found);
-            status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, exclude, e->offset, e->id,
+            status = haste_cuda_above(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, threshold, &options, e->offset, e->id,
                                       e->score, e->room, &found, stream, &error);
         }
         if (status == HASTE_OK) bring(p, p->offset, e->offset, ((size_t)B + 1) * sizeof(int64_t));
     } else {
-        status = haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, k, exclude, e->id, e->score, stream, &error);
+        status = haste_cuda_top_k(&e->layer, &e->work, e->x, HASTE_CUDA_F32, B, k, &options, e->id, e->score, stream, &error);
         for (b = 0; b <= B; b++) p->offset[b] = (int64_t)b * k;
     }
     if (status == HASTE_OK && found > 0) {

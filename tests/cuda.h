@@ -258,6 +258,13 @@ static inline haste_cuda_lists device_lists(const test_batch *batch)
 // Their address, good until the end of the statement.
 static inline const haste_cuda_lists *lists_of(const haste_cuda_lists &lists) { return &lists; }
 
+// Options of a search without these labels, or NULL; likewise.
+static inline const haste_cuda_search_options *without(const haste_cuda_lists *excluded, haste_cuda_search_options &&o = {})
+{
+    o.excluded = excluded;
+    return excluded ? &o : NULL;
+}
+
 static inline void free_lists(haste_cuda_lists lists) { cudaFree((void *)lists.offset); cudaFree((void *)lists.id); }
 
 static inline haste_cuda_lists host_lists(const test_batch *batch)

@@ -288,7 +288,7 @@ static void captured()
     #define PREDICT()                                                                                                  \
         CHECK_STATUS(haste_cuda_forward(&dev, &work, x, HASTE_CUDA_F32, B, out, HASTE_CUDA_F32, stream, &test_error),  \
                      HASTE_OK, test_error);                                                                            \
-        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, K, &there, (int32_t *)id, NULL, stream,       \
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, K, without(&there), (int32_t *)id, NULL, stream,       \
                                       &test_error), HASTE_OK, test_error);                                             \
         CHECK_STATUS(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, B, &there, (float *)score, stream, &test_error), \
                      HASTE_OK, test_error);                                                                            \
@@ -316,7 +316,7 @@ static void captured()
     REFUSED(haste_cuda_apply(&dev, &work, &gradient, &o, stream, &test_error));
     REFUSED(haste_cuda_gradient_zero(&gradient, &dev, stream, &test_error));
     REFUSED(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, NULL, NULL, stream, &test_error));
-    REFUSED(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, K, &here, (int32_t *)id, NULL, stream, &test_error));
+    REFUSED(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, B, K, without(&here), (int32_t *)id, NULL, stream, &test_error));
     REFUSED(haste_cuda_score(&dev, &work, x, HASTE_CUDA_F32, B, &here, (float *)score, stream, &test_error));
     REFUSED(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, B, 0, NULL, (int64_t *)out, NULL, NULL, 0, &needed, stream,
                              &test_error));
@@ -471,6 +471,17 @@ static void not_on_the_device()
         CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, 8, &lists, &o, &gradient, NULL, NULL,
                                            HASTE_CUDA_F32, NULL, &test_error), HASTE_ERR_ARG, test_error);
         CHECK_STATUS(haste_cuda_apply(&dev, &work, &gradient, &o, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    }
+    {
+        haste_cuda_search_options search = {};
+        int64_t needed = -1;
+        search.only = &lists;
+        CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, HASTE_CUDA_F32, 8, 1, &search, (int32_t *)x, NULL, NULL, &test_error),
+                     HASTE_ERR_ARG, test_error);
+        CHECK(strstr(test_error.text, "options.only") != NULL);
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, HASTE_CUDA_F32, 8, 0, &search, (int64_t *)x, NULL, NULL, 0, &needed,
+                                      NULL, &test_error), HASTE_ERR_ARG, test_error);
+        CHECK(strstr(test_error.text, "options.only") != NULL && needed == -1);
     }
     CHECK(dev.step == 0 && gradient.pending == 1);
     CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);

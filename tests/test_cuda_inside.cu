@@ -395,10 +395,10 @@ static haste_status one_call(calls *c, int op)
         return haste_cuda_score(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, &c->lists, (float *)c->score, NULL,
                                 &test_error);
     case OP_BEST_FEW: case OP_BEST:
-        return haste_cuda_top_k(&c->dev, &c->work, c->x, HASTE_CUDA_F32, op == OP_BEST ? c->B : 1, 5, &c->lists,
+        return haste_cuda_top_k(&c->dev, &c->work, c->x, HASTE_CUDA_F32, op == OP_BEST ? c->B : 1, 5, without(&c->lists),
                                 (int32_t *)c->id, (float *)c->score, NULL, &test_error);
     case OP_ABOVE:
-        return haste_cuda_above(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, 0, &c->lists, (int64_t *)c->offset,
+        return haste_cuda_above(&c->dev, &c->work, c->x, HASTE_CUDA_F32, c->B, 0, without(&c->lists), (int64_t *)c->offset,
                                 (int32_t *)c->id, (float *)c->score, 4096, &needed, NULL, &test_error);
     case OP_REWIRE:
         return haste_cuda_rewire(&c->dev, &c->work, &r, c->x, HASTE_CUDA_F32, c->B, &c->lists, NULL, NULL, &test_error);

@@ -25,7 +25,7 @@ static void top_k_case(const test_shape *shape, haste_dtype dtype, int path, int
     whole_x(&batch, &layer);
     x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, (haste_cuda_type)(n % 3));
     haste_forward_ref(&layer, batch.x, B, logits);
-    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, with ? &excluded : NULL,
+    CHECK_STATUS(haste_cuda_top_k(&dev, &work, x, (haste_cuda_type)(n % 3), B, k, without(with ? &excluded : NULL),
                                   (int32_t *)dev_id,
                                   n % 5 ? (float *)dev_score : NULL, NULL, &test_error), HASTE_OK, test_error);
     CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
@@ -98,7 +98,7 @@ static void best_of(const haste_cuda_layer *dev, haste_cuda_workspace *work, con
     const size_t n = (size_t)B * (size_t)k;
     void *dev_x = device_copy(x, (size_t)B * (size_t)dev->inputs * 4), *dev_id = device_bytes(n * 4),
         *dev_score = device_bytes(n * 4);
-    CHECK_STATUS(haste_cuda_top_k(dev, work, dev_x, HASTE_CUDA_F32, B, k, excluded, (int32_t *)dev_id,
+    CHECK_STATUS(haste_cuda_top_k(dev, work, dev_x, HASTE_CUDA_F32, B, k, without(excluded), (int32_t *)dev_id,
                                   (float *)dev_score,
                                   NULL, &test_error), HASTE_OK, test_error);
     *id = (int32_t *)host_take(dev_id, n * 4);
@@ -257,9 +257,9 @@ static void above_case(const test_shape *shape, haste_dtype dtype, int path, int
     whole_x(&batch, &layer);
     x = device_numbers(batch.x, (size_t)B * (size_t)layer.inputs, x_type);
     haste_forward_ref(&layer, batch.x, B, logits);
-    haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL, (int64_t *)dev_offset, NULL,
+    haste_cuda_above(&dev, &work, x, x_type, B, threshold, without(with ? &excluded : NULL), (int64_t *)dev_offset, NULL,
                      NULL, 0, &first_needed, NULL, &test_error);
-    CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL,
+    CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, without(with ? &excluded : NULL),
                                   (int64_t *)dev_offset, (int32_t *)dev_id,
                                   (float *)dev_score, (int64_t)capacity, &needed, NULL, &test_error), HASTE_OK,
                                       test_error);
@@ -287,7 +287,7 @@ static void above_case(const test_shape *shape, haste_dtype dtype, int path, int
     CHECK(bad == 0 && total == needed && offset[B] == total);
     if (total > 0) {
         int64_t *few_offset = (int64_t *)device_bytes(((size_t)B + 1) * 8);
-        CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, with ? &excluded : NULL, few_offset,
+        CHECK_STATUS(haste_cuda_above(&dev, &work, x, x_type, B, threshold, without(with ? &excluded : NULL), few_offset,
                                       (int32_t *)x, (float *)x, total - 1,
                                       &needed, NULL, &test_error), HASTE_ERR_SIZE, test_error);
         free(host_take(few_offset, ((size_t)B + 1) * 8));

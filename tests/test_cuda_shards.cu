@@ -126,7 +126,7 @@ static void part_case(const test_shape *shape, haste_dtype dtype, haste_cuda_pat
         free(z);
         CHECK(bad == 0);
         // top-k
-        CHECK_STATUS(haste_cuda_top_k(&part, &work, x, HASTE_CUDA_F32, B, K, &excluded, (int32_t *)id, (float *)score,
+        CHECK_STATUS(haste_cuda_top_k(&part, &work, x, HASTE_CUDA_F32, B, K, without(&excluded), (int32_t *)id, (float *)score,
                                       NULL,
                                       &test_error), HASTE_OK, test_error);
         got_id = (int32_t *)host_copy(id, most * 4);
@@ -142,7 +142,7 @@ static void part_case(const test_shape *shape, haste_dtype dtype, haste_cuda_pat
         CHECK(bad == 0);
         free(got_id); free(got_score);
         // above
-        CHECK_STATUS(haste_cuda_above(&part, &work, x, HASTE_CUDA_F32, B, 2, &excluded, (int64_t *)offset,
+        CHECK_STATUS(haste_cuda_above(&part, &work, x, HASTE_CUDA_F32, B, 2, without(&excluded), (int64_t *)offset,
                                       (int32_t *)id,
                                       (float *)score, (int64_t)most, &needed, NULL, &test_error), HASTE_OK, test_error);
         got_offset = (int64_t *)host_take(offset, ((size_t)B + 1) * 8);

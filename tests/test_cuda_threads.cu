@@ -125,7 +125,7 @@ static void work_along(busy *w)
                                                   HASTE_CUDA_F32, w->stream, &w->error);
             else if (turn == 1)
                 w->status = haste_cuda_top_k(&w->dev, &w->work, x, HASTE_CUDA_F32, step % 2 ? 1 : BUSY_B, BUSY_K,
-                                             &lists,
+                                             without(&lists),
                                              w->best + (size_t)step * BUSY_B * BUSY_K, NULL, w->stream, &w->error);
             else if (step % 4 == 3)
                 w->status = haste_cuda_rewire(&w->dev, &w->work, &r, x, HASTE_CUDA_F32, BUSY_B, &lists, NULL, w->stream,
