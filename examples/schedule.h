@@ -1,6 +1,7 @@
 /* schedule.h: how long, and how strongly, the parts of a layer train, for haste-train: frequent labels want fewer passes than rare ones.
 
-   A layer has two parts: the dense head, and the labels in groups. A part's learning rate rises over the warm-up, stays, and then falls
+   Where nothing is to be chosen, learning rates rise over the warm-up and follow half a cosine to 0. Else
+   a layer has two parts: the dense head, and the labels in groups. A part's learning rate rises over the warm-up, stays, and then falls
    to 0 in a straight line, in half as many steps as it stayed. It falls from when the part's score on documents held out
    has not been better in SCHEDULE_PATIENCE looks in a row, and at the latest after `stay` steps. Once both fall there is nothing left
    to choose, so that the documents held out can be trained on as well. */
@@ -16,20 +17,20 @@
 
 /* Kept in a model's progress: 64-bit numbers only. */
 typedef struct schedule {
-    int64_t warmup, stay;             /* steps */
+    int64_t warmup, stay;             /* steps; stay 0: half a cosine */
     int64_t total;                    /* steps at most */
     int64_t fall[SCHEDULE_PARTS];     /* the step from which the part's rate falls; `stay` as long as nothing else is known */
     int64_t worse[SCHEDULE_PARTS];    /* looks since the best */
     double  best[SCHEDULE_PARTS];     /* the best score so far */
 } schedule;
 
-static inline void schedule_begin(schedule *s, int64_t total, int64_t warmup)
+static inline void schedule_begin(schedule *s, int64_t total, int64_t warmup, int choose)
 {
     int part;
     memset(s, 0, sizeof *s);
     s->total = total > 0 ? total : 1;
     s->warmup = warmup;
-    s->stay = total - total / 3;
+    s->stay = choose ? s->total - s->total / 3 : 0;
     for (part = 0; part < SCHEDULE_PARTS; part++) s->fall[part] = s->stay;
 }
 
@@ -57,7 +58,9 @@ static inline int64_t schedule_end(const schedule *s)
 static inline double schedule_factor(const schedule *s, int part, int64_t step, double floor)
 {
     const int64_t fall = s->fall[part], end = fall >= s->stay ? s->total : fall + (fall + 1) / 2;
-    const double left = step < fall ? 1 : step >= end ? 0 : (double)(end - step) / (double)(end - fall);
+    const double left = step < fall ? 1 : step >= end ? 0 :
+                        s->stay == 0 ? .5 + .5 * cos(3.14159265358979323846 * (double)step / (double)end) :
+                        (double)(end - step) / (double)(end - fall);
     const double up = step < s->warmup ? (double)(step + 1) / (double)(s->warmup + 1) : 1;
     return up * (left > floor ? left : floor);
 }
@@ -100,6 +103,10 @@ static inline void schedule_score(double *score, const int32_t *top, int32_t B, 
                     break;
                 }
 }
+
+/* Documents from which on something is chosen. Of fewer a twentieth says little, and without a tail a few passes too many cost less
+   than too few. */
+static inline int64_t schedule_fewest(int tail) { return tail ? 3000 : 20000; }
 
 /* Passes over n documents at most, where the user leaves it to us: what small data can use before they are learnt by heart, and large
    ones before they take too long, which they do sooner with a tail of rare labels. */

@@ -30,7 +30,6 @@
 
 #define TOP       5
 #define HELD_OUT  5000     /* documents held out at most where --valid is left to us */
-#define FEW       3000     /* documents, below which none are */
 #define LOOK      150000   /* documents between two looks at them, at most */
 
 /* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
@@ -409,7 +408,8 @@ static void read_data(trainer *t)
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
     /* Held out for a while only (valid stays -1) where there is something to choose from it, or a resumed run has. */
-    if (t->s.valid < 0 && (t->train.documents < FEW || (!t->s.resume && t->s.epochs > 0))) t->s.valid = 0;
+    if (t->s.valid < 0 && (t->train.documents < schedule_fewest(t->s.resume || has_tail(t->train.labels)) || (!t->s.resume && t->s.epochs > 0)))
+        t->s.valid = 0;
     if (!t->s.resume) t->progress.watch = t->s.valid != 0 && t->s.epochs == 0;
     split_documents(t);
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
@@ -763,7 +763,7 @@ static void begin_plan(trainer *t)
     if (s->epochs == p->epoch && total < p->step) total = p->step;   /* the last epoch was a part of one */
     if (p->step > total)
         die(1, "%s: %lld steps are done, and %lld epochs have %lld", s->resume, (long long)p->step, (long long)s->epochs, (long long)total);
-    schedule_begin(&p->plan, total, (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup));
+    schedule_begin(&p->plan, total, (int64_t)(s->warmup < 1 ? s->warmup * (double)total : s->warmup), p->watch || (s->valid < 0 && !p->joined));
 }
 
 static void train(trainer *t)

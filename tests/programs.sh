@@ -413,7 +413,7 @@ fi
 
 if begin chosen; then   # how long to train is chosen on documents held out, which are then trained on
     awk 'function r() { x = x * 16807 % 2147483647; return x / 2147483647 }
-         BEGIN { x = 1; print 3200, 100, 40; for (i = 0; i < 3200; i++) { l = int(40 * r() * r()); if (r() < .3) m = int(40 * r()); else m = l
+         BEGIN { x = 1; print 3200, 100, 1100; for (i = 0; i < 3200; i++) { l = int(40 * r() * r()); if (r() < .3) m = int(40 * r()); else m = l
         print m " " 2 * l ":1 " 2 * l + 1 ":1 " 80 + i % 20 ":" 1 + i / 10000 } }' >chosen.txt
     little="--hidden 16 --fan-in 8 --group-size 8 --head 8 --lr .02 --encoder-lr .02"
     run 0 $train chosen.txt chosen.txt $little --save whole.haste
@@ -469,10 +469,13 @@ if begin chosen; then   # how long to train is chosen on documents held out, whi
         run 0 $train chosen.txt chosen.txt $little $settings
         ok sh -c '! grep -Eq "^held out|valid P|up to" out'
     done
+    sed '1s/1100/40/' chosen.txt >frequent.txt                                   # few documents, and no tail
+    run 0 $train frequent.txt frequent.txt $little
+    ok sh -c '! grep -Eq "^held out|valid P|up to" out'
     run 0 $train chosen.txt chosen.txt $little --valid .2                        # held out to the end
     says out '^held out +6[0-9][0-9] documents, which say how long to train$'
     says out '^training +up to '
-    sed 1d chosen.txt | awk 'NR == 1 { print 3100, 100, 40 } NR > 100' >others.txt
+    sed 1d chosen.txt | awk 'NR == 1 { print 3100, 100, 1100 } NR > 100' >others.txt
     run 0 $train others.txt others.txt --resume whole.haste --save others.haste  # anew: none are held out
     says out '^training +6 epochs of 97 steps '
     ok sh -c '! grep -q "^held out" out'

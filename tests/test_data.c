@@ -100,7 +100,7 @@ static void schedules(void)
     const int64_t offset[] = { 0, 2, 3 };
     const int32_t id[] = { 9, 4, 5 };
     haste_lists truth;
-    schedule_begin(&s, 90, 10);
+    schedule_begin(&s, 90, 10, 1);
     CHECK(schedule_end(&s) == 90 && s.stay == 60);
     CHECK_NEAR(schedule_factor(&s, 0, 0, 0), 1. / 11, 1e-12);
     CHECK(schedule_factor(&s, 1, 10, 0) == 1 && schedule_factor(&s, 1, 59, 0) == 1 && schedule_factor(&s, 1, 90, 0) == 0);
@@ -118,9 +118,16 @@ static void schedules(void)
     schedule_look(&s, 44, 2, score);
     schedule_look(&s, 50, 2, score);
     CHECK(s.fall[0] == 40 && s.fall[1] == 50 && schedule_end(&s) == 75 && schedule_chosen(&s, 50));
-    schedule_begin(&s, 90, 10);                      /* one part */
+    schedule_begin(&s, 90, 10, 1);                   /* one part */
     for (score[0] = 2; score[0] > -1; score[0]--) schedule_look(&s, 20 + 10 * (int64_t)(2 - score[0]), 1, score);
     CHECK(s.fall[0] == 40 && s.fall[1] == 40 && schedule_end(&s) == 60);
+    schedule_begin(&s, 90, 10, 0);                   /* nothing to choose */
+    CHECK(schedule_good(&s) && schedule_end(&s) == 90 && schedule_factor(&s, 0, 90, 0) == 0);
+    CHECK_NEAR(schedule_factor(&s, 0, 0, 0), 1. / 11, 1e-12);
+    CHECK_NEAR(schedule_factor(&s, 1, 30, 0), .75, 1e-12);
+    CHECK_NEAR(schedule_factor(&s, 0, 60, 0), .25, 1e-12);
+    CHECK_NEAR(schedule_factor(&s, 0, 80, .2), .2, 1e-12);
+    CHECK(schedule_fewest(1) < schedule_fewest(0));
     score[0] = score[1] = 0;
     truth.offset = offset;
     truth.id = id;
