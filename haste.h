@@ -246,6 +246,8 @@ typedef struct haste_layer {
     uint64_t        seed;                     /* of every random decision of this layer */
     int64_t         step;                     /* updates done so far; Adam's t, and the counter of random decisions */
     int64_t         rewires;                  /* calls of haste_rewire and haste_choose_inputs so far */
+    int64_t         first_slot, first_group;  /* of a range: where it begins in the whole and what random */
+    int32_t         first_block;              /* decisions count from; else 0. Not kept in files */
     uint64_t        order_id;                 /* a number by which gradients know the order of labels; 0 in a struct
                                                  that the caller has filled in */
     void           *memory;                   /* what haste_layer_free gives back, or NULL */
@@ -276,6 +278,9 @@ typedef struct haste_layer_options {
     int32_t             zero_weights;       /* 1: start at 0; 0: uniform in +-1/sqrt(F) */
     int32_t             threads;            /* that fill it; 0: as many as OpenMP would use (1 without OpenMP) */
     uint64_t            seed;
+    int64_t             first_slot, first_group;   /* the layer is a range of whole groups of a larger one, which is */
+    int32_t             first_block;               /* never made: slots, groups and blocks before it; see
+                                                      haste_layer_slice. All 0: a layer of its own */
 } haste_layer_options;
 
 /* Scratch memory of the calls, allocated once. One workspace serves one call at a time; threads that read the same
@@ -754,6 +759,9 @@ typedef struct haste_input_scores {
     size_t   bytes;                     /* its size: 4 * (end - begin) a group, each block rounded up to 64 */
 } haste_input_scores;
 
+/* Adds up what the shards of a layer have counted: number [n] (in, out). */
+typedef void haste_sum_function(void *context, int64_t *number, int32_t n);
+
 typedef struct haste_rewire_options {
     float        share;        /* rho: the share of all (group, input) places to move; 0 .. 1 */
     float        group_share;  /* at most this share of one group's places; 0: .5; HASTE_NONE: 0 */
@@ -765,6 +773,9 @@ typedef struct haste_rewire_options {
                                                they are zeroed. NULL: from the call's batch, all groups */
     int32_t     *origin[HASTE_MAX_BLOCKS];  /* [G, F] of each block, out (=): where row f of its group stood before; -1:
                                                it is new. NULL: not wanted */
+    haste_sum_function *sum;                /* of shards: block scope ranks the places of all; NULL: one layer */
+    void        *context;                   /* its first argument */
+    const double *softmax;                  /* of shards, for the batch: as in haste_loss_options */
 } haste_rewire_options;
 
 /* haste_input_scores_create: zeroed scores for the groups from slot first_slot to end_slot (both 0: all groups, with
@@ -809,6 +820,10 @@ HASTE_API haste_status haste_score_inputs(const haste_layer *layer, haste_worksp
    group from the batch, for groups that move something: 2*B*S*D flops each, never an [L, D] array. One batch says
    little of groups without a positive in it; options->scores are sums over as many as one likes. Large layers go range
    by range, each scored and rewired before the next is scored; block scope then moves a share of the range's places.
+
+   Shards, ranges of one layer that together are all of it (haste_layer_slice), rewire as that layer does where each
+   calls with `sum`: it is called by the caller's thread, equally often in all of them, with up to 2,048 numbers; moved
+   is then of all. Where the call fails in one shard, the others wait in `sum` for it: the caller ends them.
 
    State that is 0: under AdamW the first updates of new rows reach sqrt(10) * lr, as beta1 forgets the past sooner than
    beta2 does. An optimizer of one's own follows by origin: m[g, f] = origin < 0 ? 0 : old m[g, origin].
@@ -1065,7 +1080,8 @@ HASTE_API haste_status haste_layer_attach(haste_layer *layer, const haste_layer_
 /* haste_layer_slice: a range of whole groups as a layer of its own, in O(L) and without copying: indices, weights,
    biases and state are those of `from`, which must outlive it; who trains one trains the other, but for step and
    rewires. haste_layer_copy cuts it loose. Its labels have local ids, in the order of their ids in `from`: ties fall
-   alike.
+   alike. Its first_slot, first_group and first_block say where it begins, so that it draws, rounds and rewires as those
+   groups do in `from`; a layer that is created with them is such a range of a whole that is never made.
 
      first_slot, end_slot   where the range begins and ends: between groups
      id                     [end_slot - first_slot] (=): of each local id the one in `from`, ascending; the rest -1.
@@ -2045,6 +2061,12 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
     if (layer->step < 0 || layer->step > INT64_MAX / 2 || layer->rewires < 0 || layer->rewires > INT64_MAX / 2)
         return haste__fail(error, status, "%sstep = %lld, rewires = %lld, expected 0 to 2^62", where,
                            (long long)layer->step, (long long)layer->rewires);
+    if (layer->first_slot < 0 || layer->first_slot > INT32_MAX || layer->first_group < 0 ||
+        layer->first_group > layer->first_slot / 8 || layer->first_block < 0 ||
+        layer->first_block > HASTE_MAX_BLOCKS - layer->block_count)
+        return haste__fail(error, status, "%sfirst_slot = %lld, first_group = %lld, first_block = %d: no range begins "
+                           "there", where, (long long)layer->first_slot, (long long)layer->first_group,
+                           (int)layer->first_block);
     for (i = 0; i < layer->block_count; i++) {
         const haste_block *b = &layer->block[i];
         if (b->begin < 0 || b->end <= b->begin || b->end > layer->inputs)
@@ -2072,10 +2094,10 @@ static haste_status haste__layer_sizes_check(const haste_layer *layer, const cha
     if (labels != layer->labels)
         return haste__fail(error, status, "%sthe blocks take %lld labels, expected all %d", where, (long long)labels,
                            (int)layer->labels);
-    if (slots > INT32_MAX)
+    if (slots > INT32_MAX - layer->first_slot)
         return haste__fail(error, status == HASTE_ERR_ARG ? HASTE_ERR_SIZE : status,
                            "%s%lld slots, expected below 2^31: use fewer labels or smaller groups", where,
-                           (long long)slots);
+                           (long long)(layer->first_slot + slots));
     if (slots != layer->slots)
         return haste__fail(error, status, "%sslots = %lld, expected the %lld of the blocks", where,
                            (long long)layer->slots, (long long)slots);
@@ -2101,6 +2123,9 @@ static haste_status haste__layer_shape(haste_layer *layer, const haste_layer_opt
     layer->loss = o->loss;
     layer->optimizer = o->optimizer;
     layer->seed = o->seed;
+    layer->first_slot = o->first_slot;
+    layer->first_group = o->first_group;
+    layer->first_block = o->first_block;
     layer->block_count = o->block_count ? o->block_count : 1;
     for (i = 0; i < layer->block_count; i++) {
         const haste_block_options *from = &o->block[i];
@@ -2458,7 +2483,7 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
 {
     const haste_layer *layer = ((const haste__beginning *)context)->layer;
     const haste_layer_options *options = ((const haste__beginning *)context)->options;
-    int64_t group = 0, g;
+    int64_t group = layer->first_group, g;
     int i, f, s;
     (void)thread;
     for (i = 0; i < layer->block_count; group += layer->block[i++].groups) {
@@ -2473,7 +2498,8 @@ static void haste__begin_groups(void *context, int64_t run, int thread)
             for (f = 0; f < F && !options->zero_weights; f++)
                 for (s = 0; s < labels; s++)
                     haste__set_number(block->weight, layer->dtype, (size_t)((g * F + f) * S + s),
-                                      haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT, first + s, f, F));
+                                      haste__draw_weight(layer->seed, HASTE__STREAM_WEIGHT,
+                                                         layer->first_slot + first + s, f, F));
             for (s = 0; s < labels && options->frequency; s++)
                 block->bias[g * S + s] = haste__prior(layer->loss, options->frequency[layer->label_of[first + s]],
                                                       options->samples);
@@ -3921,7 +3947,8 @@ static int haste__group_update_with(const haste__pass *pass, int number, int64_t
     const haste_layer *layer = pass->layer;
     haste_block *block = &pass->trained->block[number];
     const int S = block->group_size, n = S * block->fan_in;
-    const uint64_t position = (uint64_t)(block->first_slot + g * S) << 16;   /* a slot has at most 2^16 weights */
+    /* a slot has at most 2^16 weights */
+    const uint64_t position = (uint64_t)(layer->first_slot + block->first_slot + g * S) << 16;
     haste__rule no_decay = pass->rule[number];
     void *bias_state[2];
     no_decay.decay = 0;
@@ -4058,7 +4085,7 @@ static int haste__visited(const haste__pass *pass, int number, int64_t g, float 
     if (p < pass->pair_end && (int64_t)(*p >> 32) < slot + layer->block[number].group_size) return 1;
     *importance = 1 / pass->loss->share;
     return haste__uniform(haste__random(layer->seed, HASTE__STREAM_VISIT | (uint64_t)layer->step << 8,
-                                        (uint64_t)slot)) < pass->loss->share;
+                                        (uint64_t)(layer->first_slot + slot))) < pass->loss->share;
 }
 
 /* The groups of a chunk, one after the other. */
@@ -6036,7 +6063,8 @@ typedef struct haste__rewire {
     uint16_t                   *input;                     /* [threads][width]: inputs that are not in the group */
     size_t                      width;                     /* of the widest slice of a block that can change */
     int64_t                     limit[HASTE_MAX_BLOCKS];   /* the most places that one group moves */
-    int64_t                     moves[HASTE_MAX_BLOCKS];   /* how many places the block moves */
+    int64_t                     moves[HASTE_MAX_BLOCKS];   /* how many places the block moves, in all shards */
+    int64_t                     whole[HASTE_MAX_BLOCKS];   /* the same of each block of the whole layer */
     uint32_t                    bound[HASTE_MAX_BLOCKS];   /* those with (score, p) up to (bound, last) */
     int64_t                     last[HASTE_MAX_BLOCKS];
 } haste__rewire;
@@ -6213,28 +6241,56 @@ static void haste__rewire_score_chunk(void *context, int64_t chunk, int thread)
     pass->scratch.flag[chunk] = bad;
 }
 
-/* Second: the block's moves-th lowest score, ties by position: three histograms, each over the bits after those already
-   found. */
-static void haste__rewire_bound(haste__rewire *r, int number)
+/* The *left-th lowest key (in) of a block's places, in all shards: histograms, each over the bits after those already
+   found. Keys are scores; or, of the places with score *score, where that is not NULL, positions in the whole. *left
+   (out): how many of the keys that are equal to it come up to it, of *equal. `number` may be a block of other shards
+   alone. */
+static uint64_t haste__rewire_rank(const haste__rewire *r, int number, const uint32_t *score, int64_t *left,
+                                   int64_t *equal)
 {
-    static const int shift[4] = { 32, 21, 10, 0 };
-    const haste_block *block = &r->layer->block[number];
-    const uint32_t *place = r->place[number];
-    const int64_t places = r->range[number][1] * block->fan_in;
-    int64_t count[2048], left = r->moves[number], first = r->range[number][0] * block->fan_in, p;
+    const haste_layer *layer = r->layer;
+    const haste_block *block = number >= 0 && number < layer->block_count ? &layer->block[number] : NULL;
+    const int64_t F = block ? block->fan_in : 0, first = block ? r->range[number][0] * F : 0,
+                  last = block ? r->range[number][1] * F : 0;
+    const uint32_t *place = block ? r->place[number] : NULL;
+    int64_t count[2048], p;
     uint64_t found = 0, bin;
-    int level;
-    for (level = 0; level < 3; level++) {
-        int high = shift[level], low = shift[level + 1];
+    int high, low;
+    for (high = score ? 48 : 32; high > 0; high = low) {
+        low = high > 11 ? high - 11 : 0;
         memset(count, 0, sizeof count);
-        for (p = first; p < places; p++)
-            if ((uint64_t)place[p] >> high == found >> high) count[place[p] >> low & ((1u << (high - low)) - 1)]++;
-        for (bin = 0; left > count[bin]; bin++) left -= count[bin];
+        for (p = first; p < last; p++) {
+            uint64_t key = place[p];
+            if (score && place[p] != *score) continue;
+            if (score)
+                key = (uint64_t)(layer->first_slot + block->first_slot + p / F * block->group_size) << 16 |
+                      (uint64_t)(p % F);
+            if (key >> high == found >> high) count[key >> low & ((1u << (high - low)) - 1)]++;
+        }
+        if (r->options->sum) r->options->sum(r->options->context, count, 2048);
+        for (bin = 0; *left > count[bin] && bin < 2047; bin++) *left -= count[bin];
         found |= bin << low;
+        *equal = count[bin];
     }
-    for (p = first; place[p] != (uint32_t)found || --left > 0; p++) { }
-    r->bound[number] = (uint32_t)found;
-    r->last[number] = p;
+    return found;
+}
+
+/* Second: the score of the last place that moves; of those with that score the first ones move. */
+static void haste__rewire_bound(haste__rewire *r, int number, int64_t moves)
+{
+    const haste_layer *layer = r->layer;
+    int64_t left = moves, equal, slot, last = INT64_MAX;
+    const uint32_t bound = (uint32_t)haste__rewire_rank(r, number, NULL, &left, &equal);
+    const int some = left < equal;
+    const uint64_t key = some ? haste__rewire_rank(r, number, &bound, &left, &equal) : 0;
+    if (number < 0 || number >= layer->block_count) return;
+    if (some) {
+        slot = (int64_t)(key >> 16) - layer->first_slot - layer->block[number].first_slot;
+        last = slot / layer->block[number].group_size * layer->block[number].fan_in + (int64_t)(key & 65535);
+        if (slot < 0) last = -1;
+    }
+    r->bound[number] = bound;
+    r->last[number] = last;
 }
 
 /* input [n] (in, out): those drawn come first, the beginning of a shuffle. */
@@ -6242,7 +6298,7 @@ static void haste__grow_random(const haste__rewire *r, int number, int64_t g, ui
 {
     const haste_layer *layer = r->layer;
     const uint64_t stream = HASTE__STREAM_GROW | (uint64_t)layer->rewires << 8;
-    uint64_t group = (uint64_t)g;   /* counted through all blocks */
+    uint64_t group = (uint64_t)(layer->first_group + g);   /* counted through all blocks */
     int i;
     for (i = 0; i < number; i++) group += (uint64_t)layer->block[i].groups;
     for (i = 0; i < wanted; i++) {
@@ -6375,7 +6431,8 @@ static void haste__rewire_apply_chunk(void *context, int64_t chunk, int thread)
             if (!r->options->uniform || place[from] == HASTE__KEEP) continue;
             for (s = 0; s < labels; s++)
                 haste__set_number(block->weight, layer->dtype, (first + (size_t)f) * (size_t)S + (size_t)s,
-                                  haste__draw_weight(layer->seed, stream, block->first_slot + g * S + s, f, F));
+                                  haste__draw_weight(layer->seed, stream,
+                                                     layer->first_slot + block->first_slot + g * S + s, f, F));
         }
     }
 }
@@ -6416,19 +6473,28 @@ static int64_t haste__rewire_limits(haste__rewire *r)
 {
     const haste_rewire_options *o = r->options;
     const float group_share = o->group_share == 0 ? .5f : o->group_share < 0 ? 0 : o->group_share;   /* -1: none */
-    int64_t total = 0;
+    int64_t total = 0, places[2 * HASTE_MAX_BLOCKS];   /* of the whole's blocks: all, and the most that may move */
+    const int first = (int)r->layer->first_block;
     int i;
+    memset(places, 0, sizeof places);
     for (i = 0; i < r->layer->block_count; i++) {
         const haste_block *block = &r->layer->block[i];
         const int64_t groups = r->range[i][1] - r->range[i][0];
-        int64_t F = block->fan_in, spare = block->end - block->begin - F, wanted = groups * F;
+        int64_t F = block->fan_in, spare = block->end - block->begin - F;
         int64_t limit = haste__share_of(group_share, F);
         if (limit > spare) limit = spare;
-        if (o->scope == HASTE_SCOPE_BLOCK) wanted = haste__share_of(o->share, wanted);
-        else if (limit > haste__share_of(o->share, F)) limit = haste__share_of(o->share, F);
+        if (o->scope == HASTE_SCOPE_GROUP && limit > haste__share_of(o->share, F)) limit = haste__share_of(o->share, F);
         r->limit[i] = limit;
-        r->moves[i] = wanted < groups * limit ? wanted : groups * limit;
-        total += r->moves[i];
+        places[2 * (first + i)] = groups * F;
+        places[2 * (first + i) + 1] = groups * limit;
+    }
+    if (o->sum) o->sum(o->context, places, 2 * HASTE_MAX_BLOCKS);
+    for (i = 0; i < HASTE_MAX_BLOCKS; i++) {
+        const int64_t all = places[2 * i], most = places[2 * i + 1];
+        const int64_t wanted = o->scope == HASTE_SCOPE_BLOCK ? haste__share_of(o->share, all) : all;
+        r->whole[i] = wanted < most ? wanted : most;
+        if (i >= first && i - first < r->layer->block_count) r->moves[i - first] = r->whole[i];
+        total += r->whole[i];
     }
     return total;
 }
@@ -6461,8 +6527,8 @@ static haste_status haste__rewire_run(haste__rewire *r, haste_error *error)
     int i;
     haste__parallel(work->chunks, work->threads, haste__rewire_score_chunk, r);
     if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
-    for (i = 0; i < r->layer->block_count; i++)
-        if (r->moves[i] > 0) haste__rewire_bound(r, i);
+    for (i = 0; i < HASTE_MAX_BLOCKS; i++)
+        if (r->whole[i] > 0) haste__rewire_bound(r, i - (int)r->layer->first_block, r->whole[i]);
     haste__parallel(work->chunks, work->threads, haste__rewire_grow_chunk, r);
     if ((status = haste__rewire_flags(&r->pass, error)) != HASTE_OK) return status;
     haste__rewire_stays(r);
@@ -6593,6 +6659,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
     memset(&plain, 0, sizeof plain);
     r.layer = layer;
     r.options = options;
+    plain.softmax = options->softmax;
     status = haste__scores_begin(&r, layer, options->scores, 1, error);
     if (status != HASTE_OK) return status;
     batch = !options->scores && (options->prune == HASTE_PRUNE_SALIENCY || options->growth == HASTE_GROW_GRADIENT);
@@ -6606,6 +6673,7 @@ haste_status haste_rewire(haste_layer *layer, haste_workspace *work, const haste
         status = haste__pass_begin(&r.pass, layer, work, HASTE_TRAINING, x, B, error);
         if (status == HASTE_OK)
             status = haste__lists_check(layer->labels, B, positives, 1, work->ids, "positives", error);
+        if (status == HASTE_OK) status = haste__loss_check(layer, work, B, positives, &plain, error);
         if (status != HASTE_OK) return status;
     }
     status = haste__rewire_arrange(&r, layer, work, &arena, error);
@@ -8341,7 +8409,7 @@ static void haste__group_choose(const haste_layer *layer, const haste_block *blo
 
     /* Those chosen are marked by -1. Where they are too few, places among the columns that are left are drawn. */
     for (f = 0; f < n; f++) choice->energy[haste__key_id(choice->key[f])] = -1;
-    if (n < F) haste__draw_index(index, F - n, width - n, layer->seed, (uint64_t)group);
+    if (n < F) haste__draw_index(index, F - n, width - n, layer->seed, (uint64_t)(layer->first_group + group));
     for (f = d = left = 0; f < F - n; d++) {
         if (choice->energy[d] < 0) continue;
         if (index[f] != left++) continue;
@@ -8482,7 +8550,7 @@ haste_status haste_labels_add(haste_layer *to, const haste_layer *from, int32_t 
             haste__group_choose(&l, b, g, group + g, rows, choice.row,
                                  haste__choice_rows(&l, b, g, from->labels, choice.row), &choice);
         else haste__draw_index(b->index + g * b->fan_in, b->fan_in, haste__block_width(b), l.seed,
-                               (uint64_t)(group + g));
+                               (uint64_t)(l.first_group + group + g));
     }
     for (j = first; j < b->labels; j++) haste__write_label(&l, b, j, rows, j - first, 1, &energy);
     haste__release(arena.memory);
@@ -8666,10 +8734,13 @@ haste_status haste_layer_slice(haste_layer *to, const haste_layer *from, int64_t
     l = *from;
     memset(l.block, 0, sizeof l.block);
     l.block_count = 0;
+    l.first_slot += first_slot;
     for (k = 0; k < from->block_count; k++) {
         const haste_block *b = &from->block[k];
         const int64_t S = b->group_size, F = b->fan_in, first = range[k][0] * S, last = range[k][1] * S;
         haste_block *block = &l.block[l.block_count];
+        if (l.block_count == 0) l.first_group += first < last ? range[k][0] : b->groups;
+        if (l.block_count == 0 && first >= last) l.first_block++;
         if (first >= last) continue;
         *block = *b;
         block->groups = (last - first) / S;
@@ -8749,6 +8820,7 @@ haste_status haste_layer_join(haste_layer *to, const haste_layer *const *from, i
                                HASTE_MAX_BLOCKS, HASTE_MAX_BLOCKS);
         l.block[l.block_count++] = *b;
     }
+    if (l.first_block > HASTE_MAX_BLOCKS - l.block_count) l.first_block = 0;
     status = haste__layer_reserve(&l, error);
     if (status != HASTE_OK) return status;
 
@@ -9940,7 +10012,8 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            haste_inverse_propensity (haste_propensity), haste_metrics_values (haste_scores), haste_cohesion without
            haste_group's report; functions without a workspace take `threads`.
            New: haste_evaluate, weights, offsets, margins, smoothing, ignored labels, losses of one's own, part of the
-           groups, rates of blocks, clipping, softmax over shards; labels and layers taken apart and put together;
+           groups, rates of blocks, clipping, softmax and rewiring over shards, which can be made alone
+           (haste_layer_options.first_slot); labels and layers taken apart and put together;
            searches take options: without some labels, or among listed ones only; lists of shards are merged; models in
            memory; inputs chosen from data (haste_choose_inputs), growth by scores of many batches (haste_score_inputs;
            inputs of score 0 are drawn, not taken in order), where rows came from (haste_rewire_options.origin); where x

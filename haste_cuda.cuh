@@ -388,7 +388,7 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
-/* haste_cuda_rewire: haste_rewire, its options (scores and origin NULL) and its B = 0. From equal weights and gradients it
+/* haste_cuda_rewire: haste_rewire, its options (scores, origin, sum and softmax NULL) and its B = 0. From equal weights and gradients it
    decides as the CPU does, but that inputs of score 0 are taken in order; gradients differ in their last bits, so that
    those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch
    of `work`, and waits for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could
@@ -7831,6 +7831,9 @@ haste_status haste_cuda_layer_create(haste_cuda_layer *layer, const haste_layer_
     haste_status status;
     if (!layer) return haste__cu_fail(error, HASTE_ERR_ARG, "layer is NULL");
     status = haste_plan_bytes(options, NULL, &plan, error);   /* checks the options */
+    if (status == HASTE_OK && options->first_slot != 0)
+        status = haste__cu_fail(error, HASTE_ERR_ARG, "options->first_slot = %lld, expected 0: those of a range are "
+                                "haste_cuda_options.first_slot and end_slot", (long long)options->first_slot);
     if (status == HASTE_OK) status = haste_cuda_supported(error);
     if (status != HASTE_OK) return status;
     haste__cu_shape(&whole, options, dense);
@@ -9540,6 +9543,8 @@ static haste_status haste__cu_rewire_options_check(const haste_rewire_options *o
         if (o->scores || o->origin[i])
             return haste__cu_fail(error, HASTE_ERR_ARG, "scores = %p, origin[%d] = %p, expected NULL: haste.h alone has them",
                                   (void *)o->scores, i, (void *)o->origin[i]);
+    if (o->sum || o->softmax)
+        return haste__cu_fail(error, HASTE_ERR_ARG, "sum or softmax is given, expected NULL: haste.h alone has them");
     return HASTE_OK;
 }
 
