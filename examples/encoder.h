@@ -9,7 +9,11 @@
    win32-seealso. The second moment is one number for a row, the mean square of its gradient, so that a row moves along its gradient:
    with one for each element a rare feature's row takes the gradient's signs alone, which cost .9, 1.3 and .8 points of P@1, P@3 and
    P@5 there. One thread per document forward, one per feature
-   backward, sums in the order of the documents: the same bits for any number of threads. */
+   backward, sums in the order of the documents: the same bits for any number of threads.
+
+   An encoder may also be a slice of one: some columns of all rows (first, columns), with the numbers that the whole has there.
+   All that crosses slices is the sum of squares of a row's gradient: encoder_backward then takes three steps, encoder_mask,
+   encoder_row_gradient and encoder_adam, with the sums of all slices in between (train_mpi.c). */
 #ifndef ENCODER_H
 #define ENCODER_H
 
@@ -27,6 +31,8 @@
 
 typedef struct encoder {
     int32_t  features, width;               /* V, D */
+    int32_t  first, columns;                /* of a slice: where in a row it begins, a multiple of 4, and what a whole row
+                                               has; columns 0: this is the whole */
     int      relu;
     double   dropout;
     uint64_t seed;
@@ -73,6 +79,9 @@ static inline size_t encoder_bytes(int32_t features, int32_t width)
     return count > SIZE_MAX / sizeof(float) ? 0 : (size_t)count * sizeof(float);
 }
 
+/* Columns of a whole row. */
+static inline int32_t encoder_columns(const encoder *e) { return e->columns ? e->columns : e->width; }
+
 static inline size_t encoder_moment_bytes(int32_t features) { return ((size_t)features + 1) * sizeof(float); }
 
 static inline void encoder_free(encoder *e)
@@ -102,14 +111,18 @@ static inline int encoder_scratch(encoder *e)
    0: out of memory. */
 static inline int encoder_create(encoder *e, double scale)
 {
-    size_t bytes = encoder_bytes(e->features, e->width), rows = (size_t)e->features + 1, count = bytes / sizeof(float), i;
+    const size_t bytes = encoder_bytes(e->features, e->width), rows = (size_t)e->features + 1, D = (size_t)e->width;
+    size_t r, d;
     e->row = bytes ? (float *)malloc(bytes) : NULL;
     e->moment = (float *)calloc(rows, sizeof(float));
     e->seen = (int64_t *)calloc(rows, sizeof(int64_t));
     if (!e->row || !e->moment || !e->seen) { encoder_free(e); return 0; }
-    for (i = 0; i < count - (size_t)e->width; i++)
-        e->row[i] = (float)(scale * ((double)(encoder_random(e->seed, 1, (uint64_t)i) >> 40) / 8388608.0 - 1));
-    for (; i < count; i++) e->row[i] = 0;
+    for (r = 0; r + 1 < rows; r++)
+        for (d = 0; d < D; d++) {
+            const uint64_t i = (uint64_t)r * (uint64_t)encoder_columns(e) + (uint64_t)e->first + (uint64_t)d;
+            e->row[r * D + d] = (float)(scale * ((double)(encoder_random(e->seed, 1, i) >> 40) / 8388608.0 - 1));
+        }
+    memset(e->row + r * D, 0, D * sizeof(float));
     return 1;
 }
 
@@ -120,7 +133,7 @@ static inline void encoder_drop(const encoder *e, int32_t sample, float *h)
     float scale = (float)(65536.0 / (double)(65536 - limit));
     int32_t d;
     for (d = 0; d < e->width; d++) {
-        if (d % 4 == 0) bits = encoder_random(e->seed + 2 + (uint64_t)e->step, (uint64_t)sample, (uint64_t)d);
+        if (d % 4 == 0) bits = encoder_random(e->seed + 2 + (uint64_t)e->step, (uint64_t)sample, (uint64_t)(e->first + d));
         h[d] *= (bits & 65535) < limit ? 0 : scale;
         bits >>= 16;
     }
@@ -149,18 +162,27 @@ static inline void encoder_forward(const encoder *e, const data_set *data, const
     }
 }
 
-/* One row's step from its gradient. `correct` is Adam's bias correction. Sixteen sums, that they may be one register. */
-static inline void encoder_adam(const encoder *e, int64_t r, const float *gradient, float lr, float correct)
+/* The sum of squares of a row's gradient. Sixteen sums, that they may be one register. */
+static inline double encoder_squares(const encoder *e, const float *gradient)
 {
     const int32_t D = e->width;
-    float *row = e->row + r * D, sum[16] = { 0 }, rate;
+    float sum[16] = { 0 };
     double total = 0;
     int32_t d, i;
     for (d = 0; d + 16 <= D; d += 16)
         for (i = 0; i < 16; i++) sum[i] += gradient[d + i] * gradient[d + i];
     for (; d < D; d++) sum[d % 16] += gradient[d] * gradient[d];
     for (i = 0; i < 16; i++) total += sum[i];
-    e->moment[r] = (float)(pow(.999, (double)(e->step - e->seen[r])) * e->moment[r] + .001 * total / D);
+    return total;
+}
+
+/* One row's step from its gradient, whose squares are `total`. `correct` is Adam's bias correction. */
+static inline void encoder_adam(const encoder *e, int64_t r, const float *gradient, double total, float lr, float correct)
+{
+    const int32_t D = e->width;
+    float *row = e->row + r * D, rate;
+    int32_t d;
+    e->moment[r] = (float)(pow(.999, (double)(e->step - e->seen[r])) * e->moment[r] + .001 * total / encoder_columns(e));
     e->seen[r] = e->step;
     rate = lr / (sqrtf(e->moment[r] * correct) + 1e-8f);
 #ifdef _OPENMP
@@ -206,18 +228,11 @@ static inline int64_t encoder_order(encoder *e, const data_set *data, const int6
 /* Adam's bias correction after so many steps. */
 static inline float encoder_correction(int64_t step) { return (float)(1 / (1 - pow(.999, (double)step))); }
 
-/* From h and d loss / d h of the same documents (overwritten): one update of their embeddings and of the bias.
-   0: out of memory, nothing changed. */
-static inline int encoder_backward(encoder *e, const data_set *data, const int64_t *document, int32_t B, const float *h, float *grad_h,
-                                   float lr)
+/* grad_h [B, D] (in, out): from d loss / d h to the gradient before dropout and activation. */
+static inline void encoder_mask(const encoder *e, int32_t B, const float *h, float *grad_h)
 {
     const int32_t D = e->width;
-    const int64_t rows = encoder_order(e, data, document, B);
-    int64_t i, j;
     int32_t b, d;
-    float correct;
-
-    if (rows < 0) return 0;
 #ifdef _OPENMP
     #pragma omp parallel for num_threads(e->threads) schedule(static) private(d)
 #endif
@@ -226,29 +241,51 @@ static inline int encoder_backward(encoder *e, const data_set *data, const int64
         if (e->dropout > 0) encoder_drop(e, b, g);
         if (e->relu) for (d = 0; d < D; d++) g[d] = h[(int64_t)b * D + d] > 0 ? g[d] : 0;
     }
+}
 
+/* The gradient (=) of the i-th of `rows` rows that a batch touches; the last, i = rows, is the bias. Returns the row. */
+static inline int64_t encoder_row_gradient(const encoder *e, int64_t i, int64_t rows, int32_t B, const float *grad_h, float *gradient)
+{
+    const int32_t D = e->width;
+    int64_t j;
+    int32_t d;
+    memset(gradient, 0, (size_t)D * sizeof(float));
+    if (i == rows) {   /* in every document, with value 1 */
+        for (j = 0; j < B; j++)
+            for (d = 0; d < D; d++) gradient[d] += grad_h[j * D + d];
+        return e->features;
+    }
+    for (j = e->start[i]; j < e->start[i + 1]; j++) {
+        const float *g = grad_h + (int64_t)e->sample[j] * D, value = e->value[j];
+        for (d = 0; d < D; d++) gradient[d] += value * g[d];
+    }
+    return e->touched[i];
+}
+
+/* From h and d loss / d h of the same documents (overwritten): one update of their embeddings and of the bias.
+   0: out of memory, nothing changed. */
+static inline int encoder_backward(encoder *e, const data_set *data, const int64_t *document, int32_t B, const float *h, float *grad_h,
+                                   float lr)
+{
+    const int64_t rows = encoder_order(e, data, document, B);
+    int64_t i;
+    float correct;
+
+    if (rows < 0) return 0;
+    encoder_mask(e, B, h, grad_h);
     e->step++;
     correct = encoder_correction(e->step);
 #ifdef _OPENMP
-    #pragma omp parallel for num_threads(e->threads) schedule(dynamic, 32) private(j, d)
+    #pragma omp parallel for num_threads(e->threads) schedule(dynamic, 32)
 #endif
     for (i = 0; i <= rows; i++) {
 #ifdef _OPENMP
-        float *sum = e->gradient + (int64_t)omp_get_thread_num() * D;
+        float *gradient = e->gradient + (int64_t)omp_get_thread_num() * e->width;
 #else
-        float *sum = e->gradient;
+        float *gradient = e->gradient;
 #endif
-        memset(sum, 0, (size_t)D * sizeof(float));
-        if (i == rows) {   /* the bias: in every document, with value 1 */
-            for (j = 0; j < B; j++)
-                for (d = 0; d < D; d++) sum[d] += grad_h[j * D + d];
-        } else {
-            for (j = e->start[i]; j < e->start[i + 1]; j++) {
-                const float *g = grad_h + (int64_t)e->sample[j] * D, value = e->value[j];
-                for (d = 0; d < D; d++) sum[d] += value * g[d];
-            }
-        }
-        encoder_adam(e, i == rows ? e->features : e->touched[i], sum, lr, correct);
+        const int64_t r = encoder_row_gradient(e, i, rows, B, grad_h, gradient);
+        encoder_adam(e, r, gradient, encoder_squares(e, gradient), lr, correct);
     }
     return 1;
 }

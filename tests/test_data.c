@@ -297,6 +297,79 @@ static void encoder_threads(void)
     data_free(&data);
 }
 
+/* Slices of columns have the numbers of the whole; with the squares of all they are trained as it is. */
+static void encoder_slices(void)
+{
+    enum { B = 24, D = 21, PARTS = 2 };
+    static const int32_t first[PARTS + 1] = { 0, 12, D };
+    encoder whole, part[PARTS];
+    data_set data;
+    double best, *squares[PARTS];
+    float h[B * D], grad[B * D], own[PARTS][B * D], own_grad[PARTS][B * D], *gradient[PARTS];
+    int64_t document[B], rows = 0, i;
+    int step, k, b, d;
+    CHECK(synthetic_make(&data, 2, 0, 200, &best));
+    for (i = 0; i < data.feature_offset[200]; i++) data.feature[i] %= 50;
+    seed_encoder(&whole, 1, .3);
+    for (k = 0; k < PARTS; k++) {
+        part[k] = whole;
+        part[k].row = part[k].moment = part[k].gradient = NULL;
+        part[k].seen = NULL;
+        part[k].count = NULL;
+        part[k].threads = 2;
+        part[k].first = first[k];
+        part[k].width = first[k + 1] - first[k];
+        part[k].columns = D;
+        if (!encoder_create(&part[k], .5) || !encoder_scratch(&part[k])) { printf("out of memory\n"); exit(1); }
+        squares[k] = (double *)malloc(51 * sizeof(double));
+        gradient[k] = (float *)malloc(51 * D * sizeof(float));
+        for (i = 0; i <= 50; i++) CHECK(memcmp(part[k].row + i * part[k].width, whole.row + i * D + first[k], (size_t)part[k].width * sizeof(float)) == 0);
+    }
+    for (step = 0; step < 5; step++) {
+        for (b = 0; b < B; b++) document[b] = (b * 7 + step) % 200;
+        for (i = 0; i < B * D; i++) grad[i] = check_normal();
+        encoder_forward(&whole, &data, document, B, 1, h);
+        for (k = 0; k < PARTS; k++) {
+            const int32_t n = part[k].width;
+            encoder_forward(&part[k], &data, document, B, 1, own[k]);
+            for (b = 0; b < B; b++) {
+                if (step == 0) CHECK(memcmp(own[k] + b * n, h + b * D + first[k], (size_t)n * sizeof(float)) == 0);
+                for (d = 0; d < n; d++) {
+                    CHECK_NEAR(own[k][b * n + d], h[b * D + first[k] + d], 1e-5);
+                    own_grad[k][b * n + d] = grad[b * D + first[k] + d];
+                }
+            }
+            rows = encoder_order(&part[k], &data, document, B);
+            encoder_mask(&part[k], B, own[k], own_grad[k]);
+            part[k].step++;
+            for (i = 0; i <= rows; i++) {
+                encoder_row_gradient(&part[k], i, rows, B, own_grad[k], gradient[k] + i * n);
+                squares[k][i] = encoder_squares(&part[k], gradient[k] + i * n);
+            }
+        }
+        for (k = 0; k < PARTS; k++)
+            for (i = 0; i <= rows; i++)
+                encoder_adam(&part[k], i == rows ? 50 : part[k].touched[i], gradient[k] + i * part[k].width, squares[0][i] + squares[1][i], .01f,
+                             encoder_correction(part[k].step));
+        CHECK(encoder_backward(&whole, &data, document, B, h, grad, .01f));
+    }
+    for (k = 0; k < PARTS; k++) {
+        for (i = 0; i <= 50; i++) {
+            CHECK(part[k].seen[i] == whole.seen[i]);
+            CHECK_NEAR(part[k].moment[i], whole.moment[i], 1e-5 * whole.moment[i]);
+            for (d = 0; d < part[k].width; d++) CHECK_NEAR(part[k].row[i * part[k].width + d], whole.row[i * D + first[k] + d], 1e-5);
+        }
+        CHECK(memcmp(part[k].moment, part[0].moment, 51 * sizeof(float)) == 0);
+    }
+    for (k = 0; k < PARTS; k++) {
+        free(squares[k]);
+        free(gradient[k]);
+        encoder_free(&part[k]);
+    }
+    encoder_free(&whole);
+    data_free(&data);
+}
+
 static void command_line(void)
 {
     int64_t count = 5, other = 7;
@@ -344,6 +417,7 @@ int main(int argc, char **argv)
     RUN(held_out);
     RUN(encoder_gradient);
     RUN(encoder_threads);
+    RUN(encoder_slices);
     RUN(command_line);
     return check_end();
 }
