@@ -209,6 +209,19 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 	$(RUN) $(BUILD)/haste-bench-cuda $(ARGS)
 .PHONY: bench-cuda
 
+# MPI: mpicc takes this compiler. mpirun comes with it.
+MPICC ?= mpicc
+HAVE_MPICC = $(shell command -v $(MPICC) 2>/dev/null)
+mpi: $(BUILD)/haste-train-mpi          ## build/haste-train-mpi: haste-train in several processes, on one machine or many (needs mpicc)
+
+test-mpi: $(if $(HAVE_MPICC),$(BUILD)/haste-train-mpi $(BUILD)/haste-train $(BUILD)/haste-predict $(BUILD)/tests/models)   ## its tests: 1 to 4 processes (skipped without mpicc)
+	$(if $(HAVE_MPICC),$(call run_tests,tests/mpi.sh),@echo "test-mpi: no $(MPICC): skipped")
+
+$(BUILD)/haste-train-mpi: examples/train_mpi.c haste.h $(wildcard examples/*.h) examples/train.c $(BUILD)/command
+	@command -v $(MPICC) >/dev/null || { echo "mpi: no $(MPICC) (Debian: libopenmpi-dev, openmpi-bin)"; exit 1; }
+	OMPI_CC=$(call quote,$(CC)) MPICH_CC=$(call quote,$(CC)) $(MPICC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
+.PHONY: mpi test-mpi
+
 knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
 .PHONY: knn
 fixed: $(BUILD)/haste-fixed            ## build/haste-fixed TRAIN: what chosen inputs, grouping and rewiring are worth where x is fixed

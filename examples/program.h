@@ -8,6 +8,11 @@
 
 #include <sys/stat.h>
 
+#ifndef PROGRAM_EXIT                         /* where several processes are one program, they end together */
+    #define PROGRAM_EXIT(code) exit(code)
+    #define PROGRAM_WHO()      ""            /* what a last message begins with */
+#endif
+
 static volatile sig_atomic_t stop_signal;
 static int progress_shown;   /* columns of a line that will be overwritten */
 
@@ -31,12 +36,12 @@ static inline void die(int code, const char *format, ...)
     va_list arguments;
     terminal_clear(&progress_shown);
     fflush(stdout);
-    fprintf(stderr, PROGRAM_NAME ": ");
+    fprintf(stderr, PROGRAM_NAME ": %s", PROGRAM_WHO());
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputc('\n', stderr);
-    exit(code);
+    PROGRAM_EXIT(code);
 }
 
 static inline void *need(size_t count, size_t width)

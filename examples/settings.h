@@ -152,7 +152,7 @@ static int settings_options(settings *s, option *table)
 #else
         { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
 #endif
-#ifndef TRAIN_CUDA
+#ifdef TRAIN_PLAN
         { OPTION_TEXT, "plan", "L[,N[,V]]", &s->plan, 0, 0, 0, "reads nothing: memory and time of a step for L labels, N documents, V features, and the options above", 0 },
 #endif
         { OPTION_FLAG, "version", NULL, &s->version, 0, 1, 0, "of program and library", 0 },

@@ -32,17 +32,23 @@
 #define HELD_OUT  5000     /* documents held out at most where --valid is left to us */
 #define LOOK      150000   /* documents between two looks at them, at most */
 
-/* haste-train-cuda is this program with another engine: train_cuda.cu says otherwise, then includes this file. */
-#ifndef TRAIN_CUDA
+/* haste-train-cuda and haste-train-mpi are this program with other engines: train_cuda.cu and train_mpi.c say otherwise, then
+   include this file. */
+#ifndef TRAIN_NAME
     #define TRAIN_NAME  "haste-train"
     #define TRAIN_PATHS "auto|portable|avx2|avx512|neon"
     #define TRAIN_DTYPE HASTE_F32   /* what --dtype chosen means */
     #define TRAIN_SAME  ", bit for bit"
     #define TRAIN_ROOM  256         /* documents scored at a time; more where --batch says so */
+    #define TRAIN_PLAN              /* it has --plan */
+#endif
+#ifndef TRAIN_MAP
+    #define TRAIN_MAP   0           /* of haste_load, for a model that training goes on from */
 #endif
 
 #define PROGRAM_NAME TRAIN_NAME
 #include "program.h"
+#include "processes.h"
 #include "settings.h"
 
 /* ---- >>the run ----------------------------------------------------------------------------------------------- */
@@ -123,16 +129,21 @@ static haste_lists gather_labels(trainer *t, const data_set *data, const int64_t
 
 /* ---- >>engine ------------------------------------------------------------------------------------------------ */
 
-/* The engine trains and asks the layer and the encoder: the CPU's is train_cpu.h, the GPU's in train_cuda.cu. t->layer and t->bag
-   are the model as it is made, saved and resumed; a GPU has its own copies. */
-static void engine_check(void);               /* can this machine do it? */
+/* The engine trains and asks the layer and the encoder: the CPU's is train_cpu.h, the GPU's in train_cuda.cu, that of several
+   processes in train_mpi.c. t->layer and t->bag are the model as it is made, saved and resumed; a GPU has its own copies, and of
+   several processes each has a part. */
+static void engine_check(const trainer *t);   /* can this machine do it? */
+static void engine_begin(trainer *t, const haste_layer_options *options);  /* makes t->layer and t->bag of a new model */
 static void engine_make(trainer *t, const haste_layer_options *options);   /* and says what it takes */
 /* One step, whose loss is added to t->progress (by a GPU later, but before engine_wait returns), and moved inputs where rewire
    is not NULL. */
 static void engine_train(trainer *t, const int64_t *document, int32_t B, const haste_step_options *step, float encoder_lr,
                          const haste_rewire_options *rewire);
 static void engine_wait(trainer *t);          /* until all steps are done */
-static void engine_fetch(trainer *t);         /* likewise, and t->layer and t->bag are up to date */
+/* Likewise, and t->layer and t->bag are up to date, for a model that is to be written to path, until engine_fetched, which hands
+   on what came of it. 0 with why. Of several processes the first one has them, and writes. */
+static int engine_fetch(trainer *t, const char *path, char *why);
+static int engine_fetched(trainer *t, int ok, char *why);
 /* The TOP best labels of each document, to be had from engine_best_done. Two batches in turn may be under way: turn is 0 or 1. */
 static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B, int turn);
 static const int32_t *engine_best_done(trainer *t, int turn);
@@ -141,7 +152,16 @@ static void engine_free(trainer *t);
 
 static double  data_bytes(const trainer *t);
 
-#ifndef TRAIN_CUDA
+/* A new model in one piece. */
+static inline void make_whole(trainer *t, const haste_layer_options *options)
+{
+    haste_error error;
+    if (!t->shape.dense && !encoder_create(&t->bag, t->s.encoder_init))
+        die(1, "out of memory for the encoder (%.0f MiB)", mib(encoder_bytes(t->bag.features, t->bag.width)));
+    if (haste_layer_create(&t->layer, options, &error) != HASTE_OK) die(1, "%s", error.text);
+}
+
+#ifdef TRAIN_PLAN
     #include "train_cpu.h"
 #endif
 
@@ -154,7 +174,7 @@ static int64_t head_slots(const trainer *t)
 /* ---- >>scores ------------------------------------------------------------------------------------------------ */
 
 /* Scores n documents; bins: counts labels by frequency, too, or NULL. 0: a signal came first, which waits where it depends on the
-   scores how training goes on. An engine may still work on one batch while the one before is judged. */
+   scores how training goes on. All processes get the same. An engine may still work on one batch while the one before is judged. */
 static int evaluate(trainer *t, const data_set *data, const int64_t *document, int64_t n, haste_metrics *metrics,
                     report_bins *bins)
 {
@@ -168,7 +188,7 @@ static int evaluate(trainer *t, const data_set *data, const int64_t *document, i
     if (haste_metrics_init(metrics, TOP, &error) != HASTE_OK) die(1, "%s", error.text);
     memset(t->score, 0, sizeof t->score);
     for (i = 0; i == 0 || B > 0; i += t->room, turn = 1 - turn) {
-        stopped |= i < n && stop_signal != 0 && !needed;
+        stopped |= i < n && processes_signal() != 0 && !needed;
         before = B;
         B = stopped || i >= n ? 0 : (int32_t)(n - i < t->room ? n - i : t->room);
         if (B > 0) engine_best(t, data, document + i, B, turn);
@@ -194,9 +214,12 @@ static int save_to(trainer *t, const char *path, int exported, char *why)
     int32_t count = 0;
     size_t bytes = encoder_bytes(t->bag.features, t->bag.width);
     char *text = options_write(t->table, t->options);
-    int ok;
+    int ok = 1;
     if (!text) die(1, "out of memory");
-    engine_fetch(t);
+    if (!engine_fetch(t, path, why)) {
+        free(text);
+        return 0;
+    }
     t->progress.encoder_step = t->bag.step;
     model_add(section, &count, "encoder.shape", &t->shape, sizeof t->shape);
     if (!t->shape.dense) {
@@ -212,10 +235,11 @@ static int save_to(trainer *t, const char *path, int exported, char *why)
     model_add(section, &count, "progress", &t->progress, sizeof t->progress);
     model_add(section, &count, "run", t->run, strlen(t->run));
     if (t->points > 0) model_add(section, &count, "history", t->point, (size_t)t->points * sizeof t->point[0]);
-    if (exported) ok = export_model(path, &t->layer, section, count, t->s.export_bf16, why);
-    else ok = haste_save(path, &t->layer, t->layer.dtype, section, count, &error) == HASTE_OK || data_fail(why, "%s", error.text);
+    if (exported && processes_first()) ok = export_model(path, &t->layer, section, count, t->s.export_bf16, why);
+    else if (processes_first())
+        ok = haste_save(path, &t->layer, t->layer.dtype, section, count, &error) == HASTE_OK || data_fail(why, "%s", error.text);
     free(text);
-    return ok;
+    return engine_fetched(t, ok, why);
 }
 
 /* Keeps the model. 0: it cannot be written, which is said (once, until it can), and is no reason to stop. */
@@ -226,8 +250,8 @@ static int save(trainer *t)
     t->unkept = !save_to(t, t->s.save, 0, why);
     t->tried_at = now();
     terminal_clear(&progress_shown);
-    if (t->unkept && !before) fprintf(stderr, TRAIN_NAME ": %s; training goes on, and this is tried again\n", why);
-    if (before && !t->unkept) fprintf(stderr, TRAIN_NAME ": %s is kept again\n", t->s.save);
+    if (t->unkept && !before && processes_first()) fprintf(stderr, TRAIN_NAME ": %s; training goes on, and this is tried again\n", why);
+    if (before && !t->unkept && processes_first()) fprintf(stderr, TRAIN_NAME ": %s is kept again\n", t->s.save);
     return !t->unkept;
 }
 
@@ -238,11 +262,12 @@ static int save_at_last(trainer *t)
     const double end = now() + 60 * t->s.save_wait;
     while ((t->unkept = !save_to(t, t->s.save, 0, why)) != 0) {
         const double left = end - now();
-        if (left <= 0 || stop_signal) break;
-        fprintf(stderr, TRAIN_NAME ": %s; waiting for room, %.1f minutes more (--save-wait)\n", why, left / 60);
+        if (processes_agree(left <= 0 || stop_signal)) break;
+        if (processes_first())
+            fprintf(stderr, TRAIN_NAME ": %s; waiting for room, %.1f minutes more (--save-wait)\n", why, left / 60);
         wait_seconds(left < 10 ? left : 10);
     }
-    if (t->unkept) fprintf(stderr, TRAIN_NAME ": %s; what came after it was last kept is lost\n", why);
+    if (t->unkept && processes_first()) fprintf(stderr, TRAIN_NAME ": %s; what came after it was last kept is lost\n", why);
     return !t->unkept;
 }
 
@@ -282,7 +307,8 @@ static void open_resumed(trainer *t)
     haste_error error;
     const haste_section *section;
     int64_t i;
-    if (haste_load(t->s.resume, 0, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (haste_load(t->s.resume, TRAIN_MAP, &t->file, &error) != HASTE_OK) die(1, "%s", error.text);
+    if (TRAIN_MAP && processes_first() && haste_file_check(&t->file, &error) != HASTE_OK) die(1, "%s: %s", t->s.resume, error.text);
     if (haste_file_find(&t->file, "encoder.shape") && !haste_file_find(&t->file, "progress"))
         die(1, "%s: was exported to predict, without what training needs", t->s.resume);
     if (!model_read_shape(&t->file, t->s.resume, &t->shape, text) ||
@@ -588,12 +614,9 @@ static void make_model(trainer *t)
                           t->bag.threads, order, &before, &after, text)) die(1, "%s", text);
         if (after >= 0) say(t, "grouping   semantic: cohesion %.3f (by frequency %.3f), %.1f s\n", after, before, now() - begin);
         layer.order = order;
-        if (!t->shape.dense && !encoder_create(&t->bag, s->encoder_init))
-            die(1, "out of memory for the encoder (%.0f MiB)", mib(encoder_bytes(t->train.features, D)));
-        if (haste_layer_create(&t->layer, &layer, &error) != HASTE_OK) die(1, "%s", error.text);
+        engine_begin(t, &layer);
         free(order);
     }
-    if (!t->shape.dense && !encoder_scratch(&t->bag)) die(1, "out of memory");
     if (t->shape.dense) say(t, "inputs     %ld dense\n", (long)D);
     else say(t, "encoder    %ld features x %ld, %s, dropout %g\n", (long)t->train.features, (long)D,
                 t->shape.relu ? "relu" : "linear", s->dropout);
@@ -716,7 +739,10 @@ static void look_after(trainer *t, double epoch, double loss, double lr, int ter
     const double begin = now(), unkept = begin - t->tried_at;
     const int64_t n = t->held_out < 2048 ? t->held_out : 2048;
     haste_metrics valid;
-    if (n > 0 && begin - t->glanced_at > (t->glance_seconds > .1 ? 50 * t->glance_seconds : 5)) {
+    const int due = n > 0 && begin - t->glanced_at > (t->glance_seconds > .1 ? 50 * t->glance_seconds : 5);
+    const int late = t->s.save && ((t->s.save_every > 0 && unkept > 60 * t->s.save_every) || (t->unkept && unkept > 60));
+    const int64_t wanted = processes_agree(due | late << 1);
+    if (wanted & 1) {
         engine_wait(t);
         if (evaluate(t, &t->train, t->document + t->count, n, &valid, NULL)) {
             t->glance = add_point(t, epoch, loss, lr, &valid, NULL)->valid[0];
@@ -727,7 +753,7 @@ static void look_after(trainer *t, double epoch, double loss, double lr, int ter
         t->glanced_at = now();
         t->glance_seconds = t->glanced_at - begin;
     }
-    if (t->s.save && ((t->s.save_every > 0 && unkept > 60 * t->s.save_every) || (t->unkept && unkept > 60))) save(t);
+    if (wanted & 2) save(t);
 }
 
 static void show_progress(trainer *t, int64_t batch, int64_t batches, double loss, double rate, int64_t left)
@@ -772,7 +798,7 @@ static void train(trainer *t)
     model_progress *p = &t->progress;
     schedule *plan = &p->plan;
     const int64_t first_step = p->step, looks = (LOOK + s->batch - 1) / s->batch;
-    const int terminal = isatty(2);
+    const int terminal = isatty(2) && processes_first();
     char error[DATA_ERROR] = "";
     int64_t *order = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t)), shuffled = -1;
     double shown = now(), epoch_begin = p->seconds, run_begin = p->seconds;
@@ -793,7 +819,7 @@ static void train(trainer *t)
     if (!s->save && !s->export_path) printf("kept       nowhere: the model is lost at the end without --save or --export\n");
     if (p->step > 0) printf("resumed    after %lld of %lld steps\n", (long long)p->step, (long long)schedule_end(plan));
     fflush(stdout);
-    while (p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after) && !stop_signal) {
+    while (p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after) && !processes_signal()) {
         const double begin = now();
         int64_t batches, epoch, batch;
         int32_t B;
@@ -839,16 +865,17 @@ static void train(trainer *t)
     }
     free(order);
     terminal_clear(&progress_shown);
-    if (stop_signal && p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after)) {
+    if (processes_signal() && p->step < schedule_end(plan) && !(s->stop_after > 0 && p->epoch >= s->stop_after)) {
         const int kept = s->save && save(t);
         printf("stopped    after %lld of %lld steps; ", (long long)p->step, (long long)schedule_end(plan));
         printf(kept ? "go on with\n" : s->save ? "what came after it was last kept is lost\n" : "nothing is kept without --save\n");
         if (kept) print_command(t, stdout);
         fflush(stdout);
-        exit(128 + stop_signal);
+        exit(128 + processes_signal());
     }
     if (t->unkept) save_at_last(t);
     stop_signal = 0;
+    processes_meet(0);
     catch_signals(SIG_DFL);
 }
 
@@ -905,7 +932,7 @@ static void finish(trainer *t)
         char why[DATA_ERROR];
         if (!save_to(t, t->s.export_path, 1, why)) die(1, "%s", why);
         printf("exported   %s, %.1f MiB", t->s.export_path, file_bytes(t->s.export_path) / 1048576);
-        if (n > 0 && !export_precision(t->s.export_path, tested ? &t->test : &t->train,
+        if (n > 0 && processes_first() && !export_precision(t->s.export_path, tested ? &t->test : &t->train,
                                        tested ? t->test_document : t->document + t->count, n, t->bag.threads, &after, why))
             die(1, "%s", why);
         if (n > 0) printf("; P@1 %.2f, before %.2f", after, haste_metrics_get(&metrics, 1).precision);
@@ -920,7 +947,7 @@ static void finish(trainer *t)
     putchar('\n');
 }
 
-#ifndef TRAIN_CUDA
+#ifdef TRAIN_PLAN
 /* --plan: what training would take, before anything is there. */
 static void print_plan(settings *s)
 {
@@ -991,6 +1018,7 @@ int main(int argc, char **argv)
     int files = 0, i;
 
     wait_without_spinning(argv);
+    processes_begin(&argc, &argv);
     t.s = settings_default();
     t.options = settings_options(&t.s, t.table);
     if (!options_parse(t.table, t.options, argc, argv, file, &files, 2, error)) die(2, "%s", error);
@@ -1016,20 +1044,21 @@ int main(int argc, char **argv)
         if (strcmp(t.table[i].name, "rates") == 0) t.rates_given = t.table[i].given;
     }
     if (!t.train_path && !t.epochs_given && !t.s.plan) t.s.epochs = 8;   /* enough for made-up data */
-    if (t.s.threads == 0) t.s.threads = useful_threads();
+    if (t.s.threads == 0) t.s.threads = processes_threads(useful_threads());
+    if (!processes_first()) t.s.log = t.s.report = NULL;   /* that is the first one's affair */
     check_settings(&t);
-#ifndef TRAIN_CUDA
+#ifdef TRAIN_PLAN
     if (t.s.plan) {
         print_plan(&t.s);
         return 0;
     }
 #endif
     if (t.s.resume && t.s.export_path && !t.train_path) {
-        export_only(&t.s);
+        if (processes_first()) export_only(&t.s);
         return 0;
     }
     if (t.s.resume) open_resumed(&t);
-    engine_check();
+    engine_check(&t);
     read_data(&t);
     recognise_documents(&t);
     if (!t.s.save) t.s.save = t.s.resume;

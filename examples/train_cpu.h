@@ -10,7 +10,8 @@ struct engine {
     double          seconds;      /* of training that the layer took; the rest: encoder, lists of labels */
 };
 
-static void engine_check(void) { }
+static void engine_check(const trainer *t) { (void)t; }
+static void engine_begin(trainer *t, const haste_layer_options *options) { make_whole(t, options); }
 
 static void engine_make(trainer *t, const haste_layer_options *options)
 {
@@ -19,6 +20,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     haste_workspace_options work;
     haste_plan plan;
     haste_error error;
+    if (!t->shape.dense && !encoder_scratch(&t->bag)) die(1, "out of memory");
     memset(&work, 0, sizeof work);
     work.batch = t->room;
     work.ids = data_most_labels(&t->train, t->s.batch);
@@ -94,7 +96,18 @@ static void engine_train(trainer *t, const int64_t *document, int32_t B, const h
 }
 
 static void engine_wait(trainer *t) { (void)t; }
-static void engine_fetch(trainer *t) { (void)t; }
+
+static int engine_fetch(trainer *t, const char *path, char *why)
+{
+    (void)t; (void)path; (void)why;   /* the model is trained where it lies */
+    return 1;
+}
+
+static int engine_fetched(trainer *t, int ok, char *why)
+{
+    (void)t; (void)why;
+    return ok;
+}
 
 static const int32_t *engine_best_done(trainer *t, int turn)
 {

@@ -41,11 +41,14 @@ struct engine {
     double              *loss, *host_loss; /* [2] */
 };
 
-static void engine_check(void)
+static void engine_check(const trainer *t)
 {
     haste_error error;
+    (void)t;
     if (haste_cuda_supported(&error) != HASTE_OK) die(1, "no GPU that can be used: %s", error.text);
 }
+
+static void engine_begin(trainer *t, const haste_layer_options *options) { make_whole(t, options); }
 
 static void engine_make(trainer *t, const haste_layer_options *options)
 {
@@ -58,6 +61,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
     struct cudaDeviceProp device;
     int i;
     memset(e, 0, sizeof *e);
+    if (!t->shape.dense && !encoder_scratch(&t->bag)) die(1, "out of memory");
     memset(&cuda, 0, sizeof cuda);
     cuda.batch = (int32_t)t->s.batch;
     for (i = 0; i < t->layer.block_count; i++)   /* dense labels take what they get */
@@ -174,12 +178,20 @@ static void engine_wait(trainer *t)
     check_device(t);
 }
 
-static void engine_fetch(trainer *t)
+static int engine_fetch(trainer *t, const char *path, char *why)
 {
     haste_error error;
+    (void)path; (void)why;
     engine_wait(t);
     if (haste_cuda_download(&t->engine->layer, &t->layer, t->engine->stream, &error) != HASTE_OK) die(1, "%s", error.text);
     if (!t->shape.dense) encoder_download(&t->engine->bag, &t->bag);
+    return 1;
+}
+
+static int engine_fetched(trainer *t, int ok, char *why)
+{
+    (void)t; (void)why;
+    return ok;
 }
 
 static void engine_best(trainer *t, const data_set *data, const int64_t *document, int32_t B, int turn)
