@@ -22,10 +22,12 @@
              weights, and take the same random decisions, with the same drop-out; sums of grad_x, of squares and of the loss go
              in another order, so that numbers drift apart by rounding. Rewiring ranks the places of all ranges together.
    SAVING    Each process writes its range into PATH.tmp-ranges; the first one then writes the model from there, as
-             haste-train does. So PATH lies where all can write, with room for the model twice. Any number of processes goes on
-             from a model. New labels for it (--resume on other documents) are added by each process to all of the layer.
+             haste-train does. So PATH lies where all can write, with room for the model twice. (Who is killed meanwhile leaves
+             that file; the next save takes it.) Any number of processes goes on from a model. New labels for it (--resume on
+             other documents) are added by each process to all of the layer.
 
-   mpirun sends SIGTERM when it is interrupted, and kills a second later: --mca odls_base_sigkill_timeout 60 leaves time to save.
+   STOPPING  A signal to any process (SIGTERM, SIGINT, ...) makes all save and end; so does SIGUSR1 to mpirun, which hands it on.
+             But mpirun kills its processes when it is itself interrupted: what was kept last is then there.
 
    mkdir -p build && mpicc -std=c99 -O3 -fopenmp -I. examples/train_mpi.c -o build/haste-train-mpi -lm [-DHASTE_ZLIB -lz] */
 #define _POSIX_C_SOURCE 200809L
@@ -236,6 +238,7 @@ static void engine_make(trainer *t, const haste_layer_options *options)
         all += weights;
         if (weights > most) most = weights;
     }
+    signal(SIGUSR1, on_signal);
     say(t, "processes  %d; the largest range has %.2f of the mean's weights\n", processes.count, most * (double)P / all);
     say(t, "memory     of the first: layer %.1f MiB (weights %.1f), workspace %.1f, encoder %.1f, data %.1f\n", mib(plan.layer),
         mib(plan.weight), mib(plan.workspace),

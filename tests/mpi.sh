@@ -174,14 +174,15 @@ start() {
 }
 if [ -e /proc/$$/task/$$/children ]; then
     if begin signal; then   # that one process gets is everybody's: all save, and say how to go on
-        ok start && {
-            kill -TERM "$second"
+        for signal in TERM USR1; do ok start && {
+            case $signal in TERM) kill -TERM "$second" ;; *) kill -USR1 $pid ;; esac   # mpirun hands USR1 on
             wait $pid
-            ok [ $? = 143 ]
+            got=$?
+            case $signal in TERM) ok [ $got = 143 ] ;; *) ok [ $got = 138 ] ;; esac
             says out '^stopped    after [0-9]+ of [0-9]+ steps; go on with$'
             run 0 mpi 3 --resume long.haste --epochs $(($(grep -c '^epoch' out) + 1))
             says out '^resumed    after [0-9]+ of '
-        }
+        }; done
     fi
     if begin kill; then   # a process that is gone ends all, with a sentence; the file is the last one that was kept
         ok start && {

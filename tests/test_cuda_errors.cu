@@ -168,6 +168,38 @@ static void no_samples()
 }
 
 // A workspace for training alone, or prediction alone: smaller, as good for that, and for nothing else.
+/* What ranges on CPUs are told is no matter for a GPU, where haste_cuda_options cut; it is refused, not passed over. */
+static void add_nothing(void *context, int64_t *number, int32_t n) { (void)context; (void)number; (void)n; }
+static void ranges_of_the_cpu()
+{
+    haste_layer_options options = test_options(&test_shapes[2], HASTE_SOFTMAX, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_cuda_layer dev, kept;
+    haste_cuda_workspace work;
+    haste_rewire_options r;
+    double sums[HASTE_SOFTMAX_SUMS] = { 0 };
+    memset(&dev, 0x55, sizeof dev);
+    kept = dev;
+    options.first_slot = 32;
+    CHECK_STATUS(haste_cuda_layer_create(&dev, &options, NULL, NULL, &test_error), HASTE_ERR_ARG, test_error);
+    CHECK(strstr(test_error.text, "first_slot = 32") != NULL && memcmp(&dev, &kept, sizeof dev) == 0);
+    options.first_slot = 0;
+    CHECK_STATUS(haste_cuda_layer_create(&dev, &options, NULL, NULL, &test_error), HASTE_OK, test_error);
+    work = workspace(&dev, 8, 0);
+    memset(&r, 0, sizeof r);
+    r.share = .1f;
+    r.sum = add_nothing;
+    CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, NULL, NULL, NULL, &test_error), HASTE_ERR_ARG,
+                 test_error);
+    CHECK(strstr(test_error.text, "sum or softmax") != NULL);
+    r.sum = NULL;
+    r.softmax = sums;
+    CHECK_STATUS(haste_cuda_rewire(&dev, &work, &r, NULL, HASTE_CUDA_F32, 0, NULL, NULL, NULL, &test_error), HASTE_ERR_ARG,
+                 test_error);
+    CHECK(dev.rewires == 0);
+    haste_cuda_workspace_free(&work);
+    haste_cuda_layer_free(&dev);
+}
+
 static void purposes()
 {
     enum { B = 40 };
@@ -501,6 +533,7 @@ int main(int argc, char **argv)
     RUN(errors);
     RUN(no_samples);
     RUN(purposes);
+    RUN(ranges_of_the_cpu);
     RUN(captured);
     RUN(errors_of_others);
     RUN(not_on_the_device);
