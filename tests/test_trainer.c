@@ -60,7 +60,7 @@ static void honest(haste_file *file, int is_old)
     kept.progress.seen = 3;
     kept.progress.watch = 1;
     kept.progress.joined = 5;
-    schedule_begin(&kept.progress.plan, 9, 1);
+    schedule_begin(&kept.progress.plan, 9, 1, 1);
     for (i = 0; i < 24; i++) { kept.row[i] = (float)i - 12; kept.moment[i] = (float)i; }
     for (i = 0; i < 6; i++) kept.seen[i] = i + 2;
     model_add(file->section, &file->section_count, "encoder.shape", &kept.shape, sizeof kept.shape);
