@@ -589,7 +589,7 @@ static __device__ __forceinline__ uint32_t haste__cu_pack_fast(float low, float 
     return two;
 }
 
-/* 2 to the x, 1 / x and the root: the device's short forms, as is the logarithm below. */
+/* 2 to the x, and 1 / x: the device's short forms, as are the root and the logarithm below. */
 static __device__ __forceinline__ float haste__cu_exp2(float x)
 {
     float y;
@@ -602,6 +602,8 @@ static __device__ __forceinline__ float haste__cu_inverse(float x)
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900   /* what only the kernels for 9.0 and up use */
 static __device__ __forceinline__ float haste__cu_root(float x)
 {
     float y;
@@ -609,7 +611,6 @@ static __device__ __forceinline__ float haste__cu_root(float x)
     return y;
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900   /* what only the kernels for 9.0 and up use */
 static __device__ __forceinline__ void haste__cu_copy4(uint32_t to, const void *from)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(from) : "memory");

@@ -243,7 +243,7 @@ static void encoder_gradient(void)
             encoder_forward(&before, &data, document, B, 1, down);
             *w = old;
             for (i = 0; i < B * D; i++) slope[d] += (double)c[i] * ((double)up[i] - down[i]) / .001;
-            square += slope[d] * slope[d] / D;
+            square += slope[d] * slope[d] / (double)D;
         }
         for (d = 0; d < D; d++) {
             const double change = (double)e.row[r * D + d] - before.row[r * D + d];
