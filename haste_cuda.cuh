@@ -20,9 +20,9 @@
        haste_cuda_check(&work, stream, &error);   // waits; says what only the device could see
        haste_cuda_download(&layer, &host, stream, &error);
 
-   DEVICES   compute capability 8.0 and up, the narrow kernels from 9.0 on, the wide and given ones 9.0 alone (sm_90a). All
-       tests were run on 9.0 (H200, CUDA 13.0); for 8.0 and 10.0 it is compiled, not run. CUDA 12 or newer. Objects live on
-       the device that was current when they were made, and must be used with it current.
+   DEVICES   compute capability 8.0 and up, the wide and given kernels 9.0 alone (sm_90a). All tests were run on 9.0 (H200,
+       CUDA 13.0), compiled for it and for 8.0; what is compiled for 8.6 to 12.0 was not run there. CUDA 12 or newer. Objects
+       live on the device that was current when they were made, and must be used with it current.
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
        Freeing waits for the device; but before memory of the caller's is used again, the caller waits for the stream.
@@ -36,9 +36,9 @@
        a kernel for the first time (cudaFuncSetAttribute clears it). What only the device can see (a bad id or list there, a
        value that is not finite) sets a flag that haste_cuda_check reads. A pair with a bad id is passed over; a sample whose
        offsets descend, or reach beyond the workspace's ids, counts as one without labels.
-   NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits, at gradients, of which 1e18 and
-       more counts as not finite (Adam squares them), and at updated weights and biases. What has one is left as it was, with
-       its state and biases, all else is updated; grad_x and loss of the call are unspecified:
+   NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits (with options of the loss at u), at
+       gradients, of which 1e18 and more counts as not finite (Adam squares them), and at updated weights and biases. What has
+       one is left as it was, with its state and biases, all else is updated; grad_x and loss of the call are unspecified:
        general    logits: a run of at most 64 labels of a group. Gradients: 64 inputs of that run, and each bias by itself.
                   New weights: 8 labels of an input, and each bias. haste_cuda_accumulate likewise adds nothing there;
                   haste_cuda_apply judges a run as a whole
@@ -46,8 +46,8 @@
                   quarter of the batch. Gradients: the group where its F inputs are worked on at once (F <= 64, or F <= 128
                   and S <= 64; not dense), else 64 inputs, those whose turn comes after them, and the biases
        narrow     16 labels of the group, or all 32 where F <= 64, also where logits add up to 3e38. Gradients: the same
-                  labels; with B > 64 each half of the inputs by itself, biases with the first. SGD looks at new weights
-                  and biases instead of gradients
+                  labels; where two or four thread blocks hold the batch each half or quarter of the inputs by itself, biases
+                  with the first. SGD looks at new weights and biases instead of gradients
        wide and narrow do not look at new weights otherwise: a step whose rates alone would let one become infinite (lr of 1e12
                   and more, with momentum 100; or lr * weight_decay above 1) is left to general. They do not expect states
                   that no training leaves: velocities above 1e28, huge first moments beside a second one of 0
@@ -85,8 +85,8 @@
        stream           likewise a group after the other for at most 4 samples: float32, and what the former does not take
        probe            a group after the other: scores of inputs, and gradients in all inputs, for rewiring
        wide             compute capability 9.0, built for sm_90a: the train step of bfloat16 blocks, faster: >>wide
-       narrow           9.0 and up: likewise, and logits: >>narrow. Both use the device's short exponentials and logarithms: a
-                        loss is right to 2e-5 of itself
+       narrow           the train step of small groups, and logits: >>narrow. Both use the device's short exponentials and
+                        logarithms: a loss is right to 2e-5 of itself
        given            9.0, built for sm_90a: gradients from given logit gradients, x or its gradient on chip: >>backward
        candidates       gradient growth with x on chip: >>candidates
 */
@@ -114,8 +114,10 @@ typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
     HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
-    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; B <= 128; slices to 380 to 600 inputs, by
-                                 F, B and optimizer: the batch stays on chip */
+    HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; slices to 700 to 1,100 inputs, by F and
+                                 optimizer (99 KiB of shared memory: to 450, AdamW less): the batch stays on chip, 64 samples
+                                 a thread block, or 32 where the slice is wide, of up to four (before 9.0: of one). What those
+                                 do not hold goes by chunks, with up to 256 MiB of the workspace for gradients that wait */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -188,6 +190,7 @@ typedef struct haste_cuda_workspace {
     int64_t       groups;               /* and the groups of its blocks together */
     int32_t       device;
     int32_t       owned;                /* 1: haste_cuda_workspace_free gives `memory` back */
+    size_t        sums_bytes;           /* for gradients that wait for the rest of a large batch (the narrow path's chunks) */
     void         *memory;               /* on the device; its contents are the library's affair */
     size_t        bytes;
     void         *pinned;               /* on the host, pinned: two buffers for host lists */
@@ -237,15 +240,16 @@ HASTE_API const char *haste_cuda_path_text(haste_cuda_path path);
 HASTE_API haste_status haste_cuda_supported(haste_error *error);
 
 /* haste_cuda_plan_bytes: what the functions below will allocate, byte for byte. options, work and cuda as they will be
-   passed there (work and cuda may be NULL). Needs no device. HASTE_ERR_ARG, HASTE_ERR_SIZE. */
+   passed there (work and cuda may be NULL). For the current device; without one it lacks what large batches need on the narrow
+   path. HASTE_ERR_ARG, HASTE_ERR_SIZE. */
 HASTE_API haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const haste_cuda_workspace_options *work,
                                              const haste_cuda_options *cuda, haste_cuda_plan *plan, haste_error *error);
 
 /* haste_cuda_path_of: which path trains block `number` of a layer with a batch of B, and a sentence that says why not a
    faster one (*why, out (=), or NULL; a constant, empty on a fast path). The layer's path decides; where it does not take B,
    or the path is wide and `work` deterministic (NULL: it is not), it is the general one, as it is for rates that NOT FINITE
-   names. Where the layer was made with that
-   one, the sentence speaks of the path that is nearest to the block: narrow for S 16, else wide.
+   names and for a loss with options. Where the layer was made with that one, the sentence speaks of the path that is nearest
+   to the block: narrow for S 16, else wide.
    haste_cuda_kernels_of: the same for every operation: the kernels that serve it, by their names above (KERNELS), for a B
    that the workspace takes and arrays of the caller's that are 16-byte aligned (else the general ones serve). The panel
    kernels do not depend on the path: they take bfloat16 blocks with S and F multiples of 16 and slices to about 1,500 inputs,
@@ -321,8 +325,10 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 before the last has not yet consumed its own
      loss       device pointer (or mapped host pointer) to one double (=), or NULL
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
-     options    as in haste.h; but of options->loss only scale, from 0 on, and negligible, which saves no time. What else is
-                asked for there, clip and grad_norm are HASTE_ERR_ARG, with a sentence
+     options    as in haste.h, with the loss's arrays on the device, where what they hold is trusted: sample_weight; without
+                softmax label_weight, label_scale, label_offset, logit_scale, margin, positive_weight, smoothing and share.
+                The general kernels do these, on any path. scale is from 0 on; negligible saves no time. What else is asked
+                for, clip and grad_norm are HASTE_ERR_ARG, with a sentence
      The rest as in haste.h. layer->step += 1 when the work is queued.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
@@ -388,10 +394,10 @@ HASTE_API haste_status haste_cuda_above(const haste_cuda_layer *layer, haste_cud
 
 /* ---- >>api rewiring ------------------------------------------------------------------------------------------ */
 
-/* haste_cuda_rewire: haste_rewire, its options (scores, origin, sum and softmax NULL) and its B = 0. From equal weights and gradients it
-   decides as the CPU does, but that inputs of score 0 are taken in order; gradients differ in their last bits, so that
-   those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch
-   of `work`, and waits for the stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could
+/* haste_cuda_rewire: haste_rewire, its options (scores, origin, sum and softmax NULL) and its B = 0. From equal weights and
+   gradients it decides as the CPU does, but that inputs of score 0 are taken in order; gradients differ in their last bits,
+   so that those near a tie may fall otherwise. Allocates plan.rewire bytes, for the batch of `work`, and waits for the
+   stream. HASTE_ERR_NONFINITE as there: where the score of a place, or of an input that could
    take one, is not finite, or a logit in a group whose gradients were needed, which with saliency all are, for growth those
    that move something. Then nothing is changed. A shard (or range) ranks its own places only. */
 HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_workspace *work,
@@ -448,6 +454,13 @@ HASTE_API haste_status haste_cuda_rewire(haste_cuda_layer *layer, haste_cuda_wor
     #warning "haste_cuda.cuh: sm_90 lacks the instructions of the wide and given kernels; compile for sm_90a"
 #endif
 
+/* Are there clusters of thread blocks on the device that is compiled for? */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+    #define HASTE__CU_CLUSTERS 0
+#else
+    #define HASTE__CU_CLUSTERS 1
+#endif
+
 /* What a kernel is for the runtime; its dynamic shared memory. tests/emulator has others. */
 #ifndef HASTE__CU_KERNEL
     #define HASTE__CU_KERNEL(...) ((const void *)(__VA_ARGS__))
@@ -481,10 +494,13 @@ static __device__ __forceinline__ uint32_t haste__cu_address(const void *p) { re
 /* 16 bytes from global to shared memory, zeros where they are not wanted; and without that question. Copies up to a
    copy_batch are one batch; copy_wait_but<N> waits until all batches but the last N have arrived, copy_wait for all copies.
    After either a thread sees what its own copies brought; others need a barrier. */
+static __device__ __forceinline__ void haste__cu_copy16(uint32_t to, const void *from, bool wanted)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+}
 static __device__ __forceinline__ void haste__cu_copy16(void *to, const void *from, bool wanted)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :: "r"(haste__cu_address(to)), "l"(from), "r"(wanted ? 16 : 0) : "memory");
+    haste__cu_copy16(haste__cu_address(to), from, wanted);
 }
 static __device__ __forceinline__ void haste__cu_copy16(uint32_t to, const void *from)
 {
@@ -541,12 +557,12 @@ static __device__ __forceinline__ void haste__cu_allow_next()
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 static __device__ __forceinline__ void haste__cu_wait_before()
 {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
-}
 #endif
+}
 
 /* The line of p will be wanted soon. */
 static __device__ __forceinline__ void haste__cu_prefetch(const void *p)
@@ -603,7 +619,6 @@ static __device__ __forceinline__ float haste__cu_inverse(float x)
     return y;
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900   /* what only the kernels for 9.0 and up use */
 static __device__ __forceinline__ float haste__cu_root(float x)
 {
     float y;
@@ -676,22 +691,30 @@ static __device__ __forceinline__ void haste__cu_barrier_init(uint32_t barrier, 
 }
 static __device__ __forceinline__ void haste__cu_barrier_init_fence()
 {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
 }
 static __device__ __forceinline__ void haste__cu_barrier_arrive(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(barrier) : "memory");
 }
 /* Arrives, and bytes that copies will bring are expected. */
-static __device__ __forceinline__ void haste__cu_barrier_expect(uint32_t barrier, uint32_t bytes)
+[[maybe_unused]] static __device__ __forceinline__ void haste__cu_barrier_expect(uint32_t barrier, uint32_t bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
 }
 static __device__ __forceinline__ void haste__cu_barrier_wait(uint32_t barrier, uint32_t parity)
 {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
     asm volatile("{\n .reg .pred done;\n again_%=:\n mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
                  " @!done bra again_%=;\n}"
                  :: "r"(barrier), "r"(parity) : "memory");
+#else
+    asm volatile("{\n .reg .pred done;\n again_%=:\n mbarrier.test_wait.parity.shared.b64 done, [%0], %1;\n"
+                 " @!done bra again_%=;\n}"
+                 :: "r"(barrier), "r"(parity) : "memory");
+#endif
 }
 /* d[16 x 8] = a[16 x 16] b[16 x 8] + c */
 static __device__ __forceinline__ void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
@@ -711,29 +734,29 @@ static __device__ __forceinline__ uint32_t haste__narrow_transpose(uint32_t piec
     return out;
 }
 
-/* In a cluster of two blocks: barriers and shared memory of the other one. */
+/* In a cluster, of 9.0 and up: barriers and shared memory of its other blocks. */
 static __device__ __forceinline__ void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity)
 {
     asm volatile("{\n .reg .pred done;\n again_%=:\n"
                  " mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
                  " @!done bra again_%=;\n}" :: "r"(barrier), "r"(parity) : "memory");
 }
-static __device__ __forceinline__ uint32_t haste__narrow_other(uint32_t address, uint32_t rank)   /* the other block's */
+static __device__ __forceinline__ uint32_t haste__narrow_of_rank(uint32_t address, uint32_t rank)   /* that block's */
 {
     uint32_t out;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank ^ 1));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(out) : "r"(address), "r"(rank));
     return out;
 }
 static __device__ __forceinline__ void haste__narrow_arrive_other(uint32_t barrier)
 {
     asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" :: "r"(barrier) : "memory");
 }
-static __device__ __forceinline__ void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
+[[maybe_unused]] static __device__ __forceinline__ void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier)
 {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1,%2,%3,%4}, [%5];"
                  :: "r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier) : "memory");
 }
-static __device__ __forceinline__ void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
+[[maybe_unused]] static __device__ __forceinline__ void haste__narrow_send(uint32_t to, float v, uint32_t barrier)
 {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
                  :: "r"(to), "f"(v), "r"(barrier) : "memory");
@@ -751,7 +774,6 @@ static __device__ __forceinline__ void haste__narrow_collect(uint32_t &check, ui
 {
     asm volatile("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(check) : "r"(w), "r"(0));
 }
-#endif
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)   /* of the wide and given kernels */
 /* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies (then a barrier). */
@@ -933,7 +955,7 @@ typedef struct haste__cu_pass {
     float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
     int32_t wild;                 /* can a new weight be infinite? 0: no; 1: only from odd states; 2: by these rates */
     const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
-    double *loss_sum;             /* [gridDim.x] (=), or NULL */
+    double *loss_sum;             /* [gridDim.x] (=; narrow's later launches +=), or NULL */
     uint32_t *flag;
     uint64_t key_weight, key_state[2];   /* random numbers of this step */
     uint64_t seed;
@@ -944,6 +966,10 @@ typedef struct haste__cu_pass {
     int32_t update;               /* 1: update the weights; else gradients go to: */
     float  *grad_weight, *grad_bias;   /* [G, F, S], [G, S] or NULL */
     int32_t add;                  /* += there */
+    int32_t adjusted;             /* has the loss one of these options? */
+    const float *sample_weight, *label_weight, *label_scale, *label_offset;   /* [B]; [L] by ids; or NULL */
+    float   logit_scale, margin, positive_weight, smoothing, share;           /* none of them a 0 that means another */
+    uint64_t key_visit;           /* which groups are in the share */
     void   *slopes;               /* scratch: [gridDim.x][tiles][64][64] */
     /* the forward kernels only */
     int32_t first, k, parts;      /* first: of the blocks, so nothing is continued */
@@ -1091,17 +1117,22 @@ static cudaError_t haste__cu_early(const void *kernel, dim3 grid, int threads, i
     if (asked != cudaSuccess) return asked;
     if (capture != cudaStreamCaptureStatusNone) early = 0;
     memset(attribute, 0, sizeof attribute);
-    attribute[0].id = cudaLaunchAttributeClusterDimension;
-    attribute[0].val.clusterDim.x = (unsigned)cluster;
-    attribute[0].val.clusterDim.y = attribute[0].val.clusterDim.z = 1;
-    attribute[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute[1].val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = grid;
     config.blockDim = dim3((unsigned)threads);
     config.dynamicSmemBytes = (size_t)shared;
     config.stream = stream;
     config.attrs = attribute;
-    config.numAttrs = early ? 2 : 1;
+    if (cluster > 1) {   /* older devices know neither */
+        attribute[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+        attribute[config.numAttrs].val.clusterDim.x = (unsigned)cluster;
+        attribute[config.numAttrs].val.clusterDim.y = attribute[config.numAttrs].val.clusterDim.z = 1;
+        config.numAttrs++;
+    }
+    if (early) {
+        attribute[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute[config.numAttrs].val.programmaticStreamSerializationAllowed = 1;
+        config.numAttrs++;
+    }
     return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
@@ -1128,7 +1159,7 @@ static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ?
 /* The generator of haste.h, and what it is used for. */
 enum {
     HASTE__CU_RANDOM_INDEX = 1, HASTE__CU_RANDOM_WEIGHT, HASTE__CU_RANDOM_ROUND_WEIGHT, HASTE__CU_RANDOM_ROUND_STATE0,
-    HASTE__CU_RANDOM_ROUND_STATE1, HASTE__CU_RANDOM_GROW, HASTE__CU_RANDOM_GROW_WEIGHT
+    HASTE__CU_RANDOM_ROUND_STATE1, HASTE__CU_RANDOM_GROW, HASTE__CU_RANDOM_GROW_WEIGHT, HASTE__CU_RANDOM_VISIT = 11
 };
 #define HASTE__CU_GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
@@ -1637,7 +1668,7 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
                                                                           float *grad_x)
 {
     typedef haste__cu_tile<uint16_t, SP> tile;
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, odd = lane & 1;
+    [[maybe_unused]] const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, odd = lane & 1;
     float c[8][4] = {};
     if (warp * 16 >= rows) return;
     #pragma unroll
@@ -1655,8 +1686,22 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
     for (int half = 0; half < 2; half++) {
         int f = warp * 16 + lane / 4 + half * 8;
         float *row = f < rows ? grad_x + (size_t)haste__cu_column(p, g, f0 + f) * HASTE__CU_TILE : NULL;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+        /* there is no red.v4: rows exchange, so that eight lanes add the eight samples of a row, all 32 bytes, at once */
+        const int second = lane >> 2 & 1;
+        float *other = (f ^ 1) < rows ? grad_x + (size_t)haste__cu_column(p, g, f0 + (f ^ 1)) * HASTE__CU_TILE : NULL;
+        float *upper = second ? other : row, *lower = second ? row : other;
         #pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const float own = c[j][2 * half + second];
+            const float got = __shfl_xor_sync(0xffffffffu, c[j][2 * half + 1 - second], 4);
+            const int at = j * 8 + lane % 4 * 2 + second;
+            if (upper) atomicAdd(upper + at, second ? got : own);
+            if (lower) atomicAdd(lower + at, second ? own : got);
+        }
+#else
         /* neighbours exchange pairs, so that each holds four samples in a row of one of two tiles */
+        #pragma unroll
         for (int j = 0; j < 4; j++) {
             float own0 = odd ? c[2 * j + 1][2 * half] : c[2 * j][2 * half],
                 own1 = odd ? c[2 * j + 1][2 * half + 1] : c[2 * j][2 * half + 1];
@@ -1667,6 +1712,7 @@ template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const 
             if (odd) haste__cu_add4(row + j * 16 + 8 + (lane % 4 - 1) * 2, got0, got1, own0, own1);
             else     haste__cu_add4(row + j * 16 + lane % 4 * 2, own0, own1, got0, got1);
         }
+#endif
     }
 }
 template <int SP> static __device__ __forceinline__ void haste__cu_inputs(const haste__cu_pass &p, int64_t g, int f0,
@@ -1773,6 +1819,48 @@ static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p,
         positive = false;
     }
     return fabsf(d) < p.negligible ? 0 : (positive ? -d : d) * p.scale;
+}
+
+/* The same for a loss with options, see haste_loss_options. slot: of the label, in the layer. */
+template <bool EXACT>
+static __device__ __forceinline__ float haste__cu_adjusted_slope(const haste__cu_pass &p, float z, bool positive, int b,
+                                                                 int64_t slot, float importance, bool want, float *sum,
+                                                                 bool *bad)
+{
+    const int32_t id = p.label_of[slot];
+    const float weight = importance * (p.sample_weight ? p.sample_weight[b] : 1) * (p.label_weight ? p.label_weight[id] : 1);
+    const float scale = p.logit_scale * (p.label_scale ? p.label_scale[id] : 1);
+    const float u = scale * (z - (positive ? p.margin : 0)) + (p.label_offset ? p.label_offset[id] : 0);
+    const float y = positive ? 1 - p.smoothing / 2 : p.smoothing / 2, yes = p.positive_weight * y, no = 1 - y;
+    float value, d;
+    *bad |= !haste__cu_finite(u);
+    if (p.loss == HASTE_BCE) {
+        const float e = EXACT ? expf(-fabsf(u)) : __expf(-fabsf(u)), r = EXACT ? 1 / (1 + e) : __fdividef(1, 1 + e);
+        const float rest = haste__cu_log1p(e);
+        value = yes * (fmaxf(-u, 0) + rest) + no * (fmaxf(u, 0) + rest);
+        d = no * (u > 0 ? r : e * r) - yes * (u > 0 ? e * r : r);
+    } else if (p.loss == HASTE_SQUARED_HINGE) {
+        const float below = fmaxf(1 - u, 0), above = fmaxf(1 + u, 0);
+        value = yes * below * below + no * above * above;
+        d = 2 * (no * above - yes * below);
+    } else {   /* of the options only weights of samples */
+        const float n = p.factor[b], e = EXACT ? expf(z - p.peak[b]) : __expf(z - p.peak[b]);
+        if (n == 0) return 0;
+        value = positive ? ((p.peak[b] - z) - logf(p.inverse[b])) * n : 0;
+        d = e * p.inverse[b] - (positive ? n : 0);
+    }
+    d *= weight * scale;
+    if (want) *sum += value * weight;
+    return fabsf(d) < p.negligible ? 0 : d * p.scale;
+}
+
+/* Is a group visited? first: of its positives. *importance: what its loss counts. As haste.h decides it. */
+static __device__ __forceinline__ bool haste__cu_visited(const haste__cu_pass &p, int64_t g, int32_t first, float *importance)
+{
+    *importance = 1;
+    if (!p.adjusted || p.share == 1 || first >= 0) return true;
+    *importance = 1 / p.share;
+    return (float)(haste__cu_random(p.key_visit, (uint64_t)(p.round_slot + g * p.S)) >> 40) * (1.0f / 16777216) < p.share;
 }
 
 /* A warp's logits of 16 labels and a span of 32 samples: z[piece of 8 samples][label, sample]; mark has a bit for each of
@@ -1899,11 +1987,13 @@ static __device__ __forceinline__ bool haste__cu_update_bias(const haste__cu_pas
 
 /* ---- >>groups ------------------------------------------------------------------------------------------------ */
 
-/* Logits acc become logit gradients; what is no logit becomes 0. Returns whether one was not finite. */
+/* Logits acc become logit gradients; what is no logit becomes 0. LOSS: HASTE__CU_ADJUSTED with options, of labels from
+   first_slot on. Returns whether one was not finite. */
+enum { HASTE__CU_ADJUSTED = 100 };   /* beside haste_loss */
 template <typename T, int SP, int LOSS>
 static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, const float *bias, int labels, int samples,
                                                       int first_sample, float *acc, const uint32_t *y, bool marked,
-                                                      float *sum)
+                                                      float *sum, int64_t first_slot = 0, float importance = 1)
 {
     const bool want = p.loss_sum != NULL;
     bool bad = false;
@@ -1915,8 +2005,11 @@ static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, c
         if (s >= labels || b >= samples) { acc[i] = 0; continue; }
         logit = acc[i] + __ldg(bias + s);
         bad |= !haste__cu_finite(logit);
-        acc[i] = haste__cu_slope<sizeof(T) == 4, LOSS>(p, logit, marked && (y[2 * s + b / 32] >> (b % 32) & 1),
-                                                       first_sample + b, want, sum);
+        const bool positive = marked && (y[2 * s + b / 32] >> (b % 32) & 1);
+        if constexpr (LOSS == HASTE__CU_ADJUSTED)
+            acc[i] = haste__cu_adjusted_slope<sizeof(T) == 4>(p, logit, positive, first_sample + b, first_slot + s, importance,
+                                                              want, sum, &bad);
+        else acc[i] = haste__cu_slope<sizeof(T) == 4, LOSS>(p, logit, positive, first_sample + b, want, sum);
     }
     return bad;
 }
@@ -1926,7 +2019,8 @@ static __device__ __forceinline__ bool haste__cu_loss(const haste__cu_pass &p, c
 template <typename T, int SP>
 static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p, int64_t g, int s0, int run,
                                                         int tile_number, float *acc,
-                                                        const uint32_t *y, bool marked, T *z, float *db, double *loss)
+                                                        const uint32_t *y, bool marked, T *z, float *db,
+                                                        float importance, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, first_sample = tile_number * HASTE__CU_TILE;
@@ -1947,7 +2041,10 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
                                               (size_t)(p.first_slot + g * p.S + s0 + s))
                          : 0.0f;
         }
-    } else if (p.loss == HASTE_BCE)
+    } else if (p.adjusted)
+        bad = haste__cu_loss<T, SP, HASTE__CU_ADJUSTED>(p, bias, labels, samples, first_sample, acc, y, marked, &sum,
+                                                        p.first_slot + g * p.S + s0, importance);
+    else if (p.loss == HASTE_BCE)
         bad = haste__cu_loss<T, SP, HASTE_BCE>(p, bias, labels, samples, first_sample, acc, y, marked, &sum);
     else if (p.loss == HASTE_SQUARED_HINGE)
         bad = haste__cu_loss<T, SP, HASTE_SQUARED_HINGE>(p, bias, labels, samples, first_sample, acc, y, marked, &sum);
@@ -1988,8 +2085,8 @@ static __device__ __forceinline__ bool haste__cu_slopes(const haste__cu_pass &p,
    Begins with a barrier, which ends the use of x and z by what came before; the caller's comes after. */
 template <typename T, int SP>
 static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pass &p, int64_t g, int s0, int run, int t,
-                                                             bool whole, int32_t first, unsigned char *memory, float *acc,
-                                                             double *loss)
+                                                             bool whole, int32_t first, float importance,
+                                                             unsigned char *memory, float *acc, double *loss)
 {
     typedef haste__cu_tile<T, SP> tile;
     T *w = (T *)memory, *x = (T *)(memory + tile::X), *z = (T *)(memory + tile::Z);
@@ -2008,7 +2105,8 @@ static __device__ __forceinline__ bool haste__cu_tile_slopes(const haste__cu_pas
         __syncthreads();
         if (!p.given) haste__cu_logits<SP>(acc, w, x, rows);
     }
-    return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, first >= 0, z, (float *)(memory + tile::DB), loss);
+    return haste__cu_slopes<T, SP>(p, g, s0, run, t, acc, y, first >= 0, z, (float *)(memory + tile::DB), importance,
+                                    loss);
 }
 
 /* What becomes of the gradient in dw [64][LD] of inputs f0 .. f0 + rows - 1: an update, or a place in the caller's buffer. w
@@ -2072,7 +2170,9 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
         float sums[SP / 2], acc[SP / 2];
         const int32_t first = haste__cu_first(p, g);
         const int64_t next = haste__cu_item_group(item + gridDim.x, subs);
+        float importance;
         bool bad = false;
+        if (!haste__cu_visited(p, g, first, &importance)) continue;
         __syncthreads();   /* the item before is done with shared memory */
         if (next < p.groups) {   /* what the next group will read is on its way to the second cache meanwhile */
             size_t group = (size_t)p.F * (size_t)p.S * sizeof(T), at = (size_t)threadIdx.x * 128;
@@ -2085,7 +2185,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
         if (chunks == 1) haste__cu_fetch_weights<T, SP>(p, g, 0, p.F, s0, run, w);
 
         for (int t = 0; t < p.tiles; t++) {
-            bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, chunks > 1, first, memory, acc, &loss);
+            bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, chunks > 1, first, importance, memory, acc, &loss);
             __syncthreads();
             if (chunks == 1) {
                 if (grad_x) haste__cu_inputs<SP>(p, g, 0, p.F, w, z, grad_x + (size_t)t * tile_rows);
@@ -4211,7 +4311,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_probe_kern
         for (int s0 = 0; s0 < p.S; s0 += HASTE__CU_RUN) {
             int run = p.S - s0 < SP ? p.S - s0 : SP;
             for (int t = 0; t < p.tiles; t++) {
-                bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, haste__cu_first(p, g), memory, acc, &loss);
+                bad |= haste__cu_tile_slopes<T, SP>(p, g, s0, run, t, true, haste__cu_first(p, g), 1, memory, acc, &loss);
                 __syncthreads();
                 for (int i = (int)threadIdx.x; i < SP * HASTE__CU_TILE; i += HASTE__CU_THREADS)
                     slopes[(size_t)t * HASTE__CU_RUN * HASTE__CU_TILE + (size_t)i] = z[i / HASTE__CU_TILE * tile::LX +
@@ -5444,25 +5544,29 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int processors, int
 
 /* ---- >>narrow ------------------------------------------------------------------------------------------------
 
-   The fused step for few labels in a group (S = 16 or 32), small batches (B <= 128) and slices of 380 to 600 inputs at
-   most: bfloat16 weights, compute capability 9.0 and up. There a group is so little work that moving the rows of its inputs
-   would cost more than its products, so they stay where they are: each thread block keeps 64 samples of the batch, and
-   their float32 gradient, in shared memory for the whole pass. A warp trains one group by itself, from fetching its
-   weights to storing them, and meets no barrier of the block on the way. B <= 64: one block has the whole batch. B <=
-   128: a cluster of two blocks walks over the same groups, 64 samples each; each block updates half of a group's weights,
-   and gets the other's share of their gradient.
+   The fused step for few labels in a group (S 16 or 32) and slices of up to 1,100 inputs or so: bfloat16 weights. There a
+   group is so little work that moving the rows of its inputs would cost more than its products, so they stay where they
+   are: each thread block keeps 64 or 32 samples of the batch, and their float32 gradient, in shared memory for the whole
+   pass. A warp trains one group by itself, from fetching its weights to storing them, and meets no barrier of the block on
+   the way.
+
+   A larger batch goes to a cluster of 2 or 4 blocks (9.0 and up), which walk over the same groups, 64 or 32 samples each;
+   each block updates its share of a group's strips, and gets the others' parts of their gradient. What even they do not
+   hold goes by chunks: a chunk leaves its gradients of a range of groups in the workspace, the next adds its own, and the
+   last updates.
 
    Shared memory of a block
        x            [width][128 bytes]      an input's row: 64 samples in bfloat16
        gradient     [2][width][128 bytes]   the same row in float32, in two planes of 32 samples
-       of each warp: the next group's weights, inputs and bias; what the other block sent; optimizer states
+       of each warp: the next group's weights, inputs and bias; what the other blocks sent; optimizer states
        barriers (mbarrier)
 
    A row is two halves of 64 bytes, one for each span of 32 samples: of x all 32, of a plane 16 of them. In the lower half
    of the inputs span 0 comes first, in the upper half span 1. A 16-byte access of a warp is served 8 lanes, that is two
    inputs, at a time: inputs i and i + F/2 of the group, in ascending order. Mostly one is from the lower half of the
    inputs and one from the upper; then they lie in different banks. (Any order gives the same results. Groups that read
-   inputs of one half only take a third longer.)
+   inputs of one half only take a third longer.) With 32 samples a row is one half of 64 bytes, and the rows of input i of
+   the lower half and input i of the upper one share 128 bytes.
 
    The products are mma.m16n8k16. In its fragments lane 4 * row + quad holds row `row` and columns 2 * quad and 2 * quad +
    1 of each 8x8 piece, two bfloat16 in a register. What the pieces are to us (s label, f input, b sample):
@@ -5479,28 +5583,41 @@ static cudaError_t haste__wide_step(const haste__cu_pass *p, int processors, int
    be alone: the columns are cut into four slices of 16 samples, and each slice is passed from warp to warp, in a fixed
    order, by an mbarrier. So the sums of a block have a fixed order too.
 
-   Tried: 16 warps of 128 registers (spills), two slices instead of four (16% slower), a cluster of four (three times the
-   exchange), both spans unrolled (10% slower, instruction cache), adding into global memory (three times slower; right for
+   Tried: 16 warps of 128 registers (spills), two slices instead of four (16% slower), a cluster of four for what two hold
+   (three times the exchange), of eight (no faster than two chunks of four), its size known at run time only (10% slower),
+   both spans unrolled (10% slower, instruction cache), adding into global memory (three times slower; right for
    S >= 64). Bound by the data pipe of shared memory, 80% busy: at S 16, F 64, B 64 a group takes about 540 cycles of it. */
 
 enum {
-    HASTE__NARROW_SAMPLES = 64,    /* samples of a block: a tile of the batch */
-    HASTE__NARROW_ROW     = 128    /* bytes */
+    HASTE__NARROW_SAMPLES = 64,    /* samples of a block, at most: a tile of the batch */
+    HASTE__NARROW_ROW     = 128,   /* bytes */
+    HASTE__NARROW_CLUSTER = 4      /* blocks, at most */
 };
 
 /* How a pass is cut; made by haste__narrow_plan_make on the host, passed by value. */
 typedef struct haste__narrow_plan {
     int32_t  width;         /* inputs of the slice */
+    int32_t  middle;        /* of the lower half: ceil(width / 2) */
+    int32_t  samples;       /* of a block: 64, or 32 */
+    int32_t  upper;         /* bytes by which rows of the upper half lie off their place, see haste__narrow_row */
     int32_t  tiles;         /* F / 16 */
     int32_t  halves;        /* 1 or 2: a warp takes 16 * halves labels at a time, a unit */
     int32_t  parts_shift;   /* a group is 1 << parts_shift units */
     int32_t  units;         /* groups << parts_shift */
-    int32_t  cluster;       /* 1 or 2 blocks */
+    int32_t  cluster;       /* 1, 2 or 4 blocks */
+    int32_t  chunks;        /* of cluster * samples, that the batch goes by */
     int32_t  spans;         /* of 32 samples in a block: 1 or 2 */
     int32_t  warps;         /* of a block */
     int32_t  warp_bytes;    /* shared memory of a warp */
     int32_t  bytes;         /* shared memory of a block */
     int32_t  blocks;
+    int32_t  at_a_time;     /* units of a launch, at most */
+    int32_t  early;         /* compiled for 9.0 and up: may be launched early */
+    /* Of one launch: samples from `first` on, units begin .. end - 1. */
+    int32_t  first, begin, end;
+    int32_t  take, leave;   /* gradients are added to those in `sums`; they go there, and nothing is updated */
+    int32_t  more;          /* not the first launch of the step: loss_sum += */
+    float   *sums;          /* [units][halves][2 * tiles][128], then biases' [units][16 * halves] */
     uint32_t key[2];        /* of the noise: from seed, step and F */
     uint32_t counter;       /* its first: 2 * F for each 8 slots of the whole layer, so that shards draw as the whole does */
 } haste__narrow_plan;
@@ -5508,14 +5625,12 @@ typedef struct haste__narrow_plan {
 /* Warps of a block: what the registers allow. 12 warps of 168 registers hide more than 8 of 255, where they suffice. */
 #define HASTE__NARROW_WARPS(tiles, halves) ((tiles) * (halves) <= 4 ? 12 : 8)
 
-/* Bytes of a warp's stage: weights, inputs, bias, head of the positives; and of what comes from the other block. */
+/* Bytes of a warp's stage: weights, inputs, bias, head of the positives; and of what comes from each other block. */
 #define HASTE__NARROW_INDEX(tiles, halves)    ((tiles) * (halves) * 512)
 #define HASTE__NARROW_BIAS(tiles, halves)     (HASTE__NARROW_INDEX(tiles, halves) + (tiles) * 32)
 #define HASTE__NARROW_HEAD(tiles, halves)     (HASTE__NARROW_BIAS(tiles, halves) + (halves) * 64)
 #define HASTE__NARROW_STAGE(tiles, halves)    (HASTE__NARROW_HEAD(tiles, halves) + 16)
-#define HASTE__NARROW_EXCHANGE(tiles, halves) ((tiles) * (halves) * 512 + (halves) * 64)
-
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define HASTE__NARROW_EXCHANGE(own, halves)   ((own) * (halves) * 512 + (halves) * 64)
 
 /* -- pieces of the step -- */
 
@@ -5609,25 +5724,32 @@ static __device__ __forceinline__ void haste__narrow_state_store(void *state, in
                           haste__cu_round2(v[2], v[3], noise * haste__narrow_odd(1)));
 }
 
-/* Starts the copy of a unit's weights, inputs, bias and head of positives to the warp's stage.
+/* Strip `strip` of a stage, and of the registers, in the order of memory. Each block of a cluster begins with those that it
+   updates itself, so that all run one code: first is rank * OWN. */
+static __device__ __forceinline__ int haste__narrow_strip(int strip, int first, int strips)
+{
+    return strip + first < strips ? strip + first : strip + first - strips;
+}
 
-   In the stage, and in the registers, the first TILES strips are those that this block updates when there are two (the
-   first half of the group's strips in block 0, the second in block 1), then come the other block's. So both blocks run
-   one code. */
-template <int TILES, int HALVES, int CLUSTER>
+/* Where the 64 bytes of input d's first span are, in x and in a plane of the gradient. */
+static __device__ __forceinline__ uint32_t haste__narrow_row(const haste__narrow_plan &plan, int d)
+{
+    return (uint32_t)(d * HASTE__NARROW_ROW + (d >= plan.middle ? plan.upper : 0));
+}
+
+/* Starts the copy of a unit's weights, inputs, bias and head of positives to the warp's stage; `first` of its strips. */
+template <int TILES, int HALVES>
 static __device__ __forceinline__ void haste__narrow_fetch(const haste__cu_pass &pass, const haste__narrow_plan &plan,
-                                                           int unit, int rank, uint32_t stage, int lane)
+                                                           int unit, int first, uint32_t stage, int lane)
 {
     const int group = unit >> plan.parts_shift;
-    const char *weight = (const char *)pass.weight + (int64_t)unit * (TILES * HALVES * 512) + lane * 16;
+    const char *weight = (const char *)pass.weight + (int64_t)unit * (TILES * HALVES * 512) + lane % 16 * 16;
     #pragma unroll
     for (int h = 0; h < HALVES; h++) {
         #pragma unroll
-        for (int i = 0; i < TILES; i++) {   /* strips 2i and 2i + 1 of the stage, half of the lanes each */
-            const int at = (h * TILES + i) * 512, swap = CLUSTER == 2 ? rank * TILES * 256 : 0;
-            const int ours = 2 * i + 1 < TILES ? 1 : 2 * i >= TILES ? 0 : lane < 16;
-            haste__cu_copy16(stage + at + lane * 16, weight + at + (ours ? swap : -swap));
-        }
+        for (int i = 0; i < TILES; i++)   /* strips 2i and 2i + 1 of the stage, half of the lanes each */
+            haste__cu_copy16(stage + (h * TILES + i) * 512 + lane * 16,
+                             weight + h * TILES * 512 + haste__narrow_strip(2 * i + lane / 16, first, 2 * TILES) * 256);
     }
     if (lane < 2 * TILES)
         haste__cu_copy16(stage + HASTE__NARROW_INDEX(TILES, HALVES) + lane * 16,
@@ -5640,21 +5762,21 @@ static __device__ __forceinline__ void haste__narrow_fetch(const haste__cu_pass 
     haste__cu_copy_batch();
 }
 
-/* Starts the copy of the states of the strips that this block updates, [state][HALVES][strips of ours][128] numbers, and
-   of the biases', [state][16 * HALVES]: read where they are needed, each would be waited for. */
-template <int TILES, int HALVES, int CLUSTER>
+/* Starts the copy of the states of the strips that this block updates, [state][HALVES][OWN][128] numbers, and of the
+   biases', [state][16 * HALVES]: read where they are needed, each would be waited for. */
+template <int TILES, int HALVES, int OWN>
 static __device__ __forceinline__ void haste__narrow_fetch_state(const haste__cu_pass &pass, int unit, int rank, uint32_t to,
                                                                  int lane)
 {
-    const int size = pass.state_f32 ? 4 : 2, bytes = (CLUSTER == 2 ? TILES : 2 * TILES) * 128 * size;   /* of a half */
+    const int size = pass.state_f32 ? 4 : 2, bytes = OWN * 128 * size;   /* of a half */
     for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++) {
         for (int h = 0; h < HALVES; h++, to += bytes) {
             const char *from = (const char *)pass.state[i]
-                             + (((int64_t)unit * HALVES + h) * 2 + (CLUSTER == 2 ? rank : 0)) * (TILES * 128 * size);
+                             + (((int64_t)unit * HALVES + h) * (2 * TILES) + rank * OWN) * (128 * size);
             for (int k = lane * 16; k < bytes; k += 512) haste__cu_copy16(to + k, from + k);
         }
     }
-    if (CLUSTER == 1 || rank == 0) {
+    if (rank == 0) {
         for (int i = 0; i < (pass.optimizer == HASTE_ADAMW ? 2 : 1); i++, to += HALVES * 64)
             if (lane < 16 * HALVES)
                 haste__cu_copy4(to + (uint32_t)lane * 4, pass.bias_state[i] + (int64_t)unit * (16 * HALVES) + lane);
@@ -5662,29 +5784,34 @@ static __device__ __forceinline__ void haste__narrow_fetch_state(const haste__cu
     haste__cu_copy_batch();
 }
 
-/* Starts the copy of a tile of x to the rows at x_base: a slice of `width` inputs. */
+/* Starts the copy of the samples from `first` on to the rows at x_base: of a slice of `width` inputs. Those from tile `tiles`
+   on are 0. */
 static __device__ __forceinline__ void haste__narrow_fetch_x(const haste__cu_pass &pass, const haste__narrow_plan &plan,
-                                                             int tile, uint32_t x_base)
+                                                             int first, uint32_t x_base)
 {
-    const __nv_bfloat16 *x = (const __nv_bfloat16 *)pass.x + ((int64_t)tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES;
-    for (int i = threadIdx.x; i < plan.width * 8; i += blockDim.x) {
-        const int piece = i ^ (i >= plan.width / 2 * 8 ? 4 : 0);   /* in the upper half of the inputs span 1 comes first */
-        haste__cu_copy16(x_base + (uint32_t)i * 16, x + piece * 8);
+    const int per = plan.samples / 8, there = first < pass.tiles * HASTE__NARROW_SAMPLES;   /* pieces of a row */
+    const int tile = there ? first / HASTE__NARROW_SAMPLES : 0;
+    const __nv_bfloat16 *x = (const __nv_bfloat16 *)pass.x + ((int64_t)tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES
+                           + first % HASTE__NARROW_SAMPLES;
+    for (int i = threadIdx.x; i < plan.width * per; i += blockDim.x) {
+        const int d = i / per, c = i % per;   /* in the upper half of the inputs span 1 comes first: ^ */
+        haste__cu_copy16(x_base + (haste__narrow_row(plan, d) ^ (uint32_t)(c & 4) * 16) + (uint32_t)(c & 3) * 16,
+                         x + d * HASTE__NARROW_SAMPLES + c * 8, there);
     }
     haste__cu_copy_batch();
 }
 
 /* What a lane needs of a unit, out of the stage: its part of the weights; the addresses of the rows of its inputs, one of
    each strip; the bias of its two labels. */
-template <int TILES, int HALVES, int CLUSTER>
-static __device__ __forceinline__ void haste__narrow_take(uint32_t (&w)[HALVES][2 * TILES][2], uint32_t (&x_row)[2 * TILES],
+template <int TILES, int HALVES>
+static __device__ __forceinline__ void haste__narrow_take(const haste__narrow_plan &plan,
+                                                          uint32_t (&w)[HALVES][2 * TILES][2], uint32_t (&x_row)[2 * TILES],
                                                           float (&bias)[HALVES][2], uint32_t stage, uint32_t x_base,
-                                                          int middle, int rank, int lane)
+                                                          int first, int lane)
 {
     const int row = lane >> 2, label = (row >> 1) * 4 + (row & 1);
     const uint32_t run = stage + HASTE__NARROW_INDEX(TILES, HALVES) + (uint32_t)((row & 1) * 8 + (row >> 1) * 2) * TILES * 2;
-    const uint32_t low = x_base + (uint32_t)(lane & 3) * 16, high = low + 64;
-    const uint32_t swap = CLUSTER == 2 ? (uint32_t)rank * TILES * 2 : 0;
+    const uint32_t base = x_base + (uint32_t)(lane & 3) * 16;
     haste__cu_copy_wait_but<0>();
     __syncwarp();
     #pragma unroll
@@ -5696,8 +5823,8 @@ static __device__ __forceinline__ void haste__narrow_take(uint32_t (&w)[HALVES][
                                                   + (uint32_t)((i >> 1) * 16 + label + (i & 1) * 2) * 4);
     #pragma unroll
     for (int r = 0; r < 2 * TILES; r++) {
-        const int d = (int)haste__cu_lds16((r < TILES ? run + swap : run - swap) + r * 2);
-        x_row[r] = (uint32_t)d * HASTE__NARROW_ROW + (d >= middle ? high : low);
+        const int d = (int)haste__cu_lds16(run + (uint32_t)haste__narrow_strip(r, first, 2 * TILES) * 2);
+        x_row[r] = base + haste__narrow_row(plan, d);
     }
 }
 
@@ -5751,13 +5878,13 @@ static __device__ __forceinline__ void haste__narrow_transpose_tiles(uint32_t (&
 
 /* A unit's update with momentum or AdamW; adam and f32 are constants where it is called. `place` of this lane's numbers
    in strip r of half h: place + (h * strips + r) * 128. */
-template <int TILES, int HALVES, int CLUSTER>
+template <int TILES, int HALVES, int OWN>
 static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass &pass, int adam, int f32,
                                                             const uint32_t (&w)[HALVES][2 * TILES][2],
                                                             const float (&dw)[HALVES][2 * TILES][4], uint32_t states,
                                                             int64_t place, uint32_t counter, const uint32_t *key, int lane)
 {
-    constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;
+    constexpr int STRIPS = 2 * TILES;
     const int size = f32 ? 4 : 2;
     float held[2][2][4];   /* states of this strip and of the next: those come while this one is worked on */
     #pragma unroll
@@ -5782,42 +5909,44 @@ static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass
         if (adam) haste__narrow_state_store(pass.state[1], f32, at, v, noise * haste__narrow_odd(3));
     }
 }
-#endif
 
-/* The step. Block: 64 samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels) after
-   another. F = 16 * TILES. CLUSTER: 1 or 2 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
-   grad_x += (unless NULL; it is computed either way), loss_sum[blockIdx.x] =, weight, bias and their states updated; flag: 1
-   where a unit was left as it was. */
+/* The step. Block: plan.samples samples, with all units that its cluster walks over. Warp: one unit (16 * HALVES labels)
+   after another. F = 16 * TILES. CLUSTER: 1, 2 or 4 blocks. STATE: 0 for SGD, 1 for momentum and AdamW.
+   grad_x += (unless NULL; it is computed either way), loss_sum[blockIdx.x] = or +=, weight, bias and their states updated;
+   flag: 1 where a unit was left as it was. */
 template <int TILES, int HALVES, int CLUSTER, int STATE>
 static __global__ void __launch_bounds__(HASTE__NARROW_WARPS(TILES, HALVES) * 32, 1)
 haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan)
 {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    constexpr int STRIPS = 2 * TILES, OWN = CLUSTER == 2 ? TILES : STRIPS;          /* OWN: strips that this block updates */
+    constexpr bool MANY = CLUSTER > 1 && HASTE__CU_CLUSTERS;
+    constexpr int STRIPS = 2 * TILES, OWN = STRIPS / CLUSTER;   /* OWN: strips that this block updates */
     constexpr int CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2, CHUNKS = TILES <= 4 ? 1 : 2;   /* tiles that x is held for */
     constexpr int HOIST = TILES * HALVES <= 4;   /* are there registers to keep w transposed? */
     constexpr int AHEAD = HALVES == 1 ? 2 : 2 * CHUNK;   /* rows of the gradient read before the first is written */
     HASTE__CU_SHARED(memory, 128);
 
     const int warp = __shfl_sync(~0u, (int)threadIdx.x >> 5, 0), warps = plan.warps;   /* shuffled: known to be uniform */
-    const int rank = CLUSTER == 2 ? (int)blockIdx.x & 1 : 0;
+    const int rank = (int)blockIdx.x % CLUSTER, first_strip = rank * OWN;
     const int cluster = (int)blockIdx.x / CLUSTER, clusters = (int)gridDim.x / CLUSTER;
-    const int middle = plan.width / 2;
-    const uint32_t plane = (uint32_t)plan.width * HASTE__NARROW_ROW;
+    const int first = plan.first + rank * plan.samples;   /* sample of this block */
+    const int spans = max(0, min(plan.spans, (pass.B - first + 31) / 32));
+    const uint32_t plane = (uint32_t)(plan.samples < HASTE__NARROW_SAMPLES ? plan.middle : plan.width) * HASTE__NARROW_ROW;
     const uint32_t x_base = haste__cu_address(memory);
     const uint32_t stage = x_base + 3 * plane + (uint32_t)(warp * plan.warp_bytes);
-    const uint32_t inbox = stage + HASTE__NARROW_STAGE(TILES, HALVES);
-    const uint32_t states = inbox + (CLUSTER == 2 ? HASTE__NARROW_EXCHANGE(TILES, HALVES) : 0);
+    const uint32_t inbox = stage + HASTE__NARROW_STAGE(TILES, HALVES);   /* [CLUSTER - 1][HALVES][OWN][512], then biases */
+    const uint32_t states = inbox + (CLUSTER - 1) * HASTE__NARROW_EXCHANGE(OWN, HALVES);
     const uint32_t turns = x_base + 3 * plane + (uint32_t)(warps * plan.warp_bytes);   /* [4 slices][warps] */
     const uint32_t filled = turns + (uint32_t)(4 * warps + warp) * 8, emptied = filled + (uint32_t)warps * 8;
-    int lane = threadIdx.x & 31, round = 0, unit = cluster + clusters * warp;
+    int lane = threadIdx.x & 31, round = 0, unit = plan.begin + cluster + clusters * warp;
     float loss = 0;
+    if (CLUSTER > 1 && !MANY) return;   /* compiled for less than 9.0 */
     haste__narrow_keep(lane);
     const int row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);   /* its labels: label and label + 2 */
 
     /* The gradient to 0, then the batch and the first units in. */
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 6 * warps; i++) haste__cu_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : 1);
+        for (int i = 0; i < 6 * warps; i++)
+            haste__cu_barrier_init(turns + 8 * i, i < 4 * warps ? 32 : i < 5 * warps || !MANY ? 1 : CLUSTER - 1);
         haste__cu_barrier_init_fence();
         for (int i = 0; i < 128; i++) haste__cu_barrier_arrive(turns + 8 * (i / 32 * warps));   /* warp 0 begins */
     }
@@ -5825,29 +5954,33 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         haste__cu_sts128(x_base + plane + i, 0, 0, 0, 0);
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
-    haste__narrow_fetch_x(pass, plan, rank, x_base);
-    if (unit < plan.units) haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit, rank, stage, lane);
+    haste__narrow_fetch_x(pass, plan, first, x_base);
+    if (unit < plan.end) haste__narrow_fetch<TILES, HALVES>(pass, plan, unit, first_strip, stage, lane);
     haste__cu_copy_wait_but<0>();
-    if (CLUSTER == 2) haste__narrow_cluster_sync(); else __syncthreads();
+    if constexpr (MANY) haste__narrow_cluster_sync(); else __syncthreads();
 
-    for (; unit < plan.units; unit += clusters * warps, round++) {
+    for (; unit < plan.end; unit += clusters * warps, round++) {
         /* The stage into registers; then the next unit may come. */
         uint32_t w[HALVES][STRIPS][2], x_row[STRIPS], mark[HALVES] = {0}, any = 0;
         float bias[HALVES][2];
-        haste__narrow_take<TILES, HALVES, CLUSTER>(w, x_row, bias, stage, x_base, middle, rank, lane);
+        haste__narrow_take<TILES, HALVES>(plan, w, x_row, bias, stage, x_base, first_strip, lane);
         int positive = (int)haste__cu_lds32(stage + HASTE__NARROW_HEAD(TILES, HALVES));
         __syncwarp();
-        if (STATE) haste__narrow_fetch_state<TILES, HALVES, CLUSTER>(pass, unit, rank, states, lane);
-        if (unit + clusters * warps < plan.units)
-            haste__narrow_fetch<TILES, HALVES, CLUSTER>(pass, plan, unit + clusters * warps, rank, stage, lane);
+        if (plan.take)   /* what will be added: lines of 32 floats */
+            for (int i = lane; i < HALVES * OWN * 4; i += 32)
+                haste__cu_prefetch(plan.sums + ((int64_t)(unit - plan.begin) * HALVES + i / (OWN * 4)) * (STRIPS * 128) +
+                                   first_strip * 128 + i % (OWN * 4) * 32);
+        if (STATE && !plan.leave) haste__narrow_fetch_state<TILES, HALVES, OWN>(pass, unit, rank, states, lane);
+        if (unit + clusters * warps < plan.end)
+            haste__narrow_fetch<TILES, HALVES>(pass, plan, unit + clusters * warps, first_strip, stage, lane);
         /* Positives: a bit for each of this lane's logits, [span][piece of 8 samples][label, sample]. */
         const int labels_left = (int)min((int64_t)(16 * HALVES), pass.labels - (int64_t)unit * (16 * HALVES));
         while (positive >= 0) {
             const haste__cu_node node = pass.node[positive];
-            const int b = (int)node.b - rank * HASTE__NARROW_SAMPLES;
+            const int b = (int)node.b - first;
             const int s = (int)node.s - (unit & ((1 << plan.parts_shift) - 1)) * 16 * HALVES;
             positive = node.next;
-            if (b < 0 || b >= HASTE__NARROW_SAMPLES || s < 0 || s >= 16 * HALVES) continue;
+            if (b < 0 || b >= plan.samples || s < 0 || s >= 16 * HALVES) continue;
             any = 1;
             const uint32_t bit = 1u << ((b >> 5) * 16 + (b >> 1 & 3) * 4 + (s >> 1 & 1) * 2 + (b & 1));
             const int here = row == (s >> 2 & 3) * 2 + (s & 1) && quad == (b >> 3 & 3);
@@ -5867,7 +6000,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         }
 
         #pragma unroll 1   /* unrolled it is 10% slower: more code than the instruction cache takes */
-        for (int span = 0; span < plan.spans; span++) {
+        for (int span = 0; span < spans; span++) {
             uint32_t x[2 * CHUNK][4], dz[HALVES][4][2];
             float z[HALVES][4][4];   /* [piece of 8 samples][label, sample] */
             haste__narrow_logits<TILES, HALVES, CHUNK>(z, w, x, x_row, bias);
@@ -5878,11 +6011,11 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                 const float *v = z[i >> 2][i & 3];
                 size += (fabsf(v[0]) + fabsf(v[1])) + (fabsf(v[2]) + fabsf(v[3]));
             }
-            const int first = rank * HASTE__NARROW_SAMPLES + span * 32 + quad * 8;   /* this lane's samples: first .. + 7 */
-            if (first - quad * 8 + 32 > pass.B || labels_left < 16 * HALVES) {
+            const int from = first + span * 32 + quad * 8;   /* this lane's samples: from .. + 7 */
+            if (from - quad * 8 + 32 > pass.B || labels_left < 16 * HALVES) {
                 #pragma unroll
                 for (int i = 0; i < HALVES * 16; i++)
-                    if (first + (i >> 2 & 3) * 2 + (i & 1) >= pass.B || (i >> 4) * 16 + label + (i & 2) >= labels_left)
+                    if (from + (i >> 2 & 3) * 2 + (i & 1) >= pass.B || (i >> 4) * 16 + label + (i & 2) >= labels_left)
                         z[i >> 4][i >> 2 & 3][i & 3] = -1e30f;
             }
 
@@ -5890,7 +6023,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             uint32_t positive_of[HALVES];
             #pragma unroll
             for (int h = 0; h < HALVES; h++) positive_of[h] = mark[h] >> (span * 16);
-            if (pass.loss == HASTE_SOFTMAX) loss += haste__cu_span_softmax<HALVES>(pass, z, positive_of, first);
+            if (pass.loss == HASTE_SOFTMAX) loss += haste__cu_span_softmax<HALVES>(pass, z, positive_of, from);
             else {
                 #pragma unroll
                 for (int h = 0; h < HALVES; h++) {
@@ -5990,43 +6123,76 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             *v += __shfl_xor_sync(~0u, *v, 2);
         }
 
-        /* Each block of a cluster sends what it has of the other's half of dw, and gets the same. Block 0 does the bias.
-           A bad unit sends NaN. The inbox is one deep: `emptied` says that the other block's is free again. */
-        if (CLUSTER == 2) {
-            const uint32_t to = haste__narrow_other(inbox, rank), signal = haste__narrow_other(filled, rank);
-            if (bad) dw[0][TILES][0] = __uint_as_float(0x7fffffffu);
-            if (lane == 0) haste__cu_barrier_expect(filled, TILES * HALVES * 512 + (rank == 0 ? HALVES * 64 : 0));
+        /* Each block of a cluster sends the others what it has of their strips of dw, and gets the same. Block 0 does the
+           bias. A bad unit sends NaN. The inbox is one deep: `emptied` says that the other blocks' are free again. */
+        if (bad) {
+            #pragma unroll
+            for (int r = 0; r < STRIPS; r++) dw[0][r][0] = __uint_as_float(0x7fffffffu);
+        }
+        if constexpr (MANY) {
+            constexpr int OTHERS = CLUSTER - 1, PARTS = OTHERS * HALVES * OWN * 512;
+            if (lane == 0) haste__cu_barrier_expect(filled, PARTS + (rank == 0 ? OTHERS * HALVES * 64 : 0));
             if (round > 0) haste__narrow_wait_cluster(emptied, (round - 1) & 1);
             #pragma unroll
-            for (int i = 0; i < TILES * HALVES; i++)
-                haste__narrow_send4(to + (uint32_t)(i * 512 + lane * 16), dw[i / TILES][STRIPS - TILES + i % TILES], signal);
-            if (rank == 1 && quad == 0) {
+            for (int k = 1; k < CLUSTER; k++) {   /* the block that comes k after this one: strips k * OWN and on are its own */
+                const uint32_t target = (uint32_t)(rank + k) % CLUSTER, signal = haste__narrow_of_rank(filled, target);
+                const uint32_t to = haste__narrow_of_rank(inbox, target) + (uint32_t)((k - 1) * HALVES * OWN * 512 + lane * 16);
+                #pragma unroll
+                for (int i = 0; i < HALVES * OWN; i++)
+                    haste__narrow_send4(to + (uint32_t)(i * 512), dw[i / OWN][k * OWN + i % OWN], signal);
+            }
+            if (rank > 0 && quad == 0) {
+                const uint32_t to = haste__narrow_of_rank(inbox, 0) + PARTS + (uint32_t)(rank - 1) * HALVES * 64;
                 #pragma unroll
                 for (int i = 0; i < 2 * HALVES; i++)
-                    haste__narrow_send(to + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4), db[i >> 1][i & 1], signal);
+                    haste__narrow_send(to + (uint32_t)(i * 8 + row) * 4, db[i >> 1][i & 1], haste__narrow_of_rank(filled, 0));
             }
             haste__narrow_wait_cluster(filled, round & 1);
             #pragma unroll
-            for (int i = 0; i < TILES * HALVES; i++) {
-                float v[4], *d = dw[i / TILES][i % TILES];
+            for (int i = 0; i < OTHERS * HALVES * OWN; i++) {
+                float v[4], *d = dw[i / OWN % HALVES][i % OWN];
                 haste__cu_lds128(v, inbox + (uint32_t)(i * 512 + lane * 16));
                 d[0] += v[0]; d[1] += v[1]; d[2] += v[2]; d[3] += v[3];
             }
             if (rank == 0) {
                 #pragma unroll
-                for (int i = 0; i < 2 * HALVES; i++)
-                    db[i >> 1][i & 1] += haste__cu_lds32f(inbox + (uint32_t)(TILES * HALVES * 512 + (i * 8 + row) * 4));
+                for (int i = 0; i < OTHERS * 2 * HALVES; i++)
+                    db[i / 2 % HALVES][i & 1] += haste__cu_lds32f(inbox + PARTS + (uint32_t)((i * 8 + row) * 4));
             }
             __syncwarp();
-            if (lane == 0) haste__narrow_arrive_other(haste__narrow_other(emptied, rank));
-            bad |= __any_sync(~0u, dw[0][0][0] != dw[0][0][0]);
+            if (lane > 0 && lane < CLUSTER)
+                haste__narrow_arrive_other(haste__narrow_of_rank(emptied, (uint32_t)(rank + lane) % CLUSTER));
         }
+
+        /* Gradients of this chunk go to those of the chunks before, and wait for the next. */
+        if (plan.take | plan.leave) {
+            const int64_t number = unit - plan.begin, units = plan.end - plan.begin;
+            float *sums = plan.sums + number * (HALVES * STRIPS * 128) + first_strip * 128 + lane * 4;
+            float *biases = plan.sums + units * (HALVES * STRIPS * 128) + number * (16 * HALVES) + label;
+            #pragma unroll
+            for (int i = 0; i < OWN * HALVES; i++) {
+                float4 *at = (float4 *)(sums + (i / OWN * STRIPS + i % OWN) * 128);
+                float *d = dw[i / OWN][i % OWN];
+                if (plan.take) { const float4 v = *at; d[0] += v.x; d[1] += v.y; d[2] += v.z; d[3] += v.w; }
+                if (plan.leave) *at = make_float4(d[0], d[1], d[2], d[3]);
+            }
+            if (rank == 0 && quad == 0) {
+                #pragma unroll
+                for (int i = 0; i < 2 * HALVES; i++) {
+                    float *at = biases + (i >> 1) * 16 + (i & 1) * 2;
+                    if (plan.take) db[i >> 1][i & 1] += *at;
+                    if (plan.leave) *at = db[i >> 1][i & 1];
+                }
+            }
+            if (plan.leave) continue;
+        }
+        bad = __any_sync(~0u, bad || dw[0][0][0] != dw[0][0][0]);
 
         /* The update. `place` of this lane's numbers in strip r: place + (h * STRIPS + r) * 128, for its own ones. */
         const float scale = pass.scale;
-        const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + (CLUSTER == 2 ? rank * TILES * 128 : 0) + lane * 4;
+        const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + first_strip * 128 + lane * 4;
         const uint32_t counter = plan.counter + (uint32_t)unit * (HALVES * STRIPS * 32)
-                               + (CLUSTER == 2 ? rank * TILES * 32 : 0) + lane;
+                               + first_strip * 32 + lane;
         if (STATE == 0) {
             const float keep = 1 - pass.lr * pass.decay, rate = pass.lr * scale;
             uint32_t check = 0;   /* NaN when a new weight is not finite, or 1 when a bias is not */
@@ -6064,11 +6230,11 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             for (int i = 0; i < 2 * HALVES; i++) largest += rank == 0 ? fabsf(db[i >> 1][i & 1]) : 0;
             bad |= __any_sync(~0u, !(largest * scale < 1e18f));
             /* The states have come; the next unit's copy, begun after theirs, may still be under way. */
-            if (unit + clusters * warps < plan.units) haste__cu_copy_wait_but<1>();
+            if (unit + clusters * warps < plan.end) haste__cu_copy_wait_but<1>();
             else haste__cu_copy_wait_but<0>();
             __syncwarp();
             if (!bad) {
-                #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, CLUSTER>
+                #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, OWN>
                 if (pass.optimizer == HASTE_ADAMW) {
                     if (pass.state_f32) HASTE__NARROW_UPDATE(pass, 1, 1, w, dw, states, place, counter, plan.key, lane);
                     else                HASTE__NARROW_UPDATE(pass, 1, 0, w, dw, states, place, counter, plan.key, lane);
@@ -6105,18 +6271,20 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     /* Out with the gradient and the loss. As many replicas as clusters: each adds to its own, in a fixed order. Else blocks
        share replicas, and begin at different rows so as not to meet. */
     __syncthreads();
-    if (pass.grad_x != NULL) {
-        const int own = pass.replicas >= clusters, pieces = plan.width * 16, start = pieces / clusters * cluster;
-        const int64_t first_row = ((int64_t)(cluster % pass.replicas) * pass.tiles + rank) * pass.D + pass.begin;
-        float *out = pass.grad_x + first_row * HASTE__NARROW_SAMPLES;
+    if (pass.grad_x != NULL && first < pass.tiles * HASTE__NARROW_SAMPLES) {
+        const int alone = pass.replicas >= clusters, per = plan.samples / 4;   /* pieces of 4 samples in a row */
+        const int pieces = plan.width * per, start = pieces / clusters * cluster;
+        const int64_t tile = (int64_t)(cluster % pass.replicas) * pass.tiles + first / HASTE__NARROW_SAMPLES;
+        float *out = pass.grad_x + (tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES + first % HASTE__NARROW_SAMPLES;
         #pragma unroll 4
         for (int k = threadIdx.x; k < pieces; k += blockDim.x) {
-            const int i = k + start < pieces ? k + start : k + start - pieces, d = i >> 4, slice = i >> 3 & 1;
-            const int span = (i >> 2 & 1) ^ (d >= middle);
-            float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (i & 3) * 8 + slice * 4;
-            haste__cu_lds128(v, x_base + plane * (1 + slice) + (uint32_t)d * HASTE__NARROW_ROW + (uint32_t)(i & 7) * 16);
+            const int i = k + start < pieces ? k + start : k + start - pieces, d = i / per, c = i % per;
+            const int slice = c >> 2 & 1, span = c >> 3;
+            float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (c & 3) * 8 + slice * 4;
+            haste__cu_lds128(v, x_base + plane * (1 + slice) + (haste__narrow_row(plan, d) ^ (uint32_t)(span * 64))
+                                + (uint32_t)(c & 3) * 16);
             v[0] *= pass.scale; v[1] *= pass.scale; v[2] *= pass.scale; v[3] *= pass.scale;
-            if (own) {
+            if (alone) {
                 float4 old = *(float4 *)to;
                 *(float4 *)to = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
             } else {
@@ -6131,11 +6299,10 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         __syncthreads();
         if (threadIdx.x == 0) {
             for (int i = 1; i < warps; i++) sum += *(double *)(memory + i * 8);
-            pass.loss_sum[blockIdx.x] = sum;
+            pass.loss_sum[blockIdx.x] = sum + (plan.more ? pass.loss_sum[blockIdx.x] : 0);
         }
     }
-    if (CLUSTER == 2) haste__narrow_cluster_sync();   /* neither may leave while the other still signals it */
-#endif
+    if constexpr (MANY) haste__narrow_cluster_sync();   /* none may leave while another still signals it */
 }
 
 /* The logits of all units, and nothing else: logits [B, slots] =, float or bfloat16. Block: 64 samples (a tile: blockIdx.y),
@@ -6145,7 +6312,6 @@ static __global__ void __launch_bounds__(512, 1)
 haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const __grid_constant__ haste__narrow_plan plan,
                              void *logits, int f32, int64_t slots)
 {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     constexpr int STRIPS = 2 * TILES, CHUNK = TILES <= 4 ? TILES : (TILES + 1) / 2;
     HASTE__CU_SHARED(memory, 128);
     const int lane = threadIdx.x & 31, row = lane >> 2, quad = lane & 3, label = (row >> 1) * 4 + (row & 1);
@@ -6154,18 +6320,18 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
     const uint32_t stage = x_base + (uint32_t)plan.width * HASTE__NARROW_ROW + (uint32_t)(warp * plan.warp_bytes);
     int unit = (int)blockIdx.x + (int)gridDim.x * warp;
 
-    haste__narrow_fetch_x(pass, plan, tile, x_base);
-    if (unit < plan.units) haste__narrow_fetch<TILES, 1, 1>(pass, plan, unit, 0, stage, lane);
+    haste__narrow_fetch_x(pass, plan, tile * HASTE__NARROW_SAMPLES, x_base);
+    if (unit < plan.units) haste__narrow_fetch<TILES, 1>(pass, plan, unit, 0, stage, lane);
     haste__cu_copy_wait_but<0>();
     __syncthreads();
 
     for (; unit < plan.units; unit += (int)gridDim.x * warps) {
         uint32_t w[1][STRIPS][2], x_row[STRIPS];
         float bias[1][2];
-        haste__narrow_take<TILES, 1, 1>(w, x_row, bias, stage, x_base, plan.width / 2, 0, lane);
+        haste__narrow_take<TILES, 1>(plan, w, x_row, bias, stage, x_base, 0, lane);
         __syncwarp();
         if (unit + (int)gridDim.x * warps < plan.units)
-            haste__narrow_fetch<TILES, 1, 1>(pass, plan, unit + (int)gridDim.x * warps, 0, stage, lane);
+            haste__narrow_fetch<TILES, 1>(pass, plan, unit + (int)gridDim.x * warps, 0, stage, lane);
 
         const int64_t slot = pass.first_slot + (int64_t)unit * 16;
         #pragma unroll
@@ -6199,50 +6365,91 @@ haste__narrow_forward_kernel(const __grid_constant__ haste__cu_pass pass, const 
             for (int r = 0; r < STRIPS; r++) x_row[r] ^= 64;
         }
     }
-#endif
 }
 
 /* -- host -- */
+
+/* What a unit takes by `cluster` blocks of p->samples samples, in the time that a block takes for the products of 32 samples:
+   1.4 for weights, inputs and update, 1 for each 32 samples (H200, F 64, D 384), 1 for gradients that a chunk hands on. 0: it
+   cannot be done so. Fills in the rest of p. */
+static double haste__narrow_cost(haste__narrow_plan *p, int B, int cluster, int forward, int weight_bytes, int shared)
+{
+    const int plane = (p->samples < HASTE__NARROW_SAMPLES ? p->middle : p->width) * HASTE__NARROW_ROW;
+    const int free_bytes = shared - (forward ? 1 : 3) * plane, at_a_time = p->samples * cluster;
+    const int most = forward ? 16 : HASTE__NARROW_WARPS(p->tiles, p->halves), own = 2 * p->tiles / cluster;
+    if (2 * p->tiles % cluster) return 0;
+    p->cluster = cluster;
+    p->chunks = forward ? 1 : (B - 1) / at_a_time + 1;
+    p->spans = p->samples == HASTE__NARROW_SAMPLES && B > 32 ? 2 : 1;
+    p->warp_bytes = HASTE__NARROW_STAGE(p->tiles, p->halves) + (cluster - 1) * HASTE__NARROW_EXCHANGE(own, p->halves);
+    if (weight_bytes) p->warp_bytes += 16 * p->halves * (8 * own * weight_bytes + 8);   /* 8: the biases' */
+    p->warps = free_bytes / (p->warp_bytes + 48);   /* 6 barriers each */
+    if (p->warps > most) p->warps = most;
+    if (p->warps < 4) return 0;
+    p->bytes = shared - free_bytes + p->warps * (p->warp_bytes + 48);
+    return (p->chunks * cluster * (1.4 + p->spans) + p->chunks - 1) * (p->warps < 8 ? 8.0 / p->warps : 1.0);
+}
+
+/* Of the gradients of a unit's weights and biases, in `sums`. */
+static int64_t haste__narrow_unit_bytes(const haste__narrow_plan *p) { return p->halves * (p->tiles * 256 + 16) * 4; }
 
 /* haste__narrow_plan_make: how a step (forward 0) or forward pass (1) of a block is cut; or why this path does not take it.
 
      width, groups   of the block: inputs of its slice, G
      state_bytes     of one weight's optimizer state: 0, 2, 4 or 8
+     clusters        of thread blocks: are there any?
+     sums            bytes for gradients of chunks
      shared          what a thread block may ask for: cudaDevAttrMaxSharedMemoryPerBlockOptin
      processors      cudaDevAttrMultiProcessorCount
 
    Returns NULL and fills *plan, or a sentence. */
 static const char *haste__narrow_plan_make(haste__narrow_plan *plan, int S, int F, int width, int64_t groups, int B,
-                                           int forward, int state_bytes, int compute_major, int shared, int processors)
+                                           int forward, int state_bytes, int clusters, int64_t sums, int shared,
+                                           int processors)
 {
-    haste__narrow_plan p;
-    int most, free_bytes, tiles = (B + HASTE__NARROW_SAMPLES - 1) / HASTE__NARROW_SAMPLES;
+    haste__narrow_plan p, best;
+    double least = 0;
+    int samples, cluster;
     memset(&p, 0, sizeof p);
-    if (compute_major < 9) return "the narrow path needs compute capability 9.0 or more";
+    memset(&best, 0, sizeof best);
     if (S != 16 && S != 32) return "the narrow path takes S = 16 and 32";
     if (F != 16 && F != 32 && F != 48 && F != 64 && F != 96 && F != 128)
         return "the narrow path takes F = 16, 32, 48, 64, 96 and 128";
     if (width < F || width > 4096) return "the slice is too wide for the narrow path";
-    if (B < 1 || (!forward && B > 2 * HASTE__NARROW_SAMPLES)) return "the narrow path trains at most 128 samples";
+    if (B < 1) return "the narrow path trains at least one sample";
     p.width = width;
+    p.middle = (width + 1) / 2;
     p.tiles = F / 16;
     p.halves = S == 32 && p.tiles <= 4 && !forward ? 2 : 1;
     p.parts_shift = S / 16 / p.halves - 1;   /* 1, 2 to 0, 1 */
-    if (groups > 0x7fffffff >> p.parts_shift) return "too many groups for the narrow path";
+    if (groups > INT32_MAX >> p.parts_shift) return "too many groups for the narrow path";
     p.units = (int32_t)(groups << p.parts_shift);
-    p.cluster = !forward && tiles > 1 ? 2 : 1;
-    p.spans = B > 32 ? 2 : 1;
-    most = forward ? 16 : HASTE__NARROW_WARPS(p.tiles, p.halves);
-    p.warp_bytes = HASTE__NARROW_STAGE(p.tiles, p.halves) + (p.cluster == 2 ? HASTE__NARROW_EXCHANGE(p.tiles, p.halves) : 0);
-    if (state_bytes) p.warp_bytes += 16 * p.halves * (F / p.cluster * state_bytes + 8);   /* 8: the biases' */
-    free_bytes = shared - (forward ? 1 : 3) * width * HASTE__NARROW_ROW;
-    p.warps = free_bytes / (p.warp_bytes + 48);   /* 6 barriers each */
-    if (p.warps > most) p.warps = most;
-    if (p.warps < 4) return "the slice is too wide: batch, gradient and four warps' weights do not fit into shared memory";
-    p.bytes = shared - free_bytes + p.warps * (p.warp_bytes + 48);
-    p.blocks = forward ? (processors + tiles - 1) / tiles : processors / p.cluster * p.cluster;
-    if (p.blocks > p.units * p.cluster) p.blocks = p.units * p.cluster;
-    *plan = p;
+    p.early = clusters;
+    for (samples = HASTE__NARROW_SAMPLES; samples >= (forward ? HASTE__NARROW_SAMPLES : 32); samples /= 2)
+        for (cluster = 1; cluster <= HASTE__NARROW_CLUSTER && cluster <= processors; cluster *= 2) {
+            double cost;
+            if (cluster > 1 && (!clusters || forward || samples * cluster / 2 >= B)) break;
+            p.samples = samples;
+            p.upper = 64 - (samples < HASTE__NARROW_SAMPLES ? p.middle * HASTE__NARROW_ROW : 0);
+            cost = haste__narrow_cost(&p, B, cluster, forward, state_bytes, shared);
+            if (cost == 0) continue;
+            if (least == 0 || (p.chunks == 1) > (best.chunks == 1) || ((p.chunks == 1) == (best.chunks == 1) && cost < least)) {
+                least = cost;
+                best = p;
+            }
+        }
+    if (least == 0) return "the slice is too wide: batch, gradient and four warps' weights do not fit into shared memory";
+    best.at_a_time = best.units;
+    if (best.chunks > 1) {   /* as many units at a time as there is memory for, in ranges of the same size */
+        const int64_t fit = sums / haste__narrow_unit_bytes(&best);
+        if (fit < 1 || best.units / fit > 4096)
+            return "the workspace was not made for so large batches of this layer: it lacks memory for their gradients";
+        if (fit < best.units) best.at_a_time = (int32_t)((best.units - 1) / ((best.units - 1) / fit + 1) + 1);
+    }
+    best.blocks = forward ? (processors + (B - 1) / HASTE__NARROW_SAMPLES) / ((B - 1) / HASTE__NARROW_SAMPLES + 1)
+                          : processors / best.cluster * best.cluster;
+    if (best.blocks / best.cluster > best.units) best.blocks = best.units * best.cluster;
+    *plan = best;
     return NULL;
 }
 
@@ -6257,15 +6464,20 @@ static cudaError_t haste__narrow_launch(const void *kernel, const haste__narrow_
                            plan->cluster, early, arguments, stream);
 }
 
+template <int TILES, int HALVES, int CLUSTER>
+static const void *haste__narrow_step_kernel_of(int state)
+{
+    if constexpr (2 * TILES % CLUSTER != 0) return NULL;
+    else return state ? HASTE__CU_KERNEL(haste__narrow_step_kernel<TILES, HALVES, CLUSTER, 1>)
+                      : HASTE__CU_KERNEL(haste__narrow_step_kernel<TILES, HALVES, CLUSTER, 0>);
+}
 static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int state)
 {
     #define HASTE__NARROW_STEP(T, H) \
-        if (plan->tiles == T && plan->halves == H) { \
-            if (plan->cluster == 1 && !state) return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 1, 0>); \
-            if (plan->cluster == 1)           return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 1, 1>); \
-            if (!state)                       return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 2, 0>); \
-            return HASTE__CU_KERNEL(haste__narrow_step_kernel<T, H, 2, 1>); \
-        }
+        if (plan->tiles == T && plan->halves == H) \
+            return plan->cluster == 1 ? haste__narrow_step_kernel_of<T, H, 1>(state) : \
+                   plan->cluster == 2 ? haste__narrow_step_kernel_of<T, H, 2>(state) : \
+                                        haste__narrow_step_kernel_of<T, H, 4>(state);
     HASTE__NARROW_STEP(1, 1) HASTE__NARROW_STEP(2, 1) HASTE__NARROW_STEP(3, 1) HASTE__NARROW_STEP(4, 1)
     HASTE__NARROW_STEP(6, 1) HASTE__NARROW_STEP(8, 1)
     HASTE__NARROW_STEP(1, 2) HASTE__NARROW_STEP(2, 2) HASTE__NARROW_STEP(3, 2) HASTE__NARROW_STEP(4, 2)
@@ -6273,33 +6485,76 @@ static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int sta
     return NULL;
 }
 
-/* 1 where the kernels are in this build: compiled for compute_80, which runs on a newer device too, they are empty. */
-static int haste__narrow_compiled(void)
+/* 1 where the kernels for clusters are in this build: compiled for compute_80, which runs on a newer device too, they are
+   empty. */
+static int haste__narrow_clusters(void)
 {
     cudaFuncAttributes kernel;
-    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__narrow_step_kernel<4, 1, 1, 0>)) == cudaSuccess)
+    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__narrow_step_kernel<4, 1, 2, 0>)) == cudaSuccess)
         return kernel.ptxVersion >= 90;
     cudaGetLastError();
     return 0;
 }
 
+/* No more blocks than are resident at once: a cluster lies in one part of the device, and those are not all alike. */
+static cudaError_t haste__narrow_fit(haste__narrow_plan *plan, int state)
+{
+    const void *kernel = haste__narrow_step_of(plan, state);
+    cudaLaunchConfig_t config = cudaLaunchConfig_t();
+    cudaLaunchAttribute attribute;
+    int most, clusters;
+    cudaError_t status;
+    if (plan->cluster <= 2) return cudaSuccess;
+    status = haste__cu_allow_all(kernel, &most);
+    if (status != cudaSuccess) return status;
+    memset(&attribute, 0, sizeof attribute);
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = (unsigned)plan->cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = dim3((unsigned)plan->blocks);
+    config.blockDim = dim3((unsigned)(plan->warps * 32));
+    config.dynamicSmemBytes = (size_t)plan->bytes;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    status = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
+    if (status == cudaSuccess && clusters > 0 && clusters * plan->cluster < plan->blocks)
+        plan->blocks = clusters * plan->cluster;
+    return status;
+}
+
 /* haste__narrow_step: the fused step of a block as planned. grad_x [replicas][tiles][D][64], unless NULL, has been zeroed, or
-   has other blocks' sums in it; loss_sum [plan->blocks] (=). Deterministic with replicas >= plan->blocks /
-   plan->cluster. */
-static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, cudaStream_t stream)
+   has other blocks' sums in it; loss_sum [plan->blocks] (=); sums: as the plan was told. Deterministic with replicas >=
+   plan->blocks / plan->cluster. */
+static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__narrow_plan *planned, float *sums,
+                                      cudaStream_t stream)
 {
     haste__narrow_plan plan = *planned;
     haste__cu_pass copy = *pass;
     void *arguments[2] = {&copy, &plan};
     uint64_t key = haste__cu_mix(haste__cu_mix(pass->seed) + (uint64_t)(pass->step + 1) * HASTE__CU_GOLDEN)
                  + (uint64_t)plan.tiles * HASTE__CU_GOLDEN;
+    int chunk;
     key = haste__cu_mix(key);
     plan.counter = (uint32_t)(pass->round_slot / 8) * (uint32_t)plan.tiles * 32;
     plan.key[0] = (uint32_t)key;
     plan.key[1] = (uint32_t)(key >> 32);
-    /* Early behind another block's kernel: 1 to 2% faster at A670K's size. Behind short ones, long steps got 1% slower. */
-    return haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1, pass->first_slot > 0,
-                                arguments, stream);
+    plan.sums = sums;
+    for (; plan.begin < plan.units; plan.begin = plan.end) {
+        plan.end = plan.units - plan.begin < plan.at_a_time ? plan.units : plan.begin + plan.at_a_time;
+        for (chunk = 0; chunk < plan.chunks; chunk++) {
+            cudaError_t launched;
+            plan.first = chunk * plan.cluster * plan.samples;
+            plan.take = chunk > 0;
+            plan.leave = chunk < plan.chunks - 1;
+            /* Early behind another block's kernel: 1 to 2% faster at A670K's size. Behind short ones, long steps got 1%
+               slower. What others have left in `sums` is waited for either way. */
+            launched = haste__narrow_launch(haste__narrow_step_of(&plan, pass->optimizer != HASTE_SGD), &plan, 1,
+                                            plan.early && !plan.more && pass->first_slot > 0, arguments, stream);
+            if (launched != cudaSuccess) return launched;
+            plan.more = 1;
+        }
+    }
+    return cudaSuccess;
 }
 
 /* haste__narrow_forward: logits [B, slots] (=), float or bfloat16. */
@@ -7141,6 +7396,7 @@ typedef struct haste__cu_question {
     haste_optimizer optimizer;
     int32_t major, minor, shared_bytes, processors;   /* of the device; shared memory that a thread block may have */
     int32_t deterministic;
+    int64_t sums;               /* bytes of the workspace for the narrow path's chunks */
 } haste__cu_question;
 
 /* How the narrow path would do a step (forward 0) or the logits (1) of a block; or why it does not. */
@@ -7149,8 +7405,8 @@ static const char *haste__cu_narrow_plan(const haste__cu_question *q, int forwar
     int state_bytes = haste__cu_states(q->optimizer) * (q->state_dtype == HASTE_F32 ? 4 : 2);
     if (q->dtype != HASTE_BF16) return "narrow: weights are float32";
     if (q->dense) return "narrow: the block is dense";
-    return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes, q->major,
-                                   q->shared_bytes, q->processors);
+    return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes,
+                                   q->major >= 9 && haste__narrow_clusters(), q->sums, q->shared_bytes, q->processors);
 }
 
 /* 1: it takes the block. 0: *why says what is in the way. */
@@ -7166,7 +7422,6 @@ static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, co
                                  q->shared_bytes, why);
     case HASTE_CUDA_NARROW:
         reason = haste__cu_narrow_plan(q, 0, &plan);
-        if (!reason && !haste__narrow_compiled()) reason = "narrow: compiled for less than sm_90";
         if (!reason) return 1;
         *why = reason;
         return 0;
@@ -7174,6 +7429,17 @@ static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, co
         *why = "no such path";
         return 0;
     }
+}
+
+/* The fastest path that takes a block. Where wide takes it too, narrow is faster while a block of 32 samples, or one or two
+   of 64, hold the batch. */
+static haste_cuda_path haste__cu_fastest(const haste__cu_question *q)
+{
+    haste__narrow_plan plan;
+    const char *why;
+    const int narrow = !haste__cu_narrow_plan(q, 0, &plan), wide = haste__cu_takes(HASTE_CUDA_WIDE, q, &why);
+    if (narrow && (!wide || plan.chunks * plan.cluster * HASTE__NARROW_SAMPLES <= 2 * plan.samples)) return HASTE_CUDA_NARROW;
+    return wide ? HASTE_CUDA_WIDE : HASTE_CUDA_GENERAL;
 }
 
 const char *haste_cuda_path_text(haste_cuda_path path)
@@ -7203,6 +7469,7 @@ static haste_status haste__cu_ask(haste__cu_question *q, const haste_cuda_layer 
     q->dtype = layer->dtype;
     q->state_dtype = layer->state_dtype;
     q->optimizer = layer->optimizer;
+    q->sums = INT64_MAX;
     HASTE__CU_TRY(cudaGetDevice(&device), "cudaGetDevice");
     HASTE__CU_TRY(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
     q->major = value;
@@ -7238,6 +7505,7 @@ haste_cuda_path haste_cuda_path_of(const haste_cuda_layer *layer, const haste_cu
     else if (haste__cu_ask(&q, layer, number, B, NULL) != HASTE_OK) reason = "no device";
     else {
         q.deterministic = work && work->deterministic;
+        if (work) q.sums = (int64_t)work->sums_bytes;
         path = layer->path[number];
         if (path == HASTE_CUDA_GENERAL) reason = haste__cu_why_general(&q);
         else if (!haste__cu_takes(path, &q, &reason)) path = HASTE_CUDA_GENERAL;
@@ -7261,8 +7529,7 @@ static haste_status haste__cu_choose(haste_cuda_layer *layer, const int *dense, 
         if (status != HASTE_OK) return status;
         q.dense = dense[i];
         if (wanted == HASTE_CUDA_AUTO)
-            layer->path[i] = haste__cu_takes(HASTE_CUDA_NARROW, &q, &why) ? HASTE_CUDA_NARROW :
-                             haste__cu_takes(HASTE_CUDA_WIDE, &q, &why) ? HASTE_CUDA_WIDE : HASTE_CUDA_GENERAL;
+            layer->path[i] = haste__cu_fastest(&q);
         else if (haste__cu_takes(wanted, &q, &why)) layer->path[i] = wanted;
         else return haste__cu_fail(error, HASTE_ERR_ARG, "options.path[%d] = %s: %s", i, haste_cuda_path_text(wanted), why);
     }
@@ -7882,6 +8149,8 @@ typedef struct haste__cu_work {
     float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part; top-k: the
                                           best of each of some sets of labels */
     double   *loss;                    /* [blocks of the layer][2048] */
+    float    *sums;                    /* gradients of chunks of the narrow path: */
+    size_t    sums_bytes;
     uint32_t *floor;                   /* [tiles*64] top-k: what a label must reach */
     uint64_t *best;                    /* [lists][top_k] labels and logits as one number each */
     int64_t  *count;                   /* [batch+1] haste_cuda_above: hits of a sample */
@@ -7890,7 +8159,26 @@ typedef struct haste__cu_work {
     uint32_t *flag;                    /* [8] */
 } haste__cu_work;
 
-static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const haste_cuda_layer *layer,
+/* Bytes for the gradients that chunks of a batch hand on: those of all units, but not more than 256 MiB. Dense blocks: as
+   `dense` says, or (NULL) those without indices. 0 where none is needed, and without a device. */
+static size_t haste__cu_sums_bytes(const haste_cuda_layer *layer, const int *dense, int32_t B)
+{
+    const int64_t most = INT64_C(256) << 20;
+    int64_t bytes = 0;
+    int i;
+    for (i = 0; i < layer->block_count; i++) {
+        haste__cu_question q;
+        haste__narrow_plan plan;
+        if (layer->path[i] != HASTE_CUDA_NARROW || haste__cu_ask(&q, layer, i, B, NULL) != HASTE_OK) continue;
+        if (dense) q.dense = dense[i];
+        q.sums = most;
+        if (haste__cu_narrow_plan(&q, 0, &plan) || plan.chunks < 2) continue;
+        if (bytes < plan.at_a_time * haste__narrow_unit_bytes(&plan)) bytes = plan.at_a_time * haste__narrow_unit_bytes(&plan);
+    }
+    return (size_t)bytes;
+}
+
+static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const haste_cuda_layer *layer, const int *dense,
                                               const haste_cuda_workspace_options *options, haste_error *error)
 {
     haste_cuda_workspace_options o;
@@ -7920,6 +8208,7 @@ static haste_status haste__cu_workspace_shape(haste_cuda_workspace *work, const 
         work->groups += layer->block[i].groups;
         if (layer->block[i].fan_in > work->max_fan_in) work->max_fan_in = layer->block[i].fan_in;
     }
+    if (work->purpose != HASTE_PREDICTION) work->sums_bytes = haste__cu_sums_bytes(layer, dense, work->batch);
     return HASTE_OK;
 }
 
@@ -7929,6 +8218,7 @@ static void haste__cu_work_make(haste__cu_work *work, const haste_cuda_workspace
     size_t one;
     memset(work, 0, sizeof *work);
     work->batch = own->batch;
+    work->sums_bytes = own->sums_bytes;
     work->top_k = own->top_k;
     work->deterministic = own->deterministic;
     work->chunks = own->chunks;
@@ -7972,6 +8262,7 @@ static haste_status haste__cu_work_arrange(haste__cu_work *work, char *memory, s
         HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
         HASTE__CU_ARRAY(work->norm, float *, padded, 16);
         HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
+        if (work->sums_bytes) HASTE__CU_ARRAY(work->sums, float *, work->sums_bytes, 1);
     }
     HASTE__CU_ARRAY(work->partial, float *, (uint64_t)work->parts * padded, 16);
     if (predict) {
@@ -8050,7 +8341,7 @@ haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste
     haste_status status = haste__cu_quick(layer, error);
     if (status != HASTE_OK) return status;
     if (!work) return haste__cu_fail(error, HASTE_ERR_ARG, "work is NULL");
-    status = haste__cu_workspace_shape(&w, layer, options, error);
+    status = haste__cu_workspace_shape(&w, layer, NULL, options, error);
     if (status == HASTE_OK) status = haste__cu_workspace_bytes(&w, error);
     if (status == HASTE_OK && options && options->memory)
         status = haste__cu_own_memory(options->memory, options->bytes, w.bytes, error);
@@ -8257,11 +8548,12 @@ haste_status haste_cuda_plan_bytes(const haste_layer_options *options, const has
     memset(&p, 0, sizeof p);
     memset(&gradient, 0, sizeof gradient);
     haste__cu_shape(&whole, options, dense);
+    (void)haste__cu_choose(&whole, dense, cuda, NULL);   /* without a device there are no paths, and none needs memory */
     status = haste__cu_cut_layer(&layer, &whole, cuda ? cuda->first_slot : 0, cuda ? cuda->end_slot : 0, &cut, error);
     if (status != HASTE_OK) return status;
     for (i = 0; i < layer.block_count; i++) part_dense[i] = dense[cut.block[i]];
     status = haste__cu_arrange(&layer, part_dense, NULL, &p.layer, error);
-    if (status == HASTE_OK) status = haste__cu_workspace_shape(&w, &layer, work, error);
+    if (status == HASTE_OK) status = haste__cu_workspace_shape(&w, &layer, part_dense, work, error);
     if (status == HASTE_OK) status = haste__cu_workspace_bytes(&w, error);
     if (status == HASTE_OK) status = haste__cu_gradient_arrange(&gradient, &layer, NULL, &p.gradient, error);
     if (status == HASTE_OK)
@@ -8628,8 +8920,7 @@ static int haste__cu_narrow_logits(haste__narrow_plan *plan, const haste_cuda_la
 {
     haste__cu_question q;
     return layer->path[number] == HASTE_CUDA_NARROW && p->tiles <= 65535 && (uintptr_t)p->logits % 8 == 0
-        && haste__cu_ask(&q, layer, number, p->B, NULL) == HASTE_OK && !haste__cu_narrow_plan(&q, 1, plan)
-        && haste__narrow_compiled();
+        && haste__cu_ask(&q, layer, number, p->B, NULL) == HASTE_OK && !haste__cu_narrow_plan(&q, 1, plan);
 }
 
 /* All blocks, in one of the forward modes. Lists and sums: the general kernel's thread blocks leave theirs in parts
@@ -8739,14 +9030,15 @@ static haste_status haste__cu_wide_step(const haste__cu_pass *p, const haste__cu
 }
 
 /* One block, on the narrow path. In deterministic mode each cluster has a replica of grad_x to itself. */
-static haste_status haste__cu_narrow_step(const haste__cu_pass *p, const haste__cu_question *q, int *sums,
-                                          cudaStream_t stream, haste_error *error)
+static haste_status haste__cu_narrow_step(const haste__cu_pass *p, const haste__cu_work *work, const haste__cu_question *q,
+                                          int *sums, cudaStream_t stream, haste_error *error)
 {
     haste__narrow_plan plan;
     const char *reason = haste__cu_narrow_plan(q, 0, &plan);
     if (reason) return haste__cu_fail(error, HASTE_ERR_ARG, "%s", reason);
+    HASTE__CU_TRY(haste__narrow_fit(&plan, p->optimizer != HASTE_SGD), "training a block (narrow)");
     if (p->deterministic && plan.blocks > p->replicas * plan.cluster) plan.blocks = p->replicas * plan.cluster;
-    HASTE__CU_TRY(haste__narrow_step(p, &plan, stream), "training a block (narrow)");
+    HASTE__CU_TRY(haste__narrow_step(p, &plan, work->sums, stream), "training a block (narrow)");
     *sums = plan.blocks;
     return HASTE_OK;
 }
@@ -8810,25 +9102,62 @@ static int32_t haste__cu_wild(const haste__cu_pass *p)
 }
 
 /* Is there something in the options that the device cannot do? Then which. */
-static const char *haste__cu_not_done(const haste_step_options *o)
+static const char *haste__cu_not_done(const haste_step_options *o, haste_loss loss)
 {
     const haste_loss_options *l = &o->loss;
-    if (l->sample_weight) return "loss.sample_weight";
-    if (l->positive_value) return "loss.positive_value";
-    if (l->label_weight) return "loss.label_weight";
-    if (l->label_scale) return "loss.label_scale";
-    if (l->label_offset) return "loss.label_offset";
-    if (l->ignored) return "loss.ignored";
-    if (l->logit_scale != 0 && l->logit_scale != 1) return "loss.logit_scale";
-    if (l->margin != 0) return "loss.margin";
-    if (l->positive_weight != 0 && l->positive_weight != 1) return "loss.positive_weight";
-    if (l->smoothing != 0) return "loss.smoothing";
-    if (l->share != 0 && l->share != 1) return "loss.share";
-    if (l->function) return "loss.function";
-    if (l->softmax) return "loss.softmax";
-    if (o->clip != 0) return "clip";
-    if (o->grad_norm) return "grad_norm";
+    if (l->positive_value) return "loss.positive_value: not on the device";
+    if (l->ignored) return "loss.ignored: not on the device";
+    if (l->function) return "loss.function: not on the device";
+    if (l->softmax) return "loss.softmax: not on the device";
+    if (o->clip != 0) return "clip: not on the device";
+    if (o->grad_norm) return "grad_norm: not on the device";
+    if (loss != HASTE_SOFTMAX) return NULL;
+    if (l->label_weight) return "loss.label_weight: not on the device with softmax";
+    if (l->label_scale) return "loss.label_scale: not on the device with softmax";
+    if (l->label_offset) return "loss.label_offset: not on the device with softmax";
+    if (l->logit_scale != 0 && l->logit_scale != 1) return "loss.logit_scale: not on the device with softmax";
+    if (l->margin != 0) return "loss.margin: not on the device with softmax";
+    if (l->smoothing != 0) return "loss.smoothing: not on the device with softmax";
+    if (l->share != 0 && l->share != 1) return "loss.share: not on the device with softmax";
     return NULL;
+}
+
+/* Checks the loss's options, but for their arrays, which lie on the device, and brings them into the pass. */
+static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_loss_options *o,
+                                           int32_t B, haste_error *error)
+{
+    if (!(o->scale >= 0 && o->scale <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number from 0", o->scale);
+    if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
+                              (double)o->negligible);
+    if (!(fabs((double)o->logit_scale) <= FLT_MAX) || !(fabs((double)o->margin) <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "logit_scale = %g, margin = %g, expected finite numbers",
+                              (double)o->logit_scale, (double)o->margin);
+    if (!(o->positive_weight >= 0 && o->positive_weight <= FLT_MAX) ||
+        (o->positive_weight != 0 && layer->loss == HASTE_SOFTMAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "positive_weight = %g, expected a finite number from 0, and 0 with softmax",
+                              (double)o->positive_weight);
+    if (!(o->smoothing >= 0 && o->smoothing < 1) || (o->smoothing != 0 && layer->loss == HASTE_SQUARED_HINGE))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "smoothing = %g, expected 0 to below 1, and 0 with the squared hinge",
+                              (double)o->smoothing);
+    if (!(o->share >= 0 && o->share <= 1))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
+    if (B > 0) p->scale = (float)(o->scale > 0 ? o->scale : 1.0 / (double)B);
+    p->negligible = o->negligible;
+    p->sample_weight = o->sample_weight;
+    p->label_weight = o->label_weight;
+    p->label_scale = o->label_scale;
+    p->label_offset = o->label_offset;
+    p->logit_scale = o->logit_scale != 0 ? o->logit_scale : 1;
+    p->margin = o->margin;
+    p->positive_weight = o->positive_weight != 0 ? o->positive_weight : 1;
+    p->smoothing = o->smoothing;
+    p->share = o->share != 0 ? o->share : 1;
+    p->key_visit = haste__cu_key(layer->seed, (uint64_t)layer->step << 8 | HASTE__CU_RANDOM_VISIT);
+    p->adjusted = p->sample_weight || p->label_weight || p->label_scale || p->label_offset || p->logit_scale != 1 ||
+                  p->margin != 0 || p->positive_weight != 1 || p->smoothing != 0 || p->share != 1;
+    return HASTE_OK;
 }
 
 /* Checks the options of a step, and brings the loss's into the pass. */
@@ -8837,8 +9166,8 @@ static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_la
 {
     int i;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
-    if (haste__cu_not_done(o))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "options.%s: not on the device", haste__cu_not_done(o));
+    if (haste__cu_not_done(o, layer->loss))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "options.%s", haste__cu_not_done(o, layer->loss));
     if (!(o->lr >= 0 && o->lr <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "lr = %g, expected a finite number from 0", (double)o->lr);
     if (!haste__cu_is_rate(o->momentum) || !haste__cu_is_rate(o->beta1) || !haste__cu_is_rate(o->beta2))
@@ -8848,11 +9177,6 @@ static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_la
     if (!(o->eps >= 0 && o->eps <= FLT_MAX) || !(o->weight_decay >= 0 && o->weight_decay <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "eps = %g, weight_decay = %g, expected finite numbers from 0",
                               (double)o->eps, (double)o->weight_decay);
-    if (!(o->loss.scale >= 0 && o->loss.scale <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number from 0", o->loss.scale);
-    if (!(o->loss.negligible >= 0 && o->loss.negligible <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
-                              (double)o->loss.negligible);
     for (i = 0; i < layer->block_count && o->block; i++) {
         const haste_block_rates *r = &o->block[i];
         if (!((r->lr >= 0 && r->lr <= FLT_MAX) || r->lr == HASTE_NONE) ||
@@ -8864,9 +9188,7 @@ static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_la
                                   (double)r->weight_decay, (double)r->momentum, (double)r->beta1, (double)r->beta2,
                                   (int)r->frozen);
     }
-    if (B > 0) p->scale = (float)(o->loss.scale > 0 ? o->loss.scale : 1.0 / (double)B);
-    p->negligible = o->loss.negligible;
-    return HASTE_OK;
+    return haste__cu_loss_options(p, layer, &o->loss, B, error);
 }
 
 static int haste__cu_frozen(const haste_step_options *o, int number) { return o && o->block && o->block[number].frozen; }
@@ -8929,11 +9251,12 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__
             status = haste__cu_ask(&q, layer, i, p->B, error);
             if (status != HASTE_OK) return status;
             q.deterministic = work->deterministic;
-            if (!p->update || p->wild > 1 || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
+            q.sums = (int64_t)work->sums_bytes;
+            if (!p->update || p->adjusted || p->wild > 1 || !haste__cu_takes(path, &q, &why)) path = HASTE_CUDA_GENERAL;
         }
         switch (path) {
         case HASTE_CUDA_WIDE:   status = haste__cu_wide_step(p, work, &q, &counts.n[i], stream, error); break;
-        case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, &q, &counts.n[i], stream, error); break;
+        case HASTE_CUDA_NARROW: status = haste__cu_narrow_step(p, work, &q, &counts.n[i], stream, error); break;
         default:
             status = haste__cu_general_step(p, layer->dtype, haste__cu_workers(work->tiles), &counts.n[i], stream, error);
         }
@@ -9744,7 +10067,7 @@ haste_cuda_kernels haste_cuda_kernels_of(const haste_cuda_layer *layer, const ha
     size_t shared[2];
     if (!layer || number < 0 || number >= layer->block_count || B < 1 || shared_most <= 1) return kernels;
     if (!work) {
-        if (haste__cu_workspace_shape(&none, layer, NULL, NULL) != HASTE_OK) return kernels;
+        if (haste__cu_workspace_shape(&none, layer, NULL, NULL, NULL) != HASTE_OK) return kernels;
         work = &none;
     }
     haste__cu_work_make(&w, work);

@@ -335,7 +335,7 @@ static double weights_of(const shape *s)
     const double width = s->kind & HALVES ? s->D / 2 : s->D;
     return (double)s->head * width + (double)(s->L - s->head) * s->F;
 }
-static double index_bytes(const shape *s) { return (double)(s->L - s->head) / s->S * s->F * 2; }
+static double index_bytes(const shape *s) { return s->S ? (double)(s->L - s->head) / s->S * s->F * 2 : 0; }
 
 static haste_layer_options layer_options(const shape *s)
 {
@@ -344,18 +344,20 @@ static haste_layer_options layer_options(const shape *s)
     memset(&o, 0, sizeof o);
     o.labels = (int32_t)s->L;
     o.inputs = s->D;
-    o.block_count = s->head ? 2 : 1;
+    o.block_count = s->head && s->head < s->L ? 2 : 1;
     if (s->head) {
         o.block[0].labels = s->head;
         o.block[0].group_size = HEAD_GROUP;
         o.block[0].fan_in = HASTE_DENSE;
         o.block[0].end = s->kind & HALVES ? s->D / 2 : s->D;
     }
-    tail = &o.block[o.block_count - 1];
-    tail->group_size = s->S;
-    tail->fan_in = s->F;
-    tail->begin = s->kind & HALVES ? s->D / 2 : 0;
-    tail->end = s->D;
+    if (s->head < s->L) {
+        tail = &o.block[o.block_count - 1];
+        tail->group_size = s->S;
+        tail->fan_in = s->F;
+        tail->begin = s->kind & HALVES ? s->D / 2 : 0;
+        tail->end = s->D;
+    }
     o.dtype = s->kind & FLOAT32 ? HASTE_F32 : HASTE_BF16;
     o.state_dtype = HASTE_BF16;
     o.optimizer = s->kind & MOMENTUM ? HASTE_MOMENTUM : HASTE_SGD;
@@ -1335,7 +1337,7 @@ static shape few_labels(const shape *s)
 {
     shape f = *s;
     f.head = s->head ? 256 + s->head % HEAD_GROUP : 0;
-    f.L = f.head + 300 * s->S + (s->L - s->head) % s->S;
+    f.L = f.head + (s->head < s->L ? 300 * s->S + (s->L - s->head) % s->S : 0);
     return f;
 }
 
@@ -1811,6 +1813,45 @@ static void whole_steps(const shape *list, int n, const char *table, int extras)
     }
 }
 
+// Whole steps of layers made for each batch size: milliseconds, microseconds a sample, and the paths by their first letters.
+static void batch_sizes(const shape *list, int n)
+{
+    static const int32_t sizes[] = { 1, 8, 32, 64, 128, 129, 256, 512, 1024, 2048, 4096 };
+    const int count = (int)(sizeof sizes / sizeof sizes[0]);
+    int i, k;
+    printf("%-32s", "");
+    for (k = 0; k < count; k++) printf("        B %-8d", (int)sizes[k]);
+    printf("\n");
+    for (i = 0; i < n; i++) {
+        printf("%-32s", list[i].name);
+        for (k = 0; k < count; k++) {
+            shape s = list[i];
+            const double weights = weights_of(&s);
+            timing t;
+            char path[64], letters[8];
+            const char *plus;
+            batch b;
+            ours o;
+            s.B = sizes[k];
+            if (late(s.name)) break;
+            if (s.B <= 512) check_ours(&s, HASTE_CUDA_AUTO);
+            make_batch(&b, s.L, s.D, s.B);
+            make_ours(&o, &s, &b, copies_for(weights * 2), HASTE_CUDA_AUTO);
+            t = measure(our_step, &o);
+            path_of(&o, path);
+            free_ours(&o);
+            free_batch(&b);
+            plus = strchr(path, '+');
+            snprintf(letters, sizeof letters, "%c%c", path[0], plus ? plus[1] : ' ');
+            printf(" %7.3f (%5.1f)%s", t.ms, t.ms * 1e3 / s.B, letters);
+            fflush(stdout);
+            record("batch", s.name, "haste", "step", s.L, s.D, weights / (double)s.L, s.S, s.B, t,
+                   floor_ms(weights * 4 + index_bytes(&s) + (double)s.L * 8, 6 * weights * s.B), path);
+        }
+        printf("\n");
+    }
+}
+
 static timing time_kernel(work_call call, const shape *s, batch *b, haste_cuda_path path, char *text)
 {
     ours o;
@@ -2007,6 +2048,21 @@ static void odd_shapes(const shape *list, int n)
 }
 
 // Top-k of one sample from each stored order of weights.
+// Has this build, on this device, the path for such a layer?
+static int has_path(const shape *s, haste_cuda_path path)
+{
+    const shape few = few_labels(s);
+    haste_layer_options options = layer_options(&few);
+    haste_cuda_options choose;
+    haste_cuda_layer layer;
+    memset(&choose, 0, sizeof choose);
+    choose.batch = s->B;
+    choose.path[0] = path;
+    if (haste_cuda_layer_create(&layer, &options, &choose, NULL, &failure) != HASTE_OK) return 0;
+    haste_cuda_layer_free(&layer);
+    return 1;
+}
+
 static void best_of_orders(int64_t L)
 {
     static const struct { const char *name; haste_cuda_path path; shape s; } order[] = {
@@ -2025,6 +2081,7 @@ static void best_of_orders(int64_t L)
         ours o;
         if (late(order[i].name)) continue;
         s.L = L;
+        if (!has_path(&s, order[i].path)) { printf("%-40s not in this build\n", order[i].name); continue; }
         bytes = weights_of(&s) * (s.kind & FLOAT32 ? 4 : 2);
         check_ours(&s, order[i].path);
         make_batch(&b, s.L, s.D, s.B);
@@ -2211,6 +2268,16 @@ static const shape scale_cases[] = {
     { "L 2,097,152", 2097152, 0, 32, 64, 768, 128, 0 },  { "L 4,194,304", 4194304, 0, 32, 64, 768, 128, 0 },
     { "L 8,388,608", 8388608, 0, 32, 64, 768, 128, 0 },
 };
+static const shape batch_cases[] = {
+    { "A670K head 67,024 S16 F64", 670091, 67024, 16, 64, 768, 0, HALVES },
+    { "L 670,208 S16 F64 D384", 670208, 0, 16, 64, 384, 0, 0 },
+    { "L 670,208 S16 F64 D768", 670208, 0, 16, 64, 768, 0, 0 },
+    { "L 670,208 S16 F128 D384", 670208, 0, 16, 128, 384, 0, 0 },
+    { "L 670,208 S32 F64 D384", 670208, 0, 32, 64, 384, 0, 0 },
+    { "L 670,208 S32 F64 D768", 670208, 0, 32, 64, 768, 0, 0 },
+    { "L 670,208 S64 F128 D768", 670208, 0, 64, 128, 768, 0, 0 },
+    { "dense 67,024 x 384", 67024, 67024, 0, 0, 384, 0, 0 },
+};
 static const shape quick_cases[] = {
     { "L 20,011 head S16 F64 B64", 20011, 2000, 16, 64, 768, 64, HALVES },
     { "L 16,384 S32 F64 D768 B128", 16384, 0, 32, 64, 768, 128, 0 },
@@ -2250,8 +2317,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc && atof(argv[i + 1]) > 0) G.seconds = atof(argv[++i]);
         else {
             fprintf(stderr, "usage: haste-bench-cuda [--quick] [--only TABLE,...] [--seconds N] [--csv FILE]\n"
-                            "       tables: step (with memory and rewire), momentum, kernels, topk (with order), odd,\n"
-                            "       paper, scale\n"
+                            "       tables: step (with memory and rewire), batch, momentum, kernels, topk (with order),\n"
+                            "       odd, paper, scale\n"
                             "       --seconds: no row is begun after that many (default %.0f)\n", G.seconds);
             return strcmp(argv[i], "--help") == 0 ? 0 : 2;
         }
@@ -2303,6 +2370,10 @@ int main(int argc, char **argv)
         if (G.quick) whole_steps(quick_cases, COUNT(quick_cases), "step", 1);
         else whole_steps(step_cases, COUNT(step_cases), "step", 1);
         memory_and_rewiring();
+    }
+    if (wanted("batch") && !G.quick) {
+        title("Whole steps against the batch: ms (microseconds a sample) and paths: w wide, n narrow, g general");
+        batch_sizes(batch_cases, COUNT(batch_cases));
     }
     if (wanted("momentum")) {
         title("Momentum 0.9, velocities in bfloat16, beside plain SGD");

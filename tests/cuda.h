@@ -178,16 +178,20 @@ static inline haste_cuda_layer upload(const haste_layer *layer)
 
 /* Does a path take a block, by the words of haste_cuda_path? 1, 0, or -1: a slice whose width is on the edge. Apart from what
    the header decides, so that a path which refuses what it should take does not pass unseen. */
-static inline int path_takes(const haste_layer *layer, int k, haste_cuda_path path, int32_t B)
+static inline int path_takes(const haste_layer *layer, int k, haste_cuda_path path)
 {
     const haste_block *block = &layer->block[k];
     const int32_t S = block->group_size, F = block->fan_in, width = block->end - block->begin;
+    int device, shared;
     if (path == HASTE_CUDA_GENERAL) return 1;
     if (layer->dtype != HASTE_BF16) return 0;
     if (path == HASTE_CUDA_WIDE) return (S == 32 || S == 64 || S == 128) && F % 16 == 0;
-    if (!block->index || (S != 16 && S != 32) || B > 128) return 0;
+    if (!block->index || (S != 16 && S != 32)) return 0;
     if (F != 16 && F != 32 && F != 48 && F != 64 && F != 96 && F != 128) return 0;
-    return width <= 380 ? 1 : width < 600 ? -1 : 0;
+    // 32 samples and their gradient, and four warps' weights and states
+    MUST(cudaGetDevice(&device));
+    MUST(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return 192 * width + 84000 <= shared ? 1 : 192 * width + 8000 <= shared ? -1 : 0;
 }
 
 /* Has this build, on this device, the kernels of a path? Asked about a block that it takes. */
@@ -220,7 +224,7 @@ static inline haste_cuda_layer upload_for(const haste_layer *layer, haste_cuda_p
     if (path == HASTE_CUDA_NARROW)
         for (k = 0; k < layer->block_count; k++) if (!layer->block[k].index) options.path[k] = HASTE_CUDA_WIDE;
     for (k = 0; k < layer->block_count; k++) {
-        const int one = path_takes(layer, k, options.path[k], B);
+        const int one = path_takes(layer, k, options.path[k]);
         if (takes > 0 || one == 0) takes = one;
     }
     if (haste_cuda_upload(&dev, layer, &options, NULL, &test_error) == HASTE_OK) { CHECK(takes != 0); return dev; }

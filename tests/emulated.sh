@@ -10,7 +10,7 @@ log=$BUILD/emulated/log
 run() {   # CAPABILITY BYTES ORDER TEST[:SUBJECT]
     subject=
     case $4 in *:*) subject=${4#*:} ;; esac
-    if HASTE_EMULATED_CAPABILITY=$1 HASTE_EMULATED_SHARED=$2 HASTE_EMULATED_ORDER=$3 \
+    if HASTE_EMULATED_CAPABILITY=$1 HASTE_EMULATED_SHARED=$2 HASTE_EMULATED_ORDER=$3 HASTE_EMULATED_PROCESSORS=8 HASTE_TEST_RUNS=2 \
         "$BUILD/emulated/test_cuda_${4%%:*}" $subject >"$log" 2>&1; then
         passed=$((passed + 1))
         echo "$4 at $1, order $3: $(tail -n 1 "$log")"
@@ -20,7 +20,7 @@ run() {   # CAPABILITY BYTES ORDER TEST[:SUBJECT]
         tail -n 30 "$log"
     fi
 }
-[ $# != 0 ] || set -- step:small step:accumulate step:gradients step:rates_of_none errors layer shards:shards shards:part_softmax
+[ $# != 0 ] || set -- step:small step:batches step:accumulate step:gradients step:rates_of_none step:loss_options errors layer shards:shards shards:part_softmax
 [ "$1" != all ] || set -- backward deterministic errors finite forward layer predict rewire rounding shards step whole
 for one in "$@"; do
     run 90 232448 0 "$one"

@@ -162,8 +162,8 @@ static void deterministic()
     deterministic_case(&shapes[1], HASTE_SQUARED_HINGE, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_NARROW, 128, 5);
     deterministic_case(&shapes[1], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_CUDA_NARROW, 33, 64);
     deterministic_case(&shapes[2], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_NARROW, 100, 5);
-    deterministic_case(&shapes[1], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_CUDA_NARROW, 200,
-                       5);   // too many for it
+    deterministic_case(&shapes[1], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_CUDA_NARROW, 200, 5);
+    deterministic_case(&shapes[0], HASTE_BCE, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_NARROW, 300, 64);   // by chunks
     deterministic_case(&shapes[3], HASTE_SOFTMAX, HASTE_ADAMW, HASTE_BF16, HASTE_CUDA_WIDE, 128, 5);
     deterministic_case(&shapes[4], HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_CUDA_WIDE, 64, 64);
     for (i = 0; i < 2; i++) deterministic_given(&test_shapes[11], (haste_dtype)i, HASTE_CUDA_GENERAL, 70);

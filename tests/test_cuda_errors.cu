@@ -461,7 +461,7 @@ static void errors_of_others()
 // What haste.h can be asked for and the device cannot is refused, not passed over.
 static void not_on_the_device()
 {
-    haste_layer_options options = test_options(&test_shapes[5], HASTE_BCE, HASTE_SGD, HASTE_F32, HASTE_F32);
+    haste_layer_options options = test_options(&test_shapes[5], HASTE_SOFTMAX, HASTE_SGD, HASTE_F32, HASTE_F32);
     haste_layer layer = test_layer(&options), back = test_copy(&layer);
     haste_cuda_layer dev = upload(&layer);
     haste_cuda_workspace work = workspace(&dev, 8, 0);
@@ -471,7 +471,7 @@ static void not_on_the_device()
     void *x = device_copy(batch.x, 8 * (size_t)layer.inputs * 4);
     static const float ones[512] = {};
     static const double sums[8 * HASTE_SOFTMAX_SUMS] = {};
-    static const char *const name[] = { "sample_weight", "positive_value", "label_weight", "label_scale", "label_offset",
+    static const char *const name[] = { "function", "positive_value", "label_weight", "label_scale", "label_offset",
                                         "ignored", "logit_scale", "margin", "positive_weight", "smoothing", "share",
                                         "softmax", "clip", "grad_norm", "scale", "frozen" };
     double norm;
@@ -484,8 +484,9 @@ static void not_on_the_device()
         memset(&o, 0, sizeof o);
         memset(&rates, 0, sizeof rates);
         o.lr = .1f;
-        if (i < 5) (i == 0 ? o.loss.sample_weight : i == 1 ? o.loss.positive_value : i == 2 ? o.loss.label_weight :
-                    i == 3 ? o.loss.label_scale : o.loss.label_offset) = ones;
+        if (i == 0) o.loss.function = [](void *, const haste_loss_tile *) {};
+        else if (i < 5) (i == 1 ? o.loss.positive_value : i == 2 ? o.loss.label_weight :
+                         i == 3 ? o.loss.label_scale : o.loss.label_offset) = ones;
         else if (i == 5) o.loss.ignored = &batch.positives;
         else if (i == 6) o.loss.logit_scale = 2;
         else if (i == 7) o.loss.margin = .1f;

@@ -147,8 +147,8 @@ static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_p
     test_batch batch = test_make_batch(&layer, B);
     haste_step_options o;
     void *x;
-    int64_t i, f, d, unit = S, loud = F * 3 / 4, wrong = 0, spared = 0, moved = 0;
-    int sgd = optimizer == HASTE_SGD, found = 0, turn_of[16] = { 0 };
+    int64_t i, f, d, unit = S, loud = F * 3 / 4, wrong = INT64_MAX, spared = 0, moved = 0;
+    int sgd = optimizer == HASTE_SGD, found = 0, turn_of[16] = { 0 }, shares;
     memset(&o, 0, sizeof o);
     o.lr = .25f;
     d = dense ? loud : block->index[g0 * F + loud];
@@ -188,35 +188,41 @@ static void spared_case(const test_shape *shape, haste_dtype dtype, haste_cuda_p
     if (path == HASTE_CUDA_NARROW) unit = S == 32 && F <= 64 ? 32 : 16;
     if (path == HASTE_CUDA_WIDE && what == LARGE_WEIGHTS && (dense || F > 128 || (F > 64 && S > 64)))
         for (f = 0; f < F; f += 64) turn_of[f / 64] = unchanged(&layer, block, &after.block[0], i0, f) ? 1 : -1;
-    for (i = 0; i < block->labels; i++) {
-        int reads = dense;
-        const int near_it = i / unit == i0 / unit && i / S == g0;
-        for (f = 0; f < F && !reads; f++) reads |= block->index[i / S * F + f] == d;
-        for (f = 0; f <= F; f++) {   /* f = F: the bias */
-            int want = 0, same = unchanged(&layer, block, &after.block[0], i, f);
-            switch (what) {
-            case BAD_INPUT:    want = reads; break;
-            case BAD_BIAS:     want = near_it; break;
-            case LARGE_LOGIT:  want = near_it && path == HASTE_CUDA_WIDE; break;
-            case LARGER_LOGIT: want = near_it && path != HASTE_CUDA_GENERAL; break;
-            case LARGE_WEIGHTS:
-                if (path == HASTE_CUDA_GENERAL) want = near_it && f < F && f / 64 == loud / 64;
-                else if (path == HASTE_CUDA_WIDE) want = near_it && (!turn_of[0] || f == F || turn_of[f / 64] > 0);
-                else if (!sgd)
-                    want = near_it && (B <= 64 || (f < F ? f % (F / 8) >= F / 16 : 0) == (loud % (F / 8) >= F / 16));
-                break;
-            case LARGE_BIAS:
-                if (path == HASTE_CUDA_GENERAL) want = near_it && f == F && i == i0;
-                else if (path == HASTE_CUDA_WIDE) want = near_it;
-                else if (!sgd) want = near_it && (B <= 64 || f == F || f % (F / 8) < F / 16);
-                break;
-            case OVERFLOWING_BIAS: want = near_it && f == F; break;
+    /* narrow: a unit's inputs are updated in one share, in two or in four, as many as blocks hold the batch */
+    for (shares = 1; shares <= (path == HASTE_CUDA_NARROW && B > 32 ? 4 : 1) && wrong > 0; shares *= 2) {
+        int64_t now_wrong = 0;
+        spared = moved = 0;
+        for (i = 0; i < block->labels; i++) {
+            int reads = dense;
+            const int near_it = i / unit == i0 / unit && i / S == g0;
+            for (f = 0; f < F && !reads; f++) reads |= block->index[i / S * F + f] == d;
+            for (f = 0; f <= F; f++) {   /* f = F: the bias */
+                int want = 0, same = unchanged(&layer, block, &after.block[0], i, f);
+                switch (what) {
+                case BAD_INPUT:    want = reads; break;
+                case BAD_BIAS:     want = near_it; break;
+                case LARGE_LOGIT:  want = near_it && path == HASTE_CUDA_WIDE; break;
+                case LARGER_LOGIT: want = near_it && path != HASTE_CUDA_GENERAL; break;
+                case LARGE_WEIGHTS:
+                    if (path == HASTE_CUDA_GENERAL) want = near_it && f < F && f / 64 == loud / 64;
+                    else if (path == HASTE_CUDA_WIDE) want = near_it && (!turn_of[0] || f == F || turn_of[f / 64] > 0);
+                    else if (!sgd)
+                        want = near_it && (f < F ? f % (F / 8) * 8 * shares / F : 0) == loud % (F / 8) * 8 * shares / F;
+                    break;
+                case LARGE_BIAS:
+                    if (path == HASTE_CUDA_GENERAL) want = near_it && f == F && i == i0;
+                    else if (path == HASTE_CUDA_WIDE) want = near_it;
+                    else if (!sgd) want = near_it && (f == F || f % (F / 8) * 8 * shares < F);
+                    break;
+                case OVERFLOWING_BIAS: want = near_it && f == F; break;
+                }
+                spared += want;
+                moved += !want && !same;
+                /* without states a weight may well stay: its gradient is 0, or rounded off */
+                now_wrong += want ? !same : same && (!sgd || (f == F && i != i0 && loss != HASTE_SQUARED_HINGE));
             }
-            spared += want;
-            moved += !want && !same;
-            /* without states a weight may well stay: its gradient is 0, or rounded off */
-            wrong += want ? !same : same && (!sgd || (f == F && i != i0 && loss != HASTE_SQUARED_HINGE));
         }
+        wrong = now_wrong;
     }
     if (turn_of[0]) {   /* pieces of 64 inputs come in turn, from any one on: the spared ones end where the turn does */
         const int pieces = (int)((F + 63) / 64), at = (int)(loud / 64);
@@ -472,8 +478,8 @@ static void spared()
         const test_shape *shape = &shapes[cases[n].shape];
         const haste_dtype dtype = cases[n].dtype;
         const haste_cuda_path path = cases[n].path;
-        for (k = 0; k < 2; k++) for (optimizer = 0; optimizer < 3; optimizer++) {
-            const int32_t B = k ? 100 : 64;
+        for (k = 0; k < (path == HASTE_CUDA_NARROW ? 3 : 2); k++) for (optimizer = 0; optimizer < 3; optimizer++) {
+            const int32_t B = k == 2 ? 300 : k ? 100 : 64;   // 300: narrow goes by chunks
             if (cases[n].shape != 3) {   // a dense block is in every way one group, all of it is spared
                 spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_BCE, BAD_INPUT);
                 spared_case(shape, dtype, path, B, (haste_optimizer)optimizer, HASTE_SOFTMAX, BAD_INPUT);

@@ -869,7 +869,7 @@ static void path_reasons()
     static const struct { int32_t S, F, D; haste_dtype dtype; int32_t B; const char *says; } cases[] = {
         { 16,  80,  300, HASTE_BF16, 128, "narrow path takes F = 16" },
         { 16,  64, 2000, HASTE_BF16, 128, "the slice is too wide" },
-        { 16,  64,  300, HASTE_BF16, 200, "at most 128 samples" },
+        { 16,  64,  300, HASTE_BF16, 200, "made with the general path" },
         { 32,  40,  300, HASTE_BF16, 128, "wide: fan-in is not a multiple of 16" },
         { 64,  40,  300, HASTE_BF16, 128, "wide: fan-in is not a multiple of 16" },
         { 40,  32,  300, HASTE_BF16, 128, "group size" },
@@ -889,16 +889,18 @@ static void path_reasons()
             view.path[0] = HASTE_CUDA_NARROW;
             CHECK(says(&view, 0, 128, HASTE_CUDA_NARROW, ""));
             CHECK(says(&view, 1, 128, HASTE_CUDA_NARROW, ""));
-            CHECK(says(&view, 0, 129, HASTE_CUDA_GENERAL, "at most 128 samples"));
+            CHECK(says(&view, 0, 1000, HASTE_CUDA_NARROW, ""));
+            CHECK(says(&view, 1, 1000, HASTE_CUDA_GENERAL, "the workspace was not made for"));
             fake.major = 8;
-            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "9.0"));
+            CHECK(says(&view, 0, 128, HASTE_CUDA_NARROW, ""));
             view.path[0] = HASTE_CUDA_WIDE;
             CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "9.0"));
             fake.major = 9;
             fake.image = cudaErrorNoKernelImageForDevice;
             CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "compiled without"));
-            view.path[0] = HASTE_CUDA_NARROW;
-            CHECK(says(&view, 0, 128, HASTE_CUDA_GENERAL, "compiled for less"));
+            view.path[0] = HASTE_CUDA_NARROW;   // without clusters
+            CHECK(says(&view, 0, 128, HASTE_CUDA_NARROW, ""));
+            CHECK(says(&view, 1, 128, HASTE_CUDA_GENERAL, "the workspace was not made for"));
             fake.image = cudaSuccess;
         }
         haste_layer_free(&layer);
@@ -919,7 +921,7 @@ static void kernels_named()
         { 16, 64, 128, HASTE_BF16, HASTE_CUDA_NARROW,   8, 9, 0,
             { "narrow",  "narrow",  "panel",   "given",   "given",   "few",     "panel",   "candidates" } },
         { 16, 64, 128, HASTE_BF16, HASTE_CUDA_NARROW, 200, 9, 0,
-            { "general", "narrow",  "panel",   "given",   "given",   "panel",   "panel",   "general" } },
+            { "narrow",  "narrow",  "panel",   "given",   "given",   "panel",   "panel",   "general" } },
         { 32, 64, 300, HASTE_BF16, HASTE_CUDA_WIDE,   128, 9, 0,
             { "wide",    "panel",   "panel",   "given",   "given",   "panel",   "panel",   "candidates" } },
         { 32, 64, 300, HASTE_BF16, HASTE_CUDA_WIDE,   128, 9, 1,

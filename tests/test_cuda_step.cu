@@ -82,6 +82,17 @@ static haste_layer spread_layer(const haste_layer_options *options)
 }
 
 static int small_dropped;   // cases that did leave out small slopes
+static size_t most_sums;    // of the workspace, at most; 0: as it is made. So few groups go at a time in large batches
+static int32_t room = 3;    // by how many samples the workspace is larger than the batch
+
+static void cut_sums(haste_cuda_workspace *work)
+{
+    if (most_sums == 0 || work->sums_bytes <= most_sums) return;
+    work->bytes -= (work->sums_bytes + 255) / 256 * 256 - (most_sums + 255) / 256 * 256;
+    work->sums_bytes = most_sums;
+    // flags, its last array
+    MUST(cudaMemset((char *)work->memory + (work->bytes - 1) / 256 * 256, 0, (work->bytes - 1) % 256 + 1));
+}
 
 static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer optimizer, haste_dtype dtype,
                       haste_dtype state, int32_t B, int device, haste_cuda_path path, float lr)
@@ -89,7 +100,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     haste_layer_options options = test_options(shape, loss, optimizer, dtype, state);
     haste_layer layer = spread_layer(&options), after = test_copy(&layer);
     haste_cuda_layer dev = upload_for(&layer, path, B);
-    haste_cuda_workspace work = workspace(&dev, B + 3, 0);
+    haste_cuda_workspace work = workspace(&dev, B + room, 0);
     test_batch batch = test_make_batch(&layer, B);
     haste_cuda_lists lists = device ? device_lists(&batch) : host_lists(&batch);
     size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i;
@@ -110,6 +121,9 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     int32_t k;
     int bad = 0, fast = 0;
     turn++;
+    cut_sums(&work);
+    for (k = 0; k < layer.block_count; k++)   // no batch is left to the general kernels
+        if (dev.path[k] == HASTE_CUDA_NARROW) CHECK(haste_cuda_path_of(&dev, &work, k, B, NULL) == HASTE_CUDA_NARROW);
     memset(&o, 0, sizeof o);
     o.lr = lr;
     o.weight_decay = lr > 4 ? .5f / lr : .125f;   // with lr * weight_decay above 1 the general kernels would do it
@@ -332,6 +346,41 @@ static void step_fast()
             step_case(&shapes[i], HASTE_BCE, HASTE_MOMENTUM, HASTE_BF16, HASTE_BF16, batches[n], n % 2, HASTE_CUDA_WIDE,
                       32.0f);
     }
+}
+
+// The narrow path with more samples than a block, a cluster, and all of them hold; in the last cases for a few groups at a
+// time. And each batch up to 300 on a small layer.
+static void batches()
+{
+    static const test_shape shapes[] = {
+        { "S 16, F 64",       403,  96, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+        { "S 32, F 64",       333, 128, 1, { { 0,  32,  64, 0, 0 } }, 1 },
+        { "S 32, F 128",      200, 200, 1, { { 0,  32, 128, 0, 0 } }, 0 },
+        { "S 16, F 16",       130,  33, 1, { { 0,  16,  16, 0, 0 } }, 1 },
+        { "S 32, F 32",       130, 131, 1, { { 0,  32,  32, 0, 0 } }, 1 },
+        { "S 16, F 48",       190,  99, 1, { { 0,  16,  48, 0, 0 } }, 1 },
+        { "S 16, F 96",       190, 300, 1, { { 0,  16,  96, 0, 0 } }, 1 },
+        { "D 631: 32 samples", 90, 631, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+        { "dense, S 32",      300, 160, 2, { { 70, 64, HASTE_DENSE, 0, 80 }, { 0, 32, 48, 80, 160 } }, 1 } };
+    static const int32_t sizes[] = { 31, 65, 80, 129, 150, 200, 257, 300, 513, 700 };
+    static const test_shape small_shape = { "each B", 37, 40, 1, { { 0, 16, 16, 0, 0 } }, 0 };
+    const int every = getenv("HASTE_TEST_RUNS") ? 7 : 1;   // compute-sanitizer and the emulator take fewer
+    int i, k, n = 0;
+    small_dropped = 0;
+    for (i = 0; i < (int)(sizeof shapes / sizeof shapes[0]); i++)
+        for (k = 0; k < (int)(sizeof sizes / sizeof sizes[0]); k++, n++) {
+            const haste_optimizer optimizer = (haste_optimizer)((n + n / 10) % 3);
+            if (n % every) continue;
+            most_sums = n % 3 ? 0 : 40000;
+            room = n % 2 ? 3 : 120;
+            step_case(&shapes[i], (haste_loss)(n / 2 % 3), optimizer, HASTE_BF16, (haste_dtype)(n / 2 % 2), sizes[k], n % 2,
+                      HASTE_CUDA_NARROW, optimizer == HASTE_ADAMW ? .25f : 32.0f);
+        }
+    most_sums = 0;
+    room = 3;
+    CHECK(small_dropped >= 10 / every);
+    for (i = 1; i <= 300; i += every * every)
+        step_case(&small_shape, (haste_loss)(i % 3), HASTE_SGD, HASTE_BF16, HASTE_BF16, i, i % 2, HASTE_CUDA_NARROW, 32.0f);
 }
 
 // Two micro-batches and an update give what one batch gives.
@@ -729,6 +778,169 @@ static void rates_of_blocks()
     }
 }
 
+static double largest_difference(const float *a, const float *b, size_t n, double *largest)
+{
+    double most = 0;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)a[i] - (double)b[i]));
+        *largest = fmax(*largest, fabs((double)b[i]));
+    }
+    return most;
+}
+
+// What the loss is asked for, one thing after the other and then all together: as the CPU has it, which is tested against
+// double precision; and the same step from every path.
+static void loss_options()
+{
+    static const test_shape shape = { "dense, S 16, S 24, S 128", 700, 128, 4,
+                                      { { 70, 64, HASTE_DENSE, 0, 64 }, { 250, 16, 64, 0, 128 }, { 150, 24, 40, 20, 128 },
+                                        { 0, 128, 100, 0, 128 } }, 1 };
+    enum { B = 70, CASES = 10 };
+    int n, which, k, asked;
+    for (n = 0; n < 6; n++) for (which = 0; which < CASES; which++) {
+        const haste_dtype dtype = n % 2 ? HASTE_BF16 : HASTE_F32;
+        const haste_loss loss = (haste_loss)(n / 2);
+        const int all = which == CASES - 1, softmax = loss == HASTE_SOFTMAX;
+        const double slack = dtype ? 2e-2 : 2e-5;
+        haste_layer_options options = test_options(&shape, loss, HASTE_SGD, dtype, HASTE_F32);
+        haste_layer layer = test_layer(&options), one = test_copy(&layer), two = test_copy(&layer);
+        haste_cuda_layer dev = upload_for(&layer, HASTE_CUDA_GENERAL, B), fast = upload(&layer);
+        haste_cuda_workspace work = workspace(&dev, B, 0), fast_work = workspace(&fast, B, 0);
+        haste_workspace host_work = test_workspace(&layer, B, 1, HASTE_PATH_AUTO);
+        haste_gradient host;
+        haste_cuda_gradient gradient;
+        test_batch batch = test_make_batch(&layer, B);
+        const size_t d = B * (size_t)layer.inputs, L = (size_t)layer.labels;
+        void *x = device_copy(batch.x, d * 4), *dev_gx = device_bytes(d * 4), *dev_loss = device_bytes(8);
+        float *sample = (float *)test_alloc(B * 4), *weight = (float *)test_alloc(L * 4), *scale = (float *)test_alloc(L * 4),
+              *offset = (float *)test_alloc(L * 4), *gx = (float *)test_zeros(d * 4), *got_gx;
+        haste_step_options o, on_device;
+        double want_loss, got_loss, largest = 0, off;
+        size_t i;
+        for (i = 0; i < B; i++) sample[i] = (float)(i % 5) / 2;
+        for (i = 0; i < L; i++) {
+            weight[i] = (float)(i % 7) / 3;
+            scale[i] = .5f + (float)(i % 11) / 10;
+            offset[i] = (float)(i % 13) / 6 - 1;
+        }
+        memset(&o, 0, sizeof o);
+        o.lr = 8;
+        o.loss.scale = .5;
+        if (all) o.loss.negligible = .01f;
+        if (all || which == 0) o.loss.sample_weight = sample;
+        if (!softmax) {
+            if (all || which == 1) o.loss.label_weight = weight;
+            if (all || which == 2) o.loss.label_scale = scale;
+            if (all || which == 3) o.loss.label_offset = offset;
+            if (all || which == 4) o.loss.logit_scale = 1.25f;
+            if (all || which == 5) o.loss.margin = .75f;
+            if (all || which == 6) o.loss.positive_weight = 3;
+            if ((all || which == 7) && loss == HASTE_BCE) o.loss.smoothing = .1f;
+            if (all || which == 8) o.loss.share = .4f;
+        }
+        on_device = o;
+        asked = which != 7 || loss == HASTE_BCE;   // else the plain loss, by fast paths where they are
+        if (o.loss.sample_weight) on_device.loss.sample_weight = (float *)device_copy(sample, B * 4);
+        if (o.loss.label_weight) on_device.loss.label_weight = (float *)device_copy(weight, L * 4);
+        if (o.loss.label_scale) on_device.loss.label_scale = (float *)device_copy(scale, L * 4);
+        if (o.loss.label_offset) on_device.loss.label_offset = (float *)device_copy(offset, L * 4);
+        CHECK_STATUS(haste_gradient_create(&host, &layer, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_gradient_create(&gradient, &dev, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_accumulate(&layer, &host_work, batch.x, B, &batch.positives, &o, &host, &want_loss, gx, &test_error),
+                     HASTE_OK, test_error);
+        MUST(cudaMemset(dev_gx, 0, d * 4));
+        CHECK_STATUS(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, lists_of(host_lists(&batch)), &on_device,
+                                           &gradient, (double *)dev_loss, dev_gx, HASTE_CUDA_F32, NULL, &test_error),
+                     HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+        MUST(cudaMemcpy(&got_loss, dev_loss, 8, cudaMemcpyDeviceToHost));
+        CHECK_NEAR(got_loss, want_loss, (dtype ? 5e-3 : 1e-5) * fabs(want_loss));
+        got_gx = (float *)host_copy(dev_gx, d * 4);
+        off = largest_difference(got_gx, gx, d, &largest);
+        if (!CHECK(largest > 0 && off <= slack * largest))
+            printf("    loss %d, dtype %d, option %d: grad_x off by %g of %g\n", (int)loss, (int)dtype, which, off, largest);
+        for (k = 0; k < layer.block_count; k++) {
+            const size_t weights = (size_t)test_weights(&layer.block[k]), places = (size_t)test_places(&layer.block[k]);
+            float *g = (float *)test_alloc(weights * 4), *b = (float *)test_alloc(places * 4);
+            MUST(cudaMemcpy(g, gradient.weight[k], weights * 4, cudaMemcpyDeviceToHost));
+            MUST(cudaMemcpy(b, gradient.bias[k], places * 4, cudaMemcpyDeviceToHost));
+            largest = 0;
+            off = largest_difference(g, host.weight[k], weights, &largest);
+            if (!CHECK(largest > 0 && off <= slack * largest))
+                printf("    loss %d, dtype %d, option %d, block %d: off by %g of %g\n", (int)loss, (int)dtype, which, k, off,
+                       largest);
+            largest = 0;
+            off = largest_difference(b, host.bias[k], places, &largest);
+            CHECK(largest > 0 && off <= slack * largest);
+            free(g); free(b);
+        }
+        for (k = 0; k < 2; k++)
+            CHECK_STATUS(haste_cuda_train_step(k ? &fast : &dev, k ? &fast_work : &work, x, HASTE_CUDA_F32, B,
+                                               lists_of(host_lists(&batch)), &on_device, NULL, NULL, HASTE_CUDA_F32, NULL,
+                                               &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&dev, &one, NULL, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_download(&fast, &two, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &one) != NULL);
+        // the general kernels, from each order of weights; but softmax's sums are another kernel's
+        if (asked && !softmax) CHECK(test_difference(&one, &two) == NULL);
+        cudaFree((void *)on_device.loss.sample_weight); cudaFree((void *)on_device.loss.label_weight);
+        cudaFree((void *)on_device.loss.label_scale); cudaFree((void *)on_device.loss.label_offset);
+        cudaFree(x); cudaFree(dev_gx); cudaFree(dev_loss);
+        free(sample); free(weight); free(scale); free(offset); free(gx); free(got_gx);
+        test_free_batch(&batch);
+        haste_gradient_free(&host);
+        haste_cuda_gradient_free(&gradient);
+        haste_workspace_free(&host_work);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_workspace_free(&fast_work);
+        haste_cuda_layer_free(&dev);
+        haste_cuda_layer_free(&fast);
+        haste_layer_free(&layer);
+        haste_layer_free(&one);
+        haste_layer_free(&two);
+    }
+}
+
+// Each value of an option that no loss has is refused by name, and nothing is changed.
+static void loss_options_refused()
+{
+    static const struct { haste_loss loss; const char *says; void (*set)(haste_loss_options *o); } cases[] = {
+        { HASTE_BCE, "positive_value", [](haste_loss_options *o) { static const float v[1] = { 1 }; o->positive_value = v; } },
+        { HASTE_BCE, "smoothing = 1", [](haste_loss_options *o) { o->smoothing = 1; } },
+        { HASTE_SQUARED_HINGE, "smoothing", [](haste_loss_options *o) { o->smoothing = .5f; } },
+        { HASTE_BCE, "positive_weight", [](haste_loss_options *o) { o->positive_weight = -1; } },
+        { HASTE_SOFTMAX, "positive_weight", [](haste_loss_options *o) { o->positive_weight = 2; } },
+        { HASTE_SOFTMAX, "margin: not on the device with softmax", [](haste_loss_options *o) { o->margin = 2; } },
+        { HASTE_BCE, "margin", [](haste_loss_options *o) { o->margin = INFINITY; } },
+        { HASTE_BCE, "logit_scale", [](haste_loss_options *o) { o->logit_scale = NAN; } },
+        { HASTE_BCE, "share = 1.5", [](haste_loss_options *o) { o->share = 1.5f; } } };
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        haste_layer_options options = test_options(&test_shapes[2], cases[i].loss, HASTE_SGD, HASTE_F32, HASTE_F32);
+        haste_layer layer = test_layer(&options), back = test_copy(&layer);
+        haste_cuda_layer dev = upload(&layer);
+        haste_cuda_workspace work = workspace(&dev, 4, 0);
+        test_batch batch = test_make_batch(&layer, 4);
+        void *x = device_copy(batch.x, 4 * (size_t)layer.inputs * 4);
+        haste_step_options o;
+        memset(&o, 0, sizeof o);
+        o.lr = 1;
+        cases[i].set(&o.loss);
+        CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 4, lists_of(host_lists(&batch)), &o, NULL, NULL,
+                                           HASTE_CUDA_F32, NULL, &test_error), HASTE_ERR_ARG, test_error);
+        if (!CHECK(strstr(test_error.text, cases[i].says) != NULL)) printf("    %s\n", test_error.text);
+        CHECK_STATUS(haste_cuda_download(&dev, &back, NULL, &test_error), HASTE_OK, test_error);
+        CHECK(test_difference(&layer, &back) == NULL);
+        cudaFree(x);
+        test_free_batch(&batch);
+        haste_cuda_workspace_free(&work);
+        haste_cuda_layer_free(&dev);
+        haste_layer_free(&layer);
+        haste_layer_free(&back);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (!cuda_begin(argc, argv)) return check_end();
@@ -736,10 +948,13 @@ int main(int argc, char **argv)
     RUN(step_large);
     RUN(step_fast);
     RUN(small);
+    RUN(batches);
     RUN(accumulate);
     RUN(grad_x_bf16);
     RUN(gradients);
     RUN(rates_of_none);
     RUN(rates_of_blocks);
+    RUN(loss_options);
+    RUN(loss_options_refused);
     return check_end();
 }

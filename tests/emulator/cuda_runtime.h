@@ -576,6 +576,13 @@ static inline cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 t
 {
     return emulated_launch(kernel, grid, threads, arguments, shared, 1);
 }
+static inline cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *, const cudaLaunchConfig_t *c)
+{
+    cudaDeviceGetAttribute(clusters, cudaDevAttrMultiProcessorCount, 0);
+    for (unsigned i = 0; i < c->numAttrs; i++)
+        if (c->attrs[i].id == cudaLaunchAttributeClusterDimension) *clusters /= (int)c->attrs[i].val.clusterDim.x;
+    return cudaSuccess;
+}
 static inline cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const void *kernel, void **arguments)
 {
     unsigned cluster = 1;

@@ -185,6 +185,7 @@ inline void wgmma(float *d, uint64_t a, uint64_t b, int add, int n, int ta, int 
 
 static inline uint32_t haste__cu_address(const void *p) { return emulator::shared_address(p); }
 static inline void haste__cu_copy16(void *to, const void *from, bool wanted) { emulator::copy_later(haste__cu_address(to), from, 16, wanted); }
+static inline void haste__cu_copy16(uint32_t to, const void *from, bool wanted) { emulator::copy_later(to, from, 16, wanted); }
 static inline void haste__cu_copy16(uint32_t to, const void *from) { emulator::copy_later(to, from, 16, true); }
 static inline void haste__cu_copy16(void *to, const void *from) { emulator::copy_later(haste__cu_address(to), from, 16, true); }
 static inline void haste__cu_copy4(uint32_t to, const void *from) { emulator::copy_later(to, from, 4, true); }
@@ -239,7 +240,7 @@ static inline void haste__narrow_mma(float *d, uint32_t a0, uint32_t a1, uint32_
 }
 static inline uint32_t haste__narrow_transpose(uint32_t piece) { return emulator::transpose8(piece); }
 static inline void haste__narrow_wait_cluster(uint32_t barrier, uint32_t parity) { emulator::mbarrier_wait(barrier, parity); }
-static inline uint32_t haste__narrow_other(uint32_t address, uint32_t rank) { return (address & 0xffffff) | (rank ^ 1) << 24; }
+static inline uint32_t haste__narrow_of_rank(uint32_t address, uint32_t rank) { return (address & 0xffffff) | rank << 24; }
 static inline void haste__narrow_arrive_other(uint32_t barrier) { emulator::mbarrier_step(barrier, 1, 0); }
 static inline void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier) { emulator::deliver_later({ to, barrier, NULL, 16, { v[0], v[1], v[2], v[3] } }); }
 static inline void haste__narrow_send(uint32_t to, float v, uint32_t barrier) { emulator::deliver_later({ to, barrier, NULL, 4, { v, 0, 0, 0 } }); }
