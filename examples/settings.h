@@ -181,7 +181,7 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels, int6
     const double n = (double)(documents > 0 ? documents : 1);
     const int tail = has_tail(labels), many = labels > MANY, most = many ? 512 : 256;
     if (s->batch == 0) for (s->batch = 32; s->batch < most && 300 * s->batch <= documents; ) s->batch *= 2;
-    if (s->epochs == 0) s->epochs = (int64_t)ceil(schedule_passes(n, tail) + many);
+    if (s->epochs == 0) s->epochs = (int64_t)ceil(schedule_passes(n, tail));
     if (s->optimizer == CHOSEN) s->optimizer = 1 + HASTE_ADAMW;
     if (s->dtype == CHOSEN) s->dtype = 1 + TRAIN_DTYPE;
     /* Where there is a long tail, a linear encoder is better by 2 to 4 points: a rare label sees a few inputs in a few documents, and

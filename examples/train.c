@@ -434,9 +434,11 @@ static void read_data(trainer *t)
 
     t->document = (int64_t *)need((size_t)t->train.documents, sizeof(int64_t));
     /* Held out for a while only (valid stays -1) where there is something to choose from it, or a resumed run has. */
-    if (t->s.valid < 0 && (t->train.documents < schedule_fewest(t->s.resume || has_tail(t->train.labels)) || (!t->s.resume && t->s.epochs > 0)))
+    if (t->s.valid < 0 && (t->s.resume ? t->train.documents < schedule_fewest(1)
+                                       : t->s.epochs > 0 || !schedule_chooses(t->train.documents, has_tail(t->train.labels))))
         t->s.valid = 0;
-    if (!t->s.resume) t->progress.watch = t->s.valid != 0 && t->s.epochs == 0;
+    if (!t->s.resume)
+        t->progress.watch = t->s.valid != 0 && t->s.epochs == 0 && schedule_chooses(t->train.documents, has_tail(t->train.labels));
     split_documents(t);
     t->test_document = (int64_t *)need((size_t)t->test.documents, sizeof(int64_t));
     for (i = 0; i < t->test.documents; i++) t->test_document[i] = i;

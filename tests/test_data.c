@@ -134,7 +134,9 @@ static void schedules(void)
     schedule_score(score, top, 2, 3, &truth, slot_of, 5);
     CHECK_NEAR(score[0], 1, 1e-12);                  /* 4, at rank 1 */
     CHECK_NEAR(score[1], .5, 1e-12);                 /* 9, at rank 3; 5 was not named */
-    CHECK(schedule_passes(5e3, 0) <= 60 && schedule_passes(5e3, 0) >= 12 && schedule_passes(1e6, 1) == 2);
+    CHECK(schedule_passes(5e3, 0) <= 60 && schedule_passes(5e3, 0) >= 12 && schedule_passes(1e6, 1) == 3);
+    CHECK(schedule_chooses(3000, 1) && !schedule_chooses(2999, 1) && !schedule_chooses(3000, 0) && schedule_chooses(20000, 0));
+    CHECK(schedule_chooses(100000, 1) && !schedule_chooses(110000, 1));   /* at most four passes: all are wanted */
 }
 
 /* The smallest and the largest floats come to unit length, too. */
