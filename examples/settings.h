@@ -94,7 +94,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_CHOICE, "values", "chosen|tfidf|unit|raw|standard", &s->values, 0, 0, 1,
           "features: tf-idf of unit length, unit length, as they are, or of mean 0 and one variance; chosen: standard where most documents have most, else tfidf with a tail of rare labels, else unit", 0 },
         { OPTION_REAL, "valid", "SHARE", &s->valid, -1, .9, 1,
-          "share of TRAIN held out, copies together, and scored; -1: a twentieth, 400 to 5,000 documents, that say how long to train and are then trained on too, where --epochs is left to us and there are 3,000 documents, without a tail of rare labels 20,000", 0 },
+          "share of TRAIN held out, copies together, and scored; -1: a twentieth, 400 to 5,000 documents, that say how long to train and are then trained on too, where --epochs is left to us, comes to more than four, and there are 3,000 documents, without a tail of rare labels 20,000", 0 },
         { OPTION_COUNT, "limit-train", "N", &s->limit_train, 0, 1e15, 2, "only the first N documents of TRAIN; 0: all", 0 },
         { OPTION_FLAG, "eval-test", NULL, &s->eval_test, 0, 1, 0, "score TEST after each epoch too (it decides nothing)", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Model:", 0 },
@@ -109,7 +109,7 @@ static int settings_options(settings *s, option *table)
           TRAIN_DTYPE == HASTE_F32 ? "weights and optimizer state of the layer; chosen: f32" :
                                      "weights and optimizer state of the layer; chosen: bf16", 0 },
         { OPTION_HEADING, "", NULL, NULL, 0, 0, 0, "Training:", 0 },
-        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: 60 for little data to 2 for much, and documents held out may end it sooner; with --resume on other documents a third of that", 0 },
+        { OPTION_COUNT, "epochs", "N", &s->epochs, 0, 1e6, 2, "passes over TRAIN; 0: 60 for little data to 3 for much, and documents held out may end it sooner; with --resume on other documents a third of that", 0 },
         { OPTION_COUNT, "batch", "B", &s->batch, 0, 65536, 1, "documents in a step; 0: 32 to 512, more for more documents", 0 },
         { OPTION_CHOICE, "loss", "bce|hinge|softmax", &s->loss, 0, 0, 1, "binary cross-entropy, squared hinge, or softmax", 0 },
         { OPTION_CHOICE, "optimizer", "chosen|sgd|momentum|adamw", &s->optimizer, 0, 0, 1, "of the layer; chosen: adamw", 0 },
@@ -174,7 +174,7 @@ static int64_t head_labels(double head, int64_t L)
 static int has_tail(int64_t labels) { return head_labels(-1, labels) < labels; }
 
 /* Fills in what the user left to us, from the size of the training split. The rules were found on parts held out from the training
-   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones want few epochs. With many labels, weights
+   files of five data sets of 5,000 to 915,000 documents: small ones overfit, large ones take too long for many epochs. With many labels, weights
    do more good in the dense head than in the tail, and small slopes cost more time than they are worth. */
 static void choose_settings(settings *s, int64_t documents, int64_t labels, int64_t inputs)
 {
