@@ -995,7 +995,8 @@ class TestTrain(Case):
     def test_sentences(self):
         (self.folder / "bad.txt").write_text("__label__a word\nno label\n")
         (self.folder / "empty.txt").write_text("")
-        for options, files, text in ((("--device", "cuda"), ("train.txt", "test.txt"), "no CUDA module here yet"),
+        for options, files, text in ((("--device", "cuda"), ("train.txt", "test.txt"), "torch finds no GPU"),
+                                     (("--valid", 600), ("train.txt",), "has 600 documents"), (("--valid", 9), ("train.txt", "test.txt"), "TRAIN alone"),
                                      ((), ("train.txt",), "expected TRAIN and TEST"),
                                      (("--load", "x"), ("train.txt", "test.txt"), "TEST alone"),
                                      ((), ("bad.txt", "test.txt"), "bad.txt, line 2: no label"),
