@@ -43,6 +43,7 @@ def arguments(given=None):
     p.add_argument("--epochs", type=int, default=5)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--lr", type=float, default=.007, help="of the output layer, AdamW (default .007)")
+    p.add_argument("--tail-lr", type=float, default=1., metavar="FACTOR", help="of the labels behind the head, times --lr (default 1)")
     p.add_argument("--encoder-lr", type=float, help="default .003 of a bag, 5e-5 of a transformer, AdamW")
     p.add_argument("--weight-decay", type=float, default=0., help="of the output layer")
     p.add_argument("--dropout", type=float, default=.3)
@@ -147,6 +148,12 @@ class Words:
         return numpy.cumsum([0] + [len(id) for id in ids]), numpy.concatenate(ids), numpy.concatenate(values)
 
 
+def to(array, device):
+    """A numpy array as a tensor on the device; nothing waits."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def tokens(folder, max_tokens, texts):
     """(offset, ids) of a transformer's tokens"""
     import transformers
@@ -186,11 +193,14 @@ class Bag(torch.nn.Module):
     def prepare(self, texts):
         return self.words.bags(texts)
 
+    def length(self, documents):   # nothing is padded
+        return None
+
     def forward(self, documents, at):
         offset, id, value = documents
         own, places = rows_of(offset, at)
-        to = lambda a: torch.from_numpy(a).to(self.bias.device)
-        return self.bag(to(id[places]).long(), to(own[:-1]), per_sample_weights=to(value[places])) + self.bias
+        id, own, value = (to(array, self.bias.device) for array in (id[places], own[:-1], value[places]))
+        return self.bag(id.long(), own, per_sample_weights=value) + self.bias
 
     def optimizer(self):
         rows, bias = RowAdam(self.bag.weight), torch.optim.Adam([self.bias])
@@ -212,11 +222,14 @@ class Transformer(torch.nn.Module):
             import transformers
         except ImportError:
             sys.exit("--encoder FOLDER needs the package transformers; --encoder bag does without")
-        self.model = transformers.AutoModel.from_pretrained(folder).float()
+        self.model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").float()   # others compile for each length
         self.folder, self.width, self.max_tokens = folder, self.model.config.hidden_size, max_tokens
 
     def prepare(self, texts):
         return tokens(self.folder, self.max_tokens, texts)
+
+    def length(self, documents):
+        return numpy.diff(documents[0])
 
     def forward(self, documents, at):
         offset, ids = documents
@@ -225,7 +238,7 @@ class Transformer(torch.nn.Module):
         mask = numpy.arange(length.max()) < length[:, None]
         padded = numpy.zeros(mask.shape, numpy.int64)
         padded[mask] = ids[places]
-        padded, mask = (torch.from_numpy(array).to(self.model.device) for array in (padded, mask))
+        padded, mask = to(padded, self.model.device), to(mask, self.model.device)
         with torch.autocast(padded.device.type, torch.bfloat16, enabled=padded.is_cuda):
             state = self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
         return (state.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -261,7 +274,7 @@ class Dense(torch.nn.Module):
         z = self.logits(h)
         y = torch.zeros_like(z)
         row = numpy.repeat(numpy.arange(len(h)), numpy.diff(offset))
-        y[torch.from_numpy(row).to(h.device), torch.from_numpy(ids).long().to(h.device)] = 1
+        y[to(row, h.device), to(ids, h.device).long()] = 1
         loss = functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / len(h)
         self.own.zero_grad()
         loss.backward()
@@ -285,7 +298,8 @@ class Sparse(torch.nn.Module):
         super().__init__()
         self.a, self.recent, self.steps = a, [], 0
         blocks = [{"labels": a.head, "fan_in": haste.DENSE}] if a.head else []
-        if labels > a.head:
+        self.heads, self.tails = len(blocks), int(labels > a.head)
+        if self.tails:
             blocks.append({"labels": labels - a.head, "fan_in": min(a.fan_in, inputs), "group_size": a.group_size})
         self.layer = haste.torch.Layer(labels, inputs, blocks, order=order, frequency=frequency, samples=samples, optimizer="adamw",
                                        lr=a.lr, weight_decay=a.weight_decay, negligible=a.negligible, seed=a.seed,
@@ -293,7 +307,8 @@ class Sparse(torch.nn.Module):
 
     def train_step(self, h, offset, ids, lr):
         self.layer.options["lr"] = lr
-        loss = self.layer(h, offset, ids)
+        self.layer.options["blocks"] = [{"lr": lr}] * self.heads + [{"lr": lr * self.a.tail_lr}] * self.tails
+        loss = self.layer(h, to(offset, h.device), to(ids, h.device))
         loss.backward()
         return loss.detach()
 
@@ -349,14 +364,24 @@ def progress(items, what):
             yield item
 
 
+def batches(order, size, length, random=None):
+    """Parts of `order`. Where padding costs, of documents that are alike long: out of 32 parts that belong together."""
+    if length is not None:
+        runs = (order[i:i + 32 * size] for i in range(0, len(order), 32 * size))
+        order = numpy.concatenate([run[numpy.argsort(length[run], kind="stable")] for run in runs])
+    parts = [order[i:i + size] for i in range(0, len(order), size)]
+    if length is not None and random is not None:
+        random.shuffle(parts)
+    return parts
+
+
 def score(encoder, output, documents, lists, inverse, labels, batch):
     """P@k and PSP@k, k = 1, 3, 5, in percent."""
     encoder.eval(), output.eval()
     metrics = haste.Metrics(5, labels, inverse)
     offset, ids = lists
     with torch.no_grad():
-        for first in range(0, len(offset) - 1, batch):
-            at = numpy.arange(first, min(first + batch, len(offset) - 1))
+        for at in batches(numpy.arange(len(offset) - 1), batch, encoder.length(documents)):
             found = torch.full((len(at), 5), -1, dtype=torch.int32)
             best = output.top_k(encoder(documents, at), 5)
             found[:, :best.shape[1]] = best
@@ -410,10 +435,11 @@ def train(a, encoder, output, documents, lists, after):
     total, step = steps * a.epochs, 0
     encoder.train(), output.train()
     for epoch in range(1, a.epochs + 1):
-        order, losses = numpy.random.default_rng((a.seed, epoch)).permutation(N), torch.zeros((), device=device)
+        random, losses = numpy.random.default_rng((a.seed, epoch)), torch.zeros((), device=device)
+        parts = batches(random.permutation(N), a.batch, encoder.length(documents), random)
         of_output, begun = Stopwatch(device), time.perf_counter()
         for i in progress(range(steps), f"epoch {epoch}"):
-            at = order[i * a.batch:(i + 1) * a.batch]
+            at = parts[i]
             own, places = rows_of(offset, at)
             h = functional.dropout(encoder(documents, at), a.dropout)
             leaf = h.detach().requires_grad_()   # so that the output layer's time can be told from the encoder's
