@@ -43,7 +43,8 @@ def arguments(given=None):
     p.add_argument("--epochs", type=int, default=5)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--lr", type=float, default=.007, help="of the output layer, AdamW (default .007)")
-    p.add_argument("--tail-lr", type=float, default=1., metavar="FACTOR", help="of the labels behind the head, times --lr (default 1)")
+    p.add_argument("--tail-lr", type=float, metavar="FACTOR", help="of the labels behind the head, times --lr (default inputs / fan-in: "
+                   "logits that are sums of fewer inputs move as fast)")
     p.add_argument("--encoder-lr", type=float, help="default .003 of a bag, 5e-5 of a transformer, AdamW")
     p.add_argument("--weight-decay", type=float, default=0., help="of the output layer")
     p.add_argument("--dropout", type=float, default=.3)
@@ -298,16 +299,18 @@ class Sparse(torch.nn.Module):
         super().__init__()
         self.a, self.recent, self.steps = a, [], 0
         blocks = [{"labels": a.head, "fan_in": haste.DENSE}] if a.head else []
-        self.heads, self.tails = len(blocks), int(labels > a.head)
-        if self.tails:
-            blocks.append({"labels": labels - a.head, "fan_in": min(a.fan_in, inputs), "group_size": a.group_size})
+        fan_in = min(a.fan_in, inputs)
+        self.rates = [1.] * len(blocks)   # of the blocks
+        if labels > a.head:
+            blocks.append({"labels": labels - a.head, "fan_in": fan_in, "group_size": a.group_size})
+            self.rates.append(a.tail_lr or inputs / fan_in)
         self.layer = haste.torch.Layer(labels, inputs, blocks, order=order, frequency=frequency, samples=samples, optimizer="adamw",
                                        lr=a.lr, weight_decay=a.weight_decay, negligible=a.negligible, seed=a.seed,
                                        batch=a.batch, dtype=a.dtype, device=a.device)
 
     def train_step(self, h, offset, ids, lr):
         self.layer.options["lr"] = lr
-        self.layer.options["blocks"] = [{"lr": lr}] * self.heads + [{"lr": lr * self.a.tail_lr}] * self.tails
+        self.layer.options["blocks"] = [{"lr": lr * rate} for rate in self.rates]
         loss = self.layer(h, to(offset, h.device), to(ids, h.device))
         loss.backward()
         return loss.detach()

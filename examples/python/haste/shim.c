@@ -6,7 +6,7 @@
    cc -std=c99 -O3 -fno-math-errno -fopenmp -fPIC -shared -I../../.. shim.c -o libhaste_python.so -lm
 
    library.py compiles it so at the first import. With -DHASTE_PYTHON_CUDA the structs of haste_cuda.cuh are there as
-   well, for a library that is linked with an object of that header. */
+   well, for cuda.py: the library is then linked with an object of that header. */
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
 #ifdef HASTE_PYTHON_CUDA
