@@ -118,7 +118,7 @@ static int settings_options(settings *s, option *table)
         { OPTION_REAL, "encoder-init", "SCALE", &s->encoder_init, 0, 1e6, 1, "embeddings begin uniform in +-SCALE", 0 },
         { OPTION_REAL, "momentum", "MU", &s->momentum, 0, .99999, 1, "for --optimizer momentum; 0: 0.9", 0 },
         { OPTION_REAL, "weight-decay", "WD", &s->weight_decay, 0, 1e6, 2, "of the layer", 0 },
-        { OPTION_REAL, "head-decay", "WD", &s->head_decay, -1, 1e6, 2, "of the head, on top; -1: .1 with a tail, else 0", 0 },
+        { OPTION_REAL, "head-decay", "WD", &s->head_decay, -1, 1e6, 2, "of the head, on top; -1: .1 with a tail, else (and above 100,000 labels) 0", 0 },
         { OPTION_REAL, "negligible", "G", &s->negligible, -1, 1, 1,
           "smaller d loss / d logit count as 0, which saves time; -1: .003 with bce and a tail, else 0", 0 },
         { OPTION_REAL, "dropout", "SHARE", &s->dropout, -1, .99, 2, "of the layer's inputs; -1: .3 with a tail, .15 with many labels, else .7 to .1, less for more documents", 0 },
@@ -191,7 +191,8 @@ static void choose_settings(settings *s, int64_t documents, int64_t labels, int6
     if (!(s->encoder_lr > 0)) s->encoder_lr = many ? .0012 : tail ? .003 : .005;
     /* Found with BCE; under softmax all slopes of negatives are small. A model kept before there was such an option had none. */
     if (s->negligible < 0) s->negligible = tail && s->loss == HASTE_BCE && !s->resume ? .003 : 0;
-    if (s->head_decay < 0) s->head_decay = tail && !s->resume ? .1 : 0;
+    /* Keeps frequent labels from being learnt by heart while rare ones have their passes. A fifth of very many are no frequent ones. */
+    if (s->head_decay < 0) s->head_decay = tail && !many && !s->resume ? .1 : 0;
     if (s->dropout < 0) {
         s->dropout = many ? .15 : tail ? .3 : .7 - .45 * log10(n / 5000);
         s->dropout = s->dropout > .7 ? .7 : s->dropout < .1 ? .1 : s->dropout;
