@@ -344,6 +344,45 @@ class TestSemantics(Case):
         layer.check()
 
 
+    def test_default_dtype(self):
+        layer = make("exact")
+        x, rows = batch()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            layer(x, rows).backward()
+            (id, score), found, some = layer.top_k(x, 5), layer.above(x, 1.), layer.score(x, csr(rows))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        self.assertEqual({score.dtype, found[2].dtype, some.dtype}, {torch.float32})
+        self.assertTrue((layer.top_k(x, 5)[0] == id).all())
+
+    def test_offsets(self):
+        """Lists on the device that reach beyond their ids, or begin in the middle of them."""
+        layer = make().eval()
+        x, rows = batch()
+        o, i = csr(rows)
+        self.close(layer(x, o + 3, torch.cat([i[:3], i, i[:9]])), layer(x, rows), 1e-12)
+        for bad in (o + 1, o - 1, o.flip(0), o + 10**9):
+            layer(x, bad, i)
+            with self.assertRaisesRegex(haste.Error, "sample"):
+                layer.check()
+            layer.score(x, bad, i)
+            with self.assertRaises(haste.Error):
+                layer.check()
+
+    def test_noticed_before_the_workspace_grew(self):
+        layer = make(batch=16)
+        x, _ = batch(n=16)
+        layer(x, torch.arange(16, device=GPU) + L)
+        layer.top_k(batch(n=300)[0], 40)
+        with self.assertRaisesRegex(haste.Error, "sample 0"):
+            layer.check()
+        layer.check()
+        with self.assertRaises(haste.Error):
+            layer.top_k(x, 1000)
+        layer(x, torch.arange(16, device=GPU)).backward()
+
+
 class TestState(Case):
     def trained(self, mode, device=GPU, **options):
         layer = make(mode, device, **options)
@@ -413,6 +452,8 @@ class TestState(Case):
             self.same(other, layer)
             layer.share_memory()
             self.same(other, layer)
+        layer = make(path="general", deterministic=True).cpu().cuda()
+        self.assertEqual((layer.core.path, layer.core._work["deterministic"]), (["general", "general"], True))
         with self.assertRaisesRegex(haste.Error, "another place"):
             layer.memory = layer.memory.clone()
             layer(*batch())
@@ -533,6 +574,13 @@ class TestTorch(Case):
         torch.cuda.synchronize()
         want = layer.top_k(other, 5)
         self.assertTrue((id == want[0]).all() and (score == want[1]).all())
+        self.close(z, layer.logits(other), 1e-6)
+        layer.top_k(batch(n=300)[0], 40)   # another workspace; the graph keeps its own
+        del other
+        full = torch.full((2**26,), 7, dtype=torch.uint8, device=GPU)
+        graph.replay()
+        torch.cuda.synchronize()
+        self.assertTrue((id == want[0]).all() and (full == 7).all())
         layer.train()
         with self.assertRaisesRegex(haste.Error, "captured"):
             with torch.cuda.graph(torch.cuda.CUDAGraph()):
@@ -569,7 +617,7 @@ class TestTorch(Case):
     def test_learns(self):
         """The default layer, end to end."""
         torch.manual_seed(1)
-        labels, samples = 3000, 4096
+        labels = 3000
         direction = torch.randn(labels, 64, device=GPU)
         encoder = torch.nn.Linear(64, 256, device=GPU)
         layer = Layer(labels, 256, frequency=np.full(labels, 8), samples=labels * 8, optimizer="adamw", lr=.01, device="cuda")

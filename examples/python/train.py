@@ -494,7 +494,7 @@ def build(a, names, words, frequency=None, samples=0, order=None):
 
 
 def load(a):
-    saved = torch.load(a.load, weights_only=True)
+    saved = torch.load(a.load, weights_only=True, map_location="cpu")
     kept = argparse.Namespace(**{**saved["arguments"], "device": a.device})   # any device reads any other's
     words = Words(word=saved["words"], idf=saved["idf"].numpy()) if kept.encoder == "bag" else None
     encoder, output = build(kept, saved["names"], words)

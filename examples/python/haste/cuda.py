@@ -33,8 +33,10 @@ def host_array(value):
     return value.detach().contiguous().numpy() if isinstance(value, torch.Tensor) else value
 
 
-def device_ids(value, name, dtype, size=None):
-    """A row of integers on the device. What does not fit becomes -1 or the largest number, and haste says so as of bad ids."""
+def device_ids(value, name, dtype, device, size=None):
+    """A row of integers on the device. What does not fit becomes -1 or the largest number, a bad id."""
+    if isinstance(value, torch.Tensor) and value.device != device:
+        raise Error(f"{name} is on {value.device}, and the layer on {device}", "HASTE_ERR_DEVICE")
     if not isinstance(value, torch.Tensor) or value.dim() != 1 or value.dtype not in (torch.int32, torch.int64):
         what = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise Error(f"{name} is {what}, expected a tensor of int32 or int64 in one row")
@@ -49,30 +51,35 @@ def device_ids(value, name, dtype, size=None):
 class Lists:
     """B lists of labels: where all lies on the device, there, and haste_cuda_check finds what is wrong; else on the host, checked."""
 
-    def __init__(self, value, name, B, ids=None):
+    def __init__(self, device, value, name, B, ids=None):
         value, ids = parts(value, ids)
-        given = [part for part in (value, ids) if isinstance(part, torch.Tensor)]
-        self.on_host = not any(part.is_cuda for part in given)
+        self.on_host = not any(isinstance(part, torch.Tensor) and part.is_cuda for part in (value, ids))
         if self.on_host:
             if isinstance(value, list) and any(isinstance(row, torch.Tensor) and row.dim() for row in value):
-                value = [host_array(row) for row in value]
+                value = [host_array(row.cpu()) if isinstance(row, torch.Tensor) else row for row in value]
             self.offset, self.id = with_offsets(lists(host_array(value), name, B, host_array(ids)))
         elif ids is None:   # one label each; -1: none
-            id = device_ids(value, name, torch.int32, B)
+            id = device_ids(value, name, torch.int32, device, B)
             none = id < 0
             self.offset = torch.cat([torch.zeros(1, dtype=torch.int64, device=id.device), (~none).cumsum(0)])
             self.id = id[none.to(torch.uint8).argsort(stable=True)]
         else:
-            device = next(part.device for part in given if part.is_cuda)
-            value, ids = (torch.as_tensor(part, device=device) for part in (value, ids))
-            self.offset = device_ids(value, f"{name}.offset", torch.int64, B + 1)
-            self.id = device_ids(ids, f"{name}.id", torch.int32)
+            value, ids = (part if isinstance(part, torch.Tensor) and part.is_cuda else torch.as_tensor(part, device=device)
+                          for part in (value, ids))
+            offset = device_ids(value, f"{name}.offset", torch.int64, device, B + 1)
+            self.id = device_ids(ids, f"{name}.id", torch.int32, device)
+            self.offset = offset.masked_fill((offset < 0) | (offset > len(self.id)), -1)   # which the device takes for an error
         if len(self.id) == 0:   # the address must be one
             self.id = torch.zeros(1, dtype=torch.int32, device=self.offset.device) if not self.on_host else numpy.zeros(1, numpy.int32)
 
     @classmethod
-    def of(cls, value, name, B, ids=None):
-        return value if isinstance(value, cls) else cls(value, name, B, ids)
+    def of(cls, device, value, name, B, ids=None):
+        return value if isinstance(value, cls) else cls(device, value, name, B, ids)
+
+    def count(self, first=0, n=None):
+        """The most ids that samples first .. first + n - 1 can have; all of those that lie on the device: to ask it would be to wait."""
+        last = len(self.offset) - 1 if n is None else first + n
+        return int(self.offset[last] - self.offset[first]) if self.on_host else len(self.id)
 
     def put(self, s, where, first=0):
         """Lists from sample `first` on to a haste_cuda_lists; returns its address."""
@@ -92,15 +99,15 @@ class Layer(plain.Described):
     batch             the B that kernels are chosen for. Training takes larger ones (memory grows), predictions work on so many
                       samples at a time
     chunks, deterministic, purpose: haste_cuda_workspace_options
-    allocate          a function of a number of bytes that returns a tensor of so many uint8 on the device"""
+    The layer lies in `memory`, a tensor. Where it is used on other streams than the one it was made on, wait for these before it goes."""
 
     _at = "cuda_layer"
 
-    def __init__(self, labels, inputs, blocks=None, *, device="cuda", allocate=None, path="auto", dtype="bfloat16", **options):
+    def __init__(self, labels, inputs, blocks=None, *, device="cuda", path="auto", dtype="bfloat16", **options):
         self._begin(device, path, **{name: options.pop(name) for name in WORK if name in options})
         s = self._s
         keep = plain.put_layer_options(s, labels, inputs, blocks, dtype=dtype, **options)
-        self._place(s["options.block_count"], allocate)
+        self.memory = self._place()
         self._call("haste_cuda_layer_create", s.at("cuda_layer"), s.at("options"), s.at("cuda_options"), self._stream())
         del keep
 
@@ -118,11 +125,12 @@ class Layer(plain.Described):
         self._s = Structs(cuda=True)
         self._path, self._lock = path, threading.RLock()
         self.memory = self._scratch = self._gradient = self.origin = None
-        self.steps_since_check = 0
+        self._captured, self._noticed = [], None   # workspaces that graphs use; an error that check() has still to raise
 
-    def _place(self, block_count, allocate=None):
-        """Sees to memory for the layer that s["options"] describes."""
+    def _place(self):
+        """Memory for the layer that s["options"] describes, that of now if it is as large."""
         s = self._s
+        block_count = s["options.block_count"]
         each = [self._path] * block_count if isinstance(self._path, str) else self._path
         if len(each) != block_count:
             raise Error(f"path has {len(each)} names, expected one for each of {block_count} blocks")
@@ -132,9 +140,10 @@ class Layer(plain.Described):
             s[f"cuda_options.path[{i}]"] = choice(path, "path", PATHS)
         self._call("haste_cuda_plan_bytes", s.at("options"), None, s.at("cuda_options"), s.at("cuda_plan"))
         size = s["cuda_plan.layer"]
-        if self.memory is None or len(self.memory) != size:
-            self.memory = allocate(size) if allocate else torch.empty(size, dtype=torch.uint8, device=self.device)
-        s["cuda_options.memory"], s["cuda_options.bytes"] = self.memory.data_ptr(), size
+        same = self.memory is not None and len(self.memory) == size
+        memory = self.memory if same else torch.empty(size, dtype=torch.uint8, device=self.device)
+        s["cuda_options.memory"], s["cuda_options.bytes"] = memory.data_ptr(), size
+        return memory
 
     def _call(self, name, *arguments):
         with torch.cuda.device(self.device):
@@ -146,22 +155,22 @@ class Layer(plain.Described):
     # ---- to the host and back
 
     @classmethod
-    def from_host(cls, host, *, device="cuda", path="auto", allocate=None, **work):
+    def from_host(cls, host, *, device="cuda", path="auto", **work):
         """haste_cuda_upload: a haste.Layer on the device."""
         layer = cls.__new__(cls)
         layer._begin(device, path, **work)
-        layer.upload(host, allocate)
+        layer.upload(host)
         return layer
 
-    def upload(self, host, allocate=None):
+    def upload(self, host):
         """haste_cuda_upload, in place of what this layer was."""
         s = self._s
         with self._lock, host._lock:
             plain.put_layer_options(s, **host.options())
-            self._place(s["options.block_count"], allocate)
-            self._free_work()
+            memory = self._place()
             self._call("haste_cuda_upload", s.at("cuda_layer"), host._s.at("layer"), s.at("cuda_options"), self._stream())
-            self._gradient = None
+            self._free_work()   # made for the layer of before
+            self.memory, self._gradient = memory, None
             s.clear("cuda_gradient")
 
     def host(self):
@@ -217,7 +226,10 @@ class Layer(plain.Described):
     def _free_work(self):
         """Gives the workspace back, when the device is done with it."""
         if self._scratch is not None:
-            torch.cuda.current_stream(self.device).synchronize()
+            try:   # which waits; what the device has noticed is raised by check()
+                self._call("haste_cuda_check", self._s.at("cuda_work"), self._stream())
+            except Error as error:
+                self._noticed = self._noticed or error
             with torch.cuda.device(self.device):
                 self._s.library.function["haste_cuda_workspace_free"](self._s.at("cuda_work"))
             self._scratch = None
@@ -226,9 +238,12 @@ class Layer(plain.Described):
     def _reserve(self, B=0, ids=0, k=0):
         """Sees to a workspace of at least that size."""
         s = self._s
+        capturing = self.capturing()
         if self._scratch is not None and B <= s["cuda_work.batch"] and ids <= s["cuda_work.ids"] and k <= s["cuda_work.top_k"]:
+            if capturing and not any(kept is self._scratch for kept in self._captured):
+                self._captured.append(self._scratch)   # replays write there when the layer may have another
             return
-        if torch.cuda.is_current_stream_capturing():
+        if capturing:
             raise Error("a graph is being captured, and the call needs a larger workspace: make the same call once before",
                         "HASTE_ERR_STATE")
         s.clear("cuda_work_options")
@@ -237,9 +252,9 @@ class Layer(plain.Described):
         s["cuda_work_options.top_k"] = max(k, 16, s["cuda_work.top_k"])
         s["cuda_work_options.deterministic"], s["cuda_work_options.chunks"] = bool(self._work["deterministic"]), self._work["chunks"]
         s["cuda_work_options.purpose"] = choice(self._work["purpose"], "purpose", plain.PURPOSES)
-        self._free_work()
         plain.put_layer_options(s, **self.options())
         self._call("haste_cuda_plan_bytes", s.at("options"), s.at("cuda_work_options"), s.at("cuda_options"), s.at("cuda_plan"))
+        self._free_work()
         scratch = torch.empty(s["cuda_plan.workspace"], dtype=torch.uint8, device=self.device)
         s["cuda_work_options.memory"], s["cuda_work_options.bytes"] = scratch.data_ptr(), len(scratch)
         self._call("haste_cuda_workspace_create", s.at("cuda_work"), s.at("cuda_layer"), s.at("cuda_work_options"))
@@ -266,16 +281,16 @@ class Layer(plain.Described):
     def _grad_x(self, grad_x, B):
         if grad_x is None:
             return None, 0
+        self._array(grad_x, "grad_x", (B, self.inputs), (torch.float32, torch.bfloat16))
         if not grad_x.is_contiguous():
             raise Error("grad_x is not contiguous, and the gradient is added there")
-        self._array(grad_x, "grad_x", (B, self.inputs), (torch.float32, torch.bfloat16))
         return grad_x.data_ptr(), TYPES[grad_x.dtype]
 
     def _put_step(self, B, positives, ids, blocks=None, grad_norm=False, **options):
         """Options of a call, and its lists. Returns what must stay alive until it ends."""
         s = self._s
         s.clear("step", "rates", "cuda_lists")
-        positives = Lists.of(positives, "positives", B, ids)
+        positives = Lists.of(self.device, positives, "positives", B, ids)
         positives.put(s, "cuda_lists")
         keep = [positives]
         for name in ("positive_value", "ignored", "function", "softmax"):
@@ -291,16 +306,23 @@ class Layer(plain.Described):
                 s[f"step.loss.{name}"] = keep[-1].data_ptr()
         plain.put_numbers(s, options)
         plain.put_rates(s, blocks, s["cuda_layer.block_count"])
-        self._reserve(B, len(positives.id))
+        self._reserve(B, positives.count())
         return keep
 
     def check(self):
         """haste_cuda_check: waits for the stream, and raises what the device has noticed since the last check: bad ids, numbers that
         are not finite. Where it raises, all else was done."""
         with self._lock:
-            self.steps_since_check = 0
+            noticed, self._noticed = self._noticed, None
+            if noticed is not None:
+                raise noticed
             if self._scratch is not None:
                 self._call("haste_cuda_check", self._s.at("cuda_work"), self._stream())
+
+    def capturing(self):
+        """Is torch's current stream being captured into a graph?"""
+        with torch.cuda.device(self.device):
+            return torch.cuda.is_current_stream_capturing()
 
     # ---- training
 
@@ -341,7 +363,6 @@ class Layer(plain.Described):
                 if not own:
                     s.clear("cuda_gradient")
             del keep
-            self.steps_since_check += 1
         return out
 
     def _gradient_over(self, gradient):
@@ -354,16 +375,16 @@ class Layer(plain.Described):
         pointers = (ctypes.c_void_p * n)(), (ctypes.c_void_p * n)()
         for i, pair in enumerate(gradient):
             for to, name, a, shape in zip(pointers, ("weight", "bias"), pair, (self._shape(i), self._shape(i)[::2])):
+                to[i] = self._array(a, f"gradient[{i}].{name}", shape, (torch.float32,)).data_ptr()
                 if not a.is_contiguous():
                     raise Error(f"gradient[{i}].{name} is not contiguous")
-                to[i] = self._array(a, f"gradient[{i}].{name}", shape, (torch.float32,)).data_ptr()
         s.clear("cuda_gradient")
         self._call("haste_cuda_gradient_init", s.at("cuda_gradient"), s.at("cuda_layer"), *map(ctypes.addressof, pointers))
         return s.at("cuda_gradient")
 
     def _own_gradient(self):
         if self._gradient is None:
-            self._gradient = [tuple(torch.zeros(shape, device=self.device) for shape in (self._shape(i), self._shape(i)[::2]))
+            self._gradient = [tuple(torch.zeros(shape, dtype=torch.float32, device=self.device) for shape in (self._shape(i), self._shape(i)[::2]))
                               for i in range(self._s["cuda_layer.block_count"])]
             self._gradient_over(self._gradient)
         elif not self.pending:   # another may have been there in between
@@ -411,18 +432,19 @@ class Layer(plain.Described):
         return logits
 
     def backward(self, x, grad_logits, *, grad_x=None, gradient=None):
-        """haste_cuda_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply; and grad_x (+=)."""
+        """haste_cuda_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply, or, with False, none; and grad_x
+        (+=)."""
         s = self._s
         with self._lock:
             x, given = self._x(x)
             grad_logits = self._array(grad_logits, "grad_logits", (len(x), self.slots), (torch.float32, torch.bfloat16))
             self._reserve(len(x))
-            to = self._own_gradient() if gradient is None else self._gradient_over(gradient)
+            to = self._own_gradient() if gradient is None else self._gradient_over(gradient) if gradient else None
             try:
                 self._call("haste_cuda_backward", s.at("cuda_layer"), s.at("cuda_work"), *given, grad_logits.data_ptr(),
                            TYPES[grad_logits.dtype], to, *self._grad_x(grad_x, len(x)), self._stream())
             finally:
-                if gradient is not None:
+                if gradient:
                     s.clear("cuda_gradient")
 
     def rewire(self, share, *, group_share=None, prune="magnitude", scope="block", growth="random", uniform=False, x=None,
@@ -447,9 +469,9 @@ class Layer(plain.Described):
             given, pair = (None, 0, 0), None
             if x is not None:
                 x, given = self._x(x)
-                pair = Lists.of(positives, "positives", len(x), ids)
+                pair = Lists.of(self.device, positives, "positives", len(x), ids)
                 pair.put(s, "cuda_lists")
-            self._reserve(given[2], len(pair.id) if pair else 0)
+            self._reserve(given[2], pair.count() if pair else 0)
             before = [self.index(i).to(torch.int32) if self._pointer(i, "index") else None
                       for i in range(len(self.blocks))] if origin else None
             arguments = (s.at("cuda_layer"), s.at("cuda_work"), s.at("rewire"), *given, s.at("cuda_lists") if pair else None,
@@ -482,10 +504,10 @@ class Layer(plain.Described):
         s = self._s
         if only is not None:
             raise Error("only is not on the GPU yet: score() scores listed labels")
-        excluded = None if excluded is None else Lists.of(excluded, "excluded", len(x))
+        excluded = None if excluded is None else Lists.of(self.device, excluded, "excluded", len(x))
         for first in range(0, len(x), self.batch):
             n = min(self.batch, len(x) - first)
-            self._reserve(n, len(excluded.id) if excluded else 0, k)
+            self._reserve(n, excluded.count(first, n) if excluded else 0, k)
             s.clear("cuda_search")
             if excluded:
                 s["cuda_search.excluded"] = excluded.put(s, "cuda_excluded", first)
@@ -497,7 +519,7 @@ class Layer(plain.Described):
         with self._lock:
             x, (pointer, kind, B) = self._x(x)
             id = torch.empty((B, max(k, 0)), dtype=torch.int32, device=self.device)
-            score = torch.empty((B, max(k, 0)), device=self.device)
+            score = torch.empty((B, max(k, 0)), dtype=torch.float32, device=self.device)
             row = self.inputs * x.element_size()
             for first, n in self._search(x, excluded, only, k):
                 self._call("haste_cuda_top_k", s.at("cuda_layer"), s.at("cuda_work"), pointer + first * row, kind, n, k,
@@ -517,7 +539,7 @@ class Layer(plain.Described):
                 at, capacity = torch.empty(n + 1, dtype=torch.int64, device=self.device), 64 * n
                 while True:
                     id = torch.empty(capacity, dtype=torch.int32, device=self.device)
-                    score = torch.empty(capacity, device=self.device)
+                    score = torch.empty(capacity, dtype=torch.float32, device=self.device)
                     try:
                         self._call("haste_cuda_above", s.at("cuda_layer"), s.at("cuda_work"), pointer + first * row, kind, n,
                                    threshold, s.at("cuda_search"), at.data_ptr(), id.data_ptr(), score.data_ptr(), capacity,
@@ -531,20 +553,20 @@ class Layer(plain.Described):
                 total += needed.value
                 ids.append(id[:needed.value])
                 scores.append(score[:needed.value])
-            empty = torch.empty(0, device=self.device)
+            empty = torch.empty(0, dtype=torch.float32, device=self.device)
         return offset, torch.cat([empty.int(), *ids]), torch.cat([empty, *scores])
 
     def score(self, x, candidates, ids=None):
-        """haste_cuda_score: logits of given labels, float32, in the order of the candidates' ids."""
+        """haste_cuda_score: logits of given labels, float32, in the order of the candidates' ids. Waits for the device."""
         s = self._s
         with self._lock:
             x, (pointer, kind, B) = self._x(x)
-            pair = Lists.of(candidates, "candidates", B, ids)
-            self._reserve(B if pair.on_host else 0, len(pair.id))
-            score = torch.zeros(int(pair.offset[-1] - pair.offset[0]), device=self.device)
+            pair = Lists.of(self.device, candidates, "candidates", B, ids)
+            self._reserve(*((B, pair.count()) if pair.on_host else ()))
+            score = torch.zeros(len(pair.id), dtype=torch.float32, device=self.device)
             self._call("haste_cuda_score", s.at("cuda_layer"), s.at("cuda_work"), pointer, kind, B,
-                       pair.put(s, "cuda_lists"), score.data_ptr() or s.at("step"), self._stream())
-        return score
+                       pair.put(s, "cuda_lists"), score.data_ptr(), self._stream())
+        return score[:max(int(pair.offset[-1] - pair.offset[0]), 0)]
 
     # ---- files
 

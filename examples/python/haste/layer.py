@@ -561,7 +561,7 @@ class Layer(Described):
         return logits
 
     def backward(self, x, grad_logits, *, grad_x=None, gradient=None):
-        """haste_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply; and grad_x (+=)."""
+        """haste_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply, or, with False, none; and grad_x (+=)."""
         s = self._s
         x = self._x(x)
         array(grad_logits, "grad_logits", "float32", (len(x), self.slots))
@@ -569,11 +569,11 @@ class Layer(Described):
             array(grad_x, "grad_x", "float32", x.shape, written=True)
         with self._lock:
             self._reserve(len(x))
-            to = self._own_gradient() if gradient is None else self._gradient_over(gradient)
+            to = self._own_gradient() if gradient is None else self._gradient_over(gradient) if gradient else None
             try:
                 s.call("haste_backward", s.at("layer"), s.at("work"), x, len(x), grad_logits, to, grad_x)
             finally:
-                if gradient is not None:
+                if gradient:
                     s.clear("gradient")
 
     def score_inputs(self, scores, x, positives, ids=None, **options):

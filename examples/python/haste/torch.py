@@ -24,6 +24,7 @@ from . import ops
 from .library import Error
 
 MODES = ("fused", "exact", "accumulate", "parameters")
+SHARED, ON_GPU = ("batch", "chunks", "purpose"), ("path", "deterministic")   # options of both cores, and of haste.cuda.Layer
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -64,7 +65,7 @@ def given_array(core, value):
 
 
 def given_lists(core, value, name, B, ids=None):
-    return gpu.Lists(value, name, B, ids) if isinstance(core, gpu.Layer) else plain_lists(value, name, B, ids)
+    return gpu.Lists(core.device, value, name, B, ids) if isinstance(core, gpu.Layer) else plain_lists(value, name, B, ids)
 
 
 def tensor(value):
@@ -75,10 +76,14 @@ def loss_tensor(value):
     return value.to(torch.float32) if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
-def host_layer(memory, extra, **work):
-    """haste_layer_attach: the layer that lies in a state's memory."""
+def aligned(memory):
+    """Bytes on the CPU, at an address that haste takes: torch aligns what it allocates, but not every view."""
     memory = memory.detach().cpu().contiguous()
-    memory = memory.clone() if memory.data_ptr() % 64 else memory   # torch aligns what it allocates
+    return memory.clone() if memory.data_ptr() % 64 else memory
+
+
+def host_layer(memory, extra, **work):
+    """haste_layer_attach: the layer that lies in a state's memory, aligned()."""
     return plain.layer_attach(memory.numpy(), extra["options"], step=extra["step"], rewires=extra["rewires"], **work)
 
 
@@ -98,12 +103,12 @@ class Call:
         """The options with a loss so many times as large."""
         options = dict(options)
         if factor == 0:   # a scale of 0 would mean the default: decay and momentum go on, nothing else does
-            return {**options, "sample_weight": given_array(self.core, torch.zeros(B, device=self.layer.memory.device))}
+            return {**options, "sample_weight": given_array(self.core, torch.zeros(B, dtype=torch.float32, device=self.layer.memory.device))}
         return {**options, "scale": (options.get("scale") or 1 / max(B, 1)) * factor}
 
     def run(self, function, x, options, wanted, **extra):
         """(loss, gradient for x or None)"""
-        grad_x = torch.zeros(x.shape, device=x.device) if wanted else None
+        grad_x = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if wanted else None
         loss = function(given(x), self.lists, grad_x=given_array(self.core, grad_x), **options, **extra)
         return loss, grad_x
 
@@ -176,10 +181,10 @@ class Logits(torch.autograd.Function):
     def backward(ctx, grad):
         x, core = ctx.saved_tensors[0], ctx.layer._bound()
         gradients = [torch.zeros_like(p) for p in ctx.layer.parameters(recurse=False)]
-        grad_x = torch.zeros(x.shape, device=x.device) if ctx.needs_input_grad[0] else None
+        grad_x = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if ctx.needs_input_grad[0] else None
         each = [given_array(core, g) for g in gradients]
         core.backward(given(x), given_array(core, single(grad)), grad_x=given_array(core, grad_x),
-                      gradient=list(zip(each[::2], each[1::2])) or None)
+                      gradient=list(zip(each[::2], each[1::2])) or False)
         return None if grad_x is None else grad_x.to(x.dtype), None, *gradients
 
 
@@ -191,8 +196,9 @@ class Layer(torch.nn.Module):
     mode        "fused", "exact", "accumulate" or "parameters", see above
     device      "cpu" or "cuda": x, and lists and weights that are tensors, are there. to(), cpu() and cuda() move the layer. On a GPU
                 dtype is bfloat16 unless said otherwise (in mode "parameters" float32)
-    check_every on a GPU: what only the device can see (a bad id there, an infinite logit) is looked for after so many batches, which
-                waits for the device; 0: where check() is called, alone
+    path, deterministic: on a GPU, as of haste.cuda.Layer
+    check_every on a GPU: what only the device can see (a bad id there, an infinite logit) is looked for before each so-manieth training
+                batch, which waits for the device; 0: where check() is called, alone
     shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
                 updates itself is refused where torch.distributed has several processes, since replicas would drift apart:
                 take "parameters" with DDP
@@ -207,20 +213,19 @@ class Layer(torch.nn.Module):
         self.options = {name: options.pop(name) for name in list(options)
                         if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
 
+        self._on_gpu = {}   # options of haste.cuda.Layer, also for a layer that moves
         if torch.device(device).type == "cuda":
             if mode == "parameters":
                 options.setdefault("dtype", "float32")
-            self._core = gpu.Layer(labels, inputs, blocks, device=device, allocate=self._allocate(device), **options)
+            self._core = gpu.Layer(labels, inputs, blocks, device=device, **options)
+            self._on_gpu = {name: options[name] for name in ON_GPU if name in options}
+            self._keep(self._core.memory)
         else:
-            allocate = self._allocate(device)
-            self._core = plain.Layer(labels, inputs, blocks, allocate=lambda size: allocate(size).numpy(), **options)
+            def allocate(size):
+                self._keep(torch.empty(size, dtype=torch.uint8, device="cpu"))
+                return self.memory.numpy()
+            self._core = plain.Layer(labels, inputs, blocks, allocate=allocate, **options)
         self._ready()
-
-    def _allocate(self, device):
-        def allocate(size):
-            self._keep(torch.empty(size, dtype=torch.uint8, device=device))
-            return self.memory
-        return allocate
 
     def _keep(self, memory):
         """The tensor that the layer lies in: a buffer. Where parameters are views of it, they are what torch knows: whoever
@@ -233,7 +238,7 @@ class Layer(torch.nn.Module):
 
     def _numbered(self):
         """What compiled functions need: see ops.py."""
-        self._number = ops.number(self)
+        self._number, self._since_check = ops.number(self), 0
         self._token = torch.zeros(2, dtype=torch.int64, device="cpu")
         self._anchor = torch.empty(0, requires_grad=True, device=self.memory.device)   # backward comes by also where x needs none
         self._scaled = torch.zeros((), dtype=torch.bool, device=self.memory.device)    # on a GPU: _unscaled has something to say
@@ -284,15 +289,13 @@ class Layer(torch.nn.Module):
         """to(), cpu(), cuda(): the layer goes along."""
         device = fn(torch.empty(0, dtype=torch.uint8, device=self.memory.device)).device
         if device != self.memory.device and device.type in ("cpu", "cuda"):
-            self._core._nothing_pending()
-            self._bound()
             self._set_state(*self._state(), device)
         return super()._apply(fn, recurse)
 
     def check(self):
         """On a GPU: waits for the device, and raises what it has noticed since the last look: haste_cuda_check. Where it raises, all
         else was done. Also done every check_every batches, and by state_dict() and save()."""
-        core = self._core
+        core, self._since_check = self._core, 0
         if isinstance(core, gpu.Layer):
             core.check()
             if self._scaled.item():
@@ -367,11 +370,11 @@ class Layer(torch.nn.Module):
     def _forward_of(self, call, x, train, wanted):
         """(loss, gradient for x if it is known and wanted)"""
         core = self._core
-        if isinstance(core, gpu.Layer) and 0 < self.check_every <= core.steps_since_check and \
-                not torch.cuda.is_current_stream_capturing():
-            self.check()
         if not train:
             return call.run(core.evaluate, x, call.loss_options, wanted)
+        if isinstance(core, gpu.Layer) and 0 < self.check_every <= self._since_check and not core.capturing():
+            self.check()
+        self._since_check += 1
         if self.mode != "parameters" and not self.shard and torch.distributed.is_available() and \
                 torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise Error(f"mode {self.mode!r} in one of {torch.distributed.get_world_size()} processes: replicas would drift "
@@ -417,7 +420,7 @@ class Layer(torch.nn.Module):
             return super().apply(*function)
         if self.mode != "accumulate":
             raise Error(f"apply() is for mode \"accumulate\", and the layer's is {self.mode!r}", "HASTE_ERR_STATE")
-        own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS}
+        own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS or name == "blocks"}
         self._bound().apply(**{**own, **options})
 
     def score_inputs(self, scores, x, positives, ids=None, **options):
@@ -498,19 +501,18 @@ class Layer(torch.nn.Module):
         self._core._nothing_pending()
         core = self._bound()
         self.check()
-        memory = torch.from_numpy(core.host().to_memory()) if isinstance(core, gpu.Layer) else self.memory
+        memory = aligned(torch.from_numpy(core.host().to_memory())) if isinstance(core, gpu.Layer) else self.memory
         return memory, self.get_extra_state()
 
     def _set_state(self, memory, extra, device):
         """Makes it that layer, on `device`."""
-        work = {name: self._core._work[name] for name in ("batch", "chunks", "purpose")}
-        memory = memory.clone() if memory.data_ptr() % 64 else memory
-        host = host_layer(memory, extra, **work)
+        work, memory = {name: self._core._work[name] for name in SHARED}, aligned(memory)
+        core = host_layer(memory, extra, **work)
         if device.type == "cuda":
-            self._core = gpu.Layer.from_host(host, device=device, allocate=self._allocate(device), **work)
-        else:
-            self._core = host
-            self._keep(memory)
+            core = gpu.Layer.from_host(core, device=device, **work, **self._on_gpu)
+            memory = core.memory
+        self._core = core
+        self._keep(memory)
         self._numbered()
         self._lay(copy=False)
 
@@ -535,8 +537,7 @@ class Layer(torch.nn.Module):
             differ.append(f"it is of version {extra['haste']} of haste (files, save and load, go between versions)")
         if not differ:
             try:
-                memory = memory.detach().cpu().contiguous()
-                memory = memory.clone() if memory.data_ptr() % 64 else memory
+                memory = aligned(memory)
                 host = host_layer(memory, extra)
             except Error as error:
                 differ.append(str(error))
@@ -544,6 +545,8 @@ class Layer(torch.nn.Module):
             errors.append(f"haste.torch.Layer {prefix.rstrip('.')!r}: the state has another layer: {'; '.join(differ)}")
         elif isinstance(self._core, gpu.Layer):
             self._core.upload(host)
+            self._keep(self._core.memory)
+            self._lay(copy=False)
         elif metadata.get("assign_to_params_buffers"):
             self.memory = memory
             self.set_extra_state(extra)
@@ -555,12 +558,12 @@ class Layer(torch.nn.Module):
         memory, extra = self._state()
         state = {**self.__dict__, "_core": None, "_extra": (extra, self._core._work)}
         if isinstance(self._core, gpu.Layer):
-            state["_extra"] += (memory, getattr(self._core, "_path"))
+            state["_extra"] += (memory, self._core.device)
             state["_buffers"] = {name: value for name, value in self._buffers.items() if name != "memory"}
             state.pop("memory", None)
         elif self._parameters:   # as above
             state["memory"] = self.memory.clone()
-        for name in ("_number", "_token", "_anchor", "_scaled"):
+        for name in ("_number", "_token", "_anchor", "_scaled", "_since_check"):
             del state[name]
         return state
 
@@ -568,8 +571,10 @@ class Layer(torch.nn.Module):
         extra, work, *on_device = state.pop("_extra")
         super().__setstate__(state)
         if on_device:
-            memory, path = on_device
-            self._core = gpu.Layer.from_host(host_layer(memory, extra), allocate=self._allocate("cuda"), path=path, **work)
+            memory, device = on_device
+            work = {name: work[name] for name in SHARED}
+            self._core = gpu.Layer.from_host(host_layer(aligned(memory), extra), device=device, **work, **self._on_gpu)
+            self._keep(self._core.memory)
             self._numbered()
             self._lay(copy=False)
         else:
@@ -583,17 +588,22 @@ class Layer(torch.nn.Module):
     def save(self, path, **options):
         """haste_save: the model file of haste.h, for any program of haste's."""
         self.check()
-        self._bound().save(path, **options)
+        core = self._bound()
+        (core.host() if isinstance(core, gpu.Layer) else core).save(path, **options)
 
     @classmethod
     def load(cls, path, *, mode="fused", device="cpu", shard=False, **options):
         """haste_load. The file says what the layer is; options: lr, ... of steps, batch, threads, ... of the workspace."""
-        work = {name: options.pop(name) for name in list(options) if name in plain.WORK}
+        work = {name: options.pop(name) for name in list(options) if name in plain.WORK and name not in ON_GPU}
+        if torch.device(device).type == "cpu" and "path" in options:
+            work["path"] = options.pop("path")
         return cls.from_core(plain.Layer.load(path, map=True, **work), mode=mode, device=device, shard=shard, **options)
 
     @classmethod
     def from_core(cls, core, *, mode="fused", device="cpu", shard=False, check_every=100, **steps):
-        """A module from a haste.Layer, copied: of layer_from_rows, labels_add, slice, ... steps: lr, ... of every step."""
+        """A module from a haste.Layer or haste.cuda.Layer, copied: of layer_from_rows, labels_add, slice, ... steps: lr, ... of every
+        step; for a GPU path and deterministic too."""
+        on_gpu = {name: steps.pop(name) for name in ON_GPU if name in steps} if torch.device(device).type == "cuda" else {}
         for name in steps:
             if name not in plain.STEP_NUMBERS + plain.LOSS_NUMBERS:
                 raise TypeError(f"haste has no option {name!r} here")
@@ -602,16 +612,17 @@ class Layer(torch.nn.Module):
         arrays.choice(mode, "mode", MODES)
         arrays.choice(torch.device(device).type, "device", ("cpu", "cuda"))
         layer.mode, layer.shard, layer.loss_scale, layer.check_every, layer.options = mode, shard, 1., check_every, steps
+        work, layer._on_gpu = {name: core._work[name] for name in SHARED}, on_gpu
         if isinstance(core, gpu.Layer):
             core = core.host()
         if mode == "parameters":
             core = core.copy(optimizer="sgd")
         if torch.device(device).type == "cuda":
-            work = {name: core._work[name] for name in ("batch", "chunks", "purpose")}
-            layer._core = gpu.Layer.from_host(core, device=device, allocate=layer._allocate(device), **work)
+            layer._core = gpu.Layer.from_host(core, device=device, **work, **on_gpu)
+            layer._keep(layer._core.memory)
         else:
             layer._keep(torch.from_numpy(core.to_memory()).clone())
-            layer._core = core._another()
+            layer._core = plain.Layer._empty(**{**core._work, **work})
             layer._core.attach(layer.memory.numpy(), core.options(), core.step, core.rewires)
         layer._ready()
         return layer
