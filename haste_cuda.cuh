@@ -1,4 +1,4 @@
-/* haste_cuda.cuh - version 0.1.0 - MIT licence at the end of haste.h
+/* haste_cuda.cuh - version 0.2.0 - MIT licence at the end of haste.h
 
    The output layer of haste.h on an NVIDIA GPU: the same words with haste_cuda_ before them, device pointers, the caller's
    stream. Nothing but the CUDA runtime.

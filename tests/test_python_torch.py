@@ -199,6 +199,35 @@ class TestGradients(Case):
         self.assertEqual(y.grad.shape, (B, D))
 
 
+    def test_default_dtype(self):
+        """torch's default type is the caller's affair."""
+        want = make("exact")
+        want(*batch()).backward()
+        for dtype in (torch.float64, torch.bfloat16):
+            layers = [make(mode) for mode in haste.torch.MODES]
+            x, rows = batch()
+            torch.set_default_dtype(dtype)
+            try:
+                for layer in layers:
+                    y = x.clone().requires_grad_()
+                    layer(y, rows).backward()
+                    layer.eval().logits(y).sum().backward()
+                    self.assertEqual(layer.top_k(x, 3)[1].dtype, torch.float32)
+            finally:
+                torch.set_default_dtype(torch.float32)
+            self.assertTrue((weights(layers[1]) == weights(want)).all())
+            self.assertEqual([layer.core.pending for layer in layers], [0, 0, 1, 0])   # eval's logits leave no gradients
+
+    def test_rates_of_blocks(self):
+        """Of an update from what was accumulated, too."""
+        layer = make("accumulate", lr=.1)
+        layer.options["blocks"] = [{"lr": 0}, {"lr": 0}]
+        before = weights(layer)
+        layer(*batch()).backward()
+        layer.apply()
+        self.assertTrue((weights(layer) == before).all())
+
+
 class TestSemantics(Case):
     """What falls on users of layers that train in forward."""
 
@@ -995,7 +1024,8 @@ class TestTrain(Case):
     def test_sentences(self):
         (self.folder / "bad.txt").write_text("__label__a word\nno label\n")
         (self.folder / "empty.txt").write_text("")
-        for options, files, text in ((("--device", "cuda"), ("train.txt", "test.txt"), "no CUDA module here yet"),
+        for options, files, text in ((("--device", "cuda"), ("train.txt", "test.txt"), "torch finds no GPU"),
+                                     (("--valid", 600), ("train.txt",), "has 600 documents"), (("--valid", 9), ("train.txt", "test.txt"), "TRAIN alone"),
                                      ((), ("train.txt",), "expected TRAIN and TEST"),
                                      (("--load", "x"), ("train.txt", "test.txt"), "TEST alone"),
                                      ((), ("bad.txt", "test.txt"), "bad.txt, line 2: no label"),

@@ -4,10 +4,12 @@
     python3 train.py TRAIN TEST                              # a bag of words; needs torch and numpy alone
     python3 train.py TRAIN TEST --layer dense --log runs.csv --plot runs.png
     python3 train.py TRAIN TEST --encoder FOLDER             # a folder of Hugging Face's: config.json, weights, tokenizer
+    python3 train.py TRAIN TEST --encoder FOLDER --device cuda
     python3 train.py TEST --load model.pt
 
 A line is a document, as fastText has them, `__label__cats __label__dogs My pets`, or `cats;dogs<tab>My pets`; .gz and .xz are
-unpacked. Labels and words are learnt from TRAIN; TEST is scored after each epoch, and decides nothing."""
+unpacked. Labels and words are learnt from TRAIN; TEST is scored after each epoch, and decides nothing. On a GPU transformer and dense
+layer compute in bfloat16, from float32 weights (autocast); haste's layer keeps bfloat16 weights there."""
 import argparse
 import csv
 import gzip
@@ -33,13 +35,16 @@ LOG = ("run", "layer", "encoder", "seed", "labels", "inputs", "head", "fan_in", 
 
 def arguments(given=None):
     p = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="A line of TRAIN: __label__cats __label__dogs My pets")
-    p.add_argument("files", nargs="+", metavar="FILE", help="TRAIN and TEST; with --load TEST alone")
+    p.add_argument("files", nargs="+", metavar="FILE", help="TRAIN and TEST; with --load TEST alone, with --valid TRAIN alone")
     p.add_argument("--layer", choices=("haste", "dense"), default="haste", help="the output layer (default haste)")
     p.add_argument("--encoder", default="bag", metavar="bag|FOLDER", help="words, or a transformer (package transformers)")
-    p.add_argument("--device", default="cpu", help="cpu; cuda with --layer dense alone: haste's layer has no CUDA module here yet")
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), help="of haste's weights (default float32; on a GPU bfloat16)")
     p.add_argument("--epochs", type=int, default=5)
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--lr", type=float, default=.007, help="of the output layer, AdamW (default .007)")
+    p.add_argument("--tail-lr", type=float, metavar="FACTOR", help="of the labels behind the head, times --lr (default inputs / fan-in: "
+                   "logits that are sums of fewer inputs move as fast)")
     p.add_argument("--encoder-lr", type=float, help="default .003 of a bag, 5e-5 of a transformer, AdamW")
     p.add_argument("--weight-decay", type=float, default=0., help="of the output layer")
     p.add_argument("--dropout", type=float, default=.3)
@@ -55,6 +60,8 @@ def arguments(given=None):
     p.add_argument("--rewire-share", type=float, default=.1, help="of inputs moved at first, falling to 0")
     p.add_argument("--rewire-every", type=int, default=300, metavar="STEPS")
     p.add_argument("--rewire-end", type=float, default=.7, metavar="SHARE", help="of training, after which nothing moves")
+    p.add_argument("--valid", type=int, default=0, metavar="N", help="score the last N documents of TRAIN, left out of training, in "
+                   "place of TEST")
     p.add_argument("--limit", type=int, metavar="N", help="only the first N documents of each file")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--run", help="the run's name in the log (default: layer and encoder)")
@@ -63,10 +70,11 @@ def arguments(given=None):
     p.add_argument("--save", metavar="FILE", help="the model, for --load")
     p.add_argument("--load", metavar="FILE", help="a model of --save; nothing is trained")
     a = p.parse_args(given)
-    if len(a.files) != (1 if a.load else 2):
-        p.error(f"{len(a.files)} files, expected {'TEST alone' if a.load else 'TRAIN and TEST'}")
-    if a.layer == "haste" and torch.device(a.device).type != "cpu":
-        p.error(f"--device {a.device}: haste's layer has no CUDA module here yet: --device cpu, or --layer dense")
+    if len(a.files) != (1 if a.load or a.valid else 2):
+        p.error(f"{len(a.files)} files, expected {'TEST alone' if a.load else 'TRAIN alone' if a.valid else 'TRAIN and TEST'}")
+    if torch.device(a.device).type == "cuda" and not torch.cuda.is_available():
+        p.error(f"--device {a.device}: torch finds no GPU")
+    a.dtype = a.dtype or ("float32" if torch.device(a.device).type == "cpu" else "bfloat16")
     if a.plot and not a.log:
         p.error("--plot draws the runs of a log: --log FILE")
     if a.encoder_lr is None:
@@ -141,6 +149,19 @@ class Words:
         return numpy.cumsum([0] + [len(id) for id in ids]), numpy.concatenate(ids), numpy.concatenate(values)
 
 
+def to(array, device):
+    """A numpy array as a tensor on the device; nothing waits."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def tokens(folder, max_tokens, texts):
+    """(offset, ids) of a transformer's tokens"""
+    import transformers
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return csr(tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"], numpy.int64)
+
+
 # ---- encoders --------------------------------------------------------------------------------------------------------
 
 class RowAdam:
@@ -173,11 +194,14 @@ class Bag(torch.nn.Module):
     def prepare(self, texts):
         return self.words.bags(texts)
 
+    def length(self, documents):   # nothing is padded
+        return None
+
     def forward(self, documents, at):
         offset, id, value = documents
         own, places = rows_of(offset, at)
-        to = lambda a: torch.from_numpy(a).to(self.bias.device)
-        return self.bag(to(id[places]).long(), to(own[:-1]), per_sample_weights=to(value[places])) + self.bias
+        id, own, value = (to(array, self.bias.device) for array in (id[places], own[:-1], value[places]))
+        return self.bag(id.long(), own, per_sample_weights=value) + self.bias
 
     def optimizer(self):
         rows, bias = RowAdam(self.bag.weight), torch.optim.Adam([self.bias])
@@ -199,21 +223,29 @@ class Transformer(torch.nn.Module):
             import transformers
         except ImportError:
             sys.exit("--encoder FOLDER needs the package transformers; --encoder bag does without")
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        self.model = transformers.AutoModel.from_pretrained(folder)
-        self.width, self.max_tokens = self.model.config.hidden_size, max_tokens
+        self.model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").float()   # others compile for each length
+        self.folder, self.width, self.max_tokens = folder, self.model.config.hidden_size, max_tokens
 
     def prepare(self, texts):
-        return texts
+        return tokens(self.folder, self.max_tokens, texts)
+
+    def length(self, documents):
+        return numpy.diff(documents[0])
 
     def forward(self, documents, at):
-        tokens = self.tokenizer([documents[i] for i in at], padding=True, truncation=True, max_length=self.max_tokens,
-                                return_tensors="pt").to(self.model.device)
-        state, mask = self.model(**tokens).last_hidden_state, tokens["attention_mask"][:, :, None]
-        return (state * mask).sum(1) / mask.sum(1).clamp(min=1)
+        offset, ids = documents
+        own, places = rows_of(offset, at)
+        length = numpy.diff(own)
+        mask = numpy.arange(length.max()) < length[:, None]
+        padded = numpy.zeros(mask.shape, numpy.int64)
+        padded[mask] = ids[places]
+        padded, mask = to(padded, self.model.device), to(mask, self.model.device)
+        with torch.autocast(padded.device.type, torch.bfloat16, enabled=padded.is_cuda):
+            state = self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+        return (state.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     def optimizer(self):
-        own = torch.optim.AdamW(self.parameters(), weight_decay=.01)
+        own = torch.optim.AdamW(self.parameters(), weight_decay=.01, fused=self.model.device.type == "cuda")
 
         def step(lr):
             own.param_groups[0]["lr"] = lr
@@ -239,19 +271,25 @@ class Dense(torch.nn.Module):
     def train_step(self, h, offset, ids, lr):
         """The loss, after an update. Leaves the gradient in h.grad."""
         if self.own is None:
-            self.own = torch.optim.AdamW(self.linear.parameters(), weight_decay=self.decay)
-        z = self.linear(h)
+            self.own = torch.optim.AdamW(self.linear.parameters(), weight_decay=self.decay, fused=h.is_cuda)
+        z = self.logits(h)
         y = torch.zeros_like(z)
-        y[torch.from_numpy(numpy.repeat(numpy.arange(len(h)), numpy.diff(offset))), torch.from_numpy(ids).long()] = 1
+        row = numpy.repeat(numpy.arange(len(h)), numpy.diff(offset))
+        y[to(row, h.device), to(ids, h.device).long()] = 1
         loss = functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / len(h)
         self.own.zero_grad()
         loss.backward()
         self.own.param_groups[0]["lr"] = lr
         self.own.step()
-        return loss.item()
+        return loss.detach()
+
+    def logits(self, h):
+        with torch.autocast(h.device.type, torch.bfloat16, enabled=h.is_cuda):
+            z = self.linear(h)
+        return z.float()
 
     def top_k(self, h, k):
-        return self.linear(h).topk(min(k, self.linear.out_features)).indices.int().cpu()
+        return self.logits(h).topk(min(k, self.linear.out_features)).indices.int().cpu()
 
 
 class Sparse(torch.nn.Module):
@@ -259,35 +297,44 @@ class Sparse(torch.nn.Module):
 
     def __init__(self, a, labels, inputs, frequency, samples, order=None):
         super().__init__()
-        self.a, self.scores, self.steps = a, None, 0
+        self.a, self.recent, self.steps = a, [], 0
         blocks = [{"labels": a.head, "fan_in": haste.DENSE}] if a.head else []
+        fan_in = min(a.fan_in, inputs)
+        self.rates = [1.] * len(blocks)   # of the blocks
         if labels > a.head:
-            blocks.append({"labels": labels - a.head, "fan_in": min(a.fan_in, inputs), "group_size": a.group_size})
+            blocks.append({"labels": labels - a.head, "fan_in": fan_in, "group_size": a.group_size})
+            self.rates.append(a.tail_lr or inputs / fan_in)
         self.layer = haste.torch.Layer(labels, inputs, blocks, order=order, frequency=frequency, samples=samples, optimizer="adamw",
                                        lr=a.lr, weight_decay=a.weight_decay, negligible=a.negligible, seed=a.seed,
-                                       batch=a.batch)
+                                       batch=a.batch, dtype=a.dtype, device=a.device)
 
     def train_step(self, h, offset, ids, lr):
         self.layer.options["lr"] = lr
-        loss = self.layer(h, offset, ids)
+        self.layer.options["blocks"] = [{"lr": lr * rate} for rate in self.rates]
+        loss = self.layer(h, to(offset, h.device), to(ids, h.device))
         loss.backward()
-        return loss.item()
+        return loss.detach()
 
     def rewire(self, h, offset, ids, total):
-        """Every so many steps, with a share that falls; gradients are scored in the ten batches before."""
+        """Every so many steps, with a share that falls; gradients are those of the ten batches before."""
         a, self.steps = self.a, self.steps + 1
         if a.rewire == "never":
             return
         left = -self.steps % a.rewire_every
         if a.rewire == "gradient" and left < 10:
-            self.scores = self.scores or haste.InputScores(self.layer.core)
-            self.layer.score_inputs(self.scores, h.detach(), offset, ids)
+            self.recent.append((h.detach(), numpy.diff(offset), ids))
         share = haste.rewire_share(self.steps, int(a.rewire_end * total), a.rewire_share)
-        if left == 0 and share > 0:
-            self.layer.rewire(share, **({"growth": "gradient", "scores": self.scores} if a.rewire == "gradient" else {}))
+        if left == 0 and share > 0 and a.rewire == "random":
+            self.layer.rewire(share)
+        elif left == 0 and share > 0:
+            h, count, ids = zip(*self.recent)
+            lists = numpy.concatenate([[0], numpy.cumsum(numpy.concatenate(count))]), numpy.concatenate(ids)
+            self.layer.rewire(share, growth="gradient", x=torch.cat(h), positives=lists)
+        if left == 0:
+            self.recent = []
 
     def top_k(self, h, k):
-        return self.layer.top_k(h, k)[0]
+        return self.layer.top_k(h, k)[0].cpu()
 
 
 def order_of(a, frequency, bags, offset, ids):
@@ -320,14 +367,24 @@ def progress(items, what):
             yield item
 
 
+def batches(order, size, length, random=None):
+    """Parts of `order`. Where padding costs, of documents that are alike long: out of 32 parts that belong together."""
+    if length is not None:
+        runs = (order[i:i + 32 * size] for i in range(0, len(order), 32 * size))
+        order = numpy.concatenate([run[numpy.argsort(length[run], kind="stable")] for run in runs])
+    parts = [order[i:i + size] for i in range(0, len(order), size)]
+    if length is not None and random is not None:
+        random.shuffle(parts)
+    return parts
+
+
 def score(encoder, output, documents, lists, inverse, labels, batch):
     """P@k and PSP@k, k = 1, 3, 5, in percent."""
     encoder.eval(), output.eval()
     metrics = haste.Metrics(5, labels, inverse)
     offset, ids = lists
     with torch.no_grad():
-        for first in range(0, len(offset) - 1, batch):
-            at = numpy.arange(first, min(first + batch, len(offset) - 1))
+        for at in batches(numpy.arange(len(offset) - 1), batch, encoder.length(documents)):
             found = torch.full((len(at), 5), -1, dtype=torch.int32)
             best = output.top_k(encoder(documents, at), 5)
             found[:, :best.shape[1]] = best
@@ -348,37 +405,60 @@ def peak(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
+class Stopwatch:
+    """Seconds between begin and end, added up; on a GPU by its events, so that nothing has to wait."""
+
+    def __init__(self, device):
+        self.gpu, self.pairs = device.type == "cuda", []
+
+    def now(self):
+        if not self.gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def begin(self):
+        self.pairs.append([self.now()])
+
+    def end(self):
+        self.pairs[-1].append(self.now())
+
+    def seconds(self):
+        if self.gpu:
+            torch.cuda.synchronize()
+        return sum(a.elapsed_time(b) / 1000 if self.gpu else b - a for a, b in self.pairs)
+
+
 def train(a, encoder, output, documents, lists, after):
     """after(epoch, loss, seconds, seconds of the output layer) is called at the end of each epoch."""
     device, N, (offset, ids) = torch.device(a.device), len(lists[0]) - 1, lists
     encoder_step = encoder.optimizer()
     steps = math.ceil(N / a.batch)
     total, step = steps * a.epochs, 0
-
-    def clock():
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     encoder.train(), output.train()
     for epoch in range(1, a.epochs + 1):
-        order, losses, of_output, begun = numpy.random.default_rng((a.seed, epoch)).permutation(N), 0., 0., clock()
+        random, losses = numpy.random.default_rng((a.seed, epoch)), torch.zeros((), device=device)
+        parts = batches(random.permutation(N), a.batch, encoder.length(documents), random)
+        of_output, begun = Stopwatch(device), time.perf_counter()
         for i in progress(range(steps), f"epoch {epoch}"):
-            at = order[i * a.batch:(i + 1) * a.batch]
+            at = parts[i]
             own, places = rows_of(offset, at)
             h = functional.dropout(encoder(documents, at), a.dropout)
             leaf = h.detach().requires_grad_()   # so that the output layer's time can be told from the encoder's
-            factor, start = haste.schedule(step + 1, total // 20, total + 1), clock()
+            factor = haste.schedule(step + 1, total // 20, total + 1)
+            of_output.begin()
             losses += output.train_step(leaf, own, ids[places], a.lr * factor)
-            of_output += clock() - start
+            of_output.end()
             h.backward(leaf.grad)
             encoder_step(a.encoder_lr * factor)
             if isinstance(output, Sparse):
-                start = clock()
+                of_output.begin()
                 output.rewire(h, own, ids[places], total)
-                of_output += clock() - start
+                of_output.end()
             step += 1
-        after(epoch, losses / steps, clock() - begun, of_output)
+        of_output, loss = of_output.seconds(), losses.item() / steps
+        after(epoch, loss, time.perf_counter() - begun, of_output)
 
 
 def plot(log, to):
@@ -414,8 +494,8 @@ def build(a, names, words, frequency=None, samples=0, order=None):
 
 
 def load(a):
-    saved = torch.load(a.load, weights_only=True)
-    kept = argparse.Namespace(**{**saved["arguments"], "device": a.device})
+    saved = torch.load(a.load, weights_only=True, map_location="cpu")
+    kept = argparse.Namespace(**{**saved["arguments"], "device": a.device})   # any device reads any other's
     words = Words(word=saved["words"], idf=saved["idf"].numpy()) if kept.encoder == "bag" else None
     encoder, output = build(kept, saved["names"], words)
     encoder.load_state_dict(saved["encoder"])
@@ -439,12 +519,17 @@ def main(given=None):
         print(f"TEST       {len(texts):,} documents; {left} labels that the model does not have\n{says(values)}")
         return values
     texts, labels = read(a.files[0], a.limit)
+    if a.valid:
+        if not 0 < a.valid < len(texts):
+            sys.exit(f"--valid {a.valid}: {a.files[0]} has {len(texts)} documents")
+        test, test_labels, texts, labels = texts[-a.valid:], labels[-a.valid:], texts[:-a.valid], labels[:-a.valid]
+    else:
+        test, test_labels = read(a.files[1], a.limit)
     names = sorted({name for row in labels for name in row})
     id = {name: i for i, name in enumerate(names)}
     lists, _ = lists_of(labels, id)
     frequency, N = numpy.bincount(lists[1], minlength=len(names)), len(texts)
     inverse = haste.inverse_propensity(frequency, N)
-    test, test_labels = read(a.files[1], a.limit)
     test_lists, left = lists_of(test_labels, id)
     if a.head is None:
         a.head = 4096 if len(names) >= 8192 else 1024

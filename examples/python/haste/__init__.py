@@ -1,4 +1,4 @@
-"""haste: an output layer for hundreds of thousands of labels and more, on numpy arrays; haste.torch has it for PyTorch.
+"""haste: an output layer for hundreds of thousands of labels and more, on numpy arrays; haste.torch has it for PyTorch, on a GPU too.
 
     layer = haste.Layer(labels=670091, inputs=768, optimizer="adamw", frequency=frequency, samples=N)
     loss = layer.train_step(x, positives, lr=.007, grad_x=grad_x)

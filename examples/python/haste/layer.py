@@ -91,6 +91,27 @@ def number(name, value):
     return -1 if value == 0 and name in NONE else value
 
 
+def put_numbers(s, numbers):
+    """Options of a step that are numbers."""
+    for name, value in numbers.items():
+        if name not in LOSS_NUMBERS + STEP_NUMBERS:
+            raise TypeError(f"haste has no option {name!r} here")
+        if value is not None:
+            s[f"step.{'loss.' * (name in LOSS_NUMBERS)}{name}"] = number(name, value)
+
+
+def put_rates(s, blocks, block_count):
+    """Rates of each block."""
+    if blocks is None:
+        return
+    if len(blocks) != block_count:
+        raise Error(f"blocks has {len(blocks)} rates, expected one for each of {block_count}, or None")
+    for i, rates in enumerate(blocks):
+        for name, value in (rates or {}).items():
+            s[f"rates[{i}].{name}"] = -1 if value == 0 and name != "frozen" else value
+    s["step.block"] = s.at("rates")
+
+
 def view(owner, pointer, dtype, shape):
     """An array over C's memory, which its owner keeps alive; None for NULL."""
     if not pointer:
@@ -127,7 +148,48 @@ def tile_function(function, failed):
     return TILE_FUNCTION(call)
 
 
-class Layer:
+class Described:
+    """What a layer says of itself: members of the struct `_at`."""
+
+    labels, inputs, slots, seed, step, rewires = (
+        property(lambda self, name=name: self._s[f"{self._at}.{name}"])
+        for name in ("labels", "inputs", "slots", "seed", "step", "rewires"))
+    loss = property(lambda self: LOSSES[self._s[f"{self._at}.loss"]])
+    optimizer = property(lambda self: OPTIMIZERS[self._s[f"{self._at}.optimizer"]])
+    dtype = property(lambda self: DTYPES[self._s[f"{self._at}.dtype"]])
+    state_dtype = property(lambda self: DTYPES[self._s[f"{self._at}.state_dtype"]])
+    batch = property(lambda self: self._work["batch"])
+
+    @property
+    def blocks(self):
+        return [{name: self._s[f"{self._at}.block[{i}].{name}"] for name in
+                 ("labels", "group_size", "fan_in", "begin", "end")} for i in range(self._s[f"{self._at}.block_count"])]
+
+    def options(self):
+        """What a layer with the same memory is made with."""
+        return {"labels": self.labels, "inputs": self.inputs, "blocks": self.blocks, "loss": self.loss,
+                "optimizer": self.optimizer, "dtype": self.dtype, "state_dtype": self.state_dtype, "seed": self.seed}
+
+    def __repr__(self):
+        blocks = ", ".join("{labels} x {0}".format("dense" if b["fan_in"] == b["end"] - b["begin"] else
+                                                   f"{b['fan_in']} (S {b['group_size']})", **b) for b in self.blocks)
+        return (f"haste.Layer(labels={self.labels}, inputs={self.inputs}, blocks: {blocks}, {self.loss}, "
+                f"{self.optimizer}, {self.dtype}, step={self.step})")
+
+    def _pointer(self, i, name):
+        if not 0 <= i < self._s[f"{self._at}.block_count"]:
+            raise Error(f"block {i}, expected 0 to {self._s[f'{self._at}.block_count'] - 1}")
+        return self._s[f"{self._at}.block[{i}].{name}"]
+
+    def _shape(self, i):
+        return tuple(self._s[f"{self._at}.block[{i}].{name}"] for name in ("groups", "fan_in", "group_size"))
+
+    def _nothing_pending(self):
+        if self.pending:
+            raise Error("gradients are pending, and would be lost: apply them first", "HASTE_ERR_STATE")
+
+
+class Layer(Described):
     """haste_layer, with its workspace and gradient. Calls on one layer wait for each other; each uses all threads.
 
     labels, inputs    L, D
@@ -181,14 +243,7 @@ class Layer:
 
     # ---- what it is
 
-    labels, inputs, slots, seed, step, rewires = (
-        property(lambda self, name=name: self._s[f"layer.{name}"])
-        for name in ("labels", "inputs", "slots", "seed", "step", "rewires"))
-    loss = property(lambda self: LOSSES[self._s["layer.loss"]])
-    optimizer = property(lambda self: OPTIMIZERS[self._s["layer.optimizer"]])
-    dtype = property(lambda self: DTYPES[self._s["layer.dtype"]])
-    state_dtype = property(lambda self: DTYPES[self._s["layer.state_dtype"]])
-    batch = property(lambda self: self._work["batch"])
+    _at = "layer"
 
     @property
     def path(self):
@@ -197,27 +252,11 @@ class Layer:
             return PATHS[self._s["work.path"]]
 
     @property
-    def blocks(self):
-        return [{name: self._s[f"layer.block[{i}].{name}"] for name in
-                 ("labels", "group_size", "fan_in", "begin", "end")} for i in range(self._s["layer.block_count"])]
-
-    @property
     def nbytes(self):
         return self.plan()["layer"]
 
     def plan(self):
         return plan_bytes(batch=self.batch, chunks=self._work["chunks"], purpose=self._work["purpose"], **self.options())
-
-    def options(self):
-        """What a layer with the same memory is made with."""
-        return {"labels": self.labels, "inputs": self.inputs, "blocks": self.blocks, "loss": self.loss,
-                "optimizer": self.optimizer, "dtype": self.dtype, "state_dtype": self.state_dtype, "seed": self.seed}
-
-    def __repr__(self):
-        blocks = ", ".join("{labels} x {0}".format("dense" if b["fan_in"] == b["end"] - b["begin"] else
-                                                   f"{b['fan_in']} (S {b['group_size']})", **b) for b in self.blocks)
-        return (f"haste.Layer(labels={self.labels}, inputs={self.inputs}, blocks: {blocks}, {self.loss}, "
-                f"{self.optimizer}, {self.dtype}, step={self.step})")
 
     def _view(self, pointer, dtype, shape):
         there = view((self._s, self._memory), pointer, dtype, shape)
@@ -228,15 +267,6 @@ class Layer:
     def _written(self):
         if self._read_only:
             raise Error("the layer lies in memory that is read-only: it predicts, and copy() trains", "HASTE_ERR_STATE")
-
-    def _pointer(self, i, name):
-        if not 0 <= i < self._s["layer.block_count"]:
-            raise Error(f"block {i}, expected 0 to {self._s['layer.block_count'] - 1}")
-        return self._s[f"layer.block[{i}].{name}"]
-
-    def _shape(self, i):
-        s = self._s
-        return tuple(s[f"layer.block[{i}].{name}"] for name in ("groups", "fan_in", "group_size"))
 
     # Views, no copies: [G, F, S], [G, F], [G, S] of block i. bfloat16 comes as its bits, uint16.
     def weight(self, i=0):
@@ -308,10 +338,6 @@ class Layer:
             layer = self if self._s["layer.memory"] and not hasattr(self._s, "of") else self.copy()
             return layer._view(layer._s["layer.memory"], numpy.uint8, (layer._s["layer.bytes"],)).copy()
 
-    def _nothing_pending(self):
-        if self.pending:
-            raise Error("gradients are pending, and would be lost: apply them first", "HASTE_ERR_STATE")
-
     def __getstate__(self):
         with self._lock:
             self._nothing_pending()
@@ -362,11 +388,7 @@ class Layer:
         positives = lists(positives, "positives", B, ids)
         keep = [positives]
         put_lists(s, "lists", positives)
-        for name, value in numbers.items():
-            if name not in LOSS_NUMBERS + STEP_NUMBERS:
-                raise TypeError(f"haste has no option {name!r} here")
-            if value is not None:
-                s[f"step.{'loss.' * (name in LOSS_NUMBERS)}{name}"] = number(name, value)
+        put_numbers(s, numbers)
         for name, value, shape in (("sample_weight", sample_weight, (B,)), ("label_weight", label_weight, (self.labels,)),
                                    ("positive_value", positive_value, (len(positives[1]),)),
                                    ("label_scale", label_scale, (self.labels,)),
@@ -386,13 +408,7 @@ class Layer:
             keep.append(ignored)
             s["step.loss.ignored"] = put_lists(s, "ignored", ignored)
             most = max(most, count(ignored, 0, B))
-        if blocks is not None:
-            if len(blocks) != s["layer.block_count"]:
-                raise Error(f"blocks has {len(blocks)} rates, expected one for each of {s['layer.block_count']}, or None")
-            for i, rates in enumerate(blocks):
-                for name, value in (rates or {}).items():
-                    s[f"rates[{i}].{name}"] = -1 if value == 0 and name != "frozen" else value
-            s["step.block"] = s.at("rates")
+        put_rates(s, blocks, s["layer.block_count"])
         if grad_norm:
             s["step.grad_norm"] = s.at("grad_norm")
         if grad_x is not None:
@@ -545,7 +561,7 @@ class Layer:
         return logits
 
     def backward(self, x, grad_logits, *, grad_x=None, gradient=None):
-        """haste_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply; and grad_x (+=)."""
+        """haste_backward: fills `gradient` (=), as of accumulate, or the layer's own, for apply, or, with False, none; and grad_x (+=)."""
         s = self._s
         x = self._x(x)
         array(grad_logits, "grad_logits", "float32", (len(x), self.slots))
@@ -553,11 +569,11 @@ class Layer:
             array(grad_x, "grad_x", "float32", x.shape, written=True)
         with self._lock:
             self._reserve(len(x))
-            to = self._own_gradient() if gradient is None else self._gradient_over(gradient)
+            to = self._own_gradient() if gradient is None else self._gradient_over(gradient) if gradient else None
             try:
                 s.call("haste_backward", s.at("layer"), s.at("work"), x, len(x), grad_logits, to, grad_x)
             finally:
-                if gradient is not None:
+                if gradient:
                     s.clear("gradient")
 
     def score_inputs(self, scores, x, positives, ids=None, **options):

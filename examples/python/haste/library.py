@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy
 
-VERSION = 3   # HASTE_PYTHON_VERSION of shim.c
+VERSION = 4   # HASTE_PYTHON_VERSION of shim.c
 HERE = Path(__file__).resolve().parent
 
 
@@ -56,9 +57,29 @@ def flags(openmp=True):
             "-DHASTE_DLL", *(["-fopenmp"] if openmp else []), *shlex.split(os.environ.get("CFLAGS", ""))]
 
 
+def nvcc():
+    """$NVCC, or nvcc where it is found, or where CUDA puts it."""
+    if os.environ.get("NVCC"):
+        return shlex.split(os.environ["NVCC"])
+    home = Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda") / "bin" / "nvcc"
+    return [shutil.which("nvcc") or (str(home) if home.is_file() else "nvcc")]
+
+
+def architectures():
+    """$GPU_ARCH ("sm_80 sm_90a"), or that of the first GPU here, or sm_90a."""
+    if os.environ.get("GPU_ARCH"):
+        return os.environ["GPU_ARCH"].replace("sm_", "").split()
+    try:
+        found = subprocess.run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"], capture_output=True, text=True)
+        capability = found.stdout.split("\n")[0].strip().replace(".", "") if found.returncode == 0 else ""
+    except OSError:
+        capability = ""
+    return [{"": "90a", "90": "90a"}.get(capability, capability)]
+
+
 def cuda_flags():
-    archs = (os.environ.get("GPU_ARCH") or "sm_90a").replace("sm_", "").split()
-    return [*shlex.split(os.environ.get("NVCC") or "nvcc"), "-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-DHASTE_DLL",
+    archs = architectures()
+    return [*nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-DHASTE_DLL",
             "-DHASTE_CUDA_IMPLEMENTATION", *(f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs)]
 
 
@@ -130,8 +151,8 @@ def run(command):
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as reason:
-        return (f"haste is compiled at the first use, and that needs a compiler: {reason} (CC names one, HASTE_LIBRARY a "
-                f"library that was built elsewhere)")
+        return (f"haste is compiled at the first use, and that needs a compiler: {reason} (CC names one, NVCC that of CUDA, "
+                f"HASTE_LIBRARY a library that was built elsewhere)")
     return f"haste could not be compiled by\n  {shlex.join(command)}\n{done.stderr[-2000:]}" if done.returncode else ""
 
 
@@ -185,6 +206,8 @@ class Library:
                         "HASTE_ERR_FILE")
         self.function = {}
         text += (HERE / "shim.c").read_text(encoding="utf-8") + (header(cuda).read_text(encoding="utf-8") if cuda else "")
+        if cuda and not hasattr(self.dll, "haste_cuda_supported"):
+            raise Error(f"{self.path} was built without CUDA: python -m haste cuda says how it is built with it", "HASTE_ERR_DEVICE")
         for name, (result, arguments) in declarations(text).items():
             function = getattr(self.dll, name)
             function.restype, function.argtypes = result, arguments
@@ -254,16 +277,19 @@ def address(array):
 class Structs:
     """The structs of one layer, in C: `s["step.lr"] = .01`, and s.call("haste_train_step", s.at("layer"), ...)."""
 
+    FREE = (("haste_gradient_free", "gradient"), ("haste_input_scores_free", "scores"), ("haste_workspace_free", "work"),
+            ("haste_layer_free", "layer"), ("haste_file_free", "file"))
+    FREE_CUDA = (("haste_cuda_workspace_free", "cuda_work"), ("haste_cuda_layer_free", "cuda_layer"))
+
     def __init__(self, cuda=False):
         self.library = library(cuda)
         self.memory = ctypes.create_string_buffer(self.library.size)
         self.base = ctypes.addressof(self.memory)
+        self.free = (self.FREE_CUDA if cuda else ()) + self.FREE
 
     def __del__(self):
-        if hasattr(self, "base"):
-            for name, member in (("gradient", "gradient"), ("input_scores", "scores"), ("workspace", "work"),
-                                 ("layer", "layer"), ("file", "file")):
-                self.library.function[f"haste_{name}_free"](self.at(member))
+        for function, member in getattr(self, "free", ()):
+            self.library.function[function](self.at(member))
 
     def at(self, name):
         """The address of a struct or array."""

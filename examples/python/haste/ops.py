@@ -45,8 +45,8 @@ if there:
         call = module._call(x, ids if offset is None else offset, None if offset is None else ids, options_of(names, values))
         value, grad_x = module._forward_of(call, x, train, wanted)
         token = torch.tensor([module._core.step, module._core.rewires], device="cpu")
-        return torch.tensor(value, dtype=torch.float32, device="cpu"), x.new_empty(0, dtype=torch.float32) \
-            if grad_x is None else grad_x, token
+        value = value.to(torch.float32) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32, device="cpu")
+        return value, x.new_empty(0, dtype=torch.float32) if grad_x is None else grad_x, token
 
     @loss.register_fake
     def _(x, anchor, parameters, token, offset, ids, names, values, layer, mode, train, wanted):
@@ -66,7 +66,7 @@ if there:
             grad_x, gradients = module._backward_of(call, x, float(grad), tuple(token.tolist()), wanted)
         else:
             if train:
-                module._unscaled(float(grad))
+                module._unscaled(grad)
             grad_x, gradients = (grad_x * grad).to(x.dtype), []
         return [grad_x if wanted else x.new_empty(0), x.new_zeros(0, dtype=torch.float32), *gradients]
 

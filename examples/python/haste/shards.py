@@ -72,6 +72,8 @@ class LabelShards(torch.nn.Module):
         labels = integers(labels, "labels", numpy.int32)
         if len(labels) != layer.labels or (labels[1:] <= labels[:-1]).any():
             raise Error(f"labels are {len(labels)} numbers, expected {layer.labels}, ascending: one for each label of the layer")
+        if layer.memory.is_cuda:
+            raise Error("the layer is on a GPU, and label shards in several processes work on the CPU", "HASTE_ERR_DEVICE")
         if not layer.shard:
             raise Error("the layer is not one shard of several: make it with shard=True")
         self.layer, self.group = layer, group

@@ -6,7 +6,7 @@
    cc -std=c99 -O3 -fno-math-errno -fopenmp -fPIC -shared -I../../.. shim.c -o libhaste_python.so -lm
 
    library.py compiles it so at the first import. With -DHASTE_PYTHON_CUDA the structs of haste_cuda.cuh are there as
-   well, for a library that is linked with an object of that header: see README.md, which says what of this was run. */
+   well, for cuda.py: the library is then linked with an object of that header. */
 #define HASTE_IMPLEMENTATION
 #include "haste.h"
 #ifdef HASTE_PYTHON_CUDA
@@ -48,12 +48,13 @@ typedef struct haste_python {
     haste_cuda_options           cuda_options;
     haste_cuda_workspace_options cuda_work_options;
     haste_cuda_plan              cuda_plan;
-    haste_cuda_lists             cuda_lists;
+    haste_cuda_lists             cuda_lists, cuda_excluded;
+    haste_cuda_search_options    cuda_search;
 #endif
 } haste_python;
 
 /* Changes whenever library.py could no longer work with a library that was built before. */
-#define HASTE_PYTHON_VERSION 3
+#define HASTE_PYTHON_VERSION 4
 
 HASTE_API int     haste_python_version(void);
 HASTE_API int64_t haste_python_size(void);
@@ -180,17 +181,32 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
 
 #ifdef HASTE_PYTHON_CUDA
     ADDRESS(cuda_layer) ADDRESS(cuda_work) ADDRESS(cuda_gradient) ADDRESS(cuda_options) ADDRESS(cuda_work_options)
-    ADDRESS(cuda_plan) ADDRESS(cuda_lists)
-    NUMBER(cuda_layer.step) NUMBER(cuda_layer.rewires) NUMBER(cuda_layer.seed) NUMBER(cuda_layer.slots)
-    NUMBER(cuda_layer.device)
+    ADDRESS(cuda_plan) ADDRESS(cuda_lists) ADDRESS(cuda_excluded) ADDRESS(cuda_search)
+    NUMBER(cuda_layer.labels) NUMBER(cuda_layer.inputs) NUMBER(cuda_layer.slots) NUMBER(cuda_layer.dtype)
+    NUMBER(cuda_layer.state_dtype) NUMBER(cuda_layer.loss) NUMBER(cuda_layer.optimizer) NUMBER(cuda_layer.block_count)
+    NUMBER(cuda_layer.seed) NUMBER(cuda_layer.step) NUMBER(cuda_layer.rewires) NUMBER(cuda_layer.device)
+    POINTER(cuda_layer.label_of) POINTER(cuda_layer.slot_of)
+#define ROWS(i)                                                                                                        \
+    NUMBER(cuda_layer.block[i].groups) NUMBER(cuda_layer.block[i].labels) NUMBER(cuda_layer.block[i].first_slot)       \
+    NUMBER(cuda_layer.block[i].group_size) NUMBER(cuda_layer.block[i].fan_in) NUMBER(cuda_layer.block[i].begin)        \
+    NUMBER(cuda_layer.block[i].end) NUMBER(cuda_layer.path[i]) NUMBER(cuda_options.path[i])                            \
+    POINTER(cuda_layer.block[i].index) POINTER(cuda_layer.block[i].weight) POINTER(cuda_layer.block[i].bias)           \
+    POINTER(cuda_layer.block[i].weight_state[0]) POINTER(cuda_layer.block[i].weight_state[1])                          \
+    POINTER(cuda_layer.block[i].bias_state[0]) POINTER(cuda_layer.block[i].bias_state[1])
+    EACH_BLOCK(ROWS)
+#undef ROWS
     NUMBER(cuda_options.batch) NUMBER(cuda_options.first_slot) NUMBER(cuda_options.end_slot)
     POINTER(cuda_options.memory) NUMBER(cuda_options.bytes)
+    NUMBER(cuda_work.batch) NUMBER(cuda_work.ids) NUMBER(cuda_work.top_k) NUMBER(cuda_work.bytes)
     NUMBER(cuda_work_options.batch) NUMBER(cuda_work_options.ids) NUMBER(cuda_work_options.top_k)
     NUMBER(cuda_work_options.deterministic) NUMBER(cuda_work_options.chunks) NUMBER(cuda_work_options.purpose)
     POINTER(cuda_work_options.memory) NUMBER(cuda_work_options.bytes)
+    NUMBER(cuda_gradient.pending) NUMBER(cuda_gradient.rewires)
     NUMBER(cuda_plan.layer) NUMBER(cuda_plan.workspace) NUMBER(cuda_plan.pinned) NUMBER(cuda_plan.gradient)
     NUMBER(cuda_plan.rewire)
     POINTER(cuda_lists.offset) POINTER(cuda_lists.id) NUMBER(cuda_lists.on_host)
+    POINTER(cuda_excluded.offset) POINTER(cuda_excluded.id) NUMBER(cuda_excluded.on_host)
+    POINTER(cuda_search.excluded)
 #endif
     return 0;
 }

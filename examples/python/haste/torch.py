@@ -1,4 +1,5 @@
-"""The layer as a torch.nn.Module, on the CPU. It lies in a tensor, `memory`, and nothing is copied on the way.
+"""The layer as a torch.nn.Module, on the CPU or, with device="cuda", on an NVIDIA GPU. It lies in a tensor, `memory`, and nothing is
+copied on the way.
 
     layer = haste.torch.Layer(labels=670091, inputs=768, optimizer="adamw", lr=.007, frequency=frequency, samples=N)
     loss = layer(encoder(batch), offsets, ids)    # mode "fused": the update has happened
@@ -16,12 +17,14 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from . import arrays
+from . import cuda as gpu
 from . import layer as plain
 from . import library
 from . import ops
 from .library import Error
 
 MODES = ("fused", "exact", "accumulate", "parameters")
+SHARED, ON_GPU = ("batch", "chunks", "purpose"), ("path", "deterministic")   # options of both cores, and of haste.cuda.Layer
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -45,13 +48,43 @@ def plain_array(value):
 
 def plain_lists(value, name, B, ids=None):
     """Lists of labels as arrays.lists takes them, from tensors too: offsets and ids, CSR, one label each, rows."""
-    if isinstance(value, torch.Tensor) and value.layout == torch.sparse_csr:
-        value, ids = value.crow_indices(), value.col_indices()
-    if isinstance(value, tuple):
-        value = tuple(plain_array(part) for part in value)
-    elif isinstance(value, list) and any(isinstance(row, torch.Tensor) and row.dim() for row in value):
+    value, ids = gpu.parts(value, ids)
+    if isinstance(value, list) and any(isinstance(row, torch.Tensor) and row.dim() for row in value):
         value = [plain_array(row) for row in value]
     return arrays.lists(plain_array(value), name, B, plain_array(ids))
+
+
+# What a core takes: haste.Layer numpy's arrays, x in float32; haste.cuda.Layer tensors. And what it gives, as a tensor.
+
+def given(x):
+    return x.detach() if x.is_cuda else single(x).numpy()
+
+
+def given_array(core, value):
+    return value if isinstance(core, gpu.Layer) else plain_array(value)
+
+
+def given_lists(core, value, name, B, ids=None):
+    return gpu.Lists(core.device, value, name, B, ids) if isinstance(core, gpu.Layer) else plain_lists(value, name, B, ids)
+
+
+def tensor(value):
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(value)
+
+
+def loss_tensor(value):
+    return value.to(torch.float32) if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+def aligned(memory):
+    """Bytes on the CPU, at an address that haste takes: torch aligns what it allocates, but not every view."""
+    memory = memory.detach().cpu().contiguous()
+    return memory.clone() if memory.data_ptr() % 64 else memory
+
+
+def host_layer(memory, extra, **work):
+    """haste_layer_attach: the layer that lies in a state's memory, aligned()."""
+    return plain.layer_attach(memory.numpy(), extra["options"], step=extra["step"], rewires=extra["rewires"], **work)
 
 
 class Call:
@@ -59,10 +92,10 @@ class Call:
 
     def __init__(self, layer, x, positives, ids, options):
         self.layer, self.core = layer, layer._core
-        self.lists = plain_lists(positives, "positives", len(x), ids)
-        self.options = {name: plain_array(value) for name, value in options.items()}
-        if self.options.get("ignored") is not None:
-            self.options["ignored"] = plain_lists(options["ignored"], "ignored", len(x))
+        self.lists = given_lists(self.core, positives, "positives", len(x), ids)
+        self.options = {name: given_array(self.core, value) for name, value in options.items() if name != "ignored"}
+        if options.get("ignored") is not None:
+            self.options["ignored"] = given_lists(self.core, options["ignored"], "ignored", len(x))
         self.loss_options = {name: value for name, value in self.options.items() if name not in plain.STEP_NUMBERS
                              and name not in ("blocks", "grad_norm")}
 
@@ -70,13 +103,13 @@ class Call:
         """The options with a loss so many times as large."""
         options = dict(options)
         if factor == 0:   # a scale of 0 would mean the default: decay and momentum go on, nothing else does
-            return {**options, "sample_weight": numpy.zeros(B, numpy.float32)}
+            return {**options, "sample_weight": given_array(self.core, torch.zeros(B, dtype=torch.float32, device=self.layer.memory.device))}
         return {**options, "scale": (options.get("scale") or 1 / max(B, 1)) * factor}
 
     def run(self, function, x, options, wanted, **extra):
         """(loss, gradient for x or None)"""
-        grad_x = torch.zeros_like(x) if wanted else None
-        loss = function(x.numpy(), self.lists, grad_x=plain_array(grad_x), **options, **extra)
+        grad_x = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if wanted else None
+        loss = function(given(x), self.lists, grad_x=given_array(self.core, grad_x), **options, **extra)
         return loss, grad_x
 
 
@@ -90,11 +123,11 @@ class Look(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, call):
-        loss, grad_x = call.run(call.core.evaluate, single(x), call.loss_options, ctx.needs_input_grad[0])
+        loss, grad_x = call.run(call.core.evaluate, x, call.loss_options, ctx.needs_input_grad[0])
         if grad_x is not None:
             ctx.save_for_backward(grad_x)
         ctx.dtype = x.dtype
-        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+        return loss_tensor(loss)
 
     @staticmethod
     @once_differentiable
@@ -109,12 +142,12 @@ class Fused(torch.autograd.Function):
         if grad_x is not None:
             ctx.save_for_backward(grad_x)
         ctx.dtype, ctx.layer = x.dtype, call.layer
-        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+        return loss_tensor(loss)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        ctx.layer._unscaled(float(grad))
+        ctx.layer._unscaled(grad)
         return (ctx.saved_tensors[0] * grad).to(ctx.dtype) if ctx.saved_tensors else None, None, None
 
 
@@ -126,7 +159,7 @@ class Exact(torch.autograd.Function):
         loss, _ = call.layer._forward_of(call, x, True, False)
         ctx.save_for_backward(x, *parameters)   # for torch's look whether somebody has changed them
         ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
-        return torch.tensor(loss, dtype=torch.float32, device="cpu")
+        return loss_tensor(loss)
 
     @staticmethod
     @once_differentiable
@@ -141,17 +174,17 @@ class Logits(torch.autograd.Function):
     def forward(ctx, x, layer, *parameters):
         ctx.save_for_backward(x, *parameters)
         ctx.layer = layer
-        return torch.from_numpy(layer._core.forward(single(x).numpy()))
+        return tensor(layer._core.forward(given(x)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, core = ctx.saved_tensors[0], ctx.layer._bound()
         gradients = [torch.zeros_like(p) for p in ctx.layer.parameters(recurse=False)]
-        grad_x = torch.zeros(x.shape) if ctx.needs_input_grad[0] else None
-        each = [g.numpy() for g in gradients]
-        core.backward(single(x).numpy(), single(grad).numpy(), grad_x=plain_array(grad_x),
-                      gradient=list(zip(each[::2], each[1::2])) or None)
+        grad_x = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if ctx.needs_input_grad[0] else None
+        each = [given_array(core, g) for g in gradients]
+        core.backward(given(x), given_array(core, single(grad)), grad_x=given_array(core, grad_x),
+                      gradient=list(zip(each[::2], each[1::2])) or False)
         return None if grad_x is None else grad_x.to(x.dtype), None, *gradients
 
 
@@ -161,25 +194,37 @@ class Layer(torch.nn.Module):
     labels, inputs, blocks, order, frequency, samples, loss, optimizer, dtype, ...: as of haste.Layer
     lr, weight_decay, negligible, scale, ...: options of every step; `options` is a dict that may change between steps
     mode        "fused", "exact", "accumulate" or "parameters", see above
+    device      "cpu" or "cuda": x, and lists and weights that are tensors, are there. to(), cpu() and cuda() move the layer. On a GPU
+                dtype is bfloat16 unless said otherwise (in mode "parameters" float32)
+    path, deterministic: on a GPU, as of haste.cuda.Layer
+    check_every on a GPU: what only the device can see (a bad id there, an infinite logit) is looked for before each so-manieth training
+                batch, which waits for the device; 0: where check() is called, alone
     shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
                 updates itself is refused where torch.distributed has several processes, since replicas would drift apart:
                 take "parameters" with DDP
     loss_scale  an attribute: the factor by which the loss is multiplied before backward (GradScaler's get_scale())"""
 
-    def __init__(self, labels, inputs, blocks=None, *, mode="fused", device="cpu", shard=False, **options):
+    def __init__(self, labels, inputs, blocks=None, *, mode="fused", device="cpu", shard=False, check_every=100,
+                 **options):
         super().__init__()
         arrays.choice(mode, "mode", MODES)
-        if torch.device(device).type != "cpu":
-            raise Error(f"device = {str(device)!r}: this package runs on the CPU", "HASTE_ERR_DEVICE")
-        self.mode, self.shard, self.loss_scale = mode, shard, 1.
+        arrays.choice(torch.device(device).type, "device", ("cpu", "cuda"))
+        self.mode, self.shard, self.loss_scale, self.check_every = mode, shard, 1., check_every
         self.options = {name: options.pop(name) for name in list(options)
                         if name in plain.STEP_NUMBERS + plain.LOSS_NUMBERS}
 
-        def allocate(size):
-            self._keep(torch.empty(size, dtype=torch.uint8, device="cpu"))
-            return self.memory.numpy()
-
-        self._core = plain.Layer(labels, inputs, blocks, allocate=allocate, **options)
+        self._on_gpu = {}   # options of haste.cuda.Layer, also for a layer that moves
+        if torch.device(device).type == "cuda":
+            if mode == "parameters":
+                options.setdefault("dtype", "float32")
+            self._core = gpu.Layer(labels, inputs, blocks, device=device, **options)
+            self._on_gpu = {name: options[name] for name in ON_GPU if name in options}
+            self._keep(self._core.memory)
+        else:
+            def allocate(size):
+                self._keep(torch.empty(size, dtype=torch.uint8, device="cpu"))
+                return self.memory.numpy()
+            self._core = plain.Layer(labels, inputs, blocks, allocate=allocate, **options)
         self._ready()
 
     def _keep(self, memory):
@@ -193,9 +238,10 @@ class Layer(torch.nn.Module):
 
     def _numbered(self):
         """What compiled functions need: see ops.py."""
-        self._number = ops.number(self)
+        self._number, self._since_check = ops.number(self), 0
         self._token = torch.zeros(2, dtype=torch.int64, device="cpu")
-        self._anchor = torch.empty(0, requires_grad=True, device="cpu")   # backward comes by also where x needs no gradient
+        self._anchor = torch.empty(0, requires_grad=True, device=self.memory.device)   # backward comes by also where x needs none
+        self._scaled = torch.zeros((), dtype=torch.bool, device=self.memory.device)    # on a GPU: _unscaled has something to say
 
     def _ready(self):
         self._numbered()
@@ -210,30 +256,51 @@ class Layer(torch.nn.Module):
 
     def _views(self):
         """(name, tensor over `memory`) of each block's weights and biases."""
-        base = self.memory.data_ptr()
         for i in range(len(self._core.blocks)):
-            for name, there in (("weight", self._core.weight(i)), ("bias", self._core.bias(i))):
-                first = library.address(there) - base
-                view = self.memory[first:first + there.nbytes].view(torch.float32).view(there.shape)
-                yield f"{name}{i}", view
+            for name, there in ((f"weight{i}", self._core.weight(i)), (f"bias{i}", self._core.bias(i))):
+                if isinstance(there, numpy.ndarray):
+                    first = library.address(there) - self.memory.data_ptr()
+                    there = self.memory[first:first + there.nbytes].view(torch.float32).view(there.shape)
+                yield name, there
 
     def _bound(self):
         """The layer, after a look whether torch has moved its memory (share_memory, load_state_dict(assign=True))."""
-        if self.memory.device.type != "cpu":
-            raise Error(f"the layer was moved to {self.memory.device}, and this package runs on the CPU",
+        core, memory = self._core, self.memory
+        if isinstance(core, gpu.Layer):
+            if memory.data_ptr() != core.memory.data_ptr():
+                raise Error(f"the layer's memory was given another place, on {memory.device}: to(), cpu() and cuda() of the module, "
+                            f"or of one that has it, move it", "HASTE_ERR_DEVICE")
+        elif memory.device.type != "cpu":
+            raise Error(f"the layer's memory was moved to {memory.device}: to() and cuda() of the module move all of it",
                         "HASTE_ERR_DEVICE")
-        core = self._core
-        if self.memory.data_ptr() != library.address(core._memory):
-            if self.memory.data_ptr() % 64:
-                self.memory = self.memory.clone()
+        elif memory.data_ptr() != library.address(core._memory):
+            if memory.data_ptr() % 64:
+                self.memory = memory.clone()
             core.attach(self.memory.numpy())
         for name, p in self._parameters.items():
-            if p.data_ptr() != core._s[f"layer.block[{name[-1]}].{name[:-1]}"]:   # somebody gave it another place
-                if p.dtype != torch.float32 or p.device.type != "cpu":
-                    raise Error(f"{name} is {p.dtype} on {p.device}, expected torch.float32 on the CPU")
+            if p.data_ptr() != core._pointer(int(name[-1]), name[:-1]):   # somebody gave it another place
+                if p.dtype != torch.float32 or p.device != memory.device:
+                    raise Error(f"{name} is {p.dtype} on {p.device}, expected torch.float32 on {memory.device}")
                 self._lay(copy=True)
                 break
         return core
+
+    def _apply(self, fn, recurse=True):
+        """to(), cpu(), cuda(): the layer goes along."""
+        device = fn(torch.empty(0, dtype=torch.uint8, device=self.memory.device)).device
+        if device != self.memory.device and device.type in ("cpu", "cuda"):
+            self._set_state(*self._state(), device)
+        return super()._apply(fn, recurse)
+
+    def check(self):
+        """On a GPU: waits for the device, and raises what it has noticed since the last look: haste_cuda_check. Where it raises, all
+        else was done. Also done every check_every batches, and by state_dict() and save()."""
+        core, self._since_check = self._core, 0
+        if isinstance(core, gpu.Layer):
+            core.check()
+            if self._scaled.item():
+                self._scaled.zero_()
+                self._unscaled(None)
 
     def _lay(self, copy):
         """Makes parameters views of `memory`, which takes their values or gives them its own."""
@@ -256,8 +323,8 @@ class Layer(torch.nn.Module):
         if not isinstance(x, torch.Tensor) or x.dim() != 2 or x.shape[1] != self.inputs or x.dtype not in FLOATS:
             what = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
             raise Error(f"x is {what}, expected a tensor [B, {self.inputs}] of float32, bfloat16 or float16")
-        if x.device.type != "cpu":
-            raise Error(f"x is on {x.device}, and the layer on the CPU", "HASTE_ERR_DEVICE")
+        if x.device != self.memory.device:
+            raise Error(f"x is on {x.device}, and the layer on {self.memory.device}", "HASTE_ERR_DEVICE")
         return x
 
     def forward(self, x, positives, ids=None, **options):
@@ -304,24 +371,30 @@ class Layer(torch.nn.Module):
         """(loss, gradient for x if it is known and wanted)"""
         core = self._core
         if not train:
-            return call.run(core.evaluate, single(x), call.loss_options, wanted)
+            return call.run(core.evaluate, x, call.loss_options, wanted)
+        if isinstance(core, gpu.Layer) and 0 < self.check_every <= self._since_check and not core.capturing():
+            self.check()
+        self._since_check += 1
         if self.mode != "parameters" and not self.shard and torch.distributed.is_available() and \
                 torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise Error(f"mode {self.mode!r} in one of {torch.distributed.get_world_size()} processes: replicas would drift "
                         f"apart. Take mode \"parameters\" with DistributedDataParallel, or shard=True where each process "
                         f"has labels of its own", "HASTE_ERR_STATE")
         if self.mode != "fused":
-            return call.run(core.evaluate, single(x), call.loss_options, False)
+            return call.run(core.evaluate, x, call.loss_options, False)
         if torch._C._current_graph_task_id() != -1:   # inside a backward pass
             raise Error("mode \"fused\" cannot be computed again in a backward pass (gradient checkpointing): it would train "
                         "twice: mode \"exact\"", "HASTE_ERR_STATE")
-        return call.run(core.train_step, single(x), call.options, wanted)
+        return call.run(core.train_step, x, call.options, wanted)
 
-    def _unscaled(self, factor):
-        if factor != self.loss_scale:
-            raise Error(f"the loss was multiplied by {factor:g} after the layer had been updated for it as it was "
-                        f"(mode \"fused\"): give the factor to the layer (scale=..., for GradScaler loss_scale), or take "
-                        f"mode \"exact\"", "HASTE_ERR_STATE")
+    def _unscaled(self, grad):
+        """Mode fused: the loss must come back as it went. None: it did not."""
+        if grad is not None and grad.is_cuda:   # to ask would be to wait: check() does
+            self._scaled.logical_or_(grad != self.loss_scale)
+        elif grad is None or float(grad) != self.loss_scale:
+            raise Error(f"the loss was multiplied by {'a factor' if grad is None else f'{float(grad):g}'} after the layer had been "
+                        f"updated for it as it was (mode \"fused\"): give the factor to the layer (scale=..., for GradScaler "
+                        f"loss_scale), or take mode \"exact\"", "HASTE_ERR_STATE")
 
     def _backward_of(self, call, x, factor, moment, wanted):
         """Modes exact, accumulate and parameters: (gradient for x, those for the parameters)"""
@@ -334,10 +407,10 @@ class Layer(torch.nn.Module):
         if self.mode == "parameters":   # .grad stays multiplied by GradScaler's factor: its step divides
             unscale = 1.
             gradients = [torch.zeros_like(p) for p in self.parameters(recurse=False)]
-            each = [g.numpy() for g in gradients]
+            each = [given_array(core, g) for g in gradients]
             extra = {"gradient": list(zip(each[::2], each[1::2]))}
         options = call.scaled(call.options if self.mode == "exact" else call.loss_options, len(x), factor / unscale)
-        _, grad_x = call.run(function, single(x), options, wanted, loss=False, **extra)
+        _, grad_x = call.run(function, x, options, wanted, loss=False, **extra)
         return grad_x if grad_x is None else (grad_x * unscale).to(x.dtype), gradients
 
     def apply(self, *function, **options):
@@ -347,13 +420,16 @@ class Layer(torch.nn.Module):
             return super().apply(*function)
         if self.mode != "accumulate":
             raise Error(f"apply() is for mode \"accumulate\", and the layer's is {self.mode!r}", "HASTE_ERR_STATE")
-        own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS}
+        own = {name: value for name, value in self.options.items() if name in plain.STEP_NUMBERS or name == "blocks"}
         self._bound().apply(**{**own, **options})
 
     def score_inputs(self, scores, x, positives, ids=None, **options):
         """haste_score_inputs: adds what a batch says to haste.InputScores(layer.core)."""
         call = Call(self, self._x(x), positives, ids, {**self.options, **options})
-        self._bound().score_inputs(scores, single(x).numpy(), call.lists, **call.loss_options)
+        core = self._bound()
+        if isinstance(core, gpu.Layer):
+            raise Error("score_inputs is not on the GPU yet: rewire with x and positives of several batches")
+        core.score_inputs(scores, given(x), call.lists, **call.loss_options)
 
     def rewire(self, share, *, x=None, positives=None, ids=None, optimizer=None, **options):
         """haste_rewire; returns how many places moved. In mode parameters give the optimizer: its state of places that
@@ -364,12 +440,12 @@ class Layer(torch.nn.Module):
                 raise Error("gradients belong to inputs that are about to move: optimizer.step() and zero_grad() first",
                             "HASTE_ERR_STATE")
         if x is not None:
-            positives, x = plain_lists(positives, "positives", len(x), ids), single(self._x(x)).numpy()
+            positives, x = given_lists(core, positives, "positives", len(x), ids), given(self._x(x))
         if optimizer is None:
             return core.rewire(share, x=x, positives=positives, **options)
         moved = core.rewire(share, x=x, positives=positives, **{**options, "origin": True})
         for i, origin in enumerate(core.origin):
-            p, row = self._parameters.get(f"weight{i}"), torch.from_numpy(origin).long()[:, :, None]
+            p, row = self._parameters.get(f"weight{i}"), tensor(origin).long()[:, :, None]
             for value in optimizer.state[p].values() if p in optimizer.state else ():
                 if isinstance(value, torch.Tensor) and value.shape == p.shape:
                     value.copy_(torch.where(row < 0, 0, torch.take_along_dim(value, row.clamp(min=0), 1)))
@@ -389,9 +465,9 @@ class Layer(torch.nn.Module):
 
     @apart
     def _found(self, search, x, what, excluded, only):
-        options = (None if value is None else plain_lists(value, name, len(x))
+        options = (None if value is None else given_lists(self._core, value, name, len(x))
                    for name, value in (("excluded", excluded), ("only", only)))
-        return tuple(map(torch.from_numpy, search(single(self._x(x)).numpy(), what, *options)))
+        return tuple(map(tensor, search(given(self._x(x)), what, *options)))
 
     def top_k(self, x, k, excluded=None, only=None):
         """haste_top_k: (id, score) [B, k]"""
@@ -404,8 +480,8 @@ class Layer(torch.nn.Module):
     @apart
     def score(self, x, candidates, ids=None):
         """haste_score, in the order of the candidates' ids"""
-        candidates = plain_lists(candidates, "candidates", len(x), ids)
-        return torch.from_numpy(self._bound().score(single(self._x(x)).numpy(), candidates))
+        candidates = given_lists(self._core, candidates, "candidates", len(x), ids)
+        return tensor(self._bound().score(given(self._x(x)), candidates))
 
     # ---- state
 
@@ -420,14 +496,33 @@ class Layer(torch.nn.Module):
         self._core.attach(self.memory.numpy(), state["options"], state["step"], state["rewires"])
         self._lay(copy=False)
 
+    def _state(self):
+        """(its memory as it is on the CPU, what that means)"""
+        self._core._nothing_pending()
+        core = self._bound()
+        self.check()
+        memory = aligned(torch.from_numpy(core.host().to_memory())) if isinstance(core, gpu.Layer) else self.memory
+        return memory, self.get_extra_state()
+
+    def _set_state(self, memory, extra, device):
+        """Makes it that layer, on `device`."""
+        work, memory = {name: self._core._work[name] for name in SHARED}, aligned(memory)
+        core = host_layer(memory, extra, **work)
+        if device.type == "cuda":
+            core = gpu.Layer.from_host(core, device=device, **work, **self._on_gpu)
+            memory = core.memory
+        self._core = core
+        self._keep(memory)
+        self._numbered()
+        self._lay(copy=False)
+
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         """`memory` is all of it: parameters lie in there, and torch.save would refuse the same bytes under two types."""
-        self._core._nothing_pending()
-        self._bound()
+        memory, _ = self._state()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self._parameters:
             del destination[prefix + name]
-        destination[prefix + "memory"] = self.memory
+        destination[prefix + "memory"] = memory
 
     def _load_from_state_dict(self, state, prefix, metadata, strict, missing, unexpected, errors):
         """Says what does not fit before anything is overwritten."""
@@ -442,13 +537,16 @@ class Layer(torch.nn.Module):
             differ.append(f"it is of version {extra['haste']} of haste (files, save and load, go between versions)")
         if not differ:
             try:
-                memory = memory.detach().cpu().contiguous()
-                memory = memory.clone() if memory.data_ptr() % 64 else memory
-                self._core._another().attach(memory.numpy(), theirs)
+                memory = aligned(memory)
+                host = host_layer(memory, extra)
             except Error as error:
                 differ.append(str(error))
         if differ:
             errors.append(f"haste.torch.Layer {prefix.rstrip('.')!r}: the state has another layer: {'; '.join(differ)}")
+        elif isinstance(self._core, gpu.Layer):
+            self._core.upload(host)
+            self._keep(self._core.memory)
+            self._lay(copy=False)
         elif metadata.get("assign_to_params_buffers"):
             self.memory = memory
             self.set_extra_state(extra)
@@ -457,49 +555,74 @@ class Layer(torch.nn.Module):
             self.set_extra_state(extra)
 
     def __getstate__(self):
-        self._core._nothing_pending()
-        self._bound()
-        state = {**self.__dict__, "_core": None, "_extra": (self.get_extra_state(), self._core._work)}
-        if self._parameters:   # as above
+        memory, extra = self._state()
+        state = {**self.__dict__, "_core": None, "_extra": (extra, self._core._work)}
+        if isinstance(self._core, gpu.Layer):
+            state["_extra"] += (memory, self._core.device)
+            state["_buffers"] = {name: value for name, value in self._buffers.items() if name != "memory"}
+            state.pop("memory", None)
+        elif self._parameters:   # as above
             state["memory"] = self.memory.clone()
-        for name in ("_number", "_token", "_anchor"):
+        for name in ("_number", "_token", "_anchor", "_scaled", "_since_check"):
             del state[name]
         return state
 
     def __setstate__(self, state):
-        extra, work = state.pop("_extra")
+        extra, work, *on_device = state.pop("_extra")
         super().__setstate__(state)
-        self._core = plain.Layer.__new__(plain.Layer)
-        self._core._begin(**work)
-        self._numbered()
-        self.set_extra_state(extra)
+        if on_device:
+            memory, device = on_device
+            work = {name: work[name] for name in SHARED}
+            self._core = gpu.Layer.from_host(host_layer(aligned(memory), extra), device=device, **work, **self._on_gpu)
+            self._keep(self._core.memory)
+            self._numbered()
+            self._lay(copy=False)
+        else:
+            self._core = plain.Layer.__new__(plain.Layer)
+            self._core._begin(**work)
+            self._numbered()
+            self.set_extra_state(extra)
 
     # ---- files
 
     def save(self, path, **options):
         """haste_save: the model file of haste.h, for any program of haste's."""
-        self._bound().save(path, **options)
+        self.check()
+        core = self._bound()
+        (core.host() if isinstance(core, gpu.Layer) else core).save(path, **options)
 
     @classmethod
-    def load(cls, path, *, mode="fused", shard=False, **options):
+    def load(cls, path, *, mode="fused", device="cpu", shard=False, **options):
         """haste_load. The file says what the layer is; options: lr, ... of steps, batch, threads, ... of the workspace."""
-        work = {name: options.pop(name) for name in list(options) if name in plain.WORK}
-        return cls.from_core(plain.Layer.load(path, map=True, **work), mode=mode, shard=shard, **options)
+        work = {name: options.pop(name) for name in list(options) if name in plain.WORK and name not in ON_GPU}
+        if torch.device(device).type == "cpu" and "path" in options:
+            work["path"] = options.pop("path")
+        return cls.from_core(plain.Layer.load(path, map=True, **work), mode=mode, device=device, shard=shard, **options)
 
     @classmethod
-    def from_core(cls, core, *, mode="fused", shard=False, **steps):
-        """A module from a haste.Layer, copied: of layer_from_rows, labels_add, slice, ... steps: lr, ... of every step."""
+    def from_core(cls, core, *, mode="fused", device="cpu", shard=False, check_every=100, **steps):
+        """A module from a haste.Layer or haste.cuda.Layer, copied: of layer_from_rows, labels_add, slice, ... steps: lr, ... of every
+        step; for a GPU path and deterministic too."""
+        on_gpu = {name: steps.pop(name) for name in ON_GPU if name in steps} if torch.device(device).type == "cuda" else {}
         for name in steps:
             if name not in plain.STEP_NUMBERS + plain.LOSS_NUMBERS:
                 raise TypeError(f"haste has no option {name!r} here")
         layer = cls.__new__(cls)
         torch.nn.Module.__init__(layer)
         arrays.choice(mode, "mode", MODES)
-        layer.mode, layer.shard, layer.loss_scale, layer.options = mode, shard, 1., steps
+        arrays.choice(torch.device(device).type, "device", ("cpu", "cuda"))
+        layer.mode, layer.shard, layer.loss_scale, layer.check_every, layer.options = mode, shard, 1., check_every, steps
+        work, layer._on_gpu = {name: core._work[name] for name in SHARED}, on_gpu
+        if isinstance(core, gpu.Layer):
+            core = core.host()
         if mode == "parameters":
             core = core.copy(optimizer="sgd")
-        layer._keep(torch.from_numpy(core.to_memory()).clone())
-        layer._core = core._another()
-        layer._core.attach(layer.memory.numpy(), core.options(), core.step, core.rewires)
+        if torch.device(device).type == "cuda":
+            layer._core = gpu.Layer.from_host(core, device=device, **work, **on_gpu)
+            layer._keep(layer._core.memory)
+        else:
+            layer._keep(torch.from_numpy(core.to_memory()).clone())
+            layer._core = plain.Layer._empty(**{**core._work, **work})
+            layer._core.attach(layer.memory.numpy(), core.options(), core.step, core.rewires)
         layer._ready()
         return layer
