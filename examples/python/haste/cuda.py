@@ -458,14 +458,8 @@ class Layer(plain.Described):
         if x is None and (prune == "saliency" or growth == "gradient"):
             raise Error(f"prune = {prune!r}, growth = {growth!r} needs a batch, x and positives")
         with self._lock:
-            s.clear("rewire", "cuda_lists")
-            s["rewire.share"] = share
-            if group_share is not None:
-                s["rewire.group_share"] = -1 if group_share == 0 else group_share
-            s["rewire.prune"] = choice(prune, "prune", ("magnitude", "saliency"))
-            s["rewire.scope"] = choice(scope, "scope", ("block", "group"))
-            s["rewire.growth"] = choice(growth, "growth", ("random", "gradient"))
-            s["rewire.uniform"] = bool(uniform)
+            plain.put_rewire(s, share, group_share, prune, scope, growth, uniform)
+            s.clear("cuda_lists")
             given, pair = (None, 0, 0), None
             if x is not None:
                 x, given = self._x(x)

@@ -112,6 +112,18 @@ def put_rates(s, blocks, block_count):
     s["step.block"] = s.at("rates")
 
 
+def put_rewire(s, share, group_share, prune, scope, growth, uniform):
+    """Options of rewiring, but for what is an address."""
+    s.clear("rewire")
+    s["rewire.share"] = share
+    if group_share is not None:
+        s["rewire.group_share"] = -1 if group_share == 0 else group_share
+    s["rewire.prune"] = choice(prune, "prune", ("magnitude", "saliency"))
+    s["rewire.scope"] = choice(scope, "scope", ("block", "group"))
+    s["rewire.growth"] = choice(growth, "growth", ("random", "gradient"))
+    s["rewire.uniform"] = bool(uniform)
+
+
 def view(owner, pointer, dtype, shape):
     """An array over C's memory, which its owner keeps alive; None for NULL."""
     if not pointer:
@@ -595,14 +607,8 @@ class Layer(Described):
         s = self._s
         moved = ctypes.c_int64()
         with self._lock:
-            s.clear("rewire", "lists")
-            s["rewire.share"] = share
-            if group_share is not None:
-                s["rewire.group_share"] = -1 if group_share == 0 else group_share
-            s["rewire.prune"] = choice(prune, "prune", ("magnitude", "saliency"))
-            s["rewire.scope"] = choice(scope, "scope", ("block", "group"))
-            s["rewire.growth"] = choice(growth, "growth", ("random", "gradient"))
-            s["rewire.uniform"] = bool(uniform)
+            put_rewire(s, share, group_share, prune, scope, growth, uniform)
+            s.clear("lists")
             B, pair = 0, None
             if x is None and scores is None and (prune == "saliency" or growth == "gradient"):
                 raise Error(f"prune = {prune!r}, growth = {growth!r} needs a batch, x and positives, or scores")
