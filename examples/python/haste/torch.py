@@ -197,8 +197,8 @@ class Layer(torch.nn.Module):
     device      "cpu" or "cuda": x, and lists and weights that are tensors, are there. to(), cpu() and cuda() move the layer. On a GPU
                 dtype is bfloat16 unless said otherwise (in mode "parameters" float32)
     path, deterministic: on a GPU, as of haste.cuda.Layer
-    check_every on a GPU: what only the device can see (a bad id there, an infinite logit) is looked for before each so-manieth training
-                batch, which waits for the device; 0: where check() is called, alone
+    check_every on a GPU: after so many training batches the next one first looks for what only the device can see (a bad id there, an
+                infinite logit), and waits for that; 0: only check() looks
     shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
                 updates itself is refused where torch.distributed has several processes, since replicas would drift apart:
                 take "parameters" with DDP
