@@ -131,7 +131,7 @@ test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the devi
 
 # compute-sanitizer lies beside nvcc. step:small is the subject `small` of tests/test_cuda_step.cu; racecheck takes by far the
 # longest. It does not follow locks, and so has programs of its own, whose wide kernels have nothing that needs one.
-SUBJECTS  ?= step:small step:batches step:loss_options step:step_fast backward:backward_fast finite:spared predict:top_k \
+SUBJECTS  ?= step:small step:batches step:loss_options step:step_fast graph backward:backward_fast finite:spared predict:top_k \
              predict:above forward:forward rewire:rewire deterministic:deterministic
 SANITIZED  = $(sort $(foreach s,$(SUBJECTS),$(firstword $(subst :, ,$(s)))))
 SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)
@@ -173,7 +173,7 @@ $(BUILD)/tests/racecheck_cuda_%: tests/test_cuda_%.cu $(CUDA_SHARED) $(BUILD)/ha
 
 # The kernels on a CPU: tests/emulator.
 EMULATE    = $(CXX) -x c++ -std=c++17 -O1 -g1 -w -D__CUDACC__ -D__CUDA_ARCH__=900 -D__CUDA_ARCH_FEAT_SM90_ALL -I tests/emulator -I.
-EMULATED  ?= step errors layer shards   # the tests that are built; of them tests/emulated.sh takes what needs seconds
+EMULATED  ?= step errors graph layer shards   # the tests that are built; of them tests/emulated.sh takes what needs seconds
 EMULATOR   = tests/cuda.h tests/check.h tests/layers.h haste_cuda.cuh haste.h $(wildcard tests/emulator/*.h)
 test-emulated: $(EMULATED:%=$(BUILD)/emulated/test_cuda_%)   ## tests of the CUDA kernels on this CPU, a minute (EMULATED=NAMES: other ones)
 	BUILD=$(call quote,$(BUILD)) sh tests/emulated.sh $(if $(filter file,$(origin EMULATED)),,$(EMULATED))

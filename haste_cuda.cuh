@@ -26,9 +26,10 @@
    STREAMS   Every call puts its work on `stream` (a cudaStream_t; NULL: the default stream) and returns. Only functions that
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
        Freeing waits for the device; but before memory of the caller's is used again, the caller waits for the stream.
-   GRAPHS   A stream that is being captured takes haste_cuda_forward, _backward, _score and _top_k, with lists on the device.
-       What a replay would do wrong is refused there: training and rewiring, whose learning rate, step and random numbers a
-       graph would keep for ever, lists on the host, and all that waits.
+   GRAPHS   A stream that is being captured takes all that computes, with lists on the device. For training, work.live.step
+       must say where the number of steps is kept on the device, since rounding and Adam need it; learning rate and scale
+       may lie there too (see haste_cuda_live), else a graph keeps those of the capture. What a replay would do wrong is
+       refused: rewiring, lists on the host, and all that waits.
    ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
        anything is done. B = 0 is no error: there is nothing to do. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA
        call failed: that of a step, after which weights may have been updated in part. An error that the program's earlier
@@ -180,6 +181,19 @@ typedef struct haste_cuda_workspace_options {
     size_t        bytes;      /* of `memory` */
 } haste_cuda_workspace_options;
 
+/* What training reads on the device when it runs, not on the host when it is called: so replays of a graph see what lies there
+   then. Each is one number, or NULL. It can be set and changed at any time in workspace.live, for the calls that follow. What
+   lies there is not checked by the host: where it is not a finite number from 0 on, or lr so large that a weight could become
+   infinite (1e12), nothing is done but that haste_cuda_check says HASTE_ERR_NONFINITE. */
+typedef struct haste_cuda_live {
+    const float *lr;      /* a factor on all learning rates: with options.lr = 1 it is the learning rate */
+    const float *scale;   /* a factor on options.loss.scale: a gradient of the loss, a loss scale */
+    const float *skip;    /* not 0 (found_inf of mixed precision): haste_cuda_train_step does nothing, its loss becomes 0;
+                             haste_cuda_apply only zeroes the gradient */
+    int64_t     *step;    /* steps made: takes the place of layer->step, which stays as it is; += 1. Who downloads or saves the
+                             layer copies it to layer->step before */
+} haste_cuda_live;
+
 /* What a batch needs besides the layer. */
 typedef struct haste_cuda_workspace {
     int32_t       batch, top_k, deterministic, chunks;   /* as above, never 0 (but deterministic) */
@@ -197,6 +211,7 @@ typedef struct haste_cuda_workspace {
     size_t        pinned_bytes;
     void         *event[2];             /* when they may be filled again, */
     int32_t       turn;                 /* and which one is next */
+    haste_cuda_live live;               /* the caller's: NULLs at first */
 } haste_cuda_workspace;
 
 /* Gradients as large as the weights, on the device, in the order of haste_gradient; its members have the same meaning. One
@@ -329,10 +344,10 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
                 softmax label_weight, label_scale, label_offset, logit_scale, margin, positive_weight, smoothing and share.
                 The general kernels do these, on any path. scale is from 0 on; negligible saves no time. What else is asked
                 for, clip and grad_norm are HASTE_ERR_ARG, with a sentence
-     The rest as in haste.h. layer->step += 1 when the work is queued.
+     The rest as in haste.h. layer->step += 1 when the work is queued, but with work->live.step: then that, on the device.
 
    Adam's eps, decays and corrections as on the CPU. HASTE_ERR_ARG, HASTE_ERR_SIZE, HASTE_ERR_DATA (host lists),
-   HASTE_ERR_STATE (a stream that is being captured): nothing is changed. */
+   HASTE_ERR_STATE (a stream that is being captured, without work->live.step): nothing is changed. */
 HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                              haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                              const haste_step_options *options, double *loss, void *grad_x,
@@ -340,7 +355,7 @@ HASTE_API haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda
 
 /* haste_cuda_accumulate, haste_cuda_apply: as haste_accumulate and haste_apply, HASTE_ERR_STATE included.
    haste_cuda_evaluate: as haste_evaluate: loss and grad_x of haste_cuda_train_step, without an update. options NULL: the
-     defaults. By the general kernels, on any path; not in a capture. */
+     defaults. By the general kernels, on any path. */
 HASTE_API haste_status haste_cuda_accumulate(const haste_cuda_layer *layer, haste_cuda_workspace *work, const void *x,
                                              haste_cuda_type x_type, int32_t B, const haste_cuda_lists *positives,
                                              const haste_step_options *options, haste_cuda_gradient *gradient, double *loss,
@@ -927,6 +942,17 @@ typedef struct haste__cu_node {
 } haste__cu_node;
 
 /* A block and a batch, as the kernels of a pass take them. */
+/* What changes from step to step, or is known to the device alone, for one block. It lies on the device, where a kernel that
+   comes before makes it: so a graph's kernels, whose arguments are fixed, find each replay's own. See >>moments. */
+typedef struct haste__cu_moment {
+    float    lr, scale;                  /* scale: of loss and gradients */
+    float    correction1, correction2;   /* Adam's 1 / (1 - beta^t) */
+    uint32_t key[2];                     /* random numbers: of wide and narrow, */
+    uint64_t key_weight, key_state[2];   /* of the general kernels, */
+    uint64_t key_visit;                  /* and which groups are in the share */
+    int32_t  skip, unused;               /* 1: nothing is done */
+} haste__cu_moment;
+
 typedef struct haste__cu_pass {
     /* the block */
     int64_t groups, first_slot;   /* G; slot of its first label in this layer */
@@ -950,16 +976,13 @@ typedef struct haste__cu_pass {
     const haste__cu_node *node;
     /* what to do */
     int32_t loss, optimizer, state_f32;
-    float   scale;                /* of loss and gradients */
     float   negligible;           /* slopes below it, not yet scaled, count as 0 */
-    float   lr, momentum, beta1, beta2, eps, decay, correction1, correction2;
+    float   momentum, beta1, beta2, eps, decay;
+    const haste__cu_moment *now;  /* on the device: learning rate, scale and random numbers of this step */
     int32_t wild;                 /* can a new weight be infinite? 0: no; 1: only from odd states; 2: by these rates */
     const float *peak, *inverse, *shift, *factor;   /* softmax: largest logit, 1/sum, log-sum-exp, 1/n or 0 */
     double *loss_sum;             /* [gridDim.x] (=; narrow's later launches +=), or NULL */
     uint32_t *flag;
-    uint64_t key_weight, key_state[2];   /* random numbers of this step */
-    uint64_t seed;
-    int64_t  step;
     /* the general kernels only */
     const void *given;            /* [B, slots] logit gradients, instead of a loss */
     int32_t given_bf16;
@@ -969,7 +992,6 @@ typedef struct haste__cu_pass {
     int32_t adjusted;             /* has the loss one of these options? */
     const float *sample_weight, *label_weight, *label_scale, *label_offset;   /* [B]; [L] by ids; or NULL */
     float   logit_scale, margin, positive_weight, smoothing, share;           /* none of them a 0 that means another */
-    uint64_t key_visit;           /* which groups are in the share */
     void   *slopes;               /* scratch: [gridDim.x][tiles][64][64] */
     /* the forward kernels only */
     int32_t first, k, parts;      /* first: of the blocks, so nothing is continued */
@@ -1159,7 +1181,8 @@ static int haste__cu_grid(int64_t items) { return items < 1 ? 1 : items < 8192 ?
 /* The generator of haste.h, and what it is used for. */
 enum {
     HASTE__CU_RANDOM_INDEX = 1, HASTE__CU_RANDOM_WEIGHT, HASTE__CU_RANDOM_ROUND_WEIGHT, HASTE__CU_RANDOM_ROUND_STATE0,
-    HASTE__CU_RANDOM_ROUND_STATE1, HASTE__CU_RANDOM_GROW, HASTE__CU_RANDOM_GROW_WEIGHT, HASTE__CU_RANDOM_VISIT = 11
+    HASTE__CU_RANDOM_ROUND_STATE1, HASTE__CU_RANDOM_GROW, HASTE__CU_RANDOM_GROW_WEIGHT, HASTE__CU_RANDOM_VISIT = 11,
+    HASTE__CU_RANDOM_ROUND_FAST
 };
 #define HASTE__CU_GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
@@ -1353,6 +1376,105 @@ static __device__ __forceinline__ int haste__cu_group_labels(const haste__cu_pas
     return left < p.S ? (int)left : p.S;
 }
 
+/* ---- >>moments ----------------------------------------------------------------------------------------------- */
+
+/* The rates of one block, and what a step is to be made of: what the host knows, and where the rest lies. */
+typedef struct haste__cu_rates { float lr, decay, momentum, beta1, beta2, eps; } haste__cu_rates;
+typedef struct haste__cu_schedule {
+    haste__cu_moment *moment;     /* [blocks] (=); NULL: none is wanted */
+    int32_t  blocks, optimizer;
+    int32_t  update;              /* 1: a step, which live.skip may leave out and live.step counts */
+    float    scale;
+    uint64_t seed;
+    int64_t  step;
+    haste_cuda_live live;
+    uint32_t *flag;
+    haste__cu_rates rates[HASTE_MAX_BLOCKS];
+    int32_t  fan_in[HASTE_MAX_BLOCKS];
+} haste__cu_schedule;
+
+/* Can an update of finite numbers become infinite, gradients being below 1e18? What is added to a weight must stay below half
+   a unit in the last place of the largest float (1e31), and decay only shrink. 0: no; 1: only from odd states; 2: by these
+   rates. */
+static __host__ __device__ inline int32_t haste__cu_wild(int32_t optimizer, const haste__cu_rates *r, float rate)
+{
+    const double lr = (double)rate, decay = (double)r->decay;
+    if (optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
+        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
+        return !(lr * 1e18 / (1 - (double)r->beta1) / (double)r->eps < 1e30);   /* as in the first step: the largest */
+    }
+    if (!(decay <= 1 && lr * decay <= 1 && lr * (optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
+    return optimizer == HASTE_MOMENTUM;
+}
+
+/* base^n for n >= 0, by squaring: the same on every device. */
+static __device__ inline double haste__cu_power(double base, int64_t n)
+{
+    double power = 1;
+    for (; n > 0; n >>= 1, base *= base) if (n & 1) power *= base;
+    return power;
+}
+
+/* The moments of a pass, one a lane of a warp. What lies on the device was not checked by anybody: where it cannot be used
+   nothing is done, and the flag is set. */
+static __device__ inline void haste__cu_moments(const haste__cu_schedule &s, int lane)
+{
+    if (!s.moment) return;
+    const float factor = s.live.lr ? *s.live.lr : 1, scale = s.scale * (s.live.scale ? *s.live.scale : 1);
+    const int64_t step = s.live.step ? *s.live.step : s.step;
+    const bool skip = s.update && s.live.skip && *s.live.skip != 0;
+    bool wrong = !(scale >= 0 && scale <= FLT_MAX) || step < 0;
+    haste__cu_moment now = {};
+    if (lane < s.blocks) {
+        const haste__cu_rates *r = &s.rates[lane];
+        const uint64_t stream = (uint64_t)step << 8;
+        const uint64_t fast = haste__cu_mix(haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_ROUND_FAST)
+                                            + (uint64_t)s.fan_in[lane] * HASTE__CU_GOLDEN);
+        now.lr = s.live.lr ? r->lr * factor : r->lr;
+        now.scale = scale;
+        wrong |= !(now.lr >= 0) || (s.live.lr && haste__cu_wild(s.optimizer, r, now.lr) > 1);
+        if (s.optimizer == HASTE_ADAMW) {
+            now.correction1 = (float)(1 / (1 - haste__cu_power((double)r->beta1, step + 1)));
+            now.correction2 = (float)(1 / (1 - haste__cu_power((double)r->beta2, step + 1)));
+        }
+        now.key[0] = (uint32_t)fast;
+        now.key[1] = (uint32_t)(fast >> 32);
+        now.key_weight = haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_ROUND_WEIGHT);
+        now.key_state[0] = haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_ROUND_STATE0);
+        now.key_state[1] = haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_ROUND_STATE1);
+        now.key_visit = haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_VISIT);
+    }
+    wrong = __any_sync(0xffffffffu, wrong);   /* and all have read the step */
+    now.skip = skip || wrong;
+    if (lane < s.blocks) s.moment[lane] = now;
+    if (lane > 0) return;
+    if (wrong && !skip) s.flag[HASTE__CU_FLAG_NONFINITE] = 1;
+    if (s.update && s.live.step && !now.skip) *s.live.step = step + 1;
+}
+
+/* For passes that prepare nothing else. */
+static __global__ void haste__cu_moments_kernel(const haste__cu_schedule schedule)
+{
+    haste__cu_moments(schedule, (int)threadIdx.x);
+}
+
+/* A block's moment, as a kernel reads it; what it does not use is not loaded. */
+static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p)
+{
+    haste__cu_moment now = {};
+    now.lr = __ldg(&p.now->lr);
+    now.scale = __ldg(&p.now->scale);
+    now.correction1 = __ldg(&p.now->correction1);
+    now.correction2 = __ldg(&p.now->correction2);
+    now.key[0] = __ldg(&p.now->key[0]);
+    now.key[1] = __ldg(&p.now->key[1]);
+    now.key_weight = __ldg(&p.now->key_weight);
+    now.key_state[0] = __ldg(&p.now->key_state[0]);
+    now.key_state[1] = __ldg(&p.now->key_state[1]);
+    now.skip = __ldg(&p.now->skip);
+    return now;
+}
+
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
 /* What a batch finds cleared. */
@@ -1361,12 +1483,13 @@ typedef struct haste__cu_clear {
     int64_t  zero_count;
     int32_t *ends;      /* [end_count]: -1 */
     int64_t  end_count;
+    haste__cu_schedule schedule;
 } haste__cu_clear;
 
 /* x [B, D] to [tiles][D][64]; where `wide` is not NULL, there too, in the wide path's order: wgmma gives a thread columns
    2t, 2t + 1 of two neighbouring blocks of 8, which are to be four samples in a row, so that one red.v4 adds them. Of 16
    samples the pairs 0, 2, 4, 6 come first, then 1, 3, 5, 7. (grad_x is in the order of samples.)
-   Block: 32 samples x 32 inputs; those from x_blocks on clear memory. */
+   Block: 32 samples x 32 inputs; those from x_blocks on clear memory, and the first of them says what step this is. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS)
 haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wide, int x_blocks, haste__cu_clear clear)
@@ -1380,6 +1503,7 @@ haste__cu_prepare_x_kernel(const void *x, int type, int B, int D, T *out, T *wid
         const int64_t first = (int64_t)((int)blockIdx.x - x_blocks) * HASTE__CU_THREADS + threadIdx.x;
         for (int64_t i = first; i < clear.zero_count / 4; i += step) ((float4 *)clear.zeros)[i] = make_float4(0, 0, 0, 0);
         for (int64_t i = first; i < clear.end_count; i += step) clear.ends[i] = -1;
+        if (first < 32) haste__cu_moments(clear.schedule, (int)first);
         return;
     }
     #pragma unroll
@@ -1416,20 +1540,22 @@ static __device__ __forceinline__ double haste__cu_block_sum(double v, double *s
    order. Block: 32 samples x 16 inputs; that from x_blocks on: the loss. */
 static __global__ void __launch_bounds__(HASTE__CU_THREADS)
 haste__cu_finish_kernel(const float *sums, int replicas, int tiles, int B, int D, void *grad_x, int type, int x_blocks,
-                        const double *losses, int blocks, haste__cu_counts counts, float scale, double *loss)
+                        const double *losses, int blocks, haste__cu_counts counts, const haste__cu_moment *now, double *loss)
 {
     __shared__ float part[16][36];
     __shared__ double scratch[4];
     const int columns = (D + 15) / 16, half = (int)blockIdx.x / columns, d0 = (int)blockIdx.x % columns * 16;
     if ((int)blockIdx.x >= x_blocks) {
         double sum = 0;
+        if (now->skip) { if (threadIdx.x == 0) *loss = 0; return; }
         for (int k = 0; k < blocks; k++)
             for (int i = (int)threadIdx.x; i < counts.n[k]; i += HASTE__CU_THREADS)
                 sum += losses[(size_t)k * HASTE__CU_SUMS + (size_t)i];
         sum = haste__cu_block_sum(sum, scratch);
-        if (threadIdx.x == 0) *loss = sum * (double)scale;
+        if (threadIdx.x == 0) *loss = sum * (double)now->scale;
         return;
     }
+    if (now->skip) return;
     {
         const int d = (int)threadIdx.x / 8, b = (int)threadIdx.x % 8 * 4;
         const size_t one = (size_t)tiles * (size_t)D * HASTE__CU_TILE;
@@ -1818,7 +1944,7 @@ static __device__ __forceinline__ float haste__cu_slope(const haste__cu_pass &p,
         d = e * p.inverse[b] - (positive ? n : 0);
         positive = false;
     }
-    return fabsf(d) < p.negligible ? 0 : (positive ? -d : d) * p.scale;
+    return fabsf(d) < p.negligible ? 0 : (positive ? -d : d) * __ldg(&p.now->scale);
 }
 
 /* The same for a loss with options, see haste_loss_options. slot: of the label, in the layer. */
@@ -1851,7 +1977,7 @@ static __device__ __forceinline__ float haste__cu_adjusted_slope(const haste__cu
     }
     d *= weight * scale;
     if (want) *sum += value * weight;
-    return fabsf(d) < p.negligible ? 0 : d * p.scale;
+    return fabsf(d) < p.negligible ? 0 : d * __ldg(&p.now->scale);
 }
 
 /* Is a group visited? first: of its positives. *importance: what its loss counts. As haste.h decides it. */
@@ -1860,7 +1986,7 @@ static __device__ __forceinline__ bool haste__cu_visited(const haste__cu_pass &p
     *importance = 1;
     if (!p.adjusted || p.share == 1 || first >= 0) return true;
     *importance = 1 / p.share;
-    return (float)(haste__cu_random(p.key_visit, (uint64_t)(p.round_slot + g * p.S)) >> 40) * (1.0f / 16777216) < p.share;
+    return (float)(haste__cu_random(__ldg(&p.now->key_visit), (uint64_t)(p.round_slot + g * p.S)) >> 40) * (1.0f / 16777216) < p.share;
 }
 
 /* A warp's logits of 16 labels and a span of 32 samples: z[piece of 8 samples][label, sample]; mark has a bit for each of
@@ -1924,25 +2050,25 @@ static __device__ __forceinline__ void haste__cu_state_load8(const haste__cu_pas
     if (p.state_f32) haste__cu_load8(p, (const float *)p.state[k], g, f, s, out);
     else haste__cu_load8(p, (const uint16_t *)p.state[k], g, f, s, out);
 }
-static __device__ __forceinline__ void haste__cu_state_store8(const haste__cu_pass &p, int k, int64_t g, int f, int s,
-                                                              const float *v)
+static __device__ __forceinline__ void haste__cu_state_store8(const haste__cu_pass &p, const haste__cu_moment &now, int k,
+                                                              int64_t g, int f, int s, const float *v)
 {
-    if (p.state_f32) haste__cu_store8(p, (float *)p.state[k], g, f, s, v, p.key_state[k]);
-    else haste__cu_store8(p, (uint16_t *)p.state[k], g, f, s, v, p.key_state[k]);
+    if (p.state_f32) haste__cu_store8(p, (float *)p.state[k], g, f, s, v, now.key_state[k]);
+    else haste__cu_store8(p, (uint16_t *)p.state[k], g, f, s, v, now.key_state[k]);
 }
 
 /* One parameter. m and v are its state before and after. */
-static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, float w, float g, float decay, float *m,
-                                                       float *v)
+static __device__ __forceinline__ float haste__cu_rule(const haste__cu_pass &p, const haste__cu_moment &now, float w, float g,
+                                                       float decay, float *m, float *v)
 {
-    if (p.optimizer == HASTE_SGD) return w - p.lr * (g + decay * w);
+    if (p.optimizer == HASTE_SGD) return w - now.lr * (g + decay * w);
     if (p.optimizer == HASTE_MOMENTUM) {
         *m = p.momentum * *m + (g + decay * w);
-        return w - p.lr * *m;
+        return w - now.lr * *m;
     }
     *m = p.beta1 * *m + (1 - p.beta1) * g;
     *v = p.beta2 * *v + (1 - p.beta2) * (g * g);
-    return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
+    return w - now.lr * decay * w - now.lr * (*m * now.correction1) / (sqrtf(*v * now.correction2) + p.eps);
 }
 
 /* Would an updated weight stay finite, rounded to T too? */
@@ -1957,19 +2083,20 @@ template <typename T>
 static __device__ __forceinline__ bool haste__cu_update8(const haste__cu_pass &p, int64_t g, int f, int s, float *w,
                                                          const float *gradient, bool store)
 {
+    const haste__cu_moment now = haste__cu_now(p);
     float m[8] = {}, v[8] = {};
     bool fine = true;
     if (p.optimizer != HASTE_SGD) haste__cu_state_load8(p, 0, g, f, s, m);
     if (p.optimizer == HASTE_ADAMW) haste__cu_state_load8(p, 1, g, f, s, v);
     #pragma unroll
     for (int j = 0; j < 8; j++) {
-        w[j] = haste__cu_rule(p, w[j], gradient[j], p.decay, &m[j], &v[j]);
+        w[j] = haste__cu_rule(p, now, w[j], gradient[j], p.decay, &m[j], &v[j]);
         fine &= haste__cu_storable<T>(w[j]);
     }
     if (!store || !fine) return fine;
-    if (p.optimizer != HASTE_SGD) haste__cu_state_store8(p, 0, g, f, s, m);
-    if (p.optimizer == HASTE_ADAMW) haste__cu_state_store8(p, 1, g, f, s, v);
-    haste__cu_store8(p, (T *)p.weight, g, f, s, w, p.key_weight);
+    if (p.optimizer != HASTE_SGD) haste__cu_state_store8(p, now, 0, g, f, s, m);
+    if (p.optimizer == HASTE_ADAMW) haste__cu_state_store8(p, now, 1, g, f, s, v);
+    haste__cu_store8(p, (T *)p.weight, g, f, s, w, now.key_weight);
     return fine;
 }
 
@@ -1977,9 +2104,9 @@ static __device__ __forceinline__ bool haste__cu_update8(const haste__cu_pass &p
 static __device__ __forceinline__ bool haste__cu_update_bias(const haste__cu_pass &p, int64_t at, float gradient, bool store)
 {
     float m = p.bias_state[0] ? p.bias_state[0][at] : 0, v = p.bias_state[1] ? p.bias_state[1][at] : 0;
-    const float now = haste__cu_rule(p, p.bias[at], gradient, 0, &m, &v);
-    if (!store || !haste__cu_finite(now)) return haste__cu_finite(now);
-    p.bias[at] = now;
+    const float bias = haste__cu_rule(p, haste__cu_now(p), p.bias[at], gradient, 0, &m, &v);
+    if (!store || !haste__cu_finite(bias)) return haste__cu_finite(bias);
+    p.bias[at] = bias;
     if (p.bias_state[0]) p.bias_state[0][at] = m;
     if (p.bias_state[1]) p.bias_state[1][at] = v;
     return true;
@@ -2163,6 +2290,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
     float *grad_x = p.grad_x ? p.grad_x + replica + (size_t)p.begin * HASTE__CU_TILE : NULL;
     T *slopes = (T *)p.slopes + (size_t)blockIdx.x * (size_t)p.tiles * HASTE__CU_RUN * HASTE__CU_TILE;
     double loss = 0;
+    if (p.now->skip) return;
 
     for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
         const int64_t g = haste__cu_item_group(item, subs);
@@ -2246,12 +2374,12 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
     }
 }
 
-/* haste_cuda_apply: an update from a gradient buffer, which becomes 0. Block: one run of labels of a group after the other;
+/* haste_cuda_apply: an update from a gradient buffer, which becomes 0; skip: only that. Block: one run of labels of a group after the other;
    passes, since a gradient that is not usable, or a new weight that is not finite, spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
 {
-    const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN;
+    const int subs = (p.S + HASTE__CU_RUN - 1) / HASTE__CU_RUN, skip = p.now->skip;
     for (int64_t item = blockIdx.x; item < p.groups * subs; item += gridDim.x) {
         const int64_t g = item / subs;
         const int s0 = (int)(item % subs) * HASTE__CU_RUN, run = p.S - s0 < HASTE__CU_RUN ? p.S - s0 : HASTE__CU_RUN,
@@ -2265,18 +2393,18 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kern
             for (int j = 0; j < 8; j++) insane |= !haste__cu_sane(gradient[j]);
         }
         if ((int)threadIdx.x < run) insane |= !haste__cu_sane(bias[threadIdx.x]);
-        insane = __syncthreads_or(insane);
+        insane = __syncthreads_or(insane) && !skip;
         #pragma unroll 1
         for (int store = p.wild ? 0 : 1; store < 2; store++) {   /* 0: only to see whether all new weights are finite */
             int fine = 1;
-            for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights && !insane; i += HASTE__CU_THREADS) {
+            for (int64_t i = threadIdx.x; i < (int64_t)p.F * eights && !insane && !skip; i += HASTE__CU_THREADS) {
                 float gradient[8], w[8];
                 const int f = (int)(i / eights), c = (int)(i % eights) * 8;
                 haste__cu_get8(gradient, from + (int64_t)f * p.S + c);
                 haste__cu_load8(p, (const T *)p.weight, g, f, s0 + c, w);
                 fine &= haste__cu_update8<T>(p, g, f, s0 + c, w, gradient, store != 0);
             }
-            if ((int)threadIdx.x < run && !insane)
+            if ((int)threadIdx.x < run && !insane && !skip)
                 fine &= haste__cu_update_bias(p, g * p.S + s0 + (int)threadIdx.x, bias[threadIdx.x], store != 0);
             insane |= !__syncthreads_and(fine);
         }
@@ -4726,8 +4854,6 @@ typedef struct haste__wide_plan {
     int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
     int32_t  borrow;                       /* 1: velocities take the place of the next W, which then comes later */
     int32_t  shared, grid;
-    uint32_t key[2];                       /* of the stochastic rounding, from seed and step */
-    float    divisor;                      /* 1 / scale */
 } haste__wide_plan;
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -4743,9 +4869,9 @@ static __host__ __device__ __forceinline__ uint32_t haste__wide_mix32(uint32_t x
 /* ---- pieces of the step ---- */
 
 /* Scaled slopes that are negligible become 0. */
-template <int N> static __device__ __forceinline__ void haste__wide_drop(const haste__cu_pass &p, float *z)
+template <int N> static __device__ __forceinline__ void haste__wide_drop(const haste__cu_pass &p, float scale, float *z)
 {
-    const float least = p.negligible * p.scale;
+    const float least = p.negligible * scale;
     if (least > 0) {
         #pragma unroll
         for (int i = 0; i < N; i++) if (fabsf(z[i]) < least) z[i] = 0;
@@ -4757,7 +4883,7 @@ template <int N> static __device__ __forceinline__ void haste__wide_drop(const h
    makes its loss that of a negative, and its gradient gets the sign back at the end; softmax has none of this. shift and
    factor: of the two samples. Returns the loss, not divided. */
 template <int N>
-static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p, float divisor, float *z,
+static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p, float scale, float *z,
                                                          const uint32_t *positive, bool any, const float *shift,
                                                          const float *factor)
 {
@@ -4767,13 +4893,13 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         for (int i = 0; i < N; i++) {
             const int h = i >> 1 & 1;
             const float v = z[i];
-            z[i] = (factor[h] > 0 ? haste__cu_exp2((v - shift[h]) * 1.4426950408889634f) : 0) * p.scale;
+            z[i] = (factor[h] > 0 ? haste__cu_exp2((v - shift[h]) * 1.4426950408889634f) : 0) * scale;
             if (any && (positive[i >> 5] >> (i & 31) & 1)) {
                 loss += factor[h] * (shift[h] - v);
-                z[i] -= factor[h] * p.scale;
+                z[i] -= factor[h] * scale;
             }
         }
-        haste__wide_drop<N>(p, z);
+        haste__wide_drop<N>(p, scale, z);
         return loss;
     }
     if (any) {
@@ -4801,8 +4927,9 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
                                 haste__cu_log2(1 + haste__cu_exp2(fabsf(z[i + k]) * -1.4426950408889634f));
                 }
                 #pragma unroll
-                for (int k = 0; k < 8; k++) z[i + k] = q[k] * p.scale;
+                for (int k = 0; k < 8; k++) z[i + k] = q[k] * scale;
             } else {
+                const float divisor = haste__cu_inverse(scale);
                 #pragma unroll
                 for (int k = 0; k < 8; k++)
                     z[i + k] = haste__cu_inverse(fmaf(haste__cu_exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
@@ -4813,14 +4940,14 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
         for (int i = 0; i < N; i++) {
             const float m = fmaxf(1 + z[i], 0);
             loss += m * m;
-            z[i] = 2 * m * p.scale;
+            z[i] = 2 * m * scale;
         }
     }
     if (any) {
         #pragma unroll
         for (int i = 0; i < N; i++) if (positive[i >> 5] >> (i & 31) & 1) z[i] = -z[i];
     }
-    haste__wide_drop<N>(p, z);
+    haste__wide_drop<N>(p, scale, z);
     return loss;
 }
 
@@ -4848,16 +4975,18 @@ template <int N> static __device__ __forceinline__ int haste__wide_column_sums(f
 template <int N> struct haste__wide_constant { enum { value = N }; };
 
 /* One weight (or bias) by the rule of its optimizer, AdamW or SGD with momentum; m and v are its state. */
-template <bool ADAM> static __device__ __forceinline__ float haste__wide_rule(const haste__cu_pass &p, float w, float g,
+template <bool ADAM> static __device__ __forceinline__ float haste__wide_rule(const haste__cu_pass &p,
+                                                                              const haste__cu_moment &moment, float w, float g,
                                                                               float decay, float *m, float *v)
 {
     if (ADAM) {
         *m = p.beta1 * *m + (1 - p.beta1) * g;
         *v = p.beta2 * *v + (1 - p.beta2) * (g * g);
-        return w - p.lr * decay * w - p.lr * (*m * p.correction1) / (sqrtf(*v * p.correction2) + p.eps);
+        return w - moment.lr * decay * w
+               - moment.lr * (*m * moment.correction1) / (sqrtf(*v * moment.correction2) + p.eps);
     }
     *m = p.momentum * *m + (g + decay * w);
-    return w - p.lr * *m;
+    return w - moment.lr * *m;
 }
 
 /* Two neighbours of a state, read and written. */
@@ -4950,6 +5079,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     }
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
+    const haste__cu_moment moment = haste__cu_now(p);
+    if (moment.skip) return;
     __syncthreads();
 
     auto chunk_of = [&](const haste__wide_job &j) {
@@ -5099,7 +5230,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             for (int h = 0; h < 2; h++)
                 if (b0 + 2 * h < p.B) { shift[h] = p.shift[b0 + 2 * h]; factor[h] = p.factor[b0 + 2 * h]; }
         }
-        const float part = haste__wide_loss<N>(p, plan.divisor, z, positive, any, shift, factor);
+        const float part = haste__wide_loss<N>(p, moment.scale, z, positive, any, shift, factor);
         if (p.loss_sum) loss += part;
         #pragma unroll
         for (int j = 0; j < S / 8; j += 2) {
@@ -5222,7 +5353,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
             const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
             const uint32_t of_group =
-                haste__wide_mix32((uint32_t)group ^ plan.key[0]) + (uint32_t)(group >> 32) + plan.key[1];
+                haste__wide_mix32((uint32_t)group ^ moment.key[0]) + (uint32_t)(group >> 32) + moment.key[1];
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
                 const uint32_t r = c * CHUNK + (i >> 1) * 64 + (i & 1) * 8 + warp * 16 + row;
@@ -5243,14 +5374,14 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 float m = 0, v = 0;
                 if (!PLAIN && p.bias_state[0]) m = p.bias_state[0][at];
                 if (!PLAIN && p.bias_state[1]) v = p.bias_state[1][at];
-                if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - p.lr * g;
+                if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - moment.lr * g;
                 else if (p.optimizer == HASTE_ADAMW)
-                    p.bias[at] = haste__wide_rule<true>(p, bias[now.odd * S + tid], g, 0, &m, &v);
-                else p.bias[at] = haste__wide_rule<false>(p, bias[now.odd * S + tid], g, 0, &m, &v);
+                    p.bias[at] = haste__wide_rule<true>(p, moment, bias[now.odd * S + tid], g, 0, &m, &v);
+                else p.bias[at] = haste__wide_rule<false>(p, moment, bias[now.odd * S + tid], g, 0, &m, &v);
                 if (!PLAIN && p.bias_state[0]) p.bias_state[0][at] = m;
                 if (!PLAIN && p.bias_state[1]) p.bias_state[1][at] = v;
             }
-            const float decay = -p.lr * p.decay;
+            const float decay = -moment.lr * p.decay;
             /* Momentum and AdamW: `arrays`: the states, in shared memory or where they are, in the order of W. */
             auto change_weights = [&](auto adam, auto f32) {
                 constexpr bool ADAM = decltype(adam)::value, F32 = decltype(f32)::value;
@@ -5273,15 +5404,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                         noise ^= noise >> 15;
                         noise *= 0x2c1b3c6du;
                         if (PLAIN) {
-                            a = fmaf(-p.lr, g0, fmaf(decay, a, a));
-                            b = fmaf(-p.lr, g1, fmaf(decay, b, b));
+                            a = fmaf(-moment.lr, g0, fmaf(decay, a, a));
+                            b = fmaf(-moment.lr, g1, fmaf(decay, b, b));
                         } else {
                             const uint32_t where = (place + on) * (F32 ? 2 : 1);
                             float m[2], v[2] = { 0, 0 };
                             haste__wide_state_get<F32>(arrays[0] + where, m);
                             if (ADAM) haste__wide_state_get<F32>(arrays[1] + where, v);
-                            a = haste__wide_rule<ADAM>(p, a, g0, p.decay, &m[0], &v[0]);
-                            b = haste__wide_rule<ADAM>(p, b, g1, p.decay, &m[1], &v[1]);
+                            a = haste__wide_rule<ADAM>(p, moment, a, g0, p.decay, &m[0], &v[0]);
+                            b = haste__wide_rule<ADAM>(p, moment, b, g1, p.decay, &m[1], &v[1]);
                             haste__wide_state_put<F32>(arrays[0] + where, m, noise * 0x9e3779b1u ^ noise >> 16);
                             if (ADAM) haste__wide_state_put<F32>(arrays[1] + where, v, noise * 0xc2b2ae3du ^ noise >> 16);
                         }
@@ -5423,7 +5554,6 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
     haste__wide_plan plan;
     const int64_t S = p->S;
     const bool single = p->index && (p->F <= 64 || (S <= 64 && p->F <= 128));
-    const uint64_t key = haste__cu_mix(p->seed + (uint64_t)p->step * HASTE__CU_GOLDEN);
     int64_t most = 0, left, workers;
     memset(&plan, 0, sizeof plan);
     plan.chunk = single && p->F > 64 ? 128 : 64;
@@ -5465,9 +5595,6 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
     }
     plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
     plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
-    plan.divisor = 1 / p->scale;
-    plan.key[0] = (uint32_t)key;
-    plan.key[1] = (uint32_t)(key >> 32);
     plan.ok = 1;
     return plan;
 }
@@ -5490,7 +5617,6 @@ static int haste__wide_takes(int32_t S, int32_t F, int dense, int32_t B, int32_t
     static const uint16_t any = 0;
     memset(&p, 0, sizeof p);
     p.index = dense ? NULL : &any;   /* not read */
-    p.scale = 1;
     p.S = S; p.F = F; p.B = B; p.D = D; p.tiles = (B + 63) / 64; p.groups = 1;
     if (major != 9 || minor != 0) { *why = "wide: needs compute capability 9.0"; return 0; }
     if (dtype != HASTE_BF16) { *why = "wide: weights are float32"; return 0; }
@@ -5618,7 +5744,6 @@ typedef struct haste__narrow_plan {
     int32_t  take, leave;   /* gradients are added to those in `sums`; they go there, and nothing is updated */
     int32_t  more;          /* not the first launch of the step: loss_sum += */
     float   *sums;          /* [units][halves][2 * tiles][128], then biases' [units][16 * halves] */
-    uint32_t key[2];        /* of the noise: from seed, step and F */
     uint32_t counter;       /* its first: 2 * F for each 8 slots of the whole layer, so that shards draw as the whole does */
 } haste__narrow_plan;
 
@@ -5693,17 +5818,17 @@ static __device__ __forceinline__ float haste__narrow_hinge(float (&z)[4][4])
 }
 
 /* AdamW or momentum on one number; correction1 and correction2 are 1 / (1 - beta^t). */
-static __device__ __forceinline__ float haste__narrow_rule(const haste__cu_pass &pass, int adam, float decay, float w,
-                                                           float g, float *m, float *v)
+static __device__ __forceinline__ float haste__narrow_rule(const haste__cu_pass &pass, const haste__cu_moment &moment,
+                                                           int adam, float decay, float w, float g, float *m, float *v)
 {
     if (!adam) {
         *m = pass.momentum * *m + (g + decay * w);
-        return w - pass.lr * *m;
+        return w - moment.lr * *m;
     }
     *m = pass.beta1 * *m + (1 - pass.beta1) * g;
     *v = pass.beta2 * *v + (1 - pass.beta2) * g * g;
-    return (1 - pass.lr * decay) * w - pass.lr * pass.correction1 * *m *
-           haste__cu_inverse(haste__cu_root(*v * pass.correction2) + pass.eps);
+    return (1 - moment.lr * decay) * w - moment.lr * moment.correction1 * *m *
+           haste__cu_inverse(haste__cu_root(*v * moment.correction2) + pass.eps);
 }
 
 /* The four numbers of a strip that a lane owns: out of the warp's copy of a state, float or bfloat16; and to global memory,
@@ -5879,10 +6004,10 @@ static __device__ __forceinline__ void haste__narrow_transpose_tiles(uint32_t (&
 /* A unit's update with momentum or AdamW; adam and f32 are constants where it is called. `place` of this lane's numbers
    in strip r of half h: place + (h * strips + r) * 128. */
 template <int TILES, int HALVES, int OWN>
-static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass &pass, int adam, int f32,
-                                                            const uint32_t (&w)[HALVES][2 * TILES][2],
+static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass &pass, const haste__cu_moment &moment,
+                                                            int adam, int f32, const uint32_t (&w)[HALVES][2 * TILES][2],
                                                             const float (&dw)[HALVES][2 * TILES][4], uint32_t states,
-                                                            int64_t place, uint32_t counter, const uint32_t *key, int lane)
+                                                            int64_t place, uint32_t counter, int lane)
 {
     constexpr int STRIPS = 2 * TILES;
     const int size = f32 ? 4 : 2;
@@ -5898,11 +6023,11 @@ static __device__ __forceinline__ void haste__narrow_update(const haste__cu_pass
             if (adam) haste__narrow_state_load(held[i + 1 & 1][1], next + OWN * HALVES * 128 * size, f32);
         }
         if (i < 0) continue;
-        const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, key[0], key[1]);
+        const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r) * 32, moment.key[0], moment.key[1]);
         #pragma unroll
         for (int k = 0; k < 4; k++) {
             now[k] = k & 1 ? haste__cu_high(w[h][r][k >> 1]) : haste__cu_from_bf16(w[h][r][k >> 1]);
-            now[k] = haste__narrow_rule(pass, adam, pass.decay, now[k], pass.scale * dw[h][r][k], &m[k], &v[k]);
+            now[k] = haste__narrow_rule(pass, moment, adam, pass.decay, now[k], moment.scale * dw[h][r][k], &m[k], &v[k]);
         }
         haste__narrow_state_store(pass.weight, 0, at, now, noise);
         haste__narrow_state_store(pass.state[0], f32, at, m, noise * haste__narrow_odd(2));
@@ -5954,6 +6079,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         haste__cu_sts128(x_base + plane + i, 0, 0, 0, 0);
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
+    const haste__cu_moment moment = haste__cu_now(pass);
+    if (moment.skip) return;
     haste__narrow_fetch_x(pass, plan, first, x_base);
     if (unit < plan.end) haste__narrow_fetch<TILES, HALVES>(pass, plan, unit, first_strip, stage, lane);
     haste__cu_copy_wait_but<0>();
@@ -6189,22 +6316,22 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         bad = __any_sync(~0u, bad || dw[0][0][0] != dw[0][0][0]);
 
         /* The update. `place` of this lane's numbers in strip r: place + (h * STRIPS + r) * 128, for its own ones. */
-        const float scale = pass.scale;
+        const float scale = moment.scale;
         const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + first_strip * 128 + lane * 4;
         const uint32_t counter = plan.counter + (uint32_t)unit * (HALVES * STRIPS * 32)
                                + first_strip * 32 + lane;
         if (STATE == 0) {
-            const float keep = 1 - pass.lr * pass.decay, rate = pass.lr * scale;
+            const float keep = 1 - moment.lr * pass.decay, rate = moment.lr * scale;
             uint32_t check = 0;   /* NaN when a new weight is not finite, or 1 when a bias is not */
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
-                const float now = bias[i >> 1][i & 1] - pass.lr * (scale * db[i >> 1][i & 1]);
+                const float now = bias[i >> 1][i & 1] - moment.lr * (scale * db[i >> 1][i & 1]);
                 if (rank == 0 && !haste__cu_finite(now)) check = 1;
             }
             #pragma unroll
             for (int i = 0; i < OWN * HALVES; i++) {
                 const int h = i / OWN, r = i % OWN;
-                const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r / 2) * 32, plan.key[0], plan.key[1]);
+                const uint32_t noise = haste__narrow_noise(counter + (h * STRIPS + r / 2) * 32, moment.key[0], moment.key[1]);
                 #pragma unroll
                 for (int k = 0; k < 2; k++) {
                     w[h][r][k] = haste__cu_round2(fmaf(-rate, dw[h][r][2 * k], keep * haste__cu_from_bf16(w[h][r][k])),
@@ -6236,11 +6363,11 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             if (!bad) {
                 #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, OWN>
                 if (pass.optimizer == HASTE_ADAMW) {
-                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, 1, 1, w, dw, states, place, counter, plan.key, lane);
-                    else                HASTE__NARROW_UPDATE(pass, 1, 0, w, dw, states, place, counter, plan.key, lane);
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, moment, 1, 1, w, dw, states, place, counter, lane);
+                    else                HASTE__NARROW_UPDATE(pass, moment, 1, 0, w, dw, states, place, counter, lane);
                 } else {
-                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, 0, 1, w, dw, states, place, counter, plan.key, lane);
-                    else                HASTE__NARROW_UPDATE(pass, 0, 0, w, dw, states, place, counter, plan.key, lane);
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, moment, 0, 1, w, dw, states, place, counter, lane);
+                    else                HASTE__NARROW_UPDATE(pass, moment, 0, 0, w, dw, states, place, counter, lane);
                 }
                 #undef HASTE__NARROW_UPDATE
             }
@@ -6253,13 +6380,13 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             for (int i = 0; i < 2 * HALVES; i++) {
                 const int64_t at = (int64_t)unit * (16 * HALVES) + (i >> 1) * 16 + label + (i & 1) * 2;
                 float g = scale * db[i >> 1][i & 1], now = bias[i >> 1][i & 1];
-                if (STATE == 0) now -= pass.lr * g;
+                if (STATE == 0) now -= moment.lr * g;
                 else {
                     const int adam = pass.optimizer == HASTE_ADAMW, here = (i >> 1) * 16 + label + (i & 1) * 2;
                     const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
                                                               + here * 4);
                     float m = haste__cu_lds32f(from), v = adam ? haste__cu_lds32f(from + HALVES * 64) : 0;
-                    now = haste__narrow_rule(pass, adam, 0, now, g, &m, &v);
+                    now = haste__narrow_rule(pass, moment, adam, 0, now, g, &m, &v);
                     pass.bias_state[0][at] = m;
                     if (adam) pass.bias_state[1][at] = v;
                 }
@@ -6283,7 +6410,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (c & 3) * 8 + slice * 4;
             haste__cu_lds128(v, x_base + plane * (1 + slice) + (haste__narrow_row(plan, d) ^ (uint32_t)(span * 64))
                                 + (uint32_t)(c & 3) * 16);
-            v[0] *= pass.scale; v[1] *= pass.scale; v[2] *= pass.scale; v[3] *= pass.scale;
+            v[0] *= moment.scale; v[1] *= moment.scale; v[2] *= moment.scale; v[3] *= moment.scale;
             if (alone) {
                 float4 old = *(float4 *)to;
                 *(float4 *)to = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
@@ -6531,13 +6658,8 @@ static cudaError_t haste__narrow_step(const haste__cu_pass *pass, const haste__n
     haste__narrow_plan plan = *planned;
     haste__cu_pass copy = *pass;
     void *arguments[2] = {&copy, &plan};
-    uint64_t key = haste__cu_mix(haste__cu_mix(pass->seed) + (uint64_t)(pass->step + 1) * HASTE__CU_GOLDEN)
-                 + (uint64_t)plan.tiles * HASTE__CU_GOLDEN;
     int chunk;
-    key = haste__cu_mix(key);
     plan.counter = (uint32_t)(pass->round_slot / 8) * (uint32_t)plan.tiles * 32;
-    plan.key[0] = (uint32_t)key;
-    plan.key[1] = (uint32_t)(key >> 32);
     plan.sums = sums;
     for (; plan.begin < plan.units; plan.begin = plan.end) {
         plan.end = plan.units - plan.begin < plan.at_a_time ? plan.units : plan.begin + plan.at_a_time;
@@ -8156,6 +8278,7 @@ typedef struct haste__cu_work {
     int64_t  *count;                   /* [batch+1] haste_cuda_above: hits of a sample */
     int64_t  *offset;                  /* [batch+1] device copies of host lists */
     int32_t  *id;                      /* [ids] */
+    haste__cu_moment *moment;          /* [blocks of the layer] what step this is */
     uint32_t *flag;                    /* [8] */
 } haste__cu_work;
 
@@ -8262,6 +8385,7 @@ static haste_status haste__cu_work_arrange(haste__cu_work *work, char *memory, s
         HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
         HASTE__CU_ARRAY(work->norm, float *, padded, 16);
         HASTE__CU_ARRAY(work->loss, double *, HASTE_MAX_BLOCKS * HASTE__CU_SUMS, 8);
+        HASTE__CU_ARRAY(work->moment, haste__cu_moment *, HASTE_MAX_BLOCKS, sizeof(haste__cu_moment));
         if (work->sums_bytes) HASTE__CU_ARRAY(work->sums, float *, work->sums_bytes, 1);
     }
     HASTE__CU_ARRAY(work->partial, float *, (uint64_t)work->parts * padded, 16);
@@ -8727,10 +8851,7 @@ static void haste__cu_pass_make(haste__cu_pass *p, const haste_cuda_layer *layer
     p->loss = layer->loss;
     p->optimizer = layer->optimizer;
     p->state_f32 = layer->state_dtype == HASTE_F32;
-    p->scale = 1;
     p->flag = work->flag;
-    p->seed = layer->seed;
-    p->step = layer->step;
     p->slopes = work->slopes;
 }
 
@@ -8769,7 +8890,8 @@ static haste_status haste__cu_prepare(const haste_cuda_layer *layer, const haste
     cudaError_t launched;
     const int x_blocks = x ? (B + 63) / 64 * 2 * ((layer->inputs + 31) / 32) : 0;
     const int64_t clearing = (clear.zero_count / 4 + clear.end_count + 4 * HASTE__CU_THREADS - 1) / (4 * HASTE__CU_THREADS);
-    const int grid = x_blocks + (int)(clearing < 1024 ? clearing : 1024);
+    const int more = clearing > 1024 ? 1024 : clearing > 0 ? (int)clearing : clear.schedule.moment != NULL;
+    const int grid = x_blocks + more;
     if (grid == 0) return HASTE_OK;
     if (layer->dtype == HASTE_F32)
         HASTE__CU_LAUNCH(haste__cu_prepare_x_kernel<float>, (unsigned)grid, HASTE__CU_THREADS, 0, stream, x, (int)type, B,
@@ -8783,7 +8905,8 @@ static haste_status haste__cu_prepare(const haste_cuda_layer *layer, const haste
 static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, const haste__cu_work *work, const void *x,
                                         haste_cuda_type type, int32_t B, cudaStream_t stream, haste_error *error)
 {
-    const haste__cu_clear nothing = { NULL, 0, NULL, 0 };
+    haste__cu_clear nothing;
+    memset(&nothing, 0, sizeof nothing);
     return haste__cu_prepare(layer, work, x, type, B, 0, nothing, stream, error);
 }
 
@@ -8791,8 +8914,9 @@ static haste_status haste__cu_prepare_x(const haste_cuda_layer *layer, const has
 static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, const haste__cu_work *work,
                                             const haste__cu_pass *p, int grad_x, int lists)
 {
-    haste__cu_clear clear = { NULL, 0, NULL, 0 };
+    haste__cu_clear clear;
     int i;
+    memset(&clear, 0, sizeof clear);
     if (grad_x) {
         clear.zeros = work->grad_x;
         clear.zero_count = (int64_t)p->replicas * p->tiles * p->D * HASTE__CU_TILE;
@@ -9088,19 +9212,6 @@ static int haste__cu_given_needs_x(const haste_cuda_layer *layer, const haste__c
 static int   haste__cu_is_rate(float rate) { return (rate >= 0 && rate < 1) || rate == HASTE_NONE; }
 static float haste__cu_rate(float rate, float otherwise) { return rate == 0 ? otherwise : rate > 0 ? rate : 0; }
 
-/* Can an update of finite numbers become infinite, gradients being below 1e18? What is added to a weight must stay below half
-   a unit in the last place of the largest float (1e31), and decay only shrink. */
-static int32_t haste__cu_wild(const haste__cu_pass *p)
-{
-    const double lr = (double)p->lr, decay = (double)p->decay;
-    if (p->optimizer == HASTE_ADAMW) {   /* its first moment is a mean of gradients; the second is 0 in states made by hand */
-        if (!(lr * decay <= 1 && lr * 1e18 < 1e30)) return 2;
-        return !(lr * 1e18 * (double)p->correction1 / (double)p->eps < 1e30);
-    }
-    if (!(decay <= 1 && lr * decay <= 1 && lr * (p->optimizer == HASTE_MOMENTUM ? 1e28 : 1e18) < 1e30)) return 2;
-    return p->optimizer == HASTE_MOMENTUM;
-}
-
 /* Is there something in the options that the device cannot do? Then which. */
 static const char *haste__cu_not_done(const haste_step_options *o, haste_loss loss)
 {
@@ -9143,7 +9254,6 @@ static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_l
                               (double)o->smoothing);
     if (!(o->share >= 0 && o->share <= 1))
         return haste__cu_fail(error, HASTE_ERR_ARG, "share = %g, expected 0 to 1", (double)o->share);
-    if (B > 0) p->scale = (float)(o->scale > 0 ? o->scale : 1.0 / (double)B);
     p->negligible = o->negligible;
     p->sample_weight = o->sample_weight;
     p->label_weight = o->label_weight;
@@ -9154,7 +9264,6 @@ static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_l
     p->positive_weight = o->positive_weight != 0 ? o->positive_weight : 1;
     p->smoothing = o->smoothing;
     p->share = o->share != 0 ? o->share : 1;
-    p->key_visit = haste__cu_key(layer->seed, (uint64_t)layer->step << 8 | HASTE__CU_RANDOM_VISIT);
     p->adjusted = p->sample_weight || p->label_weight || p->label_scale || p->label_offset || p->logit_scale != 1 ||
                   p->margin != 0 || p->positive_weight != 1 || p->smoothing != 0 || p->share != 1;
     return HASTE_OK;
@@ -9193,26 +9302,59 @@ static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_la
 
 static int haste__cu_frozen(const haste_step_options *o, int number) { return o && o->block && o->block[number].frozen; }
 
-/* The rates of one block, and the random numbers of this step. */
-static void haste__cu_rule_make(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o, int number)
+/* The rates of one block. */
+static haste__cu_rates haste__cu_rates_of(const haste_step_options *o, int number)
 {
-    const double t = (double)layer->step + 1;
-    const uint64_t step = (uint64_t)layer->step << 8;
+    haste__cu_rates rates;
     haste_block_rates r;
     memset(&r, 0, sizeof r);
     if (o->block) r = o->block[number];
-    p->lr = haste__cu_rate(r.lr, o->lr);
-    p->decay = haste__cu_rate(r.weight_decay, o->weight_decay);
-    p->momentum = haste__cu_rate(r.momentum, haste__cu_rate(o->momentum, .9f));
-    p->beta1 = haste__cu_rate(r.beta1, haste__cu_rate(o->beta1, .9f));
-    p->beta2 = haste__cu_rate(r.beta2, haste__cu_rate(o->beta2, .999f));
-    p->eps = o->eps > 0 ? o->eps : 1e-8f;
-    p->correction1 = (float)(1 / (1 - pow((double)p->beta1, t)));
-    p->correction2 = (float)(1 / (1 - pow((double)p->beta2, t)));
-    p->wild = haste__cu_wild(p);
-    p->key_weight = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_WEIGHT);
-    p->key_state[0] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE0);
-    p->key_state[1] = haste__cu_key(layer->seed, step | HASTE__CU_RANDOM_ROUND_STATE1);
+    rates.lr = haste__cu_rate(r.lr, o->lr);
+    rates.decay = haste__cu_rate(r.weight_decay, o->weight_decay);
+    rates.momentum = haste__cu_rate(r.momentum, haste__cu_rate(o->momentum, .9f));
+    rates.beta1 = haste__cu_rate(r.beta1, haste__cu_rate(o->beta1, .9f));
+    rates.beta2 = haste__cu_rate(r.beta2, haste__cu_rate(o->beta2, .999f));
+    rates.eps = o->eps > 0 ? o->eps : 1e-8f;
+    return rates;
+}
+
+/* What the device needs in order to know what step this is. options NULL: gradients of scale 1. live: NULL for calls that
+   look at nothing on the device. */
+static haste__cu_schedule haste__cu_schedule_make(const haste_cuda_layer *layer, const haste__cu_work *work,
+                                                  const haste_step_options *options, int32_t B, int update,
+                                                  const haste_cuda_live *live)
+{
+    haste__cu_schedule schedule;
+    int i;
+    memset(&schedule, 0, sizeof schedule);
+    schedule.moment = work->moment;
+    schedule.blocks = layer->block_count;
+    schedule.optimizer = (int32_t)layer->optimizer;
+    schedule.update = update;
+    schedule.scale = 1;
+    if (options && B > 0) schedule.scale = (float)(options->loss.scale > 0 ? options->loss.scale : 1.0 / (double)B);
+    schedule.seed = layer->seed;
+    schedule.step = layer->step;
+    if (live) schedule.live = *live;
+    if (!update) schedule.live.lr = NULL;
+    schedule.flag = work->flag;
+    for (i = 0; i < layer->block_count && options; i++) {
+        schedule.rates[i] = haste__cu_rates_of(options, i);
+        schedule.fan_in[i] = layer->block[i].fan_in;
+    }
+    return schedule;
+}
+
+/* The same for a block's kernels. */
+static void haste__cu_rule_make(haste__cu_pass *p, const haste_step_options *o, int number, const haste_cuda_live *live)
+{
+    const haste__cu_rates r = haste__cu_rates_of(o, number);
+    p->decay = r.decay;
+    p->momentum = r.momentum;
+    p->beta1 = r.beta1;
+    p->beta2 = r.beta2;
+    p->eps = r.eps;
+    p->wild = live->lr ? 1 : haste__cu_wild(p->optimizer, &r, r.lr);   /* the device looks at its own rates */
 }
 
 /* Trains every block: what step, accumulate and backward share. p says what is to be done; options: NULL for backward.
@@ -9233,7 +9375,8 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__
         haste__cu_question q;
         const char *why = "";
         haste__cu_pass_block(p, layer, i);
-        if (options) haste__cu_rule_make(p, layer, options, i);
+        p->now = work->moment + i;
+        if (options) haste__cu_rule_make(p, options, i, &work->own->live);
         p->update = update && !haste__cu_frozen(options, i);
         p->grad_weight = gradient && !haste__cu_frozen(options, i) ? gradient->weight[i] : NULL;
         p->grad_bias = gradient && !haste__cu_frozen(options, i) ? gradient->bias[i] : NULL;
@@ -9266,7 +9409,7 @@ static haste_status haste__cu_train(const haste_cuda_layer *layer, const haste__
         const int x_blocks = grad_x ? p->tiles * 2 * ((p->D + 15) / 16) : 0;
         HASTE__CU_LAUNCH(haste__cu_finish_kernel, (unsigned)(x_blocks + (loss ? 1 : 0)), HASTE__CU_THREADS, 0, stream,
                          work->grad_x, (int)p->replicas, p->tiles, p->B, p->D, grad_x, (int)grad_x_type, x_blocks,
-                         work->loss, layer->block_count, counts, p->scale, loss);
+                         work->loss, layer->block_count, counts, work->moment, loss);
         HASTE__CU_LAUNCHED("loss and input gradient");
     }
     return HASTE_OK;
@@ -9299,6 +9442,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
 {
     haste__cu_work work;
     haste__cu_pass p;
+    haste__cu_clear clear;
     int i, wide = 0;
     haste_status status = haste__cu_batch_check(&work, layer, own, HASTE_TRAINING, x, x_type, B, 1, error);
     if (status != HASTE_OK) return status;
@@ -9310,14 +9454,16 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
     if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK && gradient) status = haste__cu_pending_check(layer, gradient, error);
-    if (status == HASTE_OK) status = haste__cu_not_captured(stream, "training", error);
+    if (status == HASTE_OK && !own->live.step && (update || p.share != 1))
+        status = haste__cu_not_captured(stream, "training without work->live.step", error);
     if (status != HASTE_OK) return status;
     if (B == 0) {
         if (loss) HASTE__CU_TRY(cudaMemsetAsync(loss, 0, sizeof *loss, stream), "a loss of 0");
         return HASTE_OK;
     }
-    status = haste__cu_prepare(layer, &work, x, x_type, B, wide, haste__cu_clear_make(layer, &work, &p, grad_x != NULL, 1),
-                               stream, error);
+    clear = haste__cu_clear_make(layer, &work, &p, grad_x != NULL, 1);
+    clear.schedule = haste__cu_schedule_make(layer, &work, options, B, update, &own->live);
+    status = haste__cu_prepare(layer, &work, x, x_type, B, wide, clear, stream, error);
     if (status == HASTE_OK)
         status = haste__cu_hang_lists(layer, &work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
     if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, &work, &p, stream, error);
@@ -9334,7 +9480,7 @@ haste_status haste_cuda_train_step(haste_cuda_layer *layer, haste_cuda_workspace
 {
     const haste_status status = haste__cu_learn(layer, work, x, x_type, B, positives, options, NULL, 1, loss, grad_x,
                                                 grad_x_type, (cudaStream_t)stream, error);
-    if (status == HASTE_OK && B > 0) layer->step++;
+    if (status == HASTE_OK && B > 0 && !work->live.step) layer->step++;
     return status;
 }
 
@@ -9373,6 +9519,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     cudaError_t launched;
     haste__cu_work w;
     haste__cu_pass p;
+    haste__cu_schedule schedule;
     int i;
     haste_status status = haste__cu_work_check(&w, layer, work, HASTE_TRAINING, error);
     if (status != HASTE_OK) return status;
@@ -9380,13 +9527,18 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     status = haste__cu_rules_check(&p, layer, options, 0, error);
     if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK) status = haste__cu_pending_check(layer, gradient, error);
-    if (status == HASTE_OK) status = haste__cu_not_captured(s, "training", error);
+    if (status == HASTE_OK && !work->live.step)
+        status = haste__cu_not_captured(s, "training without work->live.step", error);
     if (status != HASTE_OK) return status;
     if (gradient->pending == 0)
         return haste__cu_fail(error, HASTE_ERR_STATE, "nothing is pending in this gradient (gradient->pending = 0)");
+    schedule = haste__cu_schedule_make(layer, &w, options, 0, 1, &work->live);
+    HASTE__CU_LAUNCH(haste__cu_moments_kernel, 1, 32, 0, s, schedule);
+    HASTE__CU_LAUNCHED("applying gradients");
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_pass_block(&p, layer, i);
-        haste__cu_rule_make(&p, layer, options, i);
+        p.now = w.moment + i;
+        haste__cu_rule_make(&p, options, i, &work->live);
         p.grad_weight = gradient->weight[i];
         p.grad_bias = gradient->bias[i];
         if (haste__cu_frozen(options, i)) {
@@ -9402,7 +9554,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
                              p);
         HASTE__CU_LAUNCHED("applying gradients");
     }
-    layer->step++;
+    if (!work->live.step) layer->step++;
     gradient->pending = 0;
     return HASTE_OK;
 }
@@ -9432,6 +9584,7 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
 {
     haste__cu_work w;
     haste__cu_pass p;
+    haste__cu_clear clear;
     haste_status status = haste__cu_batch_check(&w, layer, work, HASTE_TRAINING, x, x_type, B, 1, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_logits_type, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
@@ -9442,8 +9595,10 @@ haste_status haste_cuda_backward(const haste_cuda_layer *layer, haste_cuda_works
     p.given = grad_logits;
     p.given_bf16 = grad_logits_type == HASTE_CUDA_BF16;
     if (!p.deterministic && p.replicas > 2) p.replicas = 2;   /* few blocks add, and seldom */
-    status = haste__cu_prepare(layer, &w, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0,
-                               haste__cu_clear_make(layer, &w, &p, grad_x != NULL, 0), (cudaStream_t)stream, error);
+    clear = haste__cu_clear_make(layer, &w, &p, grad_x != NULL, 0);
+    clear.schedule = haste__cu_schedule_make(layer, &w, NULL, B, 0, NULL);
+    status = haste__cu_prepare(layer, &w, haste__cu_given_needs_x(layer, &p, gradient) ? x : NULL, x_type, B, 0, clear,
+                               (cudaStream_t)stream, error);
     if (status == HASTE_OK)
         status = haste__cu_train(layer, &w, &p, NULL, gradient, NULL, grad_x, grad_x_type, (cudaStream_t)stream, error);
     if (status == HASTE_OK && gradient) {
@@ -9959,8 +10114,11 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, const haste__c
     p.slopes = m->slopes;
     HASTE__CU_TRY(cudaMemsetAsync(work->flag + HASTE__CU_FLAG_STOP, 0, 4, s), "rewiring");
     if (batch) {
-        p.scale = (float)(1.0 / (double)B);
-        status = haste__cu_prepare_x(layer, work, x, x_type, B, s, error);
+        haste__cu_clear clear;
+        memset(&clear, 0, sizeof clear);
+        clear.schedule = haste__cu_schedule_make(layer, work, NULL, B, 0, NULL);
+        clear.schedule.scale = (float)(1.0 / (double)B);
+        status = haste__cu_prepare(layer, work, x, x_type, B, 0, clear, s, error);
         if (status == HASTE_OK)
             status = haste__cu_prepare_lists(layer, work, B, positives, layer->loss == HASTE_SOFTMAX, &p, s, error);
         if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, work, &p, s, error);
@@ -9968,6 +10126,7 @@ static haste_status haste__cu_rewire_all(haste_cuda_layer *layer, const haste__c
     for (i = 0; i < layer->block_count && status == HASTE_OK; i++) {
         if (moves[i] == 0) continue;
         haste__cu_pass_block(&p, layer, i);
+        p.now = work->moment + i;
         haste__cu_rewire_of(&r, m, layer, i, options, limit[i]);
         status = haste__cu_rewire_decide(layer, i, &p, &r, options, moves[i], m->workers, s, error);
     }

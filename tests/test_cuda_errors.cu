@@ -288,8 +288,8 @@ static void purposes()
     haste_layer_free(&layer);
 }
 
-// A graph would repeat one step's rate, step number and random numbers for ever: training in a capture is refused, as is what
-// waits and lists on the host. What is let through gives in each replay what it gives alone.
+// A graph would repeat the step number and random numbers of its capture for ever where they do not lie on the device: such
+// training is refused, as is what waits and lists on the host. What is let through gives in each replay what it gives alone.
 static void captured()
 {
     enum { B = 40, K = 5 };
@@ -341,9 +341,10 @@ static void captured()
                                   &test_error));
     REFUSED(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, &here, &o, NULL, NULL, HASTE_CUDA_F32, stream,
                                   &test_error));
+    o.loss.share = .5f;
     REFUSED(haste_cuda_accumulate(&dev, &work, x, HASTE_CUDA_F32, B, &there, &o, &gradient, NULL, NULL, HASTE_CUDA_F32,
                                   stream, &test_error));
-    REFUSED(haste_cuda_evaluate(&dev, &work, x, HASTE_CUDA_F32, B, &there, NULL, NULL, NULL, HASTE_CUDA_F32, stream,
+    REFUSED(haste_cuda_evaluate(&dev, &work, x, HASTE_CUDA_F32, B, &there, &o.loss, NULL, NULL, HASTE_CUDA_F32, stream,
                                 &test_error));
     REFUSED(haste_cuda_apply(&dev, &work, &gradient, &o, stream, &test_error));
     REFUSED(haste_cuda_gradient_zero(&gradient, &dev, stream, &test_error));
