@@ -9235,7 +9235,7 @@ static const char *haste__cu_not_done(const haste_step_options *o, haste_loss lo
 
 /* Checks the loss's options, but for their arrays, which lie on the device, and brings them into the pass. */
 static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_loss_options *o,
-                                           int32_t B, haste_error *error)
+                                           haste_error *error)
 {
     if (!(o->scale >= 0 && o->scale <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number from 0", o->scale);
@@ -9271,7 +9271,7 @@ static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_l
 
 /* Checks the options of a step, and brings the loss's into the pass. */
 static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_step_options *o,
-                                          int32_t B, haste_error *error)
+                                          haste_error *error)
 {
     int i;
     if (!o) return haste__cu_fail(error, HASTE_ERR_ARG, "options is NULL");
@@ -9297,7 +9297,7 @@ static haste_status haste__cu_rules_check(haste__cu_pass *p, const haste_cuda_la
                                   (double)r->weight_decay, (double)r->momentum, (double)r->beta1, (double)r->beta2,
                                   (int)r->frozen);
     }
-    return haste__cu_loss_options(p, layer, &o->loss, B, error);
+    return haste__cu_loss_options(p, layer, &o->loss, error);
 }
 
 static int haste__cu_frozen(const haste_step_options *o, int number) { return o && o->block && o->block[number].frozen; }
@@ -9449,7 +9449,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     for (i = 0; i < layer->block_count; i++) wide |= update && layer->path[i] == HASTE_CUDA_WIDE;
     haste__cu_pass_make(&p, layer, &work, B);
     status = haste__cu_loss_check(layer, error);
-    if (status == HASTE_OK) status = haste__cu_rules_check(&p, layer, options, B, error);
+    if (status == HASTE_OK) status = haste__cu_rules_check(&p, layer, options, error);
     if (status == HASTE_OK) status = haste__cu_lists_check(layer, &work, B, positives, "positives", stream, error);
     if (status == HASTE_OK) status = haste__cu_grad_x_check(grad_x_type, error);
     if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 1, error);
@@ -9524,7 +9524,7 @@ haste_status haste_cuda_apply(haste_cuda_layer *layer, haste_cuda_workspace *wor
     haste_status status = haste__cu_work_check(&w, layer, work, HASTE_TRAINING, error);
     if (status != HASTE_OK) return status;
     haste__cu_pass_make(&p, layer, &w, 0);
-    status = haste__cu_rules_check(&p, layer, options, 0, error);
+    status = haste__cu_rules_check(&p, layer, options, error);
     if (status == HASTE_OK) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK) status = haste__cu_pending_check(layer, gradient, error);
     if (status == HASTE_OK && !work->live.step)

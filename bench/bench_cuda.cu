@@ -385,6 +385,8 @@ typedef struct ours {
     int32_t             *dev_best;      // [B, BEST]
     float               *dev_score;
     haste_step_options   step;
+    cudaStream_t         stream;        // of our_step; NULL: the default stream
+    cudaGraphExec_t      graph[COPIES];
 } ours;
 
 // path: of all blocks. Prediction and the kernels alone are general kernels, fastest from their own order of weights.
@@ -434,7 +436,13 @@ static void our_step(void *context, int turn)
     ours *o = (ours *)context;
     const haste_cuda_lists positives = lists_of(o->b);
     MUST(haste_cuda_train_step(&o->layer[turn % o->copies], &o->work, o->b->dev_x, HASTE_CUDA_F32, o->b->B, &positives,
-                               &o->step, o->b->dev_loss, o->b->dev_grad_x, HASTE_CUDA_F32, NULL, &failure));
+                               &o->step, o->b->dev_loss, o->b->dev_grad_x, HASTE_CUDA_F32, (haste_cuda_stream)o->stream,
+                               &failure));
+}
+static void our_replay(void *context, int turn)
+{
+    ours *o = (ours *)context;
+    CUDA(cudaGraphLaunch(o->graph[turn % o->copies], NULL));
 }
 static void our_forward(void *context, int turn)
 {
@@ -2014,6 +2022,69 @@ static void momentum_steps(const shape *list, int n)
     }
 }
 
+// Microseconds of the host for a call.
+static double host_us(work_call call, void *context)
+{
+    float us[21];
+    int i;
+    CUDA(cudaDeviceSynchronize());
+    for (i = 0; i < 21; i++) {
+        const double begin = now();
+        call(context, i);
+        us[i] = (float)((now() - begin) * 1e6);
+        CUDA(cudaDeviceSynchronize());
+    }
+    qsort(us, 21, sizeof us[0], ascending);
+    return (double)us[10];
+}
+
+// A step as a call, and as a graph whose learning rate and number of steps lie on the device.
+static void graph_steps(const shape *list, int n)
+{
+    int i, k;
+    printf("%-40s %9s %9s %12s %12s  %s\n", "", "call ms", "graph ms", "call host us", "graph host us", "path");
+    for (i = 0; i < n; i++) {
+        const shape *s = &list[i];
+        timing t[2];
+        double us[2];
+        char path[64];
+        void *numbers;
+        batch b;
+        ours o;
+        if (late(s->name)) continue;
+        make_batch(&b, s->L, s->D, s->B);
+        make_ours(&o, s, &b, copies_for(weights_of(s) * 2), HASTE_CUDA_AUTO);
+        path_of(&o, path);
+        t[0] = measure(our_step, &o);
+        us[0] = host_us(our_step, &o);
+        numbers = device(16, 0);
+        CUDA(cudaMemset(numbers, 0, 16));   // steps made, 0; a learning rate of 0 takes as long as any
+        o.work.live.step = (int64_t *)numbers;
+        o.work.live.lr = (const float *)numbers + 2;
+        CUDA(cudaStreamCreateWithFlags(&o.stream, cudaStreamNonBlocking));
+        for (k = 0; k < o.copies; k++) {
+            cudaGraph_t graph;
+            CUDA(cudaStreamBeginCapture(o.stream, cudaStreamCaptureModeThreadLocal));
+            our_step(&o, k);
+            CUDA(cudaStreamEndCapture(o.stream, &graph));
+            CUDA(cudaGraphInstantiate(&o.graph[k], graph, 0));
+            CUDA(cudaGraphDestroy(graph));
+        }
+        t[1] = measure(our_replay, &o);
+        us[1] = host_us(our_replay, &o);
+        for (k = 0; k < 2; k++)
+            record("graph", s->name, "haste", k ? "graph" : "call", s->L, s->D, weights_of(s) / (double)s->L, s->S, s->B, t[k], 0,
+                   path);
+        printf("%-40s %9.4f %9.4f %12.1f %12.1f  %s\n", s->name, t[0].ms, t[1].ms, us[0], us[1], path);
+        fflush(stdout);
+        for (k = 0; k < o.copies; k++) CUDA(cudaGraphExecDestroy(o.graph[k]));
+        CUDA(cudaStreamDestroy(o.stream));
+        free_ours(&o);
+        cudaFree(numbers);
+        free_batch(&b);
+    }
+}
+
 // Shapes that fill no whole tiles: steps and logits, and the time of an operation, padding counted, beside the first's.
 static void odd_shapes(const shape *list, int n)
 {
@@ -2379,6 +2450,10 @@ int main(int argc, char **argv)
         title("Momentum 0.9, velocities in bfloat16, beside plain SGD");
         if (G.quick) momentum_steps(quick_cases, COUNT(quick_cases));
         else momentum_steps(step_cases + 1, 2);
+    }
+    if (wanted("graph")) {
+        title("A step in a CUDA graph");
+        graph_steps(G.quick ? quick_cases : step_cases, G.quick ? 1 : 3);
     }
     if (wanted("kernels")) {
         title("Kernels alone");
