@@ -4828,7 +4828,9 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
    F above 128 (S = 128: 64), and dense blocks: F is cut into chunks of 64. All chunks once for z, with dz of all tiles
    kept in shared memory, then all chunks again for dX and dW; the second read of W hits the L2. Workers begin at different
    chunks, so that they do not add to the same rows at the same time. Where there is no room for velocities in bfloat16,
-   they come into the buffer of the next W, and that after the update.
+   they come into the buffer of the next W, and that after the update. A large batch goes by parts, so that dz takes the place
+   of no worker: a part leaves its gradients of a range of groups in the workspace, the next adds its own, and the last
+   updates.
 
    Milliseconds, with clearing and summing 8 replicas (in brackets without dX's additions): S 32, F 64, D 768, L 670,208,
    B 128: .283 (.179); S 64, F 128, D 768, L 2,756,025: 1.32 (.85); S 32, F 64, D 384, L 8,192,000: 2.77 (1.90); dense S 64,
@@ -4848,13 +4850,24 @@ template <typename T> static __global__ void haste__cu_rewire_kernel(const haste
 typedef struct haste__wide_plan {
     int32_t  ok, workers, chunk, chunks;   /* workers of a CTA; rows of a chunk of F; how many chunks */
     int32_t  multi, ragged;                /* which kernel */
-    int32_t  kept;                         /* tiles of dz kept: 1, or all of them (multi) */
+    int32_t  tiles, parts;                 /* of samples, in a launch; how many launches a batch takes (multi) */
+    int32_t  kept;                         /* tiles of dz kept: 1, or all of a launch (multi) */
     int32_t  slab, resident;               /* bytes of shared memory of a worker; rows of grad_x resident, from `begin` on */
     int32_t  lock_chunks;                  /* dense: a lock for each chunk of each tile, and how many; 0: for each tile */
     int32_t  state_bytes;                  /* of a chunk of one state in shared memory; 0: states are read where they are */
     int32_t  borrow;                       /* 1: velocities take the place of the next W, which then comes later */
     int32_t  shared, grid;
+    int32_t  at_a_time, begin, end;        /* groups of a range, at most; those of this launch */
+    int32_t  first_tile;                   /* its first tile of samples */
+    int32_t  take, leave, more;            /* gradients: adds those left in `sums`; leaves them there; loss_sum += */
+    float   *sums;                         /* [at_a_time][haste__wide_group_floats] */
 } haste__wide_plan;
+
+/* Gradients of a group that a part of a batch leaves: of whole chunks of 64 inputs, and of the biases. */
+static __host__ __device__ __forceinline__ int64_t haste__wide_group_floats(int32_t S, int32_t chunks)
+{
+    return (int64_t)(chunks * 64 + 1) * S;
+}
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -5040,7 +5053,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     HASTE__CU_SHARED(haste__wide_shared, 1024);
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
     const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
-    const int mine = worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
+    const int mine = plan.begin + worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
     const int bar = 1 + worker;
     const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
     char *slab = (char *)haste__wide_shared + worker * plan.slab;
@@ -5056,9 +5069,9 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     char *shared_at = (char *)haste__wide_shared + (blockDim.x >> 7) * plan.slab;   /* locks, resident part of grad_x */
     uint32_t *lock = (uint32_t *)shared_at;
     const uint32_t resident = haste__cu_address(shared_at) + 4 * HASTE__WIDE_LOCKS;
-    const int G = (int)p.groups, tiles = p.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
+    const int G = plan.end, tiles = plan.tiles, F = p.F, stride = gridDim.x * (blockDim.x >> 7);
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)p.x + (int64_t)p.begin * 64;
-    float *grad_x = p.grad_x ? p.grad_x + ((int64_t)(blockIdx.x % (uint32_t)p.replicas) * tiles * p.D + p.begin) * 64 : NULL;
+    float *grad_x = p.grad_x ? p.grad_x + ((int64_t)(blockIdx.x % (uint32_t)p.replicas) * p.tiles * p.D + p.begin) * 64 : NULL;
     haste__wide_job now = { mine, 0, 0, 0, 0 };
     int32_t head = -1, head_next = -1;
     int loads = -1, slot = 0, buffer = 0;   /* number of the W in use; set of indices and tile of x in use */
@@ -5126,7 +5139,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     auto states_at = [&]() { return MULTI && plan.borrow ? ws + (~loads & 1) * WB : states; };
     auto fetch_states = [&](int g, int c) {   /* one thread; likewise */
         const uint32_t bytes = rows_of(c) * S * (p.state_f32 ? 4 : 2);
-        if (!state_arrays) return;
+        if (!state_arrays || (MULTI && plan.leave)) return;
         haste__wide_bulk_read();
         haste__cu_barrier_expect(full + 16, bytes * state_arrays);
         for (int i = 0; i < state_arrays; i++)
@@ -5175,7 +5188,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int i = 0; i < WORDS; i++) positive[i] = 0;
         for (int n = head; n >= 0; n = p.node[n].next) {
             const int s = p.node[n].s, b = p.node[n].b;
-            if (b >> 6 == tile && ((b >> 4) & 3) == warp && (((b >> 1) & 6) | (b & 1)) == row && ((s >> 1) & 3) == quad) {
+            if (b >> 6 == tile + (MULTI ? plan.first_tile : 0) && ((b >> 4) & 3) == warp && (((b >> 1) & 6) | (b & 1)) == row && ((s >> 1) & 3) == quad) {
                 const int i = (s >> 3) * 4 + (b & 2) + (s & 1);
                 if (i < 32) positive[0] |= 1u << i;
                 else positive[WORDS - 1] |= 1u << (i & 31);
@@ -5335,10 +5348,24 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         }
         haste__wide_wgmma_wait<0>();
     };
-    auto update = [&](const float (*dw)[N], bool with_bias) {   /* this job's chunk of W, in shared memory, and back */
+    /* Gradients that parts of a batch hand on: of the chunk c, each thread's as it holds them, then of the biases. */
+    auto sums_of = [&](int c) {
+        return plan.sums + (int64_t)(now.g - plan.begin) * haste__wide_group_floats(S, plan.chunks) + c * CHUNK * S;
+    };
+    auto update = [&](float (*dw)[N], bool with_bias) {   /* this job's chunk of W, in shared memory, and back */
         const int c = chunk_of(now), rows = rows_of(c);
         uint32_t random[HALVES][2];
         bool fine = true;
+        if (MULTI && plan.take) {
+            const float4 *from = (const float4 *)(const void *)sums_of(c) + tid;
+            #pragma unroll
+            for (int i = 0; i < HALVES * N / 4; i++) {
+                const float4 v = from[i * 128];
+                float *to = &dw[i * 4 / N][i * 4 % N];
+                to[0] += v.x; to[1] += v.y; to[2] += v.z; to[3] += v.w;
+            }
+            if (with_bias && tid < S) sums[tid] += sums_of(plan.chunks)[tid];
+        }
         #pragma unroll
         for (int half = 0; half < HALVES; half++) {
             #pragma unroll
@@ -5350,6 +5377,18 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
             }
         }
         if (!fine) bad[1] = 1;
+        if (MULTI && plan.leave) {   /* NaN: not to be used */
+            const float add = bad[0] || bad[1] ? NAN : 0;
+            float4 *to = (float4 *)(void *)sums_of(c) + tid;
+            #pragma unroll
+            for (int i = 0; i < HALVES * N / 4; i++) {
+                const float *from = &dw[i * 4 / N][i * 4 % N];
+                to[i * 128] = make_float4(from[0] + add, from[1] + add, from[2] + add, from[3] + add);
+            }
+            if (with_bias && tid < S)
+                sums_of(plan.chunks)[tid] = sums[tid] + sums[S + tid] + (sums[2 * S + tid] + sums[3 * S + tid]) + add;
+            return;
+        }
         {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
             const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
             const uint32_t of_group =
@@ -5525,7 +5564,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         if (threadIdx.x == 0) {
             loss = 0;
             for (int i = 0; i < (int)(blockDim.x >> 5); i++) loss += sum[i];
-            p.loss_sum[blockIdx.x] = loss;
+            p.loss_sum[blockIdx.x] = plan.more ? p.loss_sum[blockIdx.x] + loss : loss;
         }
     }
     if (plan.resident) {
@@ -5542,14 +5581,14 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
 
 /* ---- host ---- */
 
-/* The kernels there are: a CTA's most workers are what registers allow without spills. */
+/* The kernels there are: a CTA's most workers are what registers allow. */
 #define HASTE__WIDE_KERNELS(X) \
     X(32, 64, false, false, 5) X(32, 128, false, false, 4) X(64, 64, false, false, 4) X(64, 128, false, false, 3) \
     X(128, 64, false, false, 2) X(32, 64, true, false, 5) X(64, 64, true, false, 4) X(128, 64, true, false, 2) \
     X(32, 64, true, true, 5) X(64, 64, true, true, 4) X(128, 64, true, true, 2)
 
-/* Cuts a pass up. ok = 0 where it does not fit. */
-static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int processors, int shared_most)
+/* Cuts a pass up, `tiles` tiles of samples to a launch. ok = 0 where it does not fit. */
+static haste__wide_plan haste__wide_cut(const haste__cu_pass *p, int64_t tiles, int processors, int shared_most)
 {
     haste__wide_plan plan;
     const int64_t S = p->S;
@@ -5558,14 +5597,15 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
     memset(&plan, 0, sizeof plan);
     plan.chunk = single && p->F > 64 ? 128 : 64;
     plan.chunks = (p->F + plan.chunk - 1) / plan.chunk;
-    plan.kept = single ? 1 : p->tiles;
+    plan.tiles = (int32_t)tiles;
+    plan.kept = single ? 1 : plan.tiles;
     plan.multi = !single;
     plan.ragged = !single && p->F % plan.chunk;
     #define HASTE__WIDE_MOST(s, chunk_, multi_, ragged_, workers_) \
         if (S == s && plan.chunk == chunk_ && plan.multi == multi_ && plan.ragged == ragged_) most = workers_;
     HASTE__WIDE_KERNELS(HASTE__WIDE_MOST)
     #undef HASTE__WIDE_MOST
-    if (!most || p->tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
+    if (!most || tiles < 1 || (int64_t)plan.kept * 128 * S > shared_most) return plan;
     plan.slab = 2 * plan.chunk * 128 + 2 * plan.chunk * p->S * 2 + plan.kept * 128 * p->S    /* x, W, dz */
                 + 6 * plan.chunk + 24 * p->S + 48;                    /* indices, bias and its gradient, barriers, flags */
     left = shared_most - 4 * HASTE__WIDE_LOCKS;
@@ -5586,17 +5626,45 @@ static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int proce
     if (workers < 1) return plan;
     plan.workers = (int32_t)workers;
     left -= workers * plan.slab;
-    if (p->grad_x && p->tiles <= HASTE__WIDE_LOCKS) {
-        int64_t rows = left / ((int64_t)p->tiles * 256), end = p->D - p->begin;
+    if (p->grad_x && tiles <= HASTE__WIDE_LOCKS) {
+        int64_t rows = left / (tiles * 256), end = p->D - p->begin;
         if (rows > end) rows = end;
         if (rows > HASTE__WIDE_RESIDENT) rows = HASTE__WIDE_RESIDENT;
         plan.resident = (int32_t)rows;
-        if (!p->index && p->tiles * plan.chunks <= HASTE__WIDE_LOCKS) plan.lock_chunks = plan.chunks;
+        if (!p->index && tiles * plan.chunks <= HASTE__WIDE_LOCKS) plan.lock_chunks = plan.chunks;
     }
-    plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * p->tiles * 256);
+    plan.shared = (int32_t)(workers * plan.slab + 4 * HASTE__WIDE_LOCKS + (int64_t)plan.resident * tiles * 256);
     plan.grid = p->groups < processors ? (int32_t)p->groups : processors;
+    plan.at_a_time = (int32_t)p->groups;
     plan.ok = 1;
     return plan;
+}
+
+/* Cuts a pass up, and its batch into parts where that is faster: their gradients take `sums` bytes at most. */
+static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int64_t sums, int processors, int shared_most)
+{
+    static const double speed[3] = { .55, .92, 1 };   /* of 1, 2, 3 workers and more; dense, S 64, F 384 on an H200 */
+    haste__wide_plan best = haste__wide_cut(p, p->tiles, processors, shared_most), one;
+    const int64_t bytes = haste__wide_group_floats(p->S, best.chunks) * 4, fit = sums / bytes;
+    double least = 0;
+    int64_t tiles;
+    best.parts = 1;
+    if (!best.multi || fit < 1 || p->groups / fit > 4096) return best;
+    if (best.ok) least = p->tiles / speed[best.workers < 3 ? best.workers - 1 : 2];
+    for (tiles = 1; tiles < p->tiles; tiles++) {   /* a part of a tile: 1; to hand gradients on: .7 */
+        const int64_t parts = (p->tiles - 1) / tiles + 1;
+        double cost;
+        one = haste__wide_cut(p, (p->tiles - 1) / parts + 1, processors, shared_most);
+        if (!one.ok) break;
+        cost = parts * (one.tiles / speed[one.workers < 3 ? one.workers - 1 : 2]) + .7 * (double)(parts - 1);
+        if (best.ok && least <= cost) continue;
+        least = cost;
+        best = one;
+        best.parts = (int32_t)parts;
+        if (fit < p->groups)   /* in ranges of the same size */
+            best.at_a_time = (int32_t)((p->groups - 1) / ((p->groups - 1) / fit + 1) + 1);
+    }
+    return best;
 }
 
 /* 1 where the kernels are in this build: compiled without sm_90a they are empty, and need next to no registers. */
@@ -5609,21 +5677,29 @@ static int haste__wide_compiled(void)
     return 0;
 }
 
-/* Does the wide path take such a block? shared_most: cudaDevAttrMaxSharedMemoryPerBlockOptin. 0: *why says why not. */
-static int haste__wide_takes(int32_t S, int32_t F, int dense, int32_t B, int32_t D, haste_dtype dtype, int deterministic,
-                             int major, int minor, int shared_most, const char **why)
+/* Does the wide path take such a block? shared_most: cudaDevAttrMaxSharedMemoryPerBlockOptin. 0: *why says why not; else
+   *bytes of `sums` are of use. */
+static int haste__wide_takes(int32_t S, int32_t F, int64_t groups, int dense, int32_t B, int32_t D, haste_dtype dtype,
+                             int deterministic, int64_t sums, int major, int minor, int shared_most, const char **why,
+                             int64_t *bytes)
 {
     haste__cu_pass p;
+    haste__wide_plan plan;
     static const uint16_t any = 0;
     memset(&p, 0, sizeof p);
     p.index = dense ? NULL : &any;   /* not read */
-    p.S = S; p.F = F; p.B = B; p.D = D; p.tiles = (B + 63) / 64; p.groups = 1;
+    p.S = S; p.F = F; p.B = B; p.D = D; p.tiles = (B - 1) / 64 + 1; p.groups = groups;
     if (major != 9 || minor != 0) { *why = "wide: needs compute capability 9.0"; return 0; }
     if (dtype != HASTE_BF16) { *why = "wide: weights are float32"; return 0; }
     if (deterministic) { *why = "wide: adds to grad_x in no fixed order"; return 0; }
     if (S != 32 && S != 64 && S != 128) { *why = "wide: group size is not 32, 64 or 128"; return 0; }
     if (F % 16) { *why = "wide: fan-in is not a multiple of 16"; return 0; }
-    if (!haste__wide_plan_make(&p, 1, shared_most).ok) { *why = "wide: too large a batch for this fan-in"; return 0; }
+    plan = haste__wide_plan_make(&p, sums, 1, shared_most);
+    if (!plan.ok) {
+        *why = "wide: the workspace was not made for so large batches of this layer: it lacks memory for their gradients";
+        return 0;
+    }
+    *bytes = plan.parts > 1 ? plan.at_a_time * haste__wide_group_floats(S, plan.chunks) * 4 : 0;
     if (!haste__wide_compiled()) { *why = "wide: compiled without sm_90a"; return 0; }
     return 1;
 }
@@ -5654,18 +5730,42 @@ static cudaError_t haste__wide_launch(const haste__cu_pass *p, const haste__wide
     return cudaErrorInvalidValue;
 }
 
-/* A train step of one block; x is in the wide order, arrays begin at multiples of 16 bytes. *sums: how many
-   entries of loss_sum are written. One launch, no synchronisation. */
-static cudaError_t haste__wide_step(const haste__cu_pass *p, int processors, int shared_most, int32_t *sums,
-                                    cudaStream_t stream)
+/* A train step of one block; x is in the wide order, arrays begin at multiples of 16 bytes. waiting: for gradients, `bytes`.
+   *sums: how many entries of loss_sum are written. No synchronisation. */
+static cudaError_t haste__wide_step(const haste__cu_pass *p, float *waiting, int64_t bytes, int processors, int shared_most,
+                                    int32_t *sums, cudaStream_t stream)
 {
     haste__wide_plan plan;
+    int64_t begin;
+    int part;
     if (((uintptr_t)p->weight | (uintptr_t)p->index | (uintptr_t)p->bias | (uintptr_t)p->x | (uintptr_t)p->grad_x) % 16)
         return cudaErrorMisalignedAddress;
-    plan = haste__wide_plan_make(p, processors, shared_most);
+    plan = haste__wide_plan_make(p, bytes, processors, shared_most);
     if (!plan.ok) return cudaErrorInvalidConfiguration;
     *sums = plan.grid;
-    return haste__wide_launch(p, &plan, stream);
+    plan.sums = waiting;
+    for (begin = 0; begin < p->groups; begin += plan.at_a_time) {
+        plan.begin = (int32_t)begin;
+        plan.end = (int32_t)(p->groups - begin < plan.at_a_time ? p->groups : begin + plan.at_a_time);
+        for (part = 0; part < plan.parts; part++) {
+            haste__cu_pass own = *p;
+            haste__wide_plan one = plan;
+            cudaError_t launched;
+            one.first_tile = part * plan.tiles;
+            if (one.tiles > p->tiles - one.first_tile) one.tiles = p->tiles - one.first_tile;
+            one.take = part > 0;
+            one.leave = part < plan.parts - 1;
+            own.x = (const uint16_t *)p->x + (int64_t)one.first_tile * p->D * 64;
+            if (p->grad_x) own.grad_x = p->grad_x + (int64_t)one.first_tile * p->D * 64;
+            own.B = p->B - one.first_tile * 64;
+            if (p->shift) own.shift = p->shift + one.first_tile * 64;
+            if (p->factor) own.factor = p->factor + one.first_tile * 64;
+            launched = haste__wide_launch(&own, &one, stream);
+            if (launched != cudaSuccess) return launched;
+            plan.more = 1;
+        }
+    }
+    return cudaSuccess;
 }
 
 /* ---- >>narrow ------------------------------------------------------------------------------------------------
@@ -7518,7 +7618,7 @@ typedef struct haste__cu_question {
     haste_optimizer optimizer;
     int32_t major, minor, shared_bytes, processors;   /* of the device; shared memory that a thread block may have */
     int32_t deterministic;
-    int64_t sums;               /* bytes of the workspace for the narrow path's chunks */
+    int64_t sums;               /* bytes of the workspace for gradients that wait for the rest of a batch */
 } haste__cu_question;
 
 /* How the narrow path would do a step (forward 0) or the logits (1) of a block; or why it does not. */
@@ -7531,26 +7631,32 @@ static const char *haste__cu_narrow_plan(const haste__cu_question *q, int forwar
                                    q->major >= 9 && haste__narrow_clusters(), q->sums, q->shared_bytes, q->processors);
 }
 
-/* 1: it takes the block. 0: *why says what is in the way. */
-static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, const char **why)
+/* 1: it takes the block, and of q->sums *bytes are of use. 0: *why says what is in the way. */
+static int haste__cu_takes_with(haste_cuda_path path, const haste__cu_question *q, const char **why, int64_t *bytes)
 {
     haste__narrow_plan plan;
     const char *reason = NULL;
     *why = "";
+    *bytes = 0;
     switch (path) {
     case HASTE_CUDA_GENERAL: return 1;
     case HASTE_CUDA_WIDE:
-        return haste__wide_takes(q->S, q->F, q->dense, q->B, q->D, q->dtype, q->deterministic, q->major, q->minor,
-                                 q->shared_bytes, why);
+        return haste__wide_takes(q->S, q->F, q->groups, q->dense, q->B, q->D, q->dtype, q->deterministic, q->sums, q->major,
+                                 q->minor, q->shared_bytes, why, bytes);
     case HASTE_CUDA_NARROW:
         reason = haste__cu_narrow_plan(q, 0, &plan);
-        if (!reason) return 1;
-        *why = reason;
-        return 0;
+        *why = reason ? reason : "";
+        if (!reason && plan.chunks > 1) *bytes = plan.at_a_time * haste__narrow_unit_bytes(&plan);
+        return !reason;
     default:
         *why = "no such path";
         return 0;
     }
+}
+static int haste__cu_takes(haste_cuda_path path, const haste__cu_question *q, const char **why)
+{
+    int64_t bytes;
+    return haste__cu_takes_with(path, q, why, &bytes);
 }
 
 /* The fastest path that takes a block. Where wide takes it too, narrow is faster while a block of 32 samples, or one or two
@@ -8282,7 +8388,7 @@ typedef struct haste__cu_work {
     uint32_t *flag;                    /* [8] */
 } haste__cu_work;
 
-/* Bytes for the gradients that chunks of a batch hand on: those of all units, but not more than 256 MiB. Dense blocks: as
+/* Bytes for the gradients that parts of a batch hand on: those of all groups, but not more than 256 MiB. Dense blocks: as
    `dense` says, or (NULL) those without indices. 0 where none is needed, and without a device. */
 static size_t haste__cu_sums_bytes(const haste_cuda_layer *layer, const int *dense, int32_t B)
 {
@@ -8291,12 +8397,12 @@ static size_t haste__cu_sums_bytes(const haste_cuda_layer *layer, const int *den
     int i;
     for (i = 0; i < layer->block_count; i++) {
         haste__cu_question q;
-        haste__narrow_plan plan;
-        if (layer->path[i] != HASTE_CUDA_NARROW || haste__cu_ask(&q, layer, i, B, NULL) != HASTE_OK) continue;
+        const char *why;
+        int64_t own;
+        if (layer->path[i] == HASTE_CUDA_GENERAL || haste__cu_ask(&q, layer, i, B, NULL) != HASTE_OK) continue;
         if (dense) q.dense = dense[i];
         q.sums = most;
-        if (haste__cu_narrow_plan(&q, 0, &plan) || plan.chunks < 2) continue;
-        if (bytes < plan.at_a_time * haste__narrow_unit_bytes(&plan)) bytes = plan.at_a_time * haste__narrow_unit_bytes(&plan);
+        if (haste__cu_takes_with(layer->path[i], &q, &why, &own) && own > bytes) bytes = own;
     }
     return (size_t)bytes;
 }
@@ -9149,7 +9255,8 @@ static haste_status haste__cu_wide_step(const haste__cu_pass *p, const haste__cu
 {
     haste__cu_pass own = *p;
     own.x = work->x_wide;
-    HASTE__CU_TRY(haste__wide_step(&own, q->processors, q->shared_bytes, sums, stream), "training a block (wide)");
+    HASTE__CU_TRY(haste__wide_step(&own, work->sums, (int64_t)work->sums_bytes, q->processors, q->shared_bytes, sums, stream),
+                  "training a block (wide)");
     return HASTE_OK;
 }
 

@@ -123,7 +123,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     turn++;
     cut_sums(&work);
     for (k = 0; k < layer.block_count; k++)   // no batch is left to the general kernels
-        if (dev.path[k] == HASTE_CUDA_NARROW) CHECK(haste_cuda_path_of(&dev, &work, k, B, NULL) == HASTE_CUDA_NARROW);
+        CHECK(haste_cuda_path_of(&dev, &work, k, B, NULL) == dev.path[k]);
     memset(&o, 0, sizeof o);
     o.lr = lr;
     o.weight_decay = lr > 4 ? .5f / lr : .125f;   // with lr * weight_decay above 1 the general kernels would do it
@@ -361,20 +361,25 @@ static void batches()
         { "S 16, F 48",       190,  99, 1, { { 0,  16,  48, 0, 0 } }, 1 },
         { "S 16, F 96",       190, 300, 1, { { 0,  16,  96, 0, 0 } }, 1 },
         { "D 631: 32 samples", 90, 631, 1, { { 0,  16,  64, 0, 0 } }, 1 },
-        { "dense, S 32",      300, 160, 2, { { 70, 64, HASTE_DENSE, 0, 80 }, { 0, 32, 48, 80, 160 } }, 1 } };
-    static const int32_t sizes[] = { 31, 65, 80, 129, 150, 200, 257, 300, 513, 700 };
+        { "dense, S 32",      300, 160, 2, { { 70, 64, HASTE_DENSE, 0, 80 }, { 0, 32, 48, 80, 160 } }, 1 },
+        { "wide, dense, S 64", 150, 112, 1, { { 0,  64, HASTE_DENSE, 0, 0 } }, 1 },
+        { "wide, dense, S 32", 100, 128, 1, { { 0,  32, HASTE_DENSE, 0, 0 } }, 1 },
+        { "wide, S 128, F 80", 300, 150, 1, { { 0, 128,  80, 0, 0 } }, 1 },
+        { "wide, S 32, F 192", 130, 256, 1, { { 0,  32, 192, 0, 0 } }, 0 } };
+    static const int32_t sizes[] = { 31, 65, 80, 129, 150, 200, 257, 300, 513, 700, 1100 };
     static const test_shape small_shape = { "each B", 37, 40, 1, { { 0, 16, 16, 0, 0 } }, 0 };
     const int every = getenv("HASTE_TEST_RUNS") ? 7 : 1;   // compute-sanitizer and the emulator take fewer
     int i, k, n = 0;
     small_dropped = 0;
     for (i = 0; i < (int)(sizeof shapes / sizeof shapes[0]); i++)
         for (k = 0; k < (int)(sizeof sizes / sizeof sizes[0]); k++, n++) {
-            const haste_optimizer optimizer = (haste_optimizer)((n + n / 10) % 3);
+            const haste_optimizer optimizer = (haste_optimizer)((n + n / 11) % 3);
             if (n % every) continue;
             most_sums = n % 3 ? 0 : 40000;
             room = n % 2 ? 3 : 120;
             step_case(&shapes[i], (haste_loss)(n / 2 % 3), optimizer, HASTE_BF16, (haste_dtype)(n / 2 % 2), sizes[k], n % 2,
-                      HASTE_CUDA_NARROW, optimizer == HASTE_ADAMW ? .25f : 32.0f);
+                      shapes[i].name[0] == 'w' ? HASTE_CUDA_WIDE : HASTE_CUDA_NARROW,
+                      optimizer == HASTE_ADAMW ? .25f : 32.0f);
         }
     most_sums = 0;
     room = 3;
