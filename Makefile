@@ -131,7 +131,7 @@ test-cuda: $(CUDA_TESTS) $(CUDA_PROGRAMS) $(EXAMPLES)   ## the tests on the devi
 
 # compute-sanitizer lies beside nvcc. step:small is the subject `small` of tests/test_cuda_step.cu; racecheck takes by far the
 # longest. It does not follow locks, and so has programs of its own, whose wide kernels have nothing that needs one.
-SUBJECTS  ?= step:small step:batches step:loss_options step:step_fast graph backward:backward_fast finite:spared predict:top_k \
+SUBJECTS  ?= step:small step:batches step:loss_options step:step_fast graph:replay graph:left_out backward:backward_fast finite:spared predict:top_k \
              predict:above forward:forward rewire:rewire deterministic:deterministic
 SANITIZED  = $(sort $(foreach s,$(SUBJECTS),$(firstword $(subst :, ,$(s)))))
 SANITIZER  = $(or $(shell command -v compute-sanitizer 2>/dev/null),$(dir $(HAVE_NVCC))compute-sanitizer)

@@ -110,15 +110,15 @@ typedef struct CUstream_st *haste_cuda_stream;
 typedef enum haste_cuda_type { HASTE_CUDA_F32 = 0, HASTE_CUDA_BF16 = 1, HASTE_CUDA_F16 = 2 } haste_cuda_type;
 
 /* Which kernels train a block. A path fixes the order of its weights on the device, so it is chosen when the layer is made.
-   Whatever a path does not take (another B, say) the general kernels do. */
+   Whatever a path does not take the general kernels do. A batch that does not fit on the chip goes by parts, with up to 256 MiB
+   of the workspace for gradients that wait for the rest. */
 typedef enum haste_cuda_path {
     HASTE_CUDA_AUTO = 0,      /* the fastest that takes the block */
     HASTE_CUDA_GENERAL,       /* any shape */
     HASTE_CUDA_WIDE,          /* bfloat16; S 32, 64, 128; F a multiple of 16; dense blocks too: gathered inputs, wgmma */
     HASTE_CUDA_NARROW         /* bfloat16; S 16, 32; F 16, 32, 48, 64, 96, 128; slices to 700 to 1,100 inputs, by F and
                                  optimizer (99 KiB of shared memory: to 450, AdamW less): the batch stays on chip, 64 samples
-                                 a thread block, or 32 where the slice is wide, of up to four (before 9.0: of one). What those
-                                 do not hold goes by chunks, with up to 256 MiB of the workspace for gradients that wait */
+                                 a thread block, or 32 where the slice is wide, of up to four (before 9.0: of one) */
 } haste_cuda_path;
 
 /* Lists of label ids, as haste_lists: on the device, or on the host. Host lists are checked, and copied before the call
@@ -182,9 +182,9 @@ typedef struct haste_cuda_workspace_options {
 } haste_cuda_workspace_options;
 
 /* What training reads on the device when it runs, not on the host when it is called: so replays of a graph see what lies there
-   then. Each is one number, or NULL. It can be set and changed at any time in workspace.live, for the calls that follow. What
-   lies there is not checked by the host: where it is not a finite number from 0 on, or lr so large that a weight could become
-   infinite (1e12), nothing is done but that haste_cuda_check says HASTE_ERR_NONFINITE. */
+   then. Each is one number, or NULL. It can be set and changed at any time in workspace.live, for the calls that follow.
+   Where lr or scale is not finite, lr or step below 0, or lr so large that a weight could become infinite (1e12), nothing is
+   done, and haste_cuda_check says HASTE_ERR_NONFINITE. */
 typedef struct haste_cuda_live {
     const float *lr;      /* a factor on all learning rates: with options.lr = 1 it is the learning rate */
     const float *scale;   /* a factor on options.loss.scale: a gradient of the loss, a loss scale */
@@ -204,7 +204,7 @@ typedef struct haste_cuda_workspace {
     int64_t       groups;               /* and the groups of its blocks together */
     int32_t       device;
     int32_t       owned;                /* 1: haste_cuda_workspace_free gives `memory` back */
-    size_t        sums_bytes;           /* for gradients that wait for the rest of a large batch (the narrow path's chunks) */
+    size_t        sums_bytes;           /* for gradients that wait for the rest of a large batch */
     void         *memory;               /* on the device; its contents are the library's affair */
     size_t        bytes;
     void         *pinned;               /* on the host, pinned: two buffers for host lists */
@@ -342,7 +342,7 @@ HASTE_API haste_status haste_cuda_check(haste_cuda_workspace *work, haste_cuda_s
      grad_x     [B, D] device, of grad_x_type (float32 or bfloat16), (+=), or NULL
      options    as in haste.h, with the loss's arrays on the device, where what they hold is trusted: sample_weight; without
                 softmax label_weight, label_scale, label_offset, logit_scale, margin, positive_weight, smoothing and share.
-                The general kernels do these, on any path. scale is from 0 on; negligible saves no time. What else is asked
+                The general kernels do these, on any path. negligible saves no time. What else is asked
                 for, clip and grad_norm are HASTE_ERR_ARG, with a sentence
      The rest as in haste.h. layer->step += 1 when the work is queued, but with work->live.step: then that, on the device.
 
@@ -1423,7 +1423,7 @@ static __device__ inline void haste__cu_moments(const haste__cu_schedule &s, int
     const float factor = s.live.lr ? *s.live.lr : 1, scale = s.scale * (s.live.scale ? *s.live.scale : 1);
     const int64_t step = s.live.step ? *s.live.step : s.step;
     const bool skip = s.update && s.live.skip && *s.live.skip != 0;
-    bool wrong = !(scale >= 0 && scale <= FLT_MAX) || step < 0;
+    bool wrong = !(fabsf(scale) <= FLT_MAX) || step < 0;
     haste__cu_moment now = {};
     if (lane < s.blocks) {
         const haste__cu_rates *r = &s.rates[lane];
@@ -4884,7 +4884,7 @@ static __host__ __device__ __forceinline__ uint32_t haste__wide_mix32(uint32_t x
 /* Scaled slopes that are negligible become 0. */
 template <int N> static __device__ __forceinline__ void haste__wide_drop(const haste__cu_pass &p, float scale, float *z)
 {
-    const float least = p.negligible * scale;
+    const float least = p.negligible * fabsf(scale);
     if (least > 0) {
         #pragma unroll
         for (int i = 0; i < N; i++) if (fabsf(z[i]) < least) z[i] = 0;
@@ -6455,7 +6455,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             for (int i = 0; i < OWN * HALVES * 4; i++) largest += fabsf(dw[i / 4 / OWN][i / 4 % OWN][i & 3]);
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) largest += rank == 0 ? fabsf(db[i >> 1][i & 1]) : 0;
-            bad |= __any_sync(~0u, !(largest * scale < 1e18f));
+            bad |= __any_sync(~0u, !(largest * fabsf(scale) < 1e18f));
             /* The states have come; the next unit's copy, begun after theirs, may still be under way. */
             if (unit + clusters * warps < plan.end) haste__cu_copy_wait_but<1>();
             else haste__cu_copy_wait_but<0>();
@@ -9344,8 +9344,8 @@ static const char *haste__cu_not_done(const haste_step_options *o, haste_loss lo
 static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_layer *layer, const haste_loss_options *o,
                                            haste_error *error)
 {
-    if (!(o->scale >= 0 && o->scale <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected a finite number from 0", o->scale);
+    if (o->scale != 0 && !(fabs(o->scale) >= FLT_MIN && fabs(o->scale) <= FLT_MAX))
+        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected 0, or a number of the size of floats", o->scale);
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
                               (double)o->negligible);
@@ -9439,7 +9439,7 @@ static haste__cu_schedule haste__cu_schedule_make(const haste_cuda_layer *layer,
     schedule.optimizer = (int32_t)layer->optimizer;
     schedule.update = update;
     schedule.scale = 1;
-    if (options && B > 0) schedule.scale = (float)(options->loss.scale > 0 ? options->loss.scale : 1.0 / (double)B);
+    if (options && B > 0) schedule.scale = (float)(options->loss.scale != 0 ? options->loss.scale : 1.0 / (double)B);
     schedule.seed = layer->seed;
     schedule.step = layer->step;
     if (live) schedule.live = *live;

@@ -946,6 +946,65 @@ static void loss_options_refused()
     }
 }
 
+// A loss that is to grow: changes of biases and grad_x are those of its opposite, with the sign turned.
+static void negative_scale()
+{
+    static const test_shape shapes[] = {
+        { "general",         90,  64, 1, { { 0, 24,  12, 0, 0 } }, 1 },
+        { "wide",           300, 112, 2, { { 64, 32, HASTE_DENSE, 0, 0 }, { 0, 32, 64, 0, 0 } }, 1 },
+        { "narrow",         200, 128, 1, { { 0, 16,  64, 0, 0 } }, 1 } };
+    static const haste_cuda_path path[] = { HASTE_CUDA_GENERAL, HASTE_CUDA_WIDE, HASTE_CUDA_NARROW };
+    for (int i = 0; i < 18; i++) {
+        enum { B = 40 };
+        const test_shape *shape = &shapes[i % 3];
+        haste_layer_options options = test_options(shape, (haste_loss)(i / 3 % 3), HASTE_SGD, HASTE_BF16, HASTE_F32);
+        haste_layer layer = spread_layer(&options), after[2];
+        test_batch batch = test_make_batch(&layer, B);
+        const haste_cuda_lists lists = host_lists(&batch);
+        const size_t d = (size_t)B * (size_t)layer.inputs;
+        void *x = device_copy(batch.x, d * 4), *loss = device_bytes(8);
+        float *gx[2], largest = 0, apart = 0;
+        double got[2];
+        int k;
+        for (k = 0; k < 2; k++) {
+            haste_cuda_layer dev = upload_for(&layer, path[i % 3], B);
+            haste_cuda_workspace work = workspace(&dev, B, 0);
+            void *dev_gx = device_bytes(d * 4);
+            haste_step_options o;
+            memset(&o, 0, sizeof o);
+            o.lr = .5f;
+            o.loss.scale = k ? -1. / 16 : 1. / 16;
+            o.loss.negligible = 1e-3f;
+            after[k] = test_copy(&layer);
+            MUST(cudaMemset(dev_gx, 0, d * 4));
+            CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, B, &lists, &o, i >= 9 ? (double *)loss : NULL,
+                                               dev_gx, HASTE_CUDA_F32, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_check(&work, NULL, &test_error), HASTE_OK, test_error);
+            CHECK_STATUS(haste_cuda_download(&dev, &after[k], NULL, &test_error), HASTE_OK, test_error);
+            gx[k] = (float *)host_take(dev_gx, d * 4);
+            MUST(cudaMemcpy(&got[k], loss, 8, cudaMemcpyDeviceToHost));
+            haste_cuda_workspace_free(&work);
+            haste_cuda_layer_free(&dev);
+        }
+        for (size_t j = 0; j < d; j++) {
+            largest = fmaxf(largest, fabsf(gx[0][j]));
+            apart = fmaxf(apart, fabsf(gx[0][j] + gx[1][j]));
+        }
+        CHECK(largest > 0 && apart <= 1e-5f * largest);
+        if (i >= 9) CHECK(got[0] > 0 && fabs(got[0] + got[1]) <= 1e-12 * got[0]);
+        for (int b = 0; b < layer.block_count; b++)
+            for (int64_t j = 0; j < test_places(&layer.block[b]); j++) {
+                const float old = layer.block[b].bias[j];
+                const float up = after[0].block[b].bias[j] - old, down = after[1].block[b].bias[j] - old;
+                CHECK(fabsf(up + down) <= 1e-5f * fabsf(up) + 4e-6f * fabsf(old));
+            }
+        for (k = 0; k < 2; k++) { free(gx[k]); haste_layer_free(&after[k]); }
+        cudaFree(x); cudaFree(loss);
+        test_free_batch(&batch);
+        haste_layer_free(&layer);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (!cuda_begin(argc, argv)) return check_end();
@@ -961,5 +1020,6 @@ int main(int argc, char **argv)
     RUN(rates_of_blocks);
     RUN(loss_options);
     RUN(loss_options_refused);
+    RUN(negative_scale);
     return check_end();
 }
