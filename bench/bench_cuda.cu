@@ -324,7 +324,9 @@ static void free_batch(batch *b)
 enum {
     HALVES   = 1,   // head labels read all of [0, D/2), the tail F of [D/2, D); else both of all of [0, D)
     FLOAT32  = 2,   // weights
-    MOMENTUM = 4    // velocities in bfloat16
+    MOMENTUM = 4,   // velocities in bfloat16
+    ADAMW    = 8,   // both moments in bfloat16,
+    WIDE_STATE = 16 // or in float32
 };
 typedef struct shape { const char *name; int64_t L, head; int32_t S, F, D, B, kind; } shape;
 
@@ -359,8 +361,8 @@ static haste_layer_options layer_options(const shape *s)
         tail->end = s->D;
     }
     o.dtype = s->kind & FLOAT32 ? HASTE_F32 : HASTE_BF16;
-    o.state_dtype = HASTE_BF16;
-    o.optimizer = s->kind & MOMENTUM ? HASTE_MOMENTUM : HASTE_SGD;
+    o.state_dtype = s->kind & WIDE_STATE ? HASTE_F32 : HASTE_BF16;
+    o.optimizer = s->kind & MOMENTUM ? HASTE_MOMENTUM : s->kind & ADAMW ? HASTE_ADAMW : HASTE_SGD;
     o.seed = SEED;
     return o;
 }
@@ -1395,7 +1397,7 @@ static void check_ours(const shape *whole, haste_cuda_path path)
     }
     snprintf(who, sizeof who, "haste (%s) L %lld S %d F %d D %d B %d%s%s", haste_cuda_path_text(path), (long long)s.L,
              (int)s.S, (int)s.F, (int)s.D, (int)s.B, s.kind & FLOAT32 ? " float32" : "",
-             s.kind & MOMENTUM ? " momentum" : "");
+             s.kind & MOMENTUM ? " momentum" : s.kind & ADAMW ? " AdamW" : "");
     make_batch(&b, s.L, s.D, s.B);
     make_ours(&o, &s, &b, 1, path);
     MUST(haste_layer_create(&back, &options, &failure));
@@ -1988,37 +1990,45 @@ static void best_labels(const int64_t *labels, int n)
     }
 }
 
-// A velocity for each weight: what it adds to a step, and how often its bytes, read and written, would go into that time.
-static void momentum_steps(const shape *list, int n)
+// Optimizers beside SGD: what they add to a step, and how often their states' bytes, read and written, would go into that time.
+static void optimizer_steps(const shape *list, int n)
 {
-    int i;
-    printf("%-40s %9s %12s %9s %14s  %s\n", "", "SGD ms", "momentum ms", "extra ms", "x its bytes", "path");
+    enum { RULES = 4 };
+    static const struct { const char *name; int kind; double moved; } rules[RULES] = {   // moved: bytes of a weight's state
+        { "SGD", 0, 0 }, { "momentum", MOMENTUM, 4 }, { "AdamW", ADAMW, 8 }, { "AdamW f32", ADAMW | WIDE_STATE, 16 } };
+
+    int i, k;
+    printf("%-36s", "");
+    for (k = 0; k < RULES; k++) printf(k ? " %10s ms (x bytes)" : " %10s ms", rules[k].name);
+    printf("  path\n");
     for (i = 0; i < n; i++) {
         shape with = list[i];
-        const double weights = weights_of(&with), moved = 4 * weights / G.copy * 1e3;
-        timing t[2];
+        const double weights = weights_of(&with);
+        timing t[RULES];
         char path[64];
         batch b;
-        int k;
         if (late(with.name)) continue;
         make_batch(&b, with.L, with.D, with.B);
-        for (k = 0; k < 2; k++) {
+        printf("%-36s", with.name);
+        for (k = 0; k < RULES; k++) {
+            const double moved = rules[k].moved * weights / G.copy * 1e3;
             ours o;
-            with.kind = list[i].kind | (k ? MOMENTUM : 0);
-            check_ours(&with, HASTE_CUDA_AUTO);
+            with.kind = list[i].kind | rules[k].kind;
+            if (!(with.kind & ADAMW)) check_ours(&with, HASTE_CUDA_AUTO);   // its first steps are signs
             make_ours(&o, &with, &b, copies_for(weights * 2), HASTE_CUDA_AUTO);
             o.step.momentum = .9f;
             t[k] = measure(our_step, &o);
             path_of(&o, path);
             free_ours(&o);
-            record("momentum", with.name, "haste", k ? "momentum" : "SGD", with.L, with.D, weights / (double)with.L, with.S,
-                   with.B, t[k], moved, path);
+            record("optimizers", with.name, "haste", rules[k].name, with.L, with.D, weights / (double)with.L, with.S, with.B, t[k],
+                   moved, path);
+            if (k) printf(" %13.4f (%5.2f)", t[k].ms, (t[k].ms - t[0].ms) / moved);
+            else printf(" %13.4f", t[k].ms);
+            if (k == 1) answer("momentum", with.name, "", (t[1].ms - t[0].ms) / moved);
         }
         free_batch(&b);
-        printf("%-40s %9.4f %12.4f %9.4f %14.2f  %s\n", with.name, t[0].ms, t[1].ms, t[1].ms - t[0].ms,
-               (t[1].ms - t[0].ms) / moved, path);
+        printf("  %s\n", path);
         fflush(stdout);
-        answer("momentum", with.name, "", (t[1].ms - t[0].ms) / moved);
     }
 }
 
@@ -2446,10 +2456,10 @@ int main(int argc, char **argv)
         title("Whole steps against the batch: ms (microseconds a sample) and paths: w wide, n narrow, g general");
         batch_sizes(batch_cases, COUNT(batch_cases));
     }
-    if (wanted("momentum")) {
-        title("Momentum 0.9, velocities in bfloat16, beside plain SGD");
-        if (G.quick) momentum_steps(quick_cases, COUNT(quick_cases));
-        else momentum_steps(step_cases + 1, 2);
+    if (wanted("optimizers")) {
+        title("Optimizers, states in bfloat16 but for f32; in brackets: more than SGD, in times that moving the states takes");
+        if (G.quick) optimizer_steps(quick_cases, COUNT(quick_cases));
+        else optimizer_steps(step_cases + 1, 3);
     }
     if (wanted("graph")) {
         title("A step in a CUDA graph");
