@@ -935,11 +935,17 @@ enum {   /* words of haste__cu_work's flag */
     HASTE__CU_FLAGS = 8
 };
 
-/* One positive (or excluded) pair, hanging in the list of its group. Lists have no order and may name a pair twice. */
+/* One positive (or excluded) pair. Those of a group follow each other, from head[group] on (-1: there are none), in no order,
+   and may name a pair twice. 16 bytes, read at once. */
 typedef struct haste__cu_node {
-    int32_t  next, b;
+    int32_t  b;
     uint16_t s, unused;
+    int32_t  count, more;    /* count: of the first of a group: how many there are */
 } haste__cu_node;
+
+/* The same while its place is not known yet. */
+typedef struct haste__cu_pair { int32_t group, rank, b, s; } haste__cu_pair;   /* group -1: none; rank in the group */
+enum { HASTE__CU_NODES_MORE = 128 };   /* nodes that may be read past the last */
 
 /* A block and a batch, as the kernels of a pass take them. */
 /* What changes from step to step, or is known to the device alone, for one block. It lies on the device, where a kernel that
@@ -1598,47 +1604,101 @@ static __device__ __forceinline__ void haste__cu_bad_list(uint32_t *flag, int64_
     atomicExch(&flag[HASTE__CU_FLAG_DATA], 1u);
 }
 
-/* Hangs every pair into its group's list, and counts each sample's distinct ids where `row` is wanted. Warp: one sample. */
-static __global__ void haste__cu_prepare_lists_kernel(haste__cu_map map, const int64_t *offset, const int32_t *id, int B,
-                                                      int64_t most, int32_t *head, haste__cu_node *node, int32_t *row,
-                                                      uint32_t *flag)
+/* Lists of labels, and what becomes of them. */
+typedef struct haste__cu_hang {
+    haste__cu_map map;
+    const int64_t *offset;
+    const int32_t *id;
+    int32_t B;
+    int64_t most;                 /* ids of the workspace */
+    int64_t groups;
+    int32_t *head;                /* [groups] first nodes, [groups] counts - 1, number of nodes - 1: all -1 at first */
+    haste__cu_pair *pair;         /* [most] */
+    haste__cu_node *node;         /* [most + HASTE__CU_NODES_MORE] */
+    int32_t *row;                 /* [B] distinct ids of a sample (=), or NULL */
+    uint32_t *flag;
+} haste__cu_hang;
+
+/* The ids first .. end - 1 of sample b; or nothing of this row can be trusted. */
+static __device__ __forceinline__ bool haste__cu_row(const haste__cu_hang &a, int64_t b, int64_t *start, int64_t *first,
+                                                     int64_t *end)
 {
-    int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32, start, first, end;
-    int lane = (int)threadIdx.x % 32, distinct = 0;
+    *start = a.offset[0];
+    *first = a.offset[b];
+    *end = a.offset[b + 1];
+    return *start >= 0 && *first >= *start && *end >= *first && *end - *start <= a.most;
+}
+
+/* Counts the pairs of each group, which gives each its rank there. Warp: one sample. */
+static __global__ void haste__cu_count_lists_kernel(const __grid_constant__ haste__cu_hang a)
+{
+    const int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
+    const int lane = (int)threadIdx.x % 32;
+    int64_t start, first, end;
+    int distinct = 0;
     haste__cu_allow_next();
-    if (b >= B) return;
-    start = offset[0];
-    first = offset[b];
-    end = offset[b + 1];
-    if (start < 0 || first < start || end < first || end - start > most) {   /* nothing of this row can be trusted */
+    haste__cu_wait_before();
+    if (b >= a.B) return;
+    if (!haste__cu_row(a, b, &start, &first, &end)) {
         if (lane == 0) {
-            haste__cu_bad_list(flag, b);
-            if (row) row[b] = 0;
+            haste__cu_bad_list(a.flag, b);
+            if (a.row) a.row[b] = 0;
         }
         return;
     }
     for (int64_t i = first + lane; i < end; i += 32) {
-        int32_t label = id[i];
-        int64_t slot;
-        int k = 0;
-        if (label < 0 || label >= map.labels) { haste__cu_bad_list(flag, b); continue; }
-        if (row) {
-            int64_t j = first;
-            while (j < i && id[j] != label) j++;
-            distinct += j == i;
+        const int32_t label = a.id[i];
+        haste__cu_pair pair = { -1, 0, (int32_t)b, 0 };
+        if (label < 0 || label >= a.map.labels) haste__cu_bad_list(a.flag, b);
+        else {
+            int64_t slot = a.map.slot_of[label] - a.map.shard;
+            int k = 0;
+            if (a.row) {
+                int64_t j = first;
+                while (j < i && a.id[j] != label) j++;
+                distinct += j == i;
+            }
+            if (slot >= 0 && slot < a.map.first_slot[a.map.blocks]) {   /* else another shard's */
+                while (slot >= a.map.first_slot[k + 1]) k++;
+                slot -= a.map.first_slot[k];
+                pair.group = (int32_t)(a.map.first_group[k] + slot / a.map.S[k]);
+                pair.s = (int32_t)(slot % a.map.S[k]);
+                pair.rank = atomicAdd(&a.head[a.groups + pair.group], 1) + 1;
+            }
         }
-        slot = map.slot_of[label] - map.shard;
-        if (slot < 0 || slot >= map.first_slot[map.blocks]) continue;   /* another shard's */
-        while (slot >= map.first_slot[k + 1]) k++;
-        slot -= map.first_slot[k];
-        haste__cu_node *n = &node[i - start];
-        n->b = (int32_t)b;
-        n->s = (uint16_t)(slot % map.S[k]);
-        n->next = atomicExch(&head[map.first_group[k] + slot / map.S[k]], (int32_t)(i - start));
+        a.pair[i - start] = pair;
     }
-    if (row) {
+    if (a.row) {
         for (int step = 16; step > 0; step /= 2) distinct += __shfl_xor_sync(0xffffffffu, distinct, step);
-        if (lane == 0) row[b] = distinct;
+        if (lane == 0) a.row[b] = distinct;
+    }
+}
+
+/* Places the nodes: FIRST: those of rank 0, which take room for their group; then the others. Where offsets descend rows may
+   overlap, and pairs and room be lacking: such a group may have no list. */
+template <bool FIRST> static __global__ void haste__cu_place_lists_kernel(const __grid_constant__ haste__cu_hang a)
+{
+    const int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
+    int64_t start, first, end;
+    haste__cu_allow_next();
+    haste__cu_wait_before();
+    if (b >= a.B || !haste__cu_row(a, b, &start, &first, &end)) return;
+    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) {
+        const haste__cu_pair pair = a.pair[i - start];
+        haste__cu_node node = { pair.b, (uint16_t)pair.s, 0, 0, 0 };
+        int32_t at;
+        if (pair.group < 0 || (pair.rank == 0) != FIRST) continue;
+        if (FIRST) {
+            node.count = a.head[a.groups + pair.group] + 1;
+            at = atomicAdd(&a.head[2 * a.groups], node.count) + 1;
+            if (at + (int64_t)node.count > a.most) continue;
+            a.head[pair.group] = at;
+        } else {
+            at = a.head[pair.group];
+            if (at < 0) continue;
+            at += pair.rank;
+        }
+        a.node[at] = node;
     }
 }
 
@@ -1648,15 +1708,28 @@ static __device__ __forceinline__ int32_t haste__cu_first(const haste__cu_pass &
     return p.head ? __ldg(p.head + p.first_group + g) : -1;
 }
 
-/* Marks the pairs of a list, labels s0 .. s0 + 63 and one tile in bits [64][2]. Called by all threads, between barriers. */
+/* Sets the bits [label][64 samples] of a group's positives in one tile. All threads of the block; barriers before and after. */
 static __device__ __forceinline__ void haste__cu_mark(const haste__cu_pass &p, int32_t first, int s0, int tile,
                                                       uint32_t *bits)
 {
-    if (threadIdx.x == 0)
-        for (int32_t n = first; n >= 0; n = p.node[n].next) {
-            int s = (int)p.node[n].s - s0, b = p.node[n].b - tile * HASTE__CU_TILE;
-            if (s >= 0 && s < HASTE__CU_RUN && b >= 0 && b < HASTE__CU_TILE) bits[2 * s + b / 32] |= 1u << (b % 32);
-        }
+    const int32_t end = first + p.node[first].count;
+    for (int32_t n = first + (int32_t)threadIdx.x; n < end; n += (int32_t)blockDim.x) {
+        const int s = (int)p.node[n].s - s0, b = p.node[n].b - tile * HASTE__CU_TILE;
+        if (s >= 0 && s < HASTE__CU_RUN && b >= 0 && b < HASTE__CU_TILE) atomicOr(&bits[2 * s + b / 32], 1u << (b % 32));
+    }
+}
+
+/* Calls f(sample, label of the group) for each of a group's pairs, in all lanes of a warp. first: its first node, or -1. */
+template <typename CALL>
+static __device__ __forceinline__ void haste__cu_each(const haste__cu_pass &p, int32_t first, int lane, CALL f)
+{
+    int left = 0;
+    if (first < 0) return;
+    for (int32_t n = first; n == first || left > 0; n += 32, left -= 32) {
+        const haste__cu_node node = p.node[n + lane];   /* perhaps past the last */
+        if (n == first) left = __shfl_sync(~0u, node.count, 0);
+        for (int i = 0; i < min(left, 32); i++) f(__shfl_sync(~0u, node.b, i), __shfl_sync(~0u, (int)node.s, i));
+    }
 }
 
 /* ---- >>products ---------------------------------------------------------------------------------------------- */
@@ -3903,10 +3976,10 @@ static __device__ bool haste__panel_search(const haste__cu_pass &p, const haste_
         wanted = __reduce_or_sync(0xffffffffu, wanted);
         if (!wanted) return true;
     }
-    for (int32_t n = haste__cu_first(p, group); n >= 0; n = p.node[n].next) {   /* excluded ones */
-        const int s = (int)p.node[n].s - s0, b = p.node[n].b - sample0;
+    haste__cu_each(p, haste__cu_first(p, group), (int)threadIdx.x % 32, [&](int sample, int label) {   /* excluded ones */
+        const int s = label - s0, b = sample - sample0;
         if (s >= 0 && s / LABELS == quad && s < UNIT && b >= 0 && b < 8) skip |= UINT64_C(1) << (b * 8 + s % LABELS);
-    }
+    });
     if (plan.best_of_set) {
         #pragma unroll
         for (int b = 0; b < 8; b++) {
@@ -5182,18 +5255,34 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         if (now.g + stride < G) head_next = p.head[p.first_group + now.g + stride];
         if (tid == 0) bad[0] = bad[1] = 0;
     };
-    /* Which of this thread's logits of a tile are positives; called while the copies are on their way. */
-    auto find_positives = [&](int tile, uint32_t *positive) {
+    /* Which of this thread's logits of a tile are positives. The first nodes are on their way while the job opens; then each
+       thread passes its own on to the thread whose logit it is about, through the place of dz, which is free. */
+    auto first_nodes = [&](haste__cu_node *own) {
+        own->count = 0;
+        if (head < 0) return 0;
+        *own = p.node[head + tid];   /* perhaps past the last */
+        return p.node[head].count;
+    };
+    auto find_positives = [&](haste__cu_node own, int count, uint32_t *positive) {
+        uint32_t *words = (uint32_t *)(void *)(slab + (za - xs));
+        const int tile = now.tile + (MULTI ? plan.first_tile : 0);
         #pragma unroll
         for (int i = 0; i < WORDS; i++) positive[i] = 0;
-        for (int n = head; n >= 0; n = p.node[n].next) {
-            const int s = p.node[n].s, b = p.node[n].b;
-            if (b >> 6 == tile + (MULTI ? plan.first_tile : 0) && ((b >> 4) & 3) == warp && (((b >> 1) & 6) | (b & 1)) == row && ((s >> 1) & 3) == quad) {
-                const int i = (s >> 3) * 4 + (b & 2) + (s & 1);
-                if (i < 32) positive[0] |= 1u << i;
-                else positive[WORDS - 1] |= 1u << (i & 31);
-            }
+        if (head < 0) return;
+        #pragma unroll
+        for (int i = 0; i < WORDS; i++) words[i * 128 + tid] = 0;
+        haste__wide_bar(bar);
+        for (int n = tid; n < count; n += 128) {
+            if (n > tid) own = p.node[head + n];
+            const int b = own.b, s = own.s;
+            if (b >> 6 != tile) continue;
+            const int i = (s >> 3) * 4 + (b & 2) + (s & 1);
+            atomicOr(&words[(i >> 5) * 128 + (b >> 4 & 3) * 32 + ((b >> 1 & 6) | (b & 1)) * 4 + (s >> 1 & 3)], 1u << (i & 31));
         }
+        haste__wide_bar(bar);
+        #pragma unroll
+        for (int i = 0; i < WORDS; i++) positive[i] = words[i * 128 + tid];
+        haste__wide_bar(bar);   /* all have read them */
     };
     auto forward = [&](float *z, bool first) {   /* z (+)= X^T W of this job's chunk */
         const int steps = rows_of(chunk_of(now)) / 16;
@@ -5498,8 +5587,10 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int tile = 0; tile < tiles; tile++) {
             uint32_t positive[WORDS];
             float z[N];
-            find_positives(tile, positive);
+            haste__cu_node node;
+            const int count = first_nodes(&node);
             open_job();
+            find_positives(node, count, positive);
             forward(z, true);
             gradient(z, positive, column);
             if (tid == 0 && tile == 0) {   /* into the buffers that the last group has left */
@@ -5521,11 +5612,13 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int tile = 0; tile < tiles; tile++) {
             uint32_t positive[WORDS];
             float z[N];
-            find_positives(tile, positive);
+            haste__cu_node node;
+            const int count = first_nodes(&node);
             for (int c = 0; c < plan.chunks; c++) {
                 haste__wide_job next = now;
                 haste__wide_next<MULTI>(&next, tiles, plan.chunks, stride);
                 open_job();
+                if (c == 0) find_positives(node, count, positive);
                 if (tid == 0 && loads_w(next)) fetch_w(next.g, chunk_of(next), loads + 1);   /* next is of this group */
                 forward(z, c == 0);
                 if (c == plan.chunks - 1) {
@@ -6191,7 +6284,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         uint32_t w[HALVES][STRIPS][2], x_row[STRIPS], mark[HALVES] = {0}, any = 0;
         float bias[HALVES][2];
         haste__narrow_take<TILES, HALVES>(plan, w, x_row, bias, stage, x_base, first_strip, lane);
-        int positive = (int)haste__cu_lds32(stage + HASTE__NARROW_HEAD(TILES, HALVES));
+        const int positive = (int)haste__cu_lds32(stage + HASTE__NARROW_HEAD(TILES, HALVES));
         __syncwarp();
         if (plan.take)   /* what will be added: lines of 32 floats */
             for (int i = lane; i < HALVES * OWN * 4; i += 32)
@@ -6202,19 +6295,16 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             haste__narrow_fetch<TILES, HALVES>(pass, plan, unit + clusters * warps, first_strip, stage, lane);
         /* Positives: a bit for each of this lane's logits, [span][piece of 8 samples][label, sample]. */
         const int labels_left = (int)min((int64_t)(16 * HALVES), pass.labels - (int64_t)unit * (16 * HALVES));
-        while (positive >= 0) {
-            const haste__cu_node node = pass.node[positive];
-            const int b = (int)node.b - first;
-            const int s = (int)node.s - (unit & ((1 << plan.parts_shift) - 1)) * 16 * HALVES;
-            positive = node.next;
-            if (b < 0 || b >= plan.samples || s < 0 || s >= 16 * HALVES) continue;
+        haste__cu_each(pass, positive, lane, [&](int sample, int place) {
+            const int b = sample - first, s = place - (unit & ((1 << plan.parts_shift) - 1)) * 16 * HALVES;
+            if (b < 0 || b >= plan.samples || s < 0 || s >= 16 * HALVES) return;
             any = 1;
             const uint32_t bit = 1u << ((b >> 5) * 16 + (b >> 1 & 3) * 4 + (s >> 1 & 1) * 2 + (b & 1));
             const int here = row == (s >> 2 & 3) * 2 + (s & 1) && quad == (b >> 3 & 3);
             #pragma unroll
             for (int h = 0; h < HALVES; h++)
                 if (here && h == s >> 4) mark[h] |= bit;
-        }
+        });
 
         uint32_t wt[CHUNK][HALVES][4];
         if (HOIST) haste__narrow_transpose_tiles<TILES, HALVES, CHUNK>(wt, w, 0);
@@ -7447,19 +7537,17 @@ haste__cu_candidates_kernel(const __grid_constant__ haste__cu_pass p, const __gr
         }
         #pragma unroll
         for (int span = 0; span < SPANS; span++) mark[span] = 0;
-        while (positive >= 0) {
-            const haste__cu_node node = p.node[positive];
-            const int s = (int)node.s - s0, t = s & 15;
-            const bool here = quad == (node.b >> 3 & 3) && row == (narrow ? (t >> 2) * 2 + (t & 1) : t & 7);
+        haste__cu_each(p, positive, lane, [&](int b, int place) {
+            const int s = place - s0, t = s & 15;
+            const bool here = quad == (b >> 3 & 3) && row == (narrow ? (t >> 2) * 2 + (t & 1) : t & 7);
             const int high = narrow ? t >> 1 & 1 : t >> 3;
-            const int bit = (s >> 4) * 16 + (node.b >> 1 & 3) * 4 + high * 2 + (node.b & 1);
-            positive = node.next;
-            if (s < 0 || s >= RUN) continue;
+            const int bit = (s >> 4) * 16 + (b >> 1 & 3) * 4 + high * 2 + (b & 1);
+            if (s < 0 || s >= RUN) return;
             any = true;
             #pragma unroll
             for (int span = 0; span < SPANS; span++)
-                if (here && span == node.b >> 5) mark[span] |= 1u << bit;
-        }
+                if (here && span == b >> 5) mark[span] |= 1u << bit;
+        });
 
         /* Logits, and their gradients: dz [16 samples][8 labels] for the second product. */
         #pragma unroll
@@ -8370,8 +8458,9 @@ typedef struct haste__cu_work {
     void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
     float    *grad_x;                  /* [replicas][tiles][D][64] */
     void     *slopes;                  /* [thread blocks][tiles][64][64] logit gradients of groups with F > 64 */
-    int32_t  *head;                    /* [groups] */
-    void     *node;                    /* [ids] */
+    int32_t  *head;                    /* [2 * groups + 1], see haste__cu_hang */
+    haste__cu_pair *pair;              /* [ids] */
+    haste__cu_node *node;              /* [ids + HASTE__CU_NODES_MORE] */
     int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
     float    *norm;                    /* [4][tiles*64] softmax: largest logit, 1/sum, log-sum-exp, 1/n */
     float    *partial;                 /* [parts][2][tiles*64][2] softmax: maximum and sum of each half part; top-k: the
@@ -8485,8 +8574,9 @@ static haste_status haste__cu_work_arrange(haste__cu_work *work, char *memory, s
     if (train) HASTE__CU_ARRAY(work->grad_x, float *, x, 4 * (uint64_t)work->replicas);
     if (train && work->max_fan_in > HASTE__CU_RUN)
         HASTE__CU_ARRAY(work->slopes, void *, workers * padded, HASTE__CU_RUN * width);
-    HASTE__CU_ARRAY(work->head, int32_t *, work->groups, 4);
-    HASTE__CU_ARRAY(work->node, void *, work->ids, sizeof(haste__cu_node));
+    HASTE__CU_ARRAY(work->head, int32_t *, 2 * (uint64_t)work->groups + 1, 4);
+    HASTE__CU_ARRAY(work->pair, haste__cu_pair *, work->ids, sizeof(haste__cu_pair));
+    HASTE__CU_ARRAY(work->node, haste__cu_node *, (uint64_t)work->ids + HASTE__CU_NODES_MORE, sizeof(haste__cu_node));
     if (train) {
         HASTE__CU_ARRAY(work->row, int32_t *, padded, 4);
         HASTE__CU_ARRAY(work->norm, float *, padded, 16);
@@ -8561,7 +8651,9 @@ static haste_status haste__cu_workspace_make(haste_cuda_workspace *work, haste_e
         HASTE__CU_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
         work->event[i] = event;
     }
-    return haste__cu_zero(arrays.flag, HASTE__CU_FLAGS * sizeof(uint32_t), error);
+    status = haste__cu_zero(arrays.node, ((size_t)work->ids + HASTE__CU_NODES_MORE) * sizeof(haste__cu_node), error);
+    if (status == HASTE_OK) status = haste__cu_zero(arrays.flag, HASTE__CU_FLAGS * sizeof(uint32_t), error);
+    return status;
 }
 
 haste_status haste_cuda_workspace_create(haste_cuda_workspace *work, const haste_cuda_layer *layer,
@@ -9029,28 +9121,44 @@ static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, const
     }
     if (lists) {
         clear.ends = work->head;
-        for (i = 0; i < layer->block_count; i++) clear.end_count += layer->block[i].groups;
+        for (i = 0; i < layer->block_count; i++) clear.end_count += 2 * layer->block[i].groups;
+        clear.end_count++;
     }
     return clear;
 }
 
-/* Hangs the lists' pairs into work->head, which has been cleared. */
+/* Puts the lists' pairs where kernels look for them; work->head has been cleared. */
 static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
                                          const haste_cuda_lists *given, int count, haste__cu_pass *p, cudaStream_t stream,
                                          haste_error *error)
 {
-    cudaError_t launched;
     haste_cuda_lists lists;
-    haste__cu_map map;
+    haste__cu_hang a;
+    void *arguments[1] = { &a };
+    const dim3 grid((unsigned)((B + 3) / 4));
+    int i;
     haste_status status = haste__cu_lists_to_device(work, B, given, &lists, stream, error);
     if (status != HASTE_OK) return status;
-    haste__cu_map_make(&map, layer);
-    HASTE__CU_LAUNCH(haste__cu_prepare_lists_kernel, (unsigned)((B + 3) / 4), HASTE__CU_THREADS, 0, stream, map,
-                     lists.offset, lists.id, B,
-                     work->ids, work->head, (haste__cu_node *)work->node, count ? work->row : NULL, work->flag);
-    HASTE__CU_LAUNCHED("preparing lists");
+    memset(&a, 0, sizeof a);
+    haste__cu_map_make(&a.map, layer);
+    a.offset = lists.offset;
+    a.id = lists.id;
+    a.B = B;
+    a.most = work->ids;
+    for (i = 0; i < layer->block_count; i++) a.groups += layer->block[i].groups;
+    a.head = work->head;
+    a.pair = work->pair;
+    a.node = work->node;
+    a.row = count ? work->row : NULL;
+    a.flag = work->flag;
+    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_count_lists_kernel), grid, HASTE__CU_THREADS, 0, 1, 1, arguments,
+                                  stream), "counting lists");
+    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_place_lists_kernel<true>), grid, HASTE__CU_THREADS, 0, 1, 1,
+                                  arguments, stream), "placing lists");
+    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_place_lists_kernel<false>), grid, HASTE__CU_THREADS, 0, 1, 1,
+                                  arguments, stream), "placing lists");
     p->head = work->head;
-    p->node = (const haste__cu_node *)work->node;
+    p->node = work->node;
     return HASTE_OK;
 }
 static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
