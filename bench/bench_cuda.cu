@@ -312,6 +312,15 @@ static void make_batch(batch *b, int64_t L, int32_t D, int32_t B)
     b->dev_id = (int32_t *)device_copy(b->id, (size_t)B * POSITIVES * 4);
     b->dev_loss = (double *)device(8, 0);
 }
+// Of each sample's positives 19 become some of the first 400 labels.
+static void make_skewed(batch *b)
+{
+    const size_t n = (size_t)b->B * POSITIVES;
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (i % POSITIVES < 19) b->id[i] = (int32_t)(i % POSITIVES * 21 + scramble(((uint64_t)7 << 40) + i) % 21);
+    CUDA(cudaMemcpy(b->dev_id, b->id, n * 4, cudaMemcpyHostToDevice));
+}
 static void free_batch(batch *b)
 {
     free(b->x); free(b->offset); free(b->id);
@@ -2032,6 +2041,36 @@ static void optimizer_steps(const shape *list, int n)
     }
 }
 
+// Steps whose positives are spread evenly, and ones with the most of them among 400 labels, as frequent labels are.
+static void skewed_steps(const shape *list, int n)
+{
+    static const int32_t sizes[] = { 128, 1024 };
+    int i, k, skewed;
+    printf("%-40s %6s %10s %10s %8s  %s\n", "", "B", "even ms", "skewed ms", "ratio", "path");
+    for (i = 0; i < n; i++) for (k = 0; k < 2; k++) {
+        shape s = list[i];
+        timing t[2];
+        char path[64];
+        batch b;
+        s.B = sizes[k];
+        if (late(s.name)) continue;
+        make_batch(&b, s.L, s.D, s.B);
+        for (skewed = 0; skewed < 2; skewed++) {
+            ours o;
+            if (skewed) make_skewed(&b);
+            make_ours(&o, &s, &b, copies_for(weights_of(&s) * 2), HASTE_CUDA_AUTO);
+            t[skewed] = measure(our_step, &o);
+            path_of(&o, path);
+            free_ours(&o);
+            record("skew", s.name, "haste", skewed ? "skewed" : "even", s.L, s.D, weights_of(&s) / (double)s.L, s.S, s.B,
+                   t[skewed], 0, path);
+        }
+        free_batch(&b);
+        printf("%-40s %6d %10.4f %10.4f %8.3f  %s\n", s.name, (int)s.B, t[0].ms, t[1].ms, t[1].ms / t[0].ms, path);
+        fflush(stdout);
+    }
+}
+
 // Microseconds of the host for a call.
 static double host_us(work_call call, void *context)
 {
@@ -2460,6 +2499,15 @@ int main(int argc, char **argv)
         title("Optimizers, states in bfloat16 but for f32; in brackets: more than SGD, in times that moving the states takes");
         if (G.quick) optimizer_steps(quick_cases, COUNT(quick_cases));
         else optimizer_steps(step_cases + 1, 3);
+    }
+    if (wanted("skew") && !G.quick) {
+        static const shape skew_cases[] = {
+            { "A670K head 67,024 S16 F64", 670091, 67024, 16, 64, 768, 0, HALVES },
+            { "L 670,208 S16 F64 D384", 670208, 0, 16, 64, 384, 0, 0 },
+            { "L 670,208 S32 F64 D768", 670208, 0, 32, 64, 768, 0, 0 },
+            { "L 670,208 S24 F64 D768, general", 670208, 0, 24, 64, 768, 0, 0 } };
+        title("Skewed positives: 19 of each sample's 32 among 400 labels");
+        skewed_steps(skew_cases, COUNT(skew_cases));
     }
     if (wanted("graph")) {
         title("A step in a CUDA graph");

@@ -84,6 +84,7 @@ static haste_layer spread_layer(const haste_layer_options *options)
 static int small_dropped;   // cases that did leave out small slopes
 static size_t most_sums;    // of the workspace, at most; 0: as it is made. So few groups go at a time in large batches
 static int32_t room = 3;    // by how many samples the workspace is larger than the batch
+static int32_t hot;         // > 0: all positives are of so many labels
 
 static void cut_sums(haste_cuda_workspace *work)
 {
@@ -102,6 +103,7 @@ static void step_case(const test_shape *shape, haste_loss loss, haste_optimizer 
     haste_cuda_layer dev = upload_for(&layer, path, B);
     haste_cuda_workspace work = workspace(&dev, B + room, 0);
     test_batch batch = test_make_batch(&layer, B);
+    for (int64_t j = batch.offset[0]; j < batch.offset[B] && hot > 0; j++) batch.id[j] %= hot;
     haste_cuda_lists lists = device ? device_lists(&batch) : host_lists(&batch);
     size_t n = (size_t)B * (size_t)layer.slots, d = (size_t)B * (size_t)layer.inputs, i;
     static int turn;   // x and its gradients in each of their types
@@ -946,6 +948,26 @@ static void loss_options_refused()
     }
 }
 
+// Frequent labels: groups with hundreds of positives, more than a warp or a worker takes at once, and many without.
+static void hot_labels()
+{
+    static const test_shape shapes[] = {
+        { "S 24",          260,  64, 1, { { 0,  24,  16, 0, 0 } }, 1 },
+        { "wide, S 32",    300, 112, 2, { { 64, 32, HASTE_DENSE, 0, 0 }, { 0, 32, 64, 0, 0 } }, 1 },
+        { "wide, S 128",   600, 128, 1, { { 0, 128,  64, 0, 0 } }, 1 },
+        { "narrow, S 16",  200, 128, 1, { { 0,  16,  64, 0, 0 } }, 1 },
+        { "narrow, S 32",  200, 128, 1, { { 0,  32,  32, 0, 0 } }, 1 } };
+    static const int32_t sizes[] = { 33, 64, 150, 400 };
+    for (int i = 0; i < 5; i++)
+        for (int k = 0; k < 4; k++) {
+            hot = k % 2 ? 3 : 40;
+            step_case(&shapes[i], (haste_loss)((i + k) % 3), HASTE_SGD, HASTE_BF16, HASTE_F32, sizes[k], k % 2,
+                      shapes[i].name[0] == 'w' ? HASTE_CUDA_WIDE : shapes[i].name[0] == 'n' ? HASTE_CUDA_NARROW
+                                                                                             : HASTE_CUDA_GENERAL, 32.0f);
+        }
+    hot = 0;
+}
+
 // A loss that is to grow: changes of biases and grad_x are those of its opposite, with the sign turned.
 static void negative_scale()
 {
@@ -1021,5 +1043,6 @@ int main(int argc, char **argv)
     RUN(loss_options);
     RUN(loss_options_refused);
     RUN(negative_scale);
+    RUN(hot_labels);
     return check_end();
 }
