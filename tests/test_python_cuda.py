@@ -586,6 +586,94 @@ class TestTorch(Case):
             with torch.cuda.graph(torch.cuda.CUDAGraph()):
                 layer(x, o, i)
 
+    def test_training_graphs(self):
+        """A captured training step, replayed with other batches and learning rates, does what as many calls do, to the bit."""
+        for mode in MODES[:3]:
+            for optimizer in ("sgd", "adamw"):
+                for dtype in ("float32", "bfloat16"):
+                    with self.subTest(mode=mode, optimizer=optimizer, dtype=dtype):
+                        lr, ours = torch.zeros((), device=GPU), torch.zeros((), device=GPU)
+                        told = make(mode, optimizer=optimizer, lr=.1, dtype=dtype, deterministic=True)
+                        layer = make(mode, optimizer=optimizer, lr=lr, dtype=dtype, deterministic=True, capturable=True)
+                        encoder = torch.nn.Linear(7, D, device=GPU)
+                        other = copy.deepcopy(encoder)
+                        x, (_, rows) = torch.randn(B, 7, device=GPU), batch()
+                        o, i = (t.clone() for t in csr(rows))
+                        i = torch.cat([i, i])   # room for longer lists
+
+                        def step(layer, encoder):
+                            encoder.zero_grad(set_to_none=False)
+                            loss = layer(encoder(x), o, i)
+                            loss.backward()
+                            if mode == "accumulate":
+                                layer.apply()
+                            for p in encoder.parameters():
+                                p.data.add_(p.grad, alpha=-.1)
+                            return loss.detach()
+
+                        lr.fill_(.2)
+                        told.options["lr"] = .2
+                        side = torch.cuda.Stream()   # as torch asks for before a capture
+                        side.wait_stream(torch.cuda.current_stream())
+                        with torch.cuda.stream(side):
+                            step(layer, encoder)
+                        torch.cuda.current_stream().wait_stream(side)
+                        step(told, other)
+                        graph = torch.cuda.CUDAGraph()
+                        with torch.cuda.graph(graph):
+                            ours = step(layer, encoder)
+                        self.assertEqual(layer.core.step, 1)
+                        for n in range(5):
+                            _, rows = batch(n + 1)
+                            offset, ids = csr(rows)
+                            o.copy_(offset)
+                            i[:len(ids)] = ids
+                            x.normal_()
+                            lr.fill_(.3 / (n + 1))
+                            told.options["lr"] = float(lr)
+                            want = step(told, other)
+                            graph.replay()
+                            torch.cuda.synchronize()
+                            self.close(ours, want, 1e-6)
+                        self.assertEqual((layer.core.step, told.core.step), (6, 6))
+                        layer.check()
+                        self.assertTrue(torch.equal(weights(layer), weights(told)))
+                        self.assertTrue(torch.equal(encoder.weight, other.weight))
+                        again = copy.deepcopy(layer)
+                        self.assertEqual(again.core.step, 6)
+                        loaded = make(mode, optimizer=optimizer, lr=.1, dtype=dtype)
+                        loaded.load_state_dict(layer.state_dict())
+                        self.assertEqual(loaded.core.step, 6)
+                        del graph
+
+    def test_numbers_on_the_device(self):
+        layer, told = make(lr=torch.tensor(.3, device=GPU)), make(lr=.3)
+        x, rows = batch()
+        for to in (layer, told):
+            self.step(to, x, rows)
+        self.assertTrue(torch.equal(weights(layer), weights(told)))
+        before = weights(layer)
+        layer(x, rows, lr=torch.tensor(1., device=GPU), scale=torch.tensor(.5, device=GPU), skip=torch.tensor(1., device=GPU))
+        self.assertTrue(torch.equal(weights(layer), before))
+        layer(x, rows, skip=torch.tensor(0., device=GPU))
+        self.assertFalse(torch.equal(weights(layer), before))
+        layer.check()
+        layer(x, rows, lr=torch.tensor(float("nan"), device=GPU))
+        with self.assertRaisesRegex(haste.Error, "finite"):
+            layer.check()
+        for wrong in (torch.tensor(1.), torch.ones(2, device=GPU), 1.):
+            with self.assertRaisesRegex(haste.Error, "skip is .*expected a tensor of one number"):
+                layer(x, rows, skip=wrong)
+        # in modes that train in backward the gradient of the loss is not waited for, and may be negative
+        for mode in ("exact", "accumulate"):
+            layer, told = make(mode, lr=.3), make(mode, lr=.3)
+            for to, factor in ((layer, -1.), (told, 1.)):
+                (to(x, rows) * factor).backward()
+                if mode == "accumulate":
+                    to.apply()
+            start = weights(make(mode))
+            self.close(weights(layer) - start, start - weights(told), 1e-4)
+
     def test_streams(self):
         """All goes to torch's current stream."""
         got = []

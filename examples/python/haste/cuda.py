@@ -17,7 +17,7 @@ from .library import Error, Structs
 
 PATHS = ("auto", "general", "wide", "narrow")
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}   # haste_cuda_type
-WORK = {"batch": 128, "chunks": 0, "deterministic": False, "purpose": "any"}   # of the workspace
+WORK = {"batch": 128, "chunks": 0, "deterministic": False, "purpose": "any", "capturable": False}   # all but the last: of the workspace
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -99,6 +99,7 @@ class Layer(plain.Described):
     batch             the B that kernels are chosen for. Training takes larger ones (memory grows), predictions work on so many
                       samples at a time
     chunks, deterministic, purpose: haste_cuda_workspace_options
+    capturable        training may be captured in CUDA graphs: the number of steps is kept on the device, where `step` waits for it
     The layer lies in `memory`, a tensor. Where it is used on other streams than the one it was made on, wait for these before it goes."""
 
     _at = "cuda_layer"
@@ -126,6 +127,7 @@ class Layer(plain.Described):
         self._path, self._lock = path, threading.RLock()
         self.memory = self._scratch = self._gradient = self.origin = None
         self._captured, self._noticed = [], None   # workspaces that graphs use; an error that check() has still to raise
+        self._step = torch.zeros((), dtype=torch.int64, device=self.device) if self._work["capturable"] else None
 
     def _place(self):
         """Memory for the layer that s["options"] describes, that of now if it is as large."""
@@ -171,6 +173,8 @@ class Layer(plain.Described):
             self._call("haste_cuda_upload", s.at("cuda_layer"), host._s.at("layer"), s.at("cuda_options"), self._stream())
             self._free_work()   # made for the layer of before
             self.memory, self._gradient = memory, None
+            if self._step is not None:
+                self._step.fill_(s["cuda_layer.step"])
             s.clear("cuda_gradient")
 
     def host(self):
@@ -179,9 +183,20 @@ class Layer(plain.Described):
             self._nothing_pending()
             to = plain.Layer(**self.options(), zero_weights=True)
             self._call("haste_cuda_download", self._s.at("cuda_layer"), to._s.at("layer"), self._stream())
+            to._s["layer.step"] = self.step
             return to
 
     # ---- what it is: views, no copies
+
+    @property
+    def step(self):
+        """Steps made."""
+        return self._s["cuda_layer.step"] if self._step is None else int(self._step)
+
+    @property
+    def moment(self):
+        """What is another after each update that Python has asked for, and each rewiring."""
+        return self._s["cuda_layer.step"], self.rewires
 
     @property
     def path(self):
@@ -304,10 +319,27 @@ class Layer(plain.Described):
             if value is not None:
                 keep.append(self._array(value, name, (shape,), (torch.float32,)))
                 s[f"step.loss.{name}"] = keep[-1].data_ptr()
+        live = {"step": self._step}
+        for name in ("lr", "scale", "skip"):   # numbers on the device are read there, when the step runs
+            if isinstance(options.get(name), torch.Tensor) or name == "skip":
+                live[name] = self._on_device(options.pop(name, None), name)
+                if name != "skip":
+                    options[name] = 1
         plain.put_numbers(s, options)
         plain.put_rates(s, blocks, s["cuda_layer.block_count"])
         self._reserve(B, positives.count())
-        return keep
+        for name in ("lr", "scale", "skip", "step"):
+            s[f"cuda_work.live.{name}"] = None if live.get(name) is None else live[name].data_ptr()
+        return [*keep, live]
+
+    def _on_device(self, value, name):
+        """A number that lies on the device, as float32; None: there is none."""
+        if value is None:
+            return None
+        if not isinstance(value, torch.Tensor) or value.device != self.device or value.numel() != 1:
+            what = f"{list(value.shape)} on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise Error(f"{name} is {what}, expected a tensor of one number on {self.device}")
+        return value.detach().to(torch.float32)
 
     def check(self):
         """haste_cuda_check: waits for the stream, and raises what the device has noticed since the last check: bad ids, numbers that
@@ -332,7 +364,8 @@ class Layer(plain.Described):
         x           [B, inputs], float32, bfloat16 or float16
         positives   B lists of labels: offsets and ids, or one label each, as tensors on the device; else as of haste.Layer
         grad_x      [B, inputs], float32 or bfloat16, to which the gradient is added (+=)
-        options     as of haste.Layer, arrays as float32 tensors on the device"""
+        options     as of haste.Layer, arrays as float32 tensors on the device; lr and scale may be tensors of one number there, which
+                    are read when the step runs, and in each replay of a graph; skip: one that leaves the step out where it is not 0"""
         return self._train("haste_cuda_train_step", x, positives, ids, grad_x, loss, options)
 
     def evaluate(self, x, positives, ids=None, *, grad_x=None, loss=True, **options):
@@ -348,6 +381,8 @@ class Layer(plain.Described):
     def _train(self, function, x, positives, ids, grad_x, loss, options, gradient=None):
         s = self._s
         with self._lock:
+            if function == "haste_cuda_train_step":
+                self._may_capture()
             x, (pointer, kind, B) = self._x(x)
             to_x = self._grad_x(grad_x, B)
             out = torch.zeros((), dtype=torch.float64, device=self.device) if loss else None
@@ -362,8 +397,18 @@ class Layer(plain.Described):
             finally:
                 if not own:
                     s.clear("cuda_gradient")
+            self._counted(function == "haste_cuda_train_step")
             del keep
         return out
+
+    def _may_capture(self):
+        if self._step is None and self.capturing():
+            raise Error("a graph is being captured, and replays would repeat this step's number, by which Adam and rounding go: make the "
+                        "layer with capturable=True", "HASTE_ERR_STATE")
+
+    def _counted(self, updates):
+        if self._step is not None:   # the device counts: here only for `moment`
+            self._s["cuda_layer.step"] += updates
 
     def _gradient_over(self, gradient):
         """haste_cuda_gradient_init"""
@@ -416,9 +461,12 @@ class Layer(plain.Described):
         """haste_cuda_apply: one update from what was accumulated. Options as of train_step, but for the loss's."""
         s = self._s
         with self._lock:
-            self._put_step(0, [], None, **options)
+            self._may_capture()
+            keep = self._put_step(0, [], None, **options)
             self._call("haste_cuda_apply", s.at("cuda_layer"), s.at("cuda_work"), self._own_gradient(), s.at("step"),
                        self._stream())
+            self._counted(True)
+            del keep
 
     def forward(self, x, dtype=torch.float32):
         """haste_cuda_forward: logits [B, slots] in slot order, float32 or bfloat16."""

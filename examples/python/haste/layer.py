@@ -171,6 +171,7 @@ class Described:
     dtype = property(lambda self: DTYPES[self._s[f"{self._at}.dtype"]])
     state_dtype = property(lambda self: DTYPES[self._s[f"{self._at}.state_dtype"]])
     batch = property(lambda self: self._work["batch"])
+    moment = property(lambda self: (self.step, self.rewires))   # another after each update and each rewiring
 
     @property
     def blocks(self):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy
 
-VERSION = 4   # HASTE_PYTHON_VERSION of shim.c
+VERSION = 5   # HASTE_PYTHON_VERSION of shim.c
 HERE = Path(__file__).resolve().parent
 
 

@@ -44,7 +44,7 @@ if there:
         module = layer_of(layer)
         call = module._call(x, ids if offset is None else offset, None if offset is None else ids, options_of(names, values))
         value, grad_x = module._forward_of(call, x, train, wanted)
-        token = torch.tensor([module._core.step, module._core.rewires], device="cpu")
+        token = torch.tensor(module._core.moment, device="cpu")
         value = value.to(torch.float32) if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32, device="cpu")
         return value, x.new_empty(0, dtype=torch.float32) if grad_x is None else grad_x, token
 
@@ -63,7 +63,7 @@ if there:
         if train and mode != "fused":
             call = module._call(x, ids if offset is None else offset, None if offset is None else ids,
                                 options_of(names, values))
-            grad_x, gradients = module._backward_of(call, x, float(grad), tuple(token.tolist()), wanted)
+            grad_x, gradients = module._backward_of(call, x, grad if grad.is_cuda else float(grad), tuple(token.tolist()), wanted)
         else:
             if train:
                 module._unscaled(grad)

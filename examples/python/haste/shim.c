@@ -54,7 +54,7 @@ typedef struct haste_python {
 } haste_python;
 
 /* Changes whenever library.py could no longer work with a library that was built before. */
-#define HASTE_PYTHON_VERSION 4
+#define HASTE_PYTHON_VERSION 5
 
 HASTE_API int     haste_python_version(void);
 HASTE_API int64_t haste_python_size(void);
@@ -198,6 +198,7 @@ int haste_python_member(int number, void *scratch, const char **name, int64_t *o
     NUMBER(cuda_options.batch) NUMBER(cuda_options.first_slot) NUMBER(cuda_options.end_slot)
     POINTER(cuda_options.memory) NUMBER(cuda_options.bytes)
     NUMBER(cuda_work.batch) NUMBER(cuda_work.ids) NUMBER(cuda_work.top_k) NUMBER(cuda_work.bytes)
+    POINTER(cuda_work.live.lr) POINTER(cuda_work.live.scale) POINTER(cuda_work.live.skip) POINTER(cuda_work.live.step)
     NUMBER(cuda_work_options.batch) NUMBER(cuda_work_options.ids) NUMBER(cuda_work_options.top_k)
     NUMBER(cuda_work_options.deterministic) NUMBER(cuda_work_options.chunks) NUMBER(cuda_work_options.purpose)
     POINTER(cuda_work_options.memory) NUMBER(cuda_work_options.bytes)

@@ -24,7 +24,7 @@ from . import ops
 from .library import Error
 
 MODES = ("fused", "exact", "accumulate", "parameters")
-SHARED, ON_GPU = ("batch", "chunks", "purpose"), ("path", "deterministic")   # options of both cores, and of haste.cuda.Layer
+SHARED, ON_GPU = ("batch", "chunks", "purpose"), ("path", "deterministic", "capturable")   # options of both cores, and of haste.cuda.Layer
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -100,8 +100,10 @@ class Call:
                              and name not in ("blocks", "grad_norm")}
 
     def scaled(self, options, B, factor):
-        """The options with a loss so many times as large."""
+        """The options with a loss so many times as large; on a GPU the factor lies there, and is not waited for."""
         options = dict(options)
+        if isinstance(factor, torch.Tensor):
+            return {**options, "scale": factor * (options["scale"] if options.get("scale") is not None else 1 / max(B, 1))}
         if factor == 0:   # a scale of 0 would mean the default: decay and momentum go on, nothing else does
             return {**options, "sample_weight": given_array(self.core, torch.zeros(B, dtype=torch.float32, device=self.layer.memory.device))}
         return {**options, "scale": (options.get("scale") or 1 / max(B, 1)) * factor}
@@ -158,13 +160,13 @@ class Exact(torch.autograd.Function):
     def forward(ctx, x, anchor, call, *parameters):
         loss, _ = call.layer._forward_of(call, x, True, False)
         ctx.save_for_backward(x, *parameters)   # for torch's look whether somebody has changed them
-        ctx.call, ctx.moment = call, (call.core.step, call.core.rewires)
+        ctx.call, ctx.moment = call, call.core.moment
         return loss_tensor(loss)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        grad_x, gradients = ctx.call.layer._backward_of(ctx.call, ctx.saved_tensors[0], float(grad), ctx.moment,
+        grad_x, gradients = ctx.call.layer._backward_of(ctx.call, ctx.saved_tensors[0], grad if grad.is_cuda else float(grad), ctx.moment,
                                                         ctx.needs_input_grad[0])
         return grad_x, None, None, *gradients
 
@@ -196,7 +198,8 @@ class Layer(torch.nn.Module):
     mode        "fused", "exact", "accumulate" or "parameters", see above
     device      "cpu" or "cuda": x, and lists and weights that are tensors, are there. to(), cpu() and cuda() move the layer. On a GPU
                 dtype is bfloat16 unless said otherwise (in mode "parameters" float32)
-    path, deterministic: on a GPU, as of haste.cuda.Layer
+    path, deterministic, capturable: on a GPU, as of haste.cuda.Layer. capturable=True, as of torch.optim: training may be captured in
+                CUDA graphs; lr may be a tensor there, so that replays find each its own
     check_every on a GPU: after so many training batches the next one first looks for what only the device can see (a bad id there, an
                 infinite logit), and waits for that; 0: only check() looks
     shard       True: this process has labels of its own, or the caller sums what replicas accumulate. Else a layer that
@@ -399,7 +402,7 @@ class Layer(torch.nn.Module):
     def _backward_of(self, call, x, factor, moment, wanted):
         """Modes exact, accumulate and parameters: (gradient for x, those for the parameters)"""
         core = self._bound()
-        if moment != (core.step, core.rewires):
+        if moment != core.moment:
             raise Error("the layer's weights have changed between forward and backward: one backward for each forward, or "
                         "mode \"accumulate\"", "HASTE_ERR_STATE")
         function = core.train_step if self.mode == "exact" else core.accumulate
