@@ -776,7 +776,7 @@ static __device__ __forceinline__ void haste__narrow_arrive_other(uint32_t barri
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
                  :: "r"(to), "f"(v), "r"(barrier) : "memory");
 }
-static __device__ __forceinline__ void haste__narrow_cluster_sync(void)
+static __device__ __forceinline__ void haste__cu_cluster_sync(void)
 {
     asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
 }
@@ -1629,16 +1629,15 @@ static __device__ __forceinline__ bool haste__cu_row(const haste__cu_hang &a, in
     return *start >= 0 && *first >= *start && *end >= *first && *end - *start <= a.most;
 }
 
-/* Counts the pairs of each group, which gives each its rank there. Warp: one sample. */
-static __global__ void haste__cu_count_lists_kernel(const __grid_constant__ haste__cu_hang a)
+/* Lists become nodes in three passes, in each a warp for a sample b.
+   COUNT: counts the pairs of each group, which gives each its rank there.
+   FIRST: places the nodes of rank 0, which take room for their group; REST: the others. Where offsets descend rows may overlap,
+   and pairs and room be lacking: such a group may have no list. */
+enum { HASTE__CU_COUNT, HASTE__CU_FIRST, HASTE__CU_REST };
+static __device__ __forceinline__ void haste__cu_count_row(const haste__cu_hang &a, int64_t b, int lane)
 {
-    const int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
-    const int lane = (int)threadIdx.x % 32;
     int64_t start, first, end;
     int distinct = 0;
-    haste__cu_allow_next();
-    haste__cu_wait_before();
-    if (b >= a.B) return;
     if (!haste__cu_row(a, b, &start, &first, &end)) {
         if (lane == 0) {
             haste__cu_bad_list(a.flag, b);
@@ -1674,21 +1673,16 @@ static __global__ void haste__cu_count_lists_kernel(const __grid_constant__ hast
     }
 }
 
-/* Places the nodes: FIRST: those of rank 0, which take room for their group; then the others. Where offsets descend rows may
-   overlap, and pairs and room be lacking: such a group may have no list. */
-template <bool FIRST> static __global__ void haste__cu_place_lists_kernel(const __grid_constant__ haste__cu_hang a)
+static __device__ __forceinline__ void haste__cu_place_row(const haste__cu_hang &a, int64_t b, int lane, int pass)
 {
-    const int64_t b = (int64_t)blockIdx.x * (HASTE__CU_THREADS / 32) + threadIdx.x / 32;
     int64_t start, first, end;
-    haste__cu_allow_next();
-    haste__cu_wait_before();
-    if (b >= a.B || !haste__cu_row(a, b, &start, &first, &end)) return;
-    for (int64_t i = first + threadIdx.x % 32; i < end; i += 32) {
+    if (!haste__cu_row(a, b, &start, &first, &end)) return;
+    for (int64_t i = first + lane; i < end; i += 32) {
         const haste__cu_pair pair = a.pair[i - start];
         haste__cu_node node = { pair.b, (uint16_t)pair.s, 0, 0, 0 };
         int32_t at;
-        if (pair.group < 0 || (pair.rank == 0) != FIRST) continue;
-        if (FIRST) {
+        if (pair.group < 0 || (pair.rank == 0) != (pass == HASTE__CU_FIRST)) continue;
+        if (pass == HASTE__CU_FIRST) {
             node.count = a.head[a.groups + pair.group] + 1;
             at = atomicAdd(&a.head[2 * a.groups], node.count) + 1;
             if (at + (int64_t)node.count > a.most) continue;
@@ -1700,6 +1694,35 @@ template <bool FIRST> static __global__ void haste__cu_place_lists_kernel(const 
         }
         a.node[at] = node;
     }
+}
+
+/* One of the passes. */
+template <int PASS> static __global__ void haste__cu_lists_kernel(const __grid_constant__ haste__cu_hang a)
+{
+    const int64_t b = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    haste__cu_allow_next();
+    haste__cu_wait_before();
+    if (b >= a.B) return;
+    if (PASS == HASTE__CU_COUNT) haste__cu_count_row(a, b, (int)threadIdx.x % 32);
+    else haste__cu_place_row(a, b, (int)threadIdx.x % 32, PASS);
+}
+
+/* All three, by one cluster: three launches would take some 6 us longer. */
+enum { HASTE__CU_LISTS_CLUSTER = 8, HASTE__CU_LISTS_THREADS = 1024, HASTE__CU_LISTS_MOST = 512 };   /* samples */
+static __global__ void __launch_bounds__(HASTE__CU_LISTS_THREADS)
+haste__cu_few_lists_kernel(const __grid_constant__ haste__cu_hang a)
+{
+#if HASTE__CU_CLUSTERS
+    const int stride = (int)(gridDim.x * blockDim.x / 32), lane = (int)threadIdx.x % 32;
+    const int first = (int)(blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32);
+    haste__cu_allow_next();
+    haste__cu_wait_before();
+    for (int b = first; b < a.B; b += stride) haste__cu_count_row(a, b, lane);
+    haste__cu_cluster_sync();
+    for (int b = first; b < a.B; b += stride) haste__cu_place_row(a, b, lane, HASTE__CU_FIRST);
+    haste__cu_cluster_sync();
+    for (int b = first; b < a.B; b += stride) haste__cu_place_row(a, b, lane, HASTE__CU_REST);
+#endif
 }
 
 /* The first pair of group g, or -1. */
@@ -6274,10 +6297,11 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
     haste__cu_wait_before();   /* up to here only shared memory was touched */
     const haste__cu_moment moment = haste__cu_now(pass);
     if (moment.skip) return;
+    const float scale = moment.scale, rate = moment.lr * scale, keep = 1 - moment.lr * pass.decay;   /* SGD's: the last two */
     haste__narrow_fetch_x(pass, plan, first, x_base);
     if (unit < plan.end) haste__narrow_fetch<TILES, HALVES>(pass, plan, unit, first_strip, stage, lane);
     haste__cu_copy_wait_but<0>();
-    if constexpr (MANY) haste__narrow_cluster_sync(); else __syncthreads();
+    if constexpr (MANY) haste__cu_cluster_sync(); else __syncthreads();
 
     for (; unit < plan.end; unit += clusters * warps, round++) {
         /* The stage into registers; then the next unit may come. */
@@ -6506,16 +6530,14 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         bad = __any_sync(~0u, bad || dw[0][0][0] != dw[0][0][0]);
 
         /* The update. `place` of this lane's numbers in strip r: place + (h * STRIPS + r) * 128, for its own ones. */
-        const float scale = moment.scale;
         const int64_t place = (int64_t)unit * (HALVES * STRIPS * 128) + first_strip * 128 + lane * 4;
         const uint32_t counter = plan.counter + (uint32_t)unit * (HALVES * STRIPS * 32)
                                + first_strip * 32 + lane;
         if (STATE == 0) {
-            const float keep = 1 - moment.lr * pass.decay, rate = moment.lr * scale;
             uint32_t check = 0;   /* NaN when a new weight is not finite, or 1 when a bias is not */
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
-                const float now = bias[i >> 1][i & 1] - moment.lr * (scale * db[i >> 1][i & 1]);
+                const float now = bias[i >> 1][i & 1] - rate * db[i >> 1][i & 1];
                 if (rank == 0 && !haste__cu_finite(now)) check = 1;
             }
             #pragma unroll
@@ -6569,14 +6591,14 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
                 const int64_t at = (int64_t)unit * (16 * HALVES) + (i >> 1) * 16 + label + (i & 1) * 2;
-                float g = scale * db[i >> 1][i & 1], now = bias[i >> 1][i & 1];
-                if (STATE == 0) now -= moment.lr * g;
+                float now = bias[i >> 1][i & 1];
+                if (STATE == 0) now -= rate * db[i >> 1][i & 1];
                 else {
                     const int adam = pass.optimizer == HASTE_ADAMW, here = (i >> 1) * 16 + label + (i & 1) * 2;
                     const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
                                                               + here * 4);
                     float m = haste__cu_lds32f(from), v = adam ? haste__cu_lds32f(from + HALVES * 64) : 0;
-                    now = haste__narrow_rule(pass, moment, adam, 0, now, g, &m, &v);
+                    now = haste__narrow_rule(pass, moment, adam, 0, now, scale * db[i >> 1][i & 1], &m, &v);
                     pass.bias_state[0][at] = m;
                     if (adam) pass.bias_state[1][at] = v;
                 }
@@ -6593,6 +6615,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         const int pieces = plan.width * per, start = pieces / clusters * cluster;
         const int64_t tile = (int64_t)(cluster % pass.replicas) * pass.tiles + first / HASTE__NARROW_SAMPLES;
         float *out = pass.grad_x + (tile * pass.D + pass.begin) * HASTE__NARROW_SAMPLES + first % HASTE__NARROW_SAMPLES;
+        const float last = __ldg(&pass.now->scale);   /* again: kept all along it is a register */
         #pragma unroll 4
         for (int k = threadIdx.x; k < pieces; k += blockDim.x) {
             const int i = k + start < pieces ? k + start : k + start - pieces, d = i / per, c = i % per;
@@ -6600,7 +6623,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             float v[4], *to = out + d * HASTE__NARROW_SAMPLES + span * 32 + (c & 3) * 8 + slice * 4;
             haste__cu_lds128(v, x_base + plane * (1 + slice) + (haste__narrow_row(plan, d) ^ (uint32_t)(span * 64))
                                 + (uint32_t)(c & 3) * 16);
-            v[0] *= moment.scale; v[1] *= moment.scale; v[2] *= moment.scale; v[3] *= moment.scale;
+            v[0] *= last; v[1] *= last; v[2] *= last; v[3] *= last;
             if (alone) {
                 float4 old = *(float4 *)to;
                 *(float4 *)to = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
@@ -6619,7 +6642,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             pass.loss_sum[blockIdx.x] = sum + (plan.more ? pass.loss_sum[blockIdx.x] : 0);
         }
     }
-    if constexpr (MANY) haste__narrow_cluster_sync();   /* none may leave while another still signals it */
+    if constexpr (MANY) haste__cu_cluster_sync();   /* none may leave while another still signals it */
 }
 
 /* The logits of all units, and nothing else: logits [B, slots] =, float or bfloat16. Block: 64 samples (a tile: blockIdx.y),
@@ -6804,10 +6827,10 @@ static const void *haste__narrow_step_of(const haste__narrow_plan *plan, int sta
 
 /* 1 where the kernels for clusters are in this build: compiled for compute_80, which runs on a newer device too, they are
    empty. */
-static int haste__narrow_clusters(void)
+static int haste__cu_clusters(void)
 {
     cudaFuncAttributes kernel;
-    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__narrow_step_kernel<4, 1, 2, 0>)) == cudaSuccess)
+    if (cudaFuncGetAttributes(&kernel, HASTE__CU_KERNEL(haste__cu_few_lists_kernel)) == cudaSuccess)
         return kernel.ptxVersion >= 90;
     cudaGetLastError();
     return 0;
@@ -7716,7 +7739,7 @@ static const char *haste__cu_narrow_plan(const haste__cu_question *q, int forwar
     if (q->dtype != HASTE_BF16) return "narrow: weights are float32";
     if (q->dense) return "narrow: the block is dense";
     return haste__narrow_plan_make(plan, q->S, q->F, q->width, q->groups, q->B, forward, state_bytes,
-                                   q->major >= 9 && haste__narrow_clusters(), q->sums, q->shared_bytes, q->processors);
+                                   q->major >= 9 && haste__cu_clusters(), q->sums, q->shared_bytes, q->processors);
 }
 
 /* 1: it takes the block, and of q->sums *bytes are of use. 0: *why says what is in the way. */
@@ -9135,7 +9158,6 @@ static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, const ha
     haste_cuda_lists lists;
     haste__cu_hang a;
     void *arguments[1] = { &a };
-    const dim3 grid((unsigned)((B + 3) / 4));
     int i;
     haste_status status = haste__cu_lists_to_device(work, B, given, &lists, stream, error);
     if (status != HASTE_OK) return status;
@@ -9151,12 +9173,17 @@ static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, const ha
     a.node = work->node;
     a.row = count ? work->row : NULL;
     a.flag = work->flag;
-    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_count_lists_kernel), grid, HASTE__CU_THREADS, 0, 1, 1, arguments,
-                                  stream), "counting lists");
-    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_place_lists_kernel<true>), grid, HASTE__CU_THREADS, 0, 1, 1,
-                                  arguments, stream), "placing lists");
-    HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_place_lists_kernel<false>), grid, HASTE__CU_THREADS, 0, 1, 1,
-                                  arguments, stream), "placing lists");
+    if (B <= HASTE__CU_LISTS_MOST && haste__cu_device_value(cudaDevAttrComputeCapabilityMajor) >= 9 && haste__cu_clusters())
+        HASTE__CU_TRY(haste__cu_early(HASTE__CU_KERNEL(haste__cu_few_lists_kernel), dim3(HASTE__CU_LISTS_CLUSTER),
+                                      HASTE__CU_LISTS_THREADS, 0, HASTE__CU_LISTS_CLUSTER, 1, arguments, stream), "lists");
+    else {
+        const void *kernel[3] = { HASTE__CU_KERNEL(haste__cu_lists_kernel<HASTE__CU_COUNT>),
+                                  HASTE__CU_KERNEL(haste__cu_lists_kernel<HASTE__CU_FIRST>),
+                                  HASTE__CU_KERNEL(haste__cu_lists_kernel<HASTE__CU_REST>) };
+        for (i = 0; i < 3; i++)
+            HASTE__CU_TRY(haste__cu_early(kernel[i], dim3((unsigned)((B + 3) / 4)), HASTE__CU_THREADS, 0, 1, 1, arguments,
+                                          stream), "lists");
+    }
     p->head = work->head;
     p->node = work->node;
     return HASTE_OK;

@@ -244,7 +244,7 @@ static inline uint32_t haste__narrow_of_rank(uint32_t address, uint32_t rank) { 
 static inline void haste__narrow_arrive_other(uint32_t barrier) { emulator::mbarrier_step(barrier, 1, 0); }
 static inline void haste__narrow_send4(uint32_t to, const float *v, uint32_t barrier) { emulator::deliver_later({ to, barrier, NULL, 16, { v[0], v[1], v[2], v[3] } }); }
 static inline void haste__narrow_send(uint32_t to, float v, uint32_t barrier) { emulator::deliver_later({ to, barrier, NULL, 4, { v, 0, 0, 0 } }); }
-static inline void haste__narrow_cluster_sync(void)
+static inline void haste__cu_cluster_sync(void)
 {
     const unsigned phase = emulator::cluster_phase;
     if (++emulator::cluster_arrived == emulator::count) { emulator::cluster_arrived = 0; emulator::cluster_phase++; emulator::idle = 0; }
