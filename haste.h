@@ -10020,7 +10020,8 @@ static const haste__kernels HASTE__KERNEL(kernels) =
            is mostly 0, steps leave out inputs that are 0 in whole blocks of samples;
            haste_file_check; HASTE_CHECK_VERSION, HASTE_DLL, HASTE_API.
            On a GPU: fast steps of sparse blocks with S 16 or 32 on every device from 8.0 on and for every batch size,
-           haste_cuda_evaluate, options of the loss, searches with options.
+           frequent labels as fast as others, training in CUDA graphs (haste_cuda_live), haste_cuda_evaluate, options of
+           the loss, searches with options.
            An update that would write infinite weights is refused. Saving keeps modes and links, refuses devices, and
            clears what killed programs left. Model files have version 2 and one byte order; those of 0.1 are read.
            Kernels as ordinary text, equally fast under gcc and clang; 32-bit x86 with x87, s390x and others compile and

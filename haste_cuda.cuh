@@ -78,7 +78,9 @@
 
    KERNELS   A block is a CUDA thread block here; of 128 threads in the general kernels.
        prepare x        a block turns 32 samples x 32 inputs of [B, D] into parts of rows of 64 samples, one row an input
-       prepare lists    a warp walks over the ids of one sample and hangs (label, sample) into the list of the label's group
+       lists            a warp takes the ids of one sample; in three passes the pairs (label, sample) of each group come to
+                        lie one after another, so that frequent labels take no longer than others
+       moments          a warp of prepare x says what step this is: rates, scale, random numbers
        group            a block takes one group, or 64 labels of it, after the other: logits, loss, gradients, update
        forward          likewise: logits, and what is wanted of them: stored, softmax's sums, the k best, those above
        panel            the same, faster, for bfloat16 blocks of any path: see >>panel
@@ -783,6 +785,12 @@ static __device__ __forceinline__ void haste__cu_cluster_sync(void)
 
 /* Keeps v in a register: reading the lane's number again takes 50 cycles. */
 static __device__ __forceinline__ void haste__narrow_keep(int &v) { asm volatile("" : "+r"(v)); }
+/* An address that the compiler takes for another one, so that what lies there is loaded again, not kept in registers. */
+template <typename T> static __device__ __forceinline__ const T *haste__cu_again(const T *p)
+{
+    asm volatile ("" : "+l"(p));
+    return p;
+}
 
 /* Two bfloat16: check += 0 * w. It becomes NaN where one is not finite. */
 static __device__ __forceinline__ void haste__narrow_collect(uint32_t &check, uint32_t w)
@@ -1465,21 +1473,23 @@ static __global__ void haste__cu_moments_kernel(const haste__cu_schedule schedul
 }
 
 /* A block's moment, as a kernel reads it; what it does not use is not loaded. */
-static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p)
+static __device__ __forceinline__ haste__cu_moment haste__cu_moment_at(const haste__cu_moment *at)
 {
     haste__cu_moment now = {};
-    now.lr = __ldg(&p.now->lr);
-    now.scale = __ldg(&p.now->scale);
-    now.correction1 = __ldg(&p.now->correction1);
-    now.correction2 = __ldg(&p.now->correction2);
-    now.key[0] = __ldg(&p.now->key[0]);
-    now.key[1] = __ldg(&p.now->key[1]);
-    now.key_weight = __ldg(&p.now->key_weight);
-    now.key_state[0] = __ldg(&p.now->key_state[0]);
-    now.key_state[1] = __ldg(&p.now->key_state[1]);
-    now.skip = __ldg(&p.now->skip);
+    now.lr = __ldg(&at->lr);
+    now.scale = __ldg(&at->scale);
+    now.correction1 = __ldg(&at->correction1);
+    now.correction2 = __ldg(&at->correction2);
+    now.key[0] = __ldg(&at->key[0]);
+    now.key[1] = __ldg(&at->key[1]);
+    now.key_weight = __ldg(&at->key_weight);
+    now.key_state[0] = __ldg(&at->key_state[0]);
+    now.key_state[1] = __ldg(&at->key_state[1]);
+    now.skip = __ldg(&at->skip);
     return now;
 }
+static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p) { return haste__cu_moment_at(p.now); }
+
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
 
@@ -5465,6 +5475,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         return plan.sums + (int64_t)(now.g - plan.begin) * haste__wide_group_floats(S, plan.chunks) + c * CHUNK * S;
     };
     auto update = [&](float (*dw)[N], bool with_bias) {   /* this job's chunk of W, in shared memory, and back */
+        const haste__cu_moment rates = haste__cu_moment_at(PLAIN ? p.now : haste__cu_again(p.now));   /* registers are short */
         const int c = chunk_of(now), rows = rows_of(c);
         uint32_t random[HALVES][2];
         bool fine = true;
@@ -5504,7 +5515,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         {   /* a random word for each row that this thread has: of seed, step, group, row and place in the row */
             const uint64_t group = (uint64_t)(p.round_slot + (int64_t)now.g * S);
             const uint32_t of_group =
-                haste__wide_mix32((uint32_t)group ^ moment.key[0]) + (uint32_t)(group >> 32) + moment.key[1];
+                haste__wide_mix32((uint32_t)group ^ rates.key[0]) + (uint32_t)(group >> 32) + rates.key[1];
             #pragma unroll
             for (int i = 0; i < 2 * HALVES; i++) {
                 const uint32_t r = c * CHUNK + (i >> 1) * 64 + (i & 1) * 8 + warp * 16 + row;
@@ -5525,14 +5536,14 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 float m = 0, v = 0;
                 if (!PLAIN && p.bias_state[0]) m = p.bias_state[0][at];
                 if (!PLAIN && p.bias_state[1]) v = p.bias_state[1][at];
-                if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - moment.lr * g;
+                if (PLAIN) p.bias[at] = bias[now.odd * S + tid] - rates.lr * g;
                 else if (p.optimizer == HASTE_ADAMW)
-                    p.bias[at] = haste__wide_rule<true>(p, moment, bias[now.odd * S + tid], g, 0, &m, &v);
-                else p.bias[at] = haste__wide_rule<false>(p, moment, bias[now.odd * S + tid], g, 0, &m, &v);
+                    p.bias[at] = haste__wide_rule<true>(p, rates, bias[now.odd * S + tid], g, 0, &m, &v);
+                else p.bias[at] = haste__wide_rule<false>(p, rates, bias[now.odd * S + tid], g, 0, &m, &v);
                 if (!PLAIN && p.bias_state[0]) p.bias_state[0][at] = m;
                 if (!PLAIN && p.bias_state[1]) p.bias_state[1][at] = v;
             }
-            const float decay = -moment.lr * p.decay;
+            const float decay = -rates.lr * p.decay;
             /* Momentum and AdamW: `arrays`: the states, in shared memory or where they are, in the order of W. */
             auto change_weights = [&](auto adam, auto f32) {
                 constexpr bool ADAM = decltype(adam)::value, F32 = decltype(f32)::value;
@@ -5555,15 +5566,15 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                         noise ^= noise >> 15;
                         noise *= 0x2c1b3c6du;
                         if (PLAIN) {
-                            a = fmaf(-moment.lr, g0, fmaf(decay, a, a));
-                            b = fmaf(-moment.lr, g1, fmaf(decay, b, b));
+                            a = fmaf(-rates.lr, g0, fmaf(decay, a, a));
+                            b = fmaf(-rates.lr, g1, fmaf(decay, b, b));
                         } else {
                             const uint32_t where = (place + on) * (F32 ? 2 : 1);
                             float m[2], v[2] = { 0, 0 };
                             haste__wide_state_get<F32>(arrays[0] + where, m);
                             if (ADAM) haste__wide_state_get<F32>(arrays[1] + where, v);
-                            a = haste__wide_rule<ADAM>(p, moment, a, g0, p.decay, &m[0], &v[0]);
-                            b = haste__wide_rule<ADAM>(p, moment, b, g1, p.decay, &m[1], &v[1]);
+                            a = haste__wide_rule<ADAM>(p, rates, a, g0, p.decay, &m[0], &v[0]);
+                            b = haste__wide_rule<ADAM>(p, rates, b, g1, p.decay, &m[1], &v[1]);
                             haste__wide_state_put<F32>(arrays[0] + where, m, noise * 0x9e3779b1u ^ noise >> 16);
                             if (ADAM) haste__wide_state_put<F32>(arrays[1] + where, v, noise * 0xc2b2ae3du ^ noise >> 16);
                         }
@@ -6573,13 +6584,14 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
             else haste__cu_copy_wait_but<0>();
             __syncwarp();
             if (!bad) {
+                const haste__cu_moment rates = haste__cu_moment_at(haste__cu_again(pass.now));
                 #define HASTE__NARROW_UPDATE haste__narrow_update<TILES, HALVES, OWN>
                 if (pass.optimizer == HASTE_ADAMW) {
-                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, moment, 1, 1, w, dw, states, place, counter, lane);
-                    else                HASTE__NARROW_UPDATE(pass, moment, 1, 0, w, dw, states, place, counter, lane);
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, rates, 1, 1, w, dw, states, place, counter, lane);
+                    else                HASTE__NARROW_UPDATE(pass, rates, 1, 0, w, dw, states, place, counter, lane);
                 } else {
-                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, moment, 0, 1, w, dw, states, place, counter, lane);
-                    else                HASTE__NARROW_UPDATE(pass, moment, 0, 0, w, dw, states, place, counter, lane);
+                    if (pass.state_f32) HASTE__NARROW_UPDATE(pass, rates, 0, 1, w, dw, states, place, counter, lane);
+                    else                HASTE__NARROW_UPDATE(pass, rates, 0, 0, w, dw, states, place, counter, lane);
                 }
                 #undef HASTE__NARROW_UPDATE
             }
@@ -6598,7 +6610,8 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
                     const uint32_t from = states + (uint32_t)(OWN * HALVES * 128 * (pass.state_f32 ? 4 : 2) * (adam ? 2 : 1)
                                                               + here * 4);
                     float m = haste__cu_lds32f(from), v = adam ? haste__cu_lds32f(from + HALVES * 64) : 0;
-                    now = haste__narrow_rule(pass, moment, adam, 0, now, scale * db[i >> 1][i & 1], &m, &v);
+                    now = haste__narrow_rule(pass, haste__cu_moment_at(haste__cu_again(pass.now)), adam, 0, now,
+                                             scale * db[i >> 1][i & 1], &m, &v);
                     pass.bias_state[0][at] = m;
                     if (adam) pass.bias_state[1][at] = v;
                 }

@@ -251,6 +251,7 @@ static inline void haste__cu_cluster_sync(void)
     else emulator::wait_until([=] { return emulator::cluster_phase != phase; });
 }
 static inline void haste__narrow_keep(int &) {}
+template <typename T> static inline const T *haste__cu_again(const T *p) { return p; }
 static inline void haste__narrow_collect(uint32_t &check, uint32_t w)
 {
     if ((w & 0x7f80u) == 0x7f80u) check |= 0x7fffu;
