@@ -50,6 +50,8 @@ def arguments(given=None):
     p.add_argument("--dropout", type=float, default=.3)
     p.add_argument("--inputs", type=int, default=512, help="width of the bag (default 512); a transformer has its own")
     p.add_argument("--max-tokens", type=int, default=64, help="of a transformer (default 64)")
+    p.add_argument("--widen", type=int, default=0, metavar="N", help="a layer between a transformer and the output layer, which then "
+                   "has N inputs")
     p.add_argument("--head", type=int, help="labels with dense weights, the most frequent ones (default 4,096 of twice as many, "
                    "else 1,024)")
     p.add_argument("--fan-in", type=int, default=128, help="inputs of a group (default 128)")
@@ -75,6 +77,8 @@ def arguments(given=None):
     if torch.device(a.device).type == "cuda" and not torch.cuda.is_available():
         p.error(f"--device {a.device}: torch finds no GPU")
     a.dtype = a.dtype or ("float32" if torch.device(a.device).type == "cpu" else "bfloat16")
+    if a.widen and a.encoder == "bag":
+        p.error("--widen is for a transformer: the bag is as wide as --inputs says")
     if a.plot and not a.log:
         p.error("--plot draws the runs of a log: --log FILE")
     if a.encoder_lr is None:
@@ -215,16 +219,18 @@ class Bag(torch.nn.Module):
 
 
 class Transformer(torch.nn.Module):
-    """The mean of a transformer's last states."""
+    """The mean of a transformer's last states; with `widen` a layer after it."""
 
-    def __init__(self, folder, max_tokens):
+    def __init__(self, folder, max_tokens, widen=0):
         super().__init__()
         try:
             import transformers
         except ImportError:
             sys.exit("--encoder FOLDER needs the package transformers; --encoder bag does without")
         self.model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").float()   # others compile for each length
-        self.folder, self.width, self.max_tokens = folder, self.model.config.hidden_size, max_tokens
+        self.folder, self.width, self.max_tokens, self.wide = folder, self.model.config.hidden_size, max_tokens, None
+        if widen:
+            self.wide, self.width = torch.nn.Sequential(torch.nn.Linear(self.width, widen), torch.nn.GELU()), widen
 
     def prepare(self, texts):
         return tokens(self.folder, self.max_tokens, texts)
@@ -242,7 +248,8 @@ class Transformer(torch.nn.Module):
         padded, mask = to(padded, self.model.device), to(mask, self.model.device)
         with torch.autocast(padded.device.type, torch.bfloat16, enabled=padded.is_cuda):
             state = self.model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
-        return (state.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        mean = (state.float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return mean if self.wide is None else self.wide(mean)
 
     def optimizer(self):
         own = torch.optim.AdamW(self.parameters(), weight_decay=.01, fused=self.model.device.type == "cuda")
@@ -488,7 +495,7 @@ def plot(log, to):
 
 def build(a, names, words, frequency=None, samples=0, order=None):
     torch.manual_seed(a.seed)
-    encoder = Bag(words, a.inputs) if a.encoder == "bag" else Transformer(a.encoder, a.max_tokens)
+    encoder = Bag(words, a.inputs) if a.encoder == "bag" else Transformer(a.encoder, a.max_tokens, a.widen)
     layer = (a, len(names), encoder.width, frequency, samples)
     return encoder.to(a.device), (Dense(*layer) if a.layer == "dense" else Sparse(*layer, order)).to(a.device)
 
