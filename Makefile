@@ -193,7 +193,7 @@ $(EMULATED_SOURCES): $(BUILD)/emulated/%: examples/%
 	sed 's/\([a-z_]*\)<<<\(.*\)>>>(/emulated_call(\1, \2)(/' $< > $@
 $(EMULATED_PROGRAMS): $(BUILD)/emulated/haste-train-%: $(EMULATED_SOURCES) $(BUILD)/emulated/haste_cuda.o $(EMULATOR) examples/train.c \
                       $(wildcard examples/*.h examples/*.cuh) $(BUILD)/command
-	$(if $(HAVE_MPICC),OMPI_CXX=$(call quote,$(CXX)) MPICH_CXX=$(call quote,$(CXX)) $(EMULATE:$(CXX)%=$(MPICXX)%) -DPROCESSES_MPI,$(EMULATE)) \
+	$(if $(HAVE_MPICXX),OMPI_CXX=$(call quote,$(CXX)) MPICH_CXX=$(call quote,$(CXX)) $(EMULATE:$(CXX)%=$(MPICXX)%) -DPROCESSES_MPI,$(EMULATE)) \
 	    -Iexamples -include cuda_runtime.h -DHASTE_CUDA_LINKED $(BUILD)/emulated/train_$*.cu -x none $(BUILD)/emulated/haste_cuda.o -o $@ -lm
 
 $(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o

@@ -76,7 +76,6 @@ static void processes_wait(void);
 static void processes_end(void)
 {
     fflush(stdout);
-    if (processes.nccl) ncclCommDestroy(processes.nccl);
     processes_wait();
 #ifdef PROCESSES_MPI
     if (processes.mpi) MPI_Finalize();
@@ -294,6 +293,8 @@ static inline ncclResult_t processes_sum_cuda(double *number, size_t n, cudaStre
     return ncclAllReduce(number, number, n, ncclFloat64, ncclSum, processes.nccl, stream);
 }
 
+static void processes_leave_gpus(void) { ncclCommDestroy(processes.nccl); }
+
 /* Takes this process's GPU, and meets the others. NULL, or what is wrong. text [200] */
 static inline const char *processes_meet_gpus(char *text)
 {
@@ -310,7 +311,7 @@ static inline const char *processes_meet_gpus(char *text)
     if (processes_first()) result = ncclGetUniqueId(&id);
     processes_from(0, &id, sizeof id);
     if (result == ncclSuccess) result = ncclCommInitRank(&processes.nccl, processes.count, id, processes.rank);
-    if (result == ncclSuccess) return NULL;
+    if (result == ncclSuccess && atexit(processes_leave_gpus) == 0) return NULL;   /* at exit before CUDA, which was there first */
     snprintf(text, 200, "NCCL: %s (NCCL_DEBUG=WARN says more)", ncclGetErrorString(result));
     return text;
 }

@@ -999,6 +999,9 @@ static void print_help(void)
            "  --ngrams N         of text: runs of up to N words are features, too\n"
            "  --log FILE         a line of CSV per epoch\n"
            "  --report FOLDER    a page with curves, scores by label frequency, settings\n"
+#ifdef TRAIN_NCCL
+           "  --gpus N           of this machine, a process each\n"
+#endif
            "  --threads N        changes no result\n"
            "  --help-all         all options, in groups, with their defaults\n\n"
            "Scores are in percent: P@k (precision of the k best labels), nDCG@k, and PSP@k,\n"

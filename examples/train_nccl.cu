@@ -164,19 +164,19 @@ static void engine_make(trainer *t, const haste_layer_options *options)
 /* ---- >>a step ------------------------------------------------------------------------------------------------ */
 
 /* Thread block: a document, and the columns of one process, which lie [B, most] apart in `packed`. */
-static __global__ void pack_kernel(const float *__restrict__ rows, int32_t D, int parts, int32_t most, float *__restrict__ packed)
+static __global__ void pack_kernel(const float *__restrict__ rows, int32_t D, int P, int32_t most, float *__restrict__ packed)
 {
     const int part = (int)blockIdx.y;
-    const int32_t first = shards_column(D, parts, part), n = shards_column(D, parts, part + 1) - first;
+    const int32_t first = shards_column(D, P, part), n = shards_column(D, P, part + 1) - first;
     const float *from = rows + (int64_t)blockIdx.x * D + first;
     float *to = packed + (int64_t)part * gridDim.x * most + (int64_t)blockIdx.x * n;
     for (int32_t d = (int32_t)threadIdx.x; d < n; d += (int32_t)blockDim.x) to[d] = from[d];
 }
 
-static __global__ void unpack_kernel(const float *__restrict__ packed, int32_t D, int parts, int32_t most, float *__restrict__ rows)
+static __global__ void unpack_kernel(const float *__restrict__ packed, int32_t D, int P, int32_t most, float *__restrict__ rows)
 {
     const int part = (int)blockIdx.y;
-    const int32_t first = shards_column(D, parts, part), n = shards_column(D, parts, part + 1) - first;
+    const int32_t first = shards_column(D, P, part), n = shards_column(D, P, part + 1) - first;
     const float *from = packed + (int64_t)part * gridDim.x * most + (int64_t)blockIdx.x * n;
     float *to = rows + (int64_t)blockIdx.x * D + first;
     for (int32_t d = (int32_t)threadIdx.x; d < n; d += (int32_t)blockDim.x) to[d] = from[d];
