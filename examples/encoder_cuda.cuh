@@ -237,8 +237,8 @@ enum { UPDATE_WHOLE, UPDATE_SQUARES, UPDATE_STEP };
 
 /* Block: one feature of the batch, the last one the bias: its gradient, and Adam's step. No two blocks have the same row.
    columns: of a whole row; squares [rows + 1]: NULL, or (=) of UPDATE_SQUARES, or of all columns. */
-static __global__ void encoder_update_kernel(float *row, float *moment, int64_t *seen, int32_t features, int32_t D, int32_t columns,
-                                             int32_t rows, int32_t B, const int32_t *__restrict__ touched,
+static __global__ void encoder_update_kernel(float *row, float *moment, int64_t *seen, int32_t features, int32_t D,
+                                             int32_t columns, int32_t rows, int32_t B, const int32_t *__restrict__ touched,
                                              const int32_t *__restrict__ start, const int32_t *__restrict__ sample,
                                              const float *__restrict__ weight, const float *__restrict__ grad_h,
                                              int64_t step, float lr, float correct, int what, double *squares)
@@ -323,8 +323,8 @@ static inline void encoder_cuda_forward(const encoder_cuda *cuda, const encoder 
     cuda_ok(cudaGetLastError(), "encoding documents");
 }
 
-static inline void encoder_cuda_update(const encoder_cuda *cuda, const encoder *e, const batch_cuda *batch, const float *grad_h, float lr,
-                                       int what, double *squares, cudaStream_t stream)
+static inline void encoder_cuda_update(const encoder_cuda *cuda, const encoder *e, const batch_cuda *batch,
+                                       const float *grad_h, float lr, int what, double *squares, cudaStream_t stream)
 {
     encoder_update_kernel<<<(unsigned)batch->rows + 1, row_threads(e->width), 0, stream>>>(
         cuda->row, cuda->moment, cuda->seen, e->features, e->width, encoder_columns(e), batch->rows, batch->B, batch->touched,
@@ -333,11 +333,13 @@ static inline void encoder_cuda_update(const encoder_cuda *cuda, const encoder *
 }
 
 /* grad_h (in, out): as encoder_mask, for the step that e->step counts so far. */
-static inline void encoder_cuda_mask(const encoder *e, const batch_cuda *batch, const float *h, float *grad_h, cudaStream_t stream)
+static inline void encoder_cuda_mask(const encoder *e, const batch_cuda *batch, const float *h, float *grad_h,
+                                     cudaStream_t stream)
 {
     const drop_cuda drop = drop_of(e, 1);
     if (e->relu || drop.limit > 0)
-        encoder_activation_kernel<<<(unsigned)batch->B, row_threads(e->width), 0, stream>>>(h, e->width, e->relu, drop, grad_h);
+        encoder_activation_kernel<<<(unsigned)batch->B, row_threads(e->width), 0, stream>>>(h, e->width, e->relu, drop,
+                                                                                            grad_h);
 }
 
 /* As encoder_backward. e->step += 1. */

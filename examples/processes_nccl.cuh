@@ -1,9 +1,10 @@
-/* processes_nccl.cuh: several processes that train one model, each on a GPU of its own. Arrays of the GPUs go through NCCL; what the
-   hosts say to each other goes through MPI, where mpirun has started them, or through memory that they share, where --gpus N made
-   them from one. The twin of processes_mpi.h, with the same names; each function is called by all, in the same order.
+/* processes_nccl.cuh: several processes that train one model, each on a GPU of its own. Arrays of the GPUs go through NCCL;
+   what the hosts say to each other goes through MPI, where mpirun has started them, or through memory that they share, where
+   --gpus N made them from one. The twin of processes_mpi.h, with the same names; each function is called by all, in the same
+   order.
 
-   --gpus N forks before anything of CUDA is called, which does not outlive a fork. The process that was called becomes the keeper of
-   the others: it hands signals on, and when one of them fails it ends all. */
+   --gpus N forks before anything of CUDA is called, which does not outlive a fork. The process that was called becomes the
+   keeper of the others: it hands signals on, and when one of them fails it ends all. */
 #ifndef PROCESSES_NCCL_CUH
 #define PROCESSES_NCCL_CUH
 #define PROCESSES_H   /* in place of processes.h */
@@ -105,8 +106,8 @@ __attribute__((noreturn)) static inline void processes_keep(void)
         if (status == 0 || code != 0) continue;
         code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         if (WIFSIGNALED(status) && WTERMSIG(status) != processes.signal)
-            fprintf(stderr, TRAIN_NAME ": process %d of %d was ended by signal %d (%s): all end\n", i, processes.count, WTERMSIG(status),
-                    strsignal(WTERMSIG(status)));
+            fprintf(stderr, TRAIN_NAME ": process %d of %d was ended by signal %d (%s): all end\n", i, processes.count,
+                    WTERMSIG(status), strsignal(WTERMSIG(status)));
         for (i = 0; i < processes.count; i++) if (processes_child[i] > 0) kill(processes_child[i], SIGKILL);
     }
     exit(code);
@@ -222,7 +223,8 @@ static inline void processes_gather(const void *own, const int *n, void *all)
 #endif
     if (!processes.shared) memcpy(all, own, (size_t)most * sizeof(int32_t));
     for (done = 0; done < most && processes.shared; done += PROCESSES_BOX) {
-        #define PROCESSES_PART(i) (size_t)(n[i] < done ? 0 : n[i] - done < PROCESSES_BOX ? n[i] - done : PROCESSES_BOX) * sizeof(int32_t)
+        #define PROCESSES_PART(i) \
+            ((size_t)(n[i] < done ? 0 : n[i] - done < PROCESSES_BOX ? n[i] - done : PROCESSES_BOX) * sizeof(int32_t))
         memcpy(processes.shared->box[processes.rank], (const int32_t *)own + done, PROCESSES_PART(processes.rank));
         processes_wait();
         for (i = 0; i < processes.count; i++)
@@ -303,7 +305,8 @@ static inline const char *processes_meet_gpus(char *text)
     int gpus = 0, several = getenv("NCCL_MULTI_RANK_GPU_ENABLE") != NULL;   /* NCCL lets them share one, to try things out */
     if (cudaGetDeviceCount(&gpus) != cudaSuccess || gpus < 1) return "no GPU is there";
     if (gpus < processes.count_here && !several) {
-        snprintf(text, 200, "%d processes on a machine with %d GPU%s: each needs one", processes.count_here, gpus, gpus == 1 ? "" : "s");
+        snprintf(text, 200, "%d processes on a machine with %d GPU%s: each needs one", processes.count_here, gpus,
+                 gpus == 1 ? "" : "s");
         return text;
     }
     if (cudaSetDevice(processes.here % gpus) != cudaSuccess) return "its GPU cannot be used";

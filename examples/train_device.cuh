@@ -37,7 +37,8 @@ static void device_begin(const trainer *t, device *d, const haste_layer_options 
 }
 
 /* All else, beside the layer, and says what it takes. e: what is here of the encoder. */
-static void device_make(trainer *t, device *d, const haste_layer_options *options, const haste_cuda_options *cuda, const encoder *e)
+static void device_make(trainer *t, device *d, const haste_layer_options *options, const haste_cuda_options *cuda,
+                        const encoder *e)
 {
     const size_t inputs = (size_t)t->room * (size_t)t->layer.inputs;
     const size_t rows = t->shape.dense ? 0 : encoder_bytes(e->features, e->width) + encoder_moment_bytes(e->features);
@@ -107,7 +108,8 @@ static void device_wait(trainer *t, device *d)
 }
 
 /* The next batch, on its way. e: as of batch_pack. */
-static batch_cuda *device_batch(trainer *t, device *d, encoder *e, const int64_t *document, int32_t B, haste_cuda_lists *positives)
+static batch_cuda *device_batch(trainer *t, device *d, encoder *e, const int64_t *document, int32_t B,
+                                haste_cuda_lists *positives)
 {
     batch_cuda *batch = &d->batch[d->turn];
     haste_lists labels;
@@ -122,7 +124,8 @@ static batch_cuda *device_batch(trainer *t, device *d, encoder *e, const int64_t
 }
 
 /* The layer's step from d->x. grad_x: NULL where nobody wants it. */
-static void device_step(trainer *t, device *d, int32_t B, const haste_cuda_lists *positives, const haste_step_options *step, float *grad_x)
+static void device_step(trainer *t, device *d, int32_t B, const haste_cuda_lists *positives, const haste_step_options *step,
+                        float *grad_x)
 {
     haste_error error;
     if (grad_x)
@@ -140,12 +143,14 @@ static void device_read_loss(device *d)
 }
 
 /* How many inputs moved. Waits. */
-static int64_t device_rewire(trainer *t, device *d, int32_t B, const haste_cuda_lists *positives, const haste_rewire_options *rewire)
+static int64_t device_rewire(trainer *t, device *d, int32_t B, const haste_cuda_lists *positives,
+                             const haste_rewire_options *rewire)
 {
     haste_error error;
     int64_t moved = 0;
     device_check(t, d);
-    if (haste_cuda_rewire(&d->layer, &d->work, rewire, d->x, HASTE_CUDA_F32, B, positives, &moved, d->stream, &error) != HASTE_OK)
+    if (haste_cuda_rewire(&d->layer, &d->work, rewire, d->x, HASTE_CUDA_F32, B, positives, &moved, d->stream,
+                          &error) != HASTE_OK)
         die(1, "rewiring: %s", error.text);
     return moved;
 }

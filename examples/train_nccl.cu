@@ -6,16 +6,17 @@
        mpirun -n 16 build/haste-train-nccl TRAIN TEST ...          where it was built with MPI; on many machines, too
 
    LABELS    are cut into ranges of whole groups of equal numbers of weights, one a GPU, which makes its range itself: no host
-             holds weights but to save them. All have the order of all labels: 8 bytes a label here, 8 there.
+             holds weights but to save them. All have the order of all labels, on the host and on the GPU.
    ENCODER   Each GPU owns about D / P of the columns of the embeddings, and makes these columns of x for the whole batch.
    WHAT TRAVELS between the GPUs in a step of B documents is what train_mpi.c lists, without the softmax: x gathered, grad_x
-             summed up and scattered, both in columns of equal width; 8 bytes for each feature of the batch; the loss. In scoring
-             x, and 8 * B * k of the best labels, which the hosts merge. Hosts say a few words to each other in each step.
+             summed up and scattered, both in columns of equal width; 8 bytes for each feature of the batch; the loss. In
+             scoring x, and 8 * B * k of the best labels, which the hosts merge. Hosts say a few words to each other in each
+             step, which waits for no GPU.
 
-   WHAT IS EXACT  One process gives what haste-train-cuda gives. P of them begin with the same groups, inputs and weights, and take
-             the same random decisions; sums go in another order. A model goes on with any P, or in the other programs.
-   NOT YET   With more than one GPU: softmax, whose sums go over all labels; and rewiring that ranks the places of all groups together
-             (--scope group is the same for any P). haste-train-mpi has both.
+   WHAT IS EXACT  One process gives what haste-train-cuda gives. P of them begin with the same groups, inputs and weights, and
+             take the same random decisions; sums go in another order. A model goes on with any P, or in the other programs.
+   NOT YET   With more than one GPU: softmax, whose sums go over all labels; and rewiring that ranks the places of all groups
+             together (--scope group is the same for any P). haste-train-mpi has both.
 
    mkdir -p build && nvcc -std=c++17 -O3 -arch=sm_90a -Xcompiler -fopenmp -I. examples/train_nccl.cu -o build/haste-train-nccl -lnccl
        [-ccbin mpicxx -DPROCESSES_MPI] [-DHASTE_ZLIB -lz] */
@@ -76,8 +77,8 @@ static void engine_check(const trainer *t)
     if (processes.count > 1 && t->s.loss == HASTE_SOFTMAX)
         die(2, "--loss softmax: not on several GPUs yet, for its sums go over all labels: take one GPU, or haste-train-mpi");
     if (processes.count > 1 && t->s.rewire_share > 0 && t->s.scope == HASTE_SCOPE_BLOCK)
-        die(2, "--rewire-share %g: on several GPUs the places of all groups cannot be ranked together yet: take --scope group, one GPU, "
-            "or haste-train-mpi", t->s.rewire_share);
+        die(2, "--rewire-share %g: on several GPUs the places of all groups cannot be ranked together yet: take --scope group, "
+            "one GPU, or haste-train-mpi", t->s.rewire_share);
     why = processes_meet_gpus(text);
     if (why) die(1, "%s", why);
     if (haste_cuda_supported(&error) != HASTE_OK) die(1, "no GPU that can be used: %s", error.text);

@@ -11,7 +11,7 @@
 
 /* What a process has of the model. */
 typedef struct parts {
-    haste_layer part;           /* its range; or a layer as large as all, where nothing else is filled in. t->layer is the outline */
+    haste_layer part;           /* its range, or a layer as large as all with nothing else filled in; t->layer is the outline */
     encoder     bag;            /* its columns; t->bag has no rows, and the same moments */
     int64_t    *at;             /* [P + 1] slots: where the ranges begin */
     int        *n;              /* [P] what each brings to a collective */

@@ -93,7 +93,8 @@ template <typename T> static inline void emulated_sum(ncclComm_t c, const void *
     });
 }
 
-static inline ncclResult_t ncclReduceScatter(const void *all, void *own, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t c, cudaStream_t)
+static inline ncclResult_t ncclReduceScatter(const void *all, void *own, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
+                                             cudaStream_t)
 {
     const size_t first = (size_t)c->rank * count, whole = (size_t)c->count * count;
     if (type == ncclFloat64) emulated_sum(c, all, whole, first, first + count, (double *)own);
@@ -101,7 +102,8 @@ static inline ncclResult_t ncclReduceScatter(const void *all, void *own, size_t 
     return ncclSuccess;
 }
 
-static inline ncclResult_t ncclAllReduce(const void *own, void *sum, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t c, cudaStream_t)
+static inline ncclResult_t ncclAllReduce(const void *own, void *sum, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
+                                         cudaStream_t)
 {
     if (type == ncclFloat64) emulated_sum(c, own, count, 0, count, (double *)sum);
     else emulated_sum(c, own, count, 0, count, (float *)sum);
