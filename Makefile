@@ -185,6 +185,17 @@ $(BUILD)/emulated/test_cuda_%: tests/test_cuda_%.cu $(BUILD)/emulated/haste_cuda
 	$(CXX) $@.o $(BUILD)/emulated/haste_cuda.o -o $@ -lm
 .PHONY: test-emulated
 
+# The programs likewise, with a stand-in for NCCL; launches of kernels are written as the emulator takes them.
+EMULATED_SOURCES  = $(BUILD)/emulated/train_cuda.cu $(BUILD)/emulated/train_nccl.cu $(BUILD)/emulated/encoder_cuda.cuh
+EMULATED_PROGRAMS = $(BUILD)/emulated/haste-train-cuda $(BUILD)/emulated/haste-train-nccl
+$(EMULATED_SOURCES): $(BUILD)/emulated/%: examples/%
+	@mkdir -p $(BUILD)/emulated
+	sed 's/\([a-z_]*\)<<<\(.*\)>>>(/emulated_call(\1, \2)(/' $< > $@
+$(EMULATED_PROGRAMS): $(BUILD)/emulated/haste-train-%: $(EMULATED_SOURCES) $(BUILD)/emulated/haste_cuda.o $(EMULATOR) examples/train.c \
+                      $(wildcard examples/*.h examples/*.cuh) $(BUILD)/command
+	$(if $(HAVE_MPICXX),OMPI_CXX=$(call quote,$(CXX)) MPICH_CXX=$(call quote,$(CXX)) $(EMULATE:$(CXX)%=$(MPICXX)%) -DPROCESSES_MPI,$(EMULATE)) \
+	    -Iexamples -include cuda_runtime.h -DHASTE_CUDA_LINKED $(BUILD)/emulated/train_$*.cu -x none $(BUILD)/emulated/haste_cuda.o -o $@ -lm
+
 $(BUILD)/tests/test_cuda_c: tests/test_compile_cuda_c.c $(BUILD)/haste_cuda.o $(BUILD)/haste.o
 	$(CC) -std=c99 $(WARN) $(CFLAGS) $(CPPFLAGS) -fno-pic -c $< -o $@.o
 	$(NVCC) -Xcompiler -no-pie $@.o $(BUILD)/haste_cuda.o $(BUILD)/haste.o -o $@ -lm
@@ -210,7 +221,8 @@ bench-cuda: $(if $(HAVE_NVCC),$(BUILD)/haste-bench-cuda)   ## the tables of the 
 .PHONY: bench-cuda
 
 # MPI: mpicc takes this compiler. mpirun comes with it.
-MPICC ?= mpicc
+MPICC  ?= mpicc
+MPICXX ?= mpicxx
 HAVE_MPICC = $(shell command -v $(MPICC) 2>/dev/null)
 mpi: $(BUILD)/haste-train-mpi          ## build/haste-train-mpi: haste-train in several processes, on one machine or many (needs mpicc)
 
@@ -221,6 +233,28 @@ $(BUILD)/haste-train-mpi: examples/train_mpi.c haste.h $(wildcard examples/*.h) 
 	@command -v $(MPICC) >/dev/null || { echo "mpi: no $(MPICC) (Debian: libopenmpi-dev, openmpi-bin)"; exit 1; }
 	OMPI_CC=$(call quote,$(CC)) MPICH_CC=$(call quote,$(CC)) $(MPICC) $(FLAGS) $(GZ) -I. $< -o $@ $(LIBS)
 .PHONY: mpi test-mpi
+
+# NCCL: nccl.h and libnccl where nvcc looks, or below NCCL_HOME (of pip's nvidia-nccl-cu13: .../site-packages/nvidia/nccl). With mpicxx
+# the program can be started by mpirun, too.
+HAVE_MPICXX = $(shell command -v $(MPICXX) 2>/dev/null)
+NCCL_LIB   = $(firstword $(wildcard $(foreach l,lib lib64,$(foreach v,so so.2,$(NCCL_HOME)/$(l)/libnccl.$(v)))))
+NCCL_LINK  = $(if $(NCCL_HOME),$(NCCL_LIB:%=-Xlinker % -Xlinker -rpath=$(abspath $(dir $(NCCL_LIB)))),-lnccl)
+NCCL_BUILD = OMPI_CXX=$(call quote,$(CXX)) MPICH_CXX=$(call quote,$(CXX)) $(NVCC) $(CUDA_FLAGS) $(if $(NCCL_HOME),-I$(NCCL_HOME)/include) \
+             $(if $(HAVE_MPICXX),-ccbin $(HAVE_MPICXX) -DPROCESSES_MPI)
+nccl: $(BUILD)/haste-train-nccl        ## build/haste-train-nccl: haste-train-cuda on several GPUs (needs nvcc and NCCL; NCCL_HOME says where)
+
+$(BUILD)/haste-train-nccl: examples/train_nccl.cu examples/train.c $(wildcard examples/*.h examples/*.cuh) haste_cuda.cuh haste.h \
+                           $(BUILD)/command $(BUILD)/cuda_command $(if $(HAVE_NVCC),$(BUILD)/haste_cuda.o)
+	@[ -n "$(HAVE_NVCC)" ] || { echo "nccl: no nvcc: $(NVCC) was not found (NVCC=... names it)"; exit 1; }
+	@echo 'int main(void) { return ncclCommDestroy(0); }' > $@.probe.cu; \
+	 $(NCCL_BUILD) -include nccl.h $@.probe.cu -o $@.probe $(NCCL_LINK) >/dev/null 2>&1; code=$$?; rm -f $@.probe $@.probe.cu; [ $$code = 0 ] || \
+	     { echo "nccl: no nccl.h or libnccl $(if $(NCCL_HOME),below $(NCCL_HOME),where nvcc looks): libnccl-dev has them, or NCCL_HOME=.../nvidia/nccl of pip's nvidia-nccl-cu13"; exit 1; }
+	$(NCCL_BUILD) -DHASTE_CUDA_LINKED $(GZ) $(OPENMP:%=-Xcompiler %) $< $(BUILD)/haste_cuda.o -o $@ $(NCCL_LINK) $(if $(ZLIB),-lz) -lm
+
+# Its tests run it and haste-train-cuda in the emulator, whose processes share this CPU.
+test-nccl: $(EMULATED_PROGRAMS) $(BUILD)/haste-predict $(BUILD)/tests/models   ## tests of haste-train-nccl on this CPU: emulated GPUs, 1 to 3 processes
+	$(call run_tests,tests/nccl.sh)
+.PHONY: nccl test-nccl
 
 knn: $(BUILD)/haste-knn                ## build/haste-knn TRAIN TEST: what 20 nearest neighbours reach, as a measure for data sets
 .PHONY: knn

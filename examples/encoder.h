@@ -13,7 +13,7 @@
 
    An encoder may also be a slice of one: some columns of all rows (first, columns), with the numbers that the whole has there.
    All that crosses slices is the sum of squares of a row's gradient: encoder_backward then takes three steps, encoder_mask,
-   encoder_row_gradient and encoder_adam, with the sums of all slices in between (train_mpi.c). */
+   encoder_row_gradient and encoder_adam, with the sums of all slices in between (train_mpi.c, train_nccl.cu). */
 #ifndef ENCODER_H
 #define ENCODER_H
 

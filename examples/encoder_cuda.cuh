@@ -153,6 +153,7 @@ static inline void batch_send(batch_cuda *batch, cudaStream_t copies, cudaStream
 /* encoder_drop, of one element. limit 0: none. */
 typedef struct drop_cuda {
     uint64_t seed, limit;
+    int32_t  first;     /* of a slice: its first column */
     float    scale;
 } drop_cuda;
 
@@ -160,6 +161,7 @@ static inline drop_cuda drop_of(const encoder *e, int training)
 {
     drop_cuda drop;
     drop.seed = e->seed + 2 + (uint64_t)e->step;
+    drop.first = e->first;
     drop.limit = training ? (uint64_t)(e->dropout * 65536) : 0;
     drop.scale = (float)(65536.0 / (double)(65536 - drop.limit));
     return drop;
@@ -169,7 +171,7 @@ static __device__ float dropped(drop_cuda drop, int32_t sample, int32_t d, float
 {
     uint64_t bits;
     if (drop.limit == 0) return h;
-    bits = encoder_random(drop.seed, (uint64_t)sample, (uint64_t)(d & ~3)) >> 16 * (d & 3);
+    bits = encoder_random(drop.seed, (uint64_t)sample, (uint64_t)(drop.first + (d & ~3))) >> 16 * (d & 3);
     return h * ((bits & 65535) < drop.limit ? 0.0f : drop.scale);
 }
 
@@ -214,42 +216,59 @@ static __global__ void encoder_activation_kernel(const float *__restrict__ h, in
     }
 }
 
-/* Block: one feature of the batch, the last one the bias: its gradient, and Adam's step. No two blocks have the same row. */
+/* What a batch brings for one row: the sum over the documents of its feature, or over all, with value 1, of the bias. */
+static __device__ float row_gradient(int32_t D, int32_t d, int32_t B, int bias, int32_t begin, int32_t end,
+                                     const int32_t *__restrict__ sample, const float *__restrict__ weight,
+                                     const float *__restrict__ grad_h)
+{
+    float g = 0;
+    if (bias) {
+        #pragma unroll 8
+        for (int32_t b = 0; b < B; b++) g += grad_h[(int64_t)b * D + d];
+    } else {
+        #pragma unroll 8
+        for (int32_t j = begin; j < end; j++) g += weight[j] * grad_h[(int64_t)sample[j] * D + d];
+    }
+    return g;
+}
+
+/* Of several processes each has some columns of a row: they sum up their squares before any takes its step. */
+enum { UPDATE_WHOLE, UPDATE_SQUARES, UPDATE_STEP };
+
+/* Block: one feature of the batch, the last one the bias: its gradient, and Adam's step. No two blocks have the same row.
+   columns: of a whole row; squares [rows + 1]: NULL, or (=) of UPDATE_SQUARES, or of all columns. */
 static __global__ void encoder_update_kernel(float *row, float *moment, int64_t *seen, int32_t features, int32_t D,
-                                             int32_t rows, int32_t B, const int32_t *__restrict__ touched,
+                                             int32_t columns, int32_t rows, int32_t B, const int32_t *__restrict__ touched,
                                              const int32_t *__restrict__ start, const int32_t *__restrict__ sample,
                                              const float *__restrict__ weight, const float *__restrict__ grad_h,
-                                             int64_t step, float lr, float correct)
+                                             int64_t step, float lr, float correct, int what, double *squares)
 {
     __shared__ float part[ROW_THREADS], rate;
     const int32_t i = (int32_t)blockIdx.x, me = (int32_t)threadIdx.x;
+    const int32_t begin = i == rows ? 0 : start[i], end = i == rows ? 0 : start[i + 1];
     const int64_t r = i == rows ? features : touched[i];
-    float square = 0;
-    for (int pass = 0; pass < 2; pass++) {   /* the gradient is summed twice: for its length, then for the step */
+    double total = 0;
+    if (what != UPDATE_STEP) {   /* the gradient is summed twice: for its length, then for the step */
+        float square = 0;
         for (int32_t d = me; d < D; d += (int32_t)blockDim.x) {
-            float g = 0;
-            if (i == rows) {   /* in every document, with value 1 */
-                #pragma unroll 8
-                for (int32_t b = 0; b < B; b++) g += grad_h[(int64_t)b * D + d];
-            } else {
-                #pragma unroll 8
-                for (int32_t j = start[i]; j < start[i + 1]; j++) g += weight[j] * grad_h[(int64_t)sample[j] * D + d];
-            }
-            if (pass == 0) square += g * g;
-            else row[r * D + d] -= rate * g;
+            const float g = row_gradient(D, d, B, i == rows, begin, end, sample, weight, grad_h);
+            square += g * g;
         }
-        if (pass > 0) break;
         part[me] = square;
         __syncthreads();
-        if (me == 0) {
-            double total = 0;
-            for (int32_t k = 0; k < (int32_t)blockDim.x; k++) total += part[k];
-            moment[r] = (float)(pow(.999, (double)(step - seen[r])) * moment[r] + .001 * total / D);
-            seen[r] = step;
-            rate = lr / (sqrtf(moment[r] * correct) + 1e-8f);
-        }
-        __syncthreads();
+        for (int32_t k = 0; k < (int32_t)blockDim.x && me == 0; k++) total += part[k];
+        if (me == 0 && what == UPDATE_SQUARES) squares[i] = total;
+        if (what == UPDATE_SQUARES) return;
     }
+    if (me == 0) {
+        if (what == UPDATE_STEP) total = squares[i];
+        moment[r] = (float)(pow(.999, (double)(step - seen[r])) * moment[r] + .001 * total / columns);
+        seen[r] = step;
+        rate = lr / (sqrtf(moment[r] * correct) + 1e-8f);
+    }
+    __syncthreads();
+    for (int32_t d = me; d < D; d += (int32_t)blockDim.x)
+        row[r * D + d] -= rate * row_gradient(D, d, B, i == rows, begin, end, sample, weight, grad_h);
 }
 
 /* ---- >>encoder ----------------------------------------------------------------------------------------------- */
@@ -304,20 +323,32 @@ static inline void encoder_cuda_forward(const encoder_cuda *cuda, const encoder 
     cuda_ok(cudaGetLastError(), "encoding documents");
 }
 
+static inline void encoder_cuda_update(const encoder_cuda *cuda, const encoder *e, const batch_cuda *batch,
+                                       const float *grad_h, float lr, int what, double *squares, cudaStream_t stream)
+{
+    encoder_update_kernel<<<(unsigned)batch->rows + 1, row_threads(e->width), 0, stream>>>(
+        cuda->row, cuda->moment, cuda->seen, e->features, e->width, encoder_columns(e), batch->rows, batch->B, batch->touched,
+        batch->start, batch->sample, batch->weight, grad_h, e->step, lr, encoder_correction(e->step), what, squares);
+    cuda_ok(cudaGetLastError(), "updating the encoder");
+}
+
+/* grad_h (in, out): as encoder_mask, for the step that e->step counts so far. */
+static inline void encoder_cuda_mask(const encoder *e, const batch_cuda *batch, const float *h, float *grad_h,
+                                     cudaStream_t stream)
+{
+    const drop_cuda drop = drop_of(e, 1);
+    if (e->relu || drop.limit > 0)
+        encoder_activation_kernel<<<(unsigned)batch->B, row_threads(e->width), 0, stream>>>(h, e->width, e->relu, drop,
+                                                                                            grad_h);
+}
+
 /* As encoder_backward. e->step += 1. */
 static inline void encoder_cuda_backward(const encoder_cuda *cuda, encoder *e, const batch_cuda *batch, const float *h,
                                          float *grad_h, float lr, cudaStream_t stream)
 {
-    const unsigned threads = row_threads(e->width);
-    const drop_cuda drop = drop_of(e, 1);
+    if (cuda->row) encoder_cuda_mask(e, batch, h, grad_h, stream);
     e->step++;
-    if (!cuda->row) return;
-    if (e->relu || drop.limit > 0)
-        encoder_activation_kernel<<<(unsigned)batch->B, threads, 0, stream>>>(h, e->width, e->relu, drop, grad_h);
-    encoder_update_kernel<<<(unsigned)batch->rows + 1, threads, 0, stream>>>(
-        cuda->row, cuda->moment, cuda->seen, e->features, e->width, batch->rows, batch->B, batch->touched, batch->start,
-        batch->sample, batch->weight, grad_h, e->step, lr, encoder_correction(e->step));
-    cuda_ok(cudaGetLastError(), "updating the encoder");
+    if (cuda->row) encoder_cuda_update(cuda, e, batch, grad_h, lr, UPDATE_WHOLE, NULL, stream);
 }
 
 #endif /* ENCODER_CUDA_CUH */

@@ -1,5 +1,5 @@
 /* processes.h: what haste-train asks of the processes that train one model together, where there is only one. train_mpi.c
-   brings processes_mpi.h in its place. */
+   and train_nccl.cu bring processes_mpi.h and processes_nccl.cuh in its place. */
 #ifndef PROCESSES_H
 #define PROCESSES_H
 

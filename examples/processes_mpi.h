@@ -1,6 +1,6 @@
 /* processes_mpi.h: several processes that train one model, over MPI: all that they say to each other goes through these
-   functions. Include before program.h; each is called by all processes, in the same order. A twin that talks otherwise
-   (NCCL, for arrays on GPUs) has processes_gather, _scatter and _sum of its own. */
+   functions. Include before program.h; each is called by all processes, in the same order. Its twin for arrays
+   on GPUs is processes_nccl.cuh. */
 #ifndef PROCESSES_MPI_H
 #define PROCESSES_MPI_H
 #define PROCESSES_H   /* in place of processes.h */

@@ -13,7 +13,7 @@
 typedef struct settings {
     double      valid, head, head_decay, dropout, lr, encoder_lr, encoder_init, momentum, weight_decay, negligible, warmup, floor;
     double      rewire_share, rewire_end;
-    int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after;
+    int64_t     hidden, fan_in, group_size, epochs, batch, rewire_every, seed, limit_train, threads, chunks, stop_after, gpus;
     int64_t     ngrams, hash_bits, min_count;
     double      save_every, save_wait, rates;
     int         format, separator, grouping, growth, prune, scope, optimizer, loss, dtype, activation, values, path;
@@ -151,6 +151,9 @@ static int settings_options(settings *s, option *table)
         { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "kernels for the labels in groups", 0 },
 #else
         { OPTION_CHOICE, "path", TRAIN_PATHS, &s->path, 0, 0, 0, "instructions to use", 0 },
+#endif
+#ifdef TRAIN_NCCL
+        { OPTION_COUNT, "gpus", "N", &s->gpus, 0, PROCESSES_MOST, 0, "of this machine, a process each; 0: one, or where mpirun has started several processes each takes one", 0 },
 #endif
 #ifdef TRAIN_PLAN
         { OPTION_TEXT, "plan", "L[,N[,V]]", &s->plan, 0, 0, 0, "reads nothing: memory and time of a step for L labels, N documents, V features, and the options above", 0 },

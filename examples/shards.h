@@ -1,5 +1,5 @@
 /* shards.h: a layer cut into ranges of whole groups, one for each of several processes, none of which holds all weights.
-   haste-train-mpi (train_mpi.c) trains such ranges; nothing here depends on how processes talk.
+   haste-train-mpi and -nccl (train_mpi.c, train_nccl.cu) train such ranges; nothing here depends on how processes talk.
 
    What all of them know is the outline: the layer's sizes and the order of its labels, 8 bytes a label, without weights. A
    range is made by itself (haste_layer_options.first_slot), and is bit for bit what those groups are in a layer that one
@@ -185,8 +185,15 @@ static inline void shards_options(const haste_layer *outline, const haste_layer_
 
 /* ---- >>columns ----------------------------------------------------------------------------------------------- */
 
+/* nvcc compiles this header too: the columns are packed on the device (train_nccl.cu). */
+#ifdef __CUDACC__
+    #define SHARDS_DEVICE __host__ __device__
+#else
+    #define SHARDS_DEVICE
+#endif
+
 /* Where the columns of a process begin, of D that are shared out in fours (or sixteens, where there are enough). */
-static inline int32_t shards_column(int32_t D, int parts, int part)
+SHARDS_DEVICE static inline int32_t shards_column(int32_t D, int parts, int part)
 {
     const int32_t unit = D >= 32 * parts ? 16 : 4, units = (D + unit - 1) / unit;
     const int32_t column = (int32_t)((int64_t)units * part / parts) * unit;

@@ -32,8 +32,8 @@
 #define HELD_OUT  5000     /* documents held out at most where --valid is left to us */
 #define LOOK      150000   /* documents between two looks at them, at most */
 
-/* haste-train-cuda and haste-train-mpi are this program with other engines: train_cuda.cu and train_mpi.c say otherwise, then
-   include this file. */
+/* haste-train-cuda, -mpi and -nccl are this program with other engines: train_cuda.cu, train_mpi.c and train_nccl.cu say otherwise,
+   then include this file. */
 #ifndef TRAIN_NAME
     #define TRAIN_NAME  "haste-train"
     #define TRAIN_PATHS "auto|portable|avx2|avx512|neon"
@@ -129,8 +129,8 @@ static haste_lists gather_labels(trainer *t, const data_set *data, const int64_t
 
 /* ---- >>engine ------------------------------------------------------------------------------------------------ */
 
-/* The engine trains and asks the layer and the encoder: the CPU's is train_cpu.h, the GPU's in train_cuda.cu, that of several
-   processes in train_mpi.c. t->layer and t->bag are the model as it is made, saved and resumed; a GPU has its own copies, and of
+/* The engine trains and asks the layer and the encoder: the CPU's is train_cpu.h, the GPU's in train_cuda.cu, those of several
+   processes in train_mpi.c and train_nccl.cu. t->layer and t->bag are the model as it is made, saved and resumed; a GPU has its own copies, and of
    several processes each has a part. */
 static void engine_check(const trainer *t);   /* can this machine do it? */
 static void engine_begin(trainer *t, const haste_layer_options *options);  /* makes t->layer and t->bag of a new model */
@@ -999,6 +999,9 @@ static void print_help(void)
            "  --ngrams N         of text: runs of up to N words are features, too\n"
            "  --log FILE         a line of CSV per epoch\n"
            "  --report FOLDER    a page with curves, scores by label frequency, settings\n"
+#ifdef TRAIN_NCCL
+           "  --gpus N           of this machine, a process each\n"
+#endif
            "  --threads N        changes no result\n"
            "  --help-all         all options, in groups, with their defaults\n\n"
            "Scores are in percent: P@k (precision of the k best labels), nDCG@k, and PSP@k,\n"

@@ -1,4 +1,4 @@
-/* Are two models of haste-train the same? For tests/mpi.sh.
+/* Are two models of haste-train the same? For tests/mpi.sh and tests/nccl.sh.
 
        models same A B                layer, encoder, frequencies and plan, bit for bit
        models near A B SHARE PLACES   to rounding: of each array (weights, biases, embeddings) the root of the mean square difference

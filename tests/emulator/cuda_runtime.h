@@ -9,7 +9,7 @@
 // they are waited for, and until then their target holds NaN: a wait that is missing shows.
 //
 // The environment says what device this is: HASTE_EMULATED_CAPABILITY (90), _SHARED (bytes for a thread block: 232448),
-// _PROCESSORS (3); and HASTE_EMULATED_ORDER, a number, lets threads run in an order drawn from it instead of in turn: what comes
+// _PROCESSORS (3), _DEVICES (how many there are: 1); and HASTE_EMULATED_ORDER, a number, lets threads run in an order drawn from it instead of in turn: what comes
 // out then differs where a barrier is missing.
 #ifndef EMULATOR_CUDA_RUNTIME_H
 #define EMULATOR_CUDA_RUNTIME_H
@@ -467,7 +467,7 @@ static inline cudaError_t cudaPeekAtLastError() { return emulated_error; }
 static inline cudaError_t cudaGetLastError() { const cudaError_t e = emulated_error; emulated_error = cudaSuccess; return e; }
 template <typename K> static inline cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) { return cudaSuccess; }
 static inline cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }
-static inline cudaError_t cudaGetDeviceCount(int *devices) { *devices = 1; return cudaSuccess; }
+static inline cudaError_t cudaGetDeviceCount(int *devices) { *devices = emulated_setting("HASTE_EMULATED_DEVICES", 1); return cudaSuccess; }
 static inline const char *cudaGetErrorString(cudaError_t e) { return e == cudaSuccess ? "no error" : "an error of the emulator"; }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr what, int)
 {
@@ -589,6 +589,15 @@ static inline cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *c, const
     for (unsigned i = 0; i < c->numAttrs; i++)
         if (c->attrs[i].id == cudaLaunchAttributeClusterDimension) cluster = c->attrs[i].val.clusterDim.x;
     return emulated_launch(kernel, c->gridDim, c->blockDim, arguments, c->dynamicSmemBytes, cluster);
+}
+
+// kernel<<<grid, threads, shared, stream>>>(...), which the Makefile writes as emulated_call(kernel, grid, threads, shared, stream)(...).
+template <typename... P> static inline auto emulated_call(void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared, cudaStream_t)
+{
+    return [=](P... values) {
+        void *arguments[] = { (void *)&values... };
+        emulated_launch(emulator::kernel_of(kernel), grid, threads, arguments, shared, 1);
+    };
 }
 
 #endif  // EMULATOR_CUDA_RUNTIME_H
