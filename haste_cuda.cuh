@@ -2102,7 +2102,8 @@ static __device__ __forceinline__ bool haste__cu_visited(const haste__cu_pass &p
     *importance = 1;
     if (!p.adjusted || p.share == 1 || first >= 0) return true;
     *importance = 1 / p.share;
-    return (float)(haste__cu_random(__ldg(&p.now->key_visit), (uint64_t)(p.round_slot + g * p.S)) >> 40) * (1.0f / 16777216) < p.share;
+    const uint64_t random = haste__cu_random(__ldg(&p.now->key_visit), (uint64_t)(p.round_slot + g * p.S));
+    return (float)(random >> 40) * (1.0f / 16777216) < p.share;
 }
 
 /* A warp's logits of 16 labels and a span of 32 samples: z[piece of 8 samples][label, sample]; mark has a bit for each of
@@ -2490,7 +2491,8 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
     }
 }
 
-/* haste_cuda_apply: an update from a gradient buffer, which becomes 0; skip: only that. Block: one run of labels of a group after the other;
+/* haste_cuda_apply: an update from a gradient buffer, which becomes 0; skip: only that. Block: one run of labels of a group
+   after the other;
    passes, since a gradient that is not usable, or a new weight that is not finite, spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
@@ -5169,7 +5171,8 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     HASTE__CU_SHARED(haste__wide_shared, 1024);
     const int worker = __shfl_sync(~0u, (int)threadIdx.x >> 7, 0), tid = threadIdx.x & 127, lane = tid & 31;
     const int warp = __shfl_sync(~0u, tid >> 5, 0), row = lane >> 2, quad = lane & 3;
-    const int mine = plan.begin + worker * gridDim.x + blockIdx.x;   /* so that a last, short round is spread over all multiprocessors */
+    /* in this order a last, short round is spread over all multiprocessors */
+    const int mine = plan.begin + worker * gridDim.x + blockIdx.x;
     const int bar = 1 + worker;
     const int rotate = MULTI ? (blockIdx.x + worker * max(1, plan.chunks / (int)(blockDim.x >> 7))) % plan.chunks : 0;
     char *slab = (char *)haste__wide_shared + worker * plan.slab;

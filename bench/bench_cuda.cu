@@ -2005,7 +2005,6 @@ static void optimizer_steps(const shape *list, int n)
     enum { RULES = 4 };
     static const struct { const char *name; int kind; double moved; } rules[RULES] = {   // moved: bytes of a weight's state
         { "SGD", 0, 0 }, { "momentum", MOMENTUM, 4 }, { "AdamW", ADAMW, 8 }, { "AdamW f32", ADAMW | WIDE_STATE, 16 } };
-
     int i, k;
     printf("%-36s", "");
     for (k = 0; k < RULES; k++) printf(k ? " %10s ms (x bytes)" : " %10s ms", rules[k].name);
@@ -2029,8 +2028,8 @@ static void optimizer_steps(const shape *list, int n)
             t[k] = measure(our_step, &o);
             path_of(&o, path);
             free_ours(&o);
-            record("optimizers", with.name, "haste", rules[k].name, with.L, with.D, weights / (double)with.L, with.S, with.B, t[k],
-                   moved, path);
+            record("optimizers", with.name, "haste", rules[k].name, with.L, with.D, weights / (double)with.L, with.S, with.B,
+                   t[k], moved, path);
             if (k) printf(" %13.4f (%5.2f)", t[k].ms, (t[k].ms - t[0].ms) / moved);
             else printf(" %13.4f", t[k].ms);
             if (k == 1) answer("momentum", with.name, "", (t[1].ms - t[0].ms) / moved);
@@ -2122,8 +2121,8 @@ static void graph_steps(const shape *list, int n)
         t[1] = measure(our_replay, &o);
         us[1] = host_us(our_replay, &o);
         for (k = 0; k < 2; k++)
-            record("graph", s->name, "haste", k ? "graph" : "call", s->L, s->D, weights_of(s) / (double)s->L, s->S, s->B, t[k], 0,
-                   path);
+            record("graph", s->name, "haste", k ? "graph" : "call", s->L, s->D, weights_of(s) / (double)s->L, s->S, s->B,
+                   t[k], 0, path);
         printf("%-40s %9.4f %9.4f %12.1f %12.1f  %s\n", s->name, t[0].ms, t[1].ms, us[0], us[1], path);
         fflush(stdout);
         for (k = 0; k < o.copies; k++) CUDA(cudaGraphExecDestroy(o.graph[k]));
