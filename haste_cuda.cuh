@@ -2492,8 +2492,7 @@ static __global__ void __launch_bounds__(HASTE__CU_THREADS,
 }
 
 /* haste_cuda_apply: an update from a gradient buffer, which becomes 0; skip: only that. Block: one run of labels of a group
-   after the other;
-   passes, since a gradient that is not usable, or a new weight that is not finite, spares the run. */
+   after the other; two passes, since a gradient that is not usable, or a new weight that is not finite, spares the run. */
 template <typename T>
 static __global__ void __launch_bounds__(HASTE__CU_THREADS) haste__cu_apply_kernel(const haste__cu_pass p)
 {
