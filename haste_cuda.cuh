@@ -27,16 +27,18 @@
        say so wait for the device. One workspace serves one stream at a time; two layers, or two workspaces, are independent.
        Freeing waits for the device; but before memory of the caller's is used again, the caller waits for the stream.
    GRAPHS   A stream that is being captured takes all that computes, with lists on the device. For training, work.live.step
-       must say where the number of steps is kept on the device, since rounding and Adam need it; learning rate and scale
-       may lie there too (see haste_cuda_live), else a graph keeps those of the capture. What a replay would do wrong is
-       refused: rewiring, lists on the host, and all that waits.
+       must say where the number of steps is kept on the device, since rounding and Adam need it, and the loss's `share`;
+       learning rate and scale may lie there too (see haste_cuda_live), else a graph keeps those of the capture. What a replay
+       would do wrong is refused: rewiring, lists on the host, and all that waits. gradient.pending counts what was captured,
+       not replays: capture haste_cuda_accumulate and _apply together, or say yourself what is pending.
    ERRORS   As in haste.h: a status, and a sentence in haste_error. Arguments, sizes and lists on the host are checked before
        anything is done. B = 0 is no error: there is nothing to do. HASTE_ERR_DEVICE: the device cannot do it, or a CUDA
        call failed: that of a step, after which weights may have been updated in part. An error that the program's earlier
        CUDA calls have left for cudaGetLastError is not taken for one of ours; it stays unless a call here fails too, or uses
        a kernel for the first time (cudaFuncSetAttribute clears it). What only the device can see (a bad id or list there, a
        value that is not finite) sets a flag that haste_cuda_check reads. A pair with a bad id is passed over; a sample whose
-       offsets descend, or reach beyond the workspace's ids, counts as one without labels.
+       offsets descend, or reach beyond the workspace's ids, counts as one without labels, and where others then overlap it is
+       unspecified which labels of these count.
    NOT FINITE   x, weights and given gradients are not looked at. Training looks at logits (with options of the loss at u), at
        gradients, of which 1e18 and more counts as not finite (Adam squares them), and at updated weights and biases. What has
        one is left as it was, with its state and biases, all else is updated; grad_x and loss of the call are unspecified:
@@ -44,13 +46,14 @@
                   New weights: 8 labels of an input, and each bias. haste_cuda_accumulate likewise adds nothing there;
                   haste_cuda_apply judges a run as a whole
        wide       the group, also where 16 to 64 of its logits add up to 1e37, or one of its bias gradients to 1e17 over a
-                  quarter of the batch. Gradients: the group where its F inputs are worked on at once (F <= 64, or F <= 128
+                  quarter of the batch (or of the part of it that is worked on at once). Gradients: the group where its F inputs are worked on at once (F <= 64, or F <= 128
                   and S <= 64; not dense), else 64 inputs, those whose turn comes after them, and the biases
        narrow     16 labels of the group, or all 32 where F <= 64, also where logits add up to 3e38. Gradients: the same
                   labels; where two or four thread blocks hold the batch each half or quarter of the inputs by itself, biases
                   with the first. SGD looks at new weights and biases instead of gradients
        wide and narrow do not look at new weights otherwise: a step whose rates alone would let one become infinite (lr of 1e12
-                  and more, with momentum 100; or lr * weight_decay above 1) is left to general. They do not expect states
+                  and more, with momentum 100; or lr * weight_decay above 1) is left to general, or left out where its rate
+                  lies on the device. They do not expect states
                   that no training leaves: velocities above 1e28, huge first moments beside a second one of 0
        softmax    logits that are not finite take no part in the sample's sum
        Prediction: haste_cuda_forward and haste_cuda_score return such logits as they are, and say nothing; haste_cuda_top_k
@@ -66,7 +69,8 @@
                                                   above some 10,000 inputs rounded
        Updates are made in float32 and rounded stochastically to bfloat16, from (seed, step, slot, place). Losses are added
        up in float64.
-   DETERMINISM   The same bits each time, except grad_x: groups add to it in the order in which they happen to run. With
+   DETERMINISM   The same bits each time, in workspaces of the same options and layer (which decide how a large batch is cut
+       into parts), except grad_x: groups add to it in the order in which they happen to run. With
        options.deterministic a fixed number of chunks is summed in a fixed order, slower. Weights do not depend on grad_x.
        On the wide path, with BCE, whether a loss is asked for changes logit gradients in their last bit, and so the rest.
    LAYOUT   The order of weights inside a group is private, and differs from path to path; upload and download convert.
@@ -185,15 +189,17 @@ typedef struct haste_cuda_workspace_options {
 
 /* What training reads on the device when it runs, not on the host when it is called: so replays of a graph see what lies there
    then. Each is one number, or NULL. It can be set and changed at any time in workspace.live, for the calls that follow.
-   Where lr or scale is not finite, lr or step below 0, or lr so large that a weight could become infinite (1e12), nothing is
-   done, and haste_cuda_check says HASTE_ERR_NONFINITE. */
+   Where lr or scale is not finite, lr or step below 0, or lr too large (1e12; with momentum 100; or lr * weight_decay above 1:
+   the kernels of any path then might write infinite weights), nothing is done, and haste_cuda_check says
+   HASTE_ERR_NONFINITE. */
 typedef struct haste_cuda_live {
     const float *lr;      /* a factor on all learning rates: with options.lr = 1 it is the learning rate */
     const float *scale;   /* a factor on options.loss.scale: a gradient of the loss, a loss scale */
     const float *skip;    /* not 0 (found_inf of mixed precision): haste_cuda_train_step does nothing, its loss becomes 0;
                              haste_cuda_apply only zeroes the gradient */
-    int64_t     *step;    /* steps made: takes the place of layer->step, which stays as it is; += 1. Who downloads or saves the
-                             layer copies it to layer->step before */
+    int64_t     *step;    /* steps made: takes the place of layer->step, which stays as it is; += 1. The same in all workspaces
+                             that train the layer. Who downloads or saves it, or goes on without, copies it to layer->step
+                             before */
 } haste_cuda_live;
 
 /* What a batch needs besides the layer. */
@@ -948,14 +954,13 @@ enum {   /* words of haste__cu_work's flag */
 typedef struct haste__cu_node {
     int32_t  b;
     uint16_t s, unused;
-    int32_t  count, more;    /* count: of the first of a group: how many there are */
+    int32_t  count, spare;   /* count: of the first of a group: how many there are */
 } haste__cu_node;
 
 /* The same while its place is not known yet. */
 typedef struct haste__cu_pair { int32_t group, rank, b, s; } haste__cu_pair;   /* group -1: none; rank in the group */
 enum { HASTE__CU_NODES_MORE = 128 };   /* nodes that may be read past the last */
 
-/* A block and a batch, as the kernels of a pass take them. */
 /* What changes from step to step, or is known to the device alone, for one block. It lies on the device, where a kernel that
    comes before makes it: so a graph's kernels, whose arguments are fixed, find each replay's own. See >>moments. */
 typedef struct haste__cu_moment {
@@ -967,6 +972,7 @@ typedef struct haste__cu_moment {
     int32_t  skip, unused;               /* 1: nothing is done */
 } haste__cu_moment;
 
+/* A block and a batch, as the kernels of a pass take them. */
 typedef struct haste__cu_pass {
     /* the block */
     int64_t groups, first_slot;   /* G; slot of its first label in this layer */
@@ -1445,7 +1451,7 @@ static __device__ inline void haste__cu_moments(const haste__cu_schedule &s, int
         const uint64_t fast = haste__cu_mix(haste__cu_key(s.seed, stream | HASTE__CU_RANDOM_ROUND_FAST)
                                             + (uint64_t)s.fan_in[lane] * HASTE__CU_GOLDEN);
         now.lr = s.live.lr ? r->lr * factor : r->lr;
-        now.scale = scale;
+        now.scale = fabsf(scale) < FLT_MIN ? 0 : scale;
         wrong |= !(now.lr >= 0) || (s.live.lr && haste__cu_wild(s.optimizer, r, now.lr) > 1);
         if (s.optimizer == HASTE_ADAMW) {
             now.correction1 = (float)(1 / (1 - haste__cu_power((double)r->beta1, step + 1)));
@@ -1472,22 +1478,9 @@ static __global__ void haste__cu_moments_kernel(const haste__cu_schedule schedul
     haste__cu_moments(schedule, (int)threadIdx.x);
 }
 
-/* A block's moment, as a kernel reads it; what it does not use is not loaded. */
-static __device__ __forceinline__ haste__cu_moment haste__cu_moment_at(const haste__cu_moment *at)
-{
-    haste__cu_moment now = {};
-    now.lr = __ldg(&at->lr);
-    now.scale = __ldg(&at->scale);
-    now.correction1 = __ldg(&at->correction1);
-    now.correction2 = __ldg(&at->correction2);
-    now.key[0] = __ldg(&at->key[0]);
-    now.key[1] = __ldg(&at->key[1]);
-    now.key_weight = __ldg(&at->key_weight);
-    now.key_state[0] = __ldg(&at->key_state[0]);
-    now.key_state[1] = __ldg(&at->key_state[1]);
-    now.skip = __ldg(&at->skip);
-    return now;
-}
+/* A block's moment, as a kernel reads it; what it does not use is not loaded. (Not by __ldg: kernels that were launched early
+   wait before, and the compiler may move such loads.) */
+static __device__ __forceinline__ haste__cu_moment haste__cu_moment_at(const haste__cu_moment *at) { return *at; }
 static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p) { return haste__cu_moment_at(p.now); }
 
 
@@ -1641,8 +1634,9 @@ static __device__ __forceinline__ bool haste__cu_row(const haste__cu_hang &a, in
 
 /* Lists become nodes in three passes, in each a warp for a sample b.
    COUNT: counts the pairs of each group, which gives each its rank there.
-   FIRST: places the nodes of rank 0, which take room for their group; REST: the others. Where offsets descend rows may overlap,
-   and pairs and room be lacking: such a group may have no list. */
+   FIRST: places the nodes of rank 0, which take room for their group; REST: the others. Where offsets descend rows may
+   overlap: pairs are lost then, and counts are too large. So such a group may have no list, or places that nobody fills, in
+   which an older node stands; readers look whether b and s are in their range. */
 enum { HASTE__CU_COUNT, HASTE__CU_FIRST, HASTE__CU_REST };
 static __device__ __forceinline__ void haste__cu_count_row(const haste__cu_hang &a, int64_t b, int lane)
 {
@@ -1690,29 +1684,30 @@ static __device__ __forceinline__ void haste__cu_place_row(const haste__cu_hang 
     for (; first < end; first += 32) {
         haste__cu_pair pair = { -1, 0, 0, 0 };
         haste__cu_node node = { 0, 0, 0, 0, 0 };
-        int32_t at = -1;
+        int64_t at = -1;
         if (first + lane < end) pair = a.pair[first - start + lane];
-        const bool mine = pair.group >= 0 && (pair.rank == 0) == (pass == HASTE__CU_FIRST);
         node.b = pair.b;
         node.s = (uint16_t)pair.s;
         if (pass == HASTE__CU_FIRST) {   /* the warp takes room at once: additions to one address wait for each other */
-            int32_t before, all, taken = 0;
-            if (mine) node.count = a.head[a.groups + pair.group] + 1;
-            all = node.count;
+            const bool mine = pair.group >= 0 && pair.rank == 0;
+            const int32_t count = mine ? a.head[a.groups + pair.group] + 1 : 0;
+            int64_t up_to = count, all;
+            int32_t taken = 0;
             for (int step = 1; step < 32; step *= 2) {
-                const int32_t other = __shfl_up_sync(0xffffffffu, all, step);
-                if (lane >= step) all += other;
+                const int64_t other = __shfl_up_sync(0xffffffffu, up_to, step);
+                if (lane >= step) up_to += other;
             }
-            before = all - node.count;
-            if (lane == 31 && all > 0) taken = atomicAdd(&a.head[2 * a.groups], all) + 1;
-            taken = __shfl_sync(0xffffffffu, taken, 31);
-            if (mine && taken + (int64_t)before + node.count <= a.most) at = taken + before;
-            if (at >= 0) a.head[pair.group] = at;
-        } else if (mine) {
+            all = __shfl_sync(0xffffffffu, up_to, 31);
+            if (lane == 0 && all > 0 && all <= a.most) taken = atomicAdd(&a.head[2 * a.groups], (int32_t)all) + 1;
+            taken = __shfl_sync(0xffffffffu, taken, 0);
+            if (mine && count > 0 && taken >= 0 && taken + all <= a.most) at = taken + up_to - count;
+            node.count = count;
+            if (at >= 0) a.head[pair.group] = (int32_t)at;
+        } else if (pair.group >= 0 && pair.rank > 0) {
             at = a.head[pair.group];
             if (at >= 0) at += pair.rank;
         }
-        if (at >= 0) a.node[at] = node;
+        if (at >= 0 && at < a.most) a.node[at] = node;
     }
 }
 
@@ -5059,7 +5054,7 @@ static __device__ __forceinline__ float haste__wide_loss(const haste__cu_pass &p
                 #pragma unroll
                 for (int k = 0; k < 8; k++) z[i + k] = q[k] * scale;
             } else {
-                const float divisor = haste__cu_inverse(scale);
+                const float divisor = scale != 0 ? haste__cu_inverse(scale) : FLT_MAX;   /* 0: not infinity times 0 */
                 #pragma unroll
                 for (int k = 0; k < 8; k++)
                     z[i + k] = haste__cu_inverse(fmaf(haste__cu_exp2(z[i + k] * -1.4426950408889634f), divisor, divisor));
@@ -5320,7 +5315,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
         for (int n = tid; n < count; n += 128) {
             if (n > tid) own = p.node[head + n];
             const int b = own.b, s = own.s;
-            if (b >> 6 != tile) continue;
+            if (b >> 6 != tile || s >= S) continue;   /* s: of a place that was left out, see haste__cu_place_row */
             const int i = (s >> 3) * 4 + (b & 2) + (s & 1);
             atomicOr(&words[(i >> 5) * 128 + (b >> 4 & 3) * 32 + ((b >> 1 & 6) | (b & 1)) * 4 + (s >> 1 & 3)], 1u << (i & 31));
         }
@@ -5499,7 +5494,11 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
                 float *to = &dw[i * 4 / N][i * 4 % N];
                 to[0] += v.x; to[1] += v.y; to[2] += v.z; to[3] += v.w;
             }
-            if (with_bias && tid < S) sums[tid] += sums_of(plan.chunks)[tid];
+            if (with_bias && tid < S) {
+                const float taken = sums_of(plan.chunks)[tid];
+                if (!(fabsf(taken) < 1e17f)) bad[1] = 1;
+                sums[tid] += taken;
+            }
         }
         #pragma unroll
         for (int half = 0; half < HALVES; half++) {
@@ -5782,7 +5781,8 @@ static haste__wide_plan haste__wide_cut(const haste__cu_pass *p, int64_t tiles, 
 /* Cuts a pass up, and its batch into parts where that is faster: their gradients take `sums` bytes at most. */
 static haste__wide_plan haste__wide_plan_make(const haste__cu_pass *p, int64_t sums, int processors, int shared_most)
 {
-    static const double speed[3] = { .55, .92, 1 };   /* of 1, 2, 3 workers and more; dense, S 64, F 384 on an H200 */
+    static const double speed[3] = { .55, .92, 1 };   /* of 1, 2, 3 workers and more; measured for dense blocks, S 64, F 384, on
+                                                         an H200, as are the numbers below; taken for all others too */
     haste__wide_plan best = haste__wide_cut(p, p->tiles, processors, shared_most), one;
     const int64_t bytes = haste__wide_group_floats(p->S, best.chunks) * 4, fit = sums / bytes;
     double least = 0;
@@ -5835,7 +5835,7 @@ static int haste__wide_takes(int32_t S, int32_t F, int64_t groups, int dense, in
     if (F % 16) { *why = "wide: fan-in is not a multiple of 16"; return 0; }
     plan = haste__wide_plan_make(&p, sums, 1, shared_most);
     if (!plan.ok) {
-        *why = "wide: the workspace was not made for so large batches of this layer: it lacks memory for their gradients";
+        *why = "wide: too large a batch for this fan-in and the workspace's memory for gradients that wait";
         return 0;
     }
     *bytes = plan.parts > 1 ? plan.at_a_time * haste__wide_group_floats(S, plan.chunks) * 4 : 0;
@@ -9505,7 +9505,8 @@ static haste_status haste__cu_loss_options(haste__cu_pass *p, const haste_cuda_l
                                            haste_error *error)
 {
     if (o->scale != 0 && !(fabs(o->scale) >= FLT_MIN && fabs(o->scale) <= FLT_MAX))
-        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected 0, or a number of the size of floats", o->scale);
+        return haste__cu_fail(error, HASTE_ERR_ARG, "scale = %g, expected 0, or a size of %g to %g", o->scale,
+                              (double)FLT_MIN, (double)FLT_MAX);
     if (!(o->negligible >= 0 && o->negligible <= FLT_MAX))
         return haste__cu_fail(error, HASTE_ERR_ARG, "negligible = %g, expected a finite number from 0",
                               (double)o->negligible);
@@ -9722,7 +9723,8 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     if (status == HASTE_OK && gradient) status = haste__cu_gradient_check(layer, gradient, 1, error);
     if (status == HASTE_OK && gradient) status = haste__cu_pending_check(layer, gradient, error);
     if (status == HASTE_OK && !own->live.step && (update || p.share != 1))
-        status = haste__cu_not_captured(stream, "training without work->live.step", error);
+        status = haste__cu_not_captured(stream, update ? "training without work->live.step" :
+                                        "loss.share without work->live.step", error);
     if (status != HASTE_OK) return status;
     if (B == 0) {
         if (loss) HASTE__CU_TRY(cudaMemsetAsync(loss, 0, sizeof *loss, stream), "a loss of 0");

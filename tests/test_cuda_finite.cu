@@ -88,6 +88,29 @@ static void not_finite()
             }
             MUST(cudaMemcpy((void *)lists.offset, descending, sizeof descending, cudaMemcpyHostToDevice));
         }
+        {   // the same over what another layer's lists, of larger groups, have left in the workspace's memory
+            const test_shape wide_shape = { "wide", 300, 64, 1, { { 0, 32, 32, 0, 0 } }, 1 };
+            haste_layer_options wide_options = test_options(&wide_shape, HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_BF16);
+            haste_layer small = test_layer(&wide_options);
+            haste_cuda_layer on = upload_for(&small, HASTE_CUDA_WIDE, 8);
+            haste_cuda_workspace own = workspace(&on, 8, 0);
+            int64_t overlapping[9] = { 0, 3, 1, 3, 0, 3, 3, 2, 3 };
+            void *there = device_bytes(8 * 64 * 4);
+            MUST(cudaMemset(there, 0, 8 * 64 * 4));
+            MUST(cudaMemcpy((void *)lists.offset, overlapping, sizeof overlapping, cudaMemcpyHostToDevice));
+            for (int again = 0; again < 2; again++) {
+                MUST(cudaMemset(own.memory, again ? 0xff : 0x7f, own.bytes));   // huge numbers everywhere, also as (sample, label)
+                haste_cuda_check(&own, NULL, NULL);
+                CHECK_STATUS(haste_cuda_train_step(&on, &own, there, HASTE_CUDA_F32, 8, &lists, &o, NULL, NULL, HASTE_CUDA_F32,
+                                                   NULL, &test_error), HASTE_OK, test_error);
+                CHECK_STATUS(haste_cuda_check(&own, NULL, &test_error), HASTE_ERR_DATA, test_error);
+            }
+            MUST(cudaMemcpy((void *)lists.offset, descending, sizeof descending, cudaMemcpyHostToDevice));
+            cudaFree(there);
+            haste_cuda_workspace_free(&own);
+            haste_cuda_layer_free(&on);
+            haste_layer_free(&small);
+        }
         batch.x[0] = NAN;   // both at once: neither is forgotten
         for (f = 0; f < layer.inputs; f++) MUST(cudaMemcpy((float *)x + f, batch.x, 4, cudaMemcpyHostToDevice));
         CHECK_STATUS(haste_cuda_train_step(&dev, &work, x, HASTE_CUDA_F32, 8, &lists, &o, NULL, NULL, HASTE_CUDA_F32,

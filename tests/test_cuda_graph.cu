@@ -364,6 +364,39 @@ static void left_out()
         }
 }
 
+// A loss that counts nothing, or next to nothing: steps are made, weights and grad_x stay, however large logits are.
+static void scale_of_nothing()
+{
+    static const float scale[] = { 0, 1e-39f, -1e-39f };
+    for (int i = 0; i < 3 * GRAPH_SHAPES; i++) {
+        enum { B = 40 };
+        graph_case c = make_case(&graph_shapes[i / 3], i / 3 == 3 ? HASTE_SOFTMAX : HASTE_BCE, HASTE_SGD, HASTE_BF16, HASTE_BF16,
+                                 graph_path[i / 3], B);
+        haste_step_options o = c.o;
+        for (int k = 0; k < c.layer.block_count; k++)
+            for (int64_t j = 0; j < c.layer.block[k].labels; j++) c.layer.block[k].bias[j] += j % 3 ? 200 : -200;
+        haste_cuda_layer_free(&c.device);
+        c.device = upload_for(&c.layer, graph_path[i / 3], B);
+        bring(&c, 0);
+        set_numbers(c.numbers, .5f, scale[i % 3], 0);
+        o.lr = 1;
+        o.loss.scale = 1;
+        MUST(cudaDeviceSynchronize());
+        CHECK_STATUS(haste_cuda_train_step(&c.device, &c.device_work, c.x_now, HASTE_CUDA_F32, B, &c.now, &o, NULL, c.gx[1],
+                                           HASTE_CUDA_F32, c.stream, &test_error), HASTE_OK, test_error);
+        CHECK_STATUS(haste_cuda_check(&c.device_work, c.stream, &test_error), HASTE_OK, test_error);
+        CHECK(step_of(c.numbers) == 1);
+        CHECK_STATUS(haste_cuda_download(&c.device, &c.found, NULL, &test_error), HASTE_OK, test_error);
+        c.found.step = c.layer.step;
+        CHECK(test_difference(&c.layer, &c.found) == NULL);
+        float *gx = (float *)host_copy(c.gx[1], c.x_bytes), largest = 0;
+        for (size_t j = 0; j < c.x_bytes / 4; j++) largest = fmaxf(largest, fabsf(gx[j]));
+        CHECK(largest == 0);
+        free(gx);
+        free_case(&c);
+    }
+}
+
 // Only some of the numbers on the device: the others are the host's.
 static void some_of_them()
 {
@@ -408,6 +441,7 @@ int main(int argc, char **argv)
     RUN(replay_share);
     RUN(replay_fast);
     RUN(left_out);
+    RUN(scale_of_nothing);
     RUN(some_of_them);
     return check_end();
 }
