@@ -1478,10 +1478,21 @@ static __global__ void haste__cu_moments_kernel(const haste__cu_schedule schedul
     haste__cu_moments(schedule, (int)threadIdx.x);
 }
 
-/* A block's moment, as a kernel reads it; what it does not use is not loaded. (Not by __ldg: kernels that were launched early
-   wait before, and the compiler may move such loads.) */
+/* A block's moment, as kernels read it that may be launched early: after their wait. */
 static __device__ __forceinline__ haste__cu_moment haste__cu_moment_at(const haste__cu_moment *at) { return *at; }
-static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p) { return haste__cu_moment_at(p.now); }
+
+/* The same for the general kernels' updates, which never are: by loads that the compiler may take out of loops. */
+static __device__ __forceinline__ haste__cu_moment haste__cu_now(const haste__cu_pass &p)
+{
+    haste__cu_moment now = {};
+    now.lr = __ldg(&p.now->lr);
+    now.correction1 = __ldg(&p.now->correction1);
+    now.correction2 = __ldg(&p.now->correction2);
+    now.key_weight = __ldg(&p.now->key_weight);
+    now.key_state[0] = __ldg(&p.now->key_state[0]);
+    now.key_state[1] = __ldg(&p.now->key_state[1]);
+    return now;
+}
 
 
 /* ---- >>batch ------------------------------------------------------------------------------------------------- */
@@ -5205,7 +5216,7 @@ static __global__ void __launch_bounds__(128 * WORKERS, 1) haste__wide_kernel(co
     }
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
-    const haste__cu_moment moment = haste__cu_now(p);
+    const haste__cu_moment moment = haste__cu_moment_at(p.now);
     if (moment.skip) return;
     __syncthreads();
 
@@ -6318,7 +6329,7 @@ haste__narrow_step_kernel(const __grid_constant__ haste__cu_pass pass, const __g
         haste__cu_sts128(x_base + plane + i, 0, 0, 0, 0);
     haste__cu_allow_next();
     haste__cu_wait_before();   /* up to here only shared memory was touched */
-    const haste__cu_moment moment = haste__cu_now(pass);
+    const haste__cu_moment moment = haste__cu_moment_at(pass.now);
     if (moment.skip) return;
     const float scale = moment.scale, rate = moment.lr * scale, keep = 1 - moment.lr * pass.decay;   /* SGD's: the last two */
     haste__narrow_fetch_x(pass, plan, first, x_base);
