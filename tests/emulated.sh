@@ -20,7 +20,7 @@ run() {   # CAPABILITY BYTES ORDER TEST[:SUBJECT]
         tail -n 30 "$log"
     fi
 }
-[ $# != 0 ] || set -- step:small step:batches step:accumulate step:gradients step:rates_of_none step:loss_options errors graph layer shards:shards shards:part_softmax
+[ $# != 0 ] || set -- step:small step:batches step:accumulate step:gradients step:rates_of_none step:loss_options step:hot_labels errors graph layer shards:shards shards:part_softmax
 [ "$1" != all ] || set -- backward deterministic errors finite forward graph layer predict rewire rounding shards step whole
 for one in "$@"; do
     run 90 232448 0 "$one"
