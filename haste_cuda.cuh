@@ -1619,7 +1619,7 @@ static __device__ __forceinline__ void haste__cu_bad_list(uint32_t *flag, int64_
 }
 
 /* Lists of labels, and what becomes of them. */
-typedef struct haste__cu_hang {
+typedef struct haste__cu_pairs {
     haste__cu_map map;
     const int64_t *offset;
     const int32_t *id;
@@ -1631,10 +1631,10 @@ typedef struct haste__cu_hang {
     haste__cu_node *node;         /* [most + HASTE__CU_NODES_MORE] */
     int32_t *row;                 /* [B] distinct ids of a sample (=), or NULL */
     uint32_t *flag;
-} haste__cu_hang;
+} haste__cu_pairs;
 
 /* The ids first .. end - 1 of sample b; or nothing of this row can be trusted. */
-static __device__ __forceinline__ bool haste__cu_row(const haste__cu_hang &a, int64_t b, int64_t *start, int64_t *first,
+static __device__ __forceinline__ bool haste__cu_row(const haste__cu_pairs &a, int64_t b, int64_t *start, int64_t *first,
                                                      int64_t *end)
 {
     *start = a.offset[0];
@@ -1649,7 +1649,7 @@ static __device__ __forceinline__ bool haste__cu_row(const haste__cu_hang &a, in
    overlap: pairs are lost then, and counts are too large. So such a group may have no list, or places that nobody fills, in
    which an older node stands; readers look whether b and s are in their range. */
 enum { HASTE__CU_COUNT, HASTE__CU_FIRST, HASTE__CU_REST };
-static __device__ __forceinline__ void haste__cu_count_row(const haste__cu_hang &a, int64_t b, int lane)
+static __device__ __forceinline__ void haste__cu_count_row(const haste__cu_pairs &a, int64_t b, int lane)
 {
     int64_t start, first, end;
     int distinct = 0;
@@ -1688,7 +1688,7 @@ static __device__ __forceinline__ void haste__cu_count_row(const haste__cu_hang 
     }
 }
 
-static __device__ __forceinline__ void haste__cu_place_row(const haste__cu_hang &a, int64_t b, int lane, int pass)
+static __device__ __forceinline__ void haste__cu_place_row(const haste__cu_pairs &a, int64_t b, int lane, int pass)
 {
     int64_t start, first, end;
     if (!haste__cu_row(a, b, &start, &first, &end)) return;
@@ -1723,7 +1723,7 @@ static __device__ __forceinline__ void haste__cu_place_row(const haste__cu_hang 
 }
 
 /* One of the passes. */
-template <int PASS> static __global__ void haste__cu_lists_kernel(const __grid_constant__ haste__cu_hang a)
+template <int PASS> static __global__ void haste__cu_lists_kernel(const __grid_constant__ haste__cu_pairs a)
 {
     const int64_t b = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     haste__cu_allow_next();
@@ -1736,7 +1736,7 @@ template <int PASS> static __global__ void haste__cu_lists_kernel(const __grid_c
 /* All three, by one cluster: for a handful of samples some 3 us faster than three launches. */
 enum { HASTE__CU_LISTS_CLUSTER = 8, HASTE__CU_LISTS_THREADS = 1024, HASTE__CU_LISTS_MOST = 512 };   /* samples */
 static __global__ void __launch_bounds__(HASTE__CU_LISTS_THREADS)
-haste__cu_few_lists_kernel(const __grid_constant__ haste__cu_hang a)
+haste__cu_few_lists_kernel(const __grid_constant__ haste__cu_pairs a)
 {
 #if HASTE__CU_CLUSTERS
     const int stride = (int)(gridDim.x * blockDim.x / 32), lane = (int)threadIdx.x % 32;
@@ -8517,7 +8517,7 @@ typedef struct haste__cu_work {
     void     *x_wide;                  /* the same in the order of the wide path; bfloat16 only */
     float    *grad_x;                  /* [replicas][tiles][D][64] */
     void     *slopes;                  /* [thread blocks][tiles][64][64] logit gradients of groups with F > 64 */
-    int32_t  *head;                    /* [2 * groups + 1], see haste__cu_hang */
+    int32_t  *head;                    /* [2 * groups + 1], see haste__cu_pairs */
     haste__cu_pair *pair;              /* [ids] */
     haste__cu_node *node;              /* [ids + HASTE__CU_NODES_MORE] */
     int32_t  *row;                     /* [tiles*64] distinct ids of a sample */
@@ -9187,12 +9187,12 @@ static haste__cu_clear haste__cu_clear_make(const haste_cuda_layer *layer, const
 }
 
 /* Puts the lists' pairs where kernels look for them; work->head has been cleared. */
-static haste_status haste__cu_hang_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
+static haste_status haste__cu_place_lists(const haste_cuda_layer *layer, const haste__cu_work *work, int32_t B,
                                          const haste_cuda_lists *given, int count, haste__cu_pass *p, cudaStream_t stream,
                                          haste_error *error)
 {
     haste_cuda_lists lists;
-    haste__cu_hang a;
+    haste__cu_pairs a;
     void *arguments[1] = { &a };
     int i;
     haste_status status = haste__cu_lists_to_device(work, B, given, &lists, stream, error);
@@ -9231,7 +9231,7 @@ static haste_status haste__cu_prepare_lists(const haste_cuda_layer *layer, const
     const haste__cu_clear clear = haste__cu_clear_make(layer, work, p, 0, 1);
     HASTE__CU_TRY(cudaMemsetAsync(work->head, 0xff, (size_t)clear.end_count * sizeof *work->head, stream),
                   "cudaMemsetAsync");
-    return haste__cu_hang_lists(layer, work, B, lists, count, p, stream, error);
+    return haste__cu_place_lists(layer, work, B, lists, count, p, stream, error);
 }
 
 /* How many thread blocks of a kernel the device holds at once; asks for the shared memory that it needs. */
@@ -9745,7 +9745,7 @@ static haste_status haste__cu_learn(const haste_cuda_layer *layer, haste_cuda_wo
     clear.schedule = haste__cu_schedule_make(layer, &work, options, B, update, &own->live);
     status = haste__cu_prepare(layer, &work, x, x_type, B, wide, clear, stream, error);
     if (status == HASTE_OK)
-        status = haste__cu_hang_lists(layer, &work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
+        status = haste__cu_place_lists(layer, &work, B, positives, layer->loss == HASTE_SOFTMAX, &p, stream, error);
     if (status == HASTE_OK && layer->loss == HASTE_SOFTMAX) status = haste__cu_softmax(layer, &work, &p, stream, error);
     if (status != HASTE_OK) return status;
     p.update = update;

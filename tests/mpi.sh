@@ -4,27 +4,11 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 only=${1-}
+. tests/processes.sh
 bin=$(cd "${BUILD:-build}" && pwd) || exit 1
 one="$bin/haste-train" predict="$bin/haste-predict" models="$bin/tests/models" train="$bin/haste-train-mpi"
-MPIRUN=${MPIRUN:-mpirun}
 rm -rf "$bin/mpi"
 mkdir -p "$bin/mpi" && cd "$bin/mpi" || exit 1
-count=0
-failed=0
-name=
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1   # in a container
-export OMPI_MCA_btl_vader_single_copy_mechanism=none               # which a container may forbid
-more= ; "$MPIRUN" --version 2>&1 | grep -q 'Open MPI' && more="--oversubscribe --bind-to none"
-
-begin() { name=$1; case $1 in *"$only"*) return 0 ;; esac; return 1; }
-ok() {
-    count=$((count + 1))
-    if "$@" >check.log 2>&1; then return 0; fi
-    failed=$((failed + 1))
-    echo "mpi.sh: $name: failed: $*"
-    for f in check.log out err; do [ -s $f ] && tail -n 8 $f | sed "s/^/    $f: /"; done
-    return 1
-}
 run() {
     want=$1
     shift
@@ -33,10 +17,6 @@ run() {
     ok [ "$got" = "$want" ]
 }
 mpi() { n=$1; shift; "$MPIRUN" $more -n "$n" "$train" --threads 1 "$@"; }
-says() { ok grep -Eq -e "$2" "$1"; }
-value() { tail -n 1 "$1" | sed "s/.* $2=\([0-9.]*\).*/\1/"; }
-# Precision that differs by at most so many points.
-as_good() { ok awk "BEGIN { d = $(value "$1" P@1) - $(value "$2" P@1); exit !(d <= $3 && d >= -$3) }"; }
 
 # Made-up data: 2,000 labels, half of them in a dense head, which the first of two processes has and a part of which the second.
 few="--limit-train 1000 --hidden 64 --fan-in 16 --batch 64 --epochs 1 --valid 0"

@@ -6,29 +6,13 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 only=${1-}
+. tests/processes.sh
 bin=$(cd "${BUILD:-build}" && pwd) || exit 1
 one=$(realpath "${TRAIN_CUDA:-$bin/emulated/haste-train-cuda}") train=$(realpath "${TRAIN_NCCL:-$bin/emulated/haste-train-nccl}")
 predict="$bin/haste-predict" models="$bin/tests/models"
-MPIRUN=${MPIRUN:-mpirun}
 rm -rf "$bin/nccl"
 mkdir -p "$bin/nccl" && cd "$bin/nccl" || exit 1
-count=0
-failed=0
-name=
 export HASTE_EMULATED_DEVICES=4 TMPDIR="$PWD"                      # the stand-in's files, too
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1   # in a container
-export OMPI_MCA_btl_vader_single_copy_mechanism=none               # which a container may forbid
-more= ; "$MPIRUN" --version 2>&1 | grep -q 'Open MPI' && more="--oversubscribe --bind-to none"
-
-begin() { name=$1; case $1 in *"$only"*) return 0 ;; esac; return 1; }
-ok() {
-    count=$((count + 1))
-    if "$@" >check.log 2>&1; then return 0; fi
-    failed=$((failed + 1))
-    echo "nccl.sh: $name: failed: $*"
-    for f in check.log out err; do [ -s $f ] && tail -n 8 $f | sed "s/^/    $f: /"; done
-    return 1
-}
 run() {
     want=$1
     shift
@@ -36,10 +20,6 @@ run() {
     got=$?
     ok [ "$got" = "$want" ]
 }
-says() { ok grep -Eq -e "$2" "$1"; }
-value() { tail -n 1 "$1" | sed "s/.* $2=\([0-9.]*\).*/\1/"; }
-# Precision that differs by at most so many points.
-as_good() { ok awk "BEGIN { d = $(value "$1" P@1) - $(value "$2" P@1); exit !(d <= $3 && d >= -$3) }"; }
 # The losses of all epochs, but for their last digit.
 same_losses() {
     sed -n 's/^epoch.*  loss \([0-9.]*\).*/\1/p' "$1" >one.losses
